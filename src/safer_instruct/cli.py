@@ -1,0 +1,178 @@
+"""The command line: parse, call, print, exit code. Heavy modules are imported inside the commands."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Optional
+
+import typer
+
+from safer_instruct.errors import SaferInstructError
+
+app = typer.Typer(name="safer-instruct", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+models_app = typer.Typer(no_args_is_help=True, help="Bring models into the cache, and list what is there.")
+app.add_typer(models_app, name="models")
+
+
+@app.callback()
+def _options(debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False) -> None:
+    """Build preference data (prompt, chosen, rejected) from real text, without annotators.
+
+    Start with: safer-instruct init civility, then: safer-instruct run civility.yaml
+    """
+
+
+@app.command("run")
+def run_(
+    config: Annotated[Path, typer.Argument(help="A YAML config; 'safer-instruct init' writes one.")],
+    out: Annotated[Optional[Path], typer.Option(help="The run directory; by default runs/NAME-OF-CONFIG.")] = None,
+    continue_: Annotated[bool, typer.Option("--continue", help="Go on in a directory that was begun with another config.")] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Move what the directory holds into previous-N/ and start anew.")] = False,
+) -> None:
+    """Turn a pile of texts into preference pairs.
+
+    A run that was stopped, by whatever, goes on where it was when the command is given again; finished model calls are
+    read from the run directory's ledger and never made twice.
+    """
+    from rich.console import Console
+
+    from safer_instruct.config import load_config
+    from safer_instruct.pipeline import run
+    from safer_instruct.terminal import show_summary, watch_run
+
+    if continue_ and fresh:
+        raise typer.BadParameter("--continue and --fresh exclude each other")
+    console = Console()
+    loaded = load_config(config)
+    path = out or Path("runs") / config.stem
+    with watch_run(console) as watch:
+        result = run(loaded, path, mode="fresh" if fresh else "continue" if continue_ else "auto", watch=watch)
+    show_summary(console, result.path, result.summary)
+
+
+@app.command()
+def status(path: Annotated[Path, typer.Argument(metavar="DIR", help="A run directory.")]) -> None:
+    """Show the funnel and some pairs of a finished run, or how far an unfinished one is."""
+    from rich.console import Console
+
+    from safer_instruct import rundir
+    from safer_instruct.ledger import read_totals
+    from safer_instruct.terminal import show_summary, show_totals
+
+    console = Console()
+    if (path / rundir.SUMMARY).is_file():
+        show_summary(console, path, rundir.read_summary(path))
+    elif (path / rundir.LEDGER).is_file():
+        show_totals(console, path, read_totals(path / rundir.LEDGER))
+    else:
+        rundir.read_summary(path)
+
+
+@app.command()
+def init(
+    domain: Annotated[str, typer.Argument(help="A shipped domain, or a name for a new one.")] = "civility",
+    folder: Annotated[Path, typer.Option("--dir", help="Where to write.")] = Path(),
+) -> None:
+    """Write a commented config, and for a new domain a commented domain file beside it."""
+    from safer_instruct.starter import write_starter
+
+    for path in write_starter(domain, folder):
+        typer.echo(f"wrote {path}")
+    typer.echo(f"next: put your texts where 'source.path' points, then: safer-instruct run {folder / domain}.yaml")
+
+
+@app.command()
+def tune(config: Annotated[Path, typer.Argument(help="A tuning config, such as examples/tune-embedded.yaml.")]) -> None:
+    """Tune an adapter: P(prompt | response) for an inducer, or P(response | prompt) for a small expert."""
+    from rich.console import Console
+
+    from safer_instruct.config import load_tune_config
+    from safer_instruct.terminal import watch_tuning
+    from safer_instruct.tuning.tune import tune as tune_adapter
+
+    console = Console()
+    loaded = load_tune_config(config)
+    with watch_tuning(console) as report:
+        result = tune_adapter(loaded, config.parent, report)
+    console.print(f"held-out loss {result.before:.3f} before, {result.after:.3f} after (nats per completion token), {result.seconds:.0f} s", highlight=False)
+    console.print(f"{result.train_pairs} pairs trained on, {result.held_out_pairs} held out; adapter: {result.adapter}", highlight=False, soft_wrap=True)
+
+
+@app.command()
+def export(
+    path: Annotated[Path, typer.Argument(metavar="DIR", help="A finished run directory.")],
+    format_: Annotated[str, typer.Option("--format", help="jsonl, parquet, csv, or messages (conversational JSONL).")],
+    out: Annotated[Optional[Path], typer.Option(help="The file; by default DIR/export.ENDING.")] = None,
+) -> None:
+    """Write the pairs in another form."""
+    from safer_instruct.export import export_pairs
+
+    written, count = export_pairs(path, format_, out)
+    typer.echo(f"{count} pairs: {written}")
+
+
+@models_app.command("pull")
+def pull(
+    model: Annotated[str, typer.Argument(help="A catalogue name, hf:ORG/REPO/FILE.gguf, or the path of a GGUF file.")] = "smollm2-135m-instruct",
+    name: Annotated[Optional[str], typer.Option(help="Keep it under this name.")] = None,
+) -> None:
+    """Bring a model into the cache and check its digest."""
+    from safer_instruct.models import store
+
+    record = store.pull(model, name=name)
+    typer.echo(
+        f"{record.name}: {store.gguf_path(record.name)} ({record.size / 1e6:.0f} MB, sha256 {record.sha256[:16]}..., licence {record.license or 'not stated'})"
+    )
+
+
+@models_app.command("list")
+def list_() -> None:
+    """List the models of the cache and of the catalogue."""
+    from safer_instruct.models import store
+
+    have = {m.name: m for m in store.pulled()}
+    for record in have.values():
+        typer.echo(f"{record.name}  {record.size / 1e6:.0f} MB  {record.source}  in {store.cache_dir()}")
+    for name, entry in store.CATALOG.items():
+        if name not in have:
+            typer.echo(f"{name}  {entry.model.size / 1e6:.0f} MB  {entry.model.source}  not pulled: safer-instruct models pull {name}")
+
+
+@app.command()
+def doctor() -> None:
+    """Say what is installed, what each extra would add, and whether the embedded model answers."""
+    from safer_instruct.doctor import diagnose
+
+    healthy = True
+    for finding in diagnose():
+        typer.echo(f"{'ok  ' if finding.ok else 'no  '} {finding.text}")
+        healthy = healthy and (finding.ok or finding.optional)
+    if not healthy:
+        raise typer.Exit(1)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Entry point: errors of ours become one line and exit code 2, with `--debug` a traceback."""
+    given = sys.argv[1:] if arguments is None else arguments
+    debug = "--debug" in given
+    try:
+        code: Any = app([a for a in given if a != "--debug"], standalone_mode=False)
+    except SaferInstructError as exc:
+        if debug:
+            raise
+        _complain(str(exc), 2)
+    except KeyboardInterrupt:
+        _complain("stopped; finished model calls are saved: give the same command again to go on", 130)
+    else:
+        sys.exit(code if isinstance(code, int) else 0)
+
+
+def _complain(message: str, code: int) -> None:
+    clean = "".join(c if c.isprintable() or c == "\n" else "?" for c in message)
+    sys.stderr.write(f"error: {clean}\n")
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,318 @@
+"""What a YAML config can say: `RunConfig` for `run`, `TuneConfig` for `tune`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, PrivateAttr, model_validator
+
+from safer_instruct import yamlfile
+from safer_instruct.yamlfile import Strict
+
+Positive = Annotated[int, Field(gt=0)]
+Share = Annotated[float, Field(ge=0, lt=1)]
+
+
+class PairSource(Strict):
+    """A JSONL file of tuning pairs.
+
+    Attributes:
+        path: The file, relative to the config.
+        prompt: Field with the instruction.
+        response: Field with the response.
+        group: Field to split by, so that no group stands on both sides; without it every row is its own group.
+    """
+
+    path: str
+    prompt: str = "prompt"
+    response: str = "response"
+    group: str | None = None
+
+
+class Holdout(Strict):
+    """What is kept out of training: the named groups, and of the other files a share chosen by content hash."""
+
+    groups: tuple[str, ...] = ()
+    share: Share = 0.1
+
+
+class Lora(Strict):
+    """Low-rank adaptation of every linear layer (Hu et al. 2021)."""
+
+    rank: Positive = 8
+    alpha: Positive = 16
+    dropout: Share = 0.0
+
+
+class TuneConfig(Strict):
+    """`safer-instruct tune`: LoRA tuning of a small causal LM.
+
+    Attributes:
+        task: `induce` tunes P(prompt | response), the paper's reversed instruction tuning (section 2.1);
+            `respond` tunes P(response | prompt) under a domain's guideline, for a small expert.
+        model: A model of the cache, `embedded:NAME`.
+        template: For `induce`: the reversed template, shipped (`reverse`) or a file.
+        domain: For `respond`: the domain whose guideline is the system prompt.
+        category: For `respond`: one of its categories.
+        data: Where the pairs are.
+        dtype: Of the frozen base weights; `auto` is bfloat16 on a GPU that has it and float32 elsewhere: on processors
+            bfloat16 was slower, even with AVX512-BF16. The adapter is trained in float32.
+        patience: Stop after this many evaluations without a lower held-out loss; the best state is kept.
+        out: Folder of the adapter, relative to the config.
+    """
+
+    task: Literal["induce", "respond"] = "induce"
+    model: str = "embedded:smollm2-135m-instruct"
+    template: str = "reverse"
+    domain: str | None = None
+    category: str | None = None
+    data: Annotated[tuple[PairSource, ...], Field(min_length=1)]
+    holdout: Holdout = Holdout()
+    lora: Lora = Lora()
+    epochs: Positive = 3
+    batch_size: Positive = 8
+    learning_rate: Annotated[float, Field(gt=0)] = 5e-4
+    warmup: Share = 0.1
+    max_tokens: Positive = 384
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    evaluations_per_epoch: Positive = 1
+    patience: Positive = 1
+    seed: int = 0
+    out: str
+
+    @model_validator(mode="after")
+    def _respond_needs_domain(self) -> TuneConfig:
+        if self.task == "respond" and not (self.domain and self.category):
+            raise ValueError("task 'respond' needs 'domain' and 'category': their guideline is the system prompt")
+        return self
+
+
+class SourceConfig(Strict):
+    """Where the source texts are, and which column is which.
+
+    Attributes:
+        path: A file, a folder (read with everything below it) or a glob, relative to the config. `.gz` and `.zst` are
+            unpacked on the way.
+        format: `auto` goes by the file's ending: .jsonl .ndjson .json (one object per line), .csv, .tsv, .parquet, .txt .md.
+        text: Column with the source text.
+        id: Column with the user's own id; without it the id is a digest of the text.
+        category: The domain's category that all rows belong to; needed when the domain has several and no column tells.
+        category_column: Column with the category.
+        unit: For plain text: one document per `file`, or one per `paragraph` (blocks between empty lines).
+        max_chars: Longer texts are set aside.
+    """
+
+    path: str
+    format: Literal["auto", "jsonl", "csv", "tsv", "parquet", "text"] = "auto"
+    text: str = "text"
+    id: str | None = None
+    category: str | None = None
+    category_column: str | None = None
+    unit: Literal["file", "paragraph"] = "paragraph"
+    max_chars: Positive = 20_000
+
+
+class ModelConfig(Strict):
+    """A model and how to reach it. A bare string in the config stands for `{model: STRING}`.
+
+    Attributes:
+        model: `embedded:NAME` (in this process), `openai:NAME` (any OpenAI-compatible endpoint), `scripted:FILE` (tests).
+        adapter: For `embedded:` a LoRA adapter to merge: one that ships with the package, or a folder.
+        base_url: For `openai:` the endpoint, up to and with `/v1`.
+        api_key_env: Name of the environment variable with the key; the key itself never stands in a config.
+        concurrency: For `openai:` how many requests may be in flight.
+        timeout_s: For `openai:` seconds to wait for one answer.
+        logprobs: For `openai:` as inducer: ask for log-probabilities, which rank the candidates; `false` where the endpoint
+            refuses to give them.
+        price_per_million: For `openai:` price of a million prompt tokens and of a million completion tokens.
+    """
+
+    model: str
+    adapter: str | None = None
+    base_url: str = "https://api.openai.com/v1"
+    api_key_env: str = "OPENAI_API_KEY"
+    concurrency: Positive = 32
+    timeout_s: Annotated[float, Field(gt=0)] = 120.0
+    logprobs: bool = True
+    price_per_million: tuple[float, float] = (0.0, 0.0)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_string(cls, value: object) -> object:
+        return {"model": value} if isinstance(value, str) else value
+
+
+class ModelsConfig(Strict):
+    """Who does what.
+
+    Attributes:
+        inducer: Writes the instruction that a text answers.
+        expert: Writes the chosen response.
+        scorer: Gives log-probabilities of given texts: consistency, and verification by contrast.
+        judge: Answers the domain's criteria, for `verify: {form: question}`.
+    """
+
+    inducer: ModelConfig
+    expert: ModelConfig
+    scorer: ModelConfig = ModelConfig(model="embedded:smollm2-135m-instruct")
+    judge: ModelConfig | None = None
+
+
+class InduceConfig(Strict):
+    """Instruction induction (paper, section 2.2).
+
+    Attributes:
+        template: The template the inducer was tuned with, shipped or a file.
+        form: `raw` sends the rendered template as a text to continue, `chat` as a user's message; `auto` is raw for
+            embedded models and chat for others.
+        candidates: Instructions drawn per text.
+        max_tokens: Cap on an instruction.
+        temperature: Of the draw.
+        top_k: Of the draw; 0 for all tokens.
+    """
+
+    template: str = "reverse"
+    form: Literal["auto", "raw", "chat"] = "auto"
+    candidates: Positive = 4
+    max_tokens: Positive = 80
+    temperature: Annotated[float, Field(ge=0)] = 0.8
+    top_k: Annotated[int, Field(ge=0)] = 40
+
+
+class RulesConfig(Strict):
+    """Bounds on an induced instruction.
+
+    Attributes:
+        min_words: Fewer words are too few.
+        max_words: More words are too many.
+        max_shared_run: Longest run of words that it may share with the text it was induced from.
+        max_repetition: Largest share of its word trigrams that may be repeats.
+        languages: ISO 639-1 codes; an instruction reliably found to be in another language is dropped. Empty: any.
+    """
+
+    min_words: Positive = 4
+    max_words: Positive = 150
+    max_shared_run: Positive = 7
+    max_repetition: Share = 0.3
+    languages: tuple[str, ...] = ("en",)
+
+
+class ConsistencyConfig(Strict):
+    """Cycle consistency: mean log p(response | instruction) - log p(response) under the scorer.
+
+    Attributes:
+        min_gain: Nats per token that the instruction must make the response likelier. A default, not calibrated.
+        max_chars: The response is scored up to here.
+    """
+
+    min_gain: float = 0.1
+    max_chars: Positive = 2_000
+
+
+class FilterConfig(Strict):
+    """What an instruction must pass.
+
+    Attributes:
+        rules: Bounds on its form; null switches them off.
+        near_duplicate: Jaccard similarity of word trigrams from which a text or an instruction counts as seen before;
+            null switches near-duplicate removal off. Exact duplicates are always dropped.
+        consistency: Cycle consistency; null switches it off.
+    """
+
+    rules: RulesConfig | None = RulesConfig()
+    near_duplicate: Annotated[float, Field(gt=0, le=1)] | None = 0.7
+    consistency: ConsistencyConfig | None = ConsistencyConfig()
+
+
+class RespondConfig(Strict):
+    """How the expert writes.
+
+    Attributes:
+        template: Renders the system prompt from the domain and the category.
+        drafts: Responses per round; the best by margin is taken.
+        max_tokens: Cap on a response.
+        temperature: Of the draw.
+        top_k: Of the draw; 0 for all tokens.
+        repetition_penalty: Above 1 keeps small models from looping.
+    """
+
+    template: str = "respond"
+    drafts: Positive = 2
+    max_tokens: Positive = 160
+    temperature: Annotated[float, Field(ge=0)] = 0.7
+    top_k: Annotated[int, Field(ge=0)] = 40
+    repetition_penalty: Annotated[float, Field(ge=1)] = 1.1
+
+
+class VerifyConfig(Strict):
+    """When a response is good enough.
+
+    Attributes:
+        form: `contrast` compares log-probabilities under the guideline and its opposite (any model that scores);
+            `question` asks the judge the domain's criteria, and which response is better in both orders.
+        rounds: How often the expert may try; then the example is dropped with the reasons.
+        min_contrast: For `contrast`: least contrast of an acceptable response, nats per token.
+        min_margin: Least margin over the rejected response.
+        min_words: Shorter responses are not acceptable.
+    """
+
+    form: Literal["contrast", "question"] = "contrast"
+    rounds: Positive = 2
+    min_contrast: float = 0.0
+    min_margin: float = 0.0
+    min_words: Positive = 5
+
+
+class RunConfig(Strict):
+    """`safer-instruct run`: from a pile of texts to a preference dataset.
+
+    Attributes:
+        domain: A shipped domain or a YAML file.
+        source: Where the texts are.
+        models: Who does what.
+        seed: Every draw depends on it and on the text, never on order or timing.
+        license: Licence of the dataset, for its card; empty when not decided.
+    """
+
+    domain: str
+    source: SourceConfig
+    models: ModelsConfig
+    induce: InduceConfig = InduceConfig()
+    filter: FilterConfig = FilterConfig()
+    respond: RespondConfig = RespondConfig()
+    verify: VerifyConfig = VerifyConfig()
+    seed: int = 0
+    license: str = ""
+    _base: Path = PrivateAttr(default_factory=Path)
+
+    @property
+    def base(self) -> Path:
+        """The folder that paths in the config are relative to: the config's own."""
+        return self._base
+
+    @model_validator(mode="after")
+    def _judge_for_questions(self) -> RunConfig:
+        if self.verify.form == "question" and self.models.judge is None:
+            raise ValueError("verify.form 'question' needs models.judge")
+        return self
+
+
+def load_config(path: Path | str) -> RunConfig:
+    """Read a run config.
+
+    Raises:
+        ConfigError: It is missing or not valid.
+    """
+    config = yamlfile.load(Path(path), RunConfig)
+    config._base = Path(path).parent
+    return config
+
+
+def load_tune_config(path: Path) -> TuneConfig:
+    """Read a tuning config.
+
+    Raises:
+        ConfigError: It is missing or not valid.
+    """
+    return yamlfile.load(path, TuneConfig)

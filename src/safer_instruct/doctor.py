@@ -1,0 +1,62 @@
+"""What is installed, what each extra would add, and whether the embedded model answers."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import platform
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import metadata
+
+from safer_instruct.errors import SaferInstructError
+from safer_instruct.models import store
+from safer_instruct.models.protocol import Generation, Sampling, Scoring
+
+_EXTRAS = {
+    "local": ("the embedded model and scorer, without torch (about 250 MB)", ("ctranslate2", "tokenizers", "gguf", "safetensors", "numpy")),
+    "train": ("tuning with torch, transformers and PEFT (about 1 GB)", ("torch", "transformers", "peft")),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line of the diagnosis; what is `optional` may be missing in good health."""
+
+    ok: bool
+    text: str
+    optional: bool = False
+
+
+def diagnose() -> Iterator[Finding]:
+    """Look at everything, cheapest first."""
+    version = ".".join(map(str, sys.version_info[:3]))
+    yield Finding(sys.version_info >= (3, 11), f"safer-instruct {metadata.version('safer-instruct')}, Python {version}, {platform.machine()}")
+    missing_local = True
+    for extra, (what, modules) in _EXTRAS.items():
+        missing = [m for m in modules if importlib.util.find_spec(m) is None]
+        add = f"; missing {', '.join(missing)}: pip install 'safer-instruct[{extra}]'" if missing else ""
+        yield Finding(not missing, f"extra {extra}: {what}{add}", optional=True)
+        missing_local = bool(missing) if extra == "local" else missing_local
+    yield Finding(True, f"model cache: {store.cache_dir()} ({len(store.pulled())} models)")
+    if missing_local:
+        yield Finding(False, "embedded model: cannot run without the extra local; remote models can", optional=True)
+    else:
+        yield _embedded()
+
+
+def _embedded() -> Finding:
+    from safer_instruct.models.embedded import EmbeddedModel
+
+    started = time.monotonic()
+    try:
+        model = EmbeddedModel(store.EMBEDDED)
+        answer = asyncio.run(model.generate(Generation("The capital of France is", Sampling(max_tokens=8, temperature=0.0))))
+        fits = asyncio.run(model.score(Scoring("The capital of France is", " Paris"))).mean
+        not_ = asyncio.run(model.score(Scoring("The capital of France is", " cheese"))).mean
+    except SaferInstructError as exc:
+        return Finding(False, f"embedded model: {exc}", optional=True)
+    said = f"says {answer.completions[0].text[:40]!r}, finds Paris {fits - not_:+.1f} nats likelier than cheese, {time.monotonic() - started:.1f} s"
+    return Finding(fits > not_, f"embedded model: {store.EMBEDDED} {said}")

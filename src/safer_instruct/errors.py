@@ -1,0 +1,56 @@
+"""Every exception this package raises on purpose.
+
+    SaferInstructError
+    ├── ConfigError          a config, domain or template file says something it must not
+    ├── SourceError          a corpus is missing, or holds no usable row
+    ├── MissingExtraError    an optional dependency is not installed
+    ├── RunDirectoryError    the run directory belongs to another config, another process, or is damaged
+    ├── AccountingError      rows in != pairs + dropped + set aside: a bug, never ignored
+    └── ModelError           a model is missing, unusable, or failed after its retries
+        ├── AccessError      the endpoint refuses or lacks what every request needs: key, model, scoring; the run stops
+        └── RequestError     this one request can never succeed; its example is set aside, the run goes on
+
+Each message says what was wrong, where, and what to do. The command line prints it on one line and exits with 2.
+"""
+
+from __future__ import annotations
+
+
+class SaferInstructError(Exception):
+    """Root of the tree: catch this to catch all of them."""
+
+
+class ConfigError(SaferInstructError):
+    """A config, domain or template file says something it must not."""
+
+
+class SourceError(SaferInstructError):
+    """A corpus is missing, or holds no usable row."""
+
+
+class MissingExtraError(SaferInstructError):
+    """An optional dependency is not installed."""
+
+    def __init__(self, package: str, extra: str, purpose: str) -> None:
+        super().__init__(f"{purpose} needs {package}, which is not installed; run: pip install 'safer-instruct[{extra}]'")
+        self.extra = extra
+
+
+class RunDirectoryError(SaferInstructError):
+    """The run directory belongs to another config, another process, or is damaged."""
+
+
+class AccountingError(SaferInstructError):
+    """Rows in do not equal pairs + dropped + set aside."""
+
+
+class ModelError(SaferInstructError):
+    """A model is missing, unusable, or failed after its retries."""
+
+
+class AccessError(ModelError):
+    """The endpoint refuses or lacks what every request needs: a key, the model, prompt log-probabilities."""
+
+
+class RequestError(ModelError):
+    """The endpoint refused this one request for what is in it (HTTP 400, 413, 422); other requests may succeed."""

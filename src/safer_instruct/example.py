@@ -1,0 +1,103 @@
+"""The only data that moves between rooms: `Example`, and the small records it is made of. All frozen."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What one check said of one example.
+
+    Attributes:
+        name: The check, for example `rules.length` or `consistency`.
+        passed: False drops the example (or, for a candidate, that candidate).
+        score: The number the check looked at, where it has one; its unit is the check's own.
+        reason: One sentence, empty when the check passed.
+    """
+
+    name: str
+    passed: bool
+    score: float | None = None
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One induced instruction, chosen or not.
+
+    Attributes:
+        text: The instruction.
+        logprob: Mean log-probability per token under the inducer, in nats; None when the model gives none.
+        finished: False when it was cut at the token limit.
+        verdicts: What the gates said; empty when an earlier candidate was already taken.
+    """
+
+    text: str
+    logprob: float | None = None
+    finished: bool = True
+    verdicts: tuple[Verdict, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """One response written by the expert, accepted or not.
+
+    Attributes:
+        text: The response.
+        attempt: 0 for the first round, 1 for the first regeneration, and so on.
+        finished: False when it was cut at the token limit.
+        margin: How much better than the rejected text the verifier found it, in the verifier's unit.
+        verdicts: What the verifiers said.
+    """
+
+    text: str
+    attempt: int
+    finished: bool = True
+    margin: float | None = None
+    verdicts: tuple[Verdict, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One source text on its way to a preference pair; fields fill from left to right, none is ever emptied.
+
+    Attributes:
+        id: The user's id, or a digest of the text; unique within a run.
+        text: The source text: the rejected response.
+        category: One of the domain's categories.
+        file: Where the text came from.
+        line: Row within that file, counted from 1.
+        candidates: Induced instructions, likeliest first.
+        prompt: The instruction that was taken; empty until then.
+        chosen: The expert's accepted response; empty until then.
+        margin: The verifier's margin of chosen over rejected.
+        drafts: Every response the expert wrote.
+        verdicts: What every check said, in order; the first that did not pass dropped the example.
+    """
+
+    id: str
+    text: str
+    category: str
+    file: str
+    line: int
+    candidates: tuple[Candidate, ...] = ()
+    prompt: str = ""
+    chosen: str = ""
+    margin: float | None = None
+    drafts: tuple[Draft, ...] = ()
+    verdicts: tuple[Verdict, ...] = ()
+
+    @property
+    def dropped_by(self) -> Verdict | None:
+        """The verdict that dropped this example, or None while it is alive."""
+        return next((v for v in self.verdicts if not v.passed), None)
+
+    @property
+    def alive(self) -> bool:
+        """True while no verdict has dropped this example."""
+        return self.dropped_by is None
+
+    def with_verdicts(self, *verdicts: Verdict) -> Example:
+        """A copy with `verdicts` appended."""
+        return replace(self, verdicts=(*self.verdicts, *verdicts))

@@ -1,0 +1,81 @@
+"""Text to tokens and back, for one converted model: the same object serves training, induction and scoring."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+
+from safer_instruct.errors import ModelError
+from safer_instruct.extras import require
+from safer_instruct.templates import Template
+
+Message = Mapping[str, str]
+
+
+class Codec:
+    """Tokenizer and chat template of one model.
+
+    A prompt and its continuation are always encoded apart and joined as tokens, so a continuation has the same
+    tokens in training, generation and scoring.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        """Read `tokenizer.json` and `chat.jinja` from a converted model.
+
+        Raises:
+            MissingExtraError: The extra `local` is not installed.
+        """
+        tokenizers = require("tokenizers", extra="local", purpose="the embedded model")
+        self._tokenizer = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
+        self._chat = Template((folder / "chat.jinja").read_text(encoding="utf-8"), name="chat template")
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        self.eos: str = config["eos_token"]
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of `text`; control tokens written in it are honoured, so never pass untrusted text here alone."""
+        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
+        return ids
+
+    def prompt(self, prompt: str | Sequence[Message]) -> list[int]:
+        """Token ids of a raw prompt, or of a chat up to the point where the assistant speaks.
+
+        Control tokens that a message spells out are broken up: a text cannot end its own turn.
+        """
+        if isinstance(prompt, str):
+            return self.encode(self._defused(prompt))
+        if not self._chat.source:
+            raise ModelError("this model has no chat template; send it a raw prompt")
+        messages = [{"role": m["role"], "content": self._defused(m["content"])} for m in prompt]
+        return self.encode(self._chat.render(messages=messages, add_generation_prompt=True))
+
+    def continuation(self, text: str, *, end: bool) -> list[int]:
+        """Token ids of a continuation; with `end` the end token stands last."""
+        ids = self.encode(self._defused(text))
+        return [*ids, self.token_id(self.eos)] if end else ids
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of `ids`, control tokens left out."""
+        text: str = self._tokenizer.decode(list(ids), skip_special_tokens=True)
+        return text
+
+    def tokens(self, ids: Sequence[int]) -> list[str]:
+        """The vocabulary entries of `ids`."""
+        return [self._tokenizer.id_to_token(i) for i in ids]
+
+    def token_id(self, token: str) -> int:
+        """Id of a vocabulary entry."""
+        found: int | None = self._tokenizer.token_to_id(token)
+        if found is None:
+            raise ModelError(f"the vocabulary has no token {token!r}")
+        return found
+
+    def _defused(self, text: str) -> str:
+        for token in self._control():
+            text = text.replace(token, f"{token[0]} {token[1:]}")
+        return text
+
+    @lru_cache  # noqa: B019 - a codec lives as long as its engine
+    def _control(self) -> tuple[str, ...]:
+        return tuple(t.content for t in self._tokenizer.get_added_tokens_decoder().values() if t.special and len(t.content) > 2)

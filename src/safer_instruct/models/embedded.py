@@ -1,0 +1,153 @@
+"""The embedded engine: a small real language model in this process, CTranslate2 int8, no torch.
+
+Answers are a function of the request alone, bit for bit on one machine:
+
+- A request is one unit of work: its `n` completions form one batch of equal lengths, nothing else is in it.
+- Each generation opens a fresh generator after `set_random_seed`: CTranslate2 seeds its sampler once per worker thread,
+  so only a new thread starts from a known state. A one-token draw under the lock pins the seed before another request
+  may set its own.
+- Scoring runs one sequence at a time: a prefill of a hundred tokens fills a core by itself.
+
+One thread per request and as many requests as cores is also the fastest arrangement measured (bench/README.md).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
+from functools import cache
+from pathlib import Path
+from typing import Any, TypeVar
+
+from safer_instruct.errors import ModelError
+from safer_instruct.extras import require
+from safer_instruct.models import store
+from safer_instruct.models.codec import Codec
+from safer_instruct.models.protocol import Completion, Generated, Generation, Prompt, Scored, Scoring, Usage
+
+_MAX_WORKERS = 8  # each holds its own copy of the weights while it generates
+_seed_lock = threading.Lock()
+Answer = TypeVar("Answer")
+
+
+class EmbeddedModel:
+    """A pulled GGUF model, with or without a LoRA adapter merged in."""
+
+    def __init__(self, name: str, adapter: Path | None = None, *, max_context: int = 2048) -> None:
+        """Open the model; the first use of a (model, adapter) pair converts it, which takes some seconds.
+
+        Args:
+            name: A model of the cache.
+            adapter: A PEFT LoRA folder.
+            max_context: Longest prompt and continuation together, in tokens; bounds memory.
+
+        Raises:
+            MissingExtraError: The extra `local` is not installed.
+            ModelError: The model has not been pulled.
+        """
+        self._engine = require("ctranslate2", extra="local", purpose="the embedded model")
+        self._folder, digest = store.converted(name, adapter)
+        self._codec = Codec(self._folder)
+        self._scorer: Any = None
+        self._scorer_lock = threading.Lock()
+        self._max_context = max_context
+        self.name = f"embedded:{name}" + (f"+{adapter.name}" if adapter else "")
+        self.fingerprint = f"embedded:{digest}:ctranslate2-{self._engine.__version__}:{max_context}"
+        self.concurrency = workers()
+
+    async def generate(self, request: Generation) -> Generated:
+        """Complete a prompt; see `Model.generate`."""
+        return await self._in_worker(lambda: self._generate(request))
+
+    async def score(self, request: Scoring) -> Scored:
+        """Log-probability of every token of a continuation; see `Model.score`."""
+        return await self._in_worker(lambda: self._score(request))
+
+    async def close(self) -> None:
+        """Free the weights."""
+        self._scorer = None
+
+    async def _in_worker(self, call: Callable[[], Answer]) -> Answer:
+        return await asyncio.get_running_loop().run_in_executor(_pool(), call)
+
+    def _generate(self, request: Generation) -> Generated:
+        started = time.monotonic()
+        sampling = request.sampling
+        prompt = self._prompt_tokens(request.prompt, room=sampling.max_tokens)
+        greedy = sampling.temperature <= 0
+        results = self._seeded_generator(_unit_seed(request)).generate_batch(
+            [prompt] * (1 if greedy else sampling.n),
+            max_length=sampling.max_tokens,
+            sampling_topk=1 if greedy else sampling.top_k,
+            sampling_temperature=1.0 if greedy else sampling.temperature,
+            repetition_penalty=sampling.repetition_penalty,
+            include_prompt_in_result=False,
+            return_scores=True,
+        )
+        completions = tuple(self._completion(r.sequences_ids[0], r.scores[0], request) for r in results)
+        written = sum(len(r.sequences_ids[0]) for r in results)
+        return Generated(completions * (sampling.n if greedy else 1), Usage(len(prompt), written, seconds=time.monotonic() - started))
+
+    def _completion(self, ids: Sequence[int], score: float, request: Generation) -> Completion:
+        eos = self._codec.token_id(self._codec.eos)
+        finished = len(ids) < request.sampling.max_tokens or (bool(ids) and ids[-1] == eos)
+        penalised = request.sampling.repetition_penalty != 1.0  # then the engine's score is not the model's probability
+        return Completion(self._codec.decode(ids).strip(), None if penalised else round(score, 6), finished)
+
+    def _score(self, request: Scoring) -> Scored:
+        started = time.monotonic()
+        continuation = self._codec.tokens(self._codec.continuation(request.continuation, end=False))
+        continuation = continuation[: self._max_context // 2]
+        prompt = self._prompt_tokens(request.prompt, room=len(continuation))
+        if not prompt:
+            raise ModelError("a continuation can only be scored after a prompt; this prompt has no token")
+        if not continuation:
+            return Scored(())
+        with self._scorer_lock:
+            if self._scorer is None:
+                self._scorer = self._open(inter_threads=workers())
+        result = self._scorer.score_batch([prompt + continuation])[0]
+        logprobs = tuple(round(value, 6) for value in result.log_probs[len(prompt) - 1 :])
+        return Scored(logprobs, Usage(len(prompt) + len(continuation), 0, seconds=time.monotonic() - started))
+
+    def _prompt_tokens(self, prompt: Prompt, *, room: int) -> list[str]:
+        """Tokens of the prompt; what does not fit beside `room` tokens is cut from its middle."""
+        ids = self._codec.prompt(prompt if isinstance(prompt, str) else [asdict(turn) for turn in prompt])
+        fits = max(2, self._max_context - room)
+        if len(ids) > fits:
+            ids = ids[: fits // 2] + ids[len(ids) - (fits - fits // 2) :]
+        return self._codec.tokens(ids)
+
+    def _seeded_generator(self, seed: int) -> Any:
+        with _seed_lock:
+            self._engine.set_random_seed(seed)
+            generator = self._open(inter_threads=1)
+            generator.generate_batch([[self._codec.eos]], max_length=1, sampling_topk=2)
+        return generator
+
+    def _open(self, *, inter_threads: int) -> Any:
+        try:
+            return self._engine.Generator(str(self._folder), device="cpu", compute_type="int8", inter_threads=inter_threads, intra_threads=1)
+        except RuntimeError as exc:
+            raise ModelError(f"the converted model in {self._folder} cannot be opened ({exc}); delete that folder and run again") from exc
+
+
+def workers() -> int:
+    """How many requests the engine works on at a time: the cores this process may use, at most 8."""
+    return max(1, min(_MAX_WORKERS, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1))
+
+
+@cache
+def _pool() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(workers(), thread_name_prefix="embedded")
+
+
+def _unit_seed(request: Generation) -> int:
+    """The seed of one unit: a digest of the whole request, so equal seeds of different requests draw apart."""
+    return int.from_bytes(hashlib.sha256(repr(request).encode()).digest()[:4], "big") >> 1

@@ -1,0 +1,211 @@
+"""The run directory: who may write it, what stands in it, and how files appear whole."""
+
+from __future__ import annotations
+
+import difflib
+import fcntl
+import json
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import IO, Any, Literal
+
+import yaml
+
+from safer_instruct.errors import RunDirectoryError
+from safer_instruct.example import Example
+from safer_instruct.sources import BadRow
+
+EXAMPLES, PAIRS, PAIRS_JSONL, BAD_ROWS = "examples.parquet", "pairs.parquet", "pairs.jsonl", "rejected_rows.jsonl"
+LEDGER, RUN, SUMMARY, CARD = "ledger.sqlite", "run.yaml", "summary.json", "README.md"
+PAIR_COLUMNS = ("prompt", "chosen", "rejected", "category", "id")
+_FILES = (EXAMPLES, PAIRS, PAIRS_JSONL, BAD_ROWS, LEDGER, f"{LEDGER}-wal", f"{LEDGER}-shm", RUN, SUMMARY, CARD)
+_ROWS_PER_GROUP = 2_000
+Mode = Literal["auto", "continue", "fresh"]
+
+
+@contextmanager
+def open_run_directory(path: Path, resolved: dict[str, Any], mode: Mode) -> Iterator[Path]:
+    """Hold the directory for one run of `resolved`, the config with everything that its result depends on.
+
+    Args:
+        path: The directory; made if it is not there.
+        resolved: What goes into `run.yaml`.
+        mode: What to do with a run of another config: `auto` refuses, `continue` goes on and pays again only for calls
+            that changed, `fresh` moves the old run into `previous-N/` first.
+
+    Raises:
+        RunDirectoryError: Another process holds the directory, or it holds a run of another config.
+    """
+    path.mkdir(parents=True, exist_ok=True)
+    with _lock(path):
+        text = yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True, width=120)
+        if mode == "fresh":
+            _move_aside(path)
+        elif mode == "auto":
+            _refuse_other_config(path, text)
+        write_whole(path / RUN, text)
+        yield path
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a small file so that a reader, or a kill, sees the old content or the new one and nothing between."""
+    with whole(path) as part:
+        part.write_text(text, encoding="utf-8")
+
+
+@contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """A path to write to that takes the place of `path` when the block ends well."""
+    part = path.with_name(f".{path.name}.part")
+    try:
+        yield part
+        with part.open("rb") as file:
+            os.fsync(file.fileno())
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+class Outputs:
+    """Writes examples, pairs and bad rows as they come; memory holds one row group."""
+
+    def __init__(self, examples: Path, pairs: Path, jsonl: Path, bad_rows: Path) -> None:
+        import pyarrow.parquet as pq
+
+        self._examples = pq.ParquetWriter(examples, example_schema(), compression="zstd")
+        self._pairs = pq.ParquetWriter(pairs, pair_schema(), compression="zstd")
+        self._jsonl: IO[str] = jsonl.open("w", encoding="utf-8")
+        self._bad: IO[str] = bad_rows.open("w", encoding="utf-8")
+        self._rows: list[Example] = []
+
+    def add(self, example: Example) -> None:
+        """Write one finished example, and its pair if it came through."""
+        self._rows.append(example)
+        if len(self._rows) >= _ROWS_PER_GROUP:
+            self._flush()
+
+    def add_bad(self, row: BadRow) -> None:
+        """Write one row that was set aside."""
+        self._bad.write(json.dumps(asdict(row), ensure_ascii=True) + "\n")
+
+    def close(self) -> None:
+        """Write what is left and close the files."""
+        self._flush()
+        for file in (self._examples, self._pairs, self._jsonl, self._bad):
+            file.close()
+
+    def _flush(self) -> None:
+        import pyarrow as pa
+
+        if not self._rows:
+            return
+        self._examples.write_table(pa.Table.from_pylist([_example_row(e) for e in self._rows], schema=example_schema()))
+        pairs = [pair_row(e) for e in self._rows if e.alive]
+        self._pairs.write_table(pa.Table.from_pylist(pairs, schema=pair_schema()))
+        self._jsonl.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in pairs)
+        self._rows.clear()
+
+
+@contextmanager
+def outputs(path: Path) -> Iterator[Outputs]:
+    """The four data files of a run directory, which appear together when the block ends well."""
+    with whole(path / EXAMPLES) as examples, whole(path / PAIRS) as pairs, whole(path / PAIRS_JSONL) as jsonl, whole(path / BAD_ROWS) as bad:
+        out = Outputs(examples, pairs, jsonl, bad)
+        try:
+            yield out
+        finally:
+            out.close()
+
+
+def pair_row(example: Example) -> dict[str, str]:
+    """One preference pair, in TRL's column names."""
+    return {"prompt": example.prompt, "chosen": example.chosen, "rejected": example.text, "category": example.category, "id": example.id}
+
+
+def pair_schema() -> Any:
+    """Arrow schema of `pairs.parquet`: text columns."""
+    import pyarrow as pa
+
+    return pa.schema([(name, pa.string()) for name in PAIR_COLUMNS])
+
+
+def example_schema() -> Any:
+    """Arrow schema of `examples.parquet`: the fields of `Example`, and which verdict dropped it."""
+    import pyarrow as pa
+
+    text, real = pa.string(), pa.float64()
+    verdicts = pa.list_(pa.struct([("name", text), ("passed", pa.bool_()), ("score", real), ("reason", text)]))
+    candidate = pa.struct([("text", text), ("logprob", real), ("finished", pa.bool_()), ("verdicts", verdicts)])
+    draft = pa.struct([("text", text), ("attempt", pa.int32()), ("finished", pa.bool_()), ("margin", real), ("verdicts", verdicts)])
+    fields = [("id", text), ("text", text), ("category", text), ("file", text), ("line", pa.int64())]
+    fields += [("candidates", pa.list_(candidate)), ("prompt", text), ("chosen", text), ("margin", real), ("drafts", pa.list_(draft))]
+    return pa.schema([*fields, ("verdicts", verdicts), ("dropped_by", text), ("drop_reason", text)])
+
+
+def read_summary(path: Path) -> dict[str, Any]:
+    """`summary.json` of a run directory.
+
+    Raises:
+        RunDirectoryError: There is none.
+    """
+    file = path / SUMMARY
+    if not file.is_file():
+        raise RunDirectoryError(f"{path} holds no finished run ({SUMMARY} is missing); run: safer-instruct run CONFIG --out {path}")
+    summary: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    return summary
+
+
+def _example_row(example: Example) -> dict[str, Any]:
+    dropped = example.dropped_by
+    return {**asdict(example), "dropped_by": dropped.name if dropped else None, "drop_reason": dropped.reason if dropped else None}
+
+
+@contextmanager
+def _lock(path: Path) -> Iterator[None]:
+    with (path / ".lock").open("a+", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            raise RunDirectoryError(f"{path} is in use by process {file.read().strip() or '?'}; wait for it, stop it, or choose another --out") from None
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield
+
+
+def _refuse_other_config(path: Path, text: str) -> None:
+    run = path / RUN
+    if not run.is_file():
+        return
+    old = run.read_text(encoding="utf-8")
+    if old == text:
+        return
+    changes = [
+        line for line in difflib.unified_diff(old.splitlines(), text.splitlines(), n=0, lineterm="") if line[0] in "+-" and line[:3] not in ("+++", "---")
+    ]
+    raise RunDirectoryError(
+        f"{path} holds a run of another config: {_few(changes)}. Add --continue to go on with the new config (finished calls "
+        "that still apply are not paid again), or --fresh to move the old run aside and start anew"
+    )
+
+
+def _few(changes: Sequence[str], most: int = 6) -> str:
+    shown = "; ".join(f"{c[0]} {c[1:].strip()}" for c in changes[:most])
+    return shown + (f"; and {len(changes) - most} more" if len(changes) > most else "")
+
+
+def _move_aside(path: Path) -> None:
+    old = [path / name for name in _FILES if (path / name).exists()]
+    if not old:
+        return
+    number = 1
+    while (path / f"previous-{number}").exists():
+        number += 1
+    target = path / f"previous-{number}"
+    target.mkdir()
+    for file in old:
+        file.replace(target / file.name)

@@ -1,0 +1,52 @@
+"""Choosing the instruction: the likeliest candidate that passes every gate."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from safer_instruct.config import FilterConfig
+from safer_instruct.example import Candidate, Example, Verdict
+from safer_instruct.filters.consistency import check_gain, text_logprob
+from safer_instruct.filters.rules import check_rules
+from safer_instruct.models.protocol import Model
+from safer_instruct.templates import Template
+
+
+async def choose(example: Example, scorer: Model, template: Template, config: FilterConfig) -> Example:
+    """Take the first candidate, likeliest first, that passes the rules and the consistency gate.
+
+    Args:
+        example: An example with candidates.
+        scorer: The forward model of the consistency gate.
+        template: Lays out instruction and response for the scorer.
+        config: The gates.
+
+    Returns:
+        A copy with `prompt` and the winner's verdicts, or dropped with the verdicts of the likeliest candidate; each
+        candidate that was looked at keeps its own.
+
+    Raises:
+        ModelError: The scorer failed, or cannot score.
+    """
+    judged: list[Candidate] = []
+    alone: float | None = None  # log p(text), the same for every candidate
+    for candidate in example.candidates:
+        verdicts = _form(candidate, example.text, config)
+        if config.consistency and all(v.passed for v in verdicts):
+            if alone is None:
+                alone = await text_logprob(example.text, scorer, template, config.consistency)
+            given = await text_logprob(example.text, scorer, template, config.consistency, prompt=candidate.text)
+            verdicts = (*verdicts, check_gain(given, alone, config.consistency))
+        judged.append(replace(candidate, verdicts=verdicts))
+        if all(v.passed for v in verdicts):
+            rest = example.candidates[len(judged) :]
+            return replace(example, candidates=(*judged, *rest), prompt=candidate.text).with_verdicts(*verdicts)
+    verdicts = judged[0].verdicts if judged else (Verdict("induce.empty", False, None, "the inducer wrote no instruction"),)
+    return replace(example, candidates=tuple(judged)).with_verdicts(*verdicts)
+
+
+def _form(candidate: Candidate, text: str, config: FilterConfig) -> tuple[Verdict, ...]:
+    """The gates that need no model."""
+    if not candidate.finished:
+        return (Verdict("induce.unfinished", False, None, "was cut at the token limit (induce.max_tokens)"),)
+    return tuple(check_rules(candidate.text, text, config.rules)) if config.rules else ()

@@ -1,0 +1,49 @@
+"""Instruction induction (paper, section 2.2): from a text to the instructions that it may answer."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from safer_instruct.config import InduceConfig
+from safer_instruct.example import Candidate, Example
+from safer_instruct.models.protocol import Completion, Generation, Model, Prompt, Sampling, Turn
+from safer_instruct.seeds import derive_seed
+from safer_instruct.templates import Template
+
+
+async def induce(example: Example, model: Model, template: Template, config: InduceConfig, *, seed: int) -> Example:
+    """Draw candidate instructions for `example.text`.
+
+    Args:
+        example: A collected text.
+        model: A reversed-tuned model, or one prompted to act as one.
+        template: The template that the model was tuned with; it is given `response`.
+        config: How many candidates, and how they are drawn.
+        seed: The run's seed.
+
+    Returns:
+        A copy with `candidates` set, distinct, likeliest first.
+
+    Raises:
+        ModelError: The model failed after its retries.
+    """
+    rendered = template.render(response=example.text)
+    prompt: Prompt = rendered if speaks_raw(model, config) else (Turn("user", rendered),)
+    sampling = Sampling(max_tokens=config.max_tokens, temperature=config.temperature, top_k=config.top_k, n=config.candidates)
+    answer = await model.generate(Generation(prompt, sampling, derive_seed(seed, "induce", example.text)))
+    distinct = list({c.text: c for c in reversed(answer.completions)}.values())
+    return replace(example, candidates=tuple(sorted(map(_candidate, distinct), key=_rank)))
+
+
+def speaks_raw(model: Model, config: InduceConfig) -> bool:
+    """Whether the rendered template is continued as it is, or sent as a user's message."""
+    return config.form == "raw" or (config.form == "auto" and model.name.startswith("embedded:"))
+
+
+def _candidate(completion: Completion) -> Candidate:
+    return Candidate(completion.text.strip(), completion.logprob, completion.finished)
+
+
+def _rank(candidate: Candidate) -> tuple[float, str]:
+    """Likeliest first; the text breaks ties, so the order is always the same."""
+    return (-candidate.logprob if candidate.logprob is not None else 0.0, candidate.text)

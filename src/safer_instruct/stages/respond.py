@@ -1,0 +1,39 @@
+"""Response generation: the expert answers the instruction as the domain's guideline asks."""
+
+from __future__ import annotations
+
+from safer_instruct.config import RespondConfig
+from safer_instruct.domain import Domain
+from safer_instruct.example import Draft, Example
+from safer_instruct.models.protocol import Generation, Model, Sampling, Turn
+from safer_instruct.seeds import derive_seed
+from safer_instruct.templates import Template
+
+
+async def respond(example: Example, expert: Model, template: Template, domain: Domain, config: RespondConfig, *, seed: int, attempt: int) -> list[Draft]:
+    """Draw one round of responses to `example.prompt`.
+
+    Args:
+        example: An example with a prompt.
+        expert: An instruction-following model.
+        template: Renders the system prompt from `domain` and `category`.
+        domain: Holds the guideline.
+        config: How many drafts, and how they are drawn.
+        seed: The run's seed.
+        attempt: 0 for the first round.
+
+    Raises:
+        ModelError: The expert failed after its retries.
+    """
+    system = template.render(domain=domain, category=domain.category(example.category)).strip()
+    sampling = Sampling(
+        max_tokens=config.max_tokens,
+        temperature=config.temperature,
+        top_k=config.top_k,
+        repetition_penalty=config.repetition_penalty,
+        n=config.drafts,
+    )
+    turns = (Turn("system", system), Turn("user", example.prompt))
+    answer = await expert.generate(Generation(turns, sampling, derive_seed(seed, "respond", example.prompt, attempt)))
+    finished = {c.text.strip(): c.finished for c in answer.completions}
+    return [Draft(text, attempt, finished=done) for text, done in finished.items()]

@@ -1,0 +1,135 @@
+"""`safer-instruct init`: a commented config to start from."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from safer_instruct.domain import load_domain, shipped_domains
+from safer_instruct.errors import ConfigError
+from safer_instruct.rundir import write_whole
+
+_CONFIG = """\
+# Safer-Instruct: from a pile of texts to preference pairs.   safer-instruct run {name}.yaml
+# Keys that are left out have sensible defaults; an unknown key is an error that names the nearest valid one.
+
+domain: {domain}                # a shipped domain ({shipped}) or a YAML file beside this one
+
+source:
+  path: texts.jsonl             # a file, a folder or a glob: .jsonl .csv .tsv .parquet .txt, also .gz and .zst of these
+  text: text                    # the column with the undesirable text: it becomes the rejected response
+  # id: id                      # the column with your own id; without it the id is a digest of the text
+{category}
+models:
+  # The inducer writes the instruction that a text answers. The adapter was tuned for customer support; tune your own
+  # with 'safer-instruct tune', or name a strong instruct model here, which is then prompted to do it.
+  inducer:
+    model: embedded:smollm2-135m-instruct
+    adapter: civility-inducer
+  # The expert writes the chosen response. 'openai:' is any OpenAI-compatible endpoint: vLLM, SGLang, llama-server,
+  # Ollama, hosted APIs. The key is read from the environment variable, never from a file.
+  expert:
+{expert}
+  # The scorer needs log-probabilities of given texts; the embedded model has them for free.
+  scorer: embedded:smollm2-135m-instruct
+{judge}
+induce:
+  candidates: 4                 # instructions drawn per text; the likeliest that passes the filter is taken
+
+filter:
+  near_duplicate: 0.7           # Jaccard similarity of word trigrams; null switches it off
+  rules:
+    max_shared_run: 7           # longest run of words an instruction may share with its text
+    languages: [en]             # empty list: any
+  consistency:
+    min_gain: 0.1               # nats per token; a default, not calibrated on your data
+
+respond:
+  drafts: 2                     # responses per round; the best is taken
+
+verify:
+  form: {form}                # contrast: log-probabilities; question: the judge answers the domain's criteria
+  rounds: 2                     # then the example is dropped, with the reasons
+
+seed: 0
+license: ""                     # of your dataset, for its card
+"""
+
+_EMBEDDED_EXPERT = """\
+    model: embedded:smollm2-135m-instruct
+    adapter: civility-expert
+    # model: openai:gpt-4.1-mini
+    # base_url: https://api.openai.com/v1
+    # api_key_env: OPENAI_API_KEY
+    # price_per_million: [0.40, 1.60]"""
+
+_REMOTE_EXPERT = """\
+    model: openai:YOUR-MODEL
+    base_url: http://127.0.0.1:8000/v1
+    api_key_env: OPENAI_API_KEY
+    price_per_million: [0.0, 0.0]   # of prompt and completion tokens, for the cost display"""
+
+_JUDGE = """\
+  judge:
+    model: openai:YOUR-MODEL
+    base_url: http://127.0.0.1:8000/v1
+"""
+
+_DOMAIN = """\
+# A domain: what is undesirable, how an expert should answer instead, and how to tell the two apart.
+name: {name}
+description: One paragraph for the dataset card. What are these texts, and what does the chosen side do better?
+expert: You are a helpful assistant.       # the first line of the expert's system prompt
+categories:
+  main:                                    # one or more
+    definition: What belongs here, and what does not.
+    guideline: >-
+      How the expert should answer. Be concrete: what a good answer does, what it must not do, how long it is.
+    criteria:                              # for verify.form question: all must be answered yes
+      - Does the response follow the guideline?
+    contrast:                              # for verify.form contrast: completes 'a reply that is ...'
+      good: helpful and careful
+      bad: careless and unhelpful
+    examples: []                           # for contrast: a few pairs {{prompt, chosen, rejected}} make it far more accurate
+"""
+
+
+def write_starter(domain: str, folder: Path) -> list[Path]:
+    """Write `DOMAIN.yaml`, and for a domain that is not shipped `DOMAIN-domain.yaml`; existing files are never touched.
+
+    Returns:
+        The files written.
+
+    Raises:
+        ConfigError: The name cannot be a file name, or a file is there already.
+    """
+    if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", domain):
+        raise ConfigError(f"'{domain}' cannot name a domain; use small letters, digits, '-' and '_'")
+    files = {folder / f"{domain}.yaml": _config(domain)}
+    if domain not in shipped_domains():
+        files[folder / f"{domain}-domain.yaml"] = _DOMAIN.format(name=domain)
+    for path in files:
+        if path.exists():
+            raise ConfigError(f"{path} exists already; give another --dir, or move it away")
+    folder.mkdir(parents=True, exist_ok=True)
+    for path, text in files.items():
+        write_whole(path, text)
+    return list(files)
+
+
+def _config(domain: str) -> str:
+    shipped = domain in shipped_domains()
+    categories = tuple(load_domain(domain).categories) if shipped else ("main",)
+    needs_category = len(categories) > 1
+    embedded = domain == "civility"
+    strong = shipped and not embedded
+    category = f"  category_column: category     # one of: {', '.join(categories)}\n" if needs_category else ""
+    return _CONFIG.format(
+        name=domain,
+        domain=domain if shipped else f"{domain}-domain.yaml",
+        shipped=", ".join(shipped_domains()),
+        category=category,
+        expert=_EMBEDDED_EXPERT if embedded else _REMOTE_EXPERT,
+        judge=_JUDGE if strong else "",
+        form="question" if strong else "contrast",
+    )

@@ -1,0 +1,71 @@
+"""Prompt templates: Jinja2 files in which a text from a corpus or a model is only ever a value, never a template."""
+
+from __future__ import annotations
+
+import hashlib
+from functools import cached_property, lru_cache
+from importlib import resources
+from pathlib import Path
+
+from jinja2 import StrictUndefined, TemplateError
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from safer_instruct.errors import ConfigError
+
+
+class Template:
+    """One prompt file and its digest, which travels with everything that was made by it."""
+
+    def __init__(self, source: str, *, name: str) -> None:
+        """Compile `source`; its last newline is kept, so a prompt ends where the file does.
+
+        Raises:
+            ConfigError: The file is not a valid Jinja2 template.
+        """
+        self.source, self.name = source, name
+        try:
+            self._template = _environment().from_string(source)
+        except TemplateError as exc:
+            line = getattr(exc, "lineno", None)
+            raise ConfigError(f"{name}{f':{line}' if line else ''}: not a valid template: {exc}") from exc
+
+    @cached_property
+    def digest(self) -> str:
+        """First 16 hex digits of the SHA-256 of the source."""
+        return hashlib.sha256(self.source.encode()).hexdigest()[:16]
+
+    def render(self, **values: object) -> str:
+        """Fill the template.
+
+        Raises:
+            ConfigError: The template asks for a value that it is not given, or does something it may not.
+        """
+        try:
+            return self._template.render(**values)
+        except TemplateError as exc:
+            raise ConfigError(f"{self.name}: cannot be rendered: {exc}") from exc
+
+
+def load_template(name: str, base: Path | None = None) -> Template:
+    """A template by the name of a shipped one (`reverse`, `respond`, ...) or by a path, relative to `base`.
+
+    Raises:
+        ConfigError: There is no such template.
+    """
+    if name in shipped_templates():
+        return Template((resources.files("safer_instruct") / "prompts" / f"{name}.j2").read_text(encoding="utf-8"), name=f"{name}.j2")
+    path = (base or Path()) / name
+    if not path.is_file():
+        raise ConfigError(f"template '{name}': neither a file at {path.absolute()} nor one of {', '.join(shipped_templates())}")
+    return Template(path.read_text(encoding="utf-8"), name=str(path))
+
+
+@lru_cache
+def shipped_templates() -> tuple[str, ...]:
+    """Names of the templates that come with the package."""
+    return tuple(sorted(f.name[:-3] for f in (resources.files("safer_instruct") / "prompts").iterdir() if f.name.endswith(".j2")))
+
+
+@lru_cache
+def _environment() -> ImmutableSandboxedEnvironment:
+    return ImmutableSandboxedEnvironment(undefined=StrictUndefined, autoescape=False, keep_trailing_newline=True, trim_blocks=True, lstrip_blocks=True)

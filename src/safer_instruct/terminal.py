@@ -1,0 +1,166 @@
+"""What a run looks like on a terminal: live stages, the funnel, sample pairs."""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from safer_instruct import rundir
+from safer_instruct.ledger import Total
+from safer_instruct.pipeline import RunState, StageState
+from safer_instruct.tuning.train import Progress
+
+_PLAIN_EVERY_S = 10.0
+
+
+def safe(text: str, limit: int | None = None) -> Text:
+    """Text from a corpus or a model, for a terminal: no markup is read in it and no control code is sent."""
+    clean = "".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in text)
+    return Text(clean if limit is None or len(clean) <= limit else clean[: limit - 1] + "\N{HORIZONTAL ELLIPSIS}")
+
+
+@contextmanager
+def watch_run(console: Console) -> Iterator[Any]:
+    """Yields the `watch` function for `pipeline.run`: a live table on a terminal, a line now and then elsewhere."""
+    if console.is_terminal:
+        with Live(console=console, refresh_per_second=4, transient=True) as live:
+            yield lambda state: setattr(live, "get_renderable", lambda: _stages(state))
+        return
+    stop = threading.Event()
+    thread: list[threading.Thread] = []
+
+    def watch(state: RunState) -> None:
+        thread.append(threading.Thread(target=_print_now_and_then, args=(console, state, stop), daemon=True))
+        thread[0].start()
+
+    try:
+        yield watch
+    finally:
+        stop.set()
+        for t in thread:
+            t.join()
+
+
+def show_summary(console: Console, path: Path, summary: dict[str, Any], *, samples: int = 3) -> None:
+    """The funnel, some sample pairs, and where everything was written."""
+    console.print(_funnel(summary))
+    for pair in _some_pairs(path, samples):
+        console.print(_pair_panel(pair))
+    timing = summary["timing"]
+    calls = f"{summary['calls']:,} model calls ({timing['calls_from_ledger']:,} of them from the ledger)"
+    tokens = f"{summary['prompt_tokens']:,} + {summary['completion_tokens']:,} tokens"
+    console.print(f"{summary['pairs']:,} pairs from {summary['rows']:,} rows in {timing['wall_s']:.0f} s; {calls}, {tokens}, cost {summary['cost']:.2f}")
+    for name, what in _WRITTEN.items():
+        console.print(Text(f"  {path / name}").append(f"  {what}", style="dim"), soft_wrap=True)
+
+
+def show_totals(console: Console, path: Path, totals: list[Total]) -> None:
+    """How far a run is that has not finished."""
+    table = Table(title=f"{path}: not finished; finished calls so far", title_justify="left")
+    for heading in ("stage", "model", "calls", "tokens", "cost", "model seconds"):
+        table.add_column(heading, justify="left" if heading in ("stage", "model") else "right")
+    for t in totals:
+        tokens = t.usage.prompt_tokens + t.usage.completion_tokens
+        table.add_row(t.stage, t.model, f"{t.calls:,}", f"{tokens:,}", f"{t.usage.cost:.2f}", f"{t.usage.seconds:.1f}")
+    console.print(table)
+    console.print("give the 'run' command again to go on: these calls will not be made twice")
+
+
+@contextmanager
+def watch_tuning(console: Console) -> Iterator[Any]:
+    """Yields the `report` function for `tune`: a progress bar with loss, tokens/s and time left."""
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+
+    columns = (TextColumn("tuning"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[news]}"), TimeRemainingColumn())
+    with Bar(*columns, console=console) as bar:
+        task = bar.add_task("tuning", total=None, news="")
+
+        def report(progress: Progress) -> None:
+            bar.update(task, total=progress.steps, completed=progress.step, news=f"loss {progress.loss:.3f}  {progress.tokens_per_s:.0f} tokens/s")
+            if progress.held_out:
+                parts = ", ".join(f"{source} {loss:.3f}" for source, loss in progress.held_out.by_source.items())
+                bar.console.print(f"step {progress.step}: held-out loss {progress.held_out.loss:.3f} ({parts})", highlight=False)
+
+        yield report
+
+
+_WRITTEN = {
+    rundir.PAIRS_JSONL: "the pairs; TRL loads them as they are",
+    rundir.PAIRS: "the same, as Parquet",
+    rundir.EXAMPLES: "every example with its candidates, drafts and verdicts, dropped ones too",
+    rundir.BAD_ROWS: "rows that could not be read, with the reason",
+    rundir.SUMMARY: "counts, calls, tokens, cost, seconds",
+    rundir.CARD: "the dataset card",
+    rundir.RUN: "the config this was made with",
+    rundir.LEDGER: "every model call: keep it, and running again is free",
+}
+
+
+def _stages(state: RunState) -> RenderableType:
+    table = Table(box=None, pad_edge=False)
+    for heading in ("stage", "done", "dropped", "calls", "tokens/s", "cost", "time left"):
+        table.add_column(heading, justify="left" if heading == "stage" else "right")
+    elapsed = max(1e-9, time.monotonic() - state.started)
+    for name, stage in state.stages.items():
+        table.add_row(name, *_stage_cells(stage, state.total, elapsed))
+    aside = f", {state.set_aside} set aside" if state.set_aside else ""
+    return Group(table, Text(f"{state.pairs} pairs{aside}, {elapsed:.0f} s", style="dim"))
+
+
+def _stage_cells(stage: StageState, total: int | None, elapsed: float) -> list[str]:
+    meter = stage.meter
+    tokens = meter.fresh.prompt_tokens + meter.fresh.completion_tokens
+    left = f"{elapsed / stage.done * (total - stage.done):.0f} s" if total and stage.done else ""
+    done = f"{stage.done}/{total}" if total else f"{stage.done}"
+    return [done, str(stage.dropped), str(meter.calls), f"{tokens / elapsed:.0f}" if tokens else "", f"{meter.usage.cost:.2f}", left]
+
+
+def _print_now_and_then(console: Console, state: RunState, stop: threading.Event) -> None:
+    while not stop.wait(_PLAIN_EVERY_S):
+        parts = [f"{name} {_stage_cells(s, state.total, 1.0)[0]}" for name, s in state.stages.items()]
+        console.print(f"[{time.monotonic() - state.started:.0f} s] {'  '.join(parts)}  pairs {state.pairs}", markup=False, highlight=False)
+
+
+def _funnel(summary: dict[str, Any]) -> Table:
+    table = Table(title="Funnel", title_justify="left")
+    for heading in ("stage", "in", "dropped", "out", "calls", "tokens", "cost", "model seconds"):
+        table.add_column(heading, justify="left" if heading in ("stage", "dropped") else "right")
+    aside = f"set aside: {summary['set_aside']}" if summary["set_aside"] else ""
+    table.add_row("read", str(summary["rows"]), aside, str(summary["rows"] - summary["set_aside"]), "", "", "", "")
+    for name, stage in summary["stages"].items():
+        dropped = "\n".join(f"{reason}: {n}" for reason, n in stage["dropped"].items())
+        tokens = stage["prompt_tokens"] + stage["completion_tokens"]
+        seconds = summary["timing"]["model_s"][name]
+        cells = [f"{stage['calls']:,}", f"{tokens:,}", f"{stage['cost']:.2f}", f"{seconds:.1f}"] if stage["calls"] else [""] * 4
+        table.add_row(name, str(stage["in"]), dropped, str(stage["out"]), *cells)
+    return table
+
+
+def _some_pairs(path: Path, count: int) -> list[dict[str, str]]:
+    """Pairs spread evenly over the file."""
+    with (path / rundir.PAIRS_JSONL).open(encoding="utf-8") as file:
+        total = sum(1 for _ in file)
+    wanted = {total * i // count for i in range(count)}
+    with (path / rundir.PAIRS_JSONL).open(encoding="utf-8") as file:
+        return [json.loads(line) for number, line in enumerate(file) if number in wanted]
+
+
+def _pair_panel(pair: dict[str, str]) -> Panel:
+    lines = Text()
+    for name, style in (("prompt", "bold"), ("chosen", "green"), ("rejected", "red")):
+        lines.append(f"{name}: ", style=style).append(safe(pair[name], 600)).append("\n")
+    lines.rstrip()
+    return Panel(lines, title=safe(pair["id"]), title_align="left", width=min(100, Console(file=sys.stdout).width))

@@ -1,0 +1,113 @@
+"""YAML files validated by pydantic, with errors that name the file, the line and the nearest valid key."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import ErrorDetails
+
+from safer_instruct.errors import ConfigError
+
+Path_ = tuple[int | str, ...]
+
+
+class Strict(BaseModel):
+    """A frozen section of a YAML file: unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, arbitrary_types_allowed=False)
+
+
+Section = TypeVar("Section", bound=Strict)
+
+
+def load(path: Path, section: type[Section]) -> Section:
+    """Read `path` as a `section`.
+
+    Raises:
+        ConfigError: The file is missing, is not YAML, or says something that `section` does not allow.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file (looked in {path.absolute().parent})") from None
+    except (OSError, UnicodeDecodeError) as exc:
+        raise ConfigError(f"{path}: cannot be read as UTF-8 text: {exc}") from exc
+    return parse(text, section, name=str(path))
+
+
+def parse(text: str, section: type[Section], *, name: str) -> Section:
+    """Read YAML `text` as a `section`; `name` stands for the file in messages.
+
+    Raises:
+        ConfigError: As for `load`.
+    """
+    try:
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        data = yaml.safe_load(text)
+    except yaml.YAMLError as exc:
+        mark = getattr(exc, "problem_mark", None)
+        where = f"{name}:{mark.line + 1}" if mark else name
+        raise ConfigError(f"{where}: not valid YAML: {getattr(exc, 'problem', None) or exc}") from exc
+    except RecursionError:
+        raise ConfigError(f"{name}: nested too deeply to be a config") from None
+    if not isinstance(data, dict):
+        raise ConfigError(f"{name}: expected keys and values at the top, found {type(data).__name__}")
+    lines: dict[Path_, int] = {}
+    _collect_lines(node, (), lines)
+    try:
+        return section.model_validate(data, strict=False)
+    except ValidationError as exc:
+        problems = [_explain(e, section, lines, name) for e in exc.errors()]
+        raise ConfigError("\n".join(dict.fromkeys(problems))) from exc
+
+
+def _collect_lines(node: yaml.Node | None, at: Path_, lines: dict[Path_, int]) -> None:
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            here = (*at, key.value)
+            lines[here] = key.start_mark.line + 1
+            _collect_lines(value, here, lines)
+    elif isinstance(node, yaml.SequenceNode):
+        for i, item in enumerate(node.value):
+            lines[(*at, i)] = item.start_mark.line + 1
+            _collect_lines(item, (*at, i), lines)
+
+
+def _explain(error: ErrorDetails, section: type[BaseModel], lines: dict[Path_, int], name: str) -> str:
+    loc = tuple(error["loc"])
+    known = next((loc[:n] for n in range(len(loc), 0, -1) if loc[:n] in lines), ())
+    where = f"{name}:{lines[known]}" if known else name
+    dotted = ".".join(str(part) for part in loc)
+    if error["type"] == "extra_forbidden":
+        key = str(loc[-1])
+        valid = _keys_at(section, loc[:-1])
+        near = difflib.get_close_matches(key, valid, n=1, cutoff=0.5)
+        hint = f"did you mean '{near[0]}'?" if near else f"valid keys here: {', '.join(valid)}"
+        return f"{where}: unknown key '{dotted}'; {hint}"
+    if error["type"] == "missing":
+        return f"{where}: the key '{dotted}' is missing"
+    return f"{where}: '{dotted}': {error['msg'].removeprefix('Value error, ')}"
+
+
+def _keys_at(section: type[BaseModel], loc: Path_) -> list[str]:
+    """The keys that may stand at `loc`, found by walking the annotations; list and union steps are looked through."""
+    current = {section}
+    for part in loc:
+        if not isinstance(part, str):
+            continue
+        nexts: set[type[BaseModel]] = set()
+        for model in current:
+            if part in model.model_fields:
+                nexts |= _models_in(model.model_fields[part].annotation)
+        current = nexts or current
+    return sorted({key for model in current for key in model.model_fields})
+
+
+def _models_in(annotation: Any) -> set[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return {annotation}
+    return {m for arg in getattr(annotation, "__args__", ()) for m in _models_in(arg)}

@@ -1,0 +1,283 @@
+"""An OpenAI-compatible server on the loopback that answers as a function of the request, and misbehaves on demand.
+
+    with serve(error=0.2, reset=0.1, seed=7) as server:
+        model = OpenAIModel("m", base_url=server.base_url)
+        ...
+        assert server.asked_twice == 0
+
+Answers depend on the request body alone. Which attempt at which body fails depends on the seed, the body and the number of
+the attempt, not on the order of arrival: two runs meet the same faults however they are scheduled.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import random
+import re
+import threading
+from collections import Counter, deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from aiohttp import web
+
+_WORDS = ["my", "parcel", "number", "delayed", "umbrella", "broken", "refund", "please", "order", "lamp", "blue", "kettle", "Monday", "wrong", "cake", "card"]
+
+
+@dataclass(frozen=True)
+class Faults:
+    """What goes wrong, and how often: rates are between 0 and 1, and are drawn one after the other.
+
+    Attributes:
+        error: Answers 500.
+        rate_limit: Answers 429 with `Retry-After: retry_after` (none when it is None).
+        truncated: Sends half of the JSON as if it were the whole.
+        cut: Sends half of the JSON, then breaks the connection off.
+        empty: Sends `choices: []`.
+        hang: Never answers.
+        reset: Breaks the connection off.
+        slow: Answers after `slow_s`.
+        latency_s: Every answer takes so long.
+        seed: Draws other faults.
+        per_body: Most faults for one body; the attempts after them succeed.
+        match: Faults befall only bodies that contain this text.
+        ignore_n: One choice, whatever `n`.
+        no_echo: No prompt and no log-probabilities of it, whatever `echo`.
+        no_usage: Answers have no `usage`.
+        start_token: Stands before every prompt and counts into the offsets, as with vLLM.
+        no_offsets: Every offset is -1, as with SGLang.
+        silent: Every completion is empty: the model stops at once.
+        reject: Always this status and error body; a redirect points to `/elsewhere`.
+        refusal: Every chat answer is refused in these words.
+        filtered: Every answer is withheld by a content filter.
+    """
+
+    error: float = 0.0
+    rate_limit: float = 0.0
+    retry_after: str | None = "0"
+    truncated: float = 0.0
+    cut: float = 0.0
+    empty: float = 0.0
+    hang: float = 0.0
+    reset: float = 0.0
+    slow: float = 0.0
+    slow_s: float = 0.3
+    latency_s: float = 0.0
+    seed: int = 0
+    per_body: int | None = None
+    match: str = ""
+    ignore_n: bool = False
+    no_echo: bool = False
+    no_usage: bool = False
+    start_token: str = ""
+    no_offsets: bool = False
+    silent: bool = False
+    reject: tuple[int, Any] | None = None
+    refusal: str = ""
+    filtered: bool = False
+
+
+class Server:
+    """A running server: its address, and what has happened at it.
+
+    Attributes:
+        base_url: Up to and with `/v1`.
+        status: Counts by outcome: '200', '429', '500', 'truncated', 'cut', 'empty', 'hang', 'reset', 'slow', or the status of `reject`.
+        good: Good answers sent, by digest of the body.
+        attempts: Requests, by digest of the body.
+        seen: The last thousand requests: path with query, body, Authorization header.
+        in_flight: Requests being answered.
+        peak: Most requests ever in flight.
+    """
+
+    def __init__(self, faults: Faults) -> None:
+        self.faults = faults
+        self.base_url = ""
+        self.status: Counter[str] = Counter()
+        self.good: Counter[str] = Counter()
+        self.attempts: Counter[str] = Counter()
+        self.seen: deque[tuple[str, dict[str, Any], str]] = deque(maxlen=1000)
+        self.in_flight = self.peak = 0
+        self.stopping = asyncio.Event()
+
+    @property
+    def answered(self) -> int:
+        """Good answers sent."""
+        return self.good.total()
+
+    @property
+    def distinct(self) -> int:
+        """Bodies that got a good answer."""
+        return len(self.good)
+
+    @property
+    def asked_twice(self) -> int:
+        """Good answers that had been sent before: paid twice."""
+        return self.answered - self.distinct
+
+    @property
+    def requests(self) -> int:
+        """Requests received, the failed ones included."""
+        return self.attempts.total()
+
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        """Answer one request, or do not."""
+        self.in_flight += 1
+        self.peak = max(self.peak, self.in_flight)
+        try:
+            return await self._respond(request, json.loads(await request.read()))
+        finally:
+            self.in_flight -= 1
+
+    async def _respond(self, request: web.Request, body: dict[str, Any]) -> web.StreamResponse:
+        text = json.dumps(body, sort_keys=True)
+        digest = hashlib.sha256(f"{request.path}\n{text}".encode()).hexdigest()
+        self.attempts[digest] += 1
+        self.seen.append((request.path_qs, body, request.headers.get("Authorization", "")))
+        if self.faults.latency_s:
+            await asyncio.sleep(self.faults.latency_s)
+        if self.faults.reject:
+            status, error = self.faults.reject
+            self.status[str(status)] += 1
+            text = error if isinstance(error, str) else json.dumps(error)
+            return web.Response(text=text, status=status, headers={"Location": "/elsewhere"} if status in range(300, 400) else {})
+        fault = _draw(self.faults, text, digest, self.attempts[digest])
+        self.status[fault or "200"] += 1
+        if fault == "hang":
+            await self.stopping.wait()
+        if fault in ("hang", "reset"):
+            assert request.transport is not None
+            request.transport.abort()
+        if fault == "slow":
+            await asyncio.sleep(self.faults.slow_s)
+        if fault == "429":
+            headers = {} if self.faults.retry_after is None else {"Retry-After": self.faults.retry_after}
+            return web.json_response({"error": {"message": "slow down"}}, status=429, headers=headers)
+        if fault == "500":
+            return web.json_response({"error": {"message": "something broke"}}, status=500)
+        answer = json.dumps(_answer(body, self.faults) | ({"choices": []} if fault == "empty" else {})).encode()
+        if fault == "truncated":
+            answer = answer[: len(answer) // 2]
+        if fault == "cut":
+            return await _cut(request, answer)
+        if fault in (None, "slow"):
+            self.good[digest] += 1
+        return web.Response(body=answer, content_type="application/json")
+
+
+@contextmanager
+def serve(**faults: Any) -> Iterator[Server]:
+    """Run a server in a thread of its own; see `Faults` for what it can be asked to do."""
+    started: threading.Event = threading.Event()
+    server = Server(Faults(**faults))
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_until_complete, args=(_run(server, started),), name="misbehaving", daemon=True)
+    thread.start()
+    try:
+        if not started.wait(10):
+            raise RuntimeError("the test server did not start")
+        yield server
+    finally:
+        loop.call_soon_threadsafe(server.stopping.set)
+        thread.join(10)
+        loop.close()
+
+
+def tokens(text: str) -> list[str]:
+    """The tokens of a text: words with the blanks before them, and blanks at the end."""
+    return re.findall(r"\s*\S+|\s+$", text)
+
+
+def logprob(token: str, before: str) -> float:
+    """Log-probability of `token` after the text `before`, between -5 and 0, exact in binary."""
+    return -int(hashlib.sha256(f"{before}|{token}".encode("utf-8", "surrogatepass")).hexdigest()[:3], 16) % 640 / 128 - 5
+
+
+def logprobs(text: str) -> list[float]:
+    """Log-probability of every token of a text."""
+    parts = tokens(text)
+    return [logprob(part, "".join(parts[:i])) for i, part in enumerate(parts)]
+
+
+async def _run(server: Server, started: threading.Event) -> None:
+    app = web.Application(client_max_size=64 << 20)
+    for path in ("/v1/chat/completions", "/v1/completions"):
+        app.router.add_post(path, server.handle)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.5)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    server.base_url = f"http://127.0.0.1:{runner.addresses[0][1]}/v1"
+    started.set()
+    await server.stopping.wait()
+    await runner.cleanup()
+
+
+async def _cut(request: web.Request, answer: bytes) -> web.StreamResponse:
+    response = web.StreamResponse(headers={"Content-Length": str(len(answer)), "Content-Type": "application/json"})
+    await response.prepare(request)
+    await response.write(answer[: len(answer) // 2])
+    assert request.transport is not None
+    request.transport.close()
+    return response
+
+
+def _draw(faults: Faults, text: str, digest: str, attempt: int) -> str | None:
+    if faults.match not in text or (faults.per_body is not None and attempt > faults.per_body):
+        return None
+    dice = random.Random(f"{faults.seed} {digest} {attempt}").random()
+    rates = {"500": faults.error, "429": faults.rate_limit, "truncated": faults.truncated, "cut": faults.cut, "empty": faults.empty}
+    for fault, rate in (rates | {"hang": faults.hang, "reset": faults.reset, "slow": faults.slow}).items():
+        if dice < rate:
+            return fault
+        dice -= rate
+    return None
+
+
+def _answer(body: dict[str, Any], faults: Faults) -> dict[str, Any]:
+    chat = "messages" in body
+    prompt = "\n".join(m["content"] for m in body["messages"]) if chat else body["prompt"]
+    choices, written = [], 0
+    for i in range(1 if faults.ignore_n else body.get("n", 1)):
+        text, cut = ("", False) if faults.silent else _text(body, i)
+        written += len(tokens(text))
+        choices.append(_chat_choice(body, text, faults) if chat else _raw_choice(body, prompt, text, faults))
+        choices[i] |= {"index": i, "finish_reason": "content_filter" if faults.filtered else "length" if cut else "stop"}
+    read = len(tokens(prompt)) + bool(faults.start_token)
+    usage = {} if faults.no_usage else {"usage": {"prompt_tokens": read, "completion_tokens": written, "total_tokens": read + written}}
+    return {"id": "cmpl-0", "object": "chat.completion" if chat else "text_completion", "model": body["model"], "choices": choices[::-1], **usage}
+
+
+def _text(body: dict[str, Any], i: int) -> tuple[str, bool]:
+    """The i-th completion, and whether `max_tokens` cut it; `n` has no say in it."""
+    rest = {k: v for k, v in sorted(body.items()) if k not in ("n", "max_tokens", "max_completion_tokens", "logprobs", "echo")}
+    digest = hashlib.sha256(f"{json.dumps(rest)} {i}".encode()).digest()
+    words = [_WORDS[b % len(_WORDS)] for b in digest[: 4 + digest[0] % 20]]
+    cap = body.get("max_tokens") or body.get("max_completion_tokens") or 16
+    return "".join(f" {w}" for w in words[:cap]), len(words) > cap
+
+
+def _chat_choice(body: dict[str, Any], text: str, faults: Faults) -> dict[str, Any]:
+    if faults.refusal or faults.filtered:
+        return {"message": {"role": "assistant", "content": None, **({"refusal": faults.refusal} if faults.refusal else {})}}
+    told = {"content": [{"token": t, "logprob": v} for t, v in zip(tokens(text), logprobs(text), strict=True)]} if body.get("logprobs") else None
+    return {"message": {"role": "assistant", "content": text.strip()}, "logprobs": told}
+
+
+def _raw_choice(body: dict[str, Any], prompt: str, text: str, faults: Faults) -> dict[str, Any]:
+    echoed = bool(body.get("echo")) and not faults.no_echo
+    whole = prompt + text if echoed else text
+    if not body.get("logprobs"):
+        return {"text": "" if faults.filtered else whole}
+    parts: list[str] = [*(tokens(prompt) if echoed else []), *tokens(text)]
+    values: list[float | None] = [logprob(part, "".join(parts[:i])) for i, part in enumerate(parts)]
+    if echoed and faults.start_token:
+        parts, values = [faults.start_token, *parts], [None, *values]
+    elif echoed:
+        values[0] = None
+    offsets = [-1 if faults.no_offsets else len("".join(parts[:i])) for i in range(len(parts))]
+    return {"text": whole, "logprobs": {"tokens": parts, "token_logprobs": values, "text_offset": offsets, "top_logprobs": None}}
