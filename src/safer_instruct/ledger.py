@@ -64,7 +64,7 @@ class Meter:
 @dataclass(slots=True)
 class _Write:
     row: tuple[Any, ...]
-    done: Callable[[BaseException | None], None]
+    done: Callable[[BaseException | None], object]
 
 
 class Ledger:

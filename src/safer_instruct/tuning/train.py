@@ -123,7 +123,8 @@ def completion_nll(model: Any, batch: Sequence[Encoded]) -> torch.Tensor:
     width = max(e.length for e in batch)
     ids = torch.zeros((len(batch), width), dtype=torch.long)
     mask = torch.zeros_like(ids)
-    rows, columns = [], []
+    rows: list[int] = []
+    columns: list[int] = []
     for row, e in enumerate(batch):
         ids[row, : e.length] = torch.tensor(e.prompt + e.completion)
         mask[row, : e.length] = 1
