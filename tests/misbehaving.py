@@ -140,7 +140,7 @@ class Server:
         self.seen.append((request.path_qs, body, request.headers.get("Authorization", "")))
         if self.faults.latency_s:
             await asyncio.sleep(self.faults.latency_s)
-        if self.faults.reject:
+        if self.faults.reject and self.faults.match in text:
             status, error = self.faults.reject
             self.status[str(status)] += 1
             text = error if isinstance(error, str) else json.dumps(error)

@@ -309,10 +309,10 @@ def load_config(path: Path | str) -> RunConfig:
     return config
 
 
-def load_tune_config(path: Path) -> TuneConfig:
+def load_tune_config(path: Path | str) -> TuneConfig:
     """Read a tuning config.
 
     Raises:
         ConfigError: It is missing or not valid.
     """
-    return yamlfile.load(path, TuneConfig)
+    return yamlfile.load(Path(path), TuneConfig)

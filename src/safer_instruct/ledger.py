@@ -225,7 +225,7 @@ def read_totals(path: Path) -> list[Total]:
     """
     query = "SELECT stage, model, count(*), sum(prompt_tokens), sum(completion_tokens), sum(cost), sum(seconds) FROM calls GROUP BY 1, 2 ORDER BY min(rowid)"
     try:
-        with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
             return [Total(stage, model, calls, Usage(*rest)) for stage, model, calls, *rest in connection.execute(query)]
     except sqlite3.Error as exc:
         raise RunDirectoryError(f"{path}: the ledger cannot be read: {exc}") from exc

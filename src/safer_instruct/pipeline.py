@@ -146,9 +146,17 @@ async def _collect(config: RunConfig, domain: Domain, state: RunState, set_aside
             set_aside(row)
             continue
         id_ = row.id or hashlib.sha256(row.text.encode()).hexdigest()[:16]
+        yield Example(_unique(id_, seen), row.text, row.category or only or "", row.file, row.line)
+
+
+def _unique(id_: str, seen: Counter[str]) -> str:
+    """`id_`, with a number behind it where it is taken."""
+    unique = id_
+    while seen[unique]:
         seen[id_] += 1
-        unique = id_ if seen[id_] == 1 else f"{id_}-{seen[id_]}"
-        yield Example(unique, row.text, row.category or only or "", row.file, row.line)
+        unique = f"{id_}-{seen[id_]}"
+    seen[unique] = 1
+    return unique
 
 
 async def _in_order(examples: AsyncIterator[Example], seen: Deduplicator, field_: str, stage: StageState) -> AsyncIterator[Example]:

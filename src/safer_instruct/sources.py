@@ -4,7 +4,6 @@ Everything streams, and no line is ever held beyond a bound, so memory is flat i
 and of what a packed file unpacks to. (A Parquet file is held one page per column and 1,024 rows at a time.) A row that cannot
 be used comes out as a `BadRow` beside the good ones; only what makes the whole source unusable is raised.
 """
-# mypy: disable-error-code=import-untyped
 
 from __future__ import annotations
 
@@ -183,13 +182,13 @@ def _read_jsonl(file: _File, config: SourceConfig) -> Iterator[SourceText | BadR
 
 
 def _json_fields(raw: bytes, flaw: str) -> Mapping[str, object]:
-    text = _decoded(raw, flaw, "line")
+    text = _decoded(raw, flaw, "line").rstrip()
     if "\0" in text:
         raise _RowRefused("the line holds NUL characters; is the file UTF-16?")
     try:
         value = json.loads(text)
     except json.JSONDecodeError as exc:
-        hint = "; the file must hold one JSON object per line" if text.strip() in ("[", "{", "]", "}") else ""
+        hint = "; the file must hold one JSON object per line" if text.lstrip() in ("[", "{", "]", "}") else ""
         raise _RowRefused(f"broken JSON: {exc.msg} at column {exc.colno}{hint}") from None
     except RecursionError:
         raise _RowRefused("JSON nested too deeply") from None
@@ -215,7 +214,10 @@ def _read_csv(file: _File, config: SourceConfig, delimiter: str = ",") -> Iterat
 
 
 def _csv_records(stream: IO[bytes], max_bytes: int, delimiter: str) -> Iterator[tuple[int, bytes, list[str], str]]:
-    """Rows: the line each begins on, the head of it as written, its cells, and what is wrong with it."""
+    """Rows: the line each begins on, the head of it as written, its cells, and what is wrong with it.
+
+    A row whose quoting is broken ends on the line where that shows; reading goes on at the next line.
+    """
     csv.field_size_limit(max(csv.field_size_limit(), max_bytes))  # of the whole process, so never lowered; `_CsvLines` bounds rows
     lines = _CsvLines(_lines(stream, max_bytes), max_bytes)
     reader = csv.reader(lines, delimiter=delimiter, strict=True)
@@ -289,7 +291,7 @@ def _read_parquet(file: _File, config: SourceConfig) -> Iterator[SourceText | Ba
             except _DAMAGE as exc:
                 yield BadRow(file.name, 1, f"the file cannot be unpacked and was skipped: {exc}", "")
                 return
-        try:
+        try:  # pre_buffer would hold every row group until the end
             parquet = pq.ParquetFile(seekable, buffer_size=_MIB, pre_buffer=False, page_checksum_verification=True)
             names = parquet.schema_arrow.names
         except damage as exc:
@@ -442,17 +444,17 @@ def _id(row: Mapping[str, object], column: str) -> str:
     value = row.get(column)
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
-    return _string(row, column, "id")
+    return _string(row, column, "id", "a string or whole number")
 
 
-def _string(row: Mapping[str, object], column: str, role: str) -> str:
+def _string(row: Mapping[str, object], column: str, role: str, expected: str = "a string") -> str:
     if column not in row:
         raise _RowRefused(f"{role} column '{_visible(column)}' is missing{_nearest(column, row)}")
     value = row[column]
     if isinstance(value, UnicodeDecodeError):
         raise _RowRefused(f"{role}: {_not_utf8(value, 0, 'value')}")
     if not isinstance(value, str):
-        raise _RowRefused(f"{role} is {_kind(value)}, not a string")
+        raise _RowRefused(f"{role} is {_kind(value)}, not {expected}")
     if not value or value.isspace():
         raise _RowRefused(f"{role} is empty or only white space")
     if "\0" in value:
@@ -507,8 +509,8 @@ def _excerpt(raw: object) -> str:
         raw = raw.object
     if isinstance(raw, bytes):
         raw = raw[: 4 * _EXCERPT_CHARS].decode("utf-8", "backslashreplace").rstrip("\r\n")
-    return _visible((raw if isinstance(raw, str) else reprlib.repr(raw))[:_EXCERPT_CHARS])
+    return _visible(raw if isinstance(raw, str) else reprlib.repr(raw))
 
 
 def _visible(text: str) -> str:
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text[:_EXCERPT_CHARS])

@@ -42,7 +42,7 @@ class Template:
         """
         try:
             return self._template.render(**values)
-        except TemplateError as exc:
+        except (TemplateError, ArithmeticError, LookupError, TypeError, ValueError) as exc:
             raise ConfigError(f"{self.name}: cannot be rendered: {exc}") from exc
 
 

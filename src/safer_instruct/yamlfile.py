@@ -45,10 +45,12 @@ def parse(text: str, section: type[Section], *, name: str) -> Section:
     Raises:
         ConfigError: As for `load`.
     """
+    lines: dict[Path_, int] = {}
     try:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
         data = yaml.safe_load(text)
-    except yaml.YAMLError as exc:
+        _collect_lines(node, (), lines)
+    except (yaml.YAMLError, ValueError) as exc:  # ValueError: a date or number that cannot be
         mark = getattr(exc, "problem_mark", None)
         where = f"{name}:{mark.line + 1}" if mark else name
         raise ConfigError(f"{where}: not valid YAML: {getattr(exc, 'problem', None) or exc}") from exc
@@ -56,8 +58,6 @@ def parse(text: str, section: type[Section], *, name: str) -> Section:
         raise ConfigError(f"{name}: nested too deeply to be a config") from None
     if not isinstance(data, dict):
         raise ConfigError(f"{name}: expected keys and values at the top, found {type(data).__name__}")
-    lines: dict[Path_, int] = {}
-    _collect_lines(node, (), lines)
     try:
         return section.model_validate(data, strict=False)
     except ValidationError as exc:

@@ -2,7 +2,7 @@
 
 Answers are a function of the request alone, bit for bit on one machine:
 
-- A request is one unit of work: its `n` completions form one batch of equal lengths, nothing else is in it.
+- A request is one unit of work: its `n` completions are drawn together from one prompt, nothing else is in the batch.
 - Each generation opens a fresh generator after `set_random_seed`: CTranslate2 seeds its sampler once per worker thread,
   so only a new thread starts from a known state. A one-token draw under the lock pins the seed before another request
   may set its own.
@@ -81,17 +81,18 @@ class EmbeddedModel:
         sampling = request.sampling
         prompt = self._prompt_tokens(request.prompt, room=sampling.max_tokens)
         greedy = sampling.temperature <= 0
-        results = self._seeded_generator(_unit_seed(request)).generate_batch(
-            [prompt] * (1 if greedy else sampling.n),
+        result = self._seeded_generator(_unit_seed(request)).generate_batch(
+            [prompt],
+            num_hypotheses=1 if greedy else sampling.n,  # the prompt is read once for all of them
             max_length=sampling.max_tokens,
             sampling_topk=1 if greedy else sampling.top_k,
             sampling_temperature=1.0 if greedy else sampling.temperature,
             repetition_penalty=sampling.repetition_penalty,
             include_prompt_in_result=False,
             return_scores=True,
-        )
-        completions = tuple(self._completion(r.sequences_ids[0], r.scores[0], request) for r in results)
-        written = sum(len(r.sequences_ids[0]) for r in results)
+        )[0]
+        completions = tuple(self._completion(ids, score, request) for ids, score in zip(result.sequences_ids, result.scores, strict=True))
+        written = sum(map(len, result.sequences_ids))
         return Generated(completions * (sampling.n if greedy else 1), Usage(len(prompt), written, seconds=time.monotonic() - started))
 
     def _completion(self, ids: Sequence[int], score: float, request: Generation) -> Completion:

@@ -31,7 +31,7 @@ async def induce(example: Example, model: Model, template: Template, config: Ind
     prompt: Prompt = rendered if speaks_raw(model, config) else (Turn("user", rendered),)
     sampling = Sampling(max_tokens=config.max_tokens, temperature=config.temperature, top_k=config.top_k, n=config.candidates)
     answer = await model.generate(Generation(prompt, sampling, derive_seed(seed, "induce", example.text)))
-    distinct = list({c.text: c for c in reversed(answer.completions)}.values())
+    distinct = list({c.text.strip(): c for c in reversed(answer.completions)}.values())
     return replace(example, candidates=tuple(sorted(map(_candidate, distinct), key=_rank)))
 
 

@@ -1,0 +1,47 @@
+# make demo: a preference dataset from 100 texts, on this machine, with no key and no GPU.   make test: everything checked.
+PYTHON ?= python3.11
+DEMO := .venv
+DEV := .venv-dev
+TORCH := torch==2.13.0
+
+.PHONY: help demo test lint types check adapters clean
+
+help:  ## Say what there is.
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+
+demo: $(DEMO)/.installed  ## Build a preference dataset with the embedded model (sets up .venv; about 3 minutes after the downloads).
+	$(DEMO)/bin/safer-instruct models pull
+	$(DEMO)/bin/safer-instruct run examples/civility.yaml --out runs/civility
+
+test: $(DEV)/.installed  ## Run all tests (sets up .venv-dev with torch).
+	$(DEV)/bin/safer-instruct models pull
+	$(DEV)/bin/python -m pytest
+
+lint: $(DEV)/.installed  ## ruff, code and format.
+	$(DEV)/bin/ruff check
+	$(DEV)/bin/ruff format --check
+
+types: $(DEV)/.installed  ## mypy --strict.
+	$(DEV)/bin/mypy
+
+check: lint types test  ## All three.
+
+adapters: $(DEV)/.installed  ## Rebuild the two adapters that ship with the package (about half an hour on 2 cores).
+	$(DEV)/bin/safer-instruct tune examples/tune-embedded.yaml
+	$(DEV)/bin/safer-instruct tune examples/tune-expert.yaml
+
+clean:  ## Remove both environments; run directories and the model cache stay.
+	rm -rf $(DEMO) $(DEV)
+
+$(DEMO)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(DEMO)
+	$(DEMO)/bin/pip install --quiet --disable-pip-version-check -e '.[local]'
+	touch $@
+
+# torch first: its CPU build by an exact version, where a find-links folder or an index offers one
+$(DEV)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(DEV)
+	$(DEV)/bin/pip install --quiet --upgrade pip
+	$(DEV)/bin/pip install --quiet $(TORCH)
+	$(DEV)/bin/pip install --quiet -e '.[train]' --group dev
+	touch $@

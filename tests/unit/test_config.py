@@ -1,0 +1,125 @@
+"""What run and tuning configs may say, and what stands in when they do not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from safer_instruct.config import ModelConfig, RunConfig, TuneConfig, load_config, load_tune_config
+from safer_instruct.errors import ConfigError
+
+pytestmark = pytest.mark.filterwarnings("error")
+ROOT = Path(__file__).parents[2]
+MINIMAL = "domain: civility\nsource: {path: texts.jsonl}\nmodels: {inducer: 'scripted:', expert: 'scripted:'}\n"
+TUNE = "out: adapter\ndata: [{path: a.jsonl}]\n"
+
+
+def loaded(folder: Path, text: str) -> RunConfig:
+    (folder / "run.yaml").write_text(text, encoding="utf-8")
+    return load_config(folder / "run.yaml")
+
+
+def tune_loaded(folder: Path, text: str) -> TuneConfig:
+    (folder / "tune.yaml").write_text(text, encoding="utf-8")
+    return load_tune_config(folder / "tune.yaml")
+
+
+def test_three_sections_are_enough_and_the_gates_are_on_by_default(tmp_path: Path) -> None:
+    config = loaded(tmp_path, MINIMAL)
+    assert config.source.format == "auto" and config.source.text == "text" and config.source.id is None
+    assert config.models.scorer.model == "embedded:smollm2-135m-instruct" and config.models.judge is None
+    assert config.filter.rules is not None and config.filter.consistency is not None and config.filter.near_duplicate == 0.7
+    assert config.verify.form == "contrast" and config.seed == 0
+
+
+def test_paths_start_from_the_folder_of_the_config(tmp_path: Path) -> None:
+    assert loaded(tmp_path, MINIMAL).base == tmp_path
+    assert load_config(str(tmp_path / "run.yaml")).base == tmp_path
+
+
+def test_both_loaders_take_a_path_or_a_string(tmp_path: Path) -> None:
+    run, tune = loaded(tmp_path, MINIMAL), tune_loaded(tmp_path, TUNE)
+    assert load_config(str(tmp_path / "run.yaml")) == run
+    assert load_tune_config(str(tmp_path / "tune.yaml")) == tune
+
+
+def test_a_bare_string_stands_for_a_model_with_defaults(tmp_path: Path) -> None:
+    short = loaded(tmp_path, MINIMAL)
+    long = loaded(tmp_path, MINIMAL.replace("expert: 'scripted:'", "expert: {model: 'scripted:'}"))
+    assert short == long and short.models.expert == ModelConfig(model="scripted:")
+
+
+def test_null_switches_a_gate_off(tmp_path: Path) -> None:
+    config = loaded(tmp_path, MINIMAL + "filter: {rules: null, near_duplicate: null, consistency: null}\n")
+    assert config.filter.rules is None and config.filter.near_duplicate is None and config.filter.consistency is None
+
+
+def test_a_key_cannot_be_written_into_a_config(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="did you mean 'api_key_env'"):
+        loaded(tmp_path, MINIMAL.replace("expert: 'scripted:'", "expert: {model: 'openai:m', api_key: sk-123}"))
+
+
+def test_questions_need_a_judge(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"verify\.form 'question' needs models\.judge"):
+        loaded(tmp_path, MINIMAL + "verify: {form: question}\n")
+    judged = MINIMAL.replace("expert: 'scripted:'", "expert: 'scripted:', judge: 'scripted:'")
+    assert loaded(tmp_path, judged + "verify: {form: question}\n").models.judge == ModelConfig(model="scripted:")
+
+
+@pytest.mark.parametrize(
+    "section",
+    [
+        "filter: {near_duplicate: 0}",
+        "filter: {near_duplicate: 1.1}",
+        "filter: {rules: {min_words: 0}}",
+        "filter: {rules: {max_repetition: 1}}",
+        "filter: {rules: {max_repetition: -0.1}}",
+        "filter: {consistency: {max_chars: 0}}",
+        "induce: {candidates: 0}",
+        "induce: {temperature: -1}",
+        "induce: {top_k: -1}",
+        "induce: {form: poem}",
+        "respond: {drafts: 0}",
+        "respond: {repetition_penalty: 0.9}",
+        "verify: {rounds: 0}",
+        "verify: {form: vote}",
+        "seed: x",
+    ],
+)
+def test_values_out_of_bounds_are_refused(tmp_path: Path, section: str) -> None:
+    with pytest.raises(ConfigError, match=r"run\.yaml:4"):
+        loaded(tmp_path, MINIMAL + section + "\n")
+
+
+def test_bounds_themselves_are_allowed(tmp_path: Path) -> None:
+    config = loaded(tmp_path, MINIMAL + "filter: {near_duplicate: 1, rules: {max_repetition: 0}}\ninduce: {temperature: 0, top_k: 0}\n")
+    assert config.filter.near_duplicate == 1 and config.induce.temperature == 0 and config.induce.top_k == 0
+
+
+def test_a_config_cannot_be_changed_after_it_was_read(tmp_path: Path) -> None:
+    config = loaded(tmp_path, MINIMAL)
+    with pytest.raises(ValidationError, match="frozen"):
+        config.seed = 7  # type: ignore[misc]
+    with pytest.raises(ValidationError, match="frozen"):
+        config.verify.rounds = 7  # type: ignore[misc]
+
+
+def test_tuning_a_respondent_needs_domain_and_category(tmp_path: Path) -> None:
+    assert tune_loaded(tmp_path, TUNE).task == "induce"
+    for text in ("", "domain: civility\n", "category: support\n"):
+        with pytest.raises(ConfigError, match="needs 'domain' and 'category'"):
+            tune_loaded(tmp_path, TUNE + "task: respond\n" + text)
+    assert tune_loaded(tmp_path, TUNE + "task: respond\ndomain: civility\ncategory: support\n").category == "support"
+
+
+def test_tuning_needs_data(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="'data'"):
+        tune_loaded(tmp_path, "out: adapter\ndata: []\n")
+
+
+def test_the_shipped_example_configs_are_valid() -> None:
+    assert load_config(ROOT / "examples" / "civility.yaml").domain == "civility"
+    tunes = sorted((ROOT / "examples").glob("tune-*.yaml"))
+    assert [load_tune_config(path).task for path in tunes] == ["induce", "respond"]

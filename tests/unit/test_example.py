@@ -1,0 +1,44 @@
+"""The record that moves between rooms: frozen, and dropped by its first failed verdict."""
+
+from __future__ import annotations
+
+from dataclasses import FrozenInstanceError, fields, replace
+
+import pytest
+
+from safer_instruct.example import Candidate, Draft, Example, Verdict
+
+pytestmark = pytest.mark.filterwarnings("error")
+EXAMPLE = Example("a", "Some rude text.", "support", "texts.jsonl", 3)
+GOOD, BAD, WORSE = Verdict("rules.length", True, 7), Verdict("rules.language", False, None, "is in 'de'"), Verdict("consistency", False, -1.0, "less likely")
+
+
+def test_a_new_example_is_alive_and_empty() -> None:
+    assert EXAMPLE.alive and EXAMPLE.dropped_by is None
+    assert (EXAMPLE.candidates, EXAMPLE.prompt, EXAMPLE.chosen, EXAMPLE.margin, EXAMPLE.drafts, EXAMPLE.verdicts) == ((), "", "", None, (), ())
+
+
+def test_passed_verdicts_leave_it_alive() -> None:
+    assert EXAMPLE.with_verdicts(GOOD, GOOD).alive
+
+
+def test_the_first_failed_verdict_is_the_one_that_dropped_it() -> None:
+    dropped = EXAMPLE.with_verdicts(GOOD, BAD).with_verdicts(WORSE)
+    assert not dropped.alive and dropped.dropped_by == BAD
+    assert dropped.verdicts == (GOOD, BAD, WORSE)
+
+
+def test_adding_verdicts_makes_a_copy_and_keeps_everything_else() -> None:
+    full = replace(EXAMPLE, prompt="p", chosen="c", margin=0.5, candidates=(Candidate("p"),), drafts=(Draft("c", 0),))
+    copy = full.with_verdicts(BAD)
+    assert full.verdicts == () and replace(copy, verdicts=()) == full
+
+
+@pytest.mark.parametrize("record", [EXAMPLE, GOOD, Candidate("x"), Draft("x", 0)])
+def test_no_record_can_be_changed(record: object) -> None:
+    with pytest.raises(FrozenInstanceError):
+        setattr(record, fields(record)[0].name, "other")  # type: ignore[arg-type]
+
+
+def test_equal_records_are_equal_and_hash_alike() -> None:
+    assert len({EXAMPLE, replace(EXAMPLE), replace(EXAMPLE, line=4)}) == 2

@@ -1,0 +1,276 @@
+"""Each gate on an instruction, passing and failing."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from safer_instruct.config import ConsistencyConfig, RulesConfig
+from safer_instruct.filters.consistency import check_gain, text_logprob
+from safer_instruct.filters.dedup import Deduplicator
+from safer_instruct.filters.rules import check_rules, longest_shared_run, words
+from safer_instruct.models.scripted import ScriptedModel
+from safer_instruct.templates import load_template
+
+pytestmark = pytest.mark.filterwarnings("error")
+
+TEXT = "The parcel was on your doorstep all along, and you would have found it by opening the door."
+PROMPT = "Where is my parcel? Tracking says it was delivered, but I cannot find it."
+RULES = RulesConfig()
+ORDER = ["length", "template", "refusal", "copying", "repetition", "language"]
+
+
+def failed(prompt: str, config: RulesConfig = RULES, text: str = TEXT) -> str:
+    """Name of the rule that fails, or '' when all pass."""
+    return next((v.name.removeprefix("rules.") for v in check_rules(prompt, text, config) if not v.passed), "")
+
+
+def test_a_plain_instruction_passes_every_rule_in_order_without_a_reason() -> None:
+    verdicts = list(check_rules(PROMPT, TEXT, RULES))
+    assert [v.name for v in verdicts] == [f"rules.{name}" for name in ORDER]
+    assert all(v.passed and not v.reason for v in verdicts)
+
+
+def test_rules_stop_at_the_first_that_fails() -> None:
+    verdicts = list(check_rules("### I cannot help", TEXT, RULES))
+    assert [(v.name, v.passed) for v in verdicts] == [("rules.length", True), ("rules.template", False)]
+    assert verdicts[-1].reason
+
+
+@pytest.mark.parametrize(("count", "rule"), [(0, "length"), (3, "length"), (4, ""), (6, ""), (7, "length")])
+def test_length_counts_words_and_both_bounds_are_allowed(count: int, rule: str) -> None:
+    prompt = " ".join(["one", "two", "three", "four", "five", "six", "seven"][:count])
+    config = RulesConfig(min_words=4, max_words=6, languages=())
+    assert failed(prompt, config) == rule
+    assert next(check_rules(prompt, TEXT, config)).score == count
+
+
+def test_length_says_the_count_and_the_bound() -> None:
+    config = RulesConfig(min_words=4, max_words=6)
+    assert next(check_rules("one two", TEXT, config)).reason == "2 words, fewer than 4"
+    assert next(check_rules("one two three four five six seven", TEXT, config)).reason == "7 words, more than 6"
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        "### Instruction: where is my parcel",
+        "Where is my parcel? ### response",
+        "where is my parcel <|im_end|> please",
+        "Below is a response to a certain instruction, where is my parcel",
+        "below is an instruction, where is my parcel",
+        "Write the instruction that the response is trying to complete, please",
+    ],
+)
+def test_pieces_of_a_prompt_template_are_dropped(prompt: str) -> None:
+    assert failed(prompt) == "template"
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        "My flat is below a response unit and the noise keeps me awake",
+        "Is order #3 the response to my ticket, or is ## 4 it?",
+        "Does a < b || c > d hold for every parcel you send?",
+        "What is the instruction manual for the kettle trying to say?",
+    ],
+)
+def test_prompts_that_only_look_like_a_template_pass(prompt: str) -> None:
+    assert failed(prompt) == ""
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        "I'm sorry, but I can't help with that request",
+        "I am sorry, I cannot write that for you",
+        "I'm afraid I am unable to do this for you",
+        "I cannot assist with finding this parcel",
+        "I can't provide that information to you",
+        "I won't help anybody with such a thing",
+        "I must decline to answer this question",
+        "As an AI I have no parcels to deliver",
+        "As a language model I have no parcels",
+        "  I cannot comply with this kind of request",
+    ],
+)
+def test_refusals_are_dropped(prompt: str) -> None:
+    assert failed(prompt) == "refusal"
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        "I can't find my parcel, where did the driver put it?",
+        "I'm sorry to bother you, but where is my parcel?",
+        "As an aid for my mother I ordered a chair, where is it?",
+        "My driver said: I cannot help you. Is that how you treat customers?",
+        "I am afraid the parcel is lost, can you look for it?",
+    ],
+)
+def test_customers_who_cannot_do_something_are_no_refusals(prompt: str) -> None:
+    assert failed(prompt) == ""
+
+
+def test_copying_counts_the_longest_shared_run_of_words() -> None:
+    text = "one two three four five six seven eight nine ten"
+    config = RulesConfig(max_shared_run=4, languages=())
+    assert failed("please say one two three four again", config, text) == ""
+    assert failed("please say two three four five six again", config, text) == "copying"
+    verdict = [v for v in check_rules("please say two, THREE four five; six again", text, config) if v.name == "rules.copying"][0]
+    assert (verdict.passed, verdict.score) == (False, 5)
+    assert verdict.reason == "shares a run of 5 words with the text, more than 4"
+
+
+def test_a_short_instruction_that_stands_in_the_text_word_for_word_is_copied() -> None:
+    assert failed("the parcel was on", RULES) == "copying"
+    assert failed("the parcel was off", RULES) == ""
+
+
+def test_curly_and_straight_apostrophes_are_the_same_word() -> None:
+    assert words("It\N{RIGHT SINGLE QUOTATION MARK}s HERE, isn't it?") == ["it's", "here", "isn't", "it"]
+
+
+def test_repetition_is_the_share_of_repeated_trigrams() -> None:
+    prompt = "please send it now please send it now please send it now"  # 10 trigrams, 4 distinct
+    config = RulesConfig(max_repetition=0.5, languages=())
+    verdict = [v for v in check_rules(prompt, TEXT, config) if v.name == "rules.repetition"][0]
+    assert (verdict.passed, verdict.score) == (False, 0.6)
+    assert verdict.reason == "60% of its word trigrams are repeats, more than 50%"
+    assert failed(prompt, RulesConfig(max_repetition=0.6, languages=())) == ""
+
+
+def test_texts_without_a_trigram_do_not_repeat() -> None:
+    assert failed("send now", RulesConfig(min_words=1, languages=())) == ""
+    assert failed("?!", RulesConfig(min_words=1, languages=())) == ""
+
+
+GERMAN = "Wo bleibt denn eigentlich mein Paket, das ich schon vor drei Wochen bei Ihnen bestellt habe?"
+
+
+def test_an_instruction_reliably_in_another_language_is_dropped() -> None:
+    assert failed(GERMAN) == "language"
+    assert list(check_rules(GERMAN, TEXT, RULES))[-1].reason == "is in 'de', not in en"
+
+
+def test_languages_can_be_added_or_switched_off() -> None:
+    assert failed(GERMAN, RulesConfig(languages=("en", "de"))) == ""
+    assert failed(GERMAN, RulesConfig(languages=())) == ""
+    assert failed(PROMPT, RulesConfig(languages=("de",))) == "language"
+
+
+@pytest.mark.parametrize("prompt", ["blorp snarg fleem wibble", "1234 5678 9012 3456", "\U0001f600 \U0001f601 \U0001f602 \U0001f603", "\x01 \x02 \x03 \ufffe"])
+def test_where_the_language_cannot_be_told_the_instruction_stays(prompt: str) -> None:
+    assert failed(prompt) == ""
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.text(max_size=60), st.text(max_size=60))
+def test_no_text_breaks_a_rule(prompt: str, text: str) -> None:
+    verdicts = list(check_rules(prompt, text, RulesConfig(min_words=1)))
+    assert verdicts and all(v.passed for v in verdicts[:-1])
+    assert all(bool(v.reason) != v.passed for v in verdicts)
+
+
+def naive_run(left: list[str], right: list[str]) -> int:
+    runs = {tuple(left[i:j]) for i in range(len(left)) for j in range(i + 1, len(left) + 1)}
+    return max((len(run) for run in runs if any(tuple(right[k : k + len(run)]) == run for k in range(len(right)))), default=0)
+
+
+WORDS = st.lists(st.sampled_from("abc"), max_size=9)
+
+
+@settings(max_examples=300, deadline=None)
+@given(WORDS, WORDS)
+def test_longest_shared_run_agrees_with_a_naive_search(left: list[str], right: list[str]) -> None:
+    assert longest_shared_run(left, right) == naive_run(left, right) == longest_shared_run(right, left)
+
+
+@settings(max_examples=100, deadline=None)
+@given(WORDS, WORDS, WORDS)
+def test_a_text_shares_all_of_a_part_that_was_put_into_it(before: list[str], part: list[str], after: list[str]) -> None:
+    assert longest_shared_run(part, before + part + after) == len(part)
+
+
+LONG = "my umbrella turned inside out in the first bit of wind although I only bought it on Tuesday from the shop at the corner of your street"
+NEAR = LONG.replace("Tuesday", "Wednesday")
+OTHER = "could you please tell me whether the Sunday market is still on when it rains and where the bread van parks on such a day"
+
+
+def verdicts(*texts: str, threshold: float | None = 0.7) -> list[tuple[bool, str]]:
+    seen = Deduplicator("text", threshold)
+    found = [seen.check(text, f"id{i}") for i, text in enumerate(texts)]
+    assert {v.name for v in found} == {"dedup.text"}
+    return [(v.passed, v.reason) for v in found]
+
+
+def test_the_same_words_are_an_exact_duplicate_whatever_their_case_and_punctuation() -> None:
+    assert verdicts("Where is it?", "where IS it!", "Where was it?", threshold=None) == [(True, ""), (False, "has the same words as id0"), (True, "")]
+
+
+def test_a_near_duplicate_is_dropped_and_a_different_text_is_not() -> None:
+    assert verdicts(LONG, NEAR, OTHER) == [(True, ""), (False, "is a near-duplicate of id0"), (True, "")]
+
+
+def test_without_a_threshold_only_exact_duplicates_are_dropped() -> None:
+    assert [passed for passed, _ in verdicts(LONG, NEAR, LONG, threshold=None)] == [True, True, False]
+
+
+def test_the_threshold_decides_what_is_near() -> None:
+    assert [passed for passed, _ in verdicts(LONG, NEAR, threshold=0.95)] == [True, True]
+
+
+def test_what_was_seen_first_stays_whichever_it_is() -> None:
+    assert verdicts(NEAR, LONG)[0] == (True, "") and verdicts(NEAR, LONG)[1][0] is False
+
+
+def test_a_dropped_text_is_not_remembered_in_place_of_the_first() -> None:
+    assert verdicts(LONG, NEAR, NEAR)[2] == (False, "is a near-duplicate of id0")
+
+
+@pytest.mark.parametrize("texts", [("yes", "no"), ("yes please", "no thanks"), ("?!", "..."), ("", " ")])
+def test_texts_too_short_for_trigrams_are_compared_exactly(texts: tuple[str, str]) -> None:
+    assert verdicts(*texts) == [(True, ""), (True, "")]
+    assert verdicts(texts[0], texts[0])[1] == (False, "has the same words as id0")
+
+
+def test_fields_are_kept_apart_by_name() -> None:
+    assert Deduplicator("prompt", None).check("x", "1").name == "dedup.prompt"
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.text(max_size=20), max_size=8))
+def test_a_second_pass_over_the_same_texts_finds_every_one(texts: list[str]) -> None:
+    seen = Deduplicator("text", 0.7)
+    for i, text in enumerate(texts):
+        seen.check(text, f"a{i}")
+    assert not any(seen.check(text, f"b{i}").passed for i, text in enumerate(texts))
+
+
+@pytest.mark.parametrize(
+    ("given_", "alone", "passed"), [(-1.0, -1.1, True), (-1.0, -1.2, True), (-1.0, -1.0999, False), (-1.0, -1.0, False), (-2.0, -1.0, False)]
+)
+def test_the_gain_must_reach_the_bound(given_: float, alone: float, passed: bool) -> None:
+    verdict = check_gain(given_, alone, ConsistencyConfig(min_gain=0.1))
+    assert verdict.name == "consistency" and verdict.passed is passed
+    assert verdict.score is not None and math.isclose(verdict.score, given_ - alone, abs_tol=1e-6)
+
+
+def test_too_small_a_gain_is_told_with_its_size_and_the_bound() -> None:
+    assert check_gain(-2.0, -1.5, ConsistencyConfig(min_gain=0.1)).reason == "makes the text -0.500 nats per token likelier, less than +0.100"
+    assert check_gain(-1.0, -1.5, ConsistencyConfig(min_gain=0.1)).reason == ""
+
+
+def test_the_text_is_scored_after_its_instruction_and_up_to_the_bound(tmp_path: Path) -> None:
+    script = 'score:\n- {match: "Instruction:\\nAsk", logprob: -0.5}\n- {match: "Instruction", logprob: -9.0}\n- {match: "^### Response:\\n$", logprob: -2.0}\n'
+    (tmp_path / "s.yaml").write_text(script, encoding="utf-8")
+    scorer, forward = ScriptedModel("s.yaml", base=tmp_path), load_template("forward")
+    config = ConsistencyConfig(max_chars=5)
+    assert asyncio.run(text_logprob("one two", scorer, forward, config, prompt="Ask")) == -0.5
+    assert asyncio.run(text_logprob("one two", scorer, forward, config)) == -2.0
+    assert asyncio.run(text_logprob("     two", scorer, forward, config)) == 0.0, "what stands behind the bound is not scored"

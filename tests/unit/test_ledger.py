@@ -1,0 +1,488 @@
+"""The call ledger: an answer is on disk before anyone sees it, and no finished call is made twice."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+import signal
+import sqlite3
+import struct
+import subprocess
+import sys
+import threading
+import zlib
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, TypeVar
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from safer_instruct.errors import RunDirectoryError
+from safer_instruct.ledger import Ledger, Meter, Recorded, read_totals
+from safer_instruct.models.protocol import Completion, Generated, Generation, Sampling, Scored, Scoring, Turn, Usage
+
+pytestmark = pytest.mark.filterwarnings("error")
+T = TypeVar("T")
+
+ANSWER = Generated((Completion("Where is my parcel?", -0.25), Completion("Hello?", None, finished=False)), Usage(11, 5, 0.125, 0.5))
+SCORE = Scored((-1.0, -2.5), Usage(7, 0, 0.25, 0.0625))
+REQUEST = Generation("Ask.", Sampling(n=2), 3)
+SCORING = Scoring("Ask.", "Answer.")
+
+
+@dataclass
+class Fixed:
+    """A model that gives one answer, and counts how often it was asked."""
+
+    generated: Generated = ANSWER
+    scored: Scored = SCORE
+    name: str = "fixed:m"
+    fingerprint: str = "fixed"
+    concurrency: int = 4
+    asked: int = 0
+    failures: list[Exception] = field(default_factory=list)
+    gate: Callable[[], Coroutine[Any, Any, object]] | None = None
+
+    async def generate(self, request: Generation) -> Generated:
+        await self._count()
+        return self.generated
+
+    async def score(self, request: Scoring) -> Scored:
+        await self._count()
+        return self.scored
+
+    async def close(self) -> None: ...
+
+    async def _count(self) -> None:
+        self.asked += 1
+        if self.gate:
+            await self.gate()
+        if self.failures:
+            raise self.failures.pop(0)
+
+
+def with_ledger(path: Path, work: Callable[[Ledger], Coroutine[Any, Any, T]]) -> T:
+    async def main() -> T:
+        with Ledger(path) as ledger:
+            return await work(ledger)
+
+    return asyncio.run(main())
+
+
+def call(path: Path, model: Fixed, *requests: Generation | Scoring, meter: Meter | None = None, stage: str = "induce") -> list[Any]:
+    """The answers to `requests`, asked one after the other in one opening of the ledger."""
+
+    async def work(ledger: Ledger) -> list[Any]:
+        recorded = Recorded(model, ledger, stage, meter or Meter())
+        return [await (recorded.generate(r) if isinstance(r, Generation) else recorded.score(r)) for r in requests]
+
+    return with_ledger(path, work)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "ledger.sqlite"
+
+
+# --- replay
+
+
+def test_a_finished_call_comes_back_from_a_ledger_opened_anew(path: Path) -> None:
+    model = Fixed()
+    first = call(path, model, REQUEST, SCORING)
+    assert first == [ANSWER, SCORE] and model.asked == 2
+    meter = Meter()
+    assert call(path, model, REQUEST, SCORING, meter=meter) == first and model.asked == 2
+    assert (meter.calls, meter.replayed) == (2, 2)
+
+
+def test_the_meter_counts_all_usage_and_apart_what_was_paid_for_now(path: Path) -> None:
+    meter = Meter()
+    call(path, Fixed(), REQUEST, REQUEST, SCORING, meter=meter)
+    assert (meter.calls, meter.replayed) == (3, 1)
+    assert meter.usage == ANSWER.usage + ANSWER.usage + SCORE.usage and meter.fresh == ANSWER.usage + SCORE.usage
+
+
+def test_a_recorded_model_cannot_be_told_from_the_model_itself(path: Path) -> None:
+    model = Fixed()
+
+    async def work(ledger: Ledger) -> None:
+        recorded = Recorded(model, ledger, "induce", Meter())
+        assert (recorded.name, recorded.fingerprint, recorded.concurrency) == (model.name, model.fingerprint, model.concurrency)
+        await recorded.close()
+
+    with_ledger(path, work)
+
+
+FINITE = st.floats(allow_nan=False)
+COUNT = st.integers(0, 2**53)
+USAGE = st.builds(Usage, COUNT, COUNT, FINITE, FINITE)
+ODD = st.text() | st.text(st.characters(categories=["Cs", "Cc", "Cf", "Co", "Zl", "Zp", "Lo"]))  # lone surrogates too
+GENERATED = st.builds(Generated, st.lists(st.builds(Completion, ODD, st.none() | FINITE, st.booleans()), max_size=3).map(tuple), USAGE)
+SCORED = st.builds(Scored, st.lists(FINITE, max_size=5).map(tuple), USAGE)
+
+
+@settings(max_examples=25, deadline=None)
+@given(GENERATED, SCORED, ODD)
+def test_any_answer_to_any_request_survives_the_ledger_unchanged(generated: Generated, scored: Scored, text: str) -> None:
+    model = Fixed(generated, scored)
+    requests = (Generation((Turn("user", text),), Sampling()), Generation(text, Sampling()), Scoring(text, text))
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "ledger.sqlite"
+        fresh, replayed = call(path, model, *requests), call(path, model, *requests)
+    assert fresh == replayed == [generated, generated, scored] and model.asked == 3
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.tuples(ODD, ODD, st.booleans()), max_size=6))
+def test_two_calls_share_an_answer_exactly_when_their_requests_are_equal(drawn: list[tuple[str, str, bool]]) -> None:
+    requests: list[Generation | Scoring] = [Scoring(a, b) if scoring else Generation((Turn(a, b),), Sampling()) for a, b, scoring in drawn]
+    model = Fixed()
+    with TemporaryDirectory() as folder:
+        call(Path(folder) / "ledger.sqlite", model, *requests)
+    assert model.asked == len(set(requests))
+
+
+# --- the key
+
+
+def other(value: Any) -> Any:
+    """A value of the same kind that is not equal to it."""
+    if isinstance(value, tuple):
+        return (*value, Turn("user", "More."))
+    return value + "x" if isinstance(value, str) else value + 1
+
+
+def variants() -> Iterator[tuple[str, Generation | Scoring]]:
+    for name in (f.name for f in fields(Generation) if f.name != "sampling"):
+        yield f"generation.{name}", replace(REQUEST, **{name: other(getattr(REQUEST, name))})
+    for name in (f.name for f in fields(Sampling)):
+        yield f"sampling.{name}", replace(REQUEST, sampling=replace(REQUEST.sampling, **{name: other(getattr(REQUEST.sampling, name))}))
+    for name in (f.name for f in fields(Scoring)):
+        yield f"scoring.{name}", replace(SCORING, **{name: other(getattr(SCORING, name))})
+    chat = Generation((Turn("user", "Ask."),), REQUEST.sampling, REQUEST.seed)
+    yield "chat", chat
+    for name in (f.name for f in fields(Turn)):
+        yield f"turn.{name}", replace(chat, prompt=(replace(chat.prompt[0], **{name: other(getattr(chat.prompt[0], name))}),))  # type: ignore[type-var]
+    yield "two turns", replace(chat, prompt=(Turn("user", "Ask."), Turn("user", "")))
+    yield "one turn more", replace(chat, prompt=other(chat.prompt))
+
+
+def test_the_key_depends_on_every_field_of_the_request(path: Path) -> None:
+    cases = dict(variants())
+    assert len(cases) == len(fields(Generation)) - 1 + len(fields(Sampling)) + len(fields(Scoring)) + 3 + len(fields(Turn))
+    model = Fixed()
+    call(path, model, REQUEST, SCORING)
+    for number, (name, request) in enumerate(cases.items(), 3):
+        call(path, model, request)
+        assert model.asked == number, f"{name} does not change the key"
+
+
+def test_the_key_depends_on_the_fingerprint_and_not_on_the_name_or_the_stage(path: Path) -> None:
+    call(path, Fixed(), REQUEST)
+    changed, renamed, elsewhere = Fixed(fingerprint="fixed+adapter"), Fixed(name="fixed:other"), Fixed()
+    call(path, changed, REQUEST)
+    call(path, renamed, REQUEST)
+    call(path, elsewhere, REQUEST, stage="respond")
+    assert (changed.asked, renamed.asked, elsewhere.asked) == (1, 0, 0)
+
+
+def test_a_generation_and_a_scoring_of_the_same_text_are_two_calls(path: Path) -> None:
+    model = Fixed()
+    assert call(path, model, Generation("x", Sampling()), Scoring("x", "")) == [ANSWER, SCORE] and model.asked == 2
+
+
+# --- in flight
+
+
+def gather(path: Path, model: Fixed, work: Callable[[Recorded], Coroutine[Any, Any, T]], meter: Meter | None = None) -> T:
+    async def main(ledger: Ledger) -> T:
+        return await work(Recorded(model, ledger, "induce", meter or Meter()))
+
+    return with_ledger(path, main)
+
+
+def test_equal_requests_in_flight_are_sent_once(path: Path) -> None:
+    meter, model = Meter(), Fixed(gate=lambda: asyncio.sleep(0.01))
+
+    async def work(recorded: Recorded) -> list[Generated]:
+        return await asyncio.gather(*(recorded.generate(REQUEST) for _ in range(5)))
+
+    assert gather(path, model, work, meter) == [ANSWER] * 5
+    assert model.asked == 1 and (meter.calls, meter.replayed) == (5, 4)
+
+
+def test_different_requests_in_flight_do_not_wait_for_each_other(path: Path) -> None:
+    async def work(recorded: Recorded) -> int:
+        ready = asyncio.Barrier(3)
+        model.gate = ready.wait
+        async with asyncio.timeout(10):
+            await asyncio.gather(*(recorded.generate(replace(REQUEST, seed=i)) for i in range(3)))
+        return model.asked
+
+    model = Fixed()
+    assert gather(path, model, work) == 3
+
+
+@pytest.mark.xfail(strict=True, raises=RunDirectoryError, reason="Recorded._in_flight is per stage: the second INSERT breaks the PRIMARY KEY and fails both")
+def test_equal_requests_of_two_stages_in_flight_are_sent_once(path: Path) -> None:
+    model = Fixed(gate=lambda: asyncio.sleep(0.01))
+
+    async def work(ledger: Ledger) -> list[Scored]:
+        stages = [Recorded(model, ledger, stage, Meter()) for stage in ("filter", "verify")]
+        return await asyncio.gather(*(recorded.score(SCORING) for recorded in stages))
+
+    assert with_ledger(path, work) == [SCORE] * 2 and model.asked == 1
+
+
+# --- failures
+
+
+def test_a_failed_call_is_not_stored_and_may_be_made_again(path: Path) -> None:
+    model, meter = Fixed(failures=[ValueError("down")]), Meter()
+    with pytest.raises(ValueError, match="down"):
+        call(path, model, REQUEST, meter=meter)
+    assert read_totals(path) == [] and meter.calls == 0
+    assert call(path, model, REQUEST) == [ANSWER] and model.asked == 2
+
+
+def test_when_the_first_of_equal_requests_fails_the_next_one_is_sent(path: Path) -> None:
+    model = Fixed(failures=[ValueError("down")], gate=lambda: asyncio.sleep(0.01))
+
+    async def work(recorded: Recorded) -> list[Any]:
+        return await asyncio.gather(*(recorded.generate(REQUEST) for _ in range(3)), return_exceptions=True)
+
+    first, *rest = gather(path, model, work)
+    assert isinstance(first, ValueError) and rest == [ANSWER, ANSWER] and model.asked == 2
+
+
+def test_when_the_first_of_equal_requests_is_cancelled_the_next_one_is_sent(path: Path) -> None:
+    model = Fixed(gate=lambda: asyncio.sleep(0.05))
+
+    async def work(recorded: Recorded) -> Generated:
+        first = asyncio.create_task(recorded.generate(REQUEST))
+        second = asyncio.create_task(recorded.generate(REQUEST))
+        await asyncio.sleep(0.01)
+        first.cancel()
+        answer = await second
+        assert first.cancelled()
+        return answer
+
+    assert gather(path, model, work) == ANSWER and model.asked == 2
+
+
+def test_a_waiting_request_can_be_cancelled_without_harm_to_the_others(path: Path) -> None:
+    model = Fixed(gate=lambda: asyncio.sleep(0.05))
+
+    async def work(recorded: Recorded) -> list[Any]:
+        tasks = [asyncio.create_task(recorded.generate(REQUEST)) for _ in range(3)]
+        await asyncio.sleep(0.01)
+        tasks[1].cancel()
+        return await asyncio.gather(*tasks, return_exceptions=True)
+
+    first, second, third = gather(path, model, work)
+    assert first == third == ANSWER and isinstance(second, asyncio.CancelledError) and model.asked == 1
+
+
+def test_an_answer_that_cannot_be_saved_is_an_error_and_not_an_answer(path: Path) -> None:
+    async def lose_the_table() -> None:
+        with closing(sqlite3.connect(path)) as connection:
+            connection.execute("DROP TABLE calls")
+
+    with pytest.raises(RunDirectoryError, match=r"ledger\.sqlite: 1 finished calls could not be saved: .*calls"):
+        call(path, Fixed(gate=lose_the_table), REQUEST)
+
+
+# --- durability
+
+CHILD = """
+import asyncio, os, sys
+from pathlib import Path
+from safer_instruct.ledger import Ledger, Meter, Recorded
+from safer_instruct.models.protocol import Generation, Sampling
+from safer_instruct.models.scripted import ScriptedModel
+
+async def main():
+    recorded = Recorded(ScriptedModel(), Ledger(Path(sys.argv[1])), "induce", Meter())
+    async def one(i):
+        answer = await recorded.generate(Generation(f"request {i}", Sampling()))
+        print(i, answer.completions[0].text, flush=True)
+    await asyncio.gather(*(one(i) for i in range(2000)))
+
+asyncio.run(main())
+"""
+
+
+def test_whatever_was_seen_before_a_kill_is_on_disk_after_it(path: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", CHILD, str(path)], stdout=subprocess.PIPE, text=True) as child:
+        assert child.stdout is not None
+        lines = [child.stdout.readline() for _ in range(40)]
+        child.send_signal(signal.SIGKILL)
+        lines += child.stdout.readlines()
+    assert child.returncode == -signal.SIGKILL
+    seen = dict(line.rstrip("\n").split(" ", 1) for line in lines if line.endswith("\n"))
+    assert len(seen) >= 40
+    stored = {}
+    with closing(sqlite3.connect(path)) as connection:
+        for request, answer in connection.execute("SELECT request, answer FROM calls"):
+            stored[json.loads(zlib.decompress(request))[1]["prompt"]] = json.loads(zlib.decompress(answer))["completions"][0]["text"]
+        assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+    assert {f"request {i}": text for i, text in seen.items()}.items() <= stored.items()
+
+
+def test_another_process_can_read_a_ledger_in_use(path: Path) -> None:
+    reader = "import sys; from pathlib import Path; from safer_instruct.ledger import read_totals; print(*read_totals(Path(sys.argv[1])))"
+
+    async def work(ledger: Ledger) -> str:
+        await Recorded(Fixed(), ledger, "induce", Meter()).generate(REQUEST)
+        return subprocess.run([sys.executable, "-c", reader, str(path)], capture_output=True, text=True, check=True).stdout
+
+    said = with_ledger(path, work)
+    assert "stage='induce'" in said and "calls=1" in said and "completion_tokens=5" in said
+
+
+@contextmanager
+def write_lock(path: Path) -> Iterator[None]:
+    """Holds the database's write lock: until it is given back, nothing can be committed."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("BEGIN IMMEDIATE")
+        yield
+        connection.execute("ROLLBACK")
+
+
+def commits(path: Path) -> int:
+    """Transactions in the write-ahead log: frames that carry a database size (SQLite file format, section 4.1)."""
+    raw = path.with_name(path.name + "-wal").read_bytes()
+    (page,) = struct.unpack(">I", raw[8:12])
+    return sum(1 for at in range(32, len(raw), 24 + page) if struct.unpack(">I", raw[at + 4 : at + 8])[0])
+
+
+def test_nobody_sees_an_answer_before_it_is_committed_and_what_waits_is_committed_together(path: Path) -> None:
+    async def work(recorded: Recorded) -> int:
+        with write_lock(path):
+            tasks = [asyncio.create_task(recorded.generate(replace(REQUEST, seed=i))) for i in range(50)]
+            await asyncio.sleep(0.1)
+            assert model.asked == 50 and not any(task.done() for task in tasks)
+            before = commits(path)
+        assert await asyncio.gather(*tasks) == [ANSWER] * 50
+        return commits(path) - before
+
+    model = Fixed()
+    assert gather(path, model, work) <= 2, "one for what came while the log was free, one for the rest"
+    assert [t.calls for t in read_totals(path)] == [50]
+
+
+def test_every_commit_is_synced_to_disk(path: Path) -> None:
+    with Ledger(path) as ledger, closing(ledger._connect()) as connection:
+        assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+        assert connection.execute("PRAGMA synchronous").fetchone() == (2,), "FULL: in WAL mode, NORMAL does not sync a commit"
+
+
+def test_closing_waits_until_what_is_queued_is_committed_and_ends_the_thread(path: Path) -> None:
+    async def work() -> Generated:
+        ledger = Ledger(path)
+        with closing(sqlite3.connect(path, isolation_level=None, check_same_thread=False)) as other_:
+            other_.execute("BEGIN IMMEDIATE")
+            task = asyncio.create_task(Recorded(Fixed(), ledger, "induce", Meter()).generate(REQUEST))
+            await asyncio.sleep(0)  # runs until its answer is queued
+            release = threading.Timer(0.2, other_.execute, ["ROLLBACK"])
+            release.start()
+            ledger.close()
+            release.join()
+        assert [t.calls for t in read_totals(path)] == [1]
+        return await task
+
+    assert asyncio.run(work()) == ANSWER
+    assert not [t for t in threading.enumerate() if t.name == "ledger"]
+
+
+# --- damage, and other versions
+
+
+def test_a_file_that_is_no_database_is_refused_by_name_and_left_as_it_is(path: Path) -> None:
+    path.write_bytes(b"not a database" * 500)
+    with pytest.raises(RunDirectoryError, match=r"ledger\.sqlite: the ledger cannot be opened: file is not a database"):
+        Ledger(path)
+    assert path.read_bytes() == b"not a database" * 500
+    with pytest.raises(RunDirectoryError, match="cannot be read"):
+        read_totals(path)
+
+
+def test_a_truncated_database_is_refused(path: Path) -> None:
+    call(path, Fixed(), *(replace(REQUEST, seed=i) for i in range(50)))
+    raw = path.read_bytes()
+    path.write_bytes(raw[: len(raw) // 2])
+    with pytest.raises(RunDirectoryError, match=r"ledger\.sqlite"):
+        read_totals(path)
+
+
+@pytest.mark.xfail(strict=True, raises=(sqlite3.DatabaseError, zlib.error), reason="Ledger.get lets errors of SQLite and zlib through as they are")
+@pytest.mark.parametrize("damage", ["pages", "answer"])
+def test_damage_inside_the_ledger_is_told_as_such(path: Path, damage: str) -> None:
+    call(path, Fixed(), REQUEST)
+    if damage == "pages":
+        raw = path.read_bytes()
+        path.write_bytes(raw[:4096] + b"\xff" * (len(raw) - 4096))
+    else:
+        with closing(sqlite3.connect(path)) as connection, connection:
+            connection.execute("UPDATE calls SET answer = x'00'")
+    with pytest.raises(RunDirectoryError, match=r"ledger\.sqlite"):
+        call(path, Fixed(), REQUEST)
+
+
+def test_a_ledger_of_a_newer_version_is_refused_and_keeps_its_version(path: Path) -> None:
+    call(path, Fixed(), REQUEST)
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA user_version = 99")
+    with pytest.raises(RunDirectoryError, match=r"newer version of safer-instruct \(ledger schema 99\)"):
+        Ledger(path)
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("PRAGMA user_version").fetchone() == (99,)
+
+
+def test_a_place_that_cannot_hold_a_ledger_is_refused(tmp_path: Path) -> None:
+    for place in (tmp_path, tmp_path / "missing" / "ledger.sqlite"):
+        with pytest.raises(RunDirectoryError, match="the ledger cannot be opened"):
+            Ledger(place)
+
+
+# --- totals
+
+
+def test_totals_add_up_per_stage_and_model_in_order_of_first_use(path: Path) -> None:
+    call(path, Fixed(), REQUEST, replace(REQUEST, seed=9), stage="induce")
+    call(path, Fixed(), SCORING, stage="filter")
+    call(path, Fixed(name="fixed:b", fingerprint="b"), REQUEST, stage="induce")
+    totals = [(t.stage, t.model, t.calls, t.usage) for t in read_totals(path)]
+    assert totals == [("induce", "fixed:m", 2, ANSWER.usage + ANSWER.usage), ("filter", "fixed:m", 1, SCORE.usage), ("induce", "fixed:b", 1, ANSWER.usage)]
+
+
+def test_totals_of_a_missing_ledger_are_an_error_and_make_no_file(path: Path) -> None:
+    with pytest.raises(RunDirectoryError, match=r"ledger\.sqlite: the ledger cannot be read"):
+        read_totals(path)
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("name", ["50%20 off", "what?", "a#b", "\N{SNOWMAN} x"])
+def test_totals_are_read_whatever_the_folder_is_called(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).mkdir()
+    call(tmp_path / name / "ledger.sqlite", Fixed(), REQUEST)
+    assert [t.calls for t in read_totals(tmp_path / name / "ledger.sqlite")] == [1]
+    assert [p.name for p in tmp_path.iterdir()] == [name]
+
+
+def test_the_row_tells_what_was_asked_and_when(path: Path) -> None:
+    call(path, Fixed(), REQUEST)
+    with closing(sqlite3.connect(path)) as connection:
+        connection.row_factory = sqlite3.Row
+        row = connection.execute("SELECT * FROM calls").fetchone()
+    kind, request = json.loads(zlib.decompress(row["request"]))
+    assert kind == row["kind"] == "generate" and request["prompt"] == "Ask." and request["sampling"]["n"] == 2
+    assert (row["prompt_tokens"], row["completion_tokens"], row["cost"], row["seconds"]) == (11, 5, 0.125, 0.5)
+    assert math.isclose(row["finished_at"], path.stat().st_mtime, abs_tol=60) and len(row["key"]) == 32

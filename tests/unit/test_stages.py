@@ -1,0 +1,513 @@
+"""Induce, choose, respond, answer: what each stage takes, drops, and asks of a model."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from safer_instruct.config import ConsistencyConfig, FilterConfig, InduceConfig, RespondConfig, RulesConfig, VerifyConfig
+from safer_instruct.domain import Category, Contrast, Domain, ExamplePair
+from safer_instruct.errors import ConfigError
+from safer_instruct.example import Candidate, Draft, Example, Verdict
+from safer_instruct.models.protocol import Completion, Generated, Generation, Scored, Scoring, Turn
+from safer_instruct.models.scripted import ScriptedModel
+from safer_instruct.seeds import derive_seed
+from safer_instruct.stages.filter import choose
+from safer_instruct.stages.induce import induce
+from safer_instruct.stages.respond import respond
+from safer_instruct.stages.verify import ContrastVerifier, QuestionVerifier, answer
+from safer_instruct.templates import Template, load_template
+
+pytestmark = pytest.mark.filterwarnings("error")
+
+TEXT = "The parcel was on your doorstep all along, so perhaps open the door before you write."
+EXAMPLE = Example("r1", TEXT, "support", "texts.jsonl", 1)
+ASKED = replace(EXAMPLE, prompt="Where is my parcel? It was due on Monday.")
+DOMAIN = Domain(
+    name="test",
+    description="For tests.",
+    expert="You are an expert.",
+    categories={
+        "support": Category(
+            definition="Rude.",
+            guideline="Be kind.",
+            criteria=("Is it polite?", "Does it help?"),
+            contrast=Contrast(good="kind", bad="rude"),
+            examples=(ExamplePair(prompt="P", chosen="KINDEXAMPLE", rejected="RUDEEXAMPLE"),),
+        )
+    },
+)
+
+
+class Asked(ScriptedModel):
+    """A scripted model that remembers what it was asked."""
+
+    def __init__(self, folder: Path, **script: Any) -> None:
+        (folder / "script.yaml").write_text(yaml.safe_dump(script), encoding="utf-8")
+        super().__init__("script.yaml", base=folder)
+        self.generations: list[Generation] = []
+        self.scorings: list[Scoring] = []
+
+    async def generate(self, request: Generation) -> Generated:
+        self.generations.append(request)
+        return await super().generate(request)
+
+    async def score(self, request: Scoring) -> Scored:
+        self.scorings.append(request)
+        return await super().score(request)
+
+
+@dataclass
+class Says:
+    """A model that gives these completions, or this log-probability for each continuation."""
+
+    completions: tuple[Completion, ...] = ()
+    logprobs: dict[tuple[str, str], float] | None = None
+    name: str = "says:"
+    fingerprint: str = "says"
+    concurrency: int = 1
+
+    async def generate(self, request: Generation) -> Generated:
+        return Generated(self.completions)
+
+    async def score(self, request: Scoring) -> Scored:
+        assert isinstance(request.prompt, str) and self.logprobs is not None
+        return Scored((next(value for (part, text), value in self.logprobs.items() if part in request.prompt and text == request.continuation),))
+
+    async def close(self) -> None: ...
+
+
+# --- induce
+
+
+def induced(model: Any, *, seed: int = 0, example: Example = EXAMPLE, **config: Any) -> Example:
+    return asyncio.run(induce(example, model, load_template("reverse"), InduceConfig(**config), seed=seed))
+
+
+def test_candidates_are_distinct_and_likeliest_first(tmp_path: Path) -> None:
+    answers = [f"Where is parcel number {i}?" for i in range(5)]
+    found = induced(Asked(tmp_path, generate=[{"match": "doorstep", "answers": answers}]), candidates=12).candidates
+    assert len(found) == len({c.text for c in found}) > 1 and {c.text for c in found} <= set(answers)
+    logprobs = [c.logprob for c in found]
+    assert None not in logprobs and logprobs == sorted(logprobs, reverse=True)  # type: ignore[type-var]
+
+
+def test_an_answer_drawn_twice_counts_once_and_keeps_what_was_said_first() -> None:
+    drawn = (Completion("same", -1.0), Completion("other", -2.0), Completion("same", -3.0))
+    assert induced(Says(drawn)).candidates == (Candidate("same", -1.0), Candidate("other", -2.0))
+
+
+def test_answers_that_differ_in_surrounding_white_space_only_are_one_candidate() -> None:
+    assert [c.text for c in induced(Says((Completion(" same\n", -1.0), Completion("same", -2.0)))).candidates] == ["same"]
+
+
+def test_without_logprobs_the_order_is_still_fixed() -> None:
+    one, two = Completion("alpha"), Completion("beta")
+    assert induced(Says((two, one))).candidates == induced(Says((one, two))).candidates == (Candidate("alpha"), Candidate("beta"))
+
+
+def test_a_candidate_remembers_that_it_was_cut() -> None:
+    assert [c.finished for c in induced(Says((Completion("a", -1.0, finished=False), Completion("b", -2.0)))).candidates] == [False, True]
+
+
+def test_induction_fills_the_candidates_and_nothing_else(tmp_path: Path) -> None:
+    assert replace(induced(Asked(tmp_path)), candidates=()) == EXAMPLE
+
+
+def test_the_inducer_is_asked_with_the_template_and_the_settings(tmp_path: Path) -> None:
+    model = Asked(tmp_path)
+    induced(model, candidates=3, max_tokens=17, temperature=0.3, top_k=5)
+    (request,) = model.generations
+    assert request.prompt == (Turn("user", load_template("reverse").render(response=TEXT)),)
+    s = request.sampling
+    assert (s.n, s.max_tokens, s.temperature, s.top_k, s.repetition_penalty) == (3, 17, 0.3, 5, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("form", "name", "raw"),
+    [("auto", "embedded:m", True), ("auto", "openai:m", False), ("raw", "openai:m", True), ("chat", "embedded:m", False)],
+)
+def test_embedded_models_continue_a_raw_text_and_others_are_sent_a_message(tmp_path: Path, form: str, name: str, raw: bool) -> None:
+    model = Asked(tmp_path)
+    model.name = name
+    induced(model, form=form)
+    assert isinstance(model.generations[0].prompt, str) is raw
+
+
+def test_the_draw_depends_on_seed_and_text_and_not_on_id_or_place(tmp_path: Path) -> None:
+    model = Asked(tmp_path)
+    induced(model)
+    induced(model, example=replace(EXAMPLE, id="other", line=99, file="elsewhere"))
+    induced(model, seed=1)
+    induced(model, example=replace(EXAMPLE, text="Another text."))
+    same, again, other_seed, other_text = (request.seed for request in model.generations)
+    assert same == again and len({same, other_seed, other_text}) == 3
+
+
+def test_template_syntax_in_a_text_reaches_the_model_as_it_stands(tmp_path: Path) -> None:
+    model = Asked(tmp_path)
+    induced(model, example=replace(EXAMPLE, text="{{ 7*7 }} {% for %}"))
+    assert "{{ 7*7 }} {% for %}" in model.generations[0].prompt[0].content  # type: ignore[union-attr]
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(), st.lists(st.text() | st.integers(), max_size=3))
+def test_seeds_fit_every_engine_and_parts_do_not_run_together(seed: int, parts: list[str | int]) -> None:
+    assert 0 <= derive_seed(seed, *parts) < 2**31
+    assert derive_seed(seed, "ab", "c") != derive_seed(seed, "a", "bc") != derive_seed(seed + 1, "a", "bc")
+
+
+# --- choose
+
+GOOD, FINE, SHORT = "Where is my parcel? It was due on Monday.", "My parcel has not come, can you look?", "Parcel?"
+SCORES = [
+    {"match": "Instruction:\nWhere is my parcel", "logprob": -1.0},
+    {"match": "Instruction:\nMy parcel has not", "logprob": -1.4},
+    {"match": "Instruction:", "logprob": -2.5},
+    {"match": "^### Response:", "logprob": -2.0},
+]
+
+
+def chosen(scorer: Any, *candidates: Candidate, config: FilterConfig | None = None) -> Example:
+    return asyncio.run(choose(replace(EXAMPLE, candidates=candidates), scorer, load_template("forward"), config or FilterConfig()))
+
+
+def test_the_likeliest_candidate_that_passes_is_taken(tmp_path: Path) -> None:
+    scorer = Asked(tmp_path, score=SCORES)
+    done = chosen(scorer, Candidate(SHORT, -0.1), Candidate(FINE, -0.2), Candidate(GOOD, -0.3))
+    assert done.alive and done.prompt == FINE, "a later candidate with a larger gain does not overtake it"
+    assert [v.name for v in done.verdicts] == [
+        "rules.length",
+        "rules.template",
+        "rules.refusal",
+        "rules.copying",
+        "rules.repetition",
+        "rules.language",
+        "consistency",
+    ]
+    assert done.verdicts[-1] == Verdict("consistency", True, 0.6)
+
+
+def test_candidates_keep_their_own_verdicts_and_later_ones_are_not_looked_at(tmp_path: Path) -> None:
+    scorer = Asked(tmp_path, score=SCORES)
+    done = chosen(scorer, Candidate(SHORT, -0.1), Candidate(FINE, -0.2), Candidate(GOOD, -0.3))
+    first, second, third = done.candidates
+    assert [v.passed for v in first.verdicts] == [False] and first.verdicts[0].name == "rules.length"
+    assert second.verdicts == done.verdicts and third == Candidate(GOOD, -0.3)
+    assert len(scorer.scorings) == 2, "the text alone, and after the second candidate: the first failed a rule and costs no call"
+
+
+def test_the_text_alone_is_scored_once_for_all_candidates(tmp_path: Path) -> None:
+    scorer = Asked(tmp_path, score=SCORES)
+    done = chosen(scorer, Candidate("Tell me about the door.", -0.1), Candidate("What about the street?", -0.2), Candidate(GOOD, -0.3))
+    assert done.prompt == GOOD and len(scorer.scorings) == 4
+    assert [c.verdicts[-1].score for c in done.candidates] == [-0.5, -0.5, 1.0]
+    assert {s.continuation for s in scorer.scorings} == {TEXT}
+
+
+def test_an_example_without_a_passing_candidate_is_dropped_for_what_its_likeliest_failed(tmp_path: Path) -> None:
+    done = chosen(Asked(tmp_path, score=SCORES), Candidate("Tell me about the door.", -0.1), Candidate(SHORT, -0.2))
+    assert not done.alive and done.prompt == ""
+    assert done.dropped_by == Verdict("consistency", False, -0.5, "makes the text -0.500 nats per token likelier, less than +0.100")
+    assert done.verdicts == done.candidates[0].verdicts and done.candidates[1].verdicts[-1].name == "rules.length"
+
+
+def test_a_candidate_cut_at_the_token_limit_is_not_taken(tmp_path: Path) -> None:
+    scorer = Asked(tmp_path, score=SCORES)
+    done = chosen(scorer, Candidate(GOOD, -0.1, finished=False))
+    assert done.dropped_by is not None and done.dropped_by.name == "induce.unfinished" and not scorer.scorings
+    assert chosen(scorer, Candidate(GOOD, -0.1, finished=False), Candidate(FINE, -0.2)).prompt == FINE
+
+
+def test_an_example_without_candidates_is_dropped(tmp_path: Path) -> None:
+    done = chosen(Asked(tmp_path))
+    assert done.dropped_by is not None and done.dropped_by.name == "induce.empty"
+
+
+def test_gates_that_are_switched_off_cost_nothing(tmp_path: Path) -> None:
+    scorer = Asked(tmp_path)
+    done = chosen(scorer, Candidate(SHORT, -0.1), config=FilterConfig(rules=None, consistency=None))
+    assert done.prompt == SHORT and done.verdicts == () and not scorer.scorings
+
+
+def test_the_consistency_gate_works_without_the_rules(tmp_path: Path) -> None:
+    done = chosen(Asked(tmp_path, score=SCORES), Candidate(SHORT, -0.1), config=FilterConfig(rules=None))
+    assert [v.name for v in done.verdicts] == ["consistency"] and not done.alive
+
+
+def test_bounds_of_the_config_are_the_ones_applied(tmp_path: Path) -> None:
+    config = FilterConfig(rules=RulesConfig(min_words=1), consistency=ConsistencyConfig(min_gain=-0.5))
+    assert chosen(Asked(tmp_path, score=SCORES), Candidate("Where?", -0.1), config=config).prompt == "Where?"
+
+
+@pytest.mark.xfail(strict=True, reason="stages/filter.py: without rules an empty instruction is taken, and the pair has no prompt")
+def test_an_empty_instruction_is_never_taken(tmp_path: Path) -> None:
+    done = chosen(Asked(tmp_path), Candidate("", -0.1), config=FilterConfig(rules=None, consistency=None))
+    assert not done.alive
+
+
+# --- respond
+
+
+def written(model: Any, *, example: Example = ASKED, seed: int = 0, attempt: int = 0, template: Template | None = None, **config: Any) -> list[Draft]:
+    return asyncio.run(respond(example, model, template or load_template("respond"), DOMAIN, RespondConfig(**config), seed=seed, attempt=attempt))
+
+
+def test_the_expert_is_asked_with_the_guideline_and_the_settings(tmp_path: Path) -> None:
+    model = Asked(tmp_path)
+    written(model, drafts=3, max_tokens=17, temperature=0.3, top_k=5, repetition_penalty=1.2)
+    (request,) = model.generations
+    assert request.prompt == (Turn("system", "You are an expert.\nBe kind."), Turn("user", ASKED.prompt))
+    s = request.sampling
+    assert (s.n, s.max_tokens, s.temperature, s.top_k, s.repetition_penalty) == (3, 17, 0.3, 5, 1.2)
+
+
+def test_the_expert_never_sees_the_rejected_text(tmp_path: Path) -> None:
+    model = Asked(tmp_path)
+    written(model)
+    assert all(TEXT not in turn.content for turn in model.generations[0].prompt if isinstance(turn, Turn))
+
+
+def test_each_attempt_and_each_seed_draws_anew_and_the_same_one_draws_the_same(tmp_path: Path) -> None:
+    model = Asked(tmp_path)
+    first, again = written(model), written(model)
+    written(model, attempt=1), written(model, seed=1), written(model, example=replace(ASKED, prompt="Other?"))
+    seeds = [request.seed for request in model.generations]
+    assert first == again and seeds[0] == seeds[1] and len(set(seeds)) == 4
+
+
+def test_drafts_are_stripped_distinct_in_order_and_know_their_attempt() -> None:
+    model = Says((Completion(" one\n"), Completion("two", finished=False), Completion("one")))
+    assert written(model, attempt=4) == [Draft("one", 4), Draft("two", 4, finished=False)]
+
+
+def test_a_category_that_the_domain_lacks_is_a_config_error(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="has no category 'other'"):
+        written(Asked(tmp_path), example=replace(ASKED, category="other"))
+
+
+# --- answer, with the contrast verifier
+
+KIND, KINDER, RUDE = "I am so sorry, it comes tomorrow.", "I am very sorry, I will bring it now.", "Look again, or stop writing to us."
+
+
+def contrasts(**by_text: float) -> Says:
+    """A scorer for which the contrast of a text is this number."""
+    texts = {"rejected": TEXT, "kind": KIND, "kinder": KINDER, "rude": RUDE}
+    goods = {("that is kind", texts[name]): value for name, value in by_text.items()}
+    return Says(logprobs={**goods, **{("that is rude", texts[name]): 0.0 for name in by_text}})
+
+
+def answered(scorer: Any, drafts: list[list[Draft]], **config: Any) -> tuple[Example, list[int]]:
+    attempts: list[int] = []
+
+    async def write(example: Example, attempt: int) -> list[Draft]:
+        assert example == ASKED
+        attempts.append(attempt)
+        return drafts[attempt]
+
+    settings_ = VerifyConfig(**config)
+    verifier = ContrastVerifier(scorer, load_template("contrast"), DOMAIN, settings_)
+    return asyncio.run(answer(ASKED, write, verifier, settings_)), attempts
+
+
+def test_the_best_accepted_draft_of_the_first_round_is_taken() -> None:
+    done, attempts = answered(contrasts(rejected=-1.0, kind=0.5, kinder=0.75), [[Draft(KIND, 0), Draft(KINDER, 0)], []])
+    assert attempts == [0] and done.alive and (done.chosen, done.margin) == (KINDER, 1.75)
+    assert done.verdicts == (Verdict("verify.acceptable", True, 0.75), Verdict("verify.better", True, 1.75))
+    assert [(d.text, d.margin) for d in done.drafts] == [(KIND, 1.5), (KINDER, 1.75)]
+
+
+def test_a_round_without_an_accepted_draft_is_written_anew() -> None:
+    done, attempts = answered(contrasts(rejected=-1.0, kind=0.5, rude=-0.5), [[Draft(RUDE, 0)], [Draft(KIND, 1)], []], rounds=3)
+    assert attempts == [0, 1] and done.chosen == KIND
+    assert [(d.text, d.attempt, all(v.passed for v in d.verdicts)) for d in done.drafts] == [(RUDE, 0, False), (KIND, 1, True)]
+
+
+def test_after_the_last_round_the_example_is_dropped_for_what_its_best_draft_failed() -> None:
+    rounds = [[Draft(KIND, 0)], [Draft(RUDE, 1), Draft(KINDER, 1)]]
+    done, attempts = answered(contrasts(rejected=-1.0, kind=-0.25, kinder=-0.5, rude=-0.75), rounds, rounds=2)
+    assert attempts == [0, 1] and not done.alive and (done.chosen, done.margin) == ("", None) and len(done.drafts) == 3
+    assert done.dropped_by == Verdict("verify.acceptable", False, -0.5, "contrast -0.500 is below +0.000")
+    assert done.verdicts == done.drafts[2].verdicts
+
+
+def test_an_acceptable_draft_with_too_small_a_margin_is_dropped() -> None:
+    done, _ = answered(contrasts(rejected=0.5, kind=0.75), [[Draft(KIND, 0)]], rounds=1, min_margin=0.5)
+    assert done.dropped_by == Verdict("verify.better", False, 0.25, "margin +0.250 over the rejected text is below +0.500")
+    assert [v.passed for v in done.verdicts] == [True, False]
+
+
+def test_a_better_draft_that_is_not_acceptable_is_dropped() -> None:
+    done, _ = answered(contrasts(rejected=-1.0, kind=0.25), [[Draft(KIND, 0)]], rounds=1, min_contrast=0.5)
+    assert done.dropped_by is not None and done.dropped_by.name == "verify.acceptable" and [v.passed for v in done.verdicts] == [False, True]
+
+
+def test_the_bounds_themselves_are_good_enough() -> None:
+    done, _ = answered(contrasts(rejected=0.25, kind=0.5), [[Draft(KIND, 0)]], rounds=1, min_contrast=0.5, min_margin=0.25)
+    assert done.alive and done.margin == 0.25
+
+
+def test_an_accepted_draft_is_taken_before_an_equally_good_one_that_failed_a_criterion(tmp_path: Path) -> None:
+    rules = [(f"{KINDER}[^?]*Is it polite", "No"), ("polite|help", "Yes"), ("Reply A:\nThe parcel", "B"), ("", "A")]
+    judge = Asked(tmp_path, generate=[{"match": match, "answers": [says]} for match, says in rules])
+    verifier = QuestionVerifier(judge, load_template("question"), load_template("pairwise"), DOMAIN)
+
+    async def write(_: Example, attempt: int) -> list[Draft]:
+        return [Draft(KINDER, attempt), Draft(KIND, attempt)]
+
+    done = asyncio.run(answer(ASKED, write, verifier, VerifyConfig(form="question")))
+    assert [d.margin for d in done.drafts] == [1.0, 1.0] and (done.chosen, done.margin) == (KIND, 1.0)
+    assert all(v.passed for v in done.verdicts)
+
+
+@pytest.mark.parametrize(
+    ("draft", "verdict"),
+    [
+        (Draft(KIND, 0, finished=False), Verdict("verify.unfinished", False, None, "was cut at the token limit (respond.max_tokens)")),
+        (Draft("Sorry about all that.", 0), Verdict("verify.length", False, 4, "4 words, fewer than 5")),
+        (Draft("", 0), Verdict("verify.length", False, 0, "0 words, fewer than 5")),
+        (Draft(TEXT.upper(), 0), Verdict("verify.copy", False, None, "repeats the prompt or the rejected text")),
+        (Draft(ASKED.prompt, 0), Verdict("verify.copy", False, None, "repeats the prompt or the rejected text")),
+    ],
+)
+def test_a_draft_of_bad_form_is_dropped_without_a_call(tmp_path: Path, draft: Draft, verdict: Verdict) -> None:
+    scorer = Asked(tmp_path)
+    done, _ = answered(scorer, [[draft]], rounds=1, min_words=5)
+    assert done.dropped_by == verdict and done.drafts == (replace(draft, verdicts=(verdict,)),)
+    assert {s.continuation for s in scorer.scorings} == {TEXT}, "only the baseline was scored"
+
+
+def test_a_draft_of_just_enough_words_is_judged(tmp_path: Path) -> None:
+    done, _ = answered(Asked(tmp_path), [[Draft("Sorry about all of that.", 0)]], rounds=1, min_words=5)
+    assert done.alive
+
+
+def test_the_rejected_text_is_scored_once_however_many_drafts_and_rounds(tmp_path: Path) -> None:
+    scorer = Asked(tmp_path)
+    answered(scorer, [[Draft(KIND, 0), Draft(KINDER, 0)], [Draft(RUDE, 1)]], rounds=2, min_contrast=1.0)
+    assert [s.continuation for s in scorer.scorings].count(TEXT) == 2  # under the guideline, and under its opposite
+    assert len(scorer.scorings) == 2 + 3 * 2
+
+
+def test_an_expert_that_writes_nothing_drops_the_example(tmp_path: Path) -> None:
+    done, attempts = answered(Asked(tmp_path), [[], []], rounds=2)
+    assert attempts == [0, 1] and done.dropped_by == Verdict("respond.empty", False, None, "the expert wrote nothing")
+
+
+def test_respond_and_answer_work_together_over_two_rounds(tmp_path: Path) -> None:
+    script = {"generate": [{"match": "Where is my parcel", "answers": ["{words}"]}], "score": [{"match": "that is kind", "logprob": -1.0}, {"logprob": -2.0}]}
+    model = Asked(tmp_path, **script)
+
+    async def write(example: Example, attempt: int) -> list[Draft]:
+        return await respond(example, model, load_template("respond"), DOMAIN, RespondConfig(drafts=2), seed=0, attempt=attempt)
+
+    config = VerifyConfig(min_margin=1.0, rounds=2)  # a script scores all texts alike, so no margin is ever above 0
+    done = asyncio.run(answer(ASKED, write, ContrastVerifier(model, load_template("contrast"), DOMAIN, config), config))
+    assert not done.alive and [d.attempt for d in done.drafts] == [0, 0, 1, 1] and len({d.text for d in done.drafts}) == 4
+    assert all(d.verdicts[0] == Verdict("verify.acceptable", True, 1.0) for d in done.drafts)
+
+
+# --- the contrast verifier's questions
+
+
+def test_contrast_shows_chosen_examples_with_the_good_side_and_rejected_ones_with_the_bad(tmp_path: Path) -> None:
+    scorer = Asked(tmp_path, score=[{"match": "that is kind", "logprob": -1.0}, {"match": "that is rude", "logprob": -1.75}])
+    verifier = ContrastVerifier(scorer, load_template("contrast"), DOMAIN, VerifyConfig())
+    assert asyncio.run(verifier.contrast("Ask?", "Reply.", DOMAIN.category("support"))) == 0.75
+    good, bad = (str(s.prompt) for s in scorer.scorings)
+    assert "that is kind" in good and "KINDEXAMPLE" in good and "RUDEEXAMPLE" not in good
+    assert "that is rude" in bad and "RUDEEXAMPLE" in bad and "KINDEXAMPLE" not in bad
+    assert all(prompt.endswith("### Message:\nAsk?\n\n### Reply:\n") for prompt in (good, bad))
+
+
+def test_the_contrast_verifier_refuses_a_domain_without_a_contrast(tmp_path: Path) -> None:
+    plain = DOMAIN.model_copy(update={"categories": {"support": DOMAIN.category("support").model_copy(update={"contrast": None})}})
+    with pytest.raises(ConfigError, match=r"domain 'test', category 'support': verify\.form 'contrast' needs 'contrast'"):
+        ContrastVerifier(Asked(tmp_path), load_template("contrast"), plain, VerifyConfig())
+
+
+# --- the question verifier
+
+
+def judged(folder: Path, *rules: tuple[str, str], draft: Draft | None = None) -> tuple[Draft, Asked]:
+    judge = Asked(folder, generate=[{"match": match, "answers": [says]} for match, says in rules])
+    verifier = QuestionVerifier(judge, load_template("question"), load_template("pairwise"), DOMAIN)
+
+    async def work() -> Draft:
+        return await verifier.judge(ASKED, draft or Draft(KIND, 0), await verifier.baseline(ASKED))
+
+    return asyncio.run(work()), judge
+
+
+FIRST, SECOND = f"Reply A:\n{KIND}", f"Reply B:\n{KIND}"  # the draft stands first, or second
+
+
+def test_a_draft_that_meets_every_criterion_and_wins_in_both_orders_passes(tmp_path: Path) -> None:
+    draft, judge = judged(tmp_path, ("Is it polite", "Yes"), ("Does it help", " yes."), (FIRST, "A"), (SECOND, "**B**"))
+    assert draft.margin == 1.0
+    assert [(v.name, v.passed, v.reason) for v in draft.verdicts] == [
+        ("verify.criterion_1", True, ""),
+        ("verify.criterion_2", True, ""),
+        ("verify.better", True, ""),
+    ]
+    assert len(judge.generations) == 4 and {g.sampling.temperature for g in judge.generations} == {0.0}
+
+
+def test_the_judge_sees_both_orders_of_the_same_two_texts(tmp_path: Path) -> None:
+    _, judge = judged(tmp_path, ("", "Yes"))
+    one, two = (g.prompt[0].content for g in judge.generations[2:])  # type: ignore[union-attr]
+    assert f"Reply A:\n{KIND}\n\n### Reply B:\n{TEXT}\n" in one and f"Reply A:\n{TEXT}\n\n### Reply B:\n{KIND}\n" in two
+    assert all("Be kind." in text and ASKED.prompt in text for text in (one, two))
+
+
+@pytest.mark.parametrize(("says", "wins"), [("A", 1), ("B", 1)])
+def test_a_judge_that_always_prefers_the_same_place_is_not_believed(tmp_path: Path, says: str, wins: int) -> None:
+    draft, _ = judged(tmp_path, ("criteri|polite|help", "Yes"), ("", says))
+    better = draft.verdicts[-1]
+    assert (better.name, better.passed, better.reason) == ("verify.better", False, f"the judge preferred it in {wins} of 2 orders") and draft.margin == 0.0
+
+
+def test_a_draft_that_loses_in_both_orders_has_a_negative_margin(tmp_path: Path) -> None:
+    draft, _ = judged(tmp_path, ("polite|help", "Yes"), (FIRST, "B"), (SECOND, "A"))
+    assert draft.margin == -1.0 and draft.verdicts[-1].reason == "the judge preferred it in 0 of 2 orders"
+
+
+def test_one_unmet_criterion_is_enough_to_fail_and_is_quoted(tmp_path: Path) -> None:
+    draft, _ = judged(tmp_path, ("Is it polite", "Yes"), ("Does it help", "No, it"), (FIRST, "A"), (SECOND, "B"))
+    assert [v.passed for v in draft.verdicts] == [True, False, True]
+    assert draft.verdicts[1].name == "verify.criterion_2" and draft.verdicts[1].reason == "the judge said 'no, it' to: Does it help?"
+
+
+@pytest.mark.parametrize("says", ["", "Maybe", "I think so", "{}"])
+def test_an_answer_that_is_neither_yes_nor_a_letter_counts_against_the_draft(tmp_path: Path, says: str) -> None:
+    draft, _ = judged(tmp_path, ("", says))
+    assert not any(v.passed for v in draft.verdicts) and draft.margin == -1.0
+
+
+@pytest.mark.xfail(strict=True, reason="QuestionVerifier reads the first letter of the answer, so 'Answer: B' counts as A")
+def test_answer_b_is_not_taken_for_a(tmp_path: Path) -> None:
+    draft, _ = judged(tmp_path, ("polite|help", "Yes"), (FIRST, "Answer: B"), (SECOND, "B"))
+    assert draft.margin == 0.0
+
+
+def test_verdicts_that_a_draft_brings_along_are_kept(tmp_path: Path) -> None:
+    earlier = Verdict("earlier", True)
+    draft, _ = judged(tmp_path, ("polite|help", "Yes"), draft=Draft(KIND, 2, verdicts=(earlier,)))
+    assert draft.verdicts[0] == earlier and len(draft.verdicts) == 4 and draft.attempt == 2
+    contrast = ContrastVerifier(Asked(tmp_path), load_template("contrast"), DOMAIN, VerifyConfig())
+    again = asyncio.run(contrast.judge(ASKED, Draft(KIND, 2, verdicts=(earlier,)), 0.0))
+    assert [v.name for v in again.verdicts] == ["earlier", "verify.acceptable", "verify.better"]
+
+
+def test_the_question_verifier_refuses_a_domain_without_criteria(tmp_path: Path) -> None:
+    plain = DOMAIN.model_copy(update={"categories": {"support": DOMAIN.category("support").model_copy(update={"criteria": ()})}})
+    with pytest.raises(ConfigError, match=r"domain 'test', category 'support': verify\.form 'question' needs 'criteria'"):
+        QuestionVerifier(Asked(tmp_path), load_template("question"), load_template("pairwise"), plain)
