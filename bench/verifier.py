@@ -27,35 +27,29 @@ LABELLED = Path(__file__).parent / "data" / "civility-labelled.jsonl"
 def forms(model: EmbeddedModel, domain: Domain) -> dict[str, Score]:
     """Every form of verification: (prompt, reply) -> score, higher is better."""
     category = domain.categories["support"]
-    bare = domain.model_copy(update={"categories": {"support": category.model_copy(update={"examples": ()})}})
-    with_examples = ContrastVerifier(model, load_template("contrast"), domain, VerifyConfig())
-    without = ContrastVerifier(model, load_template("contrast"), bare, VerifyConfig())
-    question = load_template("question")
-
-    async def yes_no(prompt: str, reply: str) -> float:
-        text = question.render(prompt=prompt, response=reply, question=category.criteria[0])
-        yes, no = await asyncio.gather(*(model.score(Scoring(text, f" {word}")) for word in ("Yes", "No")))
-        return yes.mean - no.mean
-
-    async def yes_no_examples(prompt: str, reply: str) -> float:
-        shots = ""
-        for e in category.examples:
-            for response, word in ((e.chosen, "Yes"), (e.rejected, "No")):
-                shots += question.render(prompt=e.prompt, response=response, question=category.criteria[0]) + f" {word}\n\n"
-        text = shots + question.render(prompt=prompt, response=reply, question=category.criteria[0])
-        yes, no = await asyncio.gather(*(model.score(Scoring(text, f" {word}")) for word in ("Yes", "No")))
-        return yes.mean - no.mean
+    question, ask = load_template("question"), category.criteria[0]
 
     async def likelihood(prompt: str, reply: str) -> float:
         return (await model.score(Scoring(f"### Message:\n{prompt}\n\n### Reply:\n", reply))).mean
 
-    return {
-        "log p(reply | message) alone": likelihood,
-        "yes/no by logprob": yes_no,
-        "yes/no by logprob, 4 example pairs": yes_no_examples,
-        "guideline contrast": lambda p, r: without.contrast(p, r, bare.categories["support"]),
-        "guideline contrast, 4 example pairs": lambda p, r: with_examples.contrast(p, r, category),
-    }
+    def yes_no(shots: int) -> Score:
+        shown = [(e.prompt, r, word) for e in category.examples[:shots] for r, word in ((e.chosen, "Yes"), (e.rejected, "No"))]
+        before = "".join(question.render(prompt=p, response=r, question=ask) + f" {word}\n\n" for p, r, word in shown)
+
+        async def score(prompt: str, reply: str) -> float:
+            text = before + question.render(prompt=prompt, response=reply, question=ask)
+            yes, no = await asyncio.gather(*(model.score(Scoring(text, f" {word}")) for word in ("Yes", "No")))
+            return yes.mean - no.mean
+
+        return score
+
+    def contrast(shots: int) -> Score:
+        verifier = ContrastVerifier(model, load_template("contrast"), domain, VerifyConfig(examples=shots))
+        return lambda prompt, reply: verifier.contrast(prompt, reply, category)
+
+    table: dict[str, Score] = {"log p(reply | message) alone": likelihood}
+    table |= {f"yes/no by logprob, {n} example pairs": yes_no(n) for n in (0, 2)}
+    return table | {f"guideline contrast, {n} example pairs": contrast(n) for n in (0, 1, 2, 4)}
 
 
 def pairwise(good: list[float], bad: list[float]) -> float:
@@ -72,11 +66,15 @@ async def main() -> None:
     """Score every reply by every form and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--limit", type=int, default=80)
-    limit = parser.parse_args().limit
+    parser.add_argument("--only", default="", help="forms whose name holds this")
+    arguments = parser.parse_args()
+    limit = arguments.limit
     rows = [json.loads(line) for line in LABELLED.read_text(encoding="utf-8").splitlines()][:limit]
     model = EmbeddedModel(EMBEDDED)
     print(f"{'form':38} pairwise   AUC  balanced accuracy at 0   pairwise: subtle, bad news")
     for name, score in forms(model, load_domain("civility")).items():
+        if arguments.only not in name:
+            continue
         good = await asyncio.gather(*(score(r["prompt"], r["good"]) for r in rows))
         bad = await asyncio.gather(*(score(r["prompt"], r["bad"]) for r in rows))
         balanced = (sum(g >= 0 for g in good) + sum(b < 0 for b in bad)) / (2 * len(rows))

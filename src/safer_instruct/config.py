@@ -251,6 +251,9 @@ class VerifyConfig(Strict):
     Attributes:
         form: `contrast` compares log-probabilities under the guideline and its opposite (any model that scores);
             `question` asks the judge the domain's criteria, and which response is better in both orders.
+        pick: `best` judges every draft of a round and takes the one with the largest margin; `first` goes through them,
+            likeliest under the expert first, and takes the first that passes: fewer calls.
+        examples: For `contrast`: how many of the category's example pairs the scorer is shown; each makes it surer and slower.
         rounds: How often the expert may try; then the example is dropped with the reasons.
         min_contrast: For `contrast`: least contrast of an acceptable response, nats per token.
         min_margin: Least margin over the rejected response.
@@ -258,6 +261,8 @@ class VerifyConfig(Strict):
     """
 
     form: Literal["contrast", "question"] = "contrast"
+    pick: Literal["best", "first"] = "best"
+    examples: Annotated[int, Field(ge=0)] = 4
     rounds: Positive = 2
     min_contrast: float = 0.0
     min_margin: float = 0.0

@@ -46,13 +46,15 @@ class Draft:
     Attributes:
         text: The response.
         attempt: 0 for the first round, 1 for the first regeneration, and so on.
+        logprob: Mean log-probability per token under the expert, in nats; None when the model gives none.
         finished: False when it was cut at the token limit.
         margin: How much better than the rejected text the verifier found it, in the verifier's unit.
-        verdicts: What the verifiers said.
+        verdicts: What the verifiers said; empty when an earlier draft was already taken.
     """
 
     text: str
     attempt: int
+    logprob: float | None = None
     finished: bool = True
     margin: float | None = None
     verdicts: tuple[Verdict, ...] = ()

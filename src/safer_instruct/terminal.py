@@ -35,8 +35,10 @@ def safe(text: str, limit: int | None = None) -> Text:
 def watch_run(console: Console) -> Iterator[Any]:
     """Yields the `watch` function for `pipeline.run`: a live table on a terminal, a line now and then elsewhere."""
     if console.is_terminal:
-        with Live(console=console, refresh_per_second=4, transient=True) as live:
-            yield lambda state: setattr(live, "get_renderable", lambda: _stages(state))
+        states: list[RunState] = []
+        opening = Text("opening the models (the first time a model is used, it is converted)", style="dim")
+        with Live(console=console, refresh_per_second=4, transient=True, get_renderable=lambda: _stages(states[0]) if states else opening):
+            yield states.append
         return
     stop = threading.Event()
     thread: list[threading.Thread] = []

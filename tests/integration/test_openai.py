@@ -66,7 +66,10 @@ class TestAnswers:
             raw, chat = generate(server, RAW), generate(server, CHAT)
         (raw_path, raw_body, key), (chat_path, chat_body, _) = server.seen
         assert (raw_path, raw_body["prompt"]) == ("/v1/completions", RAW)
-        assert (chat_path, chat_body["messages"]) == ("/v1/chat/completions", [{"role": "system", "content": "You are a customer."}, {"role": "user", "content": RAW}])
+        assert (chat_path, chat_body["messages"]) == (
+            "/v1/chat/completions",
+            [{"role": "system", "content": "You are a customer."}, {"role": "user", "content": RAW}],
+        )
         assert raw.completions[0].text != chat.completions[0].text != ""
         assert key == ""
 
@@ -171,7 +174,9 @@ class TestLogprobs:
 
 
 class TestScoring:
-    @pytest.mark.parametrize("faults", [{}, {"start_token": "<|begin|>"}, {"no_offsets": True}, {"start_token": "<s>", "no_offsets": True}, {"no_usage": True}, {"silent": True}])
+    @pytest.mark.parametrize(
+        "faults", [{}, {"start_token": "<|begin|>"}, {"no_offsets": True}, {"start_token": "<s>", "no_offsets": True}, {"no_usage": True}, {"silent": True}]
+    )
     @pytest.mark.parametrize("continuation", [" is broken.", " Zwölf 😀 Stühle,\n\nund 日本語 ", "."])
     def test_exactly_the_tokens_of_the_continuation_are_taken(self, faults: dict[str, Any], continuation: str) -> None:
         with serve(**faults) as server:
@@ -221,7 +226,10 @@ class TestScoring:
             run(model, model.score(Scoring("a", " b c")))
 
     def test_an_endpoint_that_refuses_an_echo_gets_the_same_advice(self) -> None:
-        with serve(reject=(400, {"error": {"message": "echo is not supported"}})) as server, pytest.raises(RequestError, match=r"echo is not supported.*models\.scorer"):
+        with (
+            serve(reject=(400, {"error": {"message": "echo is not supported"}})) as server,
+            pytest.raises(RequestError, match=r"echo is not supported.*models\.scorer"),
+        ):
             score(server, "a", " b")
 
 
@@ -305,7 +313,9 @@ class TestFaults:
             generate(server)
         assert server.requests == 2
 
-    @pytest.mark.parametrize(("header", "seconds"), [("", 0), ("soon", 0), ("-3", 0), ("nan", 0), ("7", 7), ("1e9", 120), ("inf", 120), ("Mon, 01 Jan 2001 00:00:00 GMT", 0)])
+    @pytest.mark.parametrize(
+        ("header", "seconds"), [("", 0), ("soon", 0), ("-3", 0), ("nan", 0), ("7", 7), ("1e9", 120), ("inf", 120), ("Mon, 01 Jan 2001 00:00:00 GMT", 0)]
+    )
     def test_retry_after_in_all_its_forms(self, header: str, seconds: float) -> None:
         assert openai._retry_after_s(header) == seconds
 
@@ -368,7 +378,10 @@ class TestKey:
         monkeypatch.setenv("OPENAI_API_KEY", KEY)
         with caplog.at_level("DEBUG"):
             for status in (401, 500):
-                with serve(reject=(status, {"error": {"message": f"bad key {KEY}!" + "x" * 290 + KEY}})) as server, pytest.raises(ModelError, match=r"bad key \[key\]!") as caught:
+                with (
+                    serve(reject=(status, {"error": {"message": f"bad key {KEY}!" + "x" * 290 + KEY}})) as server,
+                    pytest.raises(ModelError, match=r"bad key \[key\]!") as caught,
+                ):
                     generate(server, retries=1)
                 assert "sk-" not in "".join(traceback.format_exception(caught.value))
         model = OpenAIModel("m", base_url="http://user:pass@127.0.0.1:1/v1")

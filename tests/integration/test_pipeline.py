@@ -426,6 +426,12 @@ class TestAccounting:
         assert (project.out / "pairs.jsonl").read_bytes() == b""
         check_accounts(project.out, summary)
 
+    def test_no_instruction_is_no_instruction(self, project: Project) -> None:
+        project.config["filter"] = {"rules": None, "consistency": None, "near_duplicate": None}
+        project.scripts["inducer"] = {"generate": [{"answers": ["  "]}]}
+        project.texts(good_rows(2))
+        assert project.run()["stages"]["filter"]["dropped"] | project.run()["stages"]["induce"]["dropped"] == {"induce.empty": 2}
+
     def test_ids_are_unique_whatever_the_user_gave(self, project: Project) -> None:
         rng = random.Random(7)
         given = ["a", "a", "a-2", "a", "b", "a-2"]
@@ -859,6 +865,32 @@ class TestOverHttp:
         assert summary["stages"]["induce"]["dropped"] == {"induce.refused": 13}
         assert summary["pairs"] > 15
 
+    def test_a_run_that_fails_leaves_nothing_behind_it(self, project: Project, judged: None) -> None:
+        """Calls of earlier stages end before the ledger and the connections do: what was answered by then is saved, and nobody complains."""
+        project.texts(good_rows(400))
+        with serve(reject=(401, {"error": {"message": "who are you?"}}), match='"model": "expert"', latency_s=0.02) as server:
+            over_http(project, server)
+            done = subprocess.run(
+                [sys.executable, "-m", "safer_instruct.cli", "run", str(project.write()), "--out", str(project.out)],
+                capture_output=True,
+                text=True,
+                timeout=120,
+            )
+        assert done.returncode == 2 and "HTTP 401: who are you?" in done.stderr
+        assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
+        assert server.answered > 8
+
+    def test_half_a_character_from_a_model_is_replaced(self, project: Project, judged: None, monkeypatch: pytest.MonkeyPatch) -> None:
+        """JSON can say a lone surrogate, which no UTF-8 file can hold; a run must not founder on it again and again."""
+        plain = misbehaving._text
+        monkeypatch.setattr(misbehaving, "_text", lambda body, i: (plain(body, i)[0] + ("" if body["model"] == "judge" else " \ud83d so"), False))
+        project.texts(good_rows(5))
+        with serve() as server:
+            over_http(project, server)
+            summary = project.run()
+        assert summary["pairs"] > 2
+        assert all(pair[side].endswith("\N{REPLACEMENT CHARACTER} so") for pair in pairs(project.out) for side in ("prompt", "chosen"))
+
     def test_a_wrong_key_stops_the_run_at_once(
         self, project: Project, judged: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     ) -> None:
@@ -910,10 +942,42 @@ class TestOverHttp:
         assert server.asked_twice <= 8 + 8  # answers that were on their way when the run ended
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
-def test_a_directory_that_cannot_be_written(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
-    project.texts(good_rows(1))
-    project.out.mkdir()
-    project.out.chmod(0o500)
-    assert project.cli() == 2
-    assert "error: " in capsys.readouterr().err
+class TestErrors:
+    """What a user did wrong, or what befell a run directory, is one line and exit code 2, never a traceback."""
+
+    @pytest.mark.parametrize("arguments", [["rnu"], ["run"], ["run", "config.yaml", "--nope"], ["run", "config.yaml", "--fresh", "--continue"]])
+    def test_a_wrong_command_line(self, project: Project, arguments: list[str]) -> None:
+        project.texts(good_rows(1))
+        project.write()
+        done = subprocess.run([sys.executable, "-m", "safer_instruct.cli", *arguments], cwd=project.path, capture_output=True, text=True, timeout=60)
+        assert done.returncode == 2 and "Traceback" not in done.stderr and "Error: " in done.stderr
+
+    def test_a_directory_that_is_a_file(self, project: Project, capsys: pytest.CaptureFixture[str]) -> None:
+        project.texts(good_rows(1))
+        project.out.write_text("")
+        assert project.cli() == 2
+        assert capsys.readouterr().err.startswith(f"error: {project.out} ")
+
+    @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+    def test_a_directory_that_cannot_be_written(self, project: Project, capsys: pytest.CaptureFixture[str]) -> None:
+        project.texts(good_rows(1))
+        project.out.mkdir()
+        project.out.chmod(0o500)
+        assert project.cli() == 2
+        assert capsys.readouterr().err.startswith(f"error: {project.out} ")
+
+    def test_a_ledger_whose_answers_are_damaged(self, project: Project, capsys: pytest.CaptureFixture[str]) -> None:
+        project.texts(good_rows(3))
+        project.run()
+        with closing(sqlite3.connect(project.out / "ledger.sqlite")) as ledger, ledger:
+            ledger.execute("UPDATE calls SET answer = substr(answer, 1, 5)")
+        assert project.cli() == 2
+        assert f"error: {project.out / 'ledger.sqlite'}: " in capsys.readouterr().err
+        assert project.cli("--fresh") == 0
+
+    def test_no_summary_speaks_of_files_that_are_gone(self, project: Project) -> None:
+        project.texts(good_rows(3))
+        project.run()
+        project.texts(["{broken"])
+        assert project.cli() == 2
+        assert not pairs(project.out) and not (project.out / "summary.json").exists()

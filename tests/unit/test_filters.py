@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from safer_instruct.config import ConsistencyConfig, RulesConfig
+from safer_instruct.example import Verdict
 from safer_instruct.filters.consistency import check_gain, text_logprob
 from safer_instruct.filters.dedup import Deduplicator
 from safer_instruct.filters.rules import check_rules, longest_shared_run, words
@@ -28,6 +30,10 @@ ORDER = ["length", "template", "refusal", "copying", "repetition", "language"]
 def failed(prompt: str, config: RulesConfig = RULES, text: str = TEXT) -> str:
     """Name of the rule that fails, or '' when all pass."""
     return next((v.name.removeprefix("rules.") for v in check_rules(prompt, text, config) if not v.passed), "")
+
+
+def named(rule: str, verdicts: Iterator[Verdict]) -> Verdict:
+    return next(v for v in verdicts if v.name == f"rules.{rule}")
 
 
 def test_a_plain_instruction_passes_every_rule_in_order_without_a_reason() -> None:
@@ -122,7 +128,7 @@ def test_copying_counts_the_longest_shared_run_of_words() -> None:
     config = RulesConfig(max_shared_run=4, languages=())
     assert failed("please say one two three four again", config, text) == ""
     assert failed("please say two three four five six again", config, text) == "copying"
-    verdict = [v for v in check_rules("please say two, THREE four five; six again", text, config) if v.name == "rules.copying"][0]
+    verdict = named("copying", check_rules("please say two, THREE four five; six again", text, config))
     assert (verdict.passed, verdict.score) == (False, 5)
     assert verdict.reason == "shares a run of 5 words with the text, more than 4"
 
@@ -139,10 +145,19 @@ def test_curly_and_straight_apostrophes_are_the_same_word() -> None:
 def test_repetition_is_the_share_of_repeated_trigrams() -> None:
     prompt = "please send it now please send it now please send it now"  # 10 trigrams, 4 distinct
     config = RulesConfig(max_repetition=0.5, languages=())
-    verdict = [v for v in check_rules(prompt, TEXT, config) if v.name == "rules.repetition"][0]
+    verdict = named("repetition", check_rules(prompt, TEXT, config))
     assert (verdict.passed, verdict.score) == (False, 0.6)
     assert verdict.reason == "60% of its word trigrams are repeats, more than 50%"
     assert failed(prompt, RulesConfig(max_repetition=0.6, languages=())) == ""
+
+
+@pytest.mark.parametrize(
+    ("prompt", "share"),
+    [("a b c a d c", 0.0), ("a b c d a b e d", 0.0), ("a a a a b", 0.3333), ("a b a b a b", 0.5), ("A b, a B; a b", 0.5), ("a a a a a", 0.6667)],
+)
+def test_a_repeat_is_the_same_three_words_in_a_row(prompt: str, share: float) -> None:
+    config = RulesConfig(min_words=1, max_repetition=0.99, languages=())
+    assert named("repetition", check_rules(prompt, TEXT, config)).score == share
 
 
 def test_texts_without_a_trigram_do_not_repeat() -> None:
@@ -164,7 +179,37 @@ def test_languages_can_be_added_or_switched_off() -> None:
     assert failed(PROMPT, RulesConfig(languages=("de",))) == "language"
 
 
-@pytest.mark.parametrize("prompt", ["blorp snarg fleem wibble", "1234 5678 9012 3456", "\U0001f600 \U0001f601 \U0001f602 \U0001f603", "\x01 \x02 \x03 \ufffe"])
+def test_what_was_found_is_quoted_and_cut_where_it_is_long() -> None:
+    long = "below is a very long and winding description of a response that I need"
+    assert list(check_rules(long, TEXT, RULES))[-1] == Verdict(
+        "rules.template", False, None, "holds a piece of a prompt template: 'below is a very long and winding descrip'"
+    )
+    refusal = "I'm sorry, but I can't do that for you"
+    assert list(check_rules(refusal, TEXT, RULES))[-1] == Verdict(
+        "rules.refusal", False, None, "is a refusal and not an instruction: \"I'm sorry, but I can't\""
+    )
+    assert list(check_rules("the parcel was on", TEXT, RULES))[-1] == Verdict("rules.copying", False, 4, "stands in the text word for word")
+    both = RulesConfig(languages=("en", "fr"))
+    assert list(check_rules(GERMAN, TEXT, both))[-1] == Verdict("rules.language", False, None, "is in 'de', not in en, fr")
+
+
+def test_rules_that_look_at_no_number_give_none() -> None:
+    scores = {v.name: v.score for v in check_rules(PROMPT, TEXT, RULES)}
+    assert [scores[f"rules.{name}"] for name in ("template", "refusal", "language")] == [None] * 3
+    assert {v.score for v in check_rules(PROMPT, TEXT, RulesConfig(languages=())) if v.name == "rules.language"} == {None}
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        "una lista per la spesa",
+        "Hotel Restaurant Taxi Polizei",
+        "blorp snarg fleem wibble",
+        "1234 5678 9012 3456",
+        "\U0001f600 \U0001f601 \U0001f602 \U0001f603",
+        "\x01 \x02 \x03 \ufffe",
+    ],
+)
 def test_where_the_language_cannot_be_told_the_instruction_stays(prompt: str) -> None:
     assert failed(prompt) == ""
 
@@ -217,6 +262,15 @@ def test_a_near_duplicate_is_dropped_and_a_different_text_is_not() -> None:
     assert verdicts(LONG, NEAR, OTHER) == [(True, ""), (False, "is a near-duplicate of id0"), (True, "")]
 
 
+def test_the_same_words_in_another_order_are_a_different_text() -> None:
+    assert verdicts(LONG, " ".join(sorted(LONG.split()))) == [(True, ""), (True, "")]
+
+
+def test_a_duplicate_has_no_score() -> None:
+    seen = Deduplicator("text", 0.7)
+    assert [seen.check(text, "a").score for text in (LONG, LONG, NEAR)] == [None] * 3
+
+
 def test_without_a_threshold_only_exact_duplicates_are_dropped() -> None:
     assert [passed for passed, _ in verdicts(LONG, NEAR, LONG, threshold=None)] == [True, True, False]
 
@@ -233,7 +287,7 @@ def test_a_dropped_text_is_not_remembered_in_place_of_the_first() -> None:
     assert verdicts(LONG, NEAR, NEAR)[2] == (False, "is a near-duplicate of id0")
 
 
-@pytest.mark.parametrize("texts", [("yes", "no"), ("yes please", "no thanks"), ("?!", "..."), ("", " ")])
+@pytest.mark.parametrize("texts", [("yes", "no"), ("yes please", "no thanks"), ("?!", "..."), ("", " "), ("\ud800", "\udfff")])
 def test_texts_too_short_for_trigrams_are_compared_exactly(texts: tuple[str, str]) -> None:
     assert verdicts(*texts) == [(True, ""), (True, "")]
     assert verdicts(texts[0], texts[0])[1] == (False, "has the same words as id0")

@@ -128,7 +128,7 @@ GENERATED = st.builds(Generated, st.lists(st.builds(Completion, ODD, st.none() |
 SCORED = st.builds(Scored, st.lists(FINITE, max_size=5).map(tuple), USAGE)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(GENERATED, SCORED, ODD)
 def test_any_answer_to_any_request_survives_the_ledger_unchanged(generated: Generated, scored: Scored, text: str) -> None:
     model = Fixed(generated, scored)
@@ -139,7 +139,7 @@ def test_any_answer_to_any_request_survives_the_ledger_unchanged(generated: Gene
     assert fresh == replayed == [generated, generated, scored] and model.asked == 3
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(st.lists(st.tuples(ODD, ODD, st.booleans()), max_size=6))
 def test_two_calls_share_an_answer_exactly_when_their_requests_are_equal(drawn: list[tuple[str, str, bool]]) -> None:
     requests: list[Generation | Scoring] = [Scoring(a, b) if scoring else Generation((Turn(a, b),), Sampling()) for a, b, scoring in drawn]
@@ -336,12 +336,15 @@ def test_whatever_was_seen_before_a_kill_is_on_disk_after_it(path: Path) -> None
     assert {f"request {i}": text for i, text in seen.items()}.items() <= stored.items()
 
 
-def test_another_process_can_read_a_ledger_in_use(path: Path) -> None:
+def totals_seen_by_another_process(path: Path) -> str:
     reader = "import sys; from pathlib import Path; from safer_instruct.ledger import read_totals; print(*read_totals(Path(sys.argv[1])))"
+    return subprocess.run([sys.executable, "-c", reader, str(path)], capture_output=True, text=True, check=True).stdout
 
+
+def test_another_process_can_read_a_ledger_in_use(path: Path) -> None:
     async def work(ledger: Ledger) -> str:
         await Recorded(Fixed(), ledger, "induce", Meter()).generate(REQUEST)
-        return subprocess.run([sys.executable, "-c", reader, str(path)], capture_output=True, text=True, check=True).stdout
+        return totals_seen_by_another_process(path)
 
     said = with_ledger(path, work)
     assert "stage='induce'" in said and "calls=1" in said and "completion_tokens=5" in said

@@ -283,9 +283,13 @@ def test_each_attempt_and_each_seed_draws_anew_and_the_same_one_draws_the_same(t
     assert first == again and seeds[0] == seeds[1] and len(set(seeds)) == 4
 
 
-def test_drafts_are_stripped_distinct_in_order_and_know_their_attempt() -> None:
-    model = Says((Completion(" one\n"), Completion("two", finished=False), Completion("one")))
-    assert written(model, attempt=4) == [Draft("one", 4), Draft("two", 4, finished=False)]
+def test_drafts_are_stripped_distinct_likeliest_first_and_know_their_attempt() -> None:
+    model = Says((Completion("two", -2.0, finished=False), Completion(" one\n", -1.0), Completion("one", -3.0, finished=False)))
+    assert written(model, attempt=4) == [Draft("one", 4, logprob=-1.0), Draft("two", 4, logprob=-2.0, finished=False)]
+
+
+def test_drafts_without_logprobs_come_in_a_fixed_order() -> None:
+    assert [d.text for d in written(Says((Completion("two"), Completion("one"))))] == ["one", "two"]
 
 
 def test_a_category_that_the_domain_lacks_is_a_config_error(tmp_path: Path) -> None:
@@ -366,6 +370,20 @@ def test_an_accepted_draft_is_taken_before_an_equally_good_one_that_failed_a_cri
     done = asyncio.run(answer(ASKED, write, verifier, VerifyConfig(form="question")))
     assert [d.margin for d in done.drafts] == [1.0, 1.0] and (done.chosen, done.margin) == (KIND, 1.0)
     assert all(v.passed for v in done.verdicts)
+
+
+def test_picking_the_first_takes_the_first_draft_that_passes_and_judges_no_further() -> None:
+    drafts = [[Draft(RUDE, 0), Draft(KIND, 0), Draft(KINDER, 0)]]
+    done, _ = answered(contrasts(rejected=-1.0, rude=-0.5, kind=0.5), drafts, pick="first")  # the third has no score to be found
+    assert done.alive and (done.chosen, done.margin) == (KIND, 1.5)
+    assert [[v.passed for v in d.verdicts] for d in done.drafts] == [[False, True], [True, True], []] and done.drafts[2] == drafts[0][2]
+
+
+def test_picking_the_first_also_writes_anew_and_drops_for_what_the_best_draft_failed() -> None:
+    drafts = [[Draft(RUDE, 0)], [Draft(RUDE, 1), Draft(KIND, 1)]]
+    done, attempts = answered(contrasts(rejected=-1.0, rude=-0.5, kind=-0.25), drafts, pick="first", rounds=2)
+    assert attempts == [0, 1] and not done.alive and len(done.drafts) == 3
+    assert done.dropped_by == Verdict("verify.acceptable", False, -0.25, "contrast -0.250 is below +0.000")
 
 
 @pytest.mark.parametrize(

@@ -56,7 +56,7 @@ class Leaf(Strict):
 class Tree(Strict):
     leaf: Leaf = Leaf()
     leaves: tuple[Leaf, ...] = ()
-    named: dict[str, Leaf] = {}
+    named: Annotated[dict[str, Leaf], Field(default_factory=dict)]
     maybe: Leaf | None = None
 
 
@@ -162,7 +162,7 @@ def test_a_check_of_ours_is_told_in_its_own_words() -> None:
         ("a: \0\n", "my.yaml: not valid YAML"),
         ("leaf: {label: 2024-13-45}\n", "my.yaml: not valid YAML"),
         ("leaf: {count: 0x_}\n", "my.yaml: not valid YAML"),
-        ("[" * 5000, "my.yaml: nested too deeply"),
+        ("[" * 1500, "my.yaml: nested too deeply"),
         ("leaf: &a [*a]\n", "my.yaml: nested too deeply"),
     ],
 )
@@ -209,7 +209,9 @@ def test_a_valid_file_is_read_with_defaults_for_what_it_leaves_out(tmp_path: Pat
 @example("&a {leaf: *a}")
 @example("leaf: 0x_")
 def test_whatever_the_text_the_only_error_is_ours(text: str) -> None:
+    said = "my.yaml"
     try:
         yamlfile.parse(text, Tree, name="my.yaml")
     except ConfigError as exc:
-        assert "my.yaml" in str(exc)
+        said = str(exc)
+    assert said.startswith("my.yaml")

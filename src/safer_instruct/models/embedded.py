@@ -79,10 +79,10 @@ class EmbeddedModel:
     def _generate(self, request: Generation) -> Generated:
         started = time.monotonic()
         sampling = request.sampling
-        prompt = self._prompt_tokens(request.prompt, room=sampling.max_tokens)
+        prompt = self._prompt_ids(request.prompt, room=sampling.max_tokens)
         greedy = sampling.temperature <= 0
         result = self._seeded_generator(_unit_seed(request)).generate_batch(
-            [prompt],
+            [self._codec.tokens(prompt)],
             num_hypotheses=1 if greedy else sampling.n,  # the prompt is read once for all of them
             max_length=sampling.max_tokens,
             sampling_topk=1 if greedy else sampling.top_k,
@@ -103,27 +103,31 @@ class EmbeddedModel:
 
     def _score(self, request: Scoring) -> Scored:
         started = time.monotonic()
-        continuation = self._codec.tokens(self._codec.continuation(request.continuation, end=False))
-        continuation = continuation[: self._max_context // 2]
-        prompt = self._prompt_tokens(request.prompt, room=len(continuation))
+        continuation = self._codec.continuation(request.continuation, end=False)[: self._max_context // 2]
+        prompt = self._prompt_ids(request.prompt, room=len(continuation))
         if not prompt:
             raise ModelError("a continuation can only be scored after a prompt; this prompt has no token")
+        logprobs = tuple(round(value, 6) for value in self.token_logprobs(prompt, continuation))
+        return Scored(logprobs, Usage(len(prompt) + len(continuation), 0, seconds=time.monotonic() - started))
+
+    def token_logprobs(self, prompt: Sequence[int], continuation: Sequence[int]) -> list[float]:
+        """Log-probability of each continuation token after the prompt tokens, in nats; blocks the calling thread."""
         if not continuation:
-            return Scored(())
+            return []
         with self._scorer_lock:
             if self._scorer is None:
                 self._scorer = self._open(inter_threads=workers())
-        result = self._scorer.score_batch([prompt + continuation])[0]
-        logprobs = tuple(round(value, 6) for value in result.log_probs[len(prompt) - 1 :])
-        return Scored(logprobs, Usage(len(prompt) + len(continuation), 0, seconds=time.monotonic() - started))
+        result = self._scorer.score_batch([self._codec.tokens([*prompt, *continuation])])[0]
+        logprobs: list[float] = result.log_probs[len(prompt) - 1 :]
+        return logprobs
 
-    def _prompt_tokens(self, prompt: Prompt, *, room: int) -> list[str]:
-        """Tokens of the prompt; what does not fit beside `room` tokens is cut from its middle."""
+    def _prompt_ids(self, prompt: Prompt, *, room: int) -> list[int]:
+        """Token ids of the prompt; what does not fit beside `room` tokens is cut from its middle."""
         ids = self._codec.prompt(prompt if isinstance(prompt, str) else [asdict(turn) for turn in prompt])
         fits = max(2, self._max_context - room)
         if len(ids) > fits:
             ids = ids[: fits // 2] + ids[len(ids) - (fits - fits // 2) :]
-        return self._codec.tokens(ids)
+        return ids
 
     def _seeded_generator(self, seed: int) -> Any:
         with _seed_lock:

@@ -21,7 +21,7 @@ import tempfile
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from safer_instruct.errors import ModelError
@@ -83,7 +83,7 @@ def cache_dir() -> Path:
 
 def pulled() -> list[StoredModel]:
     """The models in the cache, by name."""
-    return [StoredModel(**json.loads(p.read_text("utf-8"))) for p in sorted((cache_dir() / "models").glob("*/model.json"))]
+    return [StoredModel(**json.loads(p.read_text("utf-8"))) for p in sorted((cache_dir() / "models").glob("[!.]*/model.json"))]
 
 
 def gguf_path(name: str) -> Path:
@@ -131,7 +131,7 @@ def pull(what: str, *, name: str | None = None) -> StoredModel:
         sha256 = _digest(got)
         if known and sha256 != known.model.sha256:
             raise ModelError(f"{what}: the file fetched from {known.model.source} has SHA-256 {sha256}, expected {known.model.sha256}; it was not kept")
-        record = known.model if known else StoredModel(name, what, sha256, got.stat().st_size)
+        record = replace(known.model, name=name) if known else StoredModel(name, what, sha256, got.stat().st_size)
         target = cache_dir() / "models" / name
         with _new_folder(target) as folder:
             shutil.move(got, folder / "model.gguf")

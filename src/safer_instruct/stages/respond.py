@@ -22,6 +22,9 @@ async def respond(example: Example, expert: Model, template: Template, domain: D
         seed: The run's seed.
         attempt: 0 for the first round.
 
+    Returns:
+        Distinct drafts, likeliest first.
+
     Raises:
         ModelError: The expert failed after its retries.
     """
@@ -35,5 +38,6 @@ async def respond(example: Example, expert: Model, template: Template, domain: D
     )
     turns = (Turn("system", system), Turn("user", example.prompt))
     answer = await expert.generate(Generation(turns, sampling, derive_seed(seed, "respond", example.prompt, attempt)))
-    finished = {c.text.strip(): c.finished for c in answer.completions}
-    return [Draft(text, attempt, finished=done) for text, done in finished.items()]
+    distinct = {c.text.strip(): c for c in reversed(answer.completions)}
+    drafts = [Draft(text, attempt, c.logprob, c.finished) for text, c in distinct.items()]
+    return sorted(drafts, key=lambda d: (-d.logprob if d.logprob is not None else 0.0, d.text))

@@ -36,7 +36,7 @@ class Verifier(Protocol):
 
 
 async def answer(example: Example, write: Write, verifier: Verifier, config: VerifyConfig) -> Example:
-    """Write and judge until a draft passes, for at most `config.rounds` rounds; the best of a round is taken.
+    """Write and judge until a draft passes, for at most `config.rounds` rounds.
 
     Args:
         example: An example with a prompt.
@@ -54,9 +54,8 @@ async def answer(example: Example, write: Write, verifier: Verifier, config: Ver
     best: Draft | None = None
     baseline = await verifier.baseline(example)
     for attempt in range(config.rounds):
-        judged = [await _judge(example, draft, verifier, config, baseline) for draft in await write(example, attempt)]
+        judged, accepted = await _round(example, await write(example, attempt), verifier, config, baseline)
         drafts += judged
-        accepted = [d for d in judged if all(v.passed for v in d.verdicts)]
         best = max(accepted or judged, key=_margin, default=None)
         if accepted and best:
             done = replace(example, drafts=tuple(drafts), chosen=best.text, margin=best.margin)
@@ -101,8 +100,9 @@ class ContrastVerifier:
     async def contrast(self, prompt: str, response: str, category: Category) -> float:
         """The contrast of one response, nats per token; positive speaks for the good guideline."""
         assert category.contrast is not None  # noqa: S101 - checked on construction
-        good = [{"prompt": e.prompt, "response": e.chosen} for e in category.examples]
-        bad = [{"prompt": e.prompt, "response": e.rejected} for e in category.examples]
+        shown = category.examples[: self._config.examples]
+        good = [{"prompt": e.prompt, "response": e.chosen} for e in shown]
+        bad = [{"prompt": e.prompt, "response": e.rejected} for e in shown]
         likely = await self._mean(prompt, response, category.contrast.good, good)
         unlikely = await self._mean(prompt, response, category.contrast.bad, bad)
         return round(likely - unlikely, 6)
@@ -153,6 +153,20 @@ class QuestionVerifier:
         """The judge's answer in lower case, without what stands before its first letter."""
         request = Generation((Turn("user", text),), Sampling(max_tokens=8, temperature=0.0))
         return re.sub(r"^\W+", "", (await self._model.generate(request)).completions[0].text.lower())
+
+
+async def _round(example: Example, drafts: list[Draft], verifier: Verifier, config: VerifyConfig, baseline: float) -> tuple[list[Draft], list[Draft]]:
+    """All drafts of a round, judged as far as `config.pick` asks, and those that passed."""
+    judged: list[Draft] = []
+    for number, draft in enumerate(drafts):
+        judged.append(await _judge(example, draft, verifier, config, baseline))
+        if config.pick == "first" and _passed(judged[-1]):
+            return [*judged, *drafts[number + 1 :]], [judged[-1]]
+    return judged, [d for d in judged if _passed(d)]
+
+
+def _passed(draft: Draft) -> bool:
+    return all(v.passed for v in draft.verdicts)
 
 
 async def _judge(example: Example, draft: Draft, verifier: Verifier, config: VerifyConfig, baseline: float) -> Draft:

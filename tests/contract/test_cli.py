@@ -1,0 +1,296 @@
+"""The command line: what each command does with scripted models, and how it says what went wrong."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import pyarrow.parquet as pq
+import pytest
+import yaml
+
+from safer_instruct.cli import main
+from safer_instruct.config import load_config
+from safer_instruct.errors import ConfigError
+from safer_instruct.pipeline import run as run_pipeline
+
+pytestmark = pytest.mark.filterwarnings("error")
+
+TEXTS = [
+    "The printer is not broken. You left the lid open, again, and then you rang us about it on a Sunday.",
+    "Nobody reads the manual these days, so here we are, discussing which end of a plug goes into the wall.",
+    "Your parcel is where you told us to leave it, which is more than can be said for your good manners.",
+    "Your parcel is where you told us to leave it, which is more than can be said for your good manners!",
+]
+SCRIPT = """\
+generate:
+- {match: "Below is a response", answers: ["Could you tell me about {words}, please?"]}
+- {answers: ["I am sorry about that, and I will look into {words}."]}
+score:
+- {match: "that is kind", logprob: -1.0}
+- {match: "that is rude", logprob: -1.5}
+- {match: "Instruction:", logprob: -1.0}
+- {logprob: -2.0}
+"""
+CONFIG = """\
+domain: civility
+source: {path: texts.jsonl}
+models: {inducer: "scripted:script.yaml", expert: "scripted:script.yaml", scorer: "scripted:script.yaml"}
+filter: {rules: {languages: []}}
+"""
+
+
+class Said(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+Cli = Callable[..., Said]
+
+
+@pytest.fixture
+def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Cli:
+    """Runs a command in a folder with a corpus, a script and a config `my.yaml`; the model cache is empty."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SAFER_INSTRUCT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("COLUMNS", "200")
+    for module in ("ctranslate2", "torch"):  # as where the extras are not installed
+        monkeypatch.setitem(sys.modules, module, None)
+    Path("texts.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in TEXTS) + "{}\n", encoding="utf-8")
+    Path("script.yaml").write_text(SCRIPT, encoding="utf-8")
+    Path("my.yaml").write_text(CONFIG, encoding="utf-8")
+
+    def call(*arguments: str) -> Said:
+        with pytest.raises(SystemExit) as ended:
+            main(list(arguments))
+        out, err = capfd.readouterr()
+        return Said(ended.value.code if isinstance(ended.value.code, int) else 0, out, err)
+
+    return call
+
+
+def process(*arguments: str, **options: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-W", "error", "-m", "safer_instruct.cli", *arguments], capture_output=True, text=True, check=False, **options)  # type: ignore[call-overload,no-any-return]
+
+
+def changed(old: str, new: str) -> None:
+    assert old in CONFIG
+    Path("my.yaml").write_text(CONFIG.replace(old, new), encoding="utf-8")
+
+
+# --- run
+
+
+def test_run_builds_pairs_and_shows_the_funnel(cli: Cli) -> None:
+    said = cli("run", "my.yaml", "--out", "out")
+    assert (said.code, said.err) == (0, "")
+    assert "Funnel" in said.out and "dedup.text: 1" in said.out and "set aside: 1" in said.out and "3 pairs from 5 rows" in said.out
+    pairs = [json.loads(line) for line in Path("out/pairs.jsonl").read_bytes().split(b"\n")[:-1]]
+    assert [pair["rejected"] for pair in pairs] == TEXTS[:3]
+    assert all(pair["prompt"].startswith("Could you tell me") and pair["chosen"].startswith("I am sorry") for pair in pairs)
+    assert pq.read_table("out/pairs.parquet").to_pylist() == pairs
+
+
+def test_run_writes_a_card_that_the_hub_can_read_and_a_summary_that_adds_up(cli: Cli) -> None:
+    cli("run", "my.yaml", "--out", "out")
+    _, header, body = Path("out/README.md").read_text("utf-8").split("---\n", 2)
+    assert yaml.safe_load(header)["configs"][0]["data_files"] == [{"split": "train", "path": "pairs.parquet"}]
+    assert "3 pairs" in body and "scripted:script.yaml" in body and "Do not train" in body
+    summary = json.loads(Path("out/summary.json").read_text("utf-8"))
+    assert summary["rows"] == summary["pairs"] + summary["dropped"] + summary["set_aside"] == 5
+    stages = list(summary["stages"].values())
+    assert all(stage["out"] == stage["in"] - sum(stage["dropped"].values()) for stage in stages)
+    assert [stage["in"] for stage in stages[1:]] == [stage["out"] for stage in stages[:-1]] and stages[-1]["out"] == summary["pairs"]
+
+
+def test_run_again_makes_no_call_and_the_same_pairs(cli: Cli) -> None:
+    cli("run", "my.yaml", "--out", "out")
+    before = Path("out/pairs.jsonl").read_bytes()
+    again = cli("run", "my.yaml", "--out", "out")
+    calls = json.loads(Path("out/summary.json").read_text("utf-8"))["calls"]
+    assert calls > 0 and f"{calls} model calls ({calls} of them from the ledger)" in again.out and Path("out/pairs.jsonl").read_bytes() == before
+
+
+def test_run_without_out_writes_to_runs_and_the_name_of_the_config(cli: Cli) -> None:
+    assert cli("run", "my.yaml").code == 0 and Path("runs/my/pairs.jsonl").is_file()
+
+
+def test_run_shows_no_text_of_the_corpus_raw(cli: Cli) -> None:
+    Path("texts.jsonl").write_text(json.dumps({"text": "\x1b[2J[bold]" + TEXTS[0]}) + "\n", encoding="utf-8")
+    said = cli("run", "my.yaml", "--out", "out")
+    assert said.code == 0 and "\x1b" not in said.out and "[2J[bold]The printer" in said.out
+
+
+def test_another_config_is_refused_until_one_says_how_to_go_on(cli: Cli) -> None:
+    cli("run", "my.yaml", "--out", "out")
+    changed("domain: civility", "seed: 7\ndomain: civility")
+    refused = cli("run", "my.yaml", "--out", "out")
+    assert refused.code == 2 and "- seed: 0; + seed: 7" in refused.err and "--continue" in refused.err and "--fresh" in refused.err
+    assert cli("run", "my.yaml", "--out", "out", "--continue").code == 0 and not Path("out/previous-1").exists()
+    changed("domain: civility", "seed: 8\ndomain: civility")
+    assert cli("run", "my.yaml", "--out", "out", "--fresh").code == 0
+    assert "seed: 7" in Path("out/previous-1/run.yaml").read_text("utf-8") and "seed: 8" in Path("out/run.yaml").read_text("utf-8")
+
+
+# --- errors
+
+
+@pytest.mark.parametrize(
+    ("arguments", "prepare", "parts"),
+    [
+        pytest.param("run gone.yaml", None, ("gone.yaml: no such file",), id="missing config"),
+        pytest.param("run my.yaml", ("filter:", "filtre:"), ("my.yaml:4: unknown key 'filtre'", "did you mean 'filter'?"), id="unknown key"),
+        pytest.param("run my.yaml", ("civility", "civillity"), ("civillity", "civility, safety"), id="unknown domain"),
+        pytest.param("run my.yaml", ('expert: "scripted:', 'expert: "openay:'), ("unknown provider 'openay'", "embedded:NAME"), id="unknown provider"),
+        pytest.param("run my.yaml", ("script.yaml", "gone-script.yaml"), ("gone-script.yaml: no such file",), id="missing script"),
+        pytest.param("run my.yaml", ("texts.jsonl", "gone.jsonl"), ("gone.jsonl", "no file, folder or glob match"), id="missing corpus"),
+        pytest.param("run my.yaml", ("path: texts.jsonl", "path: texts.csv, text: body"), ("texts.csv", "no column 'body'", "text, id"), id="missing column"),
+        pytest.param("run my.yaml", ("path: texts.jsonl", "path: texts.jsonl, text: body"), ("none of the 5 rows", "'body' is missing"), id="no usable row"),
+        pytest.param("run my.yaml", ("texts.jsonl", "empty.jsonl"), ("empty.jsonl holds no row",), id="empty corpus"),
+        pytest.param(
+            "run my.yaml",
+            (', scorer: "scripted:script.yaml"', ""),
+            ("the embedded model needs ctranslate2", "pip install 'safer-instruct[local]'"),
+            id="missing extra",
+        ),
+        pytest.param(
+            "run my.yaml", ('"scripted:script.yaml"}', '{model: "scripted:", adapter: x}}'), ("'adapter' is for embedded models",), id="adapter elsewhere"
+        ),
+        pytest.param("tune gone.yaml", None, ("gone.yaml: no such file",), id="missing tuning config"),
+        pytest.param("export out --format xml", None, ("unknown format 'xml'", "jsonl, messages, csv, parquet"), id="unknown export format"),
+        pytest.param("export out --format csv", None, ("out holds no finished run", "safer-instruct run CONFIG --out out"), id="export before run"),
+        pytest.param("status out", None, ("out holds no finished run",), id="status before run"),
+        pytest.param("init Not-A-Name", None, ("cannot name a domain",), id="bad domain name"),
+        pytest.param("models pull gone.gguf", None, ("gone.gguf", "no file"), id="missing model"),
+    ],
+)
+def test_an_error_is_one_line_on_stderr_and_exit_code_2(cli: Cli, arguments: str, prepare: tuple[str, str] | None, parts: tuple[str, ...]) -> None:
+    Path("texts.csv").write_text("text,id\nx,1\n")
+    Path("empty.jsonl").touch()
+    if prepare:
+        changed(*prepare)
+    said = cli(*arguments.split())
+    assert said.code == 2 and said.out == ""
+    assert said.err.startswith("error: ") and said.err.count("\n") == 1 and "Traceback" not in said.err
+    assert all(part in said.err for part in parts), said.err
+
+
+def test_an_error_message_cannot_send_control_codes(cli: Cli) -> None:
+    said = cli("run", "gone\x1b[2J.yaml")
+    assert said.code == 2 and "\x1b" not in said.err and "gone?[2J.yaml" in said.err
+
+
+def test_several_problems_of_a_config_are_each_told_on_a_line(cli: Cli) -> None:
+    changed("domain: civility", "domian: civility\nseed: x")
+    said = cli("run", "my.yaml")
+    assert said.code == 2 and len(said.err.splitlines()) == 3 and "Traceback" not in said.err
+
+
+@pytest.mark.parametrize("arguments", [("--debug", "run", "gone.yaml"), ("run", "--debug", "gone.yaml"), ("run", "gone.yaml", "--debug")])
+def test_debug_raises_the_error_itself_wherever_it_stands(cli: Cli, arguments: tuple[str, ...]) -> None:
+    with pytest.raises(ConfigError, match=r"gone\.yaml"):
+        main(list(arguments))
+
+
+def test_in_a_real_process_an_error_is_one_line_and_with_debug_a_traceback(tmp_path: Path) -> None:
+    plain, debug = process("run", "gone.yaml", cwd=tmp_path), process("run", "gone.yaml", "--debug", cwd=tmp_path)
+    assert (plain.returncode, plain.stdout) == (2, "") and plain.stderr.startswith("error: gone.yaml") and plain.stderr.count("\n") == 1
+    assert debug.returncode == 1 and debug.stderr.startswith("Traceback") and "ConfigError: gone.yaml" in debug.stderr
+
+
+@pytest.mark.xfail(strict=True, reason="cli.main: usage errors of typer are not caught with standalone_mode=False and end in a traceback and exit code 1")
+@pytest.mark.parametrize("arguments", [("runn",), ("run",), ("run", "my.yaml", "--continue", "--fresh"), ("run", "my.yaml", "--ouut", "x"), ("export", "out")])
+def test_a_misspelt_command_line_is_told_without_a_traceback(cli: Cli, arguments: tuple[str, ...]) -> None:
+    said = cli(*arguments)
+    assert said.code == 2 and said.err and "Traceback" not in said.err
+
+
+@pytest.mark.xfail(strict=True, reason="cli.main: typer turns KeyboardInterrupt into Exit(130), so the message is never shown")
+def test_an_interrupted_run_says_how_to_go_on(cli: Cli) -> None:
+    Path("script.yaml").write_text(SCRIPT + "latency_s: 30\n", encoding="utf-8")
+    with subprocess.Popen([sys.executable, "-m", "safer_instruct.cli", "run", "my.yaml", "--out", "out"], stderr=subprocess.PIPE, text=True) as child:
+        until = time.monotonic() + 20
+        while not Path("out/ledger.sqlite").exists() and time.monotonic() < until:
+            time.sleep(0.02)
+        child.send_signal(signal.SIGINT)
+        _, err = child.communicate(timeout=20)
+    assert child.returncode == 130 and "Traceback" not in err and "give the same command again" in err
+
+
+# --- status, export
+
+
+def test_status_of_a_finished_run_shows_what_run_showed(cli: Cli) -> None:
+    ran, status = cli("run", "my.yaml", "--out", "out"), cli("status", "out")
+    assert status.code == 0 and status.out == ran.out
+
+
+def test_status_of_an_unfinished_run_shows_the_calls_so_far(cli: Cli) -> None:
+    cli("run", "my.yaml", "--out", "out")
+    Path("out/summary.json").unlink()
+    said = cli("status", "out")
+    assert said.code == 0 and "not finished" in said.out and "induce" in said.out and "scripted:script.yaml" in said.out
+
+
+@pytest.mark.parametrize(
+    ("format_", "name"), [("jsonl", "export.jsonl"), ("messages", "export.messages.jsonl"), ("csv", "export.csv"), ("parquet", "export.parquet")]
+)
+def test_export_writes_each_format_and_says_where(cli: Cli, format_: str, name: str) -> None:
+    run_pipeline(load_config("my.yaml"), "out")
+    said = cli("export", "out", "--format", format_)
+    assert (said.code, said.out, said.err) == (0, f"3 pairs: out/{name}\n", "") and Path("out", name).stat().st_size > 0
+    assert cli("export", "out", "--format", format_, "--out", "elsewhere/x").out == "3 pairs: elsewhere/x\n" and Path("elsewhere/x").is_file()
+
+
+# --- init, models, doctor
+
+
+@pytest.mark.parametrize("domain", ["civility", "safety", "brand-new"])
+def test_init_writes_files_names_them_and_will_not_write_twice(cli: Cli, domain: str) -> None:
+    said = cli("init", domain, "--dir", "start")
+    written = sorted(str(path) for path in Path("start").iterdir())
+    assert said.code == 0 and sorted(line.removeprefix("wrote ") for line in said.out.splitlines() if line.startswith("wrote ")) == written
+    assert f"safer-instruct run start/{domain}.yaml" in said.out and load_config(f"start/{domain}.yaml")
+    assert cli("init", domain, "--dir", "start").code == 2 and sorted(str(path) for path in Path("start").iterdir()) == written
+
+
+def test_the_config_of_init_runs_once_the_models_are_replaced(cli: Cli) -> None:
+    cli("init", "brand-new")
+    config = yaml.safe_load(Path("brand-new.yaml").read_text("utf-8"))
+    config["models"] = dict.fromkeys(("inducer", "expert", "scorer"), "scripted:script.yaml")
+    config["filter"]["rules"]["languages"] = []
+    Path("brand-new.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
+    assert "3 pairs from 5 rows" in cli("run", "brand-new.yaml").out
+
+
+def test_models_list_shows_the_catalogue_and_then_what_was_pulled(cli: Cli) -> None:
+    said = cli("models", "list")
+    assert said.code == 0 and "not pulled: safer-instruct models pull smollm2-135m-instruct" in said.out
+    Path("mine.gguf").write_bytes(b"weights")
+    pulled = cli("models", "pull", "mine.gguf", "--name", "tiny")
+    assert pulled.code == 0 and pulled.out.startswith("tiny: ") and "licence not stated" in pulled.out
+    assert cli("models", "list").out.startswith("tiny  ")
+
+
+def test_doctor_is_healthy_without_extras_and_names_their_pip_commands(cli: Cli) -> None:
+    said = cli("doctor")
+    assert said.code == 0 and said.err == "" and all(line.startswith(("ok  ", "no  ")) for line in said.out.splitlines())
+    assert "pip install 'safer-instruct[local]'" in said.out and "pip install 'safer-instruct[train]'" in said.out
+    assert "cache (0 models)" in said.out and "cannot run without the extra local" in said.out
+
+
+# --- help
+
+
+@pytest.mark.parametrize("command", ["run", "status", "init", "tune", "export", "models", "doctor"])
+def test_help_names_every_command_and_each_explains_itself(cli: Cli, command: str) -> None:
+    assert command in cli("--help").out
+    said = cli(command, "--help")
+    assert said.code == 0 and "Usage:" in said.out and len(said.out.splitlines()) > 4

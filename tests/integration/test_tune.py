@@ -1,0 +1,86 @@
+"""Reversed instruction tuning: torch and PEFT on the embedded model's weights, and back into the embedded engine."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("torch", reason="the extra train is not installed")
+pytest.importorskip("peft", reason="the extra train is not installed")
+
+from safer_instruct.config import Holdout, PairSource, TuneConfig, load_tune_config
+from safer_instruct.errors import ConfigError
+from safer_instruct.models import adapter_path, open_model, store
+from safer_instruct.models.codec import Codec
+from safer_instruct.models.embedded import EmbeddedModel
+from safer_instruct.tuning.pairs import read_pairs, split
+from safer_instruct.tuning.train import Encoded, evaluate
+from safer_instruct.tuning.tune import _encoder, _prompting, embedded_loss, load_base, tune
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+def held_out(config_name: str, codec: Codec, count: int) -> list[Encoded]:
+    config = load_tune_config(EXAMPLES / config_name)
+    _, pairs = split(list(read_pairs(config.data, EXAMPLES)), config.holdout)
+    encode = _encoder(codec, config, _prompting(config, EXAMPLES)[1])
+    return [encode(p) for p in pairs[:count]]
+
+
+@pytest.mark.parametrize(("config_name", "adapter"), [("tune-embedded.yaml", "civility-inducer"), ("tune-expert.yaml", "civility-expert")])
+def test_the_shipped_adapter_gives_the_same_losses_in_torch_and_in_the_embedded_engine(config_name: str, adapter: str, embedded_name: str) -> None:
+    from peft import PeftModel
+
+    folder = adapter_path(adapter, Path())
+    pairs = held_out(config_name, Codec(store.converted(embedded_name)[0]), 8)
+    base = load_base(embedded_name)
+    untuned = evaluate(base, pairs, step=0).loss
+    tuned = evaluate(PeftModel.from_pretrained(base, folder), pairs, step=0).loss
+    assert tuned < untuned - 0.3
+    assert embedded_loss(EmbeddedModel(embedded_name), pairs) == pytest.approx(untuned, abs=0.05)
+    assert embedded_loss(EmbeddedModel(embedded_name, folder), pairs) == pytest.approx(tuned, abs=0.05)
+
+
+def test_tuning_writes_an_adapter_that_the_engine_opens(tmp_path: Path, embedded_name: str) -> None:
+    rows = [
+        {"prompt": f"My {thing} is broken.", "response": f"So your {thing} broke. How sad.", "group": thing}
+        for thing in "lamp kettle radio clock bell drum".split()
+    ]
+    (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows), encoding="utf-8")
+    config = TuneConfig(
+        data=(PairSource(path="pairs.jsonl", group="group"),),
+        holdout=Holdout(groups=("lamp", "bell")),
+        epochs=2,
+        batch_size=2,
+        learning_rate=2e-3,
+        out="adapter",
+    )
+    steps: list[int] = []
+    result = tune(config, tmp_path, lambda progress: steps.append(progress.step))
+    assert steps == [0, 1, 2, 3, 4]
+    assert (result.train_pairs, result.held_out_pairs) == (4, 2)
+    assert result.after < result.before
+    assert result.embedded == pytest.approx(result.after, abs=0.1)
+    record = json.loads((result.adapter / "tuning.json").read_text(encoding="utf-8"))
+    assert record["best"]["loss"] == result.after
+    assert (result.adapter / "README.md").read_text(encoding="utf-8").startswith("# Adapter")
+
+
+def test_an_adapter_asked_with_another_template_is_refused(tmp_path: Path, embedded_name: str) -> None:
+    from safer_instruct import load_config, run
+
+    (tmp_path / "other.j2").write_text("Which question does this answer?\n{{ response }}\n", encoding="utf-8")
+    (tmp_path / "d.jsonl").write_text('{"text": "A reply."}\n', encoding="utf-8")
+    models = "{inducer: {model: 'embedded:smollm2-135m-instruct', adapter: civility-inducer}, expert: 'scripted:', scorer: 'scripted:'}"
+    (tmp_path / "c.yaml").write_text(f"domain: civility\nsource: {{path: d.jsonl}}\nmodels: {models}\ninduce: {{template: other.j2}}\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"tuned with template reverse\.j2"):
+        run(load_config(tmp_path / "c.yaml"), tmp_path / "out")
+
+
+def test_an_unknown_adapter_is_named_with_those_there_are() -> None:
+    from safer_instruct.config import ModelConfig
+
+    with pytest.raises(ConfigError, match=r"adapter 'nope'.*civility-expert, civility-inducer"):
+        open_model(ModelConfig(model="embedded:smollm2-135m-instruct", adapter="nope"), Path())

@@ -1,0 +1,258 @@
+"""The run directory: one run, one writer, and files that are whole or not there."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from safer_instruct import rundir
+from safer_instruct.errors import RunDirectoryError
+from safer_instruct.example import Candidate, Draft, Example, Verdict
+from safer_instruct.rundir import open_run_directory, outputs, pair_row, read_summary, whole, write_whole
+from safer_instruct.sources import BadRow
+
+pytestmark = pytest.mark.filterwarnings("error")
+
+CONFIG: dict[str, Any] = {"config": {"seed": 0, "verify": {"rounds": 2}}, "models": {"expert": "abc"}}
+OTHER: dict[str, Any] = {"config": {"seed": 1, "verify": {"rounds": 2}}, "models": {"expert": "xyz"}}
+PAIR = Example("a1", "rude \u2028 text\n", "support", "t.jsonl", 1, prompt="ask", chosen="kind", margin=0.5)
+DROPPED = replace(
+    PAIR,
+    id="a2",
+    chosen="",
+    margin=None,
+    candidates=(Candidate("ask", -0.5, True, (Verdict("rules.length", True, 7),)),),
+    drafts=(Draft("no", 1, finished=False, verdicts=(Verdict("verify.length", False, 1, "1 words"),)),),
+    verdicts=(Verdict("verify.length", False, 1, "1 words"),),
+)
+
+
+def opened(path: Path, config: dict[str, Any] = CONFIG, mode: rundir.Mode = "auto") -> None:
+    with open_run_directory(path, config, mode):
+        pass
+
+
+def names(path: Path) -> set[str]:
+    return {p.name for p in path.iterdir()}
+
+
+# --- whose run it is
+
+
+def test_a_new_directory_is_made_with_its_parents_and_holds_the_resolved_config(tmp_path: Path) -> None:
+    with open_run_directory(tmp_path / "a" / "b", CONFIG, "auto") as path:
+        assert path == tmp_path / "a" / "b" and yaml.safe_load((path / "run.yaml").read_text("utf-8")) == CONFIG
+
+
+def test_the_same_config_goes_on(tmp_path: Path) -> None:
+    opened(tmp_path)
+    (tmp_path / rundir.LEDGER).write_text("calls")
+    opened(tmp_path)
+    assert (tmp_path / rundir.LEDGER).read_text() == "calls" and not list(tmp_path.glob("previous-*"))
+
+
+def test_another_config_is_refused_with_what_differs_and_both_ways_out(tmp_path: Path) -> None:
+    opened(tmp_path)
+    with pytest.raises(RunDirectoryError) as caught:
+        opened(tmp_path, OTHER)
+    message = str(caught.value)
+    assert str(tmp_path) in message and "--continue" in message and "--fresh" in message
+    assert all(part in message for part in ("- seed: 0", "+ seed: 1", "- expert: abc", "+ expert: xyz")) and "rounds" not in message
+    assert "\n" not in message
+    assert yaml.safe_load((tmp_path / "run.yaml").read_text("utf-8")) == CONFIG, "the old run is left as it was"
+
+
+def test_of_many_differences_some_are_shown_and_the_rest_counted(tmp_path: Path) -> None:
+    opened(tmp_path, {f"key{i}": 0 for i in range(10)})
+    with pytest.raises(RunDirectoryError, match="; and 14 more"):
+        opened(tmp_path, {f"key{i}": 1 for i in range(10)})
+
+
+def test_continue_takes_the_new_config_and_keeps_the_ledger(tmp_path: Path) -> None:
+    opened(tmp_path)
+    (tmp_path / rundir.LEDGER).write_text("calls")
+    opened(tmp_path, OTHER, "continue")
+    assert yaml.safe_load((tmp_path / "run.yaml").read_text("utf-8")) == OTHER and (tmp_path / rundir.LEDGER).read_text() == "calls"
+
+
+def test_fresh_moves_every_file_of_the_old_run_aside_and_nothing_else(tmp_path: Path) -> None:
+    opened(tmp_path)
+    old = {rundir.EXAMPLES, rundir.PAIRS, rundir.PAIRS_JSONL, rundir.BAD_ROWS, rundir.LEDGER, rundir.LEDGER + "-wal", rundir.SUMMARY, rundir.CARD}
+    for name in (*old, "notes.txt"):
+        (tmp_path / name).write_text(name)
+    opened(tmp_path, OTHER, "fresh")
+    assert names(tmp_path / "previous-1") == {*old, rundir.RUN} and names(tmp_path) == {"previous-1", "run.yaml", ".lock", "notes.txt"}
+    assert yaml.safe_load((tmp_path / "previous-1" / "run.yaml").read_text("utf-8")) == CONFIG
+    opened(tmp_path, CONFIG, "fresh")
+    assert yaml.safe_load((tmp_path / "previous-2" / "run.yaml").read_text("utf-8")) == OTHER
+
+
+def test_fresh_in_an_empty_directory_moves_nothing(tmp_path: Path) -> None:
+    opened(tmp_path, CONFIG, "fresh")
+    assert names(tmp_path) == {"run.yaml", ".lock"}
+
+
+@pytest.mark.xfail(strict=True, raises=FileExistsError, reason="rundir.open_run_directory: mkdir's error is not turned into a RunDirectoryError")
+def test_a_file_in_the_place_of_the_directory_is_told_as_such(tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("mine")
+    with pytest.raises(RunDirectoryError, match="out"):
+        opened(tmp_path / "out")
+
+
+# --- who holds it
+
+HOLD = """
+import sys
+from pathlib import Path
+from safer_instruct.rundir import open_run_directory
+with open_run_directory(Path(sys.argv[1]), {"config": 1}, "auto"):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+@contextmanager
+def held(path: Path) -> Iterator[subprocess.Popen[str]]:
+    with subprocess.Popen([sys.executable, "-c", HOLD, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None and holder.stdout.readline() == "held\n"
+        yield holder
+
+
+def test_a_second_process_is_told_who_holds_the_directory_and_changes_nothing(tmp_path: Path) -> None:
+    with held(tmp_path) as holder:
+        for mode in ("auto", "continue", "fresh"):
+            with pytest.raises(RunDirectoryError, match=rf"in use by process {holder.pid}; wait for it, stop it, or choose another --out"):
+                opened(tmp_path, OTHER, mode)  # type: ignore[arg-type]
+        assert names(tmp_path) == {"run.yaml", ".lock"} and yaml.safe_load((tmp_path / "run.yaml").read_text("utf-8")) == {"config": 1}
+    opened(tmp_path, {"config": 1})  # the holder has ended
+
+
+def test_a_killed_process_holds_nothing(tmp_path: Path) -> None:
+    with held(tmp_path) as holder:
+        holder.send_signal(signal.SIGKILL)
+    opened(tmp_path, {"config": 1})
+
+
+def test_the_directory_is_given_back_after_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="mine"), open_run_directory(tmp_path, CONFIG, "auto"):
+        raise ValueError("mine")
+    opened(tmp_path)
+
+
+# --- whole files
+
+
+def test_a_file_appears_when_its_block_ends_and_not_before(tmp_path: Path) -> None:
+    target = tmp_path / "a.txt"
+    with whole(target) as part:
+        part.write_text("new")
+        assert not target.exists()
+    assert target.read_text() == "new" and names(tmp_path) == {"a.txt"}
+
+
+def test_the_old_file_stays_after_an_error_and_the_part_is_gone(tmp_path: Path) -> None:
+    target = tmp_path / "a.txt"
+    target.write_text("old")
+
+    def fail_halfway() -> None:
+        with whole(target) as part:
+            part.write_text("half")
+            raise ValueError("mine")
+
+    with pytest.raises(ValueError, match="mine"):
+        fail_halfway()
+    assert target.read_text() == "old" and names(tmp_path) == {"a.txt"}
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.text(alphabet=st.characters(exclude_categories=["Cs"], exclude_characters="\r")))
+def test_any_text_is_written_whole(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
+    path = tmp_path_factory.getbasetemp() / "any.txt"
+    write_whole(path, text)
+    assert path.read_text("utf-8") == text
+
+
+# --- the data files
+
+
+def test_pairs_and_dropped_examples_come_back_from_disk_field_by_field(tmp_path: Path) -> None:
+    with outputs(tmp_path) as out:
+        out.add(PAIR)
+        out.add(DROPPED)
+        out.add_bad(BadRow("t.jsonl", 9, "broken \x1b[2J", "{"))
+    assert names(tmp_path) == {rundir.EXAMPLES, rundir.PAIRS, rundir.PAIRS_JSONL, rundir.BAD_ROWS}
+    first, second = pq.read_table(tmp_path / rundir.EXAMPLES).to_pylist()
+    assert (first["id"], first["text"], first["prompt"], first["chosen"], first["margin"], first["dropped_by"]) == ("a1", PAIR.text, "ask", "kind", 0.5, None)
+    assert (second["dropped_by"], second["drop_reason"]) == ("verify.length", "1 words") and second["line"] == 1
+    assert second["candidates"] == [
+        {"text": "ask", "logprob": -0.5, "finished": True, "verdicts": [{"name": "rules.length", "passed": True, "score": 7.0, "reason": ""}]}
+    ]
+    assert second["drafts"][0]["attempt"] == 1 and second["drafts"][0]["finished"] is False
+    row = {"prompt": "ask", "chosen": "kind", "rejected": PAIR.text, "category": "support", "id": "a1"}
+    assert pair_row(PAIR) == row and pq.read_table(tmp_path / rundir.PAIRS).to_pylist() == [row]
+    assert [json.loads(line) for line in (tmp_path / rundir.PAIRS_JSONL).read_bytes().split(b"\n")[:-1]] == [row]
+    bad = (tmp_path / rundir.BAD_ROWS).read_bytes()
+    assert b"\x1b" not in bad and json.loads(bad) == {"file": "t.jsonl", "line": 9, "reason": "broken \x1b[2J", "excerpt": "{"}
+
+
+def test_order_is_kept_over_more_rows_than_one_group_holds(tmp_path: Path) -> None:
+    count = rundir._ROWS_PER_GROUP + 5
+    with outputs(tmp_path) as out:
+        for i in range(count):
+            out.add(replace(PAIR if i % 3 else DROPPED, id=str(i)))
+    assert pq.read_metadata(tmp_path / rundir.EXAMPLES).num_row_groups == 2
+    assert pq.read_table(tmp_path / rundir.EXAMPLES)["id"].to_pylist() == [str(i) for i in range(count)]
+    assert pq.read_table(tmp_path / rundir.PAIRS)["id"].to_pylist() == [str(i) for i in range(count) if i % 3]
+
+
+def test_a_run_without_a_row_still_leaves_readable_files(tmp_path: Path) -> None:
+    with outputs(tmp_path):
+        pass
+    assert pq.read_table(tmp_path / rundir.PAIRS).column_names == list(rundir.PAIR_COLUMNS)
+    assert pq.read_table(tmp_path / rundir.EXAMPLES).num_rows == 0 and (tmp_path / rundir.PAIRS_JSONL).read_bytes() == b""
+
+
+def test_after_an_error_all_four_old_files_stay(tmp_path: Path) -> None:
+    with outputs(tmp_path) as out:
+        out.add(PAIR)
+    before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
+
+    def fail_halfway() -> None:
+        with outputs(tmp_path) as out:
+            out.add(replace(PAIR, id="other"))
+            out.add_bad(BadRow("x", 1, "y", "z"))
+            raise ValueError("mine")
+
+    with pytest.raises(ValueError, match="mine"):
+        fail_halfway()
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before
+
+
+# --- the summary
+
+
+def test_a_directory_without_a_finished_run_says_how_to_make_one(tmp_path: Path) -> None:
+    with pytest.raises(RunDirectoryError, match=r"holds no finished run .*safer-instruct run CONFIG --out"):
+        read_summary(tmp_path)
+    (tmp_path / rundir.SUMMARY).write_text('{"pairs": 3}')
+    assert read_summary(tmp_path) == {"pairs": 3}
+
+
+@pytest.mark.xfail(strict=True, raises=json.JSONDecodeError, reason="rundir.read_summary lets the JSON error through")
+def test_a_damaged_summary_is_told_as_such(tmp_path: Path) -> None:
+    (tmp_path / rundir.SUMMARY).write_text("{")
+    with pytest.raises(RunDirectoryError, match=r"summary\.json"):
+        read_summary(tmp_path)

@@ -1,0 +1,72 @@
+"""What `init` writes is valid as it stands, and never written over anything."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from safer_instruct.config import load_config
+from safer_instruct.domain import load_domain, shipped_domains
+from safer_instruct.errors import ConfigError
+from safer_instruct.starter import write_starter
+
+pytestmark = pytest.mark.filterwarnings("error")
+
+
+@pytest.mark.parametrize("name", shipped_domains())
+def test_the_config_of_a_shipped_domain_is_valid_as_written(tmp_path: Path, name: str) -> None:
+    assert write_starter(name, tmp_path) == [tmp_path / f"{name}.yaml"]
+    config, domain = load_config(tmp_path / f"{name}.yaml"), load_domain(name)
+    assert config.domain == name and load_domain(config.domain, config.base) == domain
+    assert (config.source.category_column is not None) == (len(domain.categories) > 1), "rows must say their category where there are several"
+    assert config.verify.form == "contrast" or config.models.judge is not None
+
+
+def test_a_new_domain_comes_with_a_valid_domain_file(tmp_path: Path) -> None:
+    assert write_starter("my-domain_2", tmp_path) == [tmp_path / "my-domain_2.yaml", tmp_path / "my-domain_2-domain.yaml"]
+    config = load_config(tmp_path / "my-domain_2.yaml")
+    domain = load_domain(config.domain, config.base)
+    assert domain.name == "my-domain_2" and len(domain.categories) == 1 and config.source.category_column is None
+    assert all(category.contrast for category in domain.categories.values()) and config.verify.form == "contrast"
+
+
+def test_what_is_written_out_agrees_with_the_defaults(tmp_path: Path) -> None:
+    write_starter("mine", tmp_path)
+    config = load_config(tmp_path / "mine.yaml")
+    plain = "domain: x\nsource: {path: y}\nmodels: {inducer: 'scripted:', expert: 'scripted:'}\n"
+    (tmp_path / "plain.yaml").write_text(plain, encoding="utf-8")
+    default = load_config(tmp_path / "plain.yaml")
+    assert (config.induce, config.filter, config.respond, config.verify, config.seed) == (
+        default.induce,
+        default.filter,
+        default.respond,
+        default.verify,
+        default.seed,
+    )
+
+
+def test_every_line_explains_itself(tmp_path: Path) -> None:
+    write_starter("mine", tmp_path)
+    for path in tmp_path.iterdir():
+        text = path.read_text("utf-8")
+        assert text.startswith("# ") and text.count("# ") >= 4 and "{" + "name}" not in text and text.endswith("\n")
+
+
+@pytest.mark.parametrize("present", ["mine.yaml", "mine-domain.yaml"])
+def test_existing_files_are_never_touched_and_nothing_is_half_written(tmp_path: Path, present: str) -> None:
+    (tmp_path / present).write_text("mine")
+    with pytest.raises(ConfigError, match=rf"{present} exists already"):
+        write_starter("mine", tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == [present] and (tmp_path / present).read_text() == "mine"
+
+
+@pytest.mark.parametrize("name", ["", "../x", "a/b", "Upper", "white space", ".hidden", "-option", "x.yaml", "x\n"])
+def test_names_that_are_no_file_names_are_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ConfigError, match="cannot name a domain"):
+        write_starter(name, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_folder_is_made(tmp_path: Path) -> None:
+    assert write_starter("civility", tmp_path / "new" / "folder")[0].is_file()
