@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import Annotated, NoReturn, Optional
 
 import typer
 
@@ -46,8 +46,11 @@ def run_(
     console = Console()
     loaded = load_config(config)
     path = out or Path("runs") / config.stem
-    with watch_run(console) as watch:
-        result = run(loaded, path, mode="fresh" if fresh else "continue" if continue_ else "auto", watch=watch)
+    try:
+        with watch_run(console) as watch:
+            result = run(loaded, path, mode="fresh" if fresh else "continue" if continue_ else "auto", watch=watch)
+    except KeyboardInterrupt:
+        _complain("stopped; finished model calls are saved: give the same command again to go on", 130)
     show_summary(console, result.path, result.summary)
 
 
@@ -158,18 +161,14 @@ def main(arguments: list[str] | None = None) -> None:
     given = sys.argv[1:] if arguments is None else arguments
     debug = "--debug" in given
     try:
-        code: Any = app([a for a in given if a != "--debug"], standalone_mode=False)
+        app([a for a in given if a != "--debug"])
     except SaferInstructError as exc:
         if debug:
             raise
         _complain(str(exc), 2)
-    except KeyboardInterrupt:
-        _complain("stopped; finished model calls are saved: give the same command again to go on", 130)
-    else:
-        sys.exit(code if isinstance(code, int) else 0)
 
 
-def _complain(message: str, code: int) -> None:
+def _complain(message: str, code: int) -> NoReturn:
     clean = "".join(c if c.isprintable() or c == "\n" else "?" for c in message)
     sys.stderr.write(f"error: {clean}\n")
     sys.exit(code)

@@ -77,9 +77,10 @@ class Ledger:
             RunDirectoryError: The file is damaged, of a newer version, or cannot be written.
         """
         self.path = path
+        self.in_flight: dict[bytes, asyncio.Future[None]] = {}  # calls that somebody has sent, whatever their stage
         self._queue: queue.SimpleQueue[_Write | None] = queue.SimpleQueue()
         try:
-            self._reader = self._connect()
+            self._reader, self._connection = self._connect(), self._connect()
             version = self._reader.execute("PRAGMA user_version").fetchone()[0]
             if version > _SCHEMA_VERSION:
                 raise RunDirectoryError(f"{path} was written by a newer version of safer-instruct (ledger schema {version}); upgrade to read it")
@@ -92,8 +93,15 @@ class Ledger:
         self._writer.start()
 
     def get(self, key: bytes) -> bytes | None:
-        """The stored answer, packed, or None; one index lookup."""
-        row = self._reader.execute("SELECT answer FROM calls WHERE key = ?", (key,)).fetchone()
+        """The stored answer, packed, or None; one index lookup.
+
+        Raises:
+            RunDirectoryError: The file is damaged.
+        """
+        try:
+            row = self._reader.execute("SELECT answer FROM calls WHERE key = ?", (key,)).fetchone()
+        except sqlite3.Error as exc:
+            raise RunDirectoryError(f"{self.path} is damaged: {exc}; --fresh moves it aside") from exc
         return bytes(row[0]) if row else None
 
     async def put(self, row: tuple[Any, ...]) -> None:
@@ -131,8 +139,7 @@ class Ledger:
         return connection
 
     def _write_loop(self) -> None:
-        connection = self._connect()
-        open_ = True
+        connection, open_ = self._connection, True
         while open_:
             batch = [self._queue.get()]
             while True:
@@ -148,6 +155,8 @@ class Ledger:
                     connection.executemany("INSERT INTO calls VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", [w.row for w in writes])
             except sqlite3.Error as exc:
                 error = RunDirectoryError(f"{self.path}: {len(writes)} finished calls could not be saved: {exc}")
+            except Exception as exc:  # noqa: BLE001 - not swallowed: everyone who waits for this commit is given it
+                error = exc
             for write in writes:
                 write.done(error)
         connection.close()
@@ -158,7 +167,7 @@ class Recorded:
 
     def __init__(self, model: Model, ledger: Ledger, stage: str, meter: Meter) -> None:
         self._model, self._ledger, self._stage, self._meter = model, ledger, stage, meter
-        self._in_flight: dict[bytes, asyncio.Future[Any]] = {}
+        self._in_flight = ledger.in_flight
         self.name, self.fingerprint, self.concurrency = model.name, model.fingerprint, model.concurrency
 
     async def generate(self, request: Generation) -> Generated:
@@ -178,7 +187,7 @@ class Recorded:
         while pending := self._in_flight.get(key):  # the same request is on its way: wait for it, then read it
             await asyncio.shield(pending)
         if stored := self._ledger.get(key):
-            answer = decode(json.loads(zlib.decompress(stored)))
+            answer = self._unpack(stored, decode)
             self._meter.add(answer.usage, replayed=True)
             return answer
         mark = self._in_flight[key] = asyncio.get_running_loop().create_future()
@@ -187,6 +196,12 @@ class Recorded:
         finally:
             del self._in_flight[key]
             mark.set_result(None)
+
+    def _unpack(self, stored: bytes, decode: Callable[[Any], Answer]) -> Answer:
+        try:
+            return decode(json.loads(zlib.decompress(stored)))
+        except (zlib.error, ValueError, KeyError, TypeError) as exc:
+            raise RunDirectoryError(f"{self._ledger.path} holds a damaged answer of stage '{self._stage}': {exc}; --fresh moves it aside") from exc
 
     async def _send(self, key: bytes, kind: str, asked: str, send: Callable[[], Coroutine[Any, Any, Answer]]) -> Answer:
         answer = await send()

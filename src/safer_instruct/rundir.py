@@ -39,7 +39,10 @@ def open_run_directory(path: Path, resolved: dict[str, Any], mode: Mode) -> Iter
     Raises:
         RunDirectoryError: Another process holds the directory, or it holds a run of another config.
     """
-    path.mkdir(parents=True, exist_ok=True)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as exc:
+        raise RunDirectoryError(f"{path} cannot be a run directory: {exc}") from exc
     with _lock(path):
         text = yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True, width=120)
         if mode == "fresh":
@@ -58,7 +61,13 @@ def write_whole(path: Path, text: str) -> None:
 
 @contextmanager
 def whole(path: Path) -> Iterator[Path]:
-    """A path to write to that takes the place of `path` when the block ends well."""
+    """A path to write to that takes the place of `path` when the block ends well.
+
+    Raises:
+        RunDirectoryError: Something other than a regular file stands there.
+    """
+    if path.exists() and not path.is_file():
+        raise RunDirectoryError(f"{path} is no regular file, so it cannot be replaced by one")
     part = path.with_name(f".{path.name}.part")
     try:
         yield part
@@ -154,7 +163,10 @@ def read_summary(path: Path) -> dict[str, Any]:
     file = path / SUMMARY
     if not file.is_file():
         raise RunDirectoryError(f"{path} holds no finished run ({SUMMARY} is missing); run: safer-instruct run CONFIG --out {path}")
-    summary: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    try:
+        summary: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as exc:
+        raise RunDirectoryError(f"{file} is damaged ({exc}); run again to write it anew") from exc
     return summary
 
 

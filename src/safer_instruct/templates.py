@@ -57,7 +57,10 @@ def load_template(name: str, base: Path | None = None) -> Template:
     path = (base or Path()) / name
     if not path.is_file():
         raise ConfigError(f"template '{name}': neither a file at {path.absolute()} nor one of {', '.join(shipped_templates())}")
-    return Template(path.read_text(encoding="utf-8"), name=str(path))
+    try:
+        return Template(path.read_text(encoding="utf-8"), name=str(path))
+    except (OSError, UnicodeDecodeError) as exc:
+        raise ConfigError(f"template {path} cannot be read as UTF-8 text: {exc}") from exc
 
 
 @lru_cache

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -59,7 +58,7 @@ def show_summary(console: Console, path: Path, summary: dict[str, Any], *, sampl
     """The funnel, some sample pairs, and where everything was written."""
     console.print(_funnel(summary))
     for pair in _some_pairs(path, samples):
-        console.print(_pair_panel(pair))
+        console.print(_pair_panel(pair, min(100, console.width)))
     timing = summary["timing"]
     calls = f"{summary['calls']:,} model calls ({timing['calls_from_ledger']:,} of them from the ledger)"
     tokens = f"{summary['prompt_tokens']:,} + {summary['completion_tokens']:,} tokens"
@@ -70,12 +69,12 @@ def show_summary(console: Console, path: Path, summary: dict[str, Any], *, sampl
 
 def show_totals(console: Console, path: Path, totals: list[Total]) -> None:
     """How far a run is that has not finished."""
-    table = Table(title=f"{path}: not finished; finished calls so far", title_justify="left")
+    table = Table(title=safe(f"{path}: not finished; finished calls so far"), title_justify="left")
     for heading in ("stage", "model", "calls", "tokens", "cost", "model seconds"):
         table.add_column(heading, justify="left" if heading in ("stage", "model") else "right")
     for t in totals:
         tokens = t.usage.prompt_tokens + t.usage.completion_tokens
-        table.add_row(t.stage, t.model, f"{t.calls:,}", f"{tokens:,}", f"{t.usage.cost:.2f}", f"{t.usage.seconds:.1f}")
+        table.add_row(safe(t.stage), safe(t.model), f"{t.calls:,}", f"{tokens:,}", f"{t.usage.cost:.2f}", f"{t.usage.seconds:.1f}")
     console.print(table)
     console.print("give the 'run' command again to go on: these calls will not be made twice")
 
@@ -143,11 +142,11 @@ def _funnel(summary: dict[str, Any]) -> Table:
     aside = f"set aside: {summary['set_aside']}" if summary["set_aside"] else ""
     table.add_row("read", str(summary["rows"]), aside, str(summary["rows"] - summary["set_aside"]), "", "", "", "")
     for name, stage in summary["stages"].items():
-        dropped = "\n".join(f"{reason}: {n}" for reason, n in stage["dropped"].items())
+        dropped = safe("\n".join(f"{reason}: {n}" for reason, n in stage["dropped"].items()))
         tokens = stage["prompt_tokens"] + stage["completion_tokens"]
         seconds = summary["timing"]["model_s"][name]
         cells = [f"{stage['calls']:,}", f"{tokens:,}", f"{stage['cost']:.2f}", f"{seconds:.1f}"] if stage["calls"] else [""] * 4
-        table.add_row(name, str(stage["in"]), dropped, str(stage["out"]), *cells)
+        table.add_row(safe(name), str(stage["in"]), dropped, str(stage["out"]), *cells)
     return table
 
 
@@ -160,9 +159,9 @@ def _some_pairs(path: Path, count: int) -> list[dict[str, str]]:
         return [json.loads(line) for number, line in enumerate(file) if number in wanted]
 
 
-def _pair_panel(pair: dict[str, str]) -> Panel:
+def _pair_panel(pair: dict[str, str], width: int) -> Panel:
     lines = Text()
     for name, style in (("prompt", "bold"), ("chosen", "green"), ("rejected", "red")):
         lines.append(f"{name}: ", style=style).append(safe(pair[name], 600)).append("\n")
     lines.rstrip()
-    return Panel(lines, title=safe(pair["id"]), title_align="left", width=min(100, Console(file=sys.stdout).width))
+    return Panel(lines, title=safe(pair["id"]), title_align="left", width=width)

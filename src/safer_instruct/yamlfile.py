@@ -94,17 +94,24 @@ def _explain(error: ErrorDetails, section: type[BaseModel], lines: dict[Path_, i
 
 
 def _keys_at(section: type[BaseModel], loc: Path_) -> list[str]:
-    """The keys that may stand at `loc`, found by walking the annotations; list and union steps are looked through."""
-    current = {section}
+    """The keys that may stand at `loc`, found by walking the annotations."""
+    current: list[Any] = [section]
     for part in loc:
-        if not isinstance(part, str):
-            continue
-        nexts: set[type[BaseModel]] = set()
-        for model in current:
-            if part in model.model_fields:
-                nexts |= _models_in(model.model_fields[part].annotation)
-        current = nexts or current
-    return sorted({key for model in current for key in model.model_fields})
+        current = [step for annotation in current for step in _steps(annotation, part)] or current
+    return sorted({key for annotation in current for model in _models_in(annotation) for key in model.model_fields})
+
+
+def _steps(annotation: Any, part: int | str) -> list[Any]:
+    """What stands behind `part`: a field of a model, a value of a mapping, an item of a sequence; unions are looked through."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation.model_fields[part].annotation] if part in annotation.model_fields else []
+    arguments: tuple[Any, ...] = getattr(annotation, "__args__", ())
+    origin = getattr(annotation, "__origin__", None)
+    if origin is dict:
+        return [arguments[1]]
+    if origin in (tuple, list):
+        return [arguments[0]] if isinstance(part, int) else []
+    return [step for argument in arguments for step in _steps(argument, part)]
 
 
 def _models_in(annotation: Any) -> set[type[BaseModel]]:

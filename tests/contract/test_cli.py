@@ -205,14 +205,12 @@ def test_in_a_real_process_an_error_is_one_line_and_with_debug_a_traceback(tmp_p
     assert debug.returncode == 1 and debug.stderr.startswith("Traceback") and "ConfigError: gone.yaml" in debug.stderr
 
 
-@pytest.mark.xfail(strict=True, reason="cli.main: usage errors of typer are not caught with standalone_mode=False and end in a traceback and exit code 1")
 @pytest.mark.parametrize("arguments", [("runn",), ("run",), ("run", "my.yaml", "--continue", "--fresh"), ("run", "my.yaml", "--ouut", "x"), ("export", "out")])
 def test_a_misspelt_command_line_is_told_without_a_traceback(cli: Cli, arguments: tuple[str, ...]) -> None:
     said = cli(*arguments)
     assert said.code == 2 and said.err and "Traceback" not in said.err
 
 
-@pytest.mark.xfail(strict=True, reason="cli.main: typer turns KeyboardInterrupt into Exit(130), so the message is never shown")
 def test_an_interrupted_run_says_how_to_go_on(cli: Cli) -> None:
     Path("script.yaml").write_text(SCRIPT + "latency_s: 30\n", encoding="utf-8")
     with subprocess.Popen([sys.executable, "-m", "safer_instruct.cli", "run", "my.yaml", "--out", "out"], stderr=subprocess.PIPE, text=True) as child:

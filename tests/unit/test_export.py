@@ -107,7 +107,6 @@ def test_after_an_error_the_earlier_export_stays(run: Path) -> None:
     assert path.read_bytes() == before and not list(run.glob(".*.part"))
 
 
-@pytest.mark.xfail(strict=True, reason="rundir.whole replaces whatever stands at the path, so '--out /dev/null' would replace the device")
 def test_what_is_no_regular_file_is_not_replaced(run: Path, tmp_path: Path) -> None:
     pipe = tmp_path / "pipe.jsonl"
     os.mkfifo(pipe)

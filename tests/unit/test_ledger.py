@@ -230,7 +230,6 @@ def test_different_requests_in_flight_do_not_wait_for_each_other(path: Path) -> 
     assert gather(path, model, work) == 3
 
 
-@pytest.mark.xfail(strict=True, raises=RunDirectoryError, reason="Recorded._in_flight is per stage: the second INSERT breaks the PRIMARY KEY and fails both")
 def test_equal_requests_of_two_stages_in_flight_are_sent_once(path: Path) -> None:
     model = Fixed(gate=lambda: asyncio.sleep(0.01))
 
@@ -425,7 +424,6 @@ def test_a_truncated_database_is_refused(path: Path) -> None:
         read_totals(path)
 
 
-@pytest.mark.xfail(strict=True, raises=(sqlite3.DatabaseError, zlib.error), reason="Ledger.get lets errors of SQLite and zlib through as they are")
 @pytest.mark.parametrize("damage", ["pages", "answer"])
 def test_damage_inside_the_ledger_is_told_as_such(path: Path, damage: str) -> None:
     call(path, Fixed(), REQUEST)

@@ -247,7 +247,6 @@ def test_bounds_of_the_config_are_the_ones_applied(tmp_path: Path) -> None:
     assert chosen(Asked(tmp_path, score=SCORES), Candidate("Where?", -0.1), config=config).prompt == "Where?"
 
 
-@pytest.mark.xfail(strict=True, reason="stages/filter.py: without rules an empty instruction is taken, and the pair has no prompt")
 def test_an_empty_instruction_is_never_taken(tmp_path: Path) -> None:
     done = chosen(Asked(tmp_path), Candidate("", -0.1), config=FilterConfig(rules=None, consistency=None))
     assert not done.alive
@@ -501,7 +500,7 @@ def test_a_draft_that_loses_in_both_orders_has_a_negative_margin(tmp_path: Path)
 def test_one_unmet_criterion_is_enough_to_fail_and_is_quoted(tmp_path: Path) -> None:
     draft, _ = judged(tmp_path, ("Is it polite", "Yes"), ("Does it help", "No, it"), (FIRST, "A"), (SECOND, "B"))
     assert [v.passed for v in draft.verdicts] == [True, False, True]
-    assert draft.verdicts[1].name == "verify.criterion_2" and draft.verdicts[1].reason == "the judge said 'no, it' to: Does it help?"
+    assert draft.verdicts[1].name == "verify.criterion_2" and draft.verdicts[1].reason == "the judge said 'No, it' to: Does it help?"
 
 
 @pytest.mark.parametrize("says", ["", "Maybe", "I think so", "{}"])
@@ -510,7 +509,6 @@ def test_an_answer_that_is_neither_yes_nor_a_letter_counts_against_the_draft(tmp
     assert not any(v.passed for v in draft.verdicts) and draft.margin == -1.0
 
 
-@pytest.mark.xfail(strict=True, reason="QuestionVerifier reads the first letter of the answer, so 'Answer: B' counts as A")
 def test_answer_b_is_not_taken_for_a(tmp_path: Path) -> None:
     draft, _ = judged(tmp_path, ("polite|help", "Yes"), (FIRST, "Answer: B"), (SECOND, "B"))
     assert draft.margin == 0.0

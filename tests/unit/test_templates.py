@@ -155,7 +155,6 @@ def test_a_missing_template_is_told_with_the_shipped_ones(tmp_path: Path) -> Non
     assert all(name in str(caught.value) for name in shipped_templates()) and str(tmp_path) in str(caught.value)
 
 
-@pytest.mark.xfail(strict=True, raises=UnicodeDecodeError, reason="load_template reads the file without turning a decoding error into a ConfigError")
 def test_a_template_file_that_is_not_utf8_is_a_config_error(tmp_path: Path) -> None:
     (tmp_path / "mine.j2").write_bytes(b"\xff\xfe")
     with pytest.raises(ConfigError, match=r"mine\.j2"):

@@ -127,7 +127,6 @@ def test_dropped_examples_are_counted_by_reason(result: RunResult) -> None:
     assert "rules.length: 3" in said and "dedup.prompt: 1" in said
 
 
-@pytest.mark.xfail(strict=True, reason="terminal._funnel hands strings of summary.json to rich as markup; a run directory may come from someone else")
 @pytest.mark.parametrize("reason", MARKUP)
 def test_a_summary_from_elsewhere_is_harmless_too(result: RunResult, reason: str) -> None:
     stages = {**result.summary["stages"], "filter": {**result.summary["stages"]["filter"], "dropped": {reason: 3}}}
@@ -144,7 +143,6 @@ def test_totals_show_each_stage_and_say_how_to_go_on() -> None:
     assert all(cell in said for cell in ("induce", "scripted:a", "1,234", "0.50", "2.2", "filter", "scripted:b"))
 
 
-@pytest.mark.xfail(strict=True, reason="terminal.show_totals hands path and model names to rich as markup: '[/x]' raises MarkupError, '[x]' vanishes")
 @pytest.mark.parametrize("name", ["openai:model[/red]", "openai:model[bold]"])
 def test_names_with_brackets_are_shown_as_they_are(name: str) -> None:
     said = shown(lambda c: show_totals(c, Path(name), [Total("induce", name, 1, Usage())]))

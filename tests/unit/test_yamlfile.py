@@ -107,7 +107,6 @@ def test_where_no_key_is_near_all_valid_ones_are_listed() -> None:
     assert refusal("leaf: {zzzzzz: 1}\n", Tree) == "my.yaml:1: unknown key 'leaf.zzzzzz'; valid keys here: count, label"
 
 
-@pytest.mark.xfail(strict=True, reason="yamlfile._keys_at takes a dict key for a field when the category is called like one")
 def test_a_category_called_like_a_field_does_not_mislead_the_hint() -> None:
     message = refusal(DOMAIN.replace("support:", "examples:").replace("criteria:", "criterai:"), Domain)
     assert "my.yaml:7: unknown key 'categories.examples.criterai'; did you mean 'criteria'?" in message

@@ -82,8 +82,12 @@ def cache_dir() -> Path:
 
 
 def pulled() -> list[StoredModel]:
-    """The models in the cache, by name."""
-    return [StoredModel(**json.loads(p.read_text("utf-8"))) for p in sorted((cache_dir() / "models").glob("[!.]*/model.json"))]
+    """The models in the cache, by name.
+
+    Raises:
+        ModelError: The record of one is damaged.
+    """
+    return [_record(p) for p in sorted((cache_dir() / "models").glob("[!.]*/model.json"))]
 
 
 def gguf_path(name: str) -> Path:
@@ -104,8 +108,7 @@ def stored(name: str) -> StoredModel:
     Raises:
         ModelError: It has not been pulled.
     """
-    record = json.loads((gguf_path(name).parent / "model.json").read_text("utf-8"))
-    return StoredModel(**record)
+    return _record(gguf_path(name).parent / "model.json")
 
 
 def pull(what: str, *, name: str | None = None) -> StoredModel:
@@ -121,11 +124,14 @@ def pull(what: str, *, name: str | None = None) -> StoredModel:
     name = _checked_name(name or (what if what in CATALOG else Path(what.removeprefix("hf:")).stem.lower()))
     known = CATALOG.get(what)
     try:
-        have = stored(name)
-        if _digest(gguf_path(name)) == (known.model.sha256 if known else have.sha256):
-            return have
+        have: StoredModel | None = stored(name)
     except ModelError:
-        pass
+        have = None
+    if have and _digest(gguf_path(name)) == have.sha256:  # whole; what is not is fetched again
+        if have.source != (known.model.source if known else what):
+            raise ModelError(f"the name '{name}' is taken by {have.source}; choose another with --name")
+        if not Path(what).is_file() or _digest(Path(what)) == have.sha256:
+            return have
     with tempfile.TemporaryDirectory(prefix="safer-instruct-") as tmp:
         got = _fetch(what, Path(tmp))
         sha256 = _digest(got)
@@ -172,6 +178,13 @@ def adapter_digest(folder: Path) -> str:
             raise ModelError(f"adapter file {path} does not exist; expected a folder that PEFT or 'safer-instruct tune' wrote")
         digest.update(path.read_bytes())
     return digest.hexdigest()
+
+
+def _record(path: Path) -> StoredModel:
+    try:
+        return StoredModel(**json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as exc:
+        raise ModelError(f"{path} is damaged ({exc}); run: safer-instruct models pull {path.parent.name}") from exc
 
 
 @contextmanager

@@ -47,6 +47,8 @@ async def choose(example: Example, scorer: Model, template: Template, config: Fi
 
 def _form(candidate: Candidate, text: str, config: FilterConfig) -> tuple[Verdict, ...]:
     """The gates that need no model."""
+    if not candidate.text:
+        return (Verdict("induce.empty", False, None, "the inducer wrote nothing"),)
     if not candidate.finished:
         return (Verdict("induce.unfinished", False, None, "was cut at the token limit (induce.max_tokens)"),)
     return tuple(check_rules(candidate.text, text, config.rules)) if config.rules else ()

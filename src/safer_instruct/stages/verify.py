@@ -136,23 +136,30 @@ class QuestionVerifier:
         verdicts = list(draft.verdicts)
         for number, criterion in enumerate(category.criteria, 1):
             said = await self._ask(self._question.render(prompt=example.prompt, response=draft.text, question=criterion))
-            passed = said.startswith("yes")
+            passed = _first_word(said.lower(), "yes", "no") == "yes"
             verdicts.append(Verdict(f"verify.criterion_{number}", passed, None, "" if passed else f"the judge said {said[:20]!r} to: {criterion}"))
         won = [
-            (await self._prefers(category, example.prompt, draft.text, example.text)).startswith("a"),
-            (await self._prefers(category, example.prompt, example.text, draft.text)).startswith("b"),
+            await self._prefers(category, example.prompt, draft.text, example.text) == "A",
+            await self._prefers(category, example.prompt, example.text, draft.text) == "B",
         ]
         better = all(won)
         verdicts.append(Verdict("verify.better", better, None, "" if better else f"the judge preferred it in {sum(won)} of 2 orders"))
         return replace(draft, margin=float(sum(won) - 1), verdicts=tuple(verdicts))
 
     async def _prefers(self, category: Category, prompt: str, first: str, second: str) -> str:
-        return await self._ask(self._pairwise.render(guideline=category.guideline, prompt=prompt, first=first, second=second))
+        """The letter that the judge chose, `A` for `first`; empty when it chose none."""
+        said = await self._ask(self._pairwise.render(guideline=category.guideline, prompt=prompt, first=first, second=second))
+        return _first_word(said.upper() if len(said) <= 2 else said, "A", "B")
 
     async def _ask(self, text: str) -> str:
-        """The judge's answer in lower case, without what stands before its first letter."""
         request = Generation((Turn("user", text),), Sampling(max_tokens=8, temperature=0.0))
-        return re.sub(r"^\W+", "", (await self._model.generate(request)).completions[0].text.lower())
+        return (await self._model.generate(request)).completions[0].text.strip()
+
+
+def _first_word(said: str, *options: str) -> str:
+    """The first of `options` that stands as a word in what the judge said; empty when none does."""
+    found = re.search(rf"\b(?:{'|'.join(options)})\b", said)
+    return found.group(0) if found else ""
 
 
 async def _round(example: Example, drafts: list[Draft], verifier: Verifier, config: VerifyConfig, baseline: float) -> tuple[list[Draft], list[Draft]]:
