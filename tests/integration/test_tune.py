@@ -46,7 +46,7 @@ def test_the_shipped_adapter_gives_the_same_losses_in_torch_and_in_the_embedded_
 def test_tuning_writes_an_adapter_that_the_engine_opens(tmp_path: Path, embedded_name: str) -> None:
     rows = [
         {"prompt": f"My {thing} is broken.", "response": f"So your {thing} broke. How sad.", "group": thing}
-        for thing in "lamp kettle radio clock bell drum".split()
+        for thing in ["lamp", "kettle", "radio", "clock", "bell", "drum"]
     ]
     (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows), encoding="utf-8")
     config = TuneConfig(
