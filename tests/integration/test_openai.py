@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import pytest
 from misbehaving import Server, logprobs, serve, tokens
 
-from safer_instruct.errors import ModelError, RequestError
+from safer_instruct.errors import AccessError, ModelError, RequestError
 from safer_instruct.models import openai
 from safer_instruct.models.openai import OpenAIModel
 from safer_instruct.models.protocol import Generated, Generation, Sampling, Scoring, Turn
@@ -114,7 +114,7 @@ class TestAnswers:
     def test_a_query_string_is_sent_but_never_shown(self) -> None:
         with serve(reject=(404, {"error": {"message": "no"}})) as server:
             model = OpenAIModel("m", base_url=f"{server.base_url}/?api-version=SECRET")
-            with pytest.raises(RequestError) as caught:
+            with pytest.raises(AccessError) as caught:
                 run(model, model.generate(Generation(RAW, Sampling())))
         assert server.seen[0][0] == "/v1/completions?api-version=SECRET"
         assert "SECRET" not in str(caught.value) + model.fingerprint + model.name
@@ -210,7 +210,7 @@ class TestScoring:
 
     @pytest.mark.parametrize(("prompt", "continuation"), [("", " b c d"), (RAW, " b c d"), ("", "unquestionably"), ("un", "questionably")])
     def test_an_endpoint_without_echo_is_told_from_one_with(self, prompt: str, continuation: str) -> None:
-        with serve(no_echo=True) as server, pytest.raises(RequestError, match=r"cannot score; the embedded scorer can: leave models\.scorer"):
+        with serve(no_echo=True) as server, pytest.raises(AccessError, match=r"cannot score; the embedded scorer can: leave models\.scorer"):
             score(server, prompt, continuation)
         assert server.requests == 1
 
@@ -222,7 +222,7 @@ class TestScoring:
             return {"choices": [{"text": "a b c d", "logprobs": told}], "usage": {"prompt_tokens": 3}}
 
         monkeypatch.setattr(model, "_post", post)
-        with pytest.raises(RequestError, match="cannot score"):
+        with pytest.raises(AccessError, match="cannot score"):
             run(model, model.score(Scoring("a", " b c")))
 
     def test_an_endpoint_that_refuses_an_echo_gets_the_same_advice(self) -> None:
@@ -338,6 +338,7 @@ class TestRejections:
         ("status", "hint"),
         [
             (400, "HTTP 400: it is wrong$"),
+            (413, "HTTP 413: it is wrong$"),
             (401, "the key is read from the environment variable MY_KEY, which is not set"),
             (403, "the environment variable MY_KEY"),
             (404, "is 'small' the name of a model there, and is base_url http://127.0.0.1:"),
@@ -347,13 +348,14 @@ class TestRejections:
         ],
     )
     def test_they_are_not_tried_again(self, status: int, hint: str) -> None:
-        with serve(reject=(status, {"error": {"message": "it is wrong"}})) as server, pytest.raises(RequestError, match=hint):
+        kind = RequestError if status in (400, 413, 422) else AccessError
+        with serve(reject=(status, {"error": {"message": "it is wrong"}})) as server, pytest.raises(kind, match=hint):
             generate(server, api_key_env="MY_KEY")
         assert (server.requests, server.status) == (1, {str(status): 1})
 
     @pytest.mark.parametrize("error", [{"error": {"message": "M"}}, {"error": "M"}, {"message": "M"}, {"detail": "M"}, "M"])
     def test_the_message_is_found_wherever_it_stands(self, error: Any) -> None:
-        with serve(reject=(400, error)) as server, pytest.raises(RequestError, match="HTTP 400: M$"):
+        with serve(reject=(400, error)) as server, pytest.raises(RequestError, match=r"HTTP 400: M$"):
             generate(server)
 
     def test_the_message_is_trimmed_and_printable(self) -> None:
@@ -434,7 +436,7 @@ class TestConcurrency:
 
             async def work() -> None:
                 task = asyncio.create_task(model.generate(Generation(RAW, Sampling())))
-                while not server.in_flight:
+                while not server.in_flight:  # noqa: ASYNC110 - the server runs in another thread
                     await asyncio.sleep(0.01)
                 task.cancel()
                 with pytest.raises(asyncio.CancelledError):
