@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Annotated, Literal
+from urllib.parse import parse_qsl, urlsplit
 
-from pydantic import Field, PrivateAttr, model_validator
+from pydantic import Field, PrivateAttr, field_validator, model_validator
 
 from safer_instruct import yamlfile
 from safer_instruct.yamlfile import Strict
 
 Positive = Annotated[int, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, lt=1)]
+_SECRET_WORDS = ("key", "token", "secret", "sig", "password")
 
 
 class PairSource(Strict):
@@ -141,6 +143,16 @@ class ModelConfig(Strict):
     @classmethod
     def _from_string(cls, value: object) -> object:
         return {"model": value} if isinstance(value, str) else value
+
+    @field_validator("base_url")
+    @classmethod
+    def _no_secret(cls, url: str) -> str:
+        """A config is copied into run.yaml and shared; a secret has no place in it."""
+        parts = urlsplit(url)
+        named = [name for name, _ in parse_qsl(parts.query) if any(word in name.lower() for word in _SECRET_WORDS)]
+        if "@" in parts.netloc or named:
+            raise ValueError("holds a secret, and configs are copied into run directories; name an environment variable in 'api_key_env' instead")
+        return url
 
 
 class ModelsConfig(Strict):

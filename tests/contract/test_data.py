@@ -32,7 +32,7 @@ def texts(data: list[dict[str, str]], *columns: str) -> list[str]:
     return [row[column] for row in data for column in columns]
 
 
-TUNING = texts(CIVILITY, "message", "rude", "good") + texts(GENERAL, "instruction", "response")
+TUNING = texts(CIVILITY, "message", "ask", "rude", "good", "kind") + texts(GENERAL, "instruction", "response")
 TESTING = texts(CORPUS, "text") + texts(LABELLED, "prompt", "good", "bad")
 
 
@@ -59,7 +59,7 @@ def test_there_are_enough_tuning_pairs() -> None:
 @pytest.mark.parametrize(
     ("name", "data", "columns"),
     [
-        ("civility", CIVILITY, ("message", "rude", "good")),
+        ("civility", CIVILITY, ("message", "ask", "rude", "good", "kind")),
         ("general", GENERAL, ("instruction", "response")),
         ("corpus", CORPUS, ("text",)),
         ("labelled", LABELLED, ("prompt", "good", "bad")),

@@ -222,13 +222,12 @@ def test_an_example_without_a_passing_candidate_is_dropped_for_what_its_likelies
 def test_a_candidate_cut_at_the_token_limit_is_not_taken(tmp_path: Path) -> None:
     scorer = Asked(tmp_path, score=SCORES)
     done = chosen(scorer, Candidate(GOOD, -0.1, finished=False))
-    assert done.dropped_by is not None and done.dropped_by.name == "induce.unfinished" and not scorer.scorings
+    assert done.dropped_by == Verdict("induce.unfinished", False, None, "was cut at the token limit (induce.max_tokens)") and not scorer.scorings
     assert chosen(scorer, Candidate(GOOD, -0.1, finished=False), Candidate(FINE, -0.2)).prompt == FINE
 
 
 def test_an_example_without_candidates_is_dropped(tmp_path: Path) -> None:
-    done = chosen(Asked(tmp_path))
-    assert done.dropped_by is not None and done.dropped_by.name == "induce.empty"
+    assert chosen(Asked(tmp_path)).dropped_by == Verdict("induce.empty", False, None, "the inducer wrote no instruction")
 
 
 def test_gates_that_are_switched_off_cost_nothing(tmp_path: Path) -> None:
@@ -248,8 +247,10 @@ def test_bounds_of_the_config_are_the_ones_applied(tmp_path: Path) -> None:
 
 
 def test_an_empty_instruction_is_never_taken(tmp_path: Path) -> None:
-    done = chosen(Asked(tmp_path), Candidate("", -0.1), config=FilterConfig(rules=None, consistency=None))
-    assert not done.alive
+    config = FilterConfig(rules=None, consistency=None)
+    done = chosen(Asked(tmp_path), Candidate("", -0.1), config=config)
+    assert done.dropped_by == Verdict("induce.empty", False, None, "the inducer wrote nothing") and done.prompt == ""
+    assert chosen(Asked(tmp_path), Candidate("", -0.1), Candidate(GOOD, -0.2), config=config).prompt == GOOD
 
 
 # --- respond
@@ -503,7 +504,25 @@ def test_one_unmet_criterion_is_enough_to_fail_and_is_quoted(tmp_path: Path) -> 
     assert draft.verdicts[1].name == "verify.criterion_2" and draft.verdicts[1].reason == "the judge said 'No, it' to: Does it help?"
 
 
-@pytest.mark.parametrize("says", ["", "Maybe", "I think so", "{}"])
+@pytest.mark.parametrize(("first", "second"), [("a", "b."), ("(A)", '"B"'), ("Reply A", "Answer: B"), ("**A**", "B is kinder")])
+def test_a_letter_is_read_however_the_judge_dresses_it(tmp_path: Path, first: str, second: str) -> None:
+    draft, _ = judged(tmp_path, ("polite|help", "Yes"), (FIRST, first), (SECOND, second))
+    assert draft.margin == 1.0
+
+
+@pytest.mark.parametrize("says", ["YES", "yes!", "**Yes**", "Answer: yes"])
+def test_a_yes_is_read_however_the_judge_dresses_it(tmp_path: Path, says: str) -> None:
+    draft, _ = judged(tmp_path, ("polite|help", says), (FIRST, "A"), (SECOND, "B"))
+    assert all(v.passed for v in draft.verdicts)
+
+
+@pytest.mark.parametrize("says", ["No", "no, yes", "Yesterday", "eyes"])
+def test_what_only_looks_like_yes_is_no_yes(tmp_path: Path, says: str) -> None:
+    draft, _ = judged(tmp_path, ("polite|help", says), (FIRST, "A"), (SECOND, "B"))
+    assert [v.passed for v in draft.verdicts] == [False, False, True]
+
+
+@pytest.mark.parametrize("says", ["", "Maybe", "I think so", "{}", "a reply", "both"])
 def test_an_answer_that_is_neither_yes_nor_a_letter_counts_against_the_draft(tmp_path: Path, says: str) -> None:
     draft, _ = judged(tmp_path, ("", says))
     assert not any(v.passed for v in draft.verdicts) and draft.margin == -1.0
