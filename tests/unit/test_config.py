@@ -125,11 +125,11 @@ def test_the_shipped_example_configs_are_valid() -> None:
     assert [load_tune_config(path).task for path in tunes] == ["induce", "respond"]
 
 
-@pytest.mark.parametrize("url", ["https://me:secret@host/v1", "https://host/v1?api-key=secret", "https://host/v1?sig=secret"])
+@pytest.mark.parametrize("url", ["https://me:hunter2@host/v1", "https://host/v1?api-key=hunter2", "https://host/v1?sig=hunter2"])
 def test_a_secret_in_an_address_is_refused_and_not_repeated(tmp_path: Path, url: str) -> None:
     with pytest.raises(ConfigError, match="name an environment variable in 'api_key_env'") as caught:
         loaded(tmp_path, MINIMAL.replace("expert: 'scripted:'", f"expert: {{model: 'openai:m', base_url: '{url}'}}"))
-    assert "secret" not in str(caught.value).replace("holds a secret", "")
+    assert "hunter2" not in str(caught.value)
 
 
 def test_a_version_in_an_address_is_no_secret(tmp_path: Path) -> None:
