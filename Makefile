@@ -1,5 +1,5 @@
 # make demo: a preference dataset from 100 texts, on this machine, with no key and no GPU.   make test: everything checked.
-PYTHON ?= python3.11
+PYTHON ?= $(or $(shell command -v python3.11),python3)
 DEMO := .venv
 DEV := .venv-dev
 TORCH := torch==2.13.0
