@@ -11,8 +11,8 @@ import hashlib
 import json
 import time
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import AsyncExitStack
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,7 @@ STAGES = ("collect", "induce", "filter", "respond", "verify")
 _REFUSALS_BEFORE_STOP = 10  # a setting that the endpoint does not take is refused every time
 _COUNT_BELOW_BYTES = 256 << 20  # larger sources are not read twice just to know how many rows they hold
 Step = Callable[[Example], Awaitable[Example]]
+Examples = AsyncGenerator[Example, None]
 
 
 @dataclass(slots=True)
@@ -97,10 +98,12 @@ async def _run(config: RunConfig, out: Path, mode: rundir.Mode, watch: Callable[
         with rundir.open_run_directory(out, resolved, mode), Ledger(out / rundir.LEDGER) as ledger:
             if watch:
                 watch(state)
+            rundir.forget_results(out)
             with rundir.outputs(out) as files:
-                async for example in _flow(config, domain, models, ledger, state, files.add_bad):
-                    files.add(example)
-                    _count_finished(example, state)
+                async with aclosing(_flow(config, domain, models, ledger, state, files.add_bad)) as examples:
+                    async for example in examples:
+                        files.add(example)
+                        _count_finished(example, state)
             if state.rows == state.set_aside:
                 raise SourceError(_no_usable_row(config, out, state))
             summary = _summary(config, models, state)
@@ -110,7 +113,7 @@ async def _run(config: RunConfig, out: Path, mode: rundir.Mode, watch: Callable[
     return RunResult(out, summary)
 
 
-def _flow(config: RunConfig, domain: Domain, models: _Models, ledger: Ledger, state: RunState, set_aside: Callable[[BadRow], None]) -> AsyncIterator[Example]:
+def _flow(config: RunConfig, domain: Domain, models: _Models, ledger: Ledger, state: RunState, set_aside: Callable[[BadRow], None]) -> Examples:
     """The method, read from top to bottom; yields every example that entered, in input order."""
 
     def recorded(model: Model, stage: str) -> Model:
@@ -133,7 +136,7 @@ def _flow(config: RunConfig, domain: Domain, models: _Models, ledger: Ledger, st
     return _ordered(examples, lambda e: answer(e, write, verifier, config.verify), "respond", expert, state)
 
 
-async def _collect(config: RunConfig, domain: Domain, state: RunState, set_aside: Callable[[BadRow], None]) -> AsyncIterator[Example]:
+async def _collect(config: RunConfig, domain: Domain, state: RunState, set_aside: Callable[[BadRow], None]) -> Examples:
     """Examples from the source; rows that cannot become one are set aside."""
     seen: Counter[str] = Counter()
     only = next(iter(domain.categories)) if len(domain.categories) == 1 else None
@@ -159,52 +162,55 @@ def _unique(id_: str, seen: Counter[str]) -> str:
     return unique
 
 
-async def _in_order(examples: AsyncIterator[Example], seen: Deduplicator, field_: str, stage: StageState) -> AsyncIterator[Example]:
+async def _in_order(examples: Examples, seen: Deduplicator, field_: str, stage: StageState) -> Examples:
     """Drop duplicates; what decides is the input order."""
-    async for example in examples:
-        if example.alive:
-            example = example.with_verdicts(seen.check(getattr(example, field_), example.id))
-            stage.dropped += not example.alive
-        if field_ == "text":
-            stage.done += 1
-        yield example
+    async with aclosing(examples):
+        async for example in examples:
+            if example.alive:
+                example = example.with_verdicts(seen.check(getattr(example, field_), example.id))
+                stage.dropped += not example.alive
+            if field_ == "text":
+                stage.done += 1
+            yield example
 
 
-async def _ordered(examples: AsyncIterator[Example], step: Step, name: str, model: Model, state: RunState) -> AsyncIterator[Example]:
+async def _ordered(examples: Examples, step: Step, name: str, model: Model, state: RunState) -> Examples:
     """Apply `step` to the living, a window of examples at a time, and yield all in input order."""
     stage, window = state.stages[name], max(16, 4 * model.concurrency)
     pending: deque[asyncio.Task[Example]] = deque()
     try:
-        async for example in examples:
-            pending.append(asyncio.create_task(_step(example, step, name, stage)))
-            while len(pending) >= window or (pending and pending[0].done()):
-                yield _counted(await pending.popleft(), stage)
-        while pending:
-            yield _counted(await pending.popleft(), stage)
+        async with aclosing(examples):
+            async for example in examples:
+                pending.append(asyncio.create_task(_step(example, step, name)))
+                while len(pending) >= window or (pending and pending[0].done()):
+                    yield _counted(await pending.popleft(), name, stage)
+            while pending:
+                yield _counted(await pending.popleft(), name, stage)
     finally:
         for task in pending:
             task.cancel()
         await asyncio.gather(*pending, return_exceptions=True)
 
 
-async def _step(example: Example, step: Step, name: str, stage: StageState) -> Example:
-    """One step on one example; a refused request drops it, unless nothing but refusals has come so far."""
+async def _step(example: Example, step: Step, name: str) -> Example:
+    """One step on one example; a request that the endpoint refuses for what is in it drops the example."""
     if not example.alive:
         return example
     try:
-        example = await step(example)
+        return await step(example)
     except RequestError as exc:
-        stage.refused += 1
-        if stage.refused >= _REFUSALS_BEFORE_STOP and not stage.answered:
-            raise ModelError(f"the first {stage.refused} requests of stage '{name}' were all refused, the last one so: {exc}") from exc
         return example.with_verdicts(Verdict(f"{name}.refused", False, None, str(exc)))
-    stage.answered += 1
-    return example
 
 
-def _counted(example: Example, stage: StageState) -> Example:
+def _counted(example: Example, name: str, stage: StageState) -> Example:
+    """Count an example on its way out, in input order; stop when nothing but refusals has come so far."""
+    dropped = example.dropped_by
     stage.done += 1
-    stage.dropped += not example.alive
+    stage.dropped += dropped is not None
+    stage.answered += dropped is None
+    stage.refused += dropped is not None and dropped.name == f"{name}.refused"
+    if dropped and stage.refused >= _REFUSALS_BEFORE_STOP and not stage.answered:
+        raise ModelError(f"the first {stage.refused} requests of stage '{name}' were all refused, the last one so: {dropped.reason}")
     return example
 
 

@@ -53,6 +53,12 @@ def open_run_directory(path: Path, resolved: dict[str, Any], mode: Mode) -> Iter
         yield path
 
 
+def forget_results(path: Path) -> None:
+    """Remove what speaks of an earlier run's pairs, until this one has its own: an unfinished directory must look so."""
+    for name in (SUMMARY, CARD):
+        (path / name).unlink(missing_ok=True)
+
+
 def write_whole(path: Path, text: str) -> None:
     """Write a small file so that a reader, or a kill, sees the old content or the new one and nothing between."""
     with whole(path) as part:

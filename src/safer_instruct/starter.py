@@ -111,7 +111,10 @@ def write_starter(domain: str, folder: Path) -> list[Path]:
     for path in files:
         if path.exists():
             raise ConfigError(f"{path} exists already; give another --dir, or move it away")
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as exc:
+        raise ConfigError(f"{folder} cannot be a folder: {exc}") from exc
     for path, text in files.items():
         write_whole(path, text)
     return list(files)

@@ -14,6 +14,7 @@ from safer_instruct.config import Holdout, PairSource, TuneConfig, load_tune_con
 from safer_instruct.errors import ConfigError
 from safer_instruct.models import adapter_path, open_model, store
 from safer_instruct.models.codec import Codec
+from safer_instruct.models.convert import convert
 from safer_instruct.models.embedded import EmbeddedModel
 from safer_instruct.tuning.pairs import read_pairs, split
 from safer_instruct.tuning.train import Encoded, evaluate
@@ -30,17 +31,28 @@ def held_out(config_name: str, codec: Codec, count: int) -> list[Encoded]:
 
 
 @pytest.mark.parametrize(("config_name", "adapter"), [("tune-embedded.yaml", "civility-inducer"), ("tune-expert.yaml", "civility-expert")])
-def test_the_shipped_adapter_gives_the_same_losses_in_torch_and_in_the_embedded_engine(config_name: str, adapter: str, embedded_name: str) -> None:
+def test_the_shipped_adapter_gives_the_same_losses_in_torch_and_in_the_embedded_engine(
+    config_name: str, adapter: str, embedded_name: str, tmp_path: Path
+) -> None:
+    """Float32 weights agree to rounding; int8 weights within the quantisation error."""
+    import ctranslate2
     from peft import PeftModel
 
     folder = adapter_path(adapter, Path())
-    pairs = held_out(config_name, Codec(store.converted(embedded_name)[0]), 8)
+    codec = Codec(store.converted(embedded_name)[0])
+    pairs = held_out(config_name, codec, 8)
     base = load_base(embedded_name)
     untuned = evaluate(base, pairs, step=0).loss
     tuned = evaluate(PeftModel.from_pretrained(base, folder), pairs, step=0).loss
     assert tuned < untuned - 0.3
-    assert embedded_loss(EmbeddedModel(embedded_name), pairs) == pytest.approx(untuned, abs=0.05)
-    assert embedded_loss(EmbeddedModel(embedded_name, folder), pairs) == pytest.approx(tuned, abs=0.05)
+    assert embedded_loss(EmbeddedModel(embedded_name), pairs) == pytest.approx(untuned, abs=0.2)
+    assert embedded_loss(EmbeddedModel(embedded_name, folder), pairs) == pytest.approx(tuned, abs=0.1)
+
+    (tmp_path / "float32").mkdir()
+    convert(store.gguf_path(embedded_name), tmp_path / "float32", adapter=folder, quantization="float32")
+    engine = ctranslate2.Generator(str(tmp_path / "float32"), compute_type="float32")
+    values = [v for p in pairs for v in engine.score_batch([codec.tokens([*p.prompt, *p.completion])])[0].log_probs[len(p.prompt) - 1 :]]
+    assert -sum(values) / len(values) == pytest.approx(tuned, abs=0.005)
 
 
 def test_tuning_writes_an_adapter_that_the_engine_opens(tmp_path: Path, embedded_name: str) -> None:

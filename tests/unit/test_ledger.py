@@ -20,7 +20,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from safer_instruct.errors import RunDirectoryError
@@ -130,6 +130,7 @@ SCORED = st.builds(Scored, st.lists(FINITE, max_size=5).map(tuple), USAGE)
 
 @settings(max_examples=15, deadline=None)
 @given(GENERATED, SCORED, ODD)
+@example(Generated((Completion("half a pair \ud83d \0 \u2028"),)), Scored((float("-inf"),)), "\udfff \u202e")
 def test_any_answer_to_any_request_survives_the_ledger_unchanged(generated: Generated, scored: Scored, text: str) -> None:
     model = Fixed(generated, scored)
     requests = (Generation((Turn("user", text),), Sampling()), Generation(text, Sampling()), Scoring(text, text))
@@ -433,7 +434,7 @@ def test_damage_inside_the_ledger_is_told_as_such(path: Path, damage: str) -> No
     else:
         with closing(sqlite3.connect(path)) as connection, connection:
             connection.execute("UPDATE calls SET answer = x'00'")
-    with pytest.raises(RunDirectoryError, match=r"ledger\.sqlite"):
+    with pytest.raises(RunDirectoryError, match=r"ledger\.sqlite.* damaged.*--fresh"):
         call(path, Fixed(), REQUEST)
 
 
@@ -476,6 +477,13 @@ def test_totals_are_read_whatever_the_folder_is_called(tmp_path: Path, name: str
     call(tmp_path / name / "ledger.sqlite", Fixed(), REQUEST)
     assert [t.calls for t in read_totals(tmp_path / name / "ledger.sqlite")] == [1]
     assert [p.name for p in tmp_path.iterdir()] == [name]
+
+
+def test_the_row_tells_a_scoring_from_a_generation(path: Path) -> None:
+    call(path, Fixed(), REQUEST, SCORING)
+    with closing(sqlite3.connect(path)) as connection:
+        kinds = [(kind, json.loads(zlib.decompress(request))[0]) for kind, request in connection.execute("SELECT kind, request FROM calls ORDER BY rowid")]
+    assert kinds == [("generate", "generate"), ("score", "score")]
 
 
 def test_the_row_tells_what_was_asked_and_when(path: Path) -> None:

@@ -78,13 +78,14 @@ class Lora:
             raise ModelError(f"adapter weights that this model has no place for: {', '.join(left[:3])} ...")
 
 
-def convert(gguf_path: Path, out: Path, *, adapter: Path | None = None) -> None:
-    """Write `out/model.bin` (int8), `out/config.json`, `out/vocabulary.json`, `out/tokenizer.json`, `out/chat.jinja`.
+def convert(gguf_path: Path, out: Path, *, adapter: Path | None = None, quantization: str = "int8") -> None:
+    """Write `out/model.bin`, `out/config.json`, `out/vocabulary.json`, `out/tokenizer.json`, `out/chat.jinja`.
 
     Args:
         gguf_path: A GGUF file of architecture `llama` with a byte-level BPE vocabulary.
         out: An empty folder.
         adapter: A PEFT LoRA folder to merge into the weights before they are quantised.
+        quantization: `int8`, or `float32` for none.
 
     Raises:
         ModelError: The file is no such model, or the adapter does not fit it.
@@ -98,7 +99,7 @@ def convert(gguf_path: Path, out: Path, *, adapter: Path | None = None) -> None:
     tensors = {t.name: t for t in reader.tensors}
     spec = _spec(meta, tensors, Lora(adapter) if adapter else None)
     spec.validate()
-    spec.optimize(quantization="int8")
+    spec.optimize(quantization=quantization)
     spec.save(str(out))
     _tokenizer(meta).save(str(out / "tokenizer.json"))
     (out / "chat.jinja").write_text(meta.get("tokenizer.chat_template", ""), encoding="utf-8")

@@ -271,6 +271,7 @@ def _completion(choice: _Choice) -> Completion:
     text = choice.message.content or choice.message.refusal or "" if choice.message else choice.text or ""
     logprobs = choice.logprobs or _Logprobs()
     values = [t.logprob for t in logprobs.content or ()] or [v for v in logprobs.token_logprobs or () if v is not None]
+    text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")  # JSON can say half a character, no file can hold it
     return Completion(text, sum(values) / len(values) if values else None, choice.finish_reason != "length")
 
 

@@ -128,10 +128,10 @@ def pull(what: str, *, name: str | None = None) -> StoredModel:
     except ModelError:
         have = None
     if have and _digest(gguf_path(name)) == have.sha256:  # whole; what is not is fetched again
-        if have.source != (known.model.source if known else what):
+        same = _digest(Path(what)) == have.sha256 if Path(what).is_file() and not known else have.source == (known.model.source if known else what)
+        if not same:
             raise ModelError(f"the name '{name}' is taken by {have.source}; choose another with --name")
-        if not Path(what).is_file() or _digest(Path(what)) == have.sha256:
-            return have
+        return have
     with tempfile.TemporaryDirectory(prefix="safer-instruct-") as tmp:
         got = _fetch(what, Path(tmp))
         sha256 = _digest(got)

@@ -157,9 +157,10 @@ class QuestionVerifier:
 
 
 def _first_word(said: str, *options: str) -> str:
-    """The first of `options` that stands as a word in what the judge said; empty when none does."""
-    found = re.search(rf"\b(?:{'|'.join(options)})\b", said)
-    return found.group(0) if found else ""
+    """The option that the judge's answer begins with, perhaps behind 'Answer:' or 'Reply'; empty when it begins otherwise."""
+    end = r"(?=\W*$|[.,:;!)*\n]|\s+is\b)" if max(map(len, options)) == 1 else r"\b"  # 'A better reply is B' does not say A
+    found = re.match(rf"\W*(?:(?:the )?(?:answer|reply|response)\b(?: is)?\W*)?({'|'.join(options)}){end}", said, re.I)
+    return next((o for o in options if found and found.group(1).lower() == o.lower()), "")
 
 
 async def _round(example: Example, drafts: list[Draft], verifier: Verifier, config: VerifyConfig, baseline: float) -> tuple[list[Draft], list[Draft]]:
