@@ -1,7 +1,8 @@
 """The whole flow in one file: collect, induce, filter, respond, verify, write.
 
-Examples stream through in input order. Each step works on a bounded window of them at a time, so memory is flat in the
-size of the corpus and order never depends on timing. Every model call goes through the ledger: to resume is to run again.
+Examples stream through in input order. Each step works on a bounded window of them at a time, so order never depends on
+timing, and memory grows only by what duplicate detection remembers of each text (bench/README.md). Every model call goes
+through the ledger: to resume is to run again.
 """
 
 from __future__ import annotations
@@ -207,7 +208,7 @@ def _counted(example: Example, name: str, stage: StageState) -> Example:
     dropped = example.dropped_by
     stage.done += 1
     stage.dropped += dropped is not None
-    stage.answered += dropped is None
+    stage.answered += dropped is None or (dropped.name != f"{name}.refused" and STAGES.index(stage_of(dropped)) >= STAGES.index(name))
     stage.refused += dropped is not None and dropped.name == f"{name}.refused"
     if dropped and stage.refused >= _REFUSALS_BEFORE_STOP and not stage.answered:
         raise ModelError(f"the first {stage.refused} requests of stage '{name}' were all refused, the last one so: {dropped.reason}")

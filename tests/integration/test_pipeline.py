@@ -865,6 +865,17 @@ class TestOverHttp:
         assert summary["stages"]["induce"]["dropped"] == {"induce.refused": 13}
         assert summary["pairs"] > 15
 
+    def test_answers_that_do_not_pass_are_answers(self, project: Project, judged: None) -> None:
+        """An expert that refuses some rows and fails the judge on the others was not refused by its endpoint."""
+        project.texts(good_rows(60))
+        with serve(reject=(400, {"error": {"message": "content filter"}}), match="Monday") as server:  # a word of the instructions only
+            over_http(project, server)
+            project.config["models"]["judge"] = "scripted:judge.yaml"
+            project.scripts["judge"] = {"generate": [{"answers": ["No."]}]}
+            summary = project.run()
+        assert summary["stages"]["respond"]["dropped"]["respond.refused"] > 10 and summary["stages"]["verify"]["dropped"]["verify.criterion_1"] > 10
+        check_accounts(project.out, summary)
+
     def test_a_run_that_fails_leaves_nothing_behind_it(self, project: Project, judged: None) -> None:
         """Calls of earlier stages end before the ledger and the connections do: what was answered by then is saved, and nobody complains."""
         project.texts(good_rows(400))
