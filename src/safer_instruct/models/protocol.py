@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 
@@ -93,6 +93,12 @@ class Generated:
 
     completions: tuple[Completion, ...]
     usage: Usage = Usage()
+
+    def ranked(self) -> list[Completion]:
+        """Distinct completions without the white space around them, likeliest first; the text breaks ties."""
+        distinct = {c.text.strip(): c for c in reversed(self.completions)}
+        stripped = [replace(c, text=text) for text, c in distinct.items()]
+        return sorted(stripped, key=lambda c: (-c.logprob if c.logprob is not None else 0.0, c.text))
 
 
 @dataclass(frozen=True, slots=True)

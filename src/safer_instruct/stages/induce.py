@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from safer_instruct.config import InduceConfig
 from safer_instruct.example import Candidate, Example
-from safer_instruct.models.protocol import Completion, Generation, Model, Prompt, Sampling, Turn
+from safer_instruct.models.protocol import Generation, Model, Prompt, Sampling, Turn
 from safer_instruct.seeds import derive_seed
 from safer_instruct.templates import Template
 
@@ -31,19 +31,9 @@ async def induce(example: Example, model: Model, template: Template, config: Ind
     prompt: Prompt = rendered if speaks_raw(model, config) else (Turn("user", rendered),)
     sampling = Sampling(max_tokens=config.max_tokens, temperature=config.temperature, top_k=config.top_k, n=config.candidates)
     answer = await model.generate(Generation(prompt, sampling, derive_seed(seed, "induce", example.text)))
-    distinct = list({c.text.strip(): c for c in reversed(answer.completions)}.values())
-    return replace(example, candidates=tuple(sorted(map(_candidate, distinct), key=_rank)))
+    return replace(example, candidates=tuple(Candidate(c.text, c.logprob, c.finished) for c in answer.ranked()))
 
 
 def speaks_raw(model: Model, config: InduceConfig) -> bool:
     """Whether the rendered template is continued as it is, or sent as a user's message."""
     return config.form == "raw" or (config.form == "auto" and model.name.startswith("embedded:"))
-
-
-def _candidate(completion: Completion) -> Candidate:
-    return Candidate(completion.text.strip(), completion.logprob, completion.finished)
-
-
-def _rank(candidate: Candidate) -> tuple[float, str]:
-    """Likeliest first; the text breaks ties, so the order is always the same."""
-    return (-candidate.logprob if candidate.logprob is not None else 0.0, candidate.text)

@@ -38,6 +38,4 @@ async def respond(example: Example, expert: Model, template: Template, domain: D
     )
     turns = (Turn("system", system), Turn("user", example.prompt))
     answer = await expert.generate(Generation(turns, sampling, derive_seed(seed, "respond", example.prompt, attempt)))
-    distinct = {c.text.strip(): c for c in reversed(answer.completions)}
-    drafts = [Draft(text, attempt, c.logprob, c.finished) for text, c in distinct.items()]
-    return sorted(drafts, key=lambda d: (-d.logprob if d.logprob is not None else 0.0, d.text))
+    return [Draft(c.text, attempt, c.logprob, c.finished) for c in answer.ranked()]

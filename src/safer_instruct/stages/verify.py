@@ -136,7 +136,7 @@ class QuestionVerifier:
         verdicts = list(draft.verdicts)
         for number, criterion in enumerate(category.criteria, 1):
             said = await self._ask(self._question.render(prompt=example.prompt, response=draft.text, question=criterion))
-            passed = _first_word(said.lower(), "yes", "no") == "yes"
+            passed = _first_word(said, "yes", "no") == "yes"
             verdicts.append(Verdict(f"verify.criterion_{number}", passed, None, "" if passed else f"the judge said {said[:20]!r} to: {criterion}"))
         won = [
             await self._prefers(category, example.prompt, draft.text, example.text) == "A",
@@ -149,7 +149,7 @@ class QuestionVerifier:
     async def _prefers(self, category: Category, prompt: str, first: str, second: str) -> str:
         """The letter that the judge chose, `A` for `first`; empty when it chose none."""
         said = await self._ask(self._pairwise.render(guideline=category.guideline, prompt=prompt, first=first, second=second))
-        return _first_word(said.upper() if len(said) <= 2 else said, "A", "B")
+        return _first_word(said, "A", "B")
 
     async def _ask(self, text: str) -> str:
         request = Generation((Turn("user", text),), Sampling(max_tokens=8, temperature=0.0))
