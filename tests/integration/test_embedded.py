@@ -7,11 +7,14 @@ import json
 import subprocess
 import sys
 from dataclasses import asdict, replace
+from pathlib import Path
 
 import pytest
 
+from safer_instruct.errors import ModelError
 from safer_instruct.models import store
 from safer_instruct.models.codec import Codec
+from safer_instruct.models.convert import convert_apart
 from safer_instruct.models.embedded import EmbeddedModel
 from safer_instruct.models.protocol import Generated, Generation, Sampling, Scored, Scoring, Turn
 
@@ -101,6 +104,18 @@ def test_an_over_long_prompt_is_cut_in_its_middle_and_answered(model: EmbeddedMo
     answer = asyncio.run(model.generate(Generation(long, Sampling(max_tokens=6, temperature=0.0))))
     assert answer.usage.prompt_tokens == 2048 - 6
     assert answer.completions[0].text
+
+
+def test_a_failed_conversion_says_why(embedded_name: str, tmp_path: Path) -> None:
+    out, adapter = tmp_path / "out", tmp_path / "adapter"
+    out.mkdir()
+    adapter.mkdir()
+    with pytest.raises(ModelError, match=r"adapter_config\.json does not exist"):
+        convert_apart(store.gguf_path(embedded_name), out, adapter=adapter)
+    broken = tmp_path / "broken.gguf"
+    broken.write_bytes(b"GGUF and then nothing")
+    with pytest.raises(ModelError, match=r"broken\.gguf"):
+        convert_apart(broken, out)
 
 
 def test_text_survives_the_tokenizer(embedded_name: str) -> None:

@@ -186,7 +186,7 @@ def conversions(monkeypatch: pytest.MonkeyPatch) -> list[tuple[bytes, Path | Non
         if gguf.read_bytes() == b"broken":
             raise ModelError("cannot be converted")
 
-    monkeypatch.setattr(convert, "convert", fake)
+    monkeypatch.setattr(convert, "convert_apart", fake)
     return made
 
 

@@ -8,6 +8,8 @@ CTranslate2 and Hugging Face use, which is also the order in which a PEFT adapte
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     Matrix = NDArray[np.float32]
 
 VERSION = 1  # raise it when the output changes: it is part of the cache key
+_BAD_MODEL = 2  # exit code that says: the last line is the message of a ModelError
 
 # GGUF tensor suffix -> PEFT module name inside `model.layers.{i}.`
 _MODULES = {
@@ -97,12 +100,25 @@ def convert(gguf_path: Path, out: Path, *, adapter: Path | None = None, quantiza
     if meta.get("general.architecture") != "llama" or meta.get("tokenizer.ggml.model") != "gpt2":
         raise ModelError(f"{gguf_path}: the embedded engine reads Llama-family GGUF files with a byte-level BPE vocabulary only")
     tensors = {t.name: t for t in reader.tensors}
-    spec = _spec(meta, tensors, Lora(adapter) if adapter else None)
+    spec = _spec(meta, tensors, Lora(adapter) if adapter else None, quantization)
     spec.validate()
-    spec.optimize(quantization=quantization)
+    spec.optimize()  # everything is quantised by now; this joins what is stored twice
     spec.save(str(out))
     _tokenizer(meta).save(str(out / "tokenizer.json"))
     (out / "chat.jinja").write_text(meta.get("tokenizer.chat_template", ""), encoding="utf-8")
+
+
+def convert_apart(gguf_path: Path, out: Path, *, adapter: Path | None = None) -> None:
+    """`convert` in a process of its own: the memory that it takes (about 750 MB for 135M parameters) goes back when it is done.
+
+    Raises:
+        ModelError: As `convert`.
+    """
+    command = [sys.executable, "-m", __name__, str(gguf_path), str(out), *([str(adapter)] if adapter else [])]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        said = done.stderr.strip().splitlines() or ["it said nothing"]
+        raise ModelError(said[-1] if done.returncode == _BAD_MODEL else f"converting {gguf_path} failed (exit code {done.returncode}): {said[-1]}")
 
 
 def dequantise(tensor: gguf.ReaderTensor) -> Matrix:
@@ -120,7 +136,8 @@ def unpermute(weight: Matrix, heads: int) -> Matrix:
     return weight.reshape(heads, rows // heads // 2, 2, width).swapaxes(1, 2).reshape(rows, width)
 
 
-def _spec(meta: dict[str, Any], tensors: dict[str, gguf.ReaderTensor], lora: Lora | None) -> Any:
+def _spec(meta: dict[str, Any], tensors: dict[str, gguf.ReaderTensor], lora: Lora | None, quantization: str) -> Any:
+    """The model, each matrix quantised as soon as it is read: one layer's floats are held at a time."""
     import ctranslate2
     import numpy as np
 
@@ -154,21 +171,25 @@ def _spec(meta: dict[str, Any], tensors: dict[str, gguf.ReaderTensor], lora: Lor
         delta = lora.delta(layer, _MODULES[name]) if lora else None
         return weight if delta is None else weight + delta
 
+    def put(part: Any, weight: Matrix) -> None:
+        part.weight = weight
+        part.validate()
+        part.optimize(quantization)
+
     decoder = spec.decoder
     decoder.scale_embeddings = False
-    decoder.embeddings.weight = dequantise(tensors["token_embd.weight"])
-    output = tensors.get("output.weight")
-    decoder.projection.weight = decoder.embeddings.weight if output is None else dequantise(output)
+    put(decoder.embeddings, dequantise(tensors["token_embd.weight"]))
+    put(decoder.projection, dequantise(tensors.get("output.weight", tensors["token_embd.weight"])))
     decoder.layer_norm.gamma = dequantise(tensors["output_norm.weight"])
     for i, layer in enumerate(decoder.layer):
         attention, ffn = layer.self_attention, layer.ffn
         attention.layer_norm.gamma = dequantise(tensors[f"blk.{i}.attn_norm.weight"])
-        attention.linear[0].weight = np.concatenate([linear(i, n) for n in ("attn_q", "attn_k", "attn_v")])
-        attention.linear[1].weight = linear(i, "attn_output")
+        put(attention.linear[0], np.concatenate([linear(i, n) for n in ("attn_q", "attn_k", "attn_v")]))
+        put(attention.linear[1], linear(i, "attn_output"))
         ffn.layer_norm.gamma = dequantise(tensors[f"blk.{i}.ffn_norm.weight"])
-        ffn.linear_0.weight = linear(i, "ffn_gate")
-        ffn.linear_0_noact.weight = linear(i, "ffn_up")
-        ffn.linear_1.weight = linear(i, "ffn_down")
+        put(ffn.linear_0, linear(i, "ffn_gate"))
+        put(ffn.linear_0_noact, linear(i, "ffn_up"))
+        put(ffn.linear_1, linear(i, "ffn_down"))
     if lora:
         lora.check_all_used()
     return spec
@@ -192,3 +213,12 @@ def _tokenizer(meta: dict[str, Any]) -> Any:
     control = [t for t, kind in zip(tokens, meta["tokenizer.ggml.token_type"], strict=True) if kind == 3]
     tokenizer.add_special_tokens([AddedToken(t, special=True, normalized=False) for t in control])
     return tokenizer
+
+
+if __name__ == "__main__":
+    gguf_file, folder, *adapters = map(Path, sys.argv[1:])
+    try:
+        convert(gguf_file, folder, adapter=adapters[0] if adapters else None)
+    except ModelError as error:
+        print(error, file=sys.stderr)
+        sys.exit(_BAD_MODEL)

@@ -154,14 +154,14 @@ def converted(name: str, adapter: Path | None = None) -> tuple[Path, str]:
     Raises:
         ModelError: The model has not been pulled, or cannot be converted.
     """
-    from safer_instruct.models.convert import VERSION, convert
+    from safer_instruct.models.convert import VERSION, convert_apart
 
     gguf = gguf_path(name)
     digest = hashlib.sha256(f"{VERSION}\n{stored(name).sha256}\n{adapter_digest(adapter) if adapter else ''}".encode()).hexdigest()[:32]
     folder = cache_dir() / "converted" / digest
     if not folder.is_dir():
         with _new_folder(folder) as new:
-            convert(gguf, new, adapter=adapter)
+            convert_apart(gguf, new, adapter=adapter)
     return folder, digest
 
 
