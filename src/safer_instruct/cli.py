@@ -166,6 +166,10 @@ def main(arguments: list[str] | None = None) -> None:
         if debug:
             raise
         _complain(str(exc), 2)
+    except OSError as exc:  # a full disk, a file without permission
+        if debug:
+            raise
+        _complain(f"{exc.strerror or exc}{f': {exc.filename}' if exc.filename else ''}", 2)
 
 
 def _complain(message: str, code: int) -> NoReturn:

@@ -268,7 +268,7 @@ class VerifyConfig(Strict):
         examples: For `contrast`: how many of the category's example pairs the scorer is shown; each makes it surer and slower.
         rounds: How often the expert may try; then the example is dropped with the reasons.
         min_contrast: For `contrast`: least contrast of an acceptable response, nats per token.
-        min_margin: Least margin over the rejected response.
+        min_margin: For `contrast`: least margin over the rejected response, nats per token; a judge must prefer it in both orders.
         min_words: Shorter responses are not acceptable.
     """
 

@@ -22,7 +22,7 @@ def export_pairs(path: Path, format_: str, out: Path | None = None) -> tuple[Pat
 
     Raises:
         ConfigError: There is no such format.
-        RunDirectoryError: The directory holds no finished run.
+        RunDirectoryError: The directory holds no finished run, or its pairs cannot be read.
     """
     if format_ not in FORMATS:
         raise ConfigError(f"unknown format '{format_}'; choose one of {', '.join(FORMATS)}")
@@ -31,16 +31,8 @@ def export_pairs(path: Path, format_: str, out: Path | None = None) -> tuple[Pat
     target = out or path / f"export.{ending}"
     target.parent.mkdir(parents=True, exist_ok=True)
     with rundir.whole(target) as part:
-        write(_rows(path), part)
+        write(rundir.read_pairs(path), part)
     return target, pairs
-
-
-def _rows(path: Path) -> Rows:
-    import pyarrow.parquet as pq
-
-    with pq.ParquetFile(path / rundir.PAIRS) as file:
-        for batch in file.iter_batches():
-            yield from batch.to_pylist()
 
 
 def _jsonl(rows: Rows, path: Path) -> None:

@@ -17,7 +17,7 @@ import time
 import zlib
 from collections.abc import Callable, Coroutine
 from contextlib import closing
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -182,7 +182,7 @@ class Recorded:
         """The wrapped model is closed by whoever opened it."""
 
     async def _call(self, kind: str, request: Generation | Scoring, send: Callable[[], Coroutine[Any, Any, Answer]], decode: Callable[[Any], Answer]) -> Answer:
-        asked = json.dumps([kind, asdict(request)], ensure_ascii=False, sort_keys=True)
+        asked = json.dumps([kind, request], default=_fields, ensure_ascii=False, sort_keys=True)
         key = hashlib.sha256(f"{self.fingerprint}\n{asked}".encode("utf-8", "surrogatepass")).digest()
         while pending := self._in_flight.get(key):  # the same request is on its way: wait for it, then read it
             await asyncio.shield(pending)
@@ -206,12 +206,17 @@ class Recorded:
     async def _send(self, key: bytes, kind: str, asked: str, send: Callable[[], Coroutine[Any, Any, Answer]]) -> Answer:
         answer = await send()
         usage = answer.usage
-        packed = zlib.compress(json.dumps(asdict(answer), ensure_ascii=False).encode("utf-8", "surrogatepass"))
+        packed = zlib.compress(json.dumps(answer, default=_fields, ensure_ascii=False).encode("utf-8", "surrogatepass"))
         request = zlib.compress(asked.encode("utf-8", "surrogatepass"))
         row = (key, self._stage, self.name, kind, request, packed, usage.prompt_tokens, usage.completion_tokens, usage.cost, usage.seconds, time.time())
         await self._ledger.put(row)
         self._meter.add(usage, replayed=False)
         return answer
+
+
+def _fields(value: Any) -> dict[str, Any]:
+    """A dataclass as a dict of its fields; unlike `asdict` it copies nothing below."""
+    return {name: getattr(value, name) for name in value.__dataclass_fields__}
 
 
 def _decode_generated(data: dict[str, Any]) -> Generated:

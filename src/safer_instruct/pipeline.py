@@ -1,8 +1,8 @@
 """The whole flow in one file: collect, induce, filter, respond, verify, write.
 
 Examples stream through in input order. Each step works on a bounded window of them at a time, so order never depends on
-timing, and memory grows only by what duplicate detection remembers of each text (bench/README.md). Every model call goes
-through the ledger: to resume is to run again.
+timing and memory does not grow; what duplicate detection remembers lies on disk. Every model call goes through the ledger:
+to resume is to run again.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ import json
 import time
 from collections import Counter, deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
-from contextlib import AsyncExitStack, aclosing
+from contextlib import AsyncExitStack, aclosing, closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from safer_instruct import rundir
 from safer_instruct.card import dataset_card
-from safer_instruct.config import ModelConfig, RunConfig, SourceConfig
+from safer_instruct.config import FilterConfig, ModelConfig, RunConfig, SourceConfig
 from safer_instruct.domain import Domain, load_domain
 from safer_instruct.errors import AccountingError, ConfigError, ModelError, RequestError, SourceError
 from safer_instruct.example import Draft, Example, Verdict
@@ -28,7 +28,7 @@ from safer_instruct.filters.dedup import Deduplicator
 from safer_instruct.ledger import Ledger, Meter, Recorded
 from safer_instruct.models import adapter_path, open_model
 from safer_instruct.models.protocol import Model
-from safer_instruct.sources import BadRow, SourceText, read_source
+from safer_instruct.sources import BadRow, SourceText, excerpt, read_source
 from safer_instruct.stages.filter import choose
 from safer_instruct.stages.induce import induce
 from safer_instruct.stages.respond import respond
@@ -121,7 +121,7 @@ def _flow(config: RunConfig, domain: Domain, models: _Models, ledger: Ledger, st
         return Recorded(model, ledger, stage, state.stages[stage].meter)
 
     inducer, expert = recorded(models.inducer, "induce"), recorded(models.expert, "respond")
-    scorer = recorded(models.scorer, "filter")
+    scorer = recorded(models.scorer, "filter") if models.scorer else None
     verifier = _verifier(config, domain, models, recorded)
     system, forward = _template(config.respond.template, config), load_template("forward")
     reverse = _template(config.induce.template, config)
@@ -130,10 +130,10 @@ def _flow(config: RunConfig, domain: Domain, models: _Models, ledger: Ledger, st
         return await respond(example, expert, system, domain, config.respond, seed=config.seed, attempt=attempt)
 
     examples = _collect(config, domain, state, set_aside)
-    examples = _in_order(examples, Deduplicator("text", config.filter.near_duplicate), "text", state.stages["collect"])
+    examples = _in_order(examples, "text", config.filter, state.stages["collect"])
     examples = _ordered(examples, lambda e: induce(e, inducer, reverse, config.induce, seed=config.seed), "induce", inducer, state)
-    examples = _ordered(examples, lambda e: choose(e, scorer, forward, config.filter), "filter", scorer, state)
-    examples = _in_order(examples, Deduplicator("prompt", config.filter.near_duplicate), "prompt", state.stages["filter"])
+    examples = _ordered(examples, lambda e: choose(e, scorer, forward, config.filter), "filter", scorer or inducer, state)
+    examples = _in_order(examples, "prompt", config.filter, state.stages["filter"])
     return _ordered(examples, lambda e: answer(e, write, verifier, config.verify), "respond", expert, state)
 
 
@@ -144,7 +144,7 @@ async def _collect(config: RunConfig, domain: Domain, state: RunState, set_aside
     for row in read_source(config.source, config.base):
         state.rows += 1
         if isinstance(row, SourceText) and (row.category or only) not in domain.categories:
-            row = BadRow(row.file, row.line, f"category {row.category!r} is not one of {', '.join(domain.categories)}", row.text[:200])
+            row = BadRow(row.file, row.line, f"category {row.category!r} is not one of {', '.join(domain.categories)}", excerpt(row.text))
         if isinstance(row, BadRow):
             state.set_aside += 1
             set_aside(row)
@@ -163,16 +163,17 @@ def _unique(id_: str, seen: Counter[str]) -> str:
     return unique
 
 
-async def _in_order(examples: Examples, seen: Deduplicator, field_: str, stage: StageState) -> Examples:
+async def _in_order(examples: Examples, field_: str, config: FilterConfig, stage: StageState) -> Examples:
     """Drop duplicates; what decides is the input order."""
-    async with aclosing(examples):
-        async for example in examples:
-            if example.alive:
-                example = example.with_verdicts(seen.check(getattr(example, field_), example.id))
-                stage.dropped += not example.alive
-            if field_ == "text":
-                stage.done += 1
-            yield example
+    with closing(Deduplicator(field_, config.near_duplicate)) as seen:
+        async with aclosing(examples):
+            async for example in examples:
+                if example.alive:
+                    example = example.with_verdicts(seen.check(getattr(example, field_), example.id))
+                    stage.dropped += not example.alive
+                if field_ == "text":
+                    stage.done += 1
+                yield example
 
 
 async def _ordered(examples: Examples, step: Step, name: str, model: Model, state: RunState) -> Examples:
@@ -231,16 +232,18 @@ class _Models:
         roles = config.models
         _check_adapter_template(roles.inducer, config)
         self.inducer = open_once(roles.inducer, want_logprobs=True)
-        self.expert, self.scorer = open_once(roles.expert), open_once(roles.scorer)
-        self.judge = open_once(roles.judge) if roles.judge else None
+        self.expert = open_once(roles.expert)
+        scored, asked = bool(config.filter.consistency) or config.verify.form == "contrast", config.verify.form == "question"
+        self.scorer = open_once(roles.scorer) if scored else None
+        self.judge = open_once(roles.judge) if roles.judge and asked else None
 
     def by_role(self) -> dict[str, Model]:
-        """Role -> model."""
+        """Role -> model, of the roles that this run has a use for."""
         return {role: model for role, model in vars(self).items() if model is not None}
 
 
 def _verifier(config: RunConfig, domain: Domain, models: _Models, recorded: Callable[[Model, str], Model]) -> Verifier:
-    if config.verify.form == "contrast":
+    if models.scorer and config.verify.form == "contrast":
         return ContrastVerifier(recorded(models.scorer, "verify"), load_template("contrast"), domain, config.verify)
     if models.judge is None:
         raise ConfigError("verify.form 'question' needs models.judge")

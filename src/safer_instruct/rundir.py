@@ -147,6 +147,24 @@ def pair_schema() -> Any:
     return pa.schema([(name, pa.string()) for name in PAIR_COLUMNS])
 
 
+def read_pairs(path: Path) -> Iterator[dict[str, str]]:
+    """The pairs of a finished run, in order, a batch of them in memory at a time.
+
+    Raises:
+        RunDirectoryError: `pairs.parquet` is missing or damaged.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    file = path / PAIRS
+    try:
+        with pq.ParquetFile(file, pre_buffer=False) as parquet:
+            for batch in parquet.iter_batches(columns=list(PAIR_COLUMNS)):
+                yield from batch.to_pylist()
+    except (OSError, pa.ArrowException) as exc:
+        raise RunDirectoryError(f"{file} cannot be read ({exc}); give the 'run' command again to write it anew, from the ledger") from exc
+
+
 def example_schema() -> Any:
     """Arrow schema of `examples.parquet`: the fields of `Example`, and which verdict dropped it."""
     import pyarrow as pa
@@ -199,7 +217,7 @@ def _refuse_other_config(path: Path, text: str) -> None:
     run = path / RUN
     if not run.is_file():
         return
-    old = run.read_text(encoding="utf-8")
+    old = run.read_text(encoding="utf-8", errors="replace")
     if old == text:
         return
     changes = [

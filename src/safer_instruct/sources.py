@@ -206,7 +206,7 @@ def _read_csv(file: _File, config: SourceConfig, delimiter: str = ",") -> Iterat
         if any("\0" in name for name in header):
             flaw = "NUL characters; is the file UTF-16?"
         if flaw:
-            yield BadRow(file.name, line, f"the header cannot be read, so the file was skipped: {flaw}", _excerpt(head))
+            yield BadRow(file.name, line, f"the header cannot be read, so the file was skipped: {flaw}", excerpt(head))
         elif header:
             places = {name: header.index(name) for name in _require_columns(file, header, config)}
             for line, head, cells, flaw in records:
@@ -437,7 +437,7 @@ def _row(file: _File, line: int, raw: object, fields: Callable[[], Mapping[str, 
         category = config.category if config.category_column is None else _string(row, config.category_column, "category").strip()
         return SourceText(text, file.name, line, id, category)
     except _RowRefused as exc:
-        return BadRow(file.name, line, str(exc), _excerpt(raw))
+        return BadRow(file.name, line, str(exc), excerpt(raw))
 
 
 def _id(row: Mapping[str, object], column: str) -> str:
@@ -504,7 +504,8 @@ def _nearest(column: str, names: Iterable[str]) -> str:
     return f" (nearest: '{_visible(folded[near[0]])}')" if near else ""
 
 
-def _excerpt(raw: object) -> str:
+def excerpt(raw: object) -> str:
+    """What `BadRow.excerpt` shows of `raw`: its first characters, invisible ones escaped."""
     if isinstance(raw, UnicodeDecodeError):
         raw = raw.object
     if isinstance(raw, bytes):

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import threading
 import time
+import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,7 +26,7 @@ _PLAIN_EVERY_S = 10.0
 
 def safe(text: str, limit: int | None = None) -> Text:
     """Text from a corpus or a model, for a terminal: no markup is read in it and no control code is sent."""
-    clean = "".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in text)
+    clean = "".join(c if c.isprintable() or c == "\n" else " " if c == "\t" or unicodedata.category(c) == "Zs" else "\N{REPLACEMENT CHARACTER}" for c in text)
     return Text(clean if limit is None or len(clean) <= limit else clean[: limit - 1] + "\N{HORIZONTAL ELLIPSIS}")
 
 
@@ -57,7 +57,7 @@ def watch_run(console: Console) -> Iterator[Any]:
 def show_summary(console: Console, path: Path, summary: dict[str, Any], *, samples: int = 3) -> None:
     """The funnel, some sample pairs, and where everything was written."""
     console.print(_funnel(summary))
-    for pair in _some_pairs(path, samples):
+    for pair in _some_pairs(path, summary["pairs"], samples):
         console.print(_pair_panel(pair, min(100, console.width)))
     timing = summary["timing"]
     calls = f"{summary['calls']:,} model calls ({timing['calls_from_ledger']:,} of them from the ledger)"
@@ -150,13 +150,10 @@ def _funnel(summary: dict[str, Any]) -> Table:
     return table
 
 
-def _some_pairs(path: Path, count: int) -> list[dict[str, str]]:
-    """Pairs spread evenly over the file."""
-    with (path / rundir.PAIRS_JSONL).open(encoding="utf-8") as file:
-        total = sum(1 for _ in file)
+def _some_pairs(path: Path, total: int, count: int) -> list[dict[str, str]]:
+    """Pairs spread evenly over the `total` there are."""
     wanted = {total * i // count for i in range(count)}
-    with (path / rundir.PAIRS_JSONL).open(encoding="utf-8") as file:
-        return [json.loads(line) for number, line in enumerate(file) if number in wanted]
+    return [pair for number, pair in enumerate(rundir.read_pairs(path)) if number in wanted]
 
 
 def _pair_panel(pair: dict[str, str], width: int) -> Panel:

@@ -23,7 +23,7 @@ def rows(name: str) -> list[dict[str, str]]:
     return [json.loads(line) for line in (ROOT / name).read_text("utf-8").splitlines()]
 
 
-CIVILITY, GENERAL = rows("examples/tune/civility.jsonl"), rows("examples/tune/general.jsonl")
+CIVILITY, PLAIN, GENERAL = (rows(f"examples/tune/{name}.jsonl") for name in ("civility", "civility-plain", "general"))
 CORPUS, LABELLED = rows("examples/civility-replies.jsonl"), rows("bench/data/civility-labelled.jsonl")
 TUNES = sorted((ROOT / "examples").glob("tune-*.yaml"))
 
@@ -32,7 +32,7 @@ def texts(data: list[dict[str, str]], *columns: str) -> list[str]:
     return [row[column] for row in data for column in columns]
 
 
-TUNING = texts(CIVILITY, "message", "ask", "rude", "good", "kind") + texts(GENERAL, "instruction", "response")
+TUNING = texts(CIVILITY, "message", "ask", "rude", "good", "kind") + texts(PLAIN, "ask", "rude", "kind") + texts(GENERAL, "instruction", "response")
 TESTING = texts(CORPUS, "text") + texts(LABELLED, "prompt", "good", "bad")
 
 
@@ -53,13 +53,14 @@ def shared(left: Iterable[str], right: Iterable[str]) -> list[str]:
 
 
 def test_there_are_enough_tuning_pairs() -> None:
-    assert len(CIVILITY) >= 300 and len(CIVILITY) + len(GENERAL) >= 600
+    assert len(CIVILITY) + len(PLAIN) >= 300 and len(CIVILITY) + len(PLAIN) + len(GENERAL) >= 600
 
 
 @pytest.mark.parametrize(
     ("name", "data", "columns"),
     [
         ("civility", CIVILITY, ("message", "ask", "rude", "good", "kind")),
+        ("civility-plain", PLAIN, ("ask", "rude", "kind")),
         ("general", GENERAL, ("instruction", "response")),
         ("corpus", CORPUS, ("text",)),
         ("labelled", LABELLED, ("prompt", "good", "bad")),
@@ -78,7 +79,7 @@ def test_no_text_stands_in_two_files() -> None:
 
 
 def test_trades_of_tuning_corpus_and_labelled_pairs_are_disjoint() -> None:
-    trades = {name: {row["trade"].casefold() for row in data} for name, data in (("tuning", CIVILITY), ("corpus", CORPUS), ("labelled", LABELLED))}
+    trades = {name: {row["trade"].casefold() for row in data} for name, data in (("tuning", CIVILITY + PLAIN), ("corpus", CORPUS), ("labelled", LABELLED))}
     assert all(trades.values())
     for one, two in combinations(trades, 2):
         assert trades[one] & trades[two] == set(), f"{one} and {two}"
@@ -125,6 +126,13 @@ def test_tuning_configs_name_files_columns_and_groups_that_exist(path: Path) -> 
         assert all(row[source.prompt] and row[source.response] for row in data)
         groups |= {row[source.group] for row in data if source.group}
     assert config.holdout.groups and set(config.holdout.groups) <= groups
+
+
+def test_a_kind_reply_invents_no_number() -> None:
+    def numbers(text: str) -> set[str]:
+        return set(re.findall(r"\d+", text))
+
+    assert [row["kind"] for row in PLAIN if numbers(row["kind"]) - numbers(row["ask"])] == []
 
 
 def test_every_tuning_config_holds_the_same_trades_out() -> None:

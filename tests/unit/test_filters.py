@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import random
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -266,9 +267,21 @@ def test_the_same_words_in_another_order_are_a_different_text() -> None:
     assert verdicts(LONG, " ".join(sorted(LONG.split()))) == [(True, ""), (True, "")]
 
 
-def test_a_duplicate_has_no_score() -> None:
+def test_the_score_of_a_near_duplicate_is_its_trigram_similarity() -> None:
     seen = Deduplicator("text", 0.7)
-    assert [seen.check(text, "a").score for text in (LONG, LONG, NEAR)] == [None] * 3
+    first, same, near = (seen.check(text, "a").score for text in (LONG, LONG, NEAR))
+    one, two = (set(zip(t.split(), t.split()[1:], t.split()[2:], strict=False)) for t in (LONG, NEAR))
+    assert first is same is None
+    assert near == pytest.approx(len(one & two) / len(one | two), abs=0.15), "64 permutations estimate it to about 0.06"
+
+
+def test_every_near_duplicate_among_many_is_traced_to_its_first() -> None:
+    rng = random.Random(0)
+    first = [" ".join(rng.choices(["kite", "lamp", "door", "rain", "shop", "left", "blue", "cold", "ring", "note"], k=60)) for _ in range(200)]
+    seen = Deduplicator("text", 0.7)
+    assert all(seen.check(text, f"a{i}").passed for i, text in enumerate(first))
+    found = [seen.check(f"{text} indeed", "b").reason for text in first]
+    assert found == [f"is a near-duplicate of a{i}" for i in range(200)]
 
 
 def test_without_a_threshold_only_exact_duplicates_are_dropped() -> None:

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Any
+import sqlite3
+from array import array
+from collections.abc import Sequence
 
 from safer_instruct.example import Verdict
 from safer_instruct.filters.rules import words
 
-_PERMUTATIONS, _BANDS, _SEED = 64, 16, 42
+_PERMUTATIONS, _ROWS, _SEED = 64, 4, 42  # sixteen bands of four: at similarity 0.7, 99 of 100 pairs share one
+_CACHE_KB = 16_384
 
 
 class Deduplicator:
-    """Remembers what it was shown; memory grows with the number of texts, not with their length.
+    """Remembers what it was shown, in a private temporary database on disk (`TMPDIR`): memory does not grow with it.
 
     Near-duplicates are found by MinHash over word trigrams with locality-sensitive hashing (Broder 1997; Leskovec,
-    Rajaraman and Ullman, Mining of Massive Datasets, section 3.4), through rensa.
+    Rajaraman and Ullman, Mining of Massive Datasets, sections 3.3 and 3.4); rensa makes the signatures.
     """
 
     def __init__(self, field: str, threshold: float | None) -> None:
@@ -25,31 +28,56 @@ class Deduplicator:
             field: What is compared, for the verdict's name: `dedup.FIELD`.
             threshold: Jaccard similarity from which two texts count as one; None for exact duplicates only.
         """
-        self._name, self._exact = f"dedup.{field}", dict[bytes, str]()
-        self._near: Any = None
-        if threshold is not None:
-            from rensa import RMinHashDeduplicator
-
-            self._near = RMinHashDeduplicator(threshold=threshold, num_perm=_PERMUTATIONS, use_lsh=True, num_bands=_BANDS, seed=_SEED)
+        self._name, self._threshold = f"dedup.{field}", threshold
+        self._db = sqlite3.connect("", isolation_level=None)  # an empty name: a file that SQLite makes, and removes when closed
+        self._db.executescript(f"""
+            PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA cache_size = -{_CACHE_KB}; PRAGMA temp_store = FILE;
+            CREATE TABLE text (number INTEGER PRIMARY KEY, id TEXT NOT NULL, signature BLOB);
+            CREATE TABLE exact (digest BLOB PRIMARY KEY, number INTEGER NOT NULL) WITHOUT ROWID;
+            CREATE TABLE band (key INTEGER, number INTEGER, PRIMARY KEY (key, number)) WITHOUT ROWID;
+            BEGIN;
+        """)
 
     def check(self, text: str, id_: str) -> Verdict:
         """Pass a text that was not seen before, and remember it under `id_`."""
         parts = words(text)
         digest = hashlib.blake2b((" ".join(parts) or text).encode("utf-8", "surrogatepass"), digest_size=12).digest()
-        if digest in self._exact:
-            return Verdict(self._name, False, None, f"has the same words as {self._exact[digest]}")
-        if self._near is not None and len(parts) >= 3:
-            sketch = _sketch(parts)
-            if self._near.is_duplicate(id_, sketch):
-                return Verdict(self._name, False, None, f"is a near-duplicate of {min(self._near.get_duplicates(sketch))}")
-            self._near.add(id_, sketch)
-        self._exact[digest] = id_
+        same = self._db.execute("SELECT id FROM exact JOIN text USING (number) WHERE digest = ?", (digest,)).fetchone()
+        if same:
+            return Verdict(self._name, False, None, f"has the same words as {same[0]}")
+        signature = _signature(parts) if self._threshold is not None and len(parts) >= 3 else None
+        keys = _band_keys(signature) if signature else []
+        near = self._near(signature, keys) if signature else None
+        if near:
+            return Verdict(self._name, False, near[0], f"is a near-duplicate of {near[1]}")
+        number = self._db.execute("INSERT INTO text (id, signature) VALUES (?, ?)", (id_, signature)).lastrowid
+        self._db.execute("INSERT INTO exact VALUES (?, ?)", (digest, number))
+        self._db.executemany("INSERT INTO band VALUES (?, ?)", [(key, number) for key in keys])
         return Verdict(self._name, True)
 
+    def close(self) -> None:
+        """Forget everything; the database goes with it."""
+        self._db.close()
 
-def _sketch(parts: list[str]) -> Any:
+    def _near(self, signature: array[int], keys: Sequence[int]) -> tuple[float, str] | None:
+        """The first text seen whose estimated similarity reaches the threshold, and that similarity."""
+        marks = ",".join("?" * len(keys))
+        query = f"SELECT id, signature FROM text WHERE number IN (SELECT number FROM band WHERE key IN ({marks})) ORDER BY number"  # noqa: S608 - marks only
+        for id_, blob in self._db.execute(query, keys):
+            similarity = sum(map(int.__eq__, signature, array("I", blob))) / _PERMUTATIONS
+            if self._threshold is not None and similarity >= self._threshold:
+                return similarity, id_
+        return None
+
+
+def _signature(parts: Sequence[str]) -> array[int]:
     from rensa import RMinHash
 
-    sketch = RMinHash(_PERMUTATIONS, _SEED)
-    sketch.update([" ".join(trigram) for trigram in zip(parts, parts[1:], parts[2:], strict=False)])
-    return sketch
+    minhash = RMinHash(_PERMUTATIONS, _SEED)
+    minhash.update([" ".join(trigram) for trigram in zip(parts, parts[1:], parts[2:], strict=False)])
+    return array("I", minhash.digest())
+
+
+def _band_keys(signature: array[int]) -> list[int]:
+    """One key per band: texts that agree in all rows of a band have it in common."""
+    return [hash((at, *signature[at : at + _ROWS])) for at in range(0, _PERMUTATIONS, _ROWS)]

@@ -21,7 +21,7 @@ import re
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from safer_instruct import yamlfile
 from safer_instruct.models.protocol import Completion, Generated, Generation, Prompt, Scored, Scoring, Usage
@@ -30,17 +30,28 @@ from safer_instruct.yamlfile import Strict
 _SYLLABLES = [c + v for c in "bdfgklmnprstvz" for v in "aeiou"]
 
 
+def _regular(pattern: str) -> str:
+    try:
+        re.compile(pattern)
+    except re.error as exc:
+        raise ValueError(f"{pattern!r} is no regular expression: {exc}") from exc
+    return pattern
+
+
+Pattern = Annotated[str, AfterValidator(_regular)]
+
+
 class GenerateRule(Strict):
     """Answers for prompts that `match`."""
 
-    match: str = ""
+    match: Pattern = ""
     answers: Annotated[tuple[str, ...], Field(min_length=1)]
 
 
 class ScoreRule(Strict):
     """Mean log-probability per token for prompts that `match`."""
 
-    match: str = ""
+    match: Pattern = ""
     logprob: float
 
 

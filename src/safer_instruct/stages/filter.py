@@ -12,12 +12,12 @@ from safer_instruct.models.protocol import Model
 from safer_instruct.templates import Template
 
 
-async def choose(example: Example, scorer: Model, template: Template, config: FilterConfig) -> Example:
+async def choose(example: Example, scorer: Model | None, template: Template, config: FilterConfig) -> Example:
     """Take the first candidate, likeliest first, that passes the rules and the consistency gate.
 
     Args:
         example: An example with candidates.
-        scorer: The forward model of the consistency gate.
+        scorer: The forward model of the consistency gate; None where the gate is off.
         template: Lays out instruction and response for the scorer.
         config: The gates.
 
@@ -32,7 +32,7 @@ async def choose(example: Example, scorer: Model, template: Template, config: Fi
     alone: float | None = None  # log p(text), the same for every candidate
     for candidate in example.candidates:
         verdicts = _form(candidate, example.text, config)
-        if config.consistency and all(v.passed for v in verdicts):
+        if scorer and config.consistency and all(v.passed for v in verdicts):
             if alone is None:
                 alone = await text_logprob(example.text, scorer, template, config.consistency)
             given = await text_logprob(example.text, scorer, template, config.consistency, prompt=candidate.text)
