@@ -1,0 +1,98 @@
+"""Which files a source leads to, and the format and packing that their endings tell."""
+
+from __future__ import annotations
+
+import glob
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from safer_instruct.config import SourceConfig
+from safer_instruct.errors import SourceError
+from safer_instruct.sources.records import visible
+
+_ENDINGS = {
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".json": "jsonl",
+    ".csv": "csv",
+    ".tsv": "tsv",
+    ".parquet": "parquet",
+    ".txt": "text",
+    ".md": "text",
+}
+_PACKINGS = (".gz", ".zst")
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """A file to read: where it is, the name that results show, its format, and its packing ('' for none)."""
+
+    path: Path
+    name: str
+    format: str
+    packing: str
+
+
+def find(config: SourceConfig, base: Path) -> list[Path]:
+    """The files that `config.path` leads to, sorted.
+
+    Raises:
+        SourceError: Nothing matches, or a folder cannot be read.
+    """
+    target = base / config.path
+    try:
+        if target.is_dir():
+            found = _files_below(target, config.format)
+            missing = f"no file below this folder ends in {_known_endings(config.format)}; name files with a glob to read others"
+        elif target.exists():
+            return [target]
+        else:
+            matches = sorted(glob.glob(config.path, root_dir=base, recursive=True))
+            found = [base / match for match in matches if (base / match).is_file()]
+            missing = "no file, folder or glob match; 'path' is relative to the folder of the config"
+    except (OSError, ValueError) as exc:
+        raise SourceError(f"source '{visible(config.path)}', looked for in {base.absolute()}: {exc}") from exc
+    if not found:
+        raise SourceError(f"source '{visible(config.path)}', looked for in {base.absolute()}: {missing}")
+    return found
+
+
+def _files_below(folder: Path, format: str) -> list[Path]:
+    found = []
+    for at, folders, names in os.walk(folder, onerror=_raise):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        paths = (Path(at, name) for name in names if not name.startswith("."))
+        found += [path for path in paths if (known := _split_ending(path)[0]) and format in ("auto", known) and path.is_file()]
+    return sorted(found)
+
+
+def _raise(error: OSError) -> None:
+    raise error
+
+
+def _known_endings(format: str) -> str:
+    return " ".join(ending for ending, known in _ENDINGS.items() if format in ("auto", known)) + " (or these with .gz or .zst)"
+
+
+def _split_ending(path: Path) -> tuple[str, str]:
+    """The format that the ending tells ('' for none), and the packing ('' for none)."""
+    endings = [ending.lower() for ending in path.suffixes]
+    packing = endings.pop() if endings and endings[-1] in _PACKINGS else ""
+    return _ENDINGS.get(endings[-1], "") if endings else "", packing
+
+
+def describe(path: Path, config: SourceConfig, base: Path) -> File:
+    """What is known of `path` before it is opened.
+
+    Raises:
+        SourceError: The ending tells no format, and the config sets none.
+    """
+    absolute, root = Path(os.path.abspath(path)), os.path.abspath(base)
+    shown = absolute.relative_to(root) if absolute.is_relative_to(root) else absolute
+    name = os.fsencode(shown).decode("utf-8", "backslashreplace")
+    known, packing = _split_ending(path)
+    format = known if config.format == "auto" else config.format
+    if not format:
+        raise SourceError(f"{name}: the ending tells no format; rename the file to one of {_known_endings('auto')}, or set 'format'")
+    return File(path, name, format, packing)

@@ -1,0 +1,39 @@
+"""Reader of JSONL: one JSON object per line."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from functools import partial
+
+from safer_instruct.config import SourceConfig
+from safer_instruct.sources.files import File
+from safer_instruct.sources.records import BadRow, RowRefused, SourceText
+from safer_instruct.sources.rows import decoded, kind, make_row
+from safer_instruct.sources.streams import bounded_lines, byte_limit, opened
+
+
+def read_jsonl(file: File, config: SourceConfig) -> Iterator[SourceText | BadRow]:
+    """One result per line of `file` that is not blank."""
+    with opened(file) as stream:
+        for line, raw, flaw in bounded_lines(stream, byte_limit(config)):
+            if flaw or raw.strip():
+                yield make_row(file, line, raw, partial(_json_fields, raw, flaw), config)
+
+
+def _json_fields(raw: bytes, flaw: str) -> Mapping[str, object]:
+    text = decoded(raw, flaw, "line").rstrip()
+    if "\0" in text:
+        raise RowRefused("the line holds NUL characters; is the file UTF-16?")
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError as exc:
+        hint = "; the file must hold one JSON object per line" if text.lstrip() in ("[", "{", "]", "}") else ""
+        raise RowRefused(f"broken JSON: {exc.msg} at column {exc.colno}{hint}") from None
+    except RecursionError:
+        raise RowRefused("JSON nested too deeply") from None
+    except ValueError as exc:  # whole numbers of more than 4,300 digits
+        raise RowRefused(f"broken JSON: {exc}") from None
+    if not isinstance(value, dict):
+        raise RowRefused(f"JSON is {kind(value)}, not an object")
+    return value

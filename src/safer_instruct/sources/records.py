@@ -1,0 +1,62 @@
+"""What reading gives: usable texts, and bad rows that say what is wrong with them."""
+
+from __future__ import annotations
+
+import reprlib
+from dataclasses import dataclass
+
+EXCERPT_CHARS = 200
+
+
+@dataclass(frozen=True, slots=True)
+class SourceText:
+    """One usable text.
+
+    Attributes:
+        text: The text, without surrounding white space, otherwise unchanged.
+        file: Relative to the base folder when below it, else absolute.
+        line: Counted from 1: the line on which the row or document begins (JSONL, CSV, TSV, plain text), or the row (Parquet).
+        id: The user's own id, where a column has one.
+        category: From its column, else the config's constant.
+    """
+
+    text: str
+    file: str
+    line: int
+    id: str | None
+    category: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class BadRow:
+    """One row, or the damaged rest of a file, that cannot be used.
+
+    Attributes:
+        file: As in `SourceText`.
+        line: As in `SourceText`.
+        reason: What is wrong, in plain words.
+        excerpt: The first 200 characters, invisible ones escaped.
+    """
+
+    file: str
+    line: int
+    reason: str
+    excerpt: str
+
+
+class RowRefused(Exception):
+    """Why a row cannot be used; becomes the reason of a `BadRow`."""
+
+
+def excerpt(raw: object) -> str:
+    """What `BadRow.excerpt` shows of `raw`: its first characters, invisible ones escaped."""
+    if isinstance(raw, UnicodeDecodeError):
+        raw = raw.object
+    if isinstance(raw, bytes):
+        raw = raw[: 4 * EXCERPT_CHARS].decode("utf-8", "backslashreplace").rstrip("\r\n")
+    return visible(raw if isinstance(raw, str) else reprlib.repr(raw))
+
+
+def visible(text: str) -> str:
+    """The first characters of `text`, invisible ones escaped."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text[:EXCERPT_CHARS])

@@ -1,0 +1,100 @@
+"""Reader of CSV and TSV, which goes on behind rows whose quoting is broken."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator, Mapping
+from functools import partial
+from typing import IO
+
+from safer_instruct.config import SourceConfig
+from safer_instruct.sources.files import File
+from safer_instruct.sources.records import EXCERPT_CHARS, BadRow, RowRefused, SourceText, excerpt
+from safer_instruct.sources.rows import make_row, not_utf8, require_columns
+from safer_instruct.sources.streams import Line, bounded_lines, byte_limit, opened
+
+_CSV_ERRORS = {
+    "unexpected end": "a quoted field is never closed",
+    "expected after": "a quote within a quoted field is not doubled",
+    "new-line": "a carriage return within an unquoted field",
+}
+
+
+def read_csv(file: File, config: SourceConfig, delimiter: str = ",") -> Iterator[SourceText | BadRow]:
+    """One result per row of `file` below its header, blank lines left out."""
+    with opened(file) as stream:
+        records = _csv_records(stream, byte_limit(config), delimiter)
+        line, head, header, flaw = next(records, (1, b"", [], ""))
+        if any("\0" in name for name in header):
+            flaw = "NUL characters; is the file UTF-16?"
+        if flaw:
+            yield BadRow(file.name, line, f"the header cannot be read, so the file was skipped: {flaw}", excerpt(head))
+        elif header:
+            places = {name: header.index(name) for name in require_columns(file, header, config)}
+            for line, head, cells, flaw in records:
+                yield make_row(file, line, head, partial(_csv_fields, cells, len(header), places, flaw), config)
+
+
+def _csv_records(stream: IO[bytes], max_bytes: int, delimiter: str) -> Iterator[tuple[int, bytes, list[str], str]]:
+    """Rows: the line each begins on, the head of it as written, its cells, and what is wrong with it.
+
+    A row whose quoting is broken ends on the line where that shows; reading goes on at the next line.
+    """
+    csv.field_size_limit(max(csv.field_size_limit(), max_bytes))  # of the whole process, so never lowered; `_CsvLines` bounds rows
+    lines = _CsvLines(bounded_lines(stream, max_bytes), max_bytes)
+    reader = csv.reader(lines, delimiter=delimiter, strict=True)
+    while True:
+        lines.start_row()
+        cells, flaw = [], ""
+        try:
+            cells = next(reader)
+        except StopIteration:
+            return
+        except RowRefused as exc:
+            flaw = str(exc)
+        except csv.Error as exc:
+            flaw = f"broken CSV: {next((plain for said, plain in _CSV_ERRORS.items() if said in str(exc)), exc)} ({lines.span})"
+        if cells or flaw:
+            yield lines.first, lines.head, cells, flaw or lines.flaw
+
+
+class _CsvLines:
+    """Physical lines for `csv.reader`, which knows where the current row began and stops a row that never ends."""
+
+    def __init__(self, lines: Iterator[Line], max_bytes: int) -> None:
+        self._lines = lines
+        self._max_bytes = max_bytes
+        self._last = 0
+        self.start_row()
+
+    def start_row(self) -> None:
+        self.first, self.head, self.flaw, self._size = self._last + 1, b"", "", 0
+
+    @property
+    def span(self) -> str:
+        return f"line {self.first}" if self.first >= self._last else f"lines {self.first} to {self._last}"
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        self._last, raw, flaw = next(self._lines)
+        self.head = self.head or raw[: 4 * EXCERPT_CHARS]
+        before, self._size = self._size, self._size + len(raw)
+        if not flaw and self._size > self._max_bytes:
+            flaw = f"row longer than {self._max_bytes:,} bytes ({self.span}); is a closing quote missing?"
+        if flaw:
+            raise RowRefused(flaw)  # csv.reader passes it on, and begins a new row at the next line
+        try:
+            return raw.decode()
+        except UnicodeDecodeError as exc:
+            self.flaw = self.flaw or not_utf8(exc, before, "row")
+            return raw.decode("utf-8", "replace")  # keeps the quotes, so that the row ends where it ends
+
+
+def _csv_fields(cells: list[str], width: int, places: dict[str, int], flaw: str) -> Mapping[str, object]:
+    if flaw:
+        raise RowRefused(flaw)
+    if len(cells) != width:
+        raise RowRefused(f"too {'many' if len(cells) > width else 'few'} columns: {len(cells)}, the header has {width}")
+    return {name: cells[place] for name, place in places.items()}
