@@ -10,10 +10,12 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import threading
 import time
 from collections import Counter, deque
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
-from contextlib import AsyncExitStack, aclosing, closing
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterator
+from concurrent.futures import Future
+from contextlib import AsyncExitStack, aclosing, closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -86,7 +88,39 @@ def run(config: RunConfig, out: Path | str, *, mode: rundir.Mode = "auto", watch
     Raises:
         SaferInstructError: Whatever went wrong, with what to do about it.
     """
-    return asyncio.run(_run(config, Path(out), mode, watch))
+    flow = _run(config, Path(out), mode, watch)
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(flow)
+    return _run_apart(flow)  # a notebook has a loop running already
+
+
+def _run_apart(flow: Coroutine[Any, Any, RunResult]) -> RunResult:
+    """Run `flow` in a thread with a loop of its own; an interrupt here cancels it there, and waits until it has closed its files."""
+    result: Future[RunResult] = Future()
+    begun: list[Callable[[], object]] = []
+
+    async def cancellable() -> RunResult:
+        loop, task = asyncio.get_running_loop(), asyncio.current_task()
+        begun.append(lambda: loop.call_soon_threadsafe(task.cancel) if task else None)
+        return await flow
+
+    def work() -> None:
+        try:
+            result.set_result(asyncio.run(cancellable()))
+        except BaseException as exc:  # noqa: BLE001 - not swallowed: `result` raises it
+            result.set_exception(exc)
+
+    thread = threading.Thread(target=work, name="run")
+    thread.start()
+    try:
+        return result.result()
+    finally:
+        for cancel in begun if not result.done() else ():
+            with suppress(RuntimeError):  # its loop has closed just now
+                cancel()
+        thread.join()
 
 
 async def _run(config: RunConfig, out: Path, mode: rundir.Mode, watch: Callable[[RunState], None] | None) -> RunResult:

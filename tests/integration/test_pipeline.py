@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import json
 import os
@@ -481,6 +482,14 @@ class TestOrderAndTiming:
 
 
 class TestResume:
+    def test_a_notebook_that_has_a_loop_running_can_run_it_too(self, project: Project) -> None:
+        project.texts(good_rows(20))
+
+        async def cell() -> dict[str, Any]:
+            return project.run()
+
+        assert asyncio.run(cell())["pairs"] == project.run(project.path / "again")["pairs"] > 0
+
     def test_running_again_makes_no_call(self, project: Project) -> None:
         project.texts([*good_rows(150), "{broken", *good_rows(20)])
         first = project.run()
