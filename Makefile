@@ -26,8 +26,9 @@ types: $(DEV)/.installed  ## mypy --strict.
 
 check: lint types test  ## All three.
 
-adapters: $(DEV)/.installed  ## Rebuild the two adapters that ship with the package (about half an hour on 2 cores).
+adapters: $(DEV)/.installed  ## Rebuild the two adapters that ship with the package (about an hour and a half on 2 cores).
 	$(DEV)/bin/safer-instruct tune examples/tune-embedded.yaml
+	$(DEV)/bin/safer-instruct tune examples/tune-embedded-2.yaml
 	$(DEV)/bin/safer-instruct tune examples/tune-expert.yaml
 
 clean:  ## Remove both environments; run directories and the model cache stay.

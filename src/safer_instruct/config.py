@@ -58,6 +58,7 @@ class TuneConfig(Strict):
         domain: For `respond`: the domain whose guideline is the system prompt.
         category: For `respond`: one of its categories.
         data: Where the pairs are.
+        start: An adapter to go on from, one that ships with the package or a folder; its rank and alpha hold, not those of `lora`.
         dtype: Of the frozen base weights; `auto` is bfloat16 on a GPU that has it and float32 elsewhere: on processors
             bfloat16 was slower, even with AVX512-BF16. The adapter is trained in float32.
         patience: Stop after this many evaluations without a lower held-out loss; the best state is kept.
@@ -71,6 +72,7 @@ class TuneConfig(Strict):
     category: str | None = None
     data: Annotated[tuple[PairSource, ...], Field(min_length=1)]
     holdout: Holdout = Holdout()
+    start: str | None = None
     lora: Lora = Lora()
     epochs: Positive = 3
     batch_size: Positive = 8
@@ -230,11 +232,14 @@ class FilterConfig(Strict):
         near_duplicate: Jaccard similarity of word trigrams from which a text or an instruction counts as seen before;
             null switches near-duplicate removal off. Exact duplicates are always dropped.
         consistency: Cycle consistency; null switches it off.
+        min_logprob: Least mean log-probability per token, in nats, that an inducer which tells it gives its own instruction;
+            null switches it off. What it is good for depends on the inducer: set it by reading (bench/README.md).
     """
 
     rules: RulesConfig | None = RulesConfig()
     near_duplicate: Annotated[float, Field(gt=0, le=1)] | None = 0.7
     consistency: ConsistencyConfig | None = ConsistencyConfig()
+    min_logprob: float | None = None
 
 
 class RespondConfig(Strict):

@@ -349,7 +349,7 @@ def stage_of(verdict: Verdict) -> str:
     family = verdict.name.partition(".")[0]
     if verdict.name == "dedup.text":
         return "collect"
-    return {"rules": "filter", "consistency": "filter", "dedup": "filter"}.get(family, family)
+    return {"rules": "filter", "likelihood": "filter", "consistency": "filter", "dedup": "filter"}.get(family, family)
 
 
 def _summary(config: RunConfig, models: _Models, state: RunState) -> dict[str, Any]:

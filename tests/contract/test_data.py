@@ -23,7 +23,7 @@ def rows(name: str) -> list[dict[str, str]]:
     return [json.loads(line) for line in (ROOT / name).read_text("utf-8").splitlines()]
 
 
-CIVILITY, PLAIN, GENERAL = (rows(f"examples/tune/{name}.jsonl") for name in ("civility", "civility-plain", "general"))
+CIVILITY, PLAIN, ROLES, GENERAL = (rows(f"examples/tune/{name}.jsonl") for name in ("civility", "civility-plain", "civility-roles", "general"))
 CORPUS, LABELLED = rows("examples/civility-replies.jsonl"), rows("bench/data/civility-labelled.jsonl")
 TUNES = sorted((ROOT / "examples").glob("tune-*.yaml"))
 
@@ -32,7 +32,7 @@ def texts(data: list[dict[str, str]], *columns: str) -> list[str]:
     return [row[column] for row in data for column in columns]
 
 
-TUNING = texts(CIVILITY, "message", "ask", "rude", "good", "kind") + texts(PLAIN, "ask", "rude", "kind") + texts(GENERAL, "instruction", "response")
+TUNING = texts(CIVILITY, "message", "ask", "rude", "good", "kind") + texts(PLAIN + ROLES, "ask", "rude", "kind") + texts(GENERAL, "instruction", "response")
 TESTING = texts(CORPUS, "text") + texts(LABELLED, "prompt", "good", "bad")
 
 
@@ -53,7 +53,7 @@ def shared(left: Iterable[str], right: Iterable[str]) -> list[str]:
 
 
 def test_there_are_enough_tuning_pairs() -> None:
-    assert len(CIVILITY) + len(PLAIN) >= 300 and len(CIVILITY) + len(PLAIN) + len(GENERAL) >= 600
+    assert len(CIVILITY + PLAIN + ROLES) >= 300 and len(CIVILITY + PLAIN + ROLES + GENERAL) >= 600
 
 
 @pytest.mark.parametrize(
@@ -61,6 +61,7 @@ def test_there_are_enough_tuning_pairs() -> None:
     [
         ("civility", CIVILITY, ("message", "ask", "rude", "good", "kind")),
         ("civility-plain", PLAIN, ("ask", "rude", "kind")),
+        ("civility-roles", ROLES, ("ask", "rude", "kind")),
         ("general", GENERAL, ("instruction", "response")),
         ("corpus", CORPUS, ("text",)),
         ("labelled", LABELLED, ("prompt", "good", "bad")),
@@ -79,7 +80,8 @@ def test_no_text_stands_in_two_files() -> None:
 
 
 def test_trades_of_tuning_corpus_and_labelled_pairs_are_disjoint() -> None:
-    trades = {name: {row["trade"].casefold() for row in data} for name, data in (("tuning", CIVILITY + PLAIN), ("corpus", CORPUS), ("labelled", LABELLED))}
+    files = {"tuning": CIVILITY + PLAIN + ROLES, "corpus": CORPUS, "labelled": LABELLED}
+    trades = {name: {row["trade"].casefold() for row in data} for name, data in files.items()}
     assert all(trades.values())
     for one, two in combinations(trades, 2):
         assert trades[one] & trades[two] == set(), f"{one} and {two}"
@@ -132,8 +134,8 @@ def test_a_kind_reply_invents_no_number() -> None:
     def numbers(text: str) -> set[str]:
         return set(re.findall(r"\d+", text))
 
-    assert [row["kind"] for row in PLAIN if numbers(row["kind"]) - numbers(row["ask"])] == []
+    assert [row["kind"] for row in PLAIN + ROLES if numbers(row["kind"]) - numbers(row["ask"])] == []
 
 
 def test_every_tuning_config_holds_the_same_trades_out() -> None:
-    assert len(TUNES) == 2 and len({load_tune_config(path).holdout.groups for path in TUNES}) == 1
+    assert len(TUNES) == 3 and len({load_tune_config(path).holdout.groups for path in TUNES}) == 1

@@ -30,7 +30,7 @@ def held_out(config_name: str, codec: Codec, count: int) -> list[Encoded]:
     return [encode(p) for p in pairs[:count]]
 
 
-@pytest.mark.parametrize(("config_name", "adapter"), [("tune-embedded.yaml", "civility-inducer"), ("tune-expert.yaml", "civility-expert")])
+@pytest.mark.parametrize(("config_name", "adapter"), [("tune-embedded-2.yaml", "civility-inducer"), ("tune-expert.yaml", "civility-expert")])
 def test_the_shipped_adapter_gives_the_same_losses_in_torch_and_in_the_embedded_engine(
     config_name: str, adapter: str, embedded_name: str, tmp_path: Path
 ) -> None:
@@ -78,6 +78,13 @@ def test_tuning_writes_an_adapter_that_the_engine_opens(tmp_path: Path, embedded
     record = json.loads((result.adapter / "tuning.json").read_text(encoding="utf-8"))
     assert record["best"]["loss"] == result.after
     assert (result.adapter / "README.md").read_text(encoding="utf-8").startswith("# Adapter")
+
+    again = tune(config.model_copy(update={"start": "adapter", "out": "more", "epochs": 1}), tmp_path)
+    more = json.loads((again.adapter / "tuning.json").read_text(encoding="utf-8"))
+    assert again.before == pytest.approx(result.before, abs=1e-4), "the base model's"
+    assert more["evaluations"][1]["loss"] == pytest.approx(result.after, abs=0.01), "it goes on where the first adapter was, half precision aside"
+    assert again.after < result.after and more["start_sha256"] == store.adapter_digest(result.adapter)
+    assert "Started from: adapter `adapter`" in (again.adapter / "README.md").read_text(encoding="utf-8")
 
 
 def test_an_adapter_asked_with_another_template_is_refused(tmp_path: Path, embedded_name: str) -> None:

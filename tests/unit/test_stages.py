@@ -204,6 +204,14 @@ def test_candidates_keep_their_own_verdicts_and_later_ones_are_not_looked_at(tmp
     assert len(scorer.scorings) == 2, "the text alone, and after the second candidate: the first failed a rule and costs no call"
 
 
+def test_an_instruction_that_its_inducer_finds_unlikely_is_dropped(tmp_path: Path) -> None:
+    gate = FilterConfig(min_logprob=-0.4, consistency=None)
+    assert chosen(None, Candidate(GOOD, -0.4), config=gate).prompt == GOOD
+    dropped = chosen(None, Candidate(GOOD, -0.41), Candidate(FINE, -0.5), config=gate).dropped_by
+    assert dropped == Verdict("likelihood", False, -0.41, "the inducer gives it -0.410 nats per token, less than -0.400")
+    assert chosen(None, Candidate(GOOD, None), config=gate).alive, "an inducer that tells no log-probability is not gated by it"
+
+
 def test_the_text_alone_is_scored_once_for_all_candidates(tmp_path: Path) -> None:
     scorer = Asked(tmp_path, score=SCORES)
     done = chosen(scorer, Candidate("Tell me about the door.", -0.1), Candidate("What about the street?", -0.2), Candidate(GOOD, -0.3))

@@ -51,4 +51,9 @@ def _form(candidate: Candidate, text: str, config: FilterConfig) -> tuple[Verdic
         return (Verdict("induce.empty", False, None, "the inducer wrote nothing"),)
     if not candidate.finished:
         return (Verdict("induce.unfinished", False, None, "was cut at the token limit (induce.max_tokens)"),)
-    return tuple(check_rules(candidate.text, text, config.rules)) if config.rules else ()
+    verdicts = tuple(check_rules(candidate.text, text, config.rules)) if config.rules else ()
+    if config.min_logprob is None or candidate.logprob is None:
+        return verdicts
+    likely = candidate.logprob >= config.min_logprob
+    reason = "" if likely else f"the inducer gives it {candidate.logprob:+.3f} nats per token, less than {config.min_logprob:+.3f}"
+    return (*verdicts, Verdict("likelihood", likely, candidate.logprob, reason))

@@ -7,6 +7,7 @@ import random
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from safer_instruct.config import TuneConfig
@@ -66,8 +67,18 @@ class Trained:
     seconds: float
 
 
-def train(base: Any, train_set: Sequence[Encoded], held_out: Sequence[Encoded], config: TuneConfig, report: Callable[[Progress], None]) -> Trained:
-    """Tune a LoRA adapter on `base` (a transformers causal LM) and keep the state with the lowest held-out loss.
+def train(
+    base: Any,
+    train_set: Sequence[Encoded],
+    held_out: Sequence[Encoded],
+    config: TuneConfig,
+    report: Callable[[Progress], None],
+    *,
+    start: Path | None = None,
+) -> Trained:
+    """Tune a LoRA adapter on `base` (a transformers causal LM), fresh or from `start`, and keep the state with the lowest held-out loss.
+
+    The first evaluation is always that of `base` alone.
 
     Raises:
         MissingExtraError: torch or peft is not installed.
@@ -76,19 +87,20 @@ def train(base: Any, train_set: Sequence[Encoded], held_out: Sequence[Encoded], 
     peft = require("peft", extra="train", purpose="tuning")
     started = time.monotonic()
     torch.manual_seed(config.seed)
-    lora = peft.LoraConfig(
-        r=config.lora.rank, lora_alpha=config.lora.alpha, lora_dropout=config.lora.dropout, target_modules="all-linear", task_type="CAUSAL_LM"
-    )
-    model = peft.get_peft_model(base, lora)
+    model = peft.PeftModel.from_pretrained(base, start, is_trainable=True) if start else peft.get_peft_model(base, _fresh(config, peft))
     parameters = [p for p in model.parameters() if p.requires_grad]
     steps_per_epoch = math.ceil(len(train_set) / config.batch_size)
     steps = steps_per_epoch * config.epochs
     optimizer = torch.optim.AdamW(parameters, lr=config.learning_rate, weight_decay=0.0)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _cosine(step, steps, config.warmup))
     every = max(1, steps_per_epoch // config.evaluations_per_epoch)
-    evaluations = [evaluate(model, held_out, step=0)]
-    best, best_state, stale, tokens = evaluations[0], _state(model), 0, 0
-    report(Progress(0, steps, float("nan"), 0.0, best))
+    with model.disable_adapter():
+        evaluations = [evaluate(model, held_out, step=0)]
+    report(Progress(0, steps, float("nan"), 0.0, evaluations[0]))
+    if start:
+        evaluations.append(evaluate(model, held_out, step=0))
+        report(Progress(0, steps, float("nan"), 0.0, evaluations[1]))
+    best, best_state, stale, tokens = evaluations[-1], _state(model), 0, 0
     for step, batch in enumerate(_batches(train_set, config), 1):
         model.train()
         loss = completion_nll(model, batch).mean()
@@ -110,6 +122,11 @@ def train(base: Any, train_set: Sequence[Encoded], held_out: Sequence[Encoded], 
             break
     model.load_state_dict(best_state, strict=False)
     return Trained(model, tuple(evaluations), best, time.monotonic() - started)
+
+
+def _fresh(config: TuneConfig, peft: Any) -> Any:
+    lora = config.lora
+    return peft.LoraConfig(r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules="all-linear", task_type="CAUSAL_LM")
 
 
 def completion_nll(model: Any, batch: Sequence[Encoded]) -> torch.Tensor:

@@ -13,7 +13,7 @@ from safer_instruct.config import TuneConfig
 from safer_instruct.domain import load_domain
 from safer_instruct.errors import ConfigError
 from safer_instruct.extras import require
-from safer_instruct.models import store
+from safer_instruct.models import adapter_path, store
 from safer_instruct.models.codec import Codec, Message
 from safer_instruct.models.convert import dequantise, unpermute
 from safer_instruct.models.embedded import EmbeddedModel
@@ -65,12 +65,16 @@ def tune(config: TuneConfig, base: Path, report: Callable[[Progress], None] = la
     train_pairs, held_out = split(pairs, config.holdout)
     encode = _encoder(codec, config, prompt_of)
     dtype = base_dtype(config)
+    start = adapter_path(config.start, base) if config.start else None
+    start_digest = store.adapter_digest(start) if start else None
     held_out_encoded = [encode(p) for p in held_out]
-    trained = train(load_base(name, dtype), [encode(p) for p in train_pairs], held_out_encoded, config, report)
+    trained = train(load_base(name, dtype), [encode(p) for p in train_pairs], held_out_encoded, config, report, start=start)
     out = (base / config.out).resolve()
     _save_weights(trained.model, out)
     embedded = embedded_loss(EmbeddedModel(name, out), held_out_encoded)
-    _save_record(out, _record(config, template, pairs, train_pairs, held_out, trained) | {"dtype": dtype, "embedded_loss": embedded})
+    _save_record(
+        out, _record(config, template, pairs, train_pairs, held_out, trained) | {"dtype": dtype, "start_sha256": start_digest, "embedded_loss": embedded}
+    )
     return TuneResult(out, trained.evaluations[0].loss, trained.best.loss, len(train_pairs), len(held_out), trained.seconds, embedded)
 
 
@@ -221,12 +225,13 @@ def _card(record: dict[str, Any]) -> str:
         else "a response as the domain's guideline asks, P(response | prompt)"
     )
     config = record["config"]
+    started = f"- Started from: adapter `{config['start']}`, SHA-256 `{record['start_sha256']}`\n" if config["start"] else ""
     return f"""# Adapter: {Path(config["out"]).name}
 
 A LoRA adapter (rank {config["lora"]["rank"]}) for `{record["base"]}`, written by `safer-instruct tune`. It generates {what}.
 
 - Base weights, SHA-256: `{record["base_sha256"]}`
-- Template: `{record["template"]}`, digest `{record["template_digest"]}`
+{started}- Template: `{record["template"]}`, digest `{record["template_digest"]}`
 - Pairs: {record["train_pairs"]} trained on, {record["held_out_pairs"]} held out; data SHA-256 `{record["data_sha256"]}`
 - Kept: step {best["step"]}, the lowest held-out loss (mean negative log-likelihood per completion token, nats)
 
