@@ -232,8 +232,8 @@ class FilterConfig(Strict):
         near_duplicate: Jaccard similarity of word trigrams from which a text or an instruction counts as seen before;
             null switches near-duplicate removal off. Exact duplicates are always dropped.
         consistency: Cycle consistency; null switches it off.
-        min_logprob: Least mean log-probability per token, in nats, that an inducer which tells it gives its own instruction;
-            null switches it off. What it is good for depends on the inducer: set it by reading (bench/README.md).
+        min_logprob: Least log P(instruction | response), in nats, of the whole instruction under an inducer that tells it; null
+            switches it off. What it is good for depends on the inducer: set it by reading (bench/README.md).
     """
 
     rules: RulesConfig | None = RulesConfig()

@@ -28,7 +28,7 @@ class Candidate:
 
     Attributes:
         text: The instruction.
-        logprob: Mean log-probability per token under the inducer, in nats; None when the model gives none.
+        logprob: Log P(instruction | response) under the inducer, in nats, of the whole instruction; None when the model gives none.
         finished: False when it was cut at the token limit.
         verdicts: What the gates said; empty when an earlier candidate was already taken.
     """

@@ -22,7 +22,7 @@ EXAMPLES, PAIRS, PAIRS_JSONL, BAD_ROWS = "examples.parquet", "pairs.parquet", "p
 LEDGER, RUN, SUMMARY, CARD = "ledger.sqlite", "run.yaml", "summary.json", "README.md"
 PAIR_COLUMNS = ("prompt", "chosen", "rejected", "category", "id")
 _FILES = (EXAMPLES, PAIRS, PAIRS_JSONL, BAD_ROWS, LEDGER, f"{LEDGER}-wal", f"{LEDGER}-shm", RUN, SUMMARY, CARD)
-_ROWS_PER_GROUP = 2_000
+_ROWS_PER_GROUP, _ROWS_READ = 2_000, 200
 Mode = Literal["auto", "continue", "fresh"]
 
 
@@ -159,7 +159,7 @@ def read_pairs(path: Path) -> Iterator[dict[str, str]]:
     file = path / PAIRS
     try:
         with pq.ParquetFile(file, pre_buffer=False) as parquet:
-            for batch in parquet.iter_batches(columns=list(PAIR_COLUMNS)):
+            for batch in parquet.iter_batches(_ROWS_READ, columns=list(PAIR_COLUMNS)):
                 yield from batch.to_pylist()
     except (OSError, pa.ArrowException) as exc:
         raise RunDirectoryError(f"{file} cannot be read ({exc}); give the 'run' command again to write it anew, from the ledger") from exc

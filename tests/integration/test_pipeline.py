@@ -704,14 +704,14 @@ class TestMemory:
     def test_ten_thousand_rows_take_hardly_more_than_a_quarter_of_them(self, tmp_path: Path) -> None:
         """60 MB of texts, which go through every stage or drop out at the filter, do not pile up in memory.
 
-        A file of 2,500 rows fills every window and row group. Near-duplicates are off: their sketches grow with the rows.
+        A file of 2,500 rows fills every window and row group.
         """
         peaks_mb = {}
         for count in (2_500, 10_000):
             project = Project(tmp_path / str(count))
             project.scripts["inducer"] = {"generate": [{"answers": ["No.", "No.", "No.", "Please tell me about {words}."]}]}
             project.config |= {"induce": {"candidates": 1}, "respond": {"drafts": 1}}
-            project.config["filter"] |= {"consistency": None, "near_duplicate": None}
+            project.config["filter"] |= {"consistency": None}
             rng = random.Random(23)
             with project.source.open("w", encoding="utf-8") as file:
                 for i in range(count):

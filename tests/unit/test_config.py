@@ -122,7 +122,7 @@ def test_tuning_needs_data(tmp_path: Path) -> None:
 def test_the_shipped_example_configs_are_valid() -> None:
     assert load_config(ROOT / "examples" / "civility.yaml").domain == "civility"
     tunes = sorted((ROOT / "examples").glob("tune-*.yaml"))
-    assert [load_tune_config(path).task for path in tunes] == ["induce", "respond"]
+    assert [load_tune_config(path).task for path in tunes] == ["induce", "induce", "respond"]
 
 
 @pytest.mark.parametrize("url", ["https://me:hunter2@host/v1", "https://host/v1?api-key=hunter2", "https://host/v1?sig=hunter2"])

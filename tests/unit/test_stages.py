@@ -208,7 +208,7 @@ def test_an_instruction_that_its_inducer_finds_unlikely_is_dropped(tmp_path: Pat
     gate = FilterConfig(min_logprob=-0.4, consistency=None)
     assert chosen(None, Candidate(GOOD, -0.4), config=gate).prompt == GOOD
     dropped = chosen(None, Candidate(GOOD, -0.41), Candidate(FINE, -0.5), config=gate).dropped_by
-    assert dropped == Verdict("likelihood", False, -0.41, "the inducer gives it -0.410 nats per token, less than -0.400")
+    assert dropped == Verdict("likelihood", False, -0.41, "the inducer gives it -0.410 nats, less than -0.400")
     assert chosen(None, Candidate(GOOD, None), config=gate).alive, "an inducer that tells no log-probability is not gated by it"
 
 

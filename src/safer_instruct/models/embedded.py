@@ -99,7 +99,7 @@ class EmbeddedModel:
         eos = self._codec.token_id(self._codec.eos)
         finished = len(ids) < request.sampling.max_tokens or (bool(ids) and ids[-1] == eos)
         penalised = request.sampling.repetition_penalty != 1.0  # then the engine's score is not the model's probability
-        return Completion(self._codec.decode(ids).strip(), None if penalised else round(score, 6), finished)
+        return Completion(self._codec.decode(ids).strip(), None if penalised else round(score, 6), finished, len(ids))
 
     def _score(self, request: Scoring) -> Scored:
         started = time.monotonic()

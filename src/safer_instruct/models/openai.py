@@ -272,7 +272,7 @@ def _completion(choice: _Choice) -> Completion:
     logprobs = choice.logprobs or _Logprobs()
     values = [t.logprob for t in logprobs.content or ()] or [v for v in logprobs.token_logprobs or () if v is not None]
     text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")  # JSON can say half a character, no file can hold it
-    return Completion(text, sum(values) / len(values) if values else None, choice.finish_reason != "length")
+    return Completion(text, sum(values) / len(values) if values else None, choice.finish_reason != "length", len(values) or None)
 
 
 def _continuation_logprobs(logprobs: _Logprobs, length: int, prompt_tokens: int) -> tuple[float, ...]:

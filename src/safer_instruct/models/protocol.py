@@ -80,11 +80,18 @@ class Completion:
         text: What the model wrote.
         logprob: Mean log-probability per generated token in nats, where the model tells.
         finished: False when it was cut at `max_tokens`.
+        tokens: How many tokens `logprob` is the mean of, where the model tells.
     """
 
     text: str
     logprob: float | None = None
     finished: bool = True
+    tokens: int | None = None
+
+    @property
+    def total_logprob(self) -> float | None:
+        """Log-probability of the whole completion in nats; the mean per token where the model does not tell how many there are."""
+        return self.logprob if self.logprob is None or self.tokens is None else self.logprob * self.tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,11 +101,19 @@ class Generated:
     completions: tuple[Completion, ...]
     usage: Usage = Usage()
 
-    def ranked(self) -> list[Completion]:
-        """Distinct completions without the white space around them, likeliest first; the text breaks ties."""
+    def ranked(self, *, whole: bool = False) -> list[Completion]:
+        """Distinct completions without the white space around them, likeliest first; the text breaks ties.
+
+        Likeliest per token, or with `whole` as a whole, which speaks for short ones.
+        """
         distinct = {c.text.strip(): c for c in reversed(self.completions)}
         stripped = [replace(c, text=text) for text, c in distinct.items()]
-        return sorted(stripped, key=lambda c: (-c.logprob if c.logprob is not None else 0.0, c.text))
+
+        def unlikeliness(completion: Completion) -> float:
+            value = completion.total_logprob if whole else completion.logprob
+            return 0.0 if value is None else -value
+
+        return sorted(stripped, key=lambda c: (unlikeliness(c), c.text))
 
 
 @dataclass(frozen=True, slots=True)

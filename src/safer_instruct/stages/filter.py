@@ -55,5 +55,5 @@ def _form(candidate: Candidate, text: str, config: FilterConfig) -> tuple[Verdic
     if config.min_logprob is None or candidate.logprob is None:
         return verdicts
     likely = candidate.logprob >= config.min_logprob
-    reason = "" if likely else f"the inducer gives it {candidate.logprob:+.3f} nats per token, less than {config.min_logprob:+.3f}"
+    reason = "" if likely else f"the inducer gives it {candidate.logprob:+.3f} nats, less than {config.min_logprob:+.3f}"
     return (*verdicts, Verdict("likelihood", likely, candidate.logprob, reason))

@@ -31,7 +31,7 @@ async def induce(example: Example, model: Model, template: Template, config: Ind
     prompt: Prompt = rendered if speaks_raw(model, config) else (Turn("user", rendered),)
     sampling = Sampling(max_tokens=config.max_tokens, temperature=config.temperature, top_k=config.top_k, n=config.candidates)
     answer = await model.generate(Generation(prompt, sampling, derive_seed(seed, "induce", example.text)))
-    return replace(example, candidates=tuple(Candidate(c.text, c.logprob, c.finished) for c in answer.ranked()))
+    return replace(example, candidates=tuple(Candidate(c.text, c.total_logprob, c.finished) for c in answer.ranked(whole=True)))
 
 
 def speaks_raw(model: Model, config: InduceConfig) -> bool:
