@@ -35,9 +35,11 @@ models:
 {judge}
 induce:
   candidates: 4                 # instructions drawn per text; the likeliest that passes the filter is taken
+  temperature: 0.8              # of the draw; with the embedded model 10 candidates at 0.6 were better
 
 filter:
   near_duplicate: 0.7           # Jaccard similarity of word trigrams; null switches it off
+  # min_logprob: -6.0           # least log P(instruction | text) in nats; with the shipped adapter this keeps about half
   rules:
     max_shared_run: 7           # longest run of words an instruction may share with its text
     languages: [en]             # empty list: any
