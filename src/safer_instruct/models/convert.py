@@ -114,7 +114,7 @@ def convert_apart(gguf_path: Path, out: Path, *, adapter: Path | None = None) ->
     Raises:
         ModelError: As `convert`.
     """
-    command = [sys.executable, "-m", __name__, str(gguf_path), str(out), *([str(adapter)] if adapter else [])]
+    command = [sys.executable, "-P", "-m", __name__, str(gguf_path), str(out), *([str(adapter)] if adapter else [])]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         said = done.stderr.strip().splitlines() or ["it said nothing"]

