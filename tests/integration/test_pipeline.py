@@ -702,9 +702,10 @@ finally:
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the peak of a process is read from /proc")
 class TestMemory:
     def test_ten_thousand_rows_take_hardly_more_than_a_quarter_of_them(self, tmp_path: Path) -> None:
-        """60 MB of texts, which go through every stage or drop out at the filter, do not pile up in memory.
+        """90 MB more of texts, which go through every stage or drop out at the filter, do not pile up in memory.
 
-        A file of 2,500 rows fills every window and row group.
+        A file of 2,500 rows fills every window and row group. What allocators keep for threads and row groups differs by
+        20 MB from one process to the next: so the texts are long, and the bound is half of what piled-up texts would take.
         """
         peaks_mb = {}
         for count in (2_500, 10_000):
@@ -715,7 +716,7 @@ class TestMemory:
             rng = random.Random(23)
             with project.source.open("w", encoding="utf-8") as file:
                 for i in range(count):
-                    file.write(json.dumps({"id": str(i), "text": f"{sentence(rng)} {rng.randbytes(3_000).hex()}"}) + "\n")
+                    file.write(json.dumps({"id": str(i), "text": f"{sentence(rng)} {rng.randbytes(6_000).hex()}"}) + "\n")
             done = subprocess.run(
                 [sys.executable, "-c", PEAK, "run", str(project.write()), "--out", str(project.out)], capture_output=True, text=True, timeout=600
             )
@@ -724,7 +725,7 @@ class TestMemory:
             assert summary["rows"] == count and summary["pairs"] > count / 5
             peaks_mb[count] = int(done.stdout.split()[-1]) / 1024
         print(peaks_mb)
-        assert peaks_mb[10_000] - peaks_mb[2_500] < 20
+        assert peaks_mb[10_000] - peaks_mb[2_500] < 45
 
 
 @pytest.fixture
