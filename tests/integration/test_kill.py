@@ -14,7 +14,6 @@ import sqlite3
 import subprocess
 import sys
 import time
-import zlib
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -24,6 +23,8 @@ import misbehaving
 import pytest
 import yaml
 from misbehaving import Server, serve
+
+from safer_instruct.ledger import read_calls
 
 KILLS = 20
 COMPARED = ("examples.parquet", "pairs.parquet", "pairs.jsonl", "rejected_rows.jsonl", "README.md", "run.yaml")
@@ -76,16 +77,10 @@ def check_equal(out: Path, undisturbed: Path) -> dict[str, Any]:
 
 
 def ledger_calls(out: Path) -> dict[bytes, tuple[str, bytes, float]]:
-    """Key -> model, packed request, time of commit; of a ledger that may be in use, or not there yet."""
+    """Key -> model, request, time of commit; of a ledger that may be in use, or not there yet."""
     if not (out / "ledger.sqlite").exists():
         return {}
-    try:
-        with closing(sqlite3.connect(f"file:{out / 'ledger.sqlite'}?mode=ro", uri=True)) as ledger:
-            return {key: rest for key, *rest in ledger.execute("SELECT key, model, request, finished_at FROM calls")}
-    except sqlite3.OperationalError as exc:
-        if "no such table" in str(exc):  # killed between the file and its table
-            return {}
-        raise
+    return {call.key: (call.model, call.request, call.finished_at) for call in read_calls(out / "ledger.sqlite")}
 
 
 NOUNS = ["umbrella", "kettle", "parcel", "lamp", "cake", "card", "bicycle", "ticket", "tent", "ladder", "sofa", "piano", "garden", "window", "carpet"]
@@ -196,7 +191,7 @@ class _Books:
         self._wait()
         again = {digest for digest, times in self._saved.items() if self._server.attempts[digest] != times}
         assert not again, f"by {moment}: {len(again)} calls that stood in the ledger were asked again"
-        saved = {_digest(model, packed) for model, packed, _ in ledger_calls(self._out).values() if model.startswith("openai:")}
+        saved = {_digest(model, request) for model, request, _ in ledger_calls(self._out).values() if model.startswith("openai:")}
         assert all(self._server.good[digest] > self._good_before[digest] for digest in saved), f"by {moment}: the ledger holds what was never answered"
         answered = {digest for digest, times in self._server.good.items() if times > self._good_before[digest]}
         self.lost.append(len(answered - saved))
@@ -209,9 +204,9 @@ class _Books:
             quiet = 0 if self._server.in_flight else quiet + 1
 
 
-def _digest(model: str, packed: bytes) -> str:
+def _digest(model: str, request: bytes) -> str:
     """The server's name for the request of a ledger row, by the wire format."""
-    _, asked = json.loads(zlib.decompress(packed))
+    _, asked = json.loads(request)
     sampling = asked["sampling"]
     body = {"model": model.removeprefix("openai:"), "messages": asked["prompt"], "seed": asked["seed"]}
     body |= {name: sampling[name] for name in ("max_tokens", "temperature", "n", "top_k")}
@@ -295,13 +290,9 @@ class TestEmbedded:
         (folder / "config.yaml").write_text(yaml.safe_dump(config))
         return folder / "config.yaml"
 
-    def answers(self, out: Path) -> dict[bytes, Any]:
-        """Every answer in the ledger but for the seconds it took."""
-        with closing(sqlite3.connect(out / "ledger.sqlite")) as ledger:
-            answers = {key: json.loads(zlib.decompress(answer)) for key, answer in ledger.execute("SELECT key, answer FROM calls")}
-        for answer in answers.values():
-            answer["usage"].pop("seconds")
-        return answers
+    def answers(self, out: Path) -> dict[bytes, tuple[bytes, int, int, float]]:
+        """Every answer in the ledger, with its usage but for the seconds it took."""
+        return {c.key: (c.answer, c.usage.prompt_tokens, c.usage.completion_tokens, c.usage.cost) for c in read_calls(out / "ledger.sqlite")}
 
 
 class _Rows:

@@ -992,7 +992,7 @@ class TestErrors:
         project.texts(good_rows(3))
         project.run()
         with closing(sqlite3.connect(project.out / "ledger.sqlite")) as ledger, ledger:
-            ledger.execute("UPDATE calls SET answer = substr(answer, 1, 5)")
+            ledger.execute("UPDATE calls SET content = substr(content, 1, 5)")
         assert project.cli() == 2
         assert f"error: {project.out / 'ledger.sqlite'}" in capsys.readouterr().err
         assert project.cli("--fresh") == 0

@@ -1,0 +1,17 @@
+"""The durable call ledger: every model call is committed, fsynced, before anyone sees its answer.
+
+Stages are deterministic given the answers, so *resume = run it again*: finished calls come back from here for free.
+
+    recorded.py   a `Model` whose calls go through the ledger: key, lookup, call, commit
+    store.py      the file in use: one thread that commits in groups, one connection that reads by key
+    rows.py       a call as a row: compressed with a dictionary that the ledger trains for itself, and a checksum
+    content.py    requests and answers as bytes
+    queries.py    totals and calls, also while a run is writing
+    schema.py     the tables, how a file is opened, and how an older one is brought up to date
+"""
+
+from safer_instruct.ledger.queries import Total, read_calls, read_totals
+from safer_instruct.ledger.recorded import Meter, Recorded
+from safer_instruct.ledger.store import Ledger
+
+__all__ = ["Ledger", "Meter", "Recorded", "Total", "read_calls", "read_totals"]

@@ -1,0 +1,86 @@
+"""Requests and answers as bytes: the request as JSON, which the key is a digest of, the answer without its usage."""
+
+from __future__ import annotations
+
+import json
+import struct
+from dataclasses import dataclass
+from operator import attrgetter
+from typing import Any
+
+from safer_instruct.models.protocol import Completion, Generated, Generation, Scored, Scoring, Usage
+
+KEY_BYTES = 16  # of SHA-256: among 10 million calls two share a key with a chance of 1 in 10**25
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One finished model call.
+
+    Attributes:
+        key: Digest of the model's fingerprint and `request`.
+        request: JSON `[kind, fields]`, sorted; it holds no line break.
+        answer: See `encode_answer`.
+        finished_at: Unix time.
+    """
+
+    key: bytes
+    stage: str
+    model: str
+    request: bytes
+    answer: bytes
+    usage: Usage
+    finished_at: float
+
+
+def encode_request(kind: str, request: Generation | Scoring) -> bytes:
+    """The request as sorted JSON; a change of a single byte here makes every key another."""
+    return _request_json([kind, request]).encode("utf-8", "surrogatepass")
+
+
+def encode_answer(answer: Generated | Scored) -> bytes:
+    """Completions as JSON lists of their fields; log-probabilities as floats, four bytes each where that loses nothing."""
+    if isinstance(answer, Scored):
+        return _pack_floats(answer.logprobs)
+    return _json([_completion_fields(c) for c in answer.completions]).encode("utf-8", "surrogatepass")
+
+
+def decode_generated(answer: bytes, usage: Usage) -> Generated:
+    """The inverse of `encode_answer`."""
+    return Generated(tuple(Completion(*fields) for fields in json.loads(_text(answer))), usage)
+
+
+def decode_scored(answer: bytes, usage: Usage) -> Scored:
+    """The inverse of `encode_answer`."""
+    kind = answer[:1].decode("ascii")
+    return Scored(struct.unpack(f"<{(len(answer) - 1) // struct.calcsize(f'<{kind}')}{kind}", answer[1:]), usage)
+
+
+def decode_request(request: bytes) -> tuple[str, dict[str, Any]]:
+    """Kind and fields of a request."""
+    kind, fields = json.loads(_text(request))
+    return kind, fields
+
+
+def _text(data: bytes) -> str:
+    return data.decode("utf-8", "surrogatepass")
+
+
+def _fields(value: Any) -> dict[str, Any]:
+    """A dataclass as a dict of its fields; unlike `asdict` it copies nothing below."""
+    return {name: getattr(value, name) for name in value.__dataclass_fields__}
+
+
+_request_json = json.JSONEncoder(default=_fields, ensure_ascii=False, sort_keys=True).encode
+_json = json.JSONEncoder(ensure_ascii=False).encode
+_completion_fields = attrgetter(*Completion.__dataclass_fields__)
+
+
+def _pack_floats(values: tuple[float, ...]) -> bytes:
+    try:
+        single = struct.pack(f"<{len(values)}f", *values)
+        if struct.unpack(f"<{len(values)}f", single) == values:
+            return b"f" + single
+    except OverflowError:  # too large for four bytes
+        pass
+    return b"d" + struct.pack(f"<{len(values)}d", *values)

@@ -1,0 +1,82 @@
+"""A model whose calls go through the ledger: the key, the lookup, the call, the commit."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import time
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from safer_instruct.ledger.content import KEY_BYTES, Call, decode_generated, decode_scored, encode_answer, encode_request
+from safer_instruct.ledger.store import Ledger
+from safer_instruct.models.protocol import Generated, Generation, Model, Scored, Scoring, Usage
+
+Answer = TypeVar("Answer", Generated, Scored)
+
+
+@dataclass(slots=True)
+class Meter:
+    """What one stage has used so far: in all, as if nothing had come from the ledger, and `fresh` in this process."""
+
+    calls: int = 0
+    replayed: int = 0
+    usage: Usage = field(default_factory=Usage)
+    fresh: Usage = field(default_factory=Usage)
+
+    def add(self, usage: Usage, *, replayed: bool) -> None:
+        """Count one call."""
+        self.calls += 1
+        self.replayed += replayed
+        self.usage += usage
+        if not replayed:
+            self.fresh += usage
+
+
+class Recorded:
+    """A model whose every call goes through the ledger; itself a `Model`, so stages cannot tell.
+
+    The key of a call is a digest of the model's fingerprint and the whole request; equal requests are one call.
+    """
+
+    def __init__(self, model: Model, ledger: Ledger, stage: str, meter: Meter) -> None:
+        self._model, self._ledger, self._stage, self._meter = model, ledger, stage, meter
+        self._in_flight = ledger.in_flight
+        self.name, self.fingerprint, self.concurrency = model.name, model.fingerprint, model.concurrency
+        self._digest = hashlib.sha256(f"{self.fingerprint}\n".encode("utf-8", "surrogatepass"))
+
+    async def generate(self, request: Generation) -> Generated:
+        """See `Model.generate`; the answer is on disk before it is returned."""
+        return await self._call("generate", request, self._model.generate, decode_generated)
+
+    async def score(self, request: Scoring) -> Scored:
+        """See `Model.score`; the answer is on disk before it is returned."""
+        return await self._call("score", request, self._model.score, decode_scored)
+
+    async def close(self) -> None:
+        """The wrapped model is closed by whoever opened it."""
+
+    async def _call(self, kind: str, request: Any, send: Callable[[Any], Coroutine[Any, Any, Answer]], decode: Callable[[bytes, Usage], Answer]) -> Answer:
+        asked = encode_request(kind, request)
+        key = self._key(asked)
+        while pending := self._in_flight.get(key):  # the same request is on its way: wait for it, then read it
+            await asyncio.shield(pending)
+        if stored := self._ledger.get(key):
+            self._meter.add(stored.usage, replayed=True)
+            return decode(stored.answer, stored.usage)
+        self._in_flight[key] = asyncio.get_running_loop().create_future()
+        try:
+            answer = await send(request)
+            call = Call(key, self._stage, self.name, asked, encode_answer(answer), answer.usage, time.time())
+        except BaseException:
+            self._ledger.release(key)
+            raise
+        await self._ledger.put(call)
+        self._meter.add(answer.usage, replayed=False)
+        return answer
+
+    def _key(self, asked: bytes) -> bytes:
+        digest = self._digest.copy()
+        digest.update(asked)
+        return digest.digest()[:KEY_BYTES]

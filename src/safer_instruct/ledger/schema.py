@@ -1,0 +1,169 @@
+"""The tables of a ledger, how its file is opened, and how an older one is brought up to date."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import sqlite3
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from safer_instruct.errors import RunDirectoryError
+from safer_instruct.ledger.content import KEY_BYTES, Call, encode_answer
+from safer_instruct.ledger.rows import Appender, DamagedRowError
+from safer_instruct.models.protocol import Completion, Generated, Scored, Usage
+
+SCHEMA_VERSION = 2
+_TABLES = """
+CREATE TABLE calls (
+    number INTEGER PRIMARY KEY,     -- 1, 2, 3 ... in order of commit
+    key BLOB NOT NULL,              -- SHA-256 of fingerprint and request, the first 16 bytes
+    origin INTEGER NOT NULL,        -- origins.id
+    dictionary INTEGER NOT NULL,    -- dictionaries.dictionary, 0 for none
+    prompt_tokens INTEGER NOT NULL,
+    completion_tokens INTEGER NOT NULL,
+    cost REAL NOT NULL,
+    seconds REAL NOT NULL,
+    finished_at REAL NOT NULL,      -- Unix time
+    content BLOB NOT NULL,          -- zstd of request, line break, answer
+    checksum INTEGER NOT NULL       -- CRC-32 of the columns from key to content
+);
+CREATE UNIQUE INDEX calls_key ON calls (key);
+CREATE TABLE origins (              -- stages and their models, in order of first use, with totals
+    id INTEGER PRIMARY KEY,
+    stage TEXT NOT NULL,
+    model TEXT NOT NULL,
+    dictionary INTEGER NOT NULL DEFAULT 0,
+    calls INTEGER NOT NULL DEFAULT 0,
+    prompt_tokens INTEGER NOT NULL DEFAULT 0,
+    completion_tokens INTEGER NOT NULL DEFAULT 0,
+    cost REAL NOT NULL DEFAULT 0,
+    seconds REAL NOT NULL DEFAULT 0,
+    UNIQUE (stage, model)
+);
+CREATE TABLE dictionaries (         -- each is kept twice
+    number INTEGER PRIMARY KEY,
+    dictionary INTEGER NOT NULL,
+    data BLOB NOT NULL,
+    checksum INTEGER NOT NULL       -- CRC-32 of data
+);
+"""
+_CHECKPOINT_PAGES = 4096  # 16 MB: a page of the index that many commits touch is copied into the file once
+_WAL_LIMIT_BYTES = 64 << 20  # what a long reader made it grow beyond is given back
+_BATCH = 1000
+
+
+def connect(path: Path, *, cache_mb: int) -> sqlite3.Connection:
+    """Open a ledger for writing: every commit is synced."""
+    connection = sqlite3.connect(path, timeout=30, isolation_level=None, check_same_thread=False)
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = FULL")  # NORMAL does not sync a commit in WAL mode
+    connection.execute(f"PRAGMA cache_size = -{cache_mb << 10}")
+    connection.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
+    connection.execute(f"PRAGMA journal_size_limit = {_WAL_LIMIT_BYTES}")
+    return connection
+
+
+def connect_to_read(path: Path) -> sqlite3.Connection:
+    """Open a ledger that a run may be writing.
+
+    Raises:
+        RunDirectoryError: It is not there, damaged, or of another version.
+    """
+    try:
+        connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=30, isolation_level=None)
+        version = read_version(connection)
+    except sqlite3.Error as exc:
+        raise explain(path, exc, "the ledger cannot be read") from exc
+    if version != SCHEMA_VERSION:
+        connection.close()
+        check_version(path, version)
+        raise RunDirectoryError(f"{path} was written by an older version of safer-instruct (ledger schema {version}); the next run brings it up to date")
+    return connection
+
+
+def explain(path: Path, exc: Exception, what: str) -> RunDirectoryError:
+    """What SQLite or the system said, with what to do about it."""
+    code = getattr(exc, "sqlite_errorcode", 0) & 0xFF  # the primary code of an extended one
+    if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB) or isinstance(exc, DamagedRowError):
+        return RunDirectoryError(f"{path} is damaged: {exc}; save what is intact with: safer-instruct ledger {path.parent} --recover")
+    if code == sqlite3.SQLITE_FULL or (isinstance(exc, OSError) and exc.errno in (errno.ENOSPC, errno.EDQUOT)):
+        return RunDirectoryError(f"{path}: {what}: the disk is full; what was saved before is safe: make room, then give the same command again")
+    return RunDirectoryError(f"{path}: {what}: {exc}")
+
+
+def create(path: Path) -> None:
+    """Make an empty ledger; it appears whole, so an empty file is always a damaged one."""
+    part = path.with_name(f".{path.name}.part")
+    part.unlink(missing_ok=True)
+    with closing(connect(part, cache_mb=2)) as connection:
+        connection.executescript(f"BEGIN; {_TABLES} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
+    os.replace(part, path)
+
+
+def read_version(connection: sqlite3.Connection) -> int:
+    """The schema version of an open ledger."""
+    version: int = connection.execute("PRAGMA user_version").fetchone()[0]
+    return version
+
+
+def check_version(path: Path, version: int) -> None:
+    """Refuse a ledger of a later version than this.
+
+    Raises:
+        RunDirectoryError: It is.
+    """
+    if version > SCHEMA_VERSION:
+        raise RunDirectoryError(f"{path} was written by a newer version of safer-instruct (ledger schema {version}); upgrade to read it")
+
+
+def migrate(connection: sqlite3.Connection, path: Path) -> None:
+    """Bring an open ledger up to date, in one transaction: a kill leaves the old one.
+
+    Raises:
+        RunDirectoryError: It is of a newer version, or no ledger.
+    """
+    if read_version(connection) == SCHEMA_VERSION:
+        return
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        version = read_version(connection)  # again: another process may have been faster
+        check_version(path, version)
+        if version == 1:
+            _from_1_to_2(connection)
+        elif version != SCHEMA_VERSION:
+            raise RunDirectoryError(f"{path} is no ledger of safer-instruct")
+        connection.execute("COMMIT")
+    except BaseException:
+        connection.execute("ROLLBACK")
+        raise
+
+
+def _from_1_to_2(connection: sqlite3.Connection) -> None:
+    """Short keys, dictionaries, totals, checksums."""
+    connection.execute("ALTER TABLE calls RENAME TO calls_1")
+    for statement in _TABLES.split(";\n"):
+        connection.execute(statement)
+    appender, calls = Appender(connection), _calls_of_1(connection)
+    while batch := list(islice(calls, _BATCH)):
+        appender.append(batch)
+    connection.execute("DROP TABLE calls_1")
+    connection.execute("PRAGMA user_version = 2")
+
+
+def _calls_of_1(connection: sqlite3.Connection) -> Iterator[Call]:
+    for row in connection.execute("SELECT * FROM calls_1 ORDER BY rowid"):
+        yield decode_row_of_1(row)
+
+
+def decode_row_of_1(row: Sequence[Any]) -> Call:
+    """A call from a row of schema 1, whose request and answer were zlib of JSON."""
+    key, stage, model, kind, request, packed, *usage, finished_at = row
+    data = json.loads(zlib.decompress(packed))
+    answer = Generated(tuple(Completion(**c) for c in data["completions"])) if kind == "generate" else Scored(tuple(data["logprobs"]))
+    return Call(key[:KEY_BYTES], stage, model, zlib.decompress(request), encode_answer(answer), Usage(*usage), finished_at)

@@ -1,0 +1,144 @@
+"""The ledger in use: a thread that commits in groups, and a connection that reads by key.
+
+Whatever finished while the last fsync ran goes into the next transaction together. While other calls are in flight, a
+commit waits until 10 ms after the last one began, for they may join it; it never waits when nobody could.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import sqlite3
+import threading
+import time
+from collections import defaultdict
+from contextlib import suppress
+from pathlib import Path
+
+from safer_instruct.ledger import schema
+from safer_instruct.ledger.content import Call
+from safer_instruct.ledger.rows import COLUMNS, Appender, DamagedRowError, Unpacker
+
+_SELECT = f"SELECT {COLUMNS} FROM calls WHERE key = ?"  # noqa: S608 - a constant
+_COMMIT_EVERY_S, _FULL_GROUP = 0.010, 64
+Waiting = tuple[Call, "asyncio.Future[None]"]
+
+
+class Ledger:
+    """One SQLite file in WAL mode."""
+
+    def __init__(self, path: Path) -> None:
+        """Open or create the ledger, and bring an older one up to date.
+
+        Raises:
+            RunDirectoryError: The file is damaged, of a newer version, or cannot be written.
+        """
+        self.path = path
+        self.in_flight: dict[bytes, asyncio.Future[None]] = {}  # sent and not yet committed; who wants one of them waits for it
+        self._queue: queue.SimpleQueue[Waiting | None] = queue.SimpleQueue()
+        try:
+            if not path.exists():
+                schema.create(path)
+            self._writer = schema.connect(path, cache_mb=64)
+            schema.migrate(self._writer, path)
+            self._appender = Appender(self._writer)
+            self._reader = schema.connect(path, cache_mb=8)
+            self._unpacker = Unpacker.load(self._reader)
+        except (sqlite3.Error, OSError) as exc:
+            raise schema.explain(path, exc, "the ledger cannot be opened") from exc
+        self._thread = threading.Thread(target=self._write_loop, name="ledger", daemon=True)
+        self._thread.start()
+
+    def get(self, key: bytes) -> Call | None:
+        """The call of that key, or None; one index lookup.
+
+        Raises:
+            RunDirectoryError: The file is damaged.
+        """
+        try:
+            row = self._reader.execute(_SELECT, (key,)).fetchone()
+            if row is None:
+                return None
+            if not self._unpacker.knows(row):
+                self._unpacker = Unpacker.load(self._reader)
+            return self._unpacker.unpack(row)
+        except (sqlite3.Error, DamagedRowError) as exc:
+            raise schema.explain(self.path, exc, "the ledger cannot be read") from exc
+
+    async def put(self, call: Call) -> None:
+        """Commit one finished call; returns when it is on disk, and only then gives its key free.
+
+        Raises:
+            RunDirectoryError: It could not be written.
+        """
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._queue.put((call, future))
+        await future
+
+    def release(self, key: bytes) -> None:
+        """Wake up who waits for a call in flight: it is committed now, or will not be."""
+        if mark := self.in_flight.pop(key, None):
+            mark.set_result(None)
+
+    def close(self) -> None:
+        """Commit what is queued and close the file."""
+        self._queue.put(None)
+        self._thread.join()
+        self._reader.close()
+
+    def __enter__(self) -> Ledger:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _write_loop(self) -> None:
+        open_, earliest = True, 0.0
+        while open_:
+            group = [self._queue.get()]
+            self._drain(group)
+            pause = earliest - time.monotonic()
+            if pause > 0 and len(group) < min(len(self.in_flight), _FULL_GROUP) and None not in group:
+                time.sleep(pause)
+                self._drain(group)
+            earliest = time.monotonic() + _COMMIT_EVERY_S
+            open_ = None not in group
+            self._commit([waiting for waiting in group if waiting is not None])
+        self._writer.close()
+
+    def _drain(self, group: list[Waiting | None]) -> None:
+        for _ in range(self._queue.qsize()):
+            group.append(self._queue.get_nowait())
+
+    def _commit(self, group: list[Waiting]) -> None:
+        """One transaction for all, and one wake-up of each event loop that waits for it."""
+        error: BaseException | None = None
+        try:
+            self._append([call for call, _ in group])
+        except sqlite3.Error as exc:
+            error = schema.explain(self.path, exc, f"{len(group)} finished calls could not be saved")
+        except Exception as exc:  # noqa: BLE001 - not swallowed: everyone who waits for this commit is given it
+            error = exc
+        loops = defaultdict(list)
+        for waiting in group:
+            loops[waiting[1].get_loop()].append(waiting)
+        for loop, group_ in loops.items():
+            with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+                loop.call_soon_threadsafe(self._settle, group_, error)
+
+    def _settle(self, group: list[Waiting], error: BaseException | None) -> None:
+        for call, future in group:
+            self.release(call.key)
+            if not future.done():
+                future.set_exception(error) if error else future.set_result(None)
+
+    def _append(self, calls: list[Call]) -> None:
+        self._writer.execute("BEGIN IMMEDIATE")
+        try:
+            self._appender.append(calls)
+            self._writer.execute("COMMIT")
+        except BaseException:
+            if self._writer.in_transaction:  # SQLite has rolled back by itself after some errors
+                self._writer.execute("ROLLBACK")
+            self._appender = Appender(self._writer)
+            raise
