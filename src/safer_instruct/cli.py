@@ -72,6 +72,41 @@ def status(path: Annotated[Path, typer.Argument(metavar="DIR", help="A run direc
         rundir.read_summary(path)
 
 
+@app.command("ledger")
+def ledger_(
+    path: Annotated[Path, typer.Argument(metavar="DIR", help="A run directory; a run may be writing it.")],
+    search: Annotated[Optional[str], typer.Option(metavar="TEXT", help="List calls with TEXT in what was asked or answered.")] = None,
+    limit: Annotated[Optional[int], typer.Option(min=1, help="How many calls --search lists; 20 by default.")] = None,
+    show: Annotated[Optional[str], typer.Option(metavar="KEY", help="Print one call whole; the first digits of its key are enough.")] = None,
+    export_: Annotated[Optional[Path], typer.Option("--export", metavar="FILE.jsonl", help="Write every call as a line of JSON.")] = None,
+    recover_: Annotated[bool, typer.Option("--recover", help="Copy what is intact in a damaged ledger into a fresh one.")] = False,
+) -> None:
+    """Show what a run's model calls add up to; search, print, export or recover them."""
+    from rich.console import Console
+
+    from safer_instruct import ledger, ledgerview, rundir
+
+    given = [name for name, value in (("--search", search), ("--show", show), ("--export", export_), ("--recover", recover_ or None)) if value is not None]
+    if len(given) > 1:
+        raise typer.BadParameter(f"{' and '.join(given)} exclude each other")
+    if limit is not None and search is None:
+        raise typer.BadParameter("--limit is for --search")
+    console, file = Console(), path / rundir.LEDGER
+    if recover_:
+        with rundir.hold(path):
+            typer.echo(ledgerview.describe(ledger.recover(file)))
+    elif search is not None:
+        ledgerview.show_matches(console, ledger.find_calls(file, search), limit or 20)
+    elif show is not None:
+        ledgerview.show_call(console, ledger.find_by_key(file, show))
+    elif export_ is not None:
+        with rundir.whole(export_) as part, part.open("w", encoding="utf-8") as out:
+            count = ledger.export_calls(file, out)
+        typer.echo(f"{count} calls: {export_}")
+    else:
+        ledgerview.show_ledger(console, file, ledger.read_totals(file))
+
+
 @app.command()
 def init(
     domain: Annotated[str, typer.Argument(help="A shipped domain, or a name for a new one.")] = "civility",

@@ -43,7 +43,7 @@ def open_run_directory(path: Path, resolved: dict[str, Any], mode: Mode) -> Iter
         path.mkdir(parents=True, exist_ok=True)
     except OSError as exc:
         raise RunDirectoryError(f"{path} cannot be a run directory: {exc}") from exc
-    with _lock(path):
+    with hold(path):
         text = yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True, width=120)
         if mode == "fresh":
             _move_aside(path)
@@ -51,6 +51,25 @@ def open_run_directory(path: Path, resolved: dict[str, Any], mode: Mode) -> Iter
             _refuse_other_config(path, text)
         write_whole(path / RUN, text)
         yield path
+
+
+@contextmanager
+def hold(path: Path) -> Iterator[None]:
+    """Be the one process that changes what stands in the directory.
+
+    Raises:
+        RunDirectoryError: Another process holds it.
+    """
+    with (path / ".lock").open("a+", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            raise RunDirectoryError(f"{path} is in use by process {file.read().strip() or '?'}; wait for it, stop it, or choose another --out") from None
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield
 
 
 def forget_results(path: Path) -> None:
@@ -197,20 +216,6 @@ def read_summary(path: Path) -> dict[str, Any]:
 def _example_row(example: Example) -> dict[str, Any]:
     dropped = example.dropped_by
     return {**asdict(example), "dropped_by": dropped.name if dropped else None, "drop_reason": dropped.reason if dropped else None}
-
-
-@contextmanager
-def _lock(path: Path) -> Iterator[None]:
-    with (path / ".lock").open("a+", encoding="utf-8") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            raise RunDirectoryError(f"{path} is in use by process {file.read().strip() or '?'}; wait for it, stop it, or choose another --out") from None
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
-        yield
 
 
 def _refuse_other_config(path: Path, text: str) -> None:

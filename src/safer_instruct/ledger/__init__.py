@@ -8,10 +8,28 @@ Stages are deterministic given the answers, so *resume = run it again*: finished
     content.py    requests and answers as bytes
     queries.py    totals and calls, also while a run is writing
     schema.py     the tables, how a file is opened, and how an older one is brought up to date
+    recovery.py   what is intact in a damaged file, copied into a fresh one
+    pages.py      rows straight from the pages of a file that SQLite will not read any more
 """
 
-from safer_instruct.ledger.queries import Total, read_calls, read_totals
+from safer_instruct.ledger.content import Call
+from safer_instruct.ledger.queries import Total, as_record, export_calls, find_by_key, find_calls, read_calls, read_totals
 from safer_instruct.ledger.recorded import Meter, Recorded
+from safer_instruct.ledger.recovery import Recovery, recover
 from safer_instruct.ledger.store import Ledger
 
-__all__ = ["Ledger", "Meter", "Recorded", "Total", "read_calls", "read_totals"]
+__all__ = [
+    "Call",
+    "Ledger",
+    "Meter",
+    "Recorded",
+    "Recovery",
+    "Total",
+    "as_record",
+    "export_calls",
+    "find_by_key",
+    "find_calls",
+    "read_calls",
+    "read_totals",
+    "recover",
+]

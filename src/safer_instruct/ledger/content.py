@@ -62,6 +62,21 @@ def decode_request(request: bytes) -> tuple[str, dict[str, Any]]:
     return kind, fields
 
 
+def check_answer(call: Call) -> None:
+    """Decode both sides of a call, to see that it can be done.
+
+    Raises:
+        ValueError: It cannot; TypeError, KeyError or struct.error likewise.
+    """
+    decode_request(call.request)
+    (decode_scored if is_scoring(call) else decode_generated)(call.answer, call.usage)
+
+
+def is_scoring(call: Call) -> bool:
+    """Whether the answer is log-probabilities of a given text, and not completions."""
+    return call.request.startswith(b'["score"')
+
+
 def _text(data: bytes) -> str:
     return data.decode("utf-8", "surrogatepass")
 

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import math
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any, TextIO
 
-from safer_instruct.ledger.content import Call
+from safer_instruct.errors import RunDirectoryError
+from safer_instruct.ledger.content import KEY_BYTES, Call, decode_generated, decode_request, decode_scored, is_scoring
 from safer_instruct.ledger.rows import COLUMNS, DamagedRowError, Unpacker
 from safer_instruct.ledger.schema import connect_to_read, explain
 from safer_instruct.models.protocol import Usage
@@ -58,3 +63,87 @@ def read_calls(path: Path) -> Iterator[Call]:
                     yield unpacker.unpack(row)
         except (sqlite3.Error, DamagedRowError) as exc:
             raise explain(path, exc, "the ledger cannot be read") from exc
+
+
+def find_calls(path: Path, text: str) -> Iterator[tuple[Call, str, int]]:
+    """Calls with `text` in their request or answer, in order of commit: call, the text it is found in, and where.
+
+    Upper and lower case are the same. Only what was written and answered is searched, not the settings.
+
+    Raises:
+        RunDirectoryError: The file cannot be read, or is damaged.
+    """
+    wanted = text.casefold()
+    escaped = json.dumps(wanted, ensure_ascii=False)[1:-1]
+    for call in read_calls(path):
+        stored = call.request if is_scoring(call) else call.request + call.answer
+        if escaped not in stored.decode("utf-8", "surrogatepass").casefold():  # cheap, and right but for JSON's own words
+            continue
+        for found in texts(call):
+            at = found.casefold().find(wanted)
+            if at >= 0:
+                yield call, found, at
+                break
+
+
+def find_by_key(path: Path, prefix: str) -> Call:
+    """The one call whose key begins so, in hexadecimal.
+
+    Raises:
+        RunDirectoryError: There is none, or there are several; or the file cannot be read, or is damaged.
+    """
+    digits = prefix.lower()
+    if not digits or len(digits) > 2 * KEY_BYTES or set(digits) - set("0123456789abcdef"):
+        raise RunDirectoryError(f"{prefix!r} is no key: give up to {2 * KEY_BYTES} hexadecimal digits, as --search shows them")
+    first, last = (bytes.fromhex(digits.ljust(2 * KEY_BYTES, fill)) for fill in "0f")
+    query = f"SELECT {COLUMNS} FROM calls WHERE key BETWEEN ? AND ? ORDER BY key LIMIT 3"  # noqa: S608 - constants
+    with closing(connect_to_read(path)) as connection:
+        try:
+            rows = connection.execute(query, (first, last)).fetchall()
+            if len(rows) > 1:
+                raise RunDirectoryError(f"{path} holds several calls with a key that begins with {digits}, such as {', '.join(row[0].hex() for row in rows)}")
+            if not rows:
+                raise RunDirectoryError(f"{path} holds no call with a key that begins with {digits}")
+            return Unpacker.load(connection).unpack(rows[0])
+        except (sqlite3.Error, DamagedRowError) as exc:
+            raise explain(path, exc, "the ledger cannot be read") from exc
+
+
+def export_calls(path: Path, file: TextIO) -> int:
+    """Write every call as a line of JSON, one in memory at a time; gives how many.
+
+    Raises:
+        RunDirectoryError: The file cannot be read, or is damaged.
+    """
+    count = 0
+    for call in read_calls(path):
+        file.write(json.dumps(as_record(call)) + "\n")
+        count += 1
+    return count
+
+
+def as_record(call: Call) -> dict[str, Any]:
+    """A call as plain data for JSON; a log-probability that is no finite number becomes None."""
+    kind, request = decode_request(call.request)
+    answer: dict[str, Any]
+    if kind == "generate":
+        answer = {"completions": [asdict(c) | {"logprob": _finite(c.logprob)} for c in decode_generated(call.answer, call.usage).completions]}
+    else:
+        answer = {"logprobs": [_finite(value) for value in decode_scored(call.answer, call.usage).logprobs]}
+    finished_at = datetime.fromtimestamp(call.finished_at, UTC).isoformat(timespec="milliseconds")
+    named = {"key": call.key.hex(), "stage": call.stage, "model": call.model, "kind": kind, "finished_at": finished_at}
+    return named | asdict(call.usage) | {"request": request, "answer": answer}
+
+
+def texts(call: Call) -> list[str]:
+    """What a call asked, turn by turn, and what was answered."""
+    kind, request = decode_request(call.request)
+    prompt = request["prompt"]
+    asked = [prompt] if isinstance(prompt, str) else [turn["content"] for turn in prompt]
+    if kind == "generate":
+        return asked + [c.text for c in decode_generated(call.answer, call.usage).completions]
+    return [*asked, request["continuation"]]
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None

@@ -48,8 +48,7 @@ class _Origin:
     compressor: zstd.ZstdCompressor
     samples: list[bytes] | None  # None: it has a dictionary, or cannot have one
     sampled: int = 0
-    calls: int = 0
-    usage: Usage = field(default_factory=Usage)
+    totals: list[float] = field(default_factory=lambda: [0, 0, 0, 0.0, 0.0])  # calls, prompt and completion tokens, cost, seconds
 
     def pack(self, call: Call) -> Row:
         """The row of `call`, in the order of `COLUMNS`."""
@@ -57,21 +56,11 @@ class _Origin:
         if self.samples is not None:
             self.samples.append(plain)
             self.sampled += len(plain)
-        usage = call.usage
-        self.calls += 1
-        self.usage += usage
         content = self.compressor.compress(plain, zstd.ZstdCompressor.FLUSH_FRAME)
-        row = (
-            call.key,
-            self.id,
-            self.dictionary,
-            usage.prompt_tokens,
-            usage.completion_tokens,
-            usage.cost + 0.0,
-            usage.seconds + 0.0,
-            call.finished_at,
-            content,
-        )
+        usage = call.usage
+        took = (usage.prompt_tokens, usage.completion_tokens, usage.cost + 0.0, usage.seconds + 0.0)  # SQLite stores -0.0 as 0.0
+        self.totals = [total + new for total, new in zip(self.totals, (1, *took), strict=True)]
+        row = (call.key, self.id, self.dictionary, *took, call.finished_at, content)
         return (*row, _checksum(row))
 
     @property
@@ -88,7 +77,9 @@ class Appender:
         self._origins: dict[tuple[str, str], _Origin] = {}
         dictionaries = load_dictionaries(connection)
         for id_, stage, model, number in connection.execute("SELECT id, stage, model, dictionary FROM origins"):
-            trained = dictionaries[number] if number else None
+            trained = dictionaries.get(number)
+            if number and trained is None:
+                raise DamagedRowError(f"dictionary {number} is lost")
             self._origins[stage, model] = _Origin(id_, number, _compressor(trained), [] if trained is None else None)
 
     def append(self, calls: Iterable[Call]) -> None:
@@ -101,9 +92,8 @@ class Appender:
             rows.append(origin.pack(call))
         self._connection.executemany(_INSERT, rows)
         for origin in touched.values():
-            usage = origin.usage
-            self._connection.execute(_TOTALS, (origin.calls, usage.prompt_tokens, usage.completion_tokens, usage.cost, usage.seconds, origin.id))
-            origin.calls, origin.usage = 0, Usage()
+            self._connection.execute(_TOTALS, (*origin.totals, origin.id))
+            origin.totals = [0, 0, 0, 0.0, 0.0]
             if origin.ready:
                 self._train(origin)
 
@@ -164,7 +154,12 @@ class Unpacker:
 def load_dictionaries(connection: sqlite3.Connection) -> dict[int, zstd.ZstdDict]:
     """Every dictionary of a ledger, from whichever copy is intact."""
     rows = connection.execute("SELECT dictionary, data, checksum FROM dictionaries")
-    return {number: zstd.ZstdDict(data) for number, data, checksum in rows if zlib.crc32(data) == checksum}
+    return {number: load_dictionary(data) for number, data, checksum in rows if zlib.crc32(data) == checksum}
+
+
+def load_dictionary(data: bytes) -> zstd.ZstdDict:
+    """A dictionary from what the ledger keeps of it."""
+    return zstd.ZstdDict(data)
 
 
 def _compressor(trained: zstd.ZstdDict | None) -> zstd.ZstdCompressor:

@@ -6,9 +6,10 @@ import errno
 import json
 import os
 import sqlite3
+import struct
 import zlib
 from collections.abc import Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager, suppress
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,7 @@ CREATE TABLE dictionaries (         -- each is kept twice
 _CHECKPOINT_PAGES = 4096  # 16 MB: a page of the index that many commits touch is copied into the file once
 _WAL_LIMIT_BYTES = 64 << 20  # what a long reader made it grow beyond is given back
 _BATCH = 1000
+UNREADABLE = (zlib.error, ValueError, KeyError, TypeError, struct.error)  # what a damaged row of schema 1 can raise
 
 
 def connect(path: Path, *, cache_mb: int) -> sqlite3.Connection:
@@ -76,7 +78,7 @@ def connect_to_read(path: Path) -> sqlite3.Connection:
         RunDirectoryError: It is not there, damaged, or of another version.
     """
     try:
-        connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=30, isolation_level=None)
+        connection = open_file_to_read(path)
         version = read_version(connection)
     except sqlite3.Error as exc:
         raise explain(path, exc, "the ledger cannot be read") from exc
@@ -85,6 +87,11 @@ def connect_to_read(path: Path) -> sqlite3.Connection:
         check_version(path, version)
         raise RunDirectoryError(f"{path} was written by an older version of safer-instruct (ledger schema {version}); the next run brings it up to date")
     return connection
+
+
+def open_file_to_read(path: Path) -> sqlite3.Connection:
+    """The bare file, of whatever version and in whatever state."""
+    return sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=30, isolation_level=None)
 
 
 def explain(path: Path, exc: Exception, what: str) -> RunDirectoryError:
@@ -97,13 +104,24 @@ def explain(path: Path, exc: Exception, what: str) -> RunDirectoryError:
     return RunDirectoryError(f"{path}: {what}: {exc}")
 
 
-def create(path: Path) -> None:
-    """Make an empty ledger; it appears whole, so an empty file is always a damaged one."""
+@contextmanager
+def building(path: Path) -> Iterator[sqlite3.Connection]:
+    """An empty ledger that appears at `path`, whole, when the block ends well: an empty file is always a damaged one."""
     part = path.with_name(f".{path.name}.part")
-    part.unlink(missing_ok=True)
-    with closing(connect(part, cache_mb=2)) as connection:
-        connection.executescript(f"BEGIN; {_TABLES} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
-    os.replace(part, path)
+    files = [part, part.with_name(f"{part.name}-wal"), part.with_name(f"{part.name}-shm")]
+    try:
+        _remove(files)
+        with closing(connect(part, cache_mb=64)) as connection:
+            connection.executescript(f"BEGIN; {_TABLES} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
+            yield connection
+        os.replace(part, path)
+    finally:
+        _remove(files)
+
+
+def _remove(files: list[Path]) -> None:
+    for file in files:
+        file.unlink(missing_ok=True)
 
 
 def read_version(connection: sqlite3.Connection) -> int:
@@ -140,8 +158,12 @@ def migrate(connection: sqlite3.Connection, path: Path) -> None:
             raise RunDirectoryError(f"{path} is no ledger of safer-instruct")
         connection.execute("COMMIT")
     except BaseException:
-        connection.execute("ROLLBACK")
+        if connection.in_transaction:  # SQLite has rolled back by itself after some errors
+            connection.execute("ROLLBACK")
         raise
+    with suppress(sqlite3.OperationalError):  # no room for it: the file stays as large as it is
+        connection.execute("VACUUM")
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
 
 def _from_1_to_2(connection: sqlite3.Connection) -> None:

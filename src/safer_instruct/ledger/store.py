@@ -17,6 +17,7 @@ from pathlib import Path
 
 from safer_instruct.ledger import schema
 from safer_instruct.ledger.content import Call
+from safer_instruct.ledger.recovery import finish_recovery
 from safer_instruct.ledger.rows import COLUMNS, Appender, DamagedRowError, Unpacker
 
 _SELECT = f"SELECT {COLUMNS} FROM calls WHERE key = ?"  # noqa: S608 - a constant
@@ -37,14 +38,16 @@ class Ledger:
         self.in_flight: dict[bytes, asyncio.Future[None]] = {}  # sent and not yet committed; who wants one of them waits for it
         self._queue: queue.SimpleQueue[Waiting | None] = queue.SimpleQueue()
         try:
+            finish_recovery(path)
             if not path.exists():
-                schema.create(path)
+                with schema.building(path):
+                    pass
             self._writer = schema.connect(path, cache_mb=64)
             schema.migrate(self._writer, path)
             self._appender = Appender(self._writer)
             self._reader = schema.connect(path, cache_mb=8)
             self._unpacker = Unpacker.load(self._reader)
-        except (sqlite3.Error, OSError) as exc:
+        except (sqlite3.Error, OSError, DamagedRowError) as exc:
             raise schema.explain(path, exc, "the ledger cannot be opened") from exc
         self._thread = threading.Thread(target=self._write_loop, name="ledger", daemon=True)
         self._thread.start()

@@ -1,0 +1,86 @@
+"""What a ledger looks like on a terminal: totals, calls found, one call whole."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from safer_instruct.ledger import Call, Recovery, Total, as_record
+from safer_instruct.terminal import safe
+
+_AROUND = 60  # characters before and after what was found
+
+
+def show_ledger(console: Console, path: Path, totals: list[Total]) -> None:
+    """Calls, tokens, cost and time by stage and model, and the file's size."""
+    size = sum(file.stat().st_size for file in (path, path.with_name(path.name + "-wal")) if file.exists())
+    table = Table(title=safe(str(path)), title_justify="left", show_footer=True)
+    calls = sum(t.calls for t in totals)
+    columns: list[tuple[str, list[str], str]] = [
+        ("calls", [f"{t.calls:,}" for t in totals], f"{calls:,}"),
+        ("tokens in", [f"{t.usage.prompt_tokens:,}" for t in totals], f"{sum(t.usage.prompt_tokens for t in totals):,}"),
+        ("tokens out", [f"{t.usage.completion_tokens:,}" for t in totals], f"{sum(t.usage.completion_tokens for t in totals):,}"),
+        ("cost", [f"{t.usage.cost:.4f}" for t in totals], f"{sum(t.usage.cost for t in totals):.4f}"),
+        ("model seconds", [f"{t.usage.seconds:.1f}" for t in totals], f"{sum(t.usage.seconds for t in totals):.1f}"),
+    ]
+    table.add_column("stage", footer="all")
+    table.add_column("model")
+    for heading, _, total in columns:
+        table.add_column(heading, footer=total, justify="right")
+    for i, t in enumerate(totals):
+        table.add_row(safe(t.stage), safe(t.model), *(cells[i] for _, cells, _ in columns))
+    console.print(table)
+    console.print(f"{size / 1e6:,.1f} MB{f', {size / calls:.0f} bytes per call' if calls else ''}", highlight=False)
+
+
+def show_matches(console: Console, matches: Iterator[tuple[Call, str, int]], limit: int) -> None:
+    """Each call on a line with what surrounds the text found; no more of them than `limit`."""
+    shown = 0
+    for call, text, at in islice(matches, limit):
+        shown += 1
+        begin = max(0, at - _AROUND)
+        around = " ".join(text[begin : at + 2 * _AROUND].split())
+        line = Text(call.key.hex()[:12], style="bold").append(f"  {safe(call.stage)}  {safe(call.model)}  ", style="dim")
+        console.print(line.append(safe(f"{'...' if begin else ''}{around}")), soft_wrap=True)
+    if shown < limit:
+        console.print(f"{shown} found" if shown else "nothing found", highlight=False)
+    else:
+        console.print(f"the first {shown}; --limit for more, --show KEY for a whole call", highlight=False)
+
+
+def show_call(console: Console, call: Call) -> None:
+    """The whole request and answer."""
+    record: dict[str, Any] = as_record(call)
+    request, answer = record.pop("request"), record.pop("answer")
+    prompt = request.pop("prompt")
+    turns = [("prompt", prompt)] if isinstance(prompt, str) else [(turn["role"], turn["content"]) for turn in prompt]
+    if "continuation" in request:
+        turns.append(("continuation", request.pop("continuation")))
+    for name, value in (record | request).items():
+        console.print(Text(f"{name}: ", style="dim").append(safe(str(value))), soft_wrap=True)
+    for name, text in turns:
+        _show_text(console, safe(name).plain, text)
+    for i, completion in enumerate(answer.get("completions", ()), 1):
+        details = ", ".join(f"{name} {value}" for name, value in completion.items() if name != "text" and value is not None)
+        _show_text(console, f"completion {i} ({details})", completion["text"])
+    if "logprobs" in answer:
+        _show_text(console, "log-probabilities", " ".join("-inf" if value is None else f"{value:.3f}" for value in answer["logprobs"]))
+
+
+def describe(recovery: Recovery) -> str:
+    """What came of a recovery, in a line."""
+    if recovery.moved_to is None:
+        return f"nothing is damaged: all {recovery.saved:,} calls are intact"
+    lost = f"{recovery.lost:,} could not be read and will be made again" if recovery.lost else "none is known to be lost"
+    return f"{recovery.saved:,} calls saved, {lost}; the damaged file is kept as {recovery.moved_to}"
+
+
+def _show_text(console: Console, heading: str, text: str) -> None:
+    console.print(Text(f"--- {heading} ---", style="bold"), soft_wrap=True)
+    console.print(safe(text), soft_wrap=True)
