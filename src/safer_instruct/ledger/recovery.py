@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import struct
 import zlib
 from collections.abc import Iterator
 from contextlib import closing
@@ -25,7 +26,7 @@ from safer_instruct.ledger.queries import read_calls, read_totals
 from safer_instruct.ledger.rows import Appender, DamagedRowError, Unpacker, load_dictionary
 
 _BATCH = 1000
-_SMALLEST_ROW = 40  # bytes; a damaged total may claim any number of calls, but not more than the file has room for
+_SMALLEST_ROW = 40  # bytes; a damaged number may claim any count of calls, but no more than the file has room for
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,26 +110,25 @@ def _count_intact(path: Path) -> int | None:
             return None
         calls = sum(1 for _ in read_calls(path))
         return calls if calls == sum(t.calls for t in read_totals(path)) else None
-    except (sqlite3.Error, RunDirectoryError, *schema.UNREADABLE):
+    except (sqlite3.Error, RunDirectoryError, DamagedRowError):
         return None
 
 
 def _copy(pages: Pages, fresh: Path) -> tuple[int, int]:
     """Make the fresh ledger; gives the calls saved, and those known to be lost."""
     unpacker, stated = _read_small_tables(pages)
-    last = saved = 0
+    most = pages.count * pages.page_size // _SMALLEST_ROW
+    last, saved = stated if stated <= most else 0, 0
     calls = _intact_calls(pages, unpacker)
     with schema.building(fresh) as connection:
         appender = Appender(connection)
         while batch := list(islice(calls, _BATCH)):
-            last = max(last, *(number for number, _ in batch))
+            last = max([last, *(number for number, _ in batch if number <= most)])
             new = {call.key: call for _, call in batch if not connection.execute("SELECT 1 FROM calls WHERE key = ?", (call.key,)).fetchone()}
             connection.execute("BEGIN")
             appender.append(new.values())
             connection.execute("COMMIT")
             saved += len(new)
-    if stated <= pages.count * pages.page_size / _SMALLEST_ROW:
-        last = max(last, stated)
     return saved, max(0, last - saved)
 
 
@@ -169,6 +169,6 @@ def _call(row: RawRow, unpacker: Unpacker) -> Call | None:
             case _:
                 return None
         check_answer(call)
-    except (DamagedRowError, *schema.UNREADABLE):
+    except (DamagedRowError, ValueError, KeyError, TypeError, struct.error):
         return None
     return call

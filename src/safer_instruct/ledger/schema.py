@@ -57,7 +57,6 @@ CREATE TABLE dictionaries (         -- each is kept twice
 _CHECKPOINT_PAGES = 4096  # 16 MB: a page of the index that many commits touch is copied into the file once
 _WAL_LIMIT_BYTES = 64 << 20  # what a long reader made it grow beyond is given back
 _BATCH = 1000
-UNREADABLE = (zlib.error, ValueError, KeyError, TypeError, struct.error)  # what a damaged row of schema 1 can raise
 
 
 def connect(path: Path, *, cache_mb: int) -> sqlite3.Connection:
@@ -184,8 +183,15 @@ def _calls_of_1(connection: sqlite3.Connection) -> Iterator[Call]:
 
 
 def decode_row_of_1(row: Sequence[Any]) -> Call:
-    """A call from a row of schema 1, whose request and answer were zlib of JSON."""
+    """A call from a row of schema 1, whose request and answer were zlib of JSON.
+
+    Raises:
+        DamagedRowError: It is not what was written.
+    """
     key, stage, model, kind, request, packed, *usage, finished_at = row
-    data = json.loads(zlib.decompress(packed))
-    answer = Generated(tuple(Completion(**c) for c in data["completions"])) if kind == "generate" else Scored(tuple(data["logprobs"]))
-    return Call(key[:KEY_BYTES], stage, model, zlib.decompress(request), encode_answer(answer), Usage(*usage), finished_at)
+    try:
+        data = json.loads(zlib.decompress(packed))
+        answer = Generated(tuple(Completion(**c) for c in data["completions"])) if kind == "generate" else Scored(tuple(data["logprobs"]))
+        return Call(key[:KEY_BYTES], stage, model, zlib.decompress(request), encode_answer(answer), Usage(*usage), finished_at)
+    except (zlib.error, ValueError, KeyError, TypeError, struct.error) as exc:
+        raise DamagedRowError(str(exc)) from exc
