@@ -10,9 +10,12 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO
+
+from safer_instruct.ledger.wal import log_path, read_frames
 
 _LEAF = 0x0D  # of a table; section 1.6
 _INTEGER_BYTES = (0, 1, 2, 3, 4, 6, 8)  # by serial type; section 2.1
@@ -38,28 +41,28 @@ class Pages:
             OSError: It cannot be opened.
         """
         self._file: BinaryIO = path.open("rb")
-        wal = path.with_name(path.name + "-wal")
-        self._wal: BinaryIO | None = wal.open("rb") if wal.is_file() else None
+        self._log: BinaryIO | None = log_path(path).open("rb") if log_path(path).is_file() else None
+        frames = read_frames(self._log)[0] if self._log else []
+        self._newest = {frame.page: frame.at for frame in frames}  # in the log
         header = self._file.read(100)
         size = int.from_bytes(header[16:18], "big")
         size = 65536 if size == 1 else size
         self.page_size = size if size >= 512 and size & (size - 1) == 0 else 4096
         self.version = int.from_bytes(header[60:64], "big") if header.startswith(b"SQLite format 3\0") else None  # PRAGMA user_version
-        self._frames = self._read_frames()
-        in_file = -(-self._file.seek(0, 2) // self.page_size)
-        self.count = max(in_file, max(self._frames, default=0))
+        self._in_file = -(-self._file.seek(0, 2) // self.page_size)
 
     def __enter__(self) -> Pages:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None) -> None:
         self._file.close()
-        if self._wal:
-            self._wal.close()
+        if self._log:
+            self._log.close()
 
     def leaves(self) -> Iterator[Iterator[RawRow]]:
         """For every leaf page its rows, but for those that cannot be taken apart."""
-        for number in range(1, self.count + 1):
+        in_log_alone = sorted(number for number in self._newest if number > self._in_file)
+        for number in chain(range(1, self._in_file + 1), in_log_alone):
             page = self._page(number)
             start = 100 if number == 1 else 0
             if len(page) == self.page_size and page[start] == _LEAF:
@@ -67,24 +70,11 @@ class Pages:
                 yield filter(None, (self._row(page, start + 8 + 2 * i) for i in range(cells)))
 
     def _page(self, number: int) -> bytes:
-        if self._wal and number in self._frames:
-            self._wal.seek(self._frames[number])
-            return self._wal.read(self.page_size)
+        if self._log and number in self._newest:
+            self._log.seek(self._newest[number])
+            return self._log.read(self.page_size)
         self._file.seek((number - 1) * self.page_size)
         return self._file.read(self.page_size)
-
-    def _read_frames(self) -> dict[int, int]:
-        """Page number -> where its newest image begins in the write-ahead log (section 4.1)."""
-        frames: dict[int, int] = {}
-        if self._wal is None:
-            return frames
-        salts = self._wal.read(32)[16:24]
-        at = 32
-        while len(head := self._wal.read(24)) == 24 and head[8:16] == salts:
-            frames[int.from_bytes(head[:4], "big")] = at + 24
-            at += 24 + self.page_size
-            self._wal.seek(at)
-        return frames
 
     def _row(self, page: bytes, pointer: int) -> RawRow | None:
         try:
@@ -108,7 +98,7 @@ class Pages:
         parts, left = [page[at : at + local]], size - local
         (following,) = struct.unpack_from(">I", page, at + local)
         while left > 0:
-            overflow = self._page(following) if 1 <= following <= self.count else b""
+            overflow = self._page(following) if following else b""
             (following,) = struct.unpack_from(">I", overflow)
             parts.append(overflow[4 : 4 + min(left, usable - 4)])
             left -= usable - 4

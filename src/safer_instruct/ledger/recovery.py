@@ -19,14 +19,13 @@ from pathlib import Path
 from typing import Any
 
 from safer_instruct.errors import RunDirectoryError
-from safer_instruct.ledger import schema
+from safer_instruct.ledger import schema, wal
 from safer_instruct.ledger.content import KEY_BYTES, Call, check_answer
 from safer_instruct.ledger.pages import Pages, RawRow
 from safer_instruct.ledger.queries import read_calls, read_totals
 from safer_instruct.ledger.rows import Appender, DamagedRowError, Unpacker, load_dictionary
 
 _BATCH = 1000
-_SMALLEST_ROW = 40  # bytes; a damaged number may claim any count of calls, but no more than the file has room for
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,9 +75,9 @@ def finish_recovery(path: Path) -> None:
     if path.exists() or not fresh.exists():
         return
     damaged = _damaged(path, _last_damaged(path))
-    for suffix in ("-wal", "-shm"):  # before the fresh file comes: SQLite would take them for its own
-        if (beside := path.with_name(path.name + suffix)).exists():
-            os.replace(beside, damaged.with_name(damaged.name + suffix))
+    if wal.log_path(path).exists():  # before the fresh file comes: SQLite would take it for its own
+        os.replace(wal.log_path(path), wal.log_path(damaged))
+    path.with_name(f"{path.name}-shm").unlink(missing_ok=True)
     os.replace(fresh, path)
 
 
@@ -100,6 +99,7 @@ def _last_damaged(path: Path) -> int:
 def _count_intact(path: Path) -> int | None:
     """How many calls a sound ledger holds; None for a damaged one."""
     try:
+        schema.check_file(path)
         with closing(schema.open_file_to_read(path)) as connection:
             version = schema.read_version(connection)
             if connection.execute("PRAGMA integrity_check(1)").fetchone() != ("ok",):
@@ -110,31 +110,31 @@ def _count_intact(path: Path) -> int | None:
             return None
         calls = sum(1 for _ in read_calls(path))
         return calls if calls == sum(t.calls for t in read_totals(path)) else None
-    except (sqlite3.Error, RunDirectoryError, DamagedRowError):
+    except (sqlite3.Error, RunDirectoryError, DamagedRowError, schema.DamagedFileError):
         return None
 
 
 def _copy(pages: Pages, fresh: Path) -> tuple[int, int]:
     """Make the fresh ledger; gives the calls saved, and those known to be lost."""
     unpacker, stated = _read_small_tables(pages)
-    most = pages.count * pages.page_size // _SMALLEST_ROW
-    last, saved = stated if stated <= most else 0, 0
+    last = saved = 0
     calls = _intact_calls(pages, unpacker)
     with schema.building(fresh) as connection:
         appender = Appender(connection)
         while batch := list(islice(calls, _BATCH)):
-            last = max([last, *(number for number, _ in batch if number <= most)])
+            last = max(last, *(number for number, _ in batch))
             new = {call.key: call for _, call in batch if not connection.execute("SELECT 1 FROM calls WHERE key = ?", (call.key,)).fetchone()}
             connection.execute("BEGIN")
             appender.append(new.values())
             connection.execute("COMMIT")
             saved += len(new)
-    return saved, max(0, last - saved)
+    return saved, max(0, (stated or last) - saved)
 
 
 def _read_small_tables(pages: Pages) -> tuple[Unpacker, int]:
     """Origins and dictionaries, and how many calls the totals speak of."""
-    origins, dictionaries, stated = {}, {}, 0
+    origins, dictionaries = {}, {}
+    stated: dict[int, int] = {}
     for leaf in pages.leaves():
         first = next(leaf, None)
         if first is None or len(first.values) == 11:
@@ -143,10 +143,10 @@ def _read_small_tables(pages: Pages) -> tuple[Unpacker, int]:
             match row.values:
                 case [None, str(stage), str(model), int(), int(calls), int(), int(), float() | int(), float() | int()]:
                     origins[row.id] = (stage, model)
-                    stated += calls
+                    stated[row.id] = max(calls, stated.get(row.id, 0))
                 case [None, int(number), bytes(data), int(checksum)] if zlib.crc32(data) == checksum:
                     dictionaries[number] = load_dictionary(data)
-    return Unpacker(origins, dictionaries), stated
+    return Unpacker(origins, dictionaries), sum(stated.values())
 
 
 def _intact_calls(pages: Pages, unpacker: Unpacker) -> Iterator[tuple[int, Call]]:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from safer_instruct.errors import RunDirectoryError
+from safer_instruct.ledger import wal
 from safer_instruct.ledger.content import KEY_BYTES, Call, encode_answer
 from safer_instruct.ledger.rows import Appender, DamagedRowError
 from safer_instruct.models.protocol import Completion, Generated, Scored, Usage
@@ -59,8 +60,12 @@ _WAL_LIMIT_BYTES = 64 << 20  # what a long reader made it grow beyond is given b
 _BATCH = 1000
 
 
+class DamagedFileError(ValueError):
+    """The file as a whole is not what was written."""
+
+
 def connect(path: Path, *, cache_mb: int) -> sqlite3.Connection:
-    """Open a ledger for writing: every commit is synced."""
+    """Open a database for writing: every commit is synced."""
     connection = sqlite3.connect(path, timeout=30, isolation_level=None, check_same_thread=False)
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = FULL")  # NORMAL does not sync a commit in WAL mode
@@ -77,15 +82,28 @@ def connect_to_read(path: Path) -> sqlite3.Connection:
         RunDirectoryError: It is not there, damaged, or of another version.
     """
     try:
+        check_file(path, first_only=True)
         connection = open_file_to_read(path)
         version = read_version(connection)
-    except sqlite3.Error as exc:
+    except (sqlite3.Error, DamagedFileError) as exc:
         raise explain(path, exc, "the ledger cannot be read") from exc
     if version != SCHEMA_VERSION:
         connection.close()
         check_version(path, version)
         raise RunDirectoryError(f"{path} was written by an older version of safer-instruct (ledger schema {version}); the next run brings it up to date")
     return connection
+
+
+def check_file(path: Path, *, first_only: bool = False) -> None:
+    """Look at what SQLite would pass over, before it does.
+
+    Raises:
+        DamagedFileError: The file is empty, or the log beside it broken; see `wal.find_damage`.
+    """
+    if path.is_file() and not path.stat().st_size:
+        raise DamagedFileError("it is empty")
+    if damage := wal.find_damage(path, first_only=first_only):
+        raise DamagedFileError(damage)
 
 
 def open_file_to_read(path: Path) -> sqlite3.Connection:
@@ -96,7 +114,7 @@ def open_file_to_read(path: Path) -> sqlite3.Connection:
 def explain(path: Path, exc: Exception, what: str) -> RunDirectoryError:
     """What SQLite or the system said, with what to do about it."""
     code = getattr(exc, "sqlite_errorcode", 0) & 0xFF  # the primary code of an extended one
-    if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB) or isinstance(exc, DamagedRowError):
+    if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB) or isinstance(exc, DamagedRowError | DamagedFileError):
         return RunDirectoryError(f"{path} is damaged: {exc}; save what is intact with: safer-instruct ledger {path.parent} --recover")
     if code == sqlite3.SQLITE_FULL or (isinstance(exc, OSError) and exc.errno in (errno.ENOSPC, errno.EDQUOT)):
         return RunDirectoryError(f"{path}: {what}: the disk is full; what was saved before is safe: make room, then give the same command again")

@@ -12,7 +12,7 @@ import sqlite3
 import threading
 import time
 from collections import defaultdict
-from contextlib import suppress
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 
 from safer_instruct.ledger import schema
@@ -37,18 +37,21 @@ class Ledger:
         self.path = path
         self.in_flight: dict[bytes, asyncio.Future[None]] = {}  # sent and not yet committed; who wants one of them waits for it
         self._queue: queue.SimpleQueue[Waiting | None] = queue.SimpleQueue()
-        try:
-            finish_recovery(path)
-            if not path.exists():
-                with schema.building(path):
-                    pass
-            self._writer = schema.connect(path, cache_mb=64)
-            schema.migrate(self._writer, path)
-            self._appender = Appender(self._writer)
-            self._reader = schema.connect(path, cache_mb=8)
-            self._unpacker = Unpacker.load(self._reader)
-        except (sqlite3.Error, OSError, DamagedRowError) as exc:
-            raise schema.explain(path, exc, "the ledger cannot be opened") from exc
+        with ExitStack() as opened:
+            try:
+                finish_recovery(path)
+                if not path.exists():
+                    with schema.building(path):
+                        pass
+                schema.check_file(path)
+                self._writer = opened.enter_context(closing(schema.connect(path, cache_mb=64)))
+                schema.migrate(self._writer, path)
+                self._appender = Appender(self._writer)
+                self._reader = opened.enter_context(closing(schema.connect(path, cache_mb=8)))
+                self._unpacker = Unpacker.load(self._reader)
+            except (sqlite3.Error, OSError, DamagedRowError, schema.DamagedFileError) as exc:
+                raise schema.explain(path, exc, "the ledger cannot be opened") from exc
+            opened.pop_all()
         self._thread = threading.Thread(target=self._write_loop, name="ledger", daemon=True)
         self._thread.start()
 

@@ -1,0 +1,92 @@
+"""The write-ahead log beside a ledger, read without SQLite.
+
+SQLite takes a log for finished at the first frame whose checksum is wrong, and throws away the rest when it closes the
+file. After a power cut that is right: at most the last transaction was not synced. Anywhere else it would silently lose
+calls that somebody has seen. Sections are those of the SQLite file format (https://www.sqlite.org/fileformat.html).
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+_HEADER_BYTES, _FRAME_BYTES = 32, 24
+_MAGIC = {b"\x37\x7f\x06\x82": "<", b"\x37\x7f\x06\x83": ">"}  # and the byte order of its checksums
+_MASK = 0xFFFFFFFF
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One page in the log: its number, where its bytes begin, and whether it ends a transaction."""
+
+    page: int
+    at: int
+    commits: bool
+
+
+def log_path(path: Path) -> Path:
+    """Where the log of a database is."""
+    return path.with_name(f"{path.name}-wal")
+
+
+def read_frames(file: BinaryIO) -> tuple[list[Frame], int]:
+    """Frames of the log's present generation, sound or not, and the size of a page (section 4.1)."""
+    header = file.read(_HEADER_BYTES)
+    size = int.from_bytes(header[8:12], "big")
+    page_size = size if 512 <= size <= 65536 and size & (size - 1) == 0 else 4096
+    salts, at, frames = header[16:24] if _is_sound(header) else None, _HEADER_BYTES, []
+    while len(head := file.read(_FRAME_BYTES)) == _FRAME_BYTES and head[8:16] == (salts or head[8:16]):
+        salts = head[8:16]  # of the first frame, where the header is damaged
+        page, pages_after = struct.unpack(">II", head[:8])
+        frames.append(Frame(page, at + _FRAME_BYTES, pages_after > 0))
+        at += _FRAME_BYTES + page_size
+        file.seek(at)
+    return frames, page_size
+
+
+def find_damage(path: Path, *, first_only: bool = False) -> str:
+    """What is wrong with the log of a database that nobody is writing; empty when nothing is.
+
+    Args:
+        path: The database.
+        first_only: Check no more than the first transaction, without which SQLite would delete the log. This may be
+            asked while somebody is writing.
+    """
+    log = log_path(path)
+    if not log.is_file() or log.stat().st_size <= _HEADER_BYTES:
+        return ""
+    with log.open("rb") as file:
+        frames, page_size = read_frames(file)
+        commits = sum(frame.commits for frame in frames)
+        file.seek(0)
+        header = file.read(_HEADER_BYTES)
+        if not _is_sound(header):
+            return "the header of its write-ahead log is broken" if commits else ""
+        order, sums, seen = _MAGIC[header[:4]], struct.unpack(">II", header[24:32]), 0
+        for frame in frames:
+            file.seek(frame.at - _FRAME_BYTES)
+            data = file.read(_FRAME_BYTES + page_size)
+            sums = _checksum(data[:8] + data[_FRAME_BYTES:], order, sums)
+            if sums != struct.unpack(">II", data[16:24]):
+                return "its write-ahead log is broken" if commits - seen > 1 else ""
+            seen += frame.commits
+            if first_only and seen:
+                break
+    return ""
+
+
+def _is_sound(header: bytes) -> bool:
+    order = _MAGIC.get(header[:4])
+    return len(header) == _HEADER_BYTES and order is not None and _checksum(header[:24], order, (0, 0)) == struct.unpack(">II", header[24:])
+
+
+def _checksum(data: bytes, order: str, sums: tuple[int, ...]) -> tuple[int, int]:
+    """Section 4.2; two sums over pairs of 32-bit numbers."""
+    first, second = sums
+    numbers = struct.unpack(f"{order}{len(data) // 4}I", data[: len(data) // 4 * 4])
+    for a, b in zip(numbers[::2], numbers[1::2], strict=True):
+        first = (first + a + second) & _MASK
+        second = (second + b + first) & _MASK
+    return first, second
