@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
+from safer_instruct import rundir
 from safer_instruct.cli import main
 from safer_instruct.config import load_config
 from safer_instruct.errors import ConfigError
@@ -167,6 +169,8 @@ def test_another_config_is_refused_until_one_says_how_to_go_on(cli: Cli) -> None
         pytest.param("export out --format xml", None, ("unknown format 'xml'", "jsonl, messages, csv, parquet"), id="unknown export format"),
         pytest.param("export out --format csv", None, ("out holds no finished run", "safer-instruct run CONFIG --out out"), id="export before run"),
         pytest.param("status out", None, ("out holds no finished run",), id="status before run"),
+        pytest.param("ledger out", None, ("out/ledger.sqlite: the ledger cannot be read: there is none",), id="ledger before run"),
+        pytest.param("ledger out --recover", None, ("No such file or directory: out",), id="recovery before run"),
         pytest.param("init Not-A-Name", None, ("cannot name a domain",), id="bad domain name"),
         pytest.param("models pull gone.gguf", None, ("gone.gguf", "no file"), id="missing model"),
     ],
@@ -247,6 +251,65 @@ def test_export_writes_each_format_and_says_where(cli: Cli, format_: str, name: 
     assert cli("export", "out", "--format", format_, "--out", "elsewhere/x").out == "3 pairs: elsewhere/x\n" and Path("elsewhere/x").is_file()
 
 
+# --- ledger
+
+
+def test_ledger_shows_totals_finds_shows_and_exports_calls(cli: Cli) -> None:
+    cli("run", "my.yaml", "--out", "out")
+    calls = json.loads(Path("out/summary.json").read_text("utf-8"))["calls"]
+    totals = cli("ledger", "out")
+    assert (totals.code, totals.err) == (0, "") and "scripted:script.yaml" in totals.out and f"│ all     │                      │ {calls:>5} │" in totals.out
+    found = cli("ledger", "out", "--search", "PRINTER is not", "--limit", "1")
+    assert found.code == 0 and "  induce  scripted:script.yaml  " in found.out and "The printer is not broken" in found.out
+    shown = cli("ledger", "out", "--show", found.out.split()[0])
+    assert shown.code == 0 and "stage: induce" in shown.out and TEXTS[0] in shown.out and "Could you tell me about" in shown.out
+    assert cli("ledger", "out", "--export", "calls.jsonl").out == f"{calls} calls: calls.jsonl\n"
+    assert len(Path("calls.jsonl").read_text("utf-8").splitlines()) == calls
+    assert cli("ledger", "out", "--recover").out == f"nothing is damaged: all {calls} calls are intact\n"
+
+
+def test_a_run_that_meets_a_damaged_ledger_names_the_command_that_saves_the_rest(cli: Cli) -> None:
+    cli("run", "my.yaml", "--out", "out")
+    calls = json.loads(Path("out/summary.json").read_text("utf-8"))["calls"]
+    with Path("out/ledger.sqlite").open("r+b") as file:
+        file.seek(30)
+        file.write(b"\xff" * 70)
+    for arguments in (("run", "my.yaml", "--out", "out"), ("ledger", "out"), ("ledger", "out", "--search", "x"), ("ledger", "out", "--export", "x.jsonl")):
+        said = cli(*arguments)
+        assert said.code == 2 and said.err.startswith("error: out/ledger.sqlite is damaged: ") and said.err.count("\n") == 1
+        assert said.err.endswith("save what is intact with: safer-instruct ledger out --recover\n")
+    assert not Path("x.jsonl").exists()
+    saved = cli("ledger", "out", "--recover")
+    assert saved.code == 0 and saved.out.startswith(f"{calls} calls saved, none is known to be lost; the damaged file is kept as out/ledger.damaged-1.sqlite")
+    assert f"{calls} model calls ({calls} of them from the ledger)" in cli("run", "my.yaml", "--out", "out").out
+
+
+def test_a_ledger_in_use_is_not_recovered(cli: Cli) -> None:
+    cli("run", "my.yaml", "--out", "out")
+    with rundir.hold(Path("out")):
+        said = cli("ledger", "out", "--recover")
+    assert said.code == 2 and f"out is in use by process {os.getpid()}" in said.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        ("--search x --show 0", "--search and --show exclude each other"),
+        ("--export x --recover", "--export and --recover exclude each other"),
+        ("--limit 3", "--limit is for --search"),
+        ("--search x --limit 0", "--limit"),
+        ("--show nothex", "'nothex' is no key"),
+        ("--show 00000000", "holds no call with a key that begins with 00000000"),
+        ("--export out", "out is no regular file"),
+        ("--export missing/x.jsonl", "No such file or directory: missing"),
+    ],
+)
+def test_options_of_ledger_that_make_no_sense_are_told(cli: Cli, arguments: str, part: str) -> None:
+    cli("run", "my.yaml", "--out", "out")
+    said = cli("ledger", "out", *arguments.split())
+    assert said.code == 2 and said.out == "" and part in said.err and "Traceback" not in said.err
+
+
 # --- init, models, doctor
 
 
@@ -287,7 +350,7 @@ def test_doctor_is_healthy_without_extras_and_names_their_pip_commands(cli: Cli)
 # --- help
 
 
-@pytest.mark.parametrize("command", ["run", "status", "init", "tune", "export", "models", "doctor"])
+@pytest.mark.parametrize("command", ["run", "status", "ledger", "init", "tune", "export", "models", "doctor"])
 def test_help_names_every_command_and_each_explains_itself(cli: Cli, command: str) -> None:
     assert command in cli("--help").out
     said = cli(command, "--help")

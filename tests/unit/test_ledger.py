@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+import random
 import signal
 import sqlite3
 import struct
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, fields, replace
@@ -404,12 +406,112 @@ def test_closing_waits_until_what_is_queued_is_committed_and_ends_the_thread(pat
     assert not [t for t in threading.enumerate() if t.name == "ledger"]
 
 
+def test_what_waits_for_one_commit_wakes_the_event_loop_once(path: Path) -> None:
+    async def work(recorded: Recorded) -> int:
+        loop, woken = asyncio.get_running_loop(), []
+        plain = loop.call_soon_threadsafe
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(loop, "call_soon_threadsafe", lambda *args: (woken.append(args), plain(*args)))
+            with write_lock(path):
+                tasks = [asyncio.create_task(recorded.generate(replace(REQUEST, seed=i))) for i in range(200)]
+                await asyncio.sleep(0.1)
+            await asyncio.gather(*tasks)
+        return len(woken)
+
+    assert gather(path, Fixed(), work) <= 2
+
+
+def sleeps_of_the_writer(path: Path, patch: pytest.MonkeyPatch, work: Callable[[Recorded], Coroutine[Any, Any, T]], model: Fixed) -> list[float]:
+    from safer_instruct.ledger import store
+
+    slept: list[float] = []
+    plain = time.sleep
+
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        plain(seconds)
+
+    patch.setattr(store.time, "sleep", sleep)
+    gather(path, model, work)
+    return slept
+
+
+def test_a_commit_that_nobody_could_join_is_made_at_once(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def one_after_the_other(recorded: Recorded) -> None:
+        for i in range(30):
+            await recorded.generate(replace(REQUEST, seed=i))
+
+    assert sleeps_of_the_writer(path, monkeypatch, one_after_the_other, Fixed()) == []
+    assert [t.calls for t in read_totals(path)] == [30]
+
+
+def test_while_calls_are_in_flight_commits_come_a_hundred_times_a_second_at_most(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def all_together(recorded: Recorded) -> None:
+        await asyncio.gather(*(recorded.generate(replace(REQUEST, seed=i)) for i in range(60)))
+        seen.append(commits(path))
+
+    rng, seen = random.Random(0), []
+    model = Fixed(gate=lambda: asyncio.sleep(rng.random() * 0.2))
+    slept = sleeps_of_the_writer(path, monkeypatch, all_together, model)
+    assert slept and all(0 < seconds <= 0.01 for seconds in slept) and seen[0] < 45, "one commit for each call, or nearly so"
+
+
+def test_a_call_that_nobody_waits_for_any_more_is_saved_and_not_made_again(path: Path) -> None:
+    meter, model = Meter(), Fixed()
+
+    async def work(recorded: Recorded) -> Generated:
+        with write_lock(path):
+            first = asyncio.create_task(recorded.generate(REQUEST))
+            await asyncio.sleep(0.05)
+            first.cancel()
+            second = asyncio.create_task(recorded.generate(REQUEST))
+            await asyncio.sleep(0.05)
+            assert first.cancelled() and not second.done(), "what is not committed is not seen"
+        return await second
+
+    assert gather(path, model, work, meter) == ANSWER
+    assert (model.asked, meter.calls, meter.replayed) == (1, 1, 1) and [t.calls for t in read_totals(path)] == [1]
+
+
+def test_an_event_loop_that_was_closed_early_does_not_end_the_writer(path: Path) -> None:
+    async def walk_away(ledger: Ledger) -> None:
+        asyncio.get_running_loop().call_later(0.05, asyncio.get_running_loop().stop)
+        await Recorded(Fixed(), ledger, "induce", Meter()).generate(REQUEST)
+
+    with Ledger(path) as ledger:
+        with write_lock(path):
+            loop = asyncio.new_event_loop()
+            task = loop.create_task(walk_away(ledger))
+            loop.run_forever()
+            task.get_coro().close()
+            task._log_destroy_pending = False  # type: ignore[attr-defined]
+            loop.close()
+        model = Fixed()
+        assert asyncio.run(Recorded(model, ledger, "induce", Meter()).generate(replace(REQUEST, seed=99))) == ANSWER and model.asked == 1
+        assert asyncio.run(Recorded(model, ledger, "induce", Meter()).generate(REQUEST)) == ANSWER and model.asked == 1
+    assert [t.calls for t in read_totals(path)] == [2]
+
+
+def test_a_reader_that_takes_its_time_does_not_hold_up_the_write_ahead_log(path: Path) -> None:
+    call(path, Fixed(), *(replace(REQUEST, seed=i) for i in range(5)))
+
+    async def work(ledger: Ledger) -> tuple[int, int, int]:
+        reading = read_calls(path)
+        next(reading)
+        await Recorded(Fixed(), ledger, "induce", Meter()).generate(replace(REQUEST, seed=99))
+        with closing(sqlite3.connect(path)) as connection:
+            busy, _, _ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        return busy, path.with_name("ledger.sqlite-wal").stat().st_size, len(list(reading))
+
+    assert with_ledger(path, work) == (0, 0, 5)
+
+
 # --- damage, and other versions
 
 
 def test_a_file_that_is_no_database_is_refused_by_name_and_left_as_it_is(path: Path) -> None:
     path.write_bytes(b"not a database" * 500)
-    with pytest.raises(RunDirectoryError, match=r"ledger\.sqlite is damaged: file is not a database; .*--recover"):
+    with pytest.raises(RunDirectoryError, match=r"ledger\.sqlite is damaged: its header is broken; .*--recover"):
         Ledger(path)
     assert path.read_bytes() == b"not a database" * 500
     with pytest.raises(RunDirectoryError, match="is damaged"):

@@ -9,6 +9,7 @@ Stages are deterministic given the answers, so *resume = run it again*: finished
     queries.py    totals and calls, also while a run is writing
     schema.py     the tables, how a file is opened, and how an older one is brought up to date
     recovery.py   what is intact in a damaged file, copied into a fresh one
+    wal.py        the write-ahead log of a file, read without SQLite
     pages.py      rows straight from the pages of a file that SQLite will not read any more
 """
 

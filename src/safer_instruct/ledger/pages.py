@@ -17,6 +17,8 @@ from typing import BinaryIO
 
 from safer_instruct.ledger.wal import log_path, read_frames
 
+PAGE_BYTES = 4096  # of every ledger, whatever a damaged header says
+_MAGIC, _HEADER_BYTES = b"SQLite format 3\0", 100
 _LEAF = 0x0D  # of a table; section 1.6
 _INTEGER_BYTES = (0, 1, 2, 3, 4, 6, 8)  # by serial type; section 2.1
 _LARGEST_PAYLOAD = 1 << 30
@@ -44,12 +46,9 @@ class Pages:
         self._log: BinaryIO | None = log_path(path).open("rb") if log_path(path).is_file() else None
         frames = read_frames(self._log)[0] if self._log else []
         self._newest = {frame.page: frame.at for frame in frames}  # in the log
-        header = self._file.read(100)
-        size = int.from_bytes(header[16:18], "big")
-        size = 65536 if size == 1 else size
-        self.page_size = size if size >= 512 and size & (size - 1) == 0 else 4096
-        self.version = int.from_bytes(header[60:64], "big") if header.startswith(b"SQLite format 3\0") else None  # PRAGMA user_version
-        self._in_file = -(-self._file.seek(0, 2) // self.page_size)
+        header = self._file.read(_HEADER_BYTES)
+        self.version = int.from_bytes(header[60:64], "big") if header.startswith(_MAGIC) else None  # PRAGMA user_version
+        self._in_file = -(-self._file.seek(0, 2) // PAGE_BYTES)
 
     def __enter__(self) -> Pages:
         return self
@@ -65,16 +64,16 @@ class Pages:
         for number in chain(range(1, self._in_file + 1), in_log_alone):
             page = self._page(number)
             start = 100 if number == 1 else 0
-            if len(page) == self.page_size and page[start] == _LEAF:
+            if len(page) == PAGE_BYTES and page[start] == _LEAF:
                 (cells,) = struct.unpack_from(">H", page, start + 3)
                 yield filter(None, (self._row(page, start + 8 + 2 * i) for i in range(cells)))
 
     def _page(self, number: int) -> bytes:
         if self._log and number in self._newest:
             self._log.seek(self._newest[number])
-            return self._log.read(self.page_size)
-        self._file.seek((number - 1) * self.page_size)
-        return self._file.read(self.page_size)
+            return self._log.read(PAGE_BYTES)
+        self._file.seek((number - 1) * PAGE_BYTES)
+        return self._file.read(PAGE_BYTES)
 
     def _row(self, page: bytes, pointer: int) -> RawRow | None:
         try:
@@ -89,7 +88,7 @@ class Pages:
         """A cell's record, with what spilled onto overflow pages (section 1.6)."""
         if size > _LARGEST_PAYLOAD:
             raise ValueError("no such row")
-        usable = self.page_size  # a ledger reserves no bytes at the end of its pages
+        usable = PAGE_BYTES  # a ledger reserves no bytes at the end of its pages
         if size <= usable - 35:
             return page[at : at + size]
         least = (usable - 12) * 32 // 255 - 23
@@ -103,6 +102,16 @@ class Pages:
             parts.append(overflow[4 : 4 + min(left, usable - 4)])
             left -= usable - 4
         return b"".join(parts)
+
+
+def find_header_damage(path: Path) -> str:
+    """What is wrong with the header of a database (section 1.3); empty when nothing is."""
+    with path.open("rb") as file:
+        header = file.read(_HEADER_BYTES)
+    if not header:
+        return "it is empty"
+    sound = len(header) == _HEADER_BYTES and header.startswith(_MAGIC) and header[18] in (1, 2) and header[19] in (1, 2) and not header[20]
+    return "" if sound and header[44:48] <= b"\0\0\0\4" and header[56:60] == b"\0\0\0\1" else "its header is broken"
 
 
 def _varint(data: bytes, at: int) -> tuple[int, int]:

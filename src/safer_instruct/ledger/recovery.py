@@ -12,7 +12,7 @@ import sqlite3
 import struct
 import zlib
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
@@ -51,12 +51,13 @@ def recover(path: Path) -> Recovery:
     """
     finish_recovery(path)
     if not path.is_file():
-        raise RunDirectoryError(f"{path.parent} holds no ledger")
+        raise RunDirectoryError(f"{path}: the ledger cannot be recovered: there is none")
     fresh = _recovered(path)
     fresh.unlink(missing_ok=True)  # of a recovery that was killed before it replaced anything
     try:
         with Pages(path) as pages:
-            schema.check_version(path, pages.version or 0)
+            with suppress(schema.DamagedFileError):
+                schema.check_version(path, pages.version or 0)
             intact = _count_intact(path)
             if intact is not None:
                 return Recovery(intact, 0, None)

@@ -17,6 +17,7 @@ from typing import Any
 from safer_instruct.errors import RunDirectoryError
 from safer_instruct.ledger import wal
 from safer_instruct.ledger.content import KEY_BYTES, Call, encode_answer
+from safer_instruct.ledger.pages import PAGE_BYTES, find_header_damage
 from safer_instruct.ledger.rows import Appender, DamagedRowError
 from safer_instruct.models.protocol import Completion, Generated, Scored, Usage
 
@@ -58,6 +59,7 @@ CREATE TABLE dictionaries (         -- each is kept twice
 _CHECKPOINT_PAGES = 4096  # 16 MB: a page of the index that many commits touch is copied into the file once
 _WAL_LIMIT_BYTES = 64 << 20  # what a long reader made it grow beyond is given back
 _BATCH = 1000
+_NEWEST_THINKABLE = 1000
 
 
 class DamagedFileError(ValueError):
@@ -67,6 +69,7 @@ class DamagedFileError(ValueError):
 def connect(path: Path, *, cache_mb: int) -> sqlite3.Connection:
     """Open a database for writing: every commit is synced."""
     connection = sqlite3.connect(path, timeout=30, isolation_level=None, check_same_thread=False)
+    connection.execute(f"PRAGMA page_size = {PAGE_BYTES}")
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = FULL")  # NORMAL does not sync a commit in WAL mode
     connection.execute(f"PRAGMA cache_size = -{cache_mb << 10}")
@@ -81,15 +84,18 @@ def connect_to_read(path: Path) -> sqlite3.Connection:
     Raises:
         RunDirectoryError: It is not there, damaged, or of another version.
     """
+    if not path.is_file():
+        raise RunDirectoryError(f"{path}: the ledger cannot be read: there is none")
     try:
         check_file(path, first_only=True)
         connection = open_file_to_read(path)
         version = read_version(connection)
+        if version != SCHEMA_VERSION:
+            connection.close()
+            check_version(path, version)
     except (sqlite3.Error, DamagedFileError) as exc:
         raise explain(path, exc, "the ledger cannot be read") from exc
-    if version != SCHEMA_VERSION:
-        connection.close()
-        check_version(path, version)
+    if version < SCHEMA_VERSION:
         raise RunDirectoryError(f"{path} was written by an older version of safer-instruct (ledger schema {version}); the next run brings it up to date")
     return connection
 
@@ -98,10 +104,10 @@ def check_file(path: Path, *, first_only: bool = False) -> None:
     """Look at what SQLite would pass over, before it does.
 
     Raises:
-        DamagedFileError: The file is empty, or the log beside it broken; see `wal.find_damage`.
+        DamagedFileError: The header of the file is broken, or the log beside it; see `wal.find_damage`.
     """
-    if path.is_file() and not path.stat().st_size:
-        raise DamagedFileError("it is empty")
+    if path.is_file() and (damage := find_header_damage(path)):
+        raise DamagedFileError(damage)
     if damage := wal.find_damage(path, first_only=first_only):
         raise DamagedFileError(damage)
 
@@ -152,7 +158,10 @@ def check_version(path: Path, version: int) -> None:
 
     Raises:
         RunDirectoryError: It is.
+        DamagedFileError: It says so, but no version has such a number.
     """
+    if not 0 <= version <= _NEWEST_THINKABLE:
+        raise DamagedFileError(f"its header says schema {version}")
     if version > SCHEMA_VERSION:
         raise RunDirectoryError(f"{path} was written by a newer version of safer-instruct (ledger schema {version}); upgrade to read it")
 

@@ -12,7 +12,7 @@ import sqlite3
 import threading
 import time
 from collections import defaultdict
-from contextlib import ExitStack, closing, suppress
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 from safer_instruct.ledger import schema
@@ -46,7 +46,7 @@ class Ledger:
                 schema.check_file(path)
                 self._writer = opened.enter_context(closing(schema.connect(path, cache_mb=64)))
                 schema.migrate(self._writer, path)
-                self._appender = Appender(self._writer)
+                self._appender: Appender | None = Appender(self._writer)
                 self._reader = opened.enter_context(closing(schema.connect(path, cache_mb=8)))
                 self._unpacker = Unpacker.load(self._reader)
             except (sqlite3.Error, OSError, DamagedRowError, schema.DamagedFileError) as exc:
@@ -121,7 +121,7 @@ class Ledger:
         error: BaseException | None = None
         try:
             self._append([call for call, _ in group])
-        except sqlite3.Error as exc:
+        except (sqlite3.Error, DamagedRowError) as exc:
             error = schema.explain(self.path, exc, f"{len(group)} finished calls could not be saved")
         except Exception as exc:  # noqa: BLE001 - not swallowed: everyone who waits for this commit is given it
             error = exc
@@ -129,8 +129,11 @@ class Ledger:
         for waiting in group:
             loops[waiting[1].get_loop()].append(waiting)
         for loop, group_ in loops.items():
-            with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            try:
                 loop.call_soon_threadsafe(self._settle, group_, error)
+            except RuntimeError:  # the loop is closed: nobody waits any more
+                for call, _ in group_:
+                    self.in_flight.pop(call.key, None)
 
     def _settle(self, group: list[Waiting], error: BaseException | None) -> None:
         for call, future in group:
@@ -139,12 +142,13 @@ class Ledger:
                 future.set_exception(error) if error else future.set_result(None)
 
     def _append(self, calls: list[Call]) -> None:
+        appender, self._appender = self._appender or Appender(self._writer), None  # gone unless all goes well
         self._writer.execute("BEGIN IMMEDIATE")
         try:
-            self._appender.append(calls)
+            appender.append(calls)
             self._writer.execute("COMMIT")
         except BaseException:
             if self._writer.in_transaction:  # SQLite has rolled back by itself after some errors
                 self._writer.execute("ROLLBACK")
-            self._appender = Appender(self._writer)
             raise
+        self._appender = appender

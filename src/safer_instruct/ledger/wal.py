@@ -37,10 +37,11 @@ def read_frames(file: BinaryIO) -> tuple[list[Frame], int]:
     size = int.from_bytes(header[8:12], "big")
     page_size = size if 512 <= size <= 65536 and size & (size - 1) == 0 else 4096
     salts, at, frames = header[16:24] if _is_sound(header) else None, _HEADER_BYTES, []
-    while len(head := file.read(_FRAME_BYTES)) == _FRAME_BYTES and head[8:16] == (salts or head[8:16]):
-        salts = head[8:16]  # of the first frame, where the header is damaged
+    while len(head := file.read(_FRAME_BYTES)) == _FRAME_BYTES:
+        salts = salts or head[8:16]  # of the first frame, where the header is damaged
         page, pages_after = struct.unpack(">II", head[:8])
-        frames.append(Frame(page, at + _FRAME_BYTES, pages_after > 0))
+        if head[8:16] == salts:
+            frames.append(Frame(page, at + _FRAME_BYTES, pages_after > 0))
         at += _FRAME_BYTES + page_size
         file.seek(at)
     return frames, page_size
@@ -58,22 +59,28 @@ def find_damage(path: Path, *, first_only: bool = False) -> str:
     if not log.is_file() or log.stat().st_size <= _HEADER_BYTES:
         return ""
     with log.open("rb") as file:
-        frames, page_size = read_frames(file)
-        commits = sum(frame.commits for frame in frames)
-        file.seek(0)
         header = file.read(_HEADER_BYTES)
-        if not _is_sound(header):
-            return "the header of its write-ahead log is broken" if commits else ""
-        order, sums, seen = _MAGIC[header[:4]], struct.unpack(">II", header[24:32]), 0
-        for frame in frames:
-            file.seek(frame.at - _FRAME_BYTES)
-            data = file.read(_FRAME_BYTES + page_size)
-            sums = _checksum(data[:8] + data[_FRAME_BYTES:], order, sums)
-            if sums != struct.unpack(">II", data[16:24]):
-                return "its write-ahead log is broken" if commits - seen > 1 else ""
-            seen += frame.commits
-            if first_only and seen:
-                break
+        file.seek(0)
+        frames, page_size = read_frames(file)
+        damage = _find_damage(file, header, frames, page_size, first_only)
+        file.seek(0)
+        return damage if file.read(_HEADER_BYTES) == header else ""  # or the log was begun anew meanwhile
+
+
+def _find_damage(file: BinaryIO, header: bytes, frames: list[Frame], page_size: int, first_only: bool) -> str:
+    commits, seen = sum(frame.commits for frame in frames), 0
+    if not _is_sound(header):
+        return "the header of its write-ahead log is broken" if commits else ""
+    order, sums, at = _MAGIC[header[:4]], struct.unpack(">II", header[24:]), _HEADER_BYTES + _FRAME_BYTES
+    for frame in frames:
+        file.seek(frame.at - _FRAME_BYTES)
+        data = file.read(_FRAME_BYTES + page_size)
+        sums = _checksum(data[:8] + data[_FRAME_BYTES:], order, sums)
+        if frame.at != at or sums != struct.unpack(">II", data[16:24]):
+            return "its write-ahead log is broken" if commits - seen > 1 else ""  # one may be a commit that was never synced
+        seen, at = seen + frame.commits, at + _FRAME_BYTES + page_size
+        if first_only and seen:
+            break
     return ""
 
 
