@@ -310,20 +310,22 @@ def test_a_damaged_page_gives_right_answers_or_an_error(path: Path, seed: int) -
         assert "is damaged" in str(exc) and str(exc).endswith("--recover") and "\n" not in str(exc)  # noqa: PT017 - either way is right
 
 
-@pytest.mark.parametrize("value", [b"\xff", b"\x00", b"\x02", b"\x20"])
-def test_no_byte_of_the_header_can_make_another_answer_or_be_in_the_way_of_recovery(path: Path, value: bytes) -> None:
+@pytest.mark.parametrize("value", [b"\xff", b"\x00", b"\x01", b"\x20"])
+def test_no_byte_of_the_header_can_make_another_answer_or_be_in_the_way_of_recovery(tmp_path: Path, value: bytes) -> None:
+    path = tmp_path / "ledger.sqlite"
+    fill(path, CALLS[:60])
     raw = path.read_bytes()
     for at in range(100):
         overwrite(path, at, value)
         try:
             with Ledger(path) as ledger:
-                assert all(ledger.get(call.key) == call for call in CALLS[::50]), at
+                assert all(ledger.get(call.key) == call for call in CALLS[:60]), at
         except RunDirectoryError as exc:
             newer = at == 63 and value == b"\x20"  # schema 32: it may well be
             assert "newer version" in str(exc) if newer else str(exc).endswith("--recover"), (at, str(exc))  # noqa: PT017 - either way is right
             if not newer:
                 done = recover(path)
-                assert done.saved == len(CALLS) and done.moved_to, at
+                assert done.saved == 60 and done.moved_to, at
                 done.moved_to.unlink()
         for file in path.parent.glob("ledger.sqlite-*"):
             file.unlink()

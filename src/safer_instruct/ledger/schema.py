@@ -59,7 +59,7 @@ CREATE TABLE dictionaries (         -- each is kept twice
 _CHECKPOINT_PAGES = 4096  # 16 MB: a page of the index that many commits touch is copied into the file once
 _WAL_LIMIT_BYTES = 64 << 20  # what a long reader made it grow beyond is given back
 _BATCH = 1000
-_NEWEST_THINKABLE = 1000
+_NEWEST_THINKABLE = 100
 
 
 class DamagedFileError(ValueError):
@@ -171,6 +171,7 @@ def migrate(connection: sqlite3.Connection, path: Path) -> None:
 
     Raises:
         RunDirectoryError: It is of a newer version, or no ledger.
+        DamagedFileError: What it says of its version cannot be true.
     """
     if read_version(connection) == SCHEMA_VERSION:
         return
@@ -178,10 +179,13 @@ def migrate(connection: sqlite3.Connection, path: Path) -> None:
     try:
         version = read_version(connection)  # again: another process may have been faster
         check_version(path, version)
-        if version == 1:
+        columns = {name for _, name, *_ in connection.execute("PRAGMA table_info(calls)")}
+        if not columns:
+            raise RunDirectoryError(f"{path} is no ledger of safer-instruct")
+        if version == 1 and "request" in columns:
             _from_1_to_2(connection)
         elif version != SCHEMA_VERSION:
-            raise RunDirectoryError(f"{path} is no ledger of safer-instruct")
+            raise DamagedFileError(f"its header says schema {version}")
         connection.execute("COMMIT")
     except BaseException:
         if connection.in_transaction:  # SQLite has rolled back by itself after some errors
