@@ -1,7 +1,8 @@
 """The ledger in use: a thread that commits in groups, and a connection that reads by key.
 
-Whatever finished while the last fsync ran goes into the next transaction together. While other calls are in flight, a
-commit waits until 10 ms after the last one began, for they may join it; it never waits when nobody could.
+Whatever finished while the last fsync ran goes into the next transaction together. While most of the calls in flight are
+still out, a commit waits until 10 ms after the last one began, so that some of them join it: an fsync takes about 200
+microseconds of CPU, whatever it carries.
 """
 
 from __future__ import annotations
@@ -104,7 +105,7 @@ class Ledger:
             group = [self._queue.get()]
             self._drain(group)
             pause = earliest - time.monotonic()
-            if pause > 0 and len(group) < min(len(self.in_flight), _FULL_GROUP) and None not in group:
+            if pause > 0 and len(group) < min(len(self.in_flight) // 2, _FULL_GROUP) and None not in group:
                 time.sleep(pause)
                 self._drain(group)
             earliest = time.monotonic() + _COMMIT_EVERY_S
