@@ -10,6 +10,7 @@ import sqlite3
 import zlib
 from collections.abc import Iterable
 from contextlib import closing
+from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 
@@ -33,7 +34,9 @@ def a_call(number: int, stage: str = "induce", model: str = "scripted:m", *, wor
         answer = Scored(tuple(-int(rng.expovariate(1e-6)) / 2**20 for _ in range(20)))
     else:
         request = encode_request("generate", Generation((Turn("user", TEMPLATE + text),), Sampling(), number))
-        answer = Generated((Completion(f"Tell me why the {rng.choice(WORDS)} {number} {rng.choice(WORDS)}!", -rng.random()),))
+        answer = Generated(
+            (Completion(f"Tell me why the {rng.choice(WORDS)} {number} {rng.choice(WORDS)}!", -rng.random(), tokens=number if number % 8 else None),)
+        )
     key = hashlib.sha256(f"{model}\n".encode() + request).digest()[:KEY_BYTES]
     return Call(key, stage, model, request, encode_answer(answer), usage, 1.7e9 + number / 7)
 
@@ -91,8 +94,14 @@ def _row_1(call: Call) -> tuple[object, ...]:
         answer = {"logprobs": decode_scored(call.answer, usage).logprobs, "usage": took}
     else:
         completions = decode_generated(call.answer, usage).completions
-        answer = {"completions": [{"text": c.text, "logprob": c.logprob, "finished": c.finished} for c in completions], "usage": took}
+        answer = {"completions": [_completion_1(c) for c in completions], "usage": took}
     packed = zlib.compress(json.dumps(answer, ensure_ascii=False).encode("utf-8", "surrogatepass"))
     key = hashlib.sha256(f"{call.model}\n".encode() + call.request).digest()
     kind = "score" if is_scoring(call) else "generate"
     return (key, call.stage, call.model, kind, zlib.compress(call.request), packed, *took.values(), call.finished_at)
+
+
+def _completion_1(completion: Completion) -> dict[str, object]:
+    """As it was before it had `tokens`, where it has none."""
+    fields = asdict(completion)
+    return fields if completion.tokens is not None else {name: value for name, value in fields.items() if name != "tokens"}

@@ -23,6 +23,7 @@ from typing import Any, TypeVar
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from ledgers import a_call
 
 from safer_instruct.errors import RunDirectoryError
 from safer_instruct.ledger import Ledger, Meter, Recorded, read_calls, read_totals, schema
@@ -125,7 +126,7 @@ FINITE = st.floats(allow_nan=False)
 COUNT = st.integers(0, 2**53)
 USAGE = st.builds(Usage, COUNT, COUNT, FINITE, FINITE)
 ODD = st.text() | st.text(st.characters(categories=["Cs", "Cc", "Cf", "Co", "Zl", "Zp", "Lo"]))  # lone surrogates too
-GENERATED = st.builds(Generated, st.lists(st.builds(Completion, ODD, st.none() | FINITE, st.booleans()), max_size=3).map(tuple), USAGE)
+GENERATED = st.builds(Generated, st.lists(st.builds(Completion, ODD, st.none() | FINITE, st.booleans(), st.none() | COUNT), max_size=3).map(tuple), USAGE)
 SCORED = st.builds(Scored, st.lists(FINITE, max_size=5).map(tuple), USAGE)
 
 
@@ -298,6 +299,50 @@ def test_an_answer_that_cannot_be_saved_is_an_error_and_not_an_answer(path: Path
 
     with pytest.raises(RunDirectoryError, match=r"ledger\.sqlite: 1 finished calls could not be saved: .*calls"):
         call(path, Fixed(gate=lose_the_table), REQUEST)
+
+
+def test_an_answer_that_makes_no_row_is_the_only_one_that_is_lost(path: Path) -> None:
+    async def work(ledger: Ledger) -> list[Any]:
+        sound, odd = Fixed(), Fixed(replace(ANSWER, usage=Usage(2**63)))
+        with write_lock(path):  # so that all go into one transaction
+            calls = [Recorded(odd if i == 3 else sound, ledger, "induce", Meter()).generate(replace(REQUEST, seed=i)) for i in range(8)]
+            tasks = [asyncio.create_task(call) for call in calls]
+            await asyncio.sleep(0.05)
+        return [*await asyncio.gather(*tasks, return_exceptions=True), await Recorded(sound, ledger, "induce", Meter()).generate(replace(REQUEST, seed=99))]
+
+    answers = with_ledger(path, work)
+    assert isinstance(answers[3], RunDirectoryError) and "1 finished calls could not be saved" in str(answers[3])
+    assert [a for i, a in enumerate(answers) if i != 3] == [ANSWER] * 8 and [t.calls for t in read_totals(path)] == [8]
+
+
+def test_while_nothing_can_be_saved_no_call_is_made(path: Path) -> None:
+    model = Fixed()
+
+    async def work(ledger: Ledger) -> None:
+        recorded = Recorded(model, ledger, "induce", Meter())
+        await recorded.generate(REQUEST)
+        with closing(sqlite3.connect(path)) as connection:
+            connection.execute("ALTER TABLE origins RENAME TO gone")
+            first, second = (recorded.generate(replace(REQUEST, seed=99)) for _ in range(2))
+            failed = await asyncio.gather(first, second, return_exceptions=True)
+            assert [str(exc)[-40:] for exc in failed] == [str(failed[0])[-40:]] * 2 and isinstance(failed[1], RunDirectoryError)
+            assert model.asked == 2, "the second of two equal requests is not sent when the first could not be saved"
+            connection.execute("ALTER TABLE gone RENAME TO origins")
+        assert await recorded.generate(REQUEST) == ANSWER, "what is saved can be had"
+        with pytest.raises(RunDirectoryError, match="could not be saved"):
+            await recorded.generate(replace(REQUEST, seed=5))
+        assert model.asked == 2
+        await ledger.put(a_call(0))  # it was in flight: with this one saved, calls go on
+        assert await recorded.generate(replace(REQUEST, seed=5)) == ANSWER
+
+    with_ledger(path, work)
+
+
+def test_a_call_that_finishes_after_the_ledger_was_closed_is_an_error_and_does_not_hang(path: Path) -> None:
+    with Ledger(path) as ledger:
+        pass
+    with pytest.raises(RunDirectoryError, match="after the ledger was closed"):
+        asyncio.run(ledger.put(a_call(0)))
 
 
 # --- durability

@@ -6,6 +6,7 @@ import asyncio
 import dataclasses
 import io
 import json
+import random
 import subprocess
 import sys
 from pathlib import Path
@@ -140,7 +141,7 @@ def test_an_exported_call_is_a_line_of_plain_json(path: Path) -> None:
             "sampling": dataclasses.asdict(Sampling()),
             "seed": 1,
         },
-        "answer": {"completions": [{"text": "Something else.", "logprob": -0.5, "finished": True}, {"text": "So.", "logprob": None, "finished": False}]},
+        "answer": {"completions": [dataclasses.asdict(c) for c in (Completion("Something else.", -0.5), Completion("So.", None, finished=False))]},
     }
     assert scoring["answer"] == {"logprobs": [-1.5, None]} and scoring["request"] == {"prompt": "Prompt of a scoring.", "continuation": "It."}
 
@@ -163,7 +164,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 
 
 def test_export_does_not_hold_the_ledger_in_memory(path: Path) -> None:
-    fill(path, some_calls(3000, words=1500))  # 33 MB of JSON
+    fill(path, (a_chat(n, "Ask.", random.Random(n).randbytes(5_000).hex()) for n in range(3000)))  # 33 MB of JSON
     grown_kb = int(subprocess.run([sys.executable, "-c", EXPORT, path], capture_output=True, text=True, check=True).stdout)
     assert grown_kb < 25_000
 

@@ -166,15 +166,19 @@ def check_version(path: Path, version: int) -> None:
         raise RunDirectoryError(f"{path} was written by a newer version of safer-instruct (ledger schema {version}); upgrade to read it")
 
 
-def migrate(connection: sqlite3.Connection, path: Path) -> None:
-    """Bring an open ledger up to date, in one transaction: a kill leaves the old one.
+def migrate(path: Path) -> None:
+    """Bring a ledger up to date, in one transaction: a kill leaves the old one.
 
     Raises:
         RunDirectoryError: It is of a newer version, or no ledger.
         DamagedFileError: What it says of its version cannot be true.
     """
-    if read_version(connection) == SCHEMA_VERSION:
-        return
+    with closing(connect(path, cache_mb=64)) as connection:
+        if read_version(connection) != SCHEMA_VERSION:
+            _migrate(connection, path)
+
+
+def _migrate(connection: sqlite3.Connection, path: Path) -> None:
     connection.execute("BEGIN IMMEDIATE")
     try:
         version = read_version(connection)  # again: another process may have been faster

@@ -16,6 +16,7 @@ from collections import defaultdict
 from contextlib import ExitStack, closing
 from pathlib import Path
 
+from safer_instruct.errors import RunDirectoryError
 from safer_instruct.ledger import schema
 from safer_instruct.ledger.content import Call
 from safer_instruct.ledger.recovery import finish_recovery
@@ -24,6 +25,7 @@ from safer_instruct.ledger.rows import COLUMNS, Appender, DamagedRowError, Unpac
 _SELECT = f"SELECT {COLUMNS} FROM calls WHERE key = ?"  # noqa: S608 - a constant
 _COMMIT_EVERY_S, _FULL_GROUP = 0.010, 64
 Waiting = tuple[Call, "asyncio.Future[None]"]
+Outcome = tuple[bytes, "asyncio.Future[None]", RunDirectoryError | None]
 
 
 class Ledger:
@@ -38,6 +40,8 @@ class Ledger:
         self.path = path
         self.in_flight: dict[bytes, asyncio.Future[None]] = {}  # sent and not yet committed; who wants one of them waits for it
         self._queue: queue.SimpleQueue[Waiting | None] = queue.SimpleQueue()
+        self._failure: RunDirectoryError | None = None  # of the last commit
+        self._closed = False
         with ExitStack() as opened:
             try:
                 finish_recovery(path)
@@ -45,8 +49,8 @@ class Ledger:
                     with schema.building(path):
                         pass
                 schema.check_file(path)
-                self._writer = opened.enter_context(closing(schema.connect(path, cache_mb=64)))
-                schema.migrate(self._writer, path)
+                schema.migrate(path)
+                self._writer = opened.enter_context(closing(schema.connect(path, cache_mb=8)))
                 self._appender: Appender | None = Appender(self._writer)
                 self._reader = opened.enter_context(closing(schema.connect(path, cache_mb=8)))
                 self._unpacker = Unpacker.load(self._reader)
@@ -57,14 +61,16 @@ class Ledger:
         self._thread.start()
 
     def get(self, key: bytes) -> Call | None:
-        """The call of that key, or None; one index lookup.
+        """The call of that key, or None when it may be made; one index lookup.
 
         Raises:
-            RunDirectoryError: The file is damaged.
+            RunDirectoryError: The file is damaged; or the last commit failed, so what this call is paid for might be lost.
         """
         try:
             row = self._reader.execute(_SELECT, (key,)).fetchone()
             if row is None:
+                if self._failure:
+                    raise RunDirectoryError(str(self._failure))
                 return None
             if not self._unpacker.knows(row):
                 self._unpacker = Unpacker.load(self._reader)
@@ -78,6 +84,8 @@ class Ledger:
         Raises:
             RunDirectoryError: It could not be written.
         """
+        if self._closed:
+            raise RunDirectoryError(f"{self.path}: a call finished after the ledger was closed and is not saved")
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._queue.put((call, future))
         await future
@@ -89,6 +97,7 @@ class Ledger:
 
     def close(self) -> None:
         """Commit what is queued and close the file."""
+        self._closed = True
         self._queue.put(None)
         self._thread.join()
         self._reader.close()
@@ -118,27 +127,34 @@ class Ledger:
             group.append(self._queue.get_nowait())
 
     def _commit(self, group: list[Waiting]) -> None:
-        """One transaction for all, and one wake-up of each event loop that waits for it."""
-        error: BaseException | None = None
-        try:
-            self._append([call for call, _ in group])
-        except (sqlite3.Error, DamagedRowError) as exc:
-            error = schema.explain(self.path, exc, f"{len(group)} finished calls could not be saved")
-        except Exception as exc:  # noqa: BLE001 - not swallowed: everyone who waits for this commit is given it
-            error = exc
+        """Save all, and wake up each event loop that waits for some of them once."""
         loops = defaultdict(list)
-        for waiting in group:
-            loops[waiting[1].get_loop()].append(waiting)
-        for loop, group_ in loops.items():
+        for (call, future), error in zip(group, self._save([call for call, _ in group]), strict=True):
+            loops[future.get_loop()].append((call.key, future, error))
+        for loop, outcomes in loops.items():
             try:
-                loop.call_soon_threadsafe(self._settle, group_, error)
+                loop.call_soon_threadsafe(self._settle, outcomes)
             except RuntimeError:  # the loop is closed: nobody waits any more
-                for call, _ in group_:
-                    self.in_flight.pop(call.key, None)
+                for key, *_ in outcomes:
+                    self.in_flight.pop(key, None)
 
-    def _settle(self, group: list[Waiting], error: BaseException | None) -> None:
-        for call, future in group:
-            self.release(call.key)
+    def _save(self, calls: list[Call]) -> list[RunDirectoryError | None]:
+        """One transaction for all; if one of them makes no row, one for each, so that the others are not lost with it."""
+        try:
+            self._append(calls)
+        except Exception as exc:  # noqa: BLE001 - not swallowed: everyone who waits for this commit is given it
+            if len(calls) > 1 and _is_of_one_call(exc):
+                return [error for call in calls for error in self._save([call])]
+            error = schema.explain(self.path, exc, f"{len(calls)} finished calls could not be saved")
+            if not _is_of_one_call(exc):
+                self._failure = error
+            return [error] * len(calls)
+        self._failure = None
+        return [None] * len(calls)
+
+    def _settle(self, outcomes: list[Outcome]) -> None:
+        for key, future, error in outcomes:
+            self.release(key)
             if not future.done():
                 future.set_exception(error) if error else future.set_result(None)
 
@@ -153,3 +169,10 @@ class Ledger:
                 self._writer.execute("ROLLBACK")
             raise
         self._appender = appender
+
+
+def _is_of_one_call(exc: Exception) -> bool:
+    """Whether a commit failed for what a call holds, and not for the state of the file or the disk."""
+    if isinstance(exc, sqlite3.Error):
+        return isinstance(exc, sqlite3.IntegrityError | sqlite3.DataError | sqlite3.ProgrammingError)
+    return not isinstance(exc, DamagedRowError | OSError | MemoryError)
