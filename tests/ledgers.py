@@ -34,9 +34,8 @@ def a_call(number: int, stage: str = "induce", model: str = "scripted:m", *, wor
         answer = Scored(tuple(-int(rng.expovariate(1e-6)) / 2**20 for _ in range(20)))
     else:
         request = encode_request("generate", Generation((Turn("user", TEMPLATE + text),), Sampling(), number))
-        answer = Generated(
-            (Completion(f"Tell me why the {rng.choice(WORDS)} {number} {rng.choice(WORDS)}!", -rng.random(), tokens=number if number % 8 else None),)
-        )
+        text = f"Tell me why the {rng.choice(WORDS)} {number} {rng.choice(WORDS)}!"
+        answer = Generated((Completion(text, -rng.random(), tokens=number if number % 8 else None),))
     key = hashlib.sha256(f"{model}\n".encode() + request).digest()[:KEY_BYTES]
     return Call(key, stage, model, request, encode_answer(answer), usage, 1.7e9 + number / 7)
 

@@ -50,9 +50,9 @@ class Ledger:
                         pass
                 schema.check_file(path)
                 schema.migrate(path)
-                self._writer = opened.enter_context(closing(schema.connect(path, cache_mb=8)))
+                self._writer = opened.enter_context(closing(schema.connect(path, cache_mb=4)))
                 self._appender: Appender | None = Appender(self._writer)
-                self._reader = opened.enter_context(closing(schema.connect(path, cache_mb=8)))
+                self._reader = opened.enter_context(closing(schema.connect(path, cache_mb=4)))
                 self._unpacker = Unpacker.load(self._reader)
             except (sqlite3.Error, OSError, DamagedRowError, schema.DamagedFileError) as exc:
                 raise schema.explain(path, exc, "the ledger cannot be opened") from exc
