@@ -21,7 +21,8 @@ from safer_instruct.sources import BadRow
 EXAMPLES, PAIRS, PAIRS_JSONL, BAD_ROWS = "examples.parquet", "pairs.parquet", "pairs.jsonl", "rejected_rows.jsonl"
 LEDGER, RUN, SUMMARY, CARD = "ledger.sqlite", "run.yaml", "summary.json", "README.md"
 PAIR_COLUMNS = ("prompt", "chosen", "rejected", "category", "id")
-_FILES = (EXAMPLES, PAIRS, PAIRS_JSONL, BAD_ROWS, LEDGER, f"{LEDGER}-wal", f"{LEDGER}-shm", RUN, SUMMARY, CARD)
+_RECOVERED = "ledger.recovered.sqlite"  # of a recovery that was cut short: the next ledger here would take it for its own
+_FILES = (EXAMPLES, PAIRS, PAIRS_JSONL, BAD_ROWS, LEDGER, f"{LEDGER}-wal", f"{LEDGER}-shm", _RECOVERED, RUN, SUMMARY, CARD)
 _ROWS_PER_GROUP, _ROWS_READ = 2_000, 200
 Mode = Literal["auto", "continue", "fresh"]
 

@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from safer_instruct import rundir
 from safer_instruct.errors import RunDirectoryError
 from safer_instruct.example import Candidate, Draft, Example, Verdict
+from safer_instruct.ledger import recovery
 from safer_instruct.rundir import open_run_directory, outputs, pair_row, read_summary, whole, write_whole
 from safer_instruct.sources import BadRow
 
@@ -91,6 +92,7 @@ def test_continue_takes_the_new_config_and_keeps_the_ledger(tmp_path: Path) -> N
 def test_fresh_moves_every_file_of_the_old_run_aside_and_nothing_else(tmp_path: Path) -> None:
     opened(tmp_path)
     old = {rundir.EXAMPLES, rundir.PAIRS, rundir.PAIRS_JSONL, rundir.BAD_ROWS, rundir.LEDGER, rundir.LEDGER + "-wal", rundir.SUMMARY, rundir.CARD}
+    old.add(recovery._recovered(tmp_path / rundir.LEDGER).name)
     for name in (*old, "notes.txt"):
         (tmp_path / name).write_text(name)
     opened(tmp_path, OTHER, "fresh")
