@@ -339,10 +339,16 @@ def test_while_nothing_can_be_saved_no_call_is_made(path: Path) -> None:
 
 
 def test_a_call_that_finishes_after_the_ledger_was_closed_is_an_error_and_does_not_hang(path: Path) -> None:
-    with Ledger(path) as ledger:
-        pass
-    with pytest.raises(RunDirectoryError, match="after the ledger was closed"):
-        asyncio.run(ledger.put(a_call(0)))
+    async def work() -> None:
+        with Ledger(path) as ledger:
+            model = Fixed(gate=lambda: asyncio.sleep(0.05))
+            task = asyncio.create_task(Recorded(model, ledger, "induce", Meter()).generate(REQUEST))
+            await asyncio.sleep(0.01)
+        with pytest.raises(RunDirectoryError, match="after the ledger was closed"):
+            await task
+        assert not ledger.in_flight
+
+    asyncio.run(work())
 
 
 # --- durability

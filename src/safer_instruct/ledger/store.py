@@ -85,6 +85,7 @@ class Ledger:
             RunDirectoryError: It could not be written.
         """
         if self._closed:
+            self.release(call.key)
             raise RunDirectoryError(f"{self.path}: a call finished after the ledger was closed and is not saved")
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._queue.put((call, future))
