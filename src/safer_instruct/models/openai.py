@@ -13,22 +13,20 @@ import json
 import os
 import random
 import time
-import urllib.request
 from email.utils import parsedate_to_datetime
 from itertools import accumulate
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
 from pydantic import BaseModel, FiniteFloat, ValidationError, model_validator
 
 from safer_instruct.errors import AccessError, ModelError, RequestError
 from safer_instruct.models.protocol import Completion, Generated, Generation, Scored, Scoring, Usage
-
-if TYPE_CHECKING:
-    import aiohttp
+from safer_instruct.models.transport import NoReply, Transport
 
 _BACKOFF_S = (0.5, 30.0)  # first and longest; each wait is drawn between 0 and that ("full jitter")
 _RETRY_AFTER_CAP_S = 120.0
+_CONNECT_TIMEOUT_S = 20.0
 _MESSAGE_CHARS = 300
 _REQUEST_REFUSED = (400, 413, 422)  # for what is in the request; any other refusal holds for every request
 _USE_EMBEDDED = "the embedded scorer can: leave models.scorer at its default, or name an embedded model there"
@@ -77,7 +75,8 @@ class OpenAIModel:
         self._shown_url = bare._replace(query="").geturl()
         self.fingerprint = f"openai:{model}@{self._shown_url}" + ("+logprobs" if want_logprobs else "")
         self._slots = asyncio.Semaphore(concurrency)
-        self._session: aiohttp.ClientSession | None = None
+        headers = {"Content-Type": "application/json", **({"Authorization": f"Bearer {self._key}"} if self._key else {})}
+        self._transport = Transport(headers, timeout_s=timeout_s, connect_timeout_s=_CONNECT_TIMEOUT_S, through_proxy=not self._loopback)
 
     async def generate(self, request: Generation) -> Generated:
         """See `Model.generate`."""
@@ -106,9 +105,8 @@ class OpenAIModel:
 
     async def close(self) -> None:
         """Close the connections; a later call opens new ones."""
-        session, self._session, self._slots = self._session, None, asyncio.Semaphore(self.concurrency)
-        if session:
-            await session.close()
+        self._slots = asyncio.Semaphore(self.concurrency)
+        await self._transport.close()
 
     def _generation(self, request: Generation) -> tuple[str, dict[str, Any]]:
         sampling, chat = request.sampling, not isinstance(request.prompt, str)
@@ -143,31 +141,14 @@ class OpenAIModel:
             attempt += 1
 
     async def _post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
-        """One HTTP exchange: the only place that knows the transport."""
-        import aiohttp
-
+        """One HTTP exchange."""
         url = self._url._replace(path=self._url.path + path).geturl()
         try:
-            async with self._http().post(url, data=json.dumps(body).encode(), allow_redirects=False) as response:
-                raw = await response.read()
-        except TimeoutError as exc:
-            raise _TransientError(f"no answer within {self._timeout_s:g} s") from exc
-        except (aiohttp.ClientError, OSError) as exc:
-            raise _TransientError(f"the connection failed: {self._cleaned(str(exc) or type(exc).__name__)}") from exc
-        return self._decode(response.status, response.headers.get("Retry-After", ""), raw, body)
-
-    def _http(self) -> aiohttp.ClientSession:
-        import aiohttp
-
-        if self._session is None:
-            self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=0),  # the slots limit; a queue in here would eat into the timeout
-                cookie_jar=aiohttp.DummyCookieJar(),
-                headers={"Content-Type": "application/json", **({"Authorization": f"Bearer {self._key}"} if self._key else {})},
-                timeout=aiohttp.ClientTimeout(total=self._timeout_s),
-                proxy=None if self._loopback else _proxy(self._url),
-            )
-        return self._session
+            reply = await self._transport.post(url, json.dumps(body).encode())
+        except NoReply as exc:
+            said = f"no answer within {self._timeout_s:g} s" if exc.timed_out else f"the connection failed: {self._cleaned(str(exc))}"
+            raise _TransientError(said) from exc
+        return self._decode(reply.status, reply.headers.get("retry-after", ""), reply.body, body)
 
     def _decode(self, status: int, retry_after: str, raw: bytes, body: dict[str, Any]) -> dict[str, Any]:
         if 200 <= status < 300:
@@ -320,11 +301,6 @@ def _read_key(variable: str, name: str, *, needed: bool) -> str:
     if not (key.isascii() and key.isprintable()):
         raise ModelError(f"the environment variable {variable} holds characters that no key has")
     return key
-
-
-def _proxy(url: SplitResult) -> str | None:
-    """The proxy that the environment names; aiohttp's own `trust_env` would also read ~/.netrc, which clashes with the key."""
-    return None if urllib.request.proxy_bypass(url.hostname or "") else urllib.request.getproxies().get(url.scheme)
 
 
 def _wait_s(attempt: int, retry_after_s: float) -> float:
