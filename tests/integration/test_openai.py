@@ -278,7 +278,7 @@ class TestFaults:
             ({"error": 1.0}, "HTTP 500: something broke"),
             ({"rate_limit": 1.0}, "HTTP 429: slow down"),
             ({"truncated": 1.0}, "not valid JSON"),
-            ({"cut": 1.0}, "the connection failed.*payload"),
+            ({"cut": 1.0}, "the connection failed: end of file"),
             ({"empty": 1.0}, "0 choices where 1 were asked for"),
             ({"reset": 1.0}, "the connection failed"),
             ({"hang": 1.0}, "no answer within 0.1 s"),
@@ -298,7 +298,7 @@ class TestFaults:
         with socket.socket() as taken:
             taken.bind(("127.0.0.1", 0))
             model = OpenAIModel("m", base_url=f"http://127.0.0.1:{taken.getsockname()[1]}/v1", retries=1)
-            with pytest.raises(ModelError, match="the connection failed: Cannot connect"):
+            with pytest.raises(ModelError, match="the connection failed: Connection refused"):
                 run(model, model.generate(Generation(RAW, Sampling())))
 
     def test_retry_after_is_honoured(self) -> None:
@@ -446,4 +446,4 @@ class TestConcurrency:
         assert server.requests == 1
 
     def test_the_transport_is_not_loaded_before_it_is_needed(self) -> None:
-        assert "\nimport aiohttp" not in Path(openai.__file__).read_text(encoding="utf-8")
+        assert "\nimport pyreqwest" not in Path(openai.__file__).read_text(encoding="utf-8")

@@ -26,7 +26,6 @@ from safer_instruct.models.transport import NoReply, Transport
 
 _BACKOFF_S = (0.5, 30.0)  # first and longest; each wait is drawn between 0 and that ("full jitter")
 _RETRY_AFTER_CAP_S = 120.0
-_CONNECT_TIMEOUT_S = 20.0
 _MESSAGE_CHARS = 300
 _REQUEST_REFUSED = (400, 413, 422)  # for what is in the request; any other refusal holds for every request
 _USE_EMBEDDED = "the embedded scorer can: leave models.scorer at its default, or name an embedded model there"
@@ -76,7 +75,7 @@ class OpenAIModel:
         self.fingerprint = f"openai:{model}@{self._shown_url}" + ("+logprobs" if want_logprobs else "")
         self._slots = asyncio.Semaphore(concurrency)
         headers = {"Content-Type": "application/json", **({"Authorization": f"Bearer {self._key}"} if self._key else {})}
-        self._transport = Transport(headers, timeout_s=timeout_s, connect_timeout_s=_CONNECT_TIMEOUT_S, through_proxy=not self._loopback)
+        self._transport = Transport(headers, timeout_s=timeout_s, through_proxy=not self._loopback)
 
     async def generate(self, request: Generation) -> Generated:
         """See `Model.generate`."""
@@ -146,7 +145,7 @@ class OpenAIModel:
         try:
             reply = await self._transport.post(url, json.dumps(body).encode())
         except NoReply as exc:
-            said = f"no answer within {self._timeout_s:g} s" if exc.timed_out else f"the connection failed: {self._cleaned(str(exc))}"
+            said = f"no answer within {self._timeout_s:g} s" if exc.timed_out and exc.sent else f"the connection failed: {self._cleaned(str(exc))}"
             raise _TransientError(said) from exc
         return self._decode(reply.status, reply.headers.get("retry-after", ""), reply.body, body)
 

@@ -1,27 +1,47 @@
 """HTTP exchanges: the only module that knows which HTTP library there is.
 
-pyreqwest (reqwest and tokio, in Rust) was chosen by measurement, bench/README.md. Under the default event loop of asyncio it
-sometimes aborts the process when the interpreter exits; under uvloop it never did, so `event_loop` gives uvloop's where that exists.
+pyreqwest (reqwest, hyper and tokio, in Rust) was chosen by measurement: bench/README.md, section 'Transport'. Its thread hands
+every answer to the event loop through `call_soon_threadsafe`, which in asyncio's own loop lets go of the interpreter lock after
+the answer is there: the interpreter may then be gone before that thread is done, and the process aborts. uvloop keeps the lock,
+so `event_loop` gives uvloop's loop where there is one.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
+import re
+import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING
+
+from safer_instruct.errors import ModelError
 
 if TYPE_CHECKING:
     from pyreqwest.client import Client
+    from pyreqwest.exceptions import DetailedPyreqwestError
+    from pyreqwest.request import RequestBuilder
+
+MAX_REPLY_BYTES = 64 << 20
+_READ_AHEAD_BYTES = 1 << 20  # a reply of this size is handed over at once; what is longer comes in pieces
+_IDLE_S = 30  # shorter than most servers keep a connection, so that it is seldom the server who closes it
+_CA_VARIABLES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE")
 
 
 class NoReply(Exception):
-    """The exchange ended before the whole reply was there; `timed_out` says whether for want of time."""
+    """The exchange ended before the whole reply was there.
 
-    def __init__(self, reason: str, *, timed_out: bool = False) -> None:
+    Attributes:
+        timed_out: The time was up.
+        sent: The request may have reached the server, which may have worked on it and may charge for it.
+    """
+
+    def __init__(self, reason: str, *, timed_out: bool = False, sent: bool = True) -> None:
         super().__init__(reason)
-        self.timed_out = timed_out
+        self.timed_out, self.sent = timed_out, sent
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,19 +54,29 @@ class Reply:
 
 
 class Transport:
-    """A pool of kept connections for one set of headers; redirects are not followed, cookies not kept."""
+    """A pool of kept connections for one set of headers; redirects are not followed, cookies not kept.
 
-    def __init__(self, headers: Mapping[str, str], *, timeout_s: float, connect_timeout_s: float, through_proxy: bool = True) -> None:
+    The certificate authorities are the system's and those in the files that SSL_CERT_FILE and REQUESTS_CA_BUNDLE name.
+    """
+
+    def __init__(self, headers: Mapping[str, str], *, timeout_s: float, connect_timeout_s: float = 20.0, through_proxy: bool = True) -> None:
         """Connect to nothing yet.
 
         Args:
-            headers: Sent with every request; `Authorization` is kept out of every representation.
+            headers: Sent with every request, never shown.
             timeout_s: Cap on one exchange, from connecting to the last byte.
             connect_timeout_s: Cap on connecting.
-            through_proxy: Use the proxy that the environment names (HTTPS_PROXY, NO_PROXY ...).
+            through_proxy: Use the proxy that the environment names (HTTPS_PROXY, HTTP_PROXY, NO_PROXY); not for a server on this machine.
+
+        Raises:
+            ModelError: A header holds what no header can, or a file of certificate authorities cannot be used.
         """
-        self._headers, self._through_proxy = headers, through_proxy
+        for name, value in headers.items():
+            if not (value.isascii() and value.isprintable()):
+                raise ModelError(f"the header {name} holds characters that no header can")
+        self._headers, self._through_proxy = dict(headers), through_proxy
         self._timeout, self._connect_timeout = timedelta(seconds=timeout_s), timedelta(seconds=min(timeout_s, connect_timeout_s))
+        self._authorities = _authorities()
         self._client: Client | None = None
 
     async def post(self, url: str, body: bytes) -> Reply:
@@ -55,31 +85,83 @@ class Transport:
         Raises:
             NoReply: No connection, or it broke, or the time was up.
         """
-        from pyreqwest.exceptions import PyreqwestError
+        return await self._exchange("POST", url, body, {}, None, MAX_REPLY_BYTES)
 
-        try:
-            response = await self._opened().post(url).body_bytes(body).build().send()
-            content = bytes(await response.bytes())
-        except TimeoutError as exc:
-            raise NoReply("the time was up", timed_out=True) from exc
-        except PyreqwestError as exc:
-            raise NoReply(_innermost(exc)) from exc
-        return Reply(response.status, response.headers, content)
+    async def request(
+        self,
+        method: str,
+        url: str,
+        *,
+        body: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+        timeout_s: float | None = None,
+        max_reply_bytes: int = MAX_REPLY_BYTES,
+    ) -> Reply:
+        """Any other exchange.
 
-    async def close(self) -> None:
-        """Close the connections; a later exchange opens new ones."""
+        Args:
+            method: In capital letters.
+            url: Where to.
+            body: What to send.
+            headers: Sent in place of the transport's own of the same names, and beside its others.
+            timeout_s: In place of the transport's own.
+            max_reply_bytes: A longer reply is given up.
+
+        Raises:
+            NoReply: No connection, or it broke, or the time was up.
+        """
+        return await self._exchange(method, url, body, headers or {}, timeout_s, max_reply_bytes)
+
+    async def reset(self) -> None:
+        """Drop all connections: exchanges in flight end as `NoReply`, later ones open new connections."""
         client, self._client = self._client, None
         if client:
             await client.close()
 
-    def _opened(self) -> Client:
+    async def close(self) -> None:
+        """Drop all connections before the event loop ends; a later exchange opens new ones."""
+        await self.reset()
+
+    async def _exchange(self, method: str, url: str, body: bytes | None, headers: Mapping[str, str], timeout_s: float | None, cap: int) -> Reply:
+        from pyreqwest.exceptions import RequestError
+
+        client = self._client or self._open()
+        try:
+            builder = client.request(method, url)
+            if body is not None:
+                builder = builder.body_bytes(body)
+            if headers:
+                builder = builder.headers(dict(headers))
+            if timeout_s is not None:
+                builder = builder.timeout(timedelta(seconds=timeout_s))
+            return await _send(builder, cap)
+        except RequestError as exc:
+            failure = _no_reply(exc)
+        except ValueError:  # a BuilderError among them; its words show the header
+            failure = NoReply("the address or a header is not valid", sent=False)
+        raise failure  # outside of `except`: the library's own error, which shows the whole address, must not be its context
+
+    def _open(self) -> Client:
+        from pyreqwest.exceptions import BuilderError
+
+        try:
+            self._client = self._built(self._authorities)
+        except BuilderError as exc:
+            if self._authorities:
+                raise ModelError(f"a certificate in the file that {' or '.join(_CA_VARIABLES)} names cannot be used: {_innermost(exc)}") from exc
+            import certifi
+
+            self._client = self._built(_certificates(certifi.where()))  # the system has none, as in many small container images
+        return self._client
+
+    def _built(self, authorities: list[bytes]) -> Client:
         from pyreqwest.client import ClientBuilder
 
-        if self._client is None:
-            builder = ClientBuilder().follow_redirects(False).timeout(self._timeout).connect_timeout(self._connect_timeout)
-            builder = builder.default_headers(dict(self._headers)).pool_idle_timeout(timedelta(seconds=30))
-            self._client = (builder if self._through_proxy else builder.no_proxy()).build()
-        return self._client
+        builder = ClientBuilder().follow_redirects(False).timeout(self._timeout).connect_timeout(self._connect_timeout)
+        builder = builder.default_headers(self._headers).user_agent("safer-instruct").pool_idle_timeout(timedelta(seconds=_IDLE_S))
+        for certificate in authorities:
+            builder = builder.add_root_certificate_pem(certificate)
+        return (builder if self._through_proxy else builder.no_proxy()).build()
 
 
 def event_loop() -> asyncio.AbstractEventLoop:
@@ -91,8 +173,50 @@ def event_loop() -> asyncio.AbstractEventLoop:
     return uvloop.new_event_loop()
 
 
-def _innermost(exc: Exception) -> str:
-    """The cause that says most: the last of a chain such as 'error sending request: connection refused'."""
-    details = getattr(exc, "details", None) or {}
-    causes = [cause["message"] for cause in details.get("causes") or ()]
-    return causes[-1] if causes else str(exc)
+async def _send(builder: RequestBuilder, cap: int) -> Reply:
+    chunks, size = [], 0
+    async with builder.streamed_read_buffer_limit(_READ_AHEAD_BYTES).build_streamed() as response:
+        reader = response.body_reader
+        while (chunk := await reader.read_chunk()) is not None:
+            size += len(chunk)
+            if size > cap:
+                raise NoReply(f"a reply of more than {cap} bytes")
+            chunks.append(chunk)
+        return Reply(response.status, response.headers, b"".join(chunks))
+
+
+def _no_reply(exc: DetailedPyreqwestError) -> NoReply:
+    from pyreqwest.exceptions import ClientClosedError
+
+    if isinstance(exc, ClientClosedError):
+        return NoReply("the connections were dropped")
+    sent = "client error (Connect)" not in _causes(exc)  # nothing of a request is sent before it is connected, TLS and tunnel included
+    if isinstance(exc, TimeoutError):
+        return NoReply("the time was up" if sent else "the time to connect was up", timed_out=True, sent=sent)
+    return NoReply(_innermost(exc), sent=sent)
+
+
+def _innermost(exc: DetailedPyreqwestError) -> str:
+    """The last of a chain of causes, which says most, without the address: that may hold a key."""
+    return re.sub(r" for url \(.*\)", "", _causes(exc)[-1])
+
+
+def _causes(exc: DetailedPyreqwestError) -> list[str]:
+    return [exc.message, *(cause["message"] for cause in exc.details["causes"] or ())]
+
+
+def _authorities() -> list[bytes]:
+    """The certificates in the files that the environment names, each in PEM."""
+    found = []
+    for variable in _CA_VARIABLES:
+        if path := os.environ.get(variable):
+            try:
+                ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(path)
+                found += _certificates(path)
+            except OSError as exc:
+                raise ModelError(f"the environment variable {variable} names {path}, which holds no certificates that can be read ({exc.strerror})") from exc
+    return found
+
+
+def _certificates(path: str) -> list[bytes]:
+    return re.findall(rb"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", Path(path).read_bytes(), re.DOTALL)
