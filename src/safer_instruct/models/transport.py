@@ -123,6 +123,16 @@ class Transport:
         await self.reset()
 
     async def _exchange(self, method: str, url: str, body: bytes | None, headers: Mapping[str, str], timeout_s: float | None, cap: int) -> Reply:
+        cancellations = _cancellations()
+        outcome = await self._outcome(method, url, body, headers, timeout_s, cap)
+        if _cancellations() > cancellations:  # when both come together, pyreqwest draws lots, and the cancellation may lose
+            raise asyncio.CancelledError
+        if isinstance(outcome, NoReply):
+            raise outcome
+        return outcome
+
+    async def _outcome(self, method: str, url: str, body: bytes | None, headers: Mapping[str, str], timeout_s: float | None, cap: int) -> Reply | NoReply:
+        """What came of it; returned, so that the library's own error, which shows the whole address, is not the context of what is raised."""
         from pyreqwest.exceptions import RequestError
 
         client = self._client or self._open()
@@ -136,10 +146,9 @@ class Transport:
                 builder = builder.timeout(timedelta(seconds=timeout_s))
             return await _send(builder, cap)
         except RequestError as exc:
-            failure = _no_reply(exc)
-        except ValueError:  # a BuilderError among them; its words show the header
-            failure = NoReply("the address or a header is not valid", sent=False)
-        raise failure  # outside of `except`: the library's own error, which shows the whole address, must not be its context
+            return _no_reply(exc)
+        except ValueError:  # a BuilderError among them; its words may show a header
+            return NoReply("the address or a header is not valid", sent=False)
 
     def _open(self) -> Client:
         from pyreqwest.exceptions import BuilderError
@@ -173,16 +182,21 @@ def event_loop() -> asyncio.AbstractEventLoop:
     return uvloop.new_event_loop()
 
 
-async def _send(builder: RequestBuilder, cap: int) -> Reply:
+async def _send(builder: RequestBuilder, cap: int) -> Reply | NoReply:
     chunks, size = [], 0
     async with builder.streamed_read_buffer_limit(_READ_AHEAD_BYTES).build_streamed() as response:
         reader = response.body_reader
         while (chunk := await reader.read_chunk()) is not None:
             size += len(chunk)
             if size > cap:
-                raise NoReply(f"a reply of more than {cap} bytes")
+                return NoReply(f"a reply of more than {cap} bytes")
             chunks.append(chunk)
         return Reply(response.status, response.headers, b"".join(chunks))
+
+
+def _cancellations() -> int:
+    task = asyncio.current_task()
+    return task.cancelling() if task else 0
 
 
 def _no_reply(exc: DetailedPyreqwestError) -> NoReply:
