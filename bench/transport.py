@@ -105,7 +105,9 @@ async def client(name: str, port: int) -> AsyncIterator[Call]:
 
         headers = {"Content-Type": "application/json", "Authorization": "Bearer none"}
         timeout = aiohttp.ClientTimeout(total=60)
-        async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), cookie_jar=aiohttp.DummyCookieJar(), headers=headers, timeout=timeout) as session:
+        async with aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0), cookie_jar=aiohttp.DummyCookieJar(), headers=headers, timeout=timeout
+        ) as session:
 
             async def call(body: bytes) -> bytes:
                 async with session.post(url, data=body) as response:
@@ -153,7 +155,8 @@ def speed(calls: int, rounds: int) -> None:
                 found.setdefault((name, loop), []).append((float(cpu), float(rate)))
         for (name, loop), values in found.items():
             cpus, rates = zip(*values, strict=True)
-            print(f"| {name} | {loop} | {latency_s * 1000:.0f} | {statistics.median(cpus):.0f} ({min(cpus):.0f} to {max(cpus):.0f}) | {statistics.median(rates):,.0f} |", flush=True)
+            cpu = f"{statistics.median(cpus):.0f} ({min(cpus):.0f} to {max(cpus):.0f})"
+            print(f"| {name} | {loop} | {latency_s * 1000:.0f} | {cpu} | {statistics.median(rates):,.0f} |", flush=True)
 
 
 async def short(name: str, port: int, ending: str) -> None:
@@ -214,14 +217,20 @@ def main() -> None:
     verb.add_argument("--client", nargs="+", choices=CLIENTS, default=["pyreqwest"])
     verb.add_argument("--loop", nargs="+", choices=LOOPS, default=["uvloop"])
     for name, arguments in {"serve": "low_s high_s dropped", "measure": "client loop port calls", "short": "client loop port ending"}.items():
-        verb = verbs.add_parser(name)  # what the two above run in processes of their own
+        verb = verbs.add_parser(name)  # see `run_here`
         for argument in arguments.split():
             verb.add_argument(argument)
     given = parser.parse_args()
     if given.verb == "speed":
-        return speed(given.calls, given.rounds)
-    if given.verb == "exits":
-        return exits(given.runs, given.client, given.loop)
+        speed(given.calls, given.rounds)
+    elif given.verb == "exits":
+        exits(given.runs, given.client, given.loop)
+    else:
+        run_here(given)
+
+
+def run_here(given: argparse.Namespace) -> None:
+    """What `speed` and `exits` start in processes of their own."""
     with asyncio.Runner(loop_factory=LOOPS[getattr(given, "loop", "uvloop")]) as runner:
         if given.verb == "serve":
             runner.run(serve((float(given.low_s), float(given.high_s)), float(given.dropped)))

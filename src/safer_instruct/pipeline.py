@@ -30,6 +30,7 @@ from safer_instruct.filters.dedup import Deduplicator
 from safer_instruct.ledger import Ledger, Meter, Recorded
 from safer_instruct.models import adapter_path, open_model
 from safer_instruct.models.protocol import Model
+from safer_instruct.models.transport import event_loop
 from safer_instruct.sources import BadRow, SourceText, excerpt, read_source
 from safer_instruct.stages.filter import choose
 from safer_instruct.stages.induce import induce
@@ -92,8 +93,13 @@ def run(config: RunConfig, out: Path | str, *, mode: rundir.Mode = "auto", watch
     try:
         asyncio.get_running_loop()
     except RuntimeError:
-        return asyncio.run(flow)
+        return _run_in_new_loop(flow)
     return _run_apart(flow)  # a notebook has a loop running already
+
+
+def _run_in_new_loop(flow: Coroutine[Any, Any, RunResult]) -> RunResult:
+    with asyncio.Runner(loop_factory=event_loop) as runner:
+        return runner.run(flow)
 
 
 def _run_apart(flow: Coroutine[Any, Any, RunResult]) -> RunResult:
@@ -108,7 +114,7 @@ def _run_apart(flow: Coroutine[Any, Any, RunResult]) -> RunResult:
 
     def work() -> None:
         try:
-            result.set_result(asyncio.run(cancellable()))
+            result.set_result(_run_in_new_loop(cancellable()))
         except BaseException as exc:  # noqa: BLE001 - not swallowed: `result` raises it
             result.set_exception(exc)
 
