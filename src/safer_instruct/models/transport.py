@@ -1,9 +1,11 @@
 """HTTP exchanges: the only module that knows which HTTP library there is.
 
 pyreqwest (reqwest, hyper and tokio, in Rust) was chosen by measurement: bench/README.md, section 'Transport'. Its thread hands
-every answer to the event loop through `call_soon_threadsafe`, which in asyncio's own loop lets go of the interpreter lock after
-the answer is there: the interpreter may then be gone before that thread is done, and the process aborts. uvloop keeps the lock,
-so `event_loop` gives uvloop's loop where there is one.
+every answer to the event loop through `call_soon_threadsafe`. In asyncio's own loop that call lets go of the interpreter lock when
+the answer is there already; where the interpreter ends before that thread has the lock again, the process aborts. uvloop keeps the
+lock, so `event_loop` gives uvloop's loop where there is one; for the other, `close` waits a moment.
+
+A cancelled exchange is forgotten, not stopped: the server goes on with it.
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 MAX_REPLY_BYTES = 64 << 20
 _READ_AHEAD_BYTES = 1 << 20  # a reply of this size is handed over at once; what is longer comes in pieces
 _IDLE_S = 30  # shorter than most servers keep a connection, so that it is seldom the server who closes it
+_SETTLE_S = 0.01  # for asyncio's own loop: the library's thread gets the interpreter lock that it may still wait for
 _CA_VARIABLES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE")
 
 
@@ -120,7 +123,9 @@ class Transport:
 
     async def close(self) -> None:
         """Drop all connections before the event loop ends; a later exchange opens new ones."""
-        await self.reset()
+        if self._client:
+            await self.reset()
+            await asyncio.sleep(_SETTLE_S)
 
     async def _exchange(self, method: str, url: str, body: bytes | None, headers: Mapping[str, str], timeout_s: float | None, cap: int) -> Reply:
         cancellations = _cancellations()
