@@ -172,6 +172,7 @@ class Flow:
         self._on_stall, self._rng = on_stall, rng or random.Random()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = math.inf
         self._watch: asyncio.TimerHandle | None = None
         self._queue: OrderedDict[Slot, None] = OrderedDict()
         self._held: set[Slot] = set()
@@ -295,11 +296,11 @@ class Flow:
         self._arm(at if self._queue else math.inf, self._loop)
 
     def _arm(self, at: float, loop: asyncio.AbstractEventLoop) -> None:
-        if self._timer and self._timer.when() != at:
+        if self._timer and self._timer_at != at:
             self._timer.cancel()
             self._timer = None
         if not self._timer and at < math.inf:
-            self._timer = loop.call_at(at, self._on_timer)
+            self._timer, self._timer_at = loop.call_at(at, self._on_timer), at
 
     def _on_timer(self) -> None:
         self._timer = None
