@@ -12,14 +12,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 from safer_instruct.errors import ConfigError
-from safer_instruct.models.pacing import LastMinute, Learned, Outage, Pace, Told, Window
+from safer_instruct.models.pacing import Cohort, LastMinute, Learned, Outage, Pace, Told, Window
 from safer_instruct.models.ratelimits import allowances, lowered, retry_after_s
 
 BUSY = (429, 503, 529)  # HTTP statuses that say: not now
 
 _OVERLOADED = (None, 408, 502, 504, *BUSY)  # None: no answer at all
 _BACKOFF_S = (0.5, 30.0)  # first and longest; each wait is drawn between 0 and that ("full jitter")
-_TOLERATED = 0.02  # share of the last minute's calls that may meet an overload without fewer being in flight
 _BUNCHED = 0.25  # of the last calls: not a stray one, but an endpoint that takes none at present
 _IN_A_ROW = 10  # failures of any kind that hold up all but one call at a time
 _PAUSE_S = 8.0  # most that is waited for an endpoint that takes no calls at present and does not say for how long
@@ -27,6 +26,7 @@ _REOPENED_S = 5.0  # calls went out for so long before one was rejected: this is
 _LONG_CLOSED = 4  # pauses in a row, so a few seconds, without a call accepted
 _UNCONFIRMED_S = 60.0  # most that a single answer can hold up all, where it asks for more than a run waits
 _JITTER_S = 1.0  # most that is added to a `Retry-After`, so that programs which were told the same do not come back together
+_COSTLY_S = 5.0  # a `Retry-After` beyond this
 _HELD_S = 600.0  # most that the learned rate is kept from rising after a `Retry-After`
 _SLOWEST_PER_S = 1 / 60  # whoever allows less than one a minute says for how long
 AGAIN = "nothing is lost: give the same command again once the endpoint answers"
@@ -73,6 +73,8 @@ class Call:
         serial: How many had before it, itself included.
         tokens_sent: How many tokens those took.
         in_flight: How many were in flight then, itself included.
+        latency_s: How long it took, if it has succeeded.
+        cohort: The calls it is measured with.
     """
 
     tokens: int
@@ -80,6 +82,8 @@ class Call:
     serial: int = 0
     tokens_sent: int = 0
     in_flight: int = 0
+    latency_s: float | None = None
+    cohort: Cohort | None = None
 
 
 def can_pass(status: int, headers: Mapping[str, str] = _NO_HEADERS) -> bool:
@@ -126,8 +130,8 @@ class Endpoint:
         self._window.want_more()
 
     def ready_at(self, tokens: int) -> float:
-        """When pauses and rates let the next call out, as far as is known; infinity: when the try in flight has ended."""
-        at = max(self._pause_until, self._outage.ready_at())
+        """When pauses and rates let the next call out."""
+        at = max(self._pause_until, self._outage.next_try)
         if self._request_pace:
             at = max(at, self._request_pace.ready_at(1))
         if self._token_pace:
@@ -145,18 +149,17 @@ class Endpoint:
             self._learned.take(now)
         self._serial += 1
         call.started, call.serial, call.tokens_sent, call.in_flight = now, self._serial, self._tokens_sent, in_flight
-        if self._outage.broken:
-            self._outage.probe = call.serial
+        call.cohort = self._window.sent(in_flight)
 
     def take_back(self, call: Call, now: float) -> None:
         """A call did not go out after all."""
         self._take(-1, -call.tokens, now)
-        self.end(call)
+        self.end(call, now)
 
-    def end(self, call: Call) -> None:
+    def end(self, call: Call, now: float) -> None:
         """A call is no longer in flight, whatever came of it."""
-        if self._outage.probe == call.serial:
-            self._outage.probe = None
+        if call.cohort:
+            self._window.ended(call.cohort, call.latency_s, now)
 
     def correct(self, call: Call, tokens: int, now: float) -> None:
         """A call took so many tokens in fact."""
@@ -165,39 +168,37 @@ class Endpoint:
         call.tokens = tokens
 
     def forget_outage(self) -> None:
-        """The endpoint has answered, or has not been asked for long."""
-        if self._outage.broken:
-            self._learned = None  # what it took before is no guide
+        """It is so long ago that nothing follows from it."""
         self._outage.end()
 
     def answered(self) -> None:
         """The endpoint has answered, as it should or with a refusal of the one request."""
         self._known = True
-        self.forget_outage()
+        self._outage.end()
 
     def succeeded(self, call: Call, headers: Mapping[str, str], now: float) -> None:
         """A call got a usable answer with these headers."""
-        self.succeeded_at = now
+        self.succeeded_at, call.latency_s = now, now - call.started
         self.answered()
-        if call.started >= self._pauses_at[1]:
+        if call.started > self._pauses_at[1]:
             self._pauses = 0
-        elif call.started >= self._pauses_at[0]:
+        elif call.started > self._pauses_at[0]:
             self._pauses = min(self._pauses, 1)
         self._overload_share -= self._overload_share / self._horizon
-        self._window.succeeded(call.started, call.in_flight, now)
+        self._window.succeeded()
         self._hear(call, lowered(headers), now)
 
     def failed(self, call: Call, reason: str, status: int | None, headers: Mapping[str, str], now: float) -> None:
         """A call failed in a way that may pass."""
         headers, outage = lowered(headers), self._outage
-        outage.fail(reason, call.serial, now, self._rng.uniform(0.75, 1.25))
+        outage.fail(reason, call.started, now, self._rng.uniform(0.75, 1.25))
         self._known = self._known or status in BUSY
+        asked_s = retry_after_s(headers)
         if status in _OVERLOADED or outage.failures >= _IN_A_ROW:
             self._overload_share += (1 - self._overload_share) / self._horizon
             self._minute.reject(now)
-            self._make_way(call, status, now)
+            self._make_way(call, status, asked_s or 0.0, now)
         self._hear(call, headers, now)
-        asked_s = retry_after_s(headers)
         if asked_s is not None or (status in BUSY and self._overload_share > _BUNCHED) or outage.failures >= _IN_A_ROW:
             self._pause(call, asked_s or 0.0, now)
 
@@ -223,11 +224,11 @@ class Endpoint:
         """When `given_up` may have something to say although nothing happens."""
         return self._outage.since + self._limits.max_pause_s
 
-    def trouble(self, now: float) -> tuple[Literal["outage", "paused"], str] | None:
+    def trouble(self, in_flight: int, now: float) -> tuple[Literal["outage", "paused"], str] | None:
         """What holds all calls up, in words to show."""
         outage, pause_s = self._outage, max(0.0, self._pause_until - now)
         if outage.broken:
-            coming = "a try is under way" if outage.probe else f"next try in {span(max(outage.next_try - now, pause_s))}"
+            coming = "a try is under way" if in_flight else f"next try in {span(max(0.0, outage.next_try - now, pause_s))}"
             return "outage", f"{self.name} has answered nothing but errors for {span(now - outage.since)}, the last one: {outage.reason}; waiting, {coming}"
         if pause_s:
             return "paused", f"{self.name} takes no calls at present{f' ({outage.reason})' if outage.reason else ''}; waiting, next try in {span(pause_s)}"
@@ -248,13 +249,12 @@ class Endpoint:
         """Over how many of the last calls the share of overloads is taken."""
         return max(20.0, self._window.size / 4)
 
-    def _make_way(self, call: Call, status: int | None, now: float) -> None:
+    def _make_way(self, call: Call, status: int | None, asked_s: float, now: float) -> None:
         """The endpoint has too many calls at work, or, with 429, too many in a minute: lower the one, the other or both.
 
         With 429 it may be either. Fewer calls in flight are tried only where this one was the last that there was room for.
         """
-        too_many = call.in_flight >= self._window.size if status == 429 else True
-        if too_many and (self._overload_share > _BUNCHED or self._minute.rejected_share(now) > _TOLERATED):
+        if status != 429 or call.in_flight >= self._window.size:
             self._window.failed(rise_slowly=status != 429 or self._learned is not None)
         if status != 429:
             return
@@ -262,14 +262,15 @@ class Endpoint:
             if self.succeeded_at > -math.inf:
                 self._learned = Learned(2 * self._minute.peak_per_s(), now)  # to come down to the rate is quicker than to rise to it
         elif self._pauses < 2:
-            self._learned.rejected(call.started, now, floor=max(self._minute.best_per_s / 4, _SLOWEST_PER_S))
+            floor = max(self._minute.best_per_s / 4, _SLOWEST_PER_S)
+            self._learned.rejected(call.started, now, floor=floor, costly=asked_s > _COSTLY_S)
         elif self._pauses == _LONG_CLOSED:  # the quota of a minute is used up; at most what was accepted is the rate
             self._learned.per_s = max(_SLOWEST_PER_S, min(self._learned.per_s, self._minute.accepted_per_s(now) or math.inf))
 
     def _pause(self, call: Call, asked_s: float, now: float) -> None:
         """Hold all up for as long as the endpoint asks, and at least for a wait that grows while no later call succeeds."""
         own_s = 0.0
-        if call.started >= self._pauses_at[1]:  # otherwise it was sent before the last pause: no news
+        if call.started > self._pauses_at[1]:  # otherwise it was sent before the last pause: no news
             if call.started > self._pause_until + _REOPENED_S:
                 self._pauses = 0
             own_s = min(_PAUSE_S, backoff_s(self._pauses, self._rng))

@@ -246,8 +246,6 @@ class Flow:
         if loop is not self._loop:  # a run of its own, under asyncio.run: what the last one has left behind is dead
             self._loop, self._timer, self._watch = loop, None, None
             self._queue.clear()
-            for lost in self._held:
-                self._endpoint.end(lost._call)
             self._held.clear()
         now = loop.time()
         if not self._held and not self._queue and now - self._active_at > _FORGET_S:
@@ -264,7 +262,7 @@ class Flow:
             self._held.discard(slot)
             if sent:
                 self._ended_at = now
-                self._endpoint.end(slot._call)
+                self._endpoint.end(slot._call, now)
             else:
                 self._endpoint.take_back(slot._call, now)
         self._pump(now)
@@ -353,7 +351,7 @@ class Flow:
     def _describe(self, now: float) -> tuple[Kind, str]:
         if self._held and now - self._ended_at >= self._stall_s:
             return "stalled", f"{self.name}: {self._stall(now)}"
-        if trouble := self._endpoint.trouble(now):
+        if trouble := self._endpoint.trouble(len(self._held), now):
             return trouble
         if now + 1 < self._next_at < math.inf:
             return "limited", f"{self.name}: next call in {span(self._next_at - now)}, to keep to the rate limit"

@@ -17,6 +17,7 @@ _TOLD_FOR_S = 60.0  # headers may hold calls up no longer than this; a `Retry-Af
 _HEARD_AT_ONCE = 8  # rejections that count, of those of calls which were on their way together
 _BREAK_AFTER = (10, 60.0)  # failures in a row, and seconds since the first of them
 _PROBE_S = (5.0, 60.0)  # waits between tries in an outage: first and longest
+_EARLY_S = 0.1  # timers are no more exact than that
 _MINUTE = 60
 _MARGIN = 0.99  # of a limit is used: the network does not keep the distance between calls
 
@@ -112,16 +113,17 @@ class Learned:
             self.per_s *= 1 + (10 if eager else 1) * min(0.0025, 0.2 / self.per_s)
         self._next_at = max(self._next_at, now) + 1 / self.per_s
 
-    def rejected(self, started: float, now: float, *, floor: float) -> None:
-        """A call sent at `started` was rejected; `floor` is a rate not to fall below.
+    def rejected(self, started: float, now: float, *, floor: float, costly: bool = False) -> None:
+        """A call sent at `started` was rejected, so the rate falls, but not below `floor`.
 
-        Those sent before the first of them was heard of can lower the rate by a third at most, however many they are.
+        Calls sent before the first rejection was heard of can lower it by a third at most, however many they are. Where a
+        rejection is followed by a long pause (`costly`), one of them lowers it by a quarter.
         """
         if started >= self._heard_at:
             self._heard_at, self._heard = now, 0
         self._heard += 1
-        if self._heard <= _HEARD_AT_ONCE:
-            self.per_s = max(0.95 * self.per_s, min(floor, self.per_s))
+        if self._heard <= (1 if costly else _HEARD_AT_ONCE):
+            self.per_s = max((0.75 if costly else 0.95) * self.per_s, min(floor, self.per_s))
         self._clean_since, self._calls = now, 0
 
 
@@ -152,11 +154,6 @@ class LastMinute:
         """Calls not rejected, over the last minute or since the first call after a minute of none."""
         self._forget(now)
         return max(0, self._sent - self._rejected) / min(_MINUTE, max(1.0, now - self._began))
-
-    def rejected_share(self, now: float) -> float:
-        """Share of the calls that were rejected."""
-        self._forget(now)
-        return self._rejected / max(1, self._sent, self._rejected)
 
     def peak_per_s(self) -> float:
         """Most calls in any one second that were not rejected in it, 1 at least."""
@@ -192,7 +189,8 @@ class Window:
         self._threshold = math.inf  # below it, slow start
         self._wanted = self._failing = False
         self._successes = 0  # since the last failure
-        self._levels: dict[int, _Level] = {}
+        self._cohorts: dict[int, Cohort] = {}  # by level: the bits of the number in flight
+        self._measured: dict[int, Cohort] = {}
 
     @property
     def size(self) -> int:
@@ -203,14 +201,30 @@ class Window:
         """A call waits for nothing else; the size rises only where that is so."""
         self._wanted = True
 
-    def succeeded(self, started: float, in_flight: int, now: float) -> None:
-        """A call that was sent at `started`, as one of so many in flight, has succeeded."""
+    def sent(self, in_flight: int) -> Cohort:
+        """A call goes out as one of so many; `ended` must be told when it has ended."""
+        level = in_flight.bit_length()
+        cohort = self._cohorts.get(level)
+        if cohort is None or cohort.sent == cohort.full:
+            cohort = self._cohorts[level] = Cohort(level)
+        cohort.sent += 1
+        cohort.in_flight += in_flight
+        return cohort
+
+    def ended(self, cohort: Cohort, latency_s: float | None, now: float) -> None:
+        """A call is no longer in flight; it took so long if it succeeded."""
+        cohort.ended += 1
+        if latency_s is not None:
+            cohort.answers, cohort.seconds = cohort.answers + 1, cohort.seconds + latency_s
+        if cohort.ended == cohort.full and cohort.answers > cohort.full // 2:
+            self._compare(cohort, now)
+
+    def succeeded(self) -> None:
+        """A call has succeeded."""
         self._failing = False
-        self._compare(in_flight, now - started, now)
         if self._wanted:
             self._wanted, self._successes = False, self._successes + 1
-            round_trips = self._successes / self._size
-            rise = max(min(0.5, self._size / 8), self._size / 64) / self._size * (1 + round_trips / 4)
+            rise = max(min(0.5, self._size / 8), self._size / 64) / self._size * (1 + self._successes / self._size)
             self._size = min(self._cap, self._size + (1 if self._size < self._threshold else rise))
 
     def failed(self, *, rise_slowly: bool = True) -> None:
@@ -220,36 +234,35 @@ class Window:
             self._failing, self._threshold = True, min(0.9 * self._size, self._size - 1)
         self._size = max(1.0, self._size - 0.5)
 
-    def _compare(self, in_flight: int, latency_s: float, now: float) -> None:
+    def _compare(self, cohort: Cohort, now: float) -> None:
         """Stop rising where more calls in flight only make a longer queue; after five minutes look again, from below."""
         if now >= self._capped_until:
             self._size, self._cap, self._capped_until = max(1.0, self._size / 2), self._most, math.inf
-            self._levels.clear()
-        number = in_flight.bit_length()
-        level = self._levels.setdefault(number, _Level())
-        level.add(in_flight, latency_s, now)
-        below = self._levels.get(number - 1)
-        if below is None or number < 5 or self._capped_until < math.inf or now - below.last_at > 60 + 4 * latency_s:
+            self._measured.clear()
+        cohort.measured_at, self._measured[cohort.level] = now, cohort
+        below = self._measured.get(cohort.level - 1)
+        if below is None or cohort.level < 5 or self._capped_until < math.inf or now - below.measured_at > 60 + 4 * cohort.latency_s:
             return
-        ratio = level.in_flight / below.in_flight
-        if min(level.answers, below.answers) >= 32 and ratio > 1.5 and level.latency_s > below.latency_s * ratio**_SATURATED:
-            self._cap, self._capped_until = 2 ** (number - 1), now + _SATURATED_FOR_S
+        ratio = (cohort.in_flight / cohort.full) / (below.in_flight / below.full)
+        if ratio > 1.5 and cohort.latency_s > below.latency_s * ratio**_SATURATED:
+            self._cap, self._capped_until = 2 ** (cohort.level - 1), now + _SATURATED_FOR_S
             self._size = min(self._size, self._cap)
 
 
-class _Level:
-    """Answers to calls that went out while 2 ** k to 2 ** (k + 1) - 1 were in flight."""
+class Cohort:
+    """Calls that went out in a row while about as many were in flight; all must have ended, or the quick ones would count alone."""
 
-    __slots__ = ("answers", "in_flight", "last_at", "latency_s")
+    __slots__ = ("answers", "ended", "full", "in_flight", "level", "measured_at", "seconds", "sent")
 
-    def __init__(self) -> None:
-        self.answers, self.in_flight, self.latency_s, self.last_at = 0, 0.0, 0.0, 0.0
+    def __init__(self, level: int) -> None:
+        self.level, self.full = level, min(64, 2**level)
+        self.sent = self.ended = self.answers = self.in_flight = 0
+        self.seconds = self.measured_at = 0.0
 
-    def add(self, in_flight: int, latency_s: float, now: float) -> None:
-        self.answers, self.last_at = self.answers + 1, now
-        weight = 1 / min(self.answers, 64)
-        self.in_flight += (in_flight - self.in_flight) * weight
-        self.latency_s += (latency_s - self.latency_s) * weight
+    @property
+    def latency_s(self) -> float:
+        """How long an answer took, on average."""
+        return self.seconds / self.answers
 
 
 class Outage:
@@ -259,37 +272,22 @@ class Outage:
         failures: How many in a row.
         since: When the first of them was.
         reason: What the last of them was.
-        broken: Calls are held up, but for one try at a time.
-        next_try: When that may go out.
-        probe: Serial number of the try in flight.
+        broken: Whether calls are held up, but for a try now and then.
+        next_try: When the next one may go out.
     """
 
     def __init__(self) -> None:
-        self.failures, self.since, self.reason = 0, math.inf, ""
-        self.broken, self.next_try, self._wait_s = False, -math.inf, 0.0
-        self.probe: int | None = None
-
-    def fail(self, reason: str, serial: int, now: float, jitter: float) -> None:
-        """Call number `serial` has failed; `jitter` is a factor on the wait for the next try."""
-        self.failures, self.since, self.reason = self.failures + 1, min(self.since, now), reason
-        if not self.broken:
-            self.broken = self.failures >= _BREAK_AFTER[0] and now - self.since >= _BREAK_AFTER[1]
-            self._wait_s = _PROBE_S[0]
-        elif serial == self.probe:
-            self._wait_s = min(2 * self._wait_s, _PROBE_S[1])
-        else:
-            return
-        if self.broken:
-            self.next_try = now + self._wait_s * jitter
+        self.end()
 
     def end(self) -> None:
         """The endpoint has answered."""
-        if self.failures:
-            self.failures, self.since, self.reason = 0, math.inf, ""
-            self.broken, self.next_try, self.probe = False, -math.inf, None
+        self.failures, self.since, self.reason = 0, math.inf, ""
+        self.broken, self.next_try, self._wait_s = False, -math.inf, _PROBE_S[0]
 
-    def ready_at(self) -> float:
-        """When a call may be sent."""
-        if not self.broken:
-            return -math.inf
-        return self.next_try if self.probe is None else math.inf
+    def fail(self, reason: str, started: float, now: float, jitter: float) -> None:
+        """A call sent at `started` has failed; `jitter` is a factor on the wait for the next try."""
+        self.failures, self.since, self.reason = self.failures + 1, min(self.since, now), reason
+        many = self.failures >= _BREAK_AFTER[0] and now - self.since >= _BREAK_AFTER[1]
+        if many and (not self.broken or started >= self.next_try - _EARLY_S):
+            self.broken, self.next_try = True, now + self._wait_s * jitter
+            self._wait_s = min(2 * self._wait_s, _PROBE_S[1])
