@@ -344,6 +344,17 @@ class TestThroughput:
         assert len(server.answered) >= 0.9 * 3000
         assert server.share_rejected <= 0.1
 
+    def test_of_a_rate_that_allows_no_two_calls_at_once(self) -> None:
+        server = Server(Bucket(10, 1), latency_s=lambda n, rng: rng.uniform(0.1, 0.5))
+        run(drive(flow(), server, 300))
+        assert len(server.answered) >= 0.8 * 3000
+        assert server.share_rejected <= 0.1
+
+    def test_of_a_rate_where_each_rejection_costs_half_a_minute(self) -> None:
+        server = Server(Bucket(10, 10), headers=lambda t: {"Retry-After": "30"})
+        run(drive(flow(), server, 900))
+        assert len(server.answered) >= 0.45 * 9000
+
     def test_of_a_rate_with_a_thousand_calls_a_second(self) -> None:
         server = Server(Bucket(1000, 100), latency_s=lambda n, rng: 0.1)
         run(drive(flow(concurrency=256), server, 10))
