@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from safer_instruct.errors import ConfigError
-from safer_instruct.models.pacing import Cohort, LastMinute, Learned, Outage, Pace, Told, Window
+from safer_instruct.models.pacing import Cohort, LastMinute, Learned, Outage, Pace, Rate, Told, Window
 from safer_instruct.models.ratelimits import allowances, lowered, retry_after_s
 
 BUSY = (429, 503, 529)  # HTTP statuses that say: not now
@@ -29,6 +29,8 @@ _JITTER_S = 1.0  # most that is added to a `Retry-After`, so that programs which
 _COSTLY_S = 5.0  # a `Retry-After` beyond this
 _HELD_S = 600.0  # most that the learned rate is kept from rising after a `Retry-After`
 _SLOWEST_PER_S = 1 / 60  # whoever allows less than one a minute says for how long
+_HEAR_EVERY_S = 0.1  # what good answers tell of limits; the calls in between are deducted here
+_REASON_CHARS = 120
 AGAIN = "nothing is lost: give the same command again once the endpoint answers"
 _NO_HEADERS: Mapping[str, str] = {}
 
@@ -63,9 +65,8 @@ class Limits:
                 raise ConfigError(f"{name} must be a positive number, not {value}")
 
 
-@dataclass(slots=True, eq=False)
 class Call:
-    """One call that has gone out.
+    """One call.
 
     Attributes:
         tokens: What it was estimated to take, then what it took.
@@ -77,13 +78,14 @@ class Call:
         cohort: The calls it is measured with.
     """
 
-    tokens: int
-    started: float = 0.0
-    serial: int = 0
-    tokens_sent: int = 0
-    in_flight: int = 0
-    latency_s: float | None = None
-    cohort: Cohort | None = None
+    __slots__ = ("cohort", "in_flight", "latency_s", "serial", "started", "tokens", "tokens_sent")
+
+    def __init__(self, tokens: int) -> None:
+        self.tokens = tokens
+        self.started = 0.0
+        self.serial = self.tokens_sent = self.in_flight = 0
+        self.latency_s: float | None = None
+        self.cohort: Cohort | None = None
 
 
 def can_pass(status: int, headers: Mapping[str, str] = _NO_HEADERS) -> bool:
@@ -107,9 +109,11 @@ class Endpoint:
     def __init__(self, name: str, limits: Limits, rng: random.Random) -> None:
         self.name, self._limits, self._rng = name, limits, rng
         self._window = Window(limits.concurrency)
-        self._request_pace = Pace.per_minute(limits.requests_per_min) if limits.requests_per_min else None
         self._token_pace = Pace.per_minute(limits.tokens_per_min) if limits.tokens_per_min else None
+        self._request_rates: list[Rate] = [Pace.per_minute(limits.requests_per_min)] if limits.requests_per_min else []
+        self._token_rates: list[Rate] = [self._token_pace] if self._token_pace else []
         self._told: dict[str, Told] = {}
+        self._heard_at = -math.inf  # what they tell
         self._learned: Learned | None = None
         self._minute = LastMinute()
         self._overload_share = 0.0  # of the last calls
@@ -125,6 +129,11 @@ class Endpoint:
         """How many calls may be in flight at present."""
         return 1 if self._outage.failures >= _IN_A_ROW else self._window.size
 
+    @property
+    def failing(self) -> bool:
+        """Whether it has lately given nothing but errors, so that one call tries at a time."""
+        return self._outage.failures >= _IN_A_ROW
+
     def want_more(self) -> None:
         """A call waits for nothing but for another one to end."""
         self._window.want_more()
@@ -132,15 +141,11 @@ class Endpoint:
     def ready_at(self, tokens: int) -> float:
         """When pauses and rates let the next call out."""
         at = max(self._pause_until, self._outage.next_try)
-        if self._request_pace:
-            at = max(at, self._request_pace.ready_at(1))
-        if self._token_pace:
-            at = max(at, self._token_pace.ready_at(tokens))
-        if self._learned:
-            at = max(at, self._learned.ready_at())
-        for name, told in self._told.items():
-            at = max(at, told.ready_at(tokens if name.endswith("tokens") else 1))
-        return at
+        for rate in self._request_rates:
+            at = max(at, rate.ready_at(1))
+        for rate in self._token_rates:
+            at = max(at, rate.ready_at(tokens))
+        return max(at, self._learned.ready_at()) if self._learned else at
 
     def send(self, call: Call, in_flight: int, now: float) -> None:
         """A call goes out as one of so many."""
@@ -174,10 +179,11 @@ class Endpoint:
     def answered(self) -> None:
         """The endpoint has answered, as it should or with a refusal of the one request."""
         self._known = True
-        self._outage.end()
+        if self._outage.failures:
+            self._outage.end()
 
     def succeeded(self, call: Call, headers: Mapping[str, str], now: float) -> None:
-        """A call got a usable answer with these headers."""
+        """A call got a usable answer with these headers, whose names are in lower case."""
         self.succeeded_at, call.latency_s = now, now - call.started
         self.answered()
         if call.started > self._pauses_at[1]:
@@ -186,7 +192,8 @@ class Endpoint:
             self._pauses = min(self._pauses, 1)
         self._overload_share -= self._overload_share / self._horizon
         self._window.succeeded()
-        self._hear(call, lowered(headers), now)
+        if now - self._heard_at >= _HEAR_EVERY_S:
+            self._hear(call, headers, now)
 
     def failed(self, call: Call, reason: str, status: int | None, headers: Mapping[str, str], now: float) -> None:
         """A call failed in a way that may pass."""
@@ -210,13 +217,13 @@ class Endpoint:
         """Why nobody need wait for the endpoint any longer; empty if that is not so."""
         outage, most_s = self._outage, self._limits.max_pause_s
         if self._pause_until - now > most_s + _JITTER_S:
-            asked = f"{self.name} asks for a pause of {span(self._pause_until - now)} ({outage.reason})"
-            return f"{asked}, and a run waits {span(most_s)} at most; nothing is lost: give the same command again then"
-        lasted, last = span(now - outage.since), f"the last one: {outage.reason}"
+            asked = f"{self.name} asks for a pause of {span(self._pause_until - now)} ({clip(outage.reason)})"
+            return f"{asked}, and a run waits {span(most_s)} at most"
         if outage.broken and not self._known:
-            return f"{self.name} has given no usable answer to {outage.failures} calls in {lasted}, {last}; is it up, and is the address right? {AGAIN}"
-        if now - outage.since >= most_s and outage.failures > 1:
-            return f"{self.name} has answered nothing but errors for {lasted}, {last}; {AGAIN}"
+            failures = f"{self.name} has answered none of {outage.failures} calls in {span(now - outage.since)}"
+            return f"{failures}, the last one: {clip(outage.reason)}; check that it is up and that its address is right"
+        if outage.failures > 1 and now - outage.since >= most_s:
+            return f"{self.name} has failed for {span(now - outage.since)}, the last time: {clip(outage.reason)}"
         return ""
 
     @property
@@ -227,20 +234,19 @@ class Endpoint:
     def trouble(self, in_flight: int, now: float) -> tuple[Literal["outage", "paused"], str] | None:
         """What holds all calls up, in words to show."""
         outage, pause_s = self._outage, max(0.0, self._pause_until - now)
+        reason = f" ({clip(outage.reason)})" if outage.reason else ""
         if outage.broken:
             coming = "a try is under way" if in_flight else f"next try in {span(max(0.0, outage.next_try - now, pause_s))}"
-            return "outage", f"{self.name} has answered nothing but errors for {span(now - outage.since)}, the last one: {outage.reason}; waiting, {coming}"
+            return "outage", f"{self.name} has failed for {span(now - outage.since)}{reason}: {coming}"
         if pause_s:
-            return "paused", f"{self.name} takes no calls at present{f' ({outage.reason})' if outage.reason else ''}; waiting, next try in {span(pause_s)}"
+            return "paused", f"{self.name} takes no calls{reason}: next try in {span(pause_s)}"
         return None
 
     def _take(self, requests: int, tokens: int, now: float) -> None:
-        if self._request_pace:
-            self._request_pace.take(requests, now)
-        if self._token_pace:
-            self._token_pace.take(tokens, now)
-        for name, told in self._told.items():
-            told.take(tokens if name.endswith("tokens") else requests, now)
+        for rate in self._request_rates:
+            rate.take(requests, now)
+        for rate in self._token_rates:
+            rate.take(tokens, now)
         self._minute.send(now, requests)
         self._tokens_sent += tokens
 
@@ -284,9 +290,13 @@ class Endpoint:
 
     def _hear(self, call: Call, headers: Mapping[str, str], now: float) -> None:
         for name, allowance in allowances(headers).items():
-            taken = self._tokens_sent - call.tokens_sent if name.endswith("tokens") else self._serial - call.serial
-            told = self._told.setdefault(name, Told())
-            told.hear(allowance, serial=call.serial, taken_since=taken, started=call.started, now=now)
+            of_tokens = name.endswith("tokens")
+            if name not in self._told:
+                self._told[name] = Told()
+                (self._token_rates if of_tokens else self._request_rates).append(self._told[name])
+            taken = self._tokens_sent - call.tokens_sent if of_tokens else self._serial - call.serial
+            self._told[name].hear(allowance, serial=call.serial, taken_since=taken, started=call.started, now=now)
+            self._heard_at = now
 
 
 def span(seconds: float) -> str:
@@ -295,3 +305,8 @@ def span(seconds: float) -> str:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
     return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def clip(reason: str) -> str:
+    """As much of a reason as a line to show has room for: it may quote an answer of any length."""
+    return reason if len(reason) <= _REASON_CHARS else f"{reason[: _REASON_CHARS - 1]}…"

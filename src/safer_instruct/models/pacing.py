@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from typing import Protocol
 
 from safer_instruct.models.ratelimits import Allowance
 
 _START = 8  # calls in flight at first
 _SATURATED = 0.8  # twice the concurrency that makes answers 2 ** 0.8 = 1.7 times slower brings a sixth more of them
 _SATURATED_FOR_S = 300.0
+_QUICK_S = 0.5  # answers that come sooner have no queue worth avoiding, and what slows them may be this program itself
 _TOLD_FOR_S = 60.0  # headers may hold calls up no longer than this; a `Retry-After` may
 _HEARD_AT_ONCE = 8  # rejections that count, of those of calls which were on their way together
 _BREAK_AFTER = (10, 60.0)  # failures in a row, and seconds since the first of them
@@ -20,6 +22,16 @@ _PROBE_S = (5.0, 60.0)  # waits between tries in an outage: first and longest
 _EARLY_S = 0.1  # timers are no more exact than that
 _MINUTE = 60
 _MARGIN = 0.99  # of a limit is used: the network does not keep the distance between calls
+
+
+class Rate(Protocol):
+    """A limit of requests or tokens in a time."""
+
+    def ready_at(self, units: float) -> float:
+        """When `units` may be taken."""
+
+    def take(self, units: float, now: float) -> None:
+        """Take units, or give some back where `units` is negative."""
 
 
 class Pace:
@@ -160,11 +172,12 @@ class LastMinute:
         return max([1, *(sent - rejected for _, sent, rejected in self._seconds)])
 
     def _at(self, now: float) -> list[int]:
+        if self._seconds and self._seconds[-1][0] == int(now):
+            return self._seconds[-1]
         self._forget(now)
         if not self._seconds:
             self._began = now
-        if not self._seconds or self._seconds[-1][0] != int(now):
-            self._seconds.append([int(now), 0, 0])
+        self._seconds.append([int(now), 0, 0])
         return self._seconds[-1]
 
     def _forget(self, now: float) -> None:
@@ -216,7 +229,7 @@ class Window:
         cohort.ended += 1
         if latency_s is not None:
             cohort.answers, cohort.seconds = cohort.answers + 1, cohort.seconds + latency_s
-        if cohort.ended == cohort.full and cohort.answers > cohort.full // 2:
+        if cohort.ended == cohort.full and cohort.answers > cohort.full // 2 and cohort.latency_s > _QUICK_S:
             self._compare(cohort, now)
 
     def succeeded(self) -> None:
