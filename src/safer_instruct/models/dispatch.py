@@ -214,7 +214,7 @@ class Dispatcher:
 
     def _choose(self, slot: Slot, now: float) -> tuple[Gate | None, float]:
         """The best endpoint that takes the call now; when one may that holds it up for a rate or a pause."""
-        best, least, at = None, math.inf, math.inf
+        at, having_room = math.inf, []
         for gate in self.gates:
             ready_at = gate.endpoint.ready_at(slot.tokens)
             if ready_at > now + _TICK_S:
@@ -223,14 +223,18 @@ class Dispatcher:
                 gate.endpoint.want_more()
             elif len(self.gates) == 1:
                 return gate, at
-            elif (rank := self._rank(gate, slot, now)) < least:
-                best, least = gate, rank
+            elif not gate.stalled(now):
+                having_room.append(gate)
+        if not having_room:
+            return None, at
+        best = min(having_room, key=lambda gate: self._rank(gate, slot))
+        for gate in having_room:
+            if len(gate.held) < len(best.held):  # it would be the best one if it were taken to be as large
+                gate.endpoint.want_more()
         return best, at
 
-    def _rank(self, gate: Gate, slot: Slot, now: float) -> float:
-        """The less, the better: how full the endpoint would be; then one that has just failed the request; a stalled one never."""
-        if gate.stalled(now):
-            return math.inf
+    def _rank(self, gate: Gate, slot: Slot) -> float:
+        """The less, the better: how full the endpoint would be, after that whether it has just failed, this request or all."""
         if gate.endpoint.failing and gate is not slot.failed_at and sum(len(gate.held) for gate in self.gates) >= _TRY_WITH:
             return 0.0  # a try is due
         fullness = (len(gate.held) + 1) / gate.endpoint.concurrency

@@ -6,6 +6,8 @@
         ...                                  # one attempt at endpoint number `index`, reported as for `Flow.call`
 
     answer = await pool.call(send, tokens=estimated_tokens)
+
+All calls wait in one line (`dispatch`), so none is bound to an endpoint before it goes out.
 """
 
 from __future__ import annotations
