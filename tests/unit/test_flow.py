@@ -59,7 +59,7 @@ async def once(flow: Flow, outcome: AttemptError | None = None, *, tokens: int =
 
 
 class TestSlots:
-    @pytest.mark.parametrize(("most", "first"), [(1, 1), (4, 4), (8, 8), (32, 8), (1000, 8)])
+    @pytest.mark.parametrize(("most", "first"), [(1, 1), (4, 4), (8, 8), (32, 8), (256, 32), (1000, 125)])
     def test_a_few_at_first(self, most: int, first: int) -> None:
         async def main() -> State:
             tasks = [asyncio.create_task(call(limited)) for _ in range(200)]
@@ -248,15 +248,30 @@ class TestRates:
 
 
 class TestConcurrency:
-    def test_it_rises_to_the_most_within_a_few_round_trips(self) -> None:
-        limited, server = flow(concurrency=256), Server()
-        run(drive(limited, server, 10))
+    @pytest.mark.parametrize("most", [32, 256, 4096])
+    def test_it_doubles_with_each_round_trip_up_to_the_most(self, most: int) -> None:
+        async def main() -> list[int]:
+            tasks = [asyncio.create_task(call(limited, seconds=0.05)) for _ in range(16 * most)]
+            sizes = []
+            for trip in range(5):
+                await asyncio.sleep(1000 + 0.05 * trip + 0.025 - now())
+                sizes.append(limited.state.in_flight)
+            await stop(tasks)
+            return sizes
+
+        limited = flow(concurrency=most)
+        first = max(8, most // 8)
+        assert run(main()) == [min(first * 2**trip, most) for trip in range(5)]
+
+    def test_quick_answers_are_not_taken_for_a_queue(self) -> None:
+        limited = flow(concurrency=256)  # one that answers 2,000 a second, however many ask
+        run(drive(limited, Server(latency_s=lambda n, rng: n / 2000), 20))
         assert limited.state.concurrency == 256
 
     def test_it_rises_only_where_it_is_wanted(self) -> None:
         limited = flow(concurrency=256)
         run(drive(limited, Server(), 60, workers=5))
-        assert limited.state.concurrency <= 8
+        assert limited.state.concurrency == 32
 
     @pytest.mark.parametrize("status", [429, 502, 503, 504, 529, 408, None])
     def test_a_round_trip_of_overloads_halves_it(self, status: int | None) -> None:

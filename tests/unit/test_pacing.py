@@ -35,6 +35,13 @@ class TestWindow:
         answer(window, 200, 31, 1.0, 330)
         assert window.size == 64
 
+    def test_also_where_answers_have_become_quick(self) -> None:
+        window = Window(64)
+        answer(window, 64, 24, 1.0, 10)
+        answer(window, 64, 48, 2.0, 20)
+        answer(window, 200, 31, 0.1, 321)
+        assert window.size == 64
+
     def test_what_was_measured_long_ago_is_not_compared(self) -> None:
         window = Window(64)
         answer(window, 64, 24, 1.0, 10)

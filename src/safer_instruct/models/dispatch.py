@@ -82,8 +82,11 @@ class Slot(Call):
     async def __aexit__(self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None) -> None:
         self._dispatcher.leave(self, sent=True)
 
-    async def turn(self) -> None:
+    async def turn(self) -> Gate:
         """Wait for leave.
+
+        Returns:
+            Where to go.
 
         Raises:
             ModelError: There will be none.
@@ -95,8 +98,9 @@ class Slot(Call):
             except BaseException:
                 self._dispatcher.leave(self, sent=False)
                 raise
-        if self._refusal:
+        if self.gate is None:
             raise ModelError(self._refusal)
+        return self.gate
 
     def decide(self, refusal: str = "") -> None:
         """Let the waiter go on, with leave or with a refusal."""
@@ -118,32 +122,29 @@ class Dispatcher:
         self._timer_at = math.inf
         self._active_at = -math.inf
 
-    async def call(self, send: Callable[[Slot], Awaitable[T]], tokens: int) -> T:
-        """Send one request until it is answered, as often as may help."""
+    async def call(self, send: Callable[[int, Slot], Awaitable[T]], tokens: int) -> T:
+        """Send one request until it is answered, as often as may help; `send` is told which endpoint an attempt goes to."""
         retries: Retries | None = None
-        failed_at: Gate | None = None
+        gate: Gate | None = None
         while True:
-            slot = Slot(self, tokens, failed_at)
+            slot = Slot(self, tokens, failed_at=gate)
             self.enter(slot)
-            if slot.gate is None:
-                await slot.turn()
+            gate = slot.gate or await slot.turn()
             try:
-                answer = await send(slot)
+                answer = await send(gate.index, slot)
                 slot.succeeded()
                 return answer
             except AttemptError as exc:
                 slot.failed(exc.reason, exc.status, exc.headers)
-                failure = exc
+                retries = retries or Retries()
+                wait_s = retries.wait_s(gate, slot.started, exc, self.now(), elsewhere=self._elsewhere(gate))
             except ModelError:
                 slot.refused()
                 raise
             finally:
                 self.leave(slot, sent=True)
-            if (failed_at := slot.gate) is not None:
-                retries, now = retries or Retries(), self.now()
-                elsewhere = any(gate is not failed_at and gate.usable(now) for gate in self.gates)
-                if wait_s := retries.wait_s(failed_at, slot.started, failure, now, elsewhere=elsewhere):
-                    await asyncio.sleep(wait_s)
+            if wait_s:
+                await asyncio.sleep(wait_s)
 
     @property
     def waiting(self) -> int:
@@ -181,6 +182,10 @@ class Dispatcher:
             slot.gate.end(slot, now, sent=sent)
         if self._queue or self._timer:
             self._pump(now)
+
+    def _elsewhere(self, gate: Gate) -> bool:
+        """Whether another endpoint takes calls."""
+        return any(other is not gate and other.usable(self.now()) for other in self.gates)
 
     def _begin(self, loop: asyncio.AbstractEventLoop) -> None:
         """A run of its own, under asyncio.run: what the last one has left behind is dead."""
@@ -225,8 +230,8 @@ class Dispatcher:
                 return gate, at
             elif not gate.stalled(now):
                 having_room.append(gate)
-        if not having_room:
-            return None, at
+        if len(having_room) < 2:
+            return (having_room[0] if having_room else None), at
         best = min(having_room, key=lambda gate: self._rank(gate, slot))
         for gate in having_room:
             if len(gate.held) < len(best.held):  # it would be the best one if it were taken to be as large

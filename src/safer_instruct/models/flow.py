@@ -13,7 +13,7 @@ One `Flow` stands before one endpoint. It holds no HTTP: the caller sends, and r
             raise AttemptError(f"HTTP {response.status}", response.status, response.headers)
         if response.status != 200:
             raise RequestError(...)          # can never succeed: not tried again
-        slot.succeeded(response.headers)     # what they tell of limits is heeded
+        slot.succeeded(response.headers)     # names in lower case; what they tell of limits is heeded
         slot.used(response.total_tokens)     # corrects the estimate below
         return response.answer
 
@@ -21,8 +21,8 @@ One `Flow` stands before one endpoint. It holds no HTTP: the caller sends, and r
 
 `flow.state.message` says what a run waits for, in words to show. What is decided here, and why:
 
-- **Concurrency** starts at 8: few enough for any endpoint, enough not to be slow, two round trips from 32. Every success
-  adds one until the first trouble, or until more calls in flight only make answers slower; later less than one per round
+- **Concurrency** starts at 8, or an eighth of the most: two or three round trips from all of it. Every success adds one
+  until the first trouble, or until more calls in flight only make answers slower; later less than one per round
   trip. Every HTTP 503, 529, 502, 504 or timeout takes half a place away: a round trip of nothing else halves it.
 - **HTTP 429 speaks of a rate**, so a rate is learned from it, which rises a little with each call and falls with each
   rejection. Concurrency alone would swing between half of the rate and too much of it. It falls only where it was full.
@@ -86,7 +86,7 @@ class Flow:
         Raises:
             ModelError: The retries are used up, or the endpoint answers nobody; or whatever else `send` raises.
         """
-        return await self.dispatcher.call(send, tokens)
+        return await self.dispatcher.call(lambda index, slot: send(slot), tokens)
 
     @property
     def state(self) -> State:

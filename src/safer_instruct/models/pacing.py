@@ -11,10 +11,10 @@ from typing import Protocol
 
 from safer_instruct.models.ratelimits import Allowance
 
-_START = 8  # calls in flight at first
+_START = 8  # calls in flight at first, or an eighth of the most
 _SATURATED = 0.8  # twice the concurrency that makes answers 2 ** 0.8 = 1.7 times slower brings a sixth more of them
 _SATURATED_FOR_S = 300.0
-_QUICK_S = 0.5  # answers that come sooner have no queue worth avoiding, and what slows them may be this program itself
+_QUICK_S = 0.5  # answers that come sooner have no queue worth avoiding; what slows them may be this program itself
 _TOLD_FOR_S = 60.0  # headers may hold calls up no longer than this; a `Retry-After` may
 _HEARD_AT_ONCE = 8  # rejections that count, of those of calls which were on their way together
 _BREAK_AFTER = (10, 60.0)  # failures in a row, and seconds since the first of them
@@ -190,14 +190,14 @@ class LastMinute:
 class Window:
     """How many calls to have in flight: additive increase, proportional decrease, as in DCTCP (RFC 8257).
 
-    Slow start: 8 at first, which any endpoint takes, and one more for each success, so twice as many after each round trip,
+    Slow start: 8 or an eighth of `most` at first, and one more for each success, so twice as many after each round trip,
     until the first failure or until that makes answers slower instead of more. Then less than one more per round trip, the
     longer without a failure the more. A failure takes half a place away: a round trip of nothing but failures halves the
     size, one with few of them lowers it by little.
     """
 
     def __init__(self, most: int) -> None:
-        self._most, self._size = most, float(min(_START, most))
+        self._most, self._size = most, float(min(most, max(_START, most // 8)))
         self._cap, self._capped_until = most, math.inf
         self._threshold = math.inf  # below it, slow start
         self._wanted = self._failing = False
@@ -229,7 +229,7 @@ class Window:
         cohort.ended += 1
         if latency_s is not None:
             cohort.answers, cohort.seconds = cohort.answers + 1, cohort.seconds + latency_s
-        if cohort.ended == cohort.full and cohort.answers > cohort.full // 2 and cohort.latency_s > _QUICK_S:
+        if cohort.ended == cohort.full and cohort.answers > cohort.full // 2:
             self._compare(cohort, now)
 
     def succeeded(self) -> None:
@@ -254,7 +254,9 @@ class Window:
             self._measured.clear()
         cohort.measured_at, self._measured[cohort.level] = now, cohort
         below = self._measured.get(cohort.level - 1)
-        if below is None or cohort.level < 5 or self._capped_until < math.inf or now - below.measured_at > 60 + 4 * cohort.latency_s:
+        if below is None or cohort.level < 5 or cohort.latency_s < _QUICK_S or self._capped_until < math.inf:
+            return
+        if now - below.measured_at > 60 + 4 * cohort.latency_s:
             return
         ratio = (cohort.in_flight / cohort.full) / (below.in_flight / below.full)
         if ratio > 1.5 and cohort.latency_s > below.latency_s * ratio**_SATURATED:

@@ -55,7 +55,7 @@ class Pool:
         Raises:
             ModelError: The retries are used up, or no endpoint answers anybody; or whatever else `send` raises.
         """
-        return await self._dispatcher.call(lambda slot: send(slot.gate.index if slot.gate else 0, slot), tokens)
+        return await self._dispatcher.call(send, tokens)
 
     @property
     def state(self) -> State:
