@@ -744,6 +744,17 @@ class TestOutage:
         limited = flow()
         run(main())
 
+    def test_a_page_of_html_as_the_reason_does_not_fill_the_line(self) -> None:
+        async def main() -> str:
+            while limited.state.kind != "outage":
+                await once(limited, AttemptError("<p>bad gateway</p>" * 1000, 502))
+            return limited.state.message
+
+        limited = flow()
+        message = run(main())
+        assert "<p>bad gateway</p><p>" in message
+        assert message.count("…") == 1 and len(message) < 300
+
     def test_a_request_that_is_refused_shows_that_the_endpoint_lives(self) -> None:
         async def main() -> None:
             for _ in range(10):

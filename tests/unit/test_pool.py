@@ -131,6 +131,14 @@ class TestBreakdown:
         assert seconds < 10 + 1.2 * left / 64 + 3
         assert len(pool.hosts[0].asked) < answered[0] + 60
 
+    def test_hundreds_that_are_lost_at_once_are_tried_elsewhere_at_once(self) -> None:
+        async def main() -> float:
+            at(5.5, lambda: setattr(pool.hosts[0], "down", True))
+            return await pool.requests(5000)
+
+        pool = Run(Host(), Host(), concurrency=256)
+        assert run(main()) < 5 + 1.2 * (5000 - 4 * 512) / 256 + 3
+
     def test_where_one_hangs_only_those_in_flight_wait_for_it(self) -> None:
         async def main() -> float:
             at(10.5, lambda: setattr(pool.hosts[0], "hung", True))
@@ -141,15 +149,17 @@ class TestBreakdown:
         assert seconds < 10 + 1.2 * (4000 - 640) / 32 + 3
         assert len(pool.hosts[0].asked) < len(pool.hosts[0].answered) + 50
 
-    def test_nobody_waits_for_it_at_the_end_of_a_run(self) -> None:
-        async def main() -> float:
+    def test_a_few_calls_alone_are_not_risked_on_it(self) -> None:
+        async def main() -> None:
             await pool.requests(200)
             pool.hosts[0].hung = True
             await pool.for_s(300)
-            return await pool.requests(5)
+            for _ in range(30):
+                assert await pool.requests(5) < 2
+                await asyncio.sleep(10)
 
         pool = Run(Host(), Host())
-        assert run(main()) < 2
+        run(main())
 
     @pytest.mark.parametrize("workers", [200, 20])
     @pytest.mark.parametrize("how", ["down", "hung"])
@@ -268,6 +278,7 @@ class TestState:
             state = pool.pool.state
             assert state.kind == "outage"
             assert state.message.startswith("host 1 has failed for 89 s (the connection failed): next try in ")
+            assert pool.flows[1].state.message == state.message
             assert state.concurrency == 65 and 64 <= state.in_flight <= 65
             await stop([working])
 

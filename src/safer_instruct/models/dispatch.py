@@ -180,7 +180,7 @@ class Dispatcher:
             self._queue.pop(slot, None)
         elif slot in slot.gate.held:
             slot.gate.end(slot, now, sent=sent)
-        if self._queue or self._timer:
+        if self._queue:
             self._pump(now)
 
     def _elsewhere(self, gate: Gate) -> bool:
@@ -240,7 +240,7 @@ class Dispatcher:
 
     def _rank(self, gate: Gate, slot: Slot) -> float:
         """The less, the better: how full the endpoint would be, after that whether it has just failed, this request or all."""
-        if gate.endpoint.failing and gate is not slot.failed_at and sum(len(gate.held) for gate in self.gates) >= _TRY_WITH:
+        if gate.endpoint.failing and sum(len(gate.held) for gate in self.gates) >= _TRY_WITH:
             return 0.0  # a try is due
         fullness = (len(gate.held) + 1) / gate.endpoint.concurrency
         return fullness + (gate is slot.failed_at) + 2 * gate.endpoint.failing

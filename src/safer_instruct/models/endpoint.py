@@ -289,6 +289,7 @@ class Endpoint:
             self._learned.hold(self._pause_until + min(_HELD_S, 10 * asked_s))  # so that pauses are a tenth of the time at most
 
     def _hear(self, call: Call, headers: Mapping[str, str], now: float) -> None:
+        self._heard_at = now
         for name, allowance in allowances(headers).items():
             of_tokens = name.endswith("tokens")
             if name not in self._told:
@@ -296,7 +297,6 @@ class Endpoint:
                 (self._token_rates if of_tokens else self._request_rates).append(self._told[name])
             taken = self._tokens_sent - call.tokens_sent if of_tokens else self._serial - call.serial
             self._told[name].hear(allowance, serial=call.serial, taken_since=taken, started=call.started, now=now)
-            self._heard_at = now
 
 
 def span(seconds: float) -> str:
