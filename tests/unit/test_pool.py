@@ -26,12 +26,16 @@ class Host(Server):
     def __init__(self, latency_s: float = 1.0, **options: Any) -> None:
         super().__init__(latency_s=lambda in_flight, rng: latency_s, **options)
         self.down = self.hung = self.closed = False
+        self.stumbles = 0  # answers with HTTP 500
         self.asked: list[float] = []
 
     async def ask(self) -> tuple[int, dict[str, str]]:
         self.asked.append(now())
         if self.closed:
             return 503, {"Retry-After": "600"}
+        if self.stumbles:
+            self.stumbles -= 1
+            return 500, {}
         if not (self.down or self.hung):
             answer = await super().ask()
         if self.hung:
@@ -155,7 +159,8 @@ class TestBreakdown:
             pool.hosts[0].hung = True
             await pool.for_s(300)
             for _ in range(30):
-                assert await pool.requests(5) < 2
+                pool.hosts[1].stumbles = 2
+                assert await pool.requests(5) < 3
                 await asyncio.sleep(10)
 
         pool = Run(Host(), Host())
