@@ -17,7 +17,7 @@ SOURCE = Path(__file__).parents[2] / "src" / "safer_instruct"
 RANKS = (
     ("errors", "example", "extras", "seeds"),
     ("yamlfile",),
-    ("templates", "config", "domain"),
+    ("templates", "config", "domain", "prices"),
     ("models", "ledger", "sources"),
     ("filters",),
     ("stages", "tuning"),
