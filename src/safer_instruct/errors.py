@@ -6,6 +6,7 @@
     ├── MissingExtraError    an optional dependency is not installed
     ├── RunDirectoryError    the run directory belongs to another config, another process, or is damaged
     ├── AccountingError      rows in != pairs + dropped + set aside: a bug, never ignored
+    ├── BudgetError          the cap in money or tokens leaves no room for the next call; the run stops, nothing is lost
     └── ModelError           a model is missing, unusable, or failed after its retries
         ├── AccessError      the endpoint refuses or lacks what every request needs: key, model, scoring; the run stops
         └── RequestError     this one request can never succeed; its example is set aside, the run goes on
@@ -42,6 +43,10 @@ class RunDirectoryError(SaferInstructError):
 
 class AccountingError(SaferInstructError):
     """Rows in do not equal pairs + dropped + set aside."""
+
+
+class BudgetError(SaferInstructError):
+    """The cap in money or tokens leaves no room for the next call."""
 
 
 class ModelError(SaferInstructError):

@@ -18,7 +18,7 @@ RANKS = (
     ("errors", "example", "extras", "seeds"),
     ("yamlfile",),
     ("templates", "config", "domain", "prices"),
-    ("models", "ledger", "sources"),
+    ("models", "ledger", "sources", "budget"),
     ("filters",),
     ("stages", "tuning"),
     ("rundir", "card"),

@@ -1,0 +1,356 @@
+"""A hard cap in money or tokens: what a call may cost at most is set aside before the call is sent.
+
+    price = prices.require(model.name, base_url, given)      # or `find`, when there is no cap in money
+    cost, tokens = bound(request, price)
+    with await budget.reserve(cost, tokens) as reservation:  # one per attempt, retries included; waits for its turn
+        answer = ...                                         # send it
+        reservation.settle(price.cost(read, written), read + written)
+
+What is spent and what is set aside never exceed the cap together. A reservation that is left without `settle` (no answer
+came, the task was cancelled) is forfeited: the provider may have billed it, so all of it counts as spent. Settle with 0
+what the provider refused without work (HTTP 4xx, 429 among them); forfeit what may have been worked on (a timeout, a
+broken connection, HTTP 5xx, an answer without usage). Whoever holds a reservation must not wait for another one.
+
+Tokens are those of the calls that reserve; calls to models in this process need not.
+
+A kill is survived without a write per call: `record` is told a sum that spending will not pass, before it does, and a
+higher one when that is used up (so the file is written about once in sixteen calls, ever more seldom as the sum grows).
+After a clean end the recorded sum is exact. After a kill it is too high by what was in flight, which may have been
+billed, and by what is left of the last step, a percent or so. Wiring:
+
+    earlier = earlier_spent(path, ledger_totals)             # read_spent(path), or more if the ledger holds more
+    budget = Budget(max_cost, max_tokens, earlier=earlier, record=lambda spent: write_spent(path, spent))
+    try: ...
+    finally: budget.close()
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+import os
+import unicodedata
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from safer_instruct.errors import BudgetError, RunDirectoryError
+from safer_instruct.models.protocol import Generation, Scoring
+from safer_instruct.prices import Price, show_usd
+
+_NANO = 10**9  # money is counted in whole billionths of a dollar: sums of floats drift
+_CALLS_PER_RECORD = 16
+_TOKENS_PER_MESSAGE = 16
+_TOKENS_PER_REQUEST = 256
+_Need = tuple[int, int]  # billionths of a dollar, tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """An amount of money and of tokens; `cost` in US dollars."""
+
+    cost: float = 0.0
+    tokens: int = 0
+
+
+def bound(request: Generation | Scoring, price: Price | None, *, batch: bool = False) -> tuple[float | None, int]:
+    """The most that one attempt at `request` can cost, and the most tokens it can take; the cost is None without a price.
+
+    Tokens read: at most the bytes of the prompt. In byte-level vocabularies (GPT-2's kind: OpenAI, Llama 3, Qwen, SmolLM)
+    and in those that fall back to bytes (SentencePiece with byte fallback: Llama 2, Mistral, Gemma), each token stands for
+    at least one byte of UTF-8. A vocabulary may normalise the text first, which can lengthen it, so the longest of the
+    usual forms (as it is, NFC, NFKC) counts. On top comes what a chat template writes around the messages: 16 tokens for
+    each message (OpenAI's takes 3 or 4) and 256 for each request, in which the system prompts that Qwen's, Llama's and
+    gpt-oss's templates add by themselves find room. Providers who keep their vocabulary to themselves (Anthropic) are
+    taken to be no worse than a token per byte.
+
+    Tokens written: at most `max_tokens` for each completion, which is what the endpoint is told; hidden reasoning counts
+    towards it. A score asks for one.
+    """
+    contents = [request.prompt] if isinstance(request.prompt, str) else [part for turn in request.prompt for part in (turn.role, turn.content)]
+    messages = 1 if isinstance(request.prompt, str) else len(request.prompt)
+    written = 1
+    if isinstance(request, Scoring):
+        contents[-1:] = ["".join([*contents[-1:], request.continuation])]
+    else:
+        written = request.sampling.n * request.sampling.max_tokens
+    read = sum(map(_longest_form, contents)) + messages * _TOKENS_PER_MESSAGE + _TOKENS_PER_REQUEST
+    return (None if price is None else price.bound(read, written, batch=batch)), read + written
+
+
+class Reservation:
+    """Room in the budget for one attempt; a context manager that forfeits it when nobody has settled it."""
+
+    __slots__ = ("_budget", "_need")
+
+    def __init__(self, budget: Budget, need: _Need) -> None:
+        self._budget: Budget | None = budget
+        self._need = need
+
+    def settle(self, cost: float | None, tokens: int) -> None:
+        """Count what the attempt took and give the rest back; `cost` is None when it is unknown.
+
+        Raises:
+            RunDirectoryError: It took more than its bound, and that could not be recorded.
+        """
+        self._close(_need(cost, tokens))
+
+    def forfeit(self) -> None:
+        """Count the whole bound: no answer came, but the provider may have billed one."""
+        self._close(self._need, lost=True)
+
+    def __enter__(self) -> Reservation:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._budget is not None:
+            self.forfeit()
+
+    def _close(self, took: _Need, *, lost: bool = False) -> None:
+        if self._budget is None:
+            raise ValueError("this reservation is settled or forfeited already")
+        budget, self._budget = self._budget, None
+        budget._give_back(self._need, took, lost=lost)
+
+
+class Budget:
+    """Who may spend how much; one event loop, one instance for a run."""
+
+    def __init__(
+        self,
+        max_cost: float | None = None,
+        max_tokens: int | None = None,
+        *,
+        earlier: Spent = Spent(),
+        record: Callable[[Spent], None] | None = None,
+    ) -> None:
+        """A budget of which `earlier` is spent already.
+
+        Args:
+            max_cost: Cap in US dollars, or None.
+            max_tokens: Cap on tokens read and written together, or None.
+            earlier: What earlier sittings of the run spent, or may have.
+            record: Keeps a sum where it survives a kill. Spending never passes the last sum that it has kept; it must
+                raise when it cannot keep one.
+        """
+        if not (max_cost is None or max_cost >= 0) or not (max_tokens is None or max_tokens >= 0):
+            raise ValueError("a cap is 0 or more")
+        self.max_cost, self.max_tokens = max_cost, max_tokens
+        self._caps = (None if max_cost is None else math.floor(round(max_cost * _NANO, 3)), max_tokens)
+        self._spent = self._recorded = _need(earlier.cost, earlier.tokens)
+        self._reserved = self._forfeited = (0, 0)
+        self._record = record
+        self._open = 0
+        self._waiting: deque[tuple[_Need, asyncio.Future[Reservation]]] = deque()
+        self._used_up = ""
+
+    @property
+    def spent(self) -> Spent:
+        """What is spent, earlier sittings and forfeited attempts included."""
+        return _amount(self._spent)
+
+    @property
+    def reserved(self) -> Spent:
+        """What is set aside for attempts that are under way."""
+        return _amount(self._reserved)
+
+    @property
+    def forfeited(self) -> Spent:
+        """The part of `spent` that this sitting counts for attempts without an answer."""
+        return _amount(self._forfeited)
+
+    @property
+    def in_flight(self) -> int:
+        """How many attempts are under way."""
+        return self._open
+
+    def __str__(self) -> str:
+        """Where the budget stands, for a progress display: '1.24 of 5.00 USD, 900 tokens'."""
+        cost_cap = "" if self.max_cost is None else f" of {show_usd(self.max_cost)}"
+        tokens_cap = "" if self.max_tokens is None else f" of {self.max_tokens:,}"
+        return f"{show_usd(self.spent.cost)}{cost_cap} USD, {self.spent.tokens:,}{tokens_cap} tokens"
+
+    async def reserve(self, cost: float | None, tokens: int) -> Reservation:
+        """Set aside what an attempt may take at most; waits its turn while others may still give something back.
+
+        Args:
+            cost: Bound on the cost in US dollars; None when the price is unknown, which a cap in money does not allow.
+            tokens: Bound on the tokens.
+
+        Raises:
+            BudgetError: It does not fit, and nothing is under way any more that could give something back; every later
+                call then gets the same error, so that the run stops with nothing paid for and lost.
+            RunDirectoryError: What may be spent now could not be recorded, so nothing is set aside.
+        """
+        if cost is None and self.max_cost is not None:
+            raise ValueError("a cap in money needs a bound in money: see Prices.require")
+        need = _need(cost, tokens)
+        if not self._used_up and not self._waiting and self._fits(need):
+            return self._grant(need)
+        future: asyncio.Future[Reservation] = asyncio.get_running_loop().create_future()
+        self._waiting.append((need, future))
+        self._serve()
+        try:
+            return await future
+        except asyncio.CancelledError:
+            if future.done() and not future.cancelled() and future.exception() is None:
+                future.result().settle(0.0, 0)  # it came in the moment of cancellation: nobody will send anything
+            self._serve()
+            raise
+
+    def resume(self, cost: float | None, tokens: int) -> Reservation:
+        """Take up a reservation that an earlier sitting left open, such as a batch that is still at the provider.
+
+        Its bound counts as spent since then; from here on it is reserved, and can be settled or forfeited.
+
+        Raises:
+            RunDirectoryError: Nobody had recorded it, and now it cannot be.
+        """
+        need = _need(cost, tokens)
+        self._spent = max(0, self._spent[0] - need[0]), max(0, self._spent[1] - need[1])
+        return self._grant(need)
+
+    def close(self) -> None:
+        """Record the exact sum; what is still reserved counts as spent."""
+        if self._record and self._recorded != (total := _plus(self._spent, self._reserved)):
+            self._record(_amount(total))
+            self._recorded = total
+
+    def _fits(self, need: _Need) -> bool:
+        total = _plus(_plus(self._spent, self._reserved), need)
+        return all(cap is None or not n or all_ <= cap for all_, n, cap in zip(total, need, self._caps, strict=True))
+
+    def _grant(self, need: _Need) -> Reservation:
+        self._keep_record(_plus(_plus(self._spent, self._reserved), need), need)
+        self._reserved = _plus(self._reserved, need)
+        self._open += 1
+        return Reservation(self, need)
+
+    def _give_back(self, need: _Need, took: _Need, *, lost: bool) -> None:
+        self._open -= 1
+        self._reserved = (self._reserved[0] - need[0], self._reserved[1] - need[1])
+        self._spent = _plus(self._spent, took)
+        self._forfeited = _plus(self._forfeited, took) if lost else self._forfeited
+        self._serve()
+        self._keep_record(_plus(self._spent, self._reserved), (0, 0))  # a bound that did not hold: still never unrecorded
+
+    def _serve(self) -> None:
+        """Let in whoever waits, in order; the first that does not fit holds up the others, or nobody large would ever get in."""
+        while self._waiting:
+            need, future = self._waiting[0]
+            if future.done():
+                self._waiting.popleft()
+            elif not self._used_up and self._fits(need):
+                self._waiting.popleft()
+                try:
+                    future.set_result(self._grant(need))
+                except Exception as exc:  # noqa: BLE001 - not swallowed: whoever waits is given it
+                    future.set_exception(exc)
+            elif not self._used_up and self._open:
+                return
+            else:
+                self._waiting.popleft()
+                self._used_up = self._used_up or self._explain(need)
+                future.set_exception(BudgetError(self._used_up))
+
+    def _keep_record(self, total: _Need, need: _Need) -> None:
+        if self._record is None or all(n <= r for n, r in zip(total, self._recorded, strict=True)):
+            return
+        ahead = [n + _CALLS_PER_RECORD * step + n // 100 for n, step in zip(total, need, strict=True)]
+        capped = [a if cap is None else max(n, min(a, cap)) for n, a, cap in zip(total, ahead, self._caps, strict=True)]
+        self._record(_amount((capped[0], capped[1])))
+        self._recorded = (capped[0], capped[1])
+
+    def _explain(self, need: _Need) -> str:
+        spent, lost, wanted = self.spent, self.forfeited, _amount(need)
+        if self._caps[0] is not None and self._spent[0] + need[0] > self._caps[0]:
+            name, cap = "max_cost", f"{show_usd(self.max_cost)} USD"
+            used, unanswered, next_ = (show_usd(amount.cost) if amount.cost else "" for amount in (spent, lost, wanted))
+        else:
+            name, cap = "max_tokens", f"{self.max_tokens:,} tokens"
+            used, unanswered, next_ = (f"{amount.tokens:,}" if amount.tokens else "" for amount in (spent, lost, wanted))
+        note = f" ({unanswered} of it for calls whose answer never came: they may have been billed)" if unanswered else ""
+        return (
+            f"budget of {cap} used up: {used or 'nothing'} spent{note}, and the next call may take up to {next_}; nothing is lost: "
+            f"raise budget.{name} and give the same command again with --continue"
+        )
+
+
+def read_spent(path: Path) -> Spent | None:
+    """What `write_spent` kept, or None when there is no such file.
+
+    Raises:
+        RunDirectoryError: The file is damaged: what was spent cannot be told.
+    """
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        spent = Spent(float(data["cost_usd"]), int(data["tokens"]))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError) as exc:
+        raise RunDirectoryError(f"{path} is damaged, so what was spent cannot be told: {exc}; delete it to count the ledger's calls alone") from exc
+    if not (math.isfinite(spent.cost) and spent.cost >= 0 and spent.tokens >= 0):
+        raise RunDirectoryError(f"{path} is damaged: it says {spent.cost} USD and {spent.tokens} tokens; delete it to count the ledger's calls alone")
+    return spent
+
+
+def write_spent(path: Path, spent: Spent) -> None:
+    """Keep `spent` so that a kill or a power cut leaves this sum or the one before.
+
+    Raises:
+        RunDirectoryError: It could not be written.
+    """
+    part = path.with_name(f".{path.name}.part")
+    try:
+        with part.open("w", encoding="utf-8") as file:
+            file.write(json.dumps({"cost_usd": spent.cost, "tokens": spent.tokens}) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)  # the name, too: an older sum must not come back
+        finally:
+            os.close(folder)
+    except OSError as exc:
+        raise RunDirectoryError(f"{path}: what may be spent could not be recorded, so nothing was sent: {exc}") from exc
+
+
+def earlier_spent(path: Path, ledger_totals: Callable[[], Spent]) -> Spent:
+    """What earlier sittings of a run spent: what was recorded, or the finished calls where they come to more.
+
+    Args:
+        path: The file that `write_spent` writes.
+        ledger_totals: What the ledger's calls add up to, of the models that reserve; all there is for a run that was begun
+            before budgets were kept.
+
+    Raises:
+        RunDirectoryError: The file is damaged, or the ledger.
+    """
+    recorded, finished = read_spent(path) or Spent(), ledger_totals()
+    return Spent(max(recorded.cost, finished.cost), max(recorded.tokens, finished.tokens))
+
+
+def _need(cost: float | None, tokens: int) -> _Need:
+    """Rounded up, but for the float's own last digits."""
+    if not (cost is None or (math.isfinite(cost) and cost >= 0)) or tokens < 0:
+        raise ValueError(f"no amount: {cost} USD, {tokens} tokens")
+    return 0 if cost is None else math.ceil(round(cost * _NANO, 3)), tokens
+
+
+def _amount(need: _Need) -> Spent:
+    return Spent(need[0] / _NANO, need[1])
+
+
+def _plus(a: _Need, b: _Need) -> _Need:
+    return a[0] + b[0], a[1] + b[1]
+
+
+def _longest_form(text: str) -> int:
+    """Bytes of a text in UTF-8, in the longest of the forms that a vocabulary may bring it into."""
+    if text.isascii():
+        return len(text)
+    forms = (text, unicodedata.normalize("NFC", text), unicodedata.normalize("NFKC", text))
+    return max(len(form.encode("utf-8", "surrogatepass")) for form in forms)
