@@ -23,7 +23,7 @@ RANKS = (
     ("stages", "tuning"),
     ("rundir", "card"),
     ("pipeline",),
-    ("export", "starter", "doctor", "terminal", "ledgerview"),
+    ("export", "starter", "doctor", "terminal", "estimate", "ledgerview"),
     ("cli", "__init__"),
 )
 # What stages and filters must know nothing of, although some of it ranks below them.

@@ -215,6 +215,12 @@ def test_no_request_costs_more_than_its_bound(price: Price, prompt: int, complet
     assert cost <= price.bound(prompt, completion, batch=batch) * (1 + 1e-12)
 
 
+def test_a_bound_counts_the_dearer_band_where_either_may_apply() -> None:
+    cheaper_when_long = Price(prompt=2.0, completion=8.0, long=LongRates(above=1000, prompt=1.0, completion=4.0))
+    assert cheaper_when_long.bound(1001, 0) == pytest.approx(1001 * 2 / 1e6) and PRICE.bound(1001, 0) == pytest.approx(1001 * 4 / 1e6)
+    assert PRICE.bound(1000, 0) == pytest.approx(1000 * 2.5 / 1e6)
+
+
 def test_the_bound_of_a_plain_price_is_its_cost() -> None:
     assert Price(prompt=2.0, completion=8.0, batch_discount=0.25).bound(1000, 100, batch=True) == pytest.approx(0.75 * 2800 / 1e6)
 
