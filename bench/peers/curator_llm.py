@@ -4,7 +4,6 @@
 # ///
 """bespokelabs-curator: a dataset of prompts through `curator.LLM`, with its cache of answers on disk."""
 
-import logging
 import os
 import tempfile
 from collections.abc import Sequence
@@ -19,7 +18,7 @@ from harness import MAX_TOKENS, TIMEOUT_S, measure_runs, parse_job
 class Encoding:
     """Stands for the vocabulary that tiktoken would fetch: one token per 4 characters, at no cost, which is in curator's favour."""
 
-    def encode(self, text: str) -> range:
+    def encode(self, text: str, *, disallowed_special: tuple[str, ...] = ()) -> range:
         return range(len(text) // 4)
 
 
@@ -30,7 +29,6 @@ UNLIMITED_PER_MINUTE = 1_000_000_000
 
 def main() -> None:
     job = parse_job("curator")
-    logging.disable(logging.WARNING)
     model = curator.LLM(
         model_name="gpt-4o-mini",  # a name with a price, as curator looks one up
         backend="openai",
