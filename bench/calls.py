@@ -1,6 +1,6 @@
 """What a model call costs, ours beside a bare loop and beside other clients, each in a process of its own.
 
-python bench/calls.py                       # 5,000 calls at 256 in flight, 0 and 50 ms of latency, 3 repetitions; about 8 minutes
+python bench/calls.py                       # 5,000 calls at 256 in flight, 0 and 50 ms of latency, 3 repetitions; 6 minutes on a quiet machine
 python bench/calls.py --quick               # a tenth of it, once
 python bench/calls.py --only ours aiohttp   # rows whose title has one of these words
 
@@ -20,7 +20,8 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from clients import FLOOR, OURS, PEERS, TRANSPORT, Client, Figures, Load, RunError, UnavailableError, run_client, serving
+from clients import FLOOR, OURS, PEERS, TRANSPORT, Client, Figures, Load, RunError, run_client, serving
+from environments import CACHE, UnavailableError
 
 ORDER = [FLOOR, TRANSPORT, OURS, *PEERS, FLOOR]  # the floor first and last shows how the machine drifts
 Results = dict[str, list[Figures]]  # by title
@@ -57,7 +58,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--repetitions", type=int, default=3)
     parser.add_argument("--only", nargs="+", metavar="WORD")
     parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--out", type=Path, default=Path("calls.json"))
+    parser.add_argument("--out", type=Path, default=CACHE / "calls.json")
     arguments = parser.parse_args()
     if arguments.quick:
         arguments.calls, arguments.peer_calls, arguments.repetitions = arguments.calls // 10, arguments.peer_calls * 3 // 10, 1

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from environments import CACHE, UnavailableError, interpreter, requirements
+from environments import CACHE, interpreter, requirements
 
 HERE = Path(__file__).parent
 RUN_TIMEOUT_S = 600
@@ -155,6 +155,3 @@ def _call(base_url: str, method: str, path: str) -> dict[str, int]:
     request = urllib.request.Request(base_url.removesuffix("/v1") + path, method=method)
     with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=10) as response:
         return dict(json.load(response))
-
-
-__all__ = ["FLOOR", "OURS", "PEERS", "TRANSPORT", "Client", "Figures", "Load", "RunError", "UnavailableError", "run_client", "serving", "work_folder"]
