@@ -146,6 +146,17 @@ class Budget:
         self._waiting: deque[tuple[_Need, asyncio.Future[Reservation]]] = deque()
         self._used_up = ""
 
+    def begin(self, earlier: Spent, record: Callable[[Spent], None]) -> None:
+        """Say what is spent already and who keeps record, where that is known only after the budget was made.
+
+        Raises:
+            ValueError: Something has been reserved.
+        """
+        if self._open or self._spent != (0, 0):
+            raise ValueError("this budget is in use")
+        self._spent = self._recorded = _need(earlier.cost, earlier.tokens)
+        self._record = record
+
     @property
     def spent(self) -> Spent:
         """What is spent, earlier sittings and forfeited attempts included."""
@@ -274,7 +285,7 @@ class Budget:
         note = f" ({unanswered} of it for calls whose answer never came: they may have been billed)" if unanswered else ""
         return (
             f"budget of {cap} used up: {used or 'nothing'} spent{note}, and the next call may take up to {next_}; nothing is lost: "
-            f"raise budget.{name} and give the same command again with --continue"
+            f"raise budget.{name} and give the same command again"
         )
 
 

@@ -9,6 +9,7 @@ import yaml
 
 from safer_instruct.config import RunConfig
 from safer_instruct.domain import Domain
+from safer_instruct.prices import show_usd
 
 
 def dataset_card(config: RunConfig, domain: Domain, summary: dict[str, Any], pairs_file: str) -> str:
@@ -45,7 +46,8 @@ prompt that it answers; an expert model wrote the chosen response from the domai
 |---|---|
 {roles}
 
-{summary["calls"]} model calls, {summary["prompt_tokens"]} prompt tokens and {summary["completion_tokens"]} completion tokens, cost {summary["cost"]:.2f}.
+{summary["calls"]} model calls, {summary["prompt_tokens"]} prompt tokens and {summary["completion_tokens"]} completion tokens;
+cost in US dollars: {show_usd(summary["cost"])}.
 
 ## Intended use and limits
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, NoReturn, Optional
+from typing import TYPE_CHECKING, Annotated, NoReturn, Optional
 
 import typer
 
 from safer_instruct.errors import SaferInstructError
+
+if TYPE_CHECKING:
+    from safer_instruct.rundir import Mode
 
 app = typer.Typer(name="safer-instruct", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 models_app = typer.Typer(no_args_is_help=True, help="Bring models into the cache, and list what is there.")
@@ -29,6 +32,8 @@ def run_(
     out: Annotated[Optional[Path], typer.Option(help="The run directory; by default runs/NAME-OF-CONFIG.")] = None,
     continue_: Annotated[bool, typer.Option("--continue", help="Go on in a directory that was begun with another config.")] = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="Move what the directory holds into previous-N/ and start anew.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Run on a sample of rows and tell what all of them will take.")] = False,
+    rows: Annotated[int, typer.Option("--sample", min=1, help="Rows of the dry run; its calls are real, and are not paid for again.")] = 30,
 ) -> None:
     """Turn a pile of texts into preference pairs.
 
@@ -38,20 +43,33 @@ def run_(
     from rich.console import Console
 
     from safer_instruct.config import load_config
-    from safer_instruct.pipeline import run
+    from safer_instruct.estimate import estimate, show_estimate
+    from safer_instruct.pipeline import run, sample
+    from safer_instruct.state import STAGES
     from safer_instruct.terminal import show_summary, watch_run
 
-    if continue_ and fresh:
-        raise typer.BadParameter("--continue and --fresh exclude each other")
     console = Console()
     loaded = load_config(config)
-    path = out or Path("runs") / config.stem
+    path, mode = out or Path("runs") / config.stem, _mode(continue_, fresh)
     try:
         with watch_run(console) as watch:
-            result = run(loaded, path, mode="fresh" if fresh else "continue" if continue_ else "auto", watch=watch)
+            if dry_run:
+                taken = sample(loaded, path, rows, mode=mode, watch=watch)
+            else:
+                result = run(loaded, path, mode=mode, watch=watch)
     except KeyboardInterrupt:
         _complain("stopped; finished model calls are saved: give the same command again to go on", 130)
+    if dry_run:
+        found = estimate(taken.rows, taken.total_rows, STAGES, slots=taken.slots)
+        show_estimate(console, found, max_cost=loaded.budget.max_cost, max_tokens=loaded.budget.max_tokens)
+        return
     show_summary(console, result.path, result.summary)
+
+
+def _mode(continue_: bool, fresh: bool) -> Mode:
+    if continue_ and fresh:
+        raise typer.BadParameter("--continue and --fresh exclude each other")
+    return "fresh" if fresh else "continue" if continue_ else "auto"
 
 
 @app.command()

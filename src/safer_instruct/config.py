@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 from urllib.parse import parse_qsl, urlsplit
 
 from pydantic import Field, PrivateAttr, field_validator, model_validator
@@ -13,6 +13,11 @@ from safer_instruct.yamlfile import Strict
 
 Positive = Annotated[int, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, lt=1)]
+Price_ = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+_HOW_REACHED = (
+    *("base_url", "api_key_env", "concurrency", "requests_per_min", "tokens_per_min"),
+    *("timeout_s", "retries", "max_pause_s", "price_per_million"),
+)
 _SECRET_WORDS = ("key", "token", "secret", "sig", "password")
 
 
@@ -123,23 +128,35 @@ class ModelConfig(Strict):
     Attributes:
         model: `embedded:NAME` (in this process), `openai:NAME` (any OpenAI-compatible endpoint), `scripted:FILE` (tests).
         adapter: For `embedded:` a LoRA adapter to merge: one that ships with the package, or a folder.
-        base_url: For `openai:` the endpoint, up to and with `/v1`.
+        base_url: For `openai:` the endpoint, up to and with `/v1`, or a list of endpoints that serve the same weights: each
+            call goes to the one with the least to do.
         api_key_env: Name of the environment variable with the key; the key itself never stands in a config.
-        concurrency: For `openai:` how many requests may be in flight.
-        timeout_s: For `openai:` seconds to wait for one answer.
-        logprobs: For `openai:` as inducer: ask for log-probabilities, which rank the candidates; `false` where the endpoint
-            refuses to give them.
-        price_per_million: For `openai:` price of a million prompt tokens and of a million completion tokens.
+        revision: What is served, in words of one's own; then the same weights may move to another address, and finished
+            calls are not made again.
+        concurrency: Most requests in flight at one endpoint; within that it adapts to what the endpoint takes.
+        requests_per_min: Most requests a minute at one endpoint; without it the endpoint's answers tell.
+        tokens_per_min: Most tokens a minute at one endpoint, read and written together.
+        timeout_s: Cap on one attempt, from connecting to the last byte.
+        retries: Further attempts of a request after its first; being told to wait is none.
+        max_pause_s: Longest wait for an endpoint that answers nobody, before the run stops.
+        logprobs: As inducer: ask for log-probabilities, which rank the candidates; `false` where the endpoint refuses them.
+        price_per_million: US dollars for a million prompt tokens and for a million completion tokens; without it the price
+            files are asked. `[0, 0]` for what costs nothing.
     """
 
     model: str
     adapter: str | None = None
-    base_url: str = "https://api.openai.com/v1"
+    base_url: str | Annotated[tuple[str, ...], Field(min_length=1)] = "https://api.openai.com/v1"
     api_key_env: str = "OPENAI_API_KEY"
-    concurrency: Positive = 32
+    revision: str | None = None
+    concurrency: Positive = 128
+    requests_per_min: Annotated[float, Field(gt=0)] | None = None
+    tokens_per_min: Annotated[float, Field(gt=0)] | None = None
     timeout_s: Annotated[float, Field(gt=0)] = 120.0
+    retries: Annotated[int, Field(ge=0)] = 6
+    max_pause_s: Annotated[float, Field(gt=0)] = 900.0
     logprobs: bool = True
-    price_per_million: tuple[float, float] = (0.0, 0.0)
+    price_per_million: tuple[Price_, Price_] | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -148,13 +165,14 @@ class ModelConfig(Strict):
 
     @field_validator("base_url")
     @classmethod
-    def _no_secret(cls, url: str) -> str:
+    def _no_secret(cls, base_url: str | tuple[str, ...]) -> str | tuple[str, ...]:
         """A config is copied into run.yaml and shared; a secret has no place in it."""
-        parts = urlsplit(url)
-        named = [name for name, _ in parse_qsl(parts.query) if any(word in name.lower() for word in _SECRET_WORDS)]
-        if "@" in parts.netloc or named:
-            raise ValueError("holds a secret, and configs are copied into run directories; name an environment variable in 'api_key_env' instead")
-        return url
+        for url in (base_url,) if isinstance(base_url, str) else base_url:
+            parts = urlsplit(url)
+            named = [name for name, _ in parse_qsl(parts.query) if any(word in name.lower() for word in _SECRET_WORDS)]
+            if "@" in parts.netloc or named:
+                raise ValueError("holds a secret, and configs are copied into run directories; name an environment variable in 'api_key_env' instead")
+        return base_url
 
 
 class ModelsConfig(Strict):
@@ -286,6 +304,21 @@ class VerifyConfig(Strict):
     min_words: Positive = 5
 
 
+class BudgetConfig(Strict):
+    """A hard cap on what the calls of a run to remote models may take, over all its sittings.
+
+    What a call may take at most is set aside before it is sent, so the caps are never passed, by retries neither. At a cap
+    the run stops with everything saved; it goes on once the cap is raised.
+
+    Attributes:
+        max_cost: US dollars; needs the price of every model that is called.
+        max_tokens: Tokens, read and written together.
+    """
+
+    max_cost: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+    max_tokens: Annotated[int, Field(ge=0)] | None = None
+
+
 class RunConfig(Strict):
     """`safer-instruct run`: from a pile of texts to a preference dataset.
 
@@ -293,6 +326,8 @@ class RunConfig(Strict):
         domain: A shipped domain or a YAML file.
         source: Where the texts are.
         models: Who does what.
+        budget: How much it may cost.
+        prices: A file of prices, relative to the config, that wins over the shipped ones and the user's own.
         seed: Every draw depends on it and on the text, never on order or timing.
         license: Licence of the dataset, for its card; empty when not decided.
     """
@@ -304,6 +339,8 @@ class RunConfig(Strict):
     filter: FilterConfig = FilterConfig()
     respond: RespondConfig = RespondConfig()
     verify: VerifyConfig = VerifyConfig()
+    budget: BudgetConfig = BudgetConfig()
+    prices: str | None = None
     seed: int = 0
     license: str = ""
     _base: Path = PrivateAttr(default_factory=Path)
@@ -312,6 +349,14 @@ class RunConfig(Strict):
     def base(self) -> Path:
         """The folder that paths in the config are relative to: the config's own."""
         return self._base
+
+    def parted(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """As plain data: what the result depends on, and how it is come by (addresses, rates, prices, budget)."""
+        what = self.model_dump(mode="json")
+        how = {name: what.pop(name) for name in ("budget", "prices")}
+        models = {role: model for role, model in what["models"].items() if model}
+        how["models"] = {role: {name: model.pop(name) for name in _HOW_REACHED} for role, model in models.items()}
+        return what, how
 
     @model_validator(mode="after")
     def _judge_for_questions(self) -> RunConfig:

@@ -1,24 +1,14 @@
 """What a whole run will take, told from the rows of a sample: `run --dry-run`.
 
-The dry run is the run itself on its first rows: the same run directory, the real ledger, the same budget. So nothing that
-it pays for is lost: the run that follows finds those calls in the ledger. Wiring:
-
-    1. `pipeline.run(..., rows=N)`: read_source cut after N rows (`itertools.islice`), results written as ever.
-    2. Figures for each row. `pipeline._step` runs one row of one stage in a task of its own, so a ContextVar that it sets to
-       a fresh list, and that `Meter.add` appends (usage, seconds) to when it is set, tells whose calls they were. Replayed
-       calls count like fresh ones (a second dry run must say the same); `seconds` is what the call took when it was made,
-       waiting for a slot or for the budget not included. A row that a stage never saw has no entry for it.
-    3. `found = estimate(rows, total, STAGES, slots={"induce": models.inducer.concurrency, ...})` with `RunState.total`;
-       where the source is too large to count, ask for the number of rows or show the sample's own figures.
-    4. `show_estimate(console, found, max_cost=config.budget.max_cost, max_tokens=config.budget.max_tokens)`.
+The dry run is the run itself on some of its rows (`pipeline.sample`): the same run directory, the real ledger, the same
+budget. So nothing that it pays for is lost: the run that follows finds those calls in the ledger.
 
 The figures of the sampled rows are known and stand as they are; the rows that are left are taken to be like them. The range
 is a percentile bootstrap over the sample's rows (Efron 1979, Annals of Statistics 7(1); Efron and Tibshirani 1993, chapter
 13): the mean is taken anew on rows drawn with replacement, and to each such mean comes the spread that as many rows as are
 left have themselves. Rows are drawn whole, so that what belongs together (a dropped row calls nothing afterwards) stays so.
 
-What no range can tell: the first rows are no random ones, so a corpus in order of length, age or source must be shuffled
-first; near-duplicates grow more frequent in a larger corpus, so that fewer rows get through; and a handful of rows shows
+What no range can tell: near-duplicates grow more frequent in a larger corpus, so that fewer rows get through; and a handful of rows shows
 too little of its own spread, so that the range is too narrow below some thirty. Of one row there is none.
 """
 
@@ -34,34 +24,10 @@ from rich.console import Console
 from rich.table import Table
 
 from safer_instruct.prices import show_usd
+from safer_instruct.state import Figures, Row
 from safer_instruct.terminal import safe
 
 _FEW_ROWS = 30
-
-
-@dataclass(frozen=True, slots=True)
-class Figures:
-    """What one row took at one stage.
-
-    Attributes:
-        passed: Whether the row got through.
-        calls: Model calls made for it.
-        prompt_tokens: Tokens read by them.
-        completion_tokens: Tokens written by them.
-        cost: US dollars; None where a price is unknown.
-        seconds: What its calls took, one after the other.
-    """
-
-    passed: bool = True
-    calls: int = 0
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    cost: float | None = 0.0
-    seconds: float = 0.0
-
-
-Row = Mapping[str, Figures]
-"""What one row took, by stage; a stage that it never reached is missing."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,10 +19,11 @@ from safer_instruct.example import Example
 from safer_instruct.sources import BadRow
 
 EXAMPLES, PAIRS, PAIRS_JSONL, BAD_ROWS = "examples.parquet", "pairs.parquet", "pairs.jsonl", "rejected_rows.jsonl"
-LEDGER, RUN, SUMMARY, CARD = "ledger.sqlite", "run.yaml", "summary.json", "README.md"
+LEDGER, RUN, SUMMARY, CARD, SPENT = "ledger.sqlite", "run.yaml", "summary.json", "README.md", "spent.json"
+HOW = "how"  # the section of run.yaml that says nothing of the result: addresses, rates, budget
 PAIR_COLUMNS = ("prompt", "chosen", "rejected", "category", "id")
 _RECOVERED = "ledger.recovered.sqlite"  # of a recovery that was cut short: the next ledger here would take it for its own
-_FILES = (EXAMPLES, PAIRS, PAIRS_JSONL, BAD_ROWS, LEDGER, f"{LEDGER}-wal", f"{LEDGER}-shm", _RECOVERED, RUN, SUMMARY, CARD)
+_FILES = (EXAMPLES, PAIRS, PAIRS_JSONL, BAD_ROWS, LEDGER, f"{LEDGER}-wal", f"{LEDGER}-shm", _RECOVERED, RUN, SUMMARY, CARD, SPENT)
 _ROWS_PER_GROUP, _ROWS_READ = 2_000, 200
 Mode = Literal["auto", "continue", "fresh"]
 
@@ -45,11 +46,11 @@ def open_run_directory(path: Path, resolved: dict[str, Any], mode: Mode) -> Iter
     except OSError as exc:
         raise RunDirectoryError(f"{path} cannot be a run directory: {exc}") from exc
     with hold(path):
-        text = yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True, width=120)
+        text = _as_yaml(resolved)
         if mode == "fresh":
             _move_aside(path)
         elif mode == "auto":
-            _refuse_other_config(path, text)
+            _refuse_other_config(path, resolved)
         write_whole(path / RUN, text)
         yield path
 
@@ -219,11 +220,11 @@ def _example_row(example: Example) -> dict[str, Any]:
     return {**asdict(example), "dropped_by": dropped.name if dropped else None, "drop_reason": dropped.reason if dropped else None}
 
 
-def _refuse_other_config(path: Path, text: str) -> None:
+def _refuse_other_config(path: Path, resolved: dict[str, Any]) -> None:
     run = path / RUN
     if not run.is_file():
         return
-    old = run.read_text(encoding="utf-8", errors="replace")
+    old, text = _deciding(run.read_text(encoding="utf-8", errors="replace")), _as_yaml({k: v for k, v in resolved.items() if k != HOW})
     if old == text:
         return
     changes = [
@@ -233,6 +234,19 @@ def _refuse_other_config(path: Path, text: str) -> None:
         f"{path} holds a run of another config: {_few(changes)}. Add --continue to go on with the new config (finished calls "
         "that still apply are not paid again), or --fresh to move the old run aside and start anew"
     )
+
+
+def _deciding(text: str) -> str:
+    """The part of a `run.yaml` that the result depends on."""
+    try:
+        data = yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text
+    return _as_yaml({k: v for k, v in data.items() if k != HOW}) if isinstance(data, dict) else text
+
+
+def _as_yaml(data: dict[str, Any]) -> str:
+    return yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=120)
 
 
 def _few(changes: Sequence[str], most: int = 6) -> str:

@@ -18,7 +18,8 @@ from rich.text import Text
 
 from safer_instruct import rundir
 from safer_instruct.ledger import Total
-from safer_instruct.pipeline import RunState, StageState
+from safer_instruct.prices import show_usd
+from safer_instruct.state import RunState, StageState
 from safer_instruct.tuning.train import Progress
 
 _PLAIN_EVERY_S = 10.0
@@ -62,7 +63,8 @@ def show_summary(console: Console, path: Path, summary: dict[str, Any], *, sampl
     timing = summary["timing"]
     calls = f"{summary['calls']:,} model calls ({timing['calls_from_ledger']:,} of them from the ledger)"
     tokens = f"{summary['prompt_tokens']:,} + {summary['completion_tokens']:,} tokens"
-    console.print(f"{summary['pairs']:,} pairs from {summary['rows']:,} rows in {timing['wall_s']:.0f} s; {calls}, {tokens}, cost {summary['cost']:.2f}")
+    console.print(f"{summary['pairs']:,} pairs from {summary['rows']:,} rows in {timing['wall_s']:.0f} s; {calls}, {tokens}, {_cost(summary['cost'])}")
+    _show_budget(console, timing["budget"])
     for name, what in _WRITTEN.items():
         console.print(Text(f"  {path / name}").append(f"  {what}", style="dim"), soft_wrap=True)
 
@@ -70,11 +72,11 @@ def show_summary(console: Console, path: Path, summary: dict[str, Any], *, sampl
 def show_totals(console: Console, path: Path, totals: list[Total]) -> None:
     """How far a run is that has not finished."""
     table = Table(title=safe(f"{path}: not finished; finished calls so far"), title_justify="left")
-    for heading in ("stage", "model", "calls", "tokens", "cost", "model seconds"):
+    for heading in ("stage", "model", "calls", "tokens", "USD", "model seconds"):
         table.add_column(heading, justify="left" if heading in ("stage", "model") else "right")
     for t in totals:
         tokens = t.usage.prompt_tokens + t.usage.completion_tokens
-        table.add_row(safe(t.stage), safe(t.model), f"{t.calls:,}", f"{tokens:,}", f"{t.usage.cost:.2f}", f"{t.usage.seconds:.1f}")
+        table.add_row(safe(t.stage), safe(t.model), f"{t.calls:,}", f"{tokens:,}", show_usd(t.usage.cost), f"{t.usage.seconds:.1f}")
     console.print(table)
     console.print("give the 'run' command again to go on: these calls will not be made twice")
 
@@ -112,13 +114,15 @@ _WRITTEN = {
 
 def _stages(state: RunState) -> RenderableType:
     table = Table(box=None, pad_edge=False)
-    for heading in ("stage", "done", "dropped", "calls", "tokens/s", "cost", "time left"):
+    for heading in ("stage", "done", "dropped", "calls", "tokens/s", "USD", "time left"):
         table.add_column(heading, justify="left" if heading == "stage" else "right")
     elapsed = max(1e-9, time.monotonic() - state.started)
     for name, stage in state.stages.items():
         table.add_row(name, *_stage_cells(stage, state.total, elapsed))
     aside = f", {state.set_aside} set aside" if state.set_aside else ""
-    return Group(table, Text(f"{state.pairs} pairs{aside}, {elapsed:.0f} s", style="dim"))
+    below = [Text(f"{state.pairs} pairs{aside}, {elapsed:.0f} s{_spent(state)}", style="dim")]
+    below += [safe(f"waiting: {message}") for message in state.waits()]
+    return Group(table, *below)
 
 
 def _stage_cells(stage: StageState, total: int | None, elapsed: float) -> list[str]:
@@ -126,18 +130,36 @@ def _stage_cells(stage: StageState, total: int | None, elapsed: float) -> list[s
     tokens = meter.fresh.prompt_tokens + meter.fresh.completion_tokens
     left = f"{elapsed / stage.done * (total - stage.done):.0f} s" if total and stage.done else ""
     done = f"{stage.done}/{total}" if total else f"{stage.done}"
-    return [done, str(stage.dropped), str(meter.calls), f"{tokens / elapsed:.0f}" if tokens else "", f"{meter.usage.cost:.2f}", left]
+    return [done, str(stage.dropped), str(meter.calls), f"{tokens / elapsed:.0f}" if tokens else "", show_usd(stage.cost) if meter.calls else "", left]
+
+
+def _spent(state: RunState) -> str:
+    """What is spent of the budget, where that says something."""
+    budget = state.budget
+    return f", spent {budget}" if budget.spent.tokens or budget.max_cost is not None or budget.max_tokens is not None else ""
+
+
+def _cost(usd: float | None) -> str:
+    return "cost unknown (no price is known for a model that was called)" if usd is None else f"cost {show_usd(usd)} USD"
+
+
+def _show_budget(console: Console, budget: dict[str, Any]) -> None:
+    """What was spent for calls that brought nothing; the rest stands in the funnel."""
+    if budget["unanswered_tokens"]:
+        most = f"{budget['unanswered_tokens']:,} tokens, {show_usd(budget['unanswered_cost'])} USD"
+        console.print(f"calls without an answer, which may have been billed nonetheless: at most {most}")
 
 
 def _print_now_and_then(console: Console, state: RunState, stop: threading.Event) -> None:
     while not stop.wait(_PLAIN_EVERY_S):
         parts = [f"{name} {_stage_cells(s, state.total, 1.0)[0]}" for name, s in state.stages.items()]
-        console.print(f"[{time.monotonic() - state.started:.0f} s] {'  '.join(parts)}  pairs {state.pairs}", markup=False, highlight=False)
+        said = f"[{time.monotonic() - state.started:.0f} s] {'  '.join(parts)}  pairs {state.pairs}{_spent(state)}"
+        console.print("\n".join([said, *(f"waiting: {safe(message)}" for message in state.waits())]), markup=False, highlight=False)
 
 
 def _funnel(summary: dict[str, Any]) -> Table:
     table = Table(title="Funnel", title_justify="left")
-    for heading in ("stage", "in", "dropped", "out", "calls", "tokens", "cost", "model seconds"):
+    for heading in ("stage", "in", "dropped", "out", "calls", "tokens", "USD", "model seconds"):
         table.add_column(heading, justify="left" if heading in ("stage", "dropped") else "right")
     aside = f"set aside: {summary['set_aside']}" if summary["set_aside"] else ""
     table.add_row("read", str(summary["rows"]), aside, str(summary["rows"] - summary["set_aside"]), "", "", "", "")
@@ -145,7 +167,7 @@ def _funnel(summary: dict[str, Any]) -> Table:
         dropped = safe("\n".join(f"{reason}: {n}" for reason, n in stage["dropped"].items()))
         tokens = stage["prompt_tokens"] + stage["completion_tokens"]
         seconds = summary["timing"]["model_s"][name]
-        cells = [f"{stage['calls']:,}", f"{tokens:,}", f"{stage['cost']:.2f}", f"{seconds:.1f}"] if stage["calls"] else [""] * 4
+        cells = [f"{stage['calls']:,}", f"{tokens:,}", show_usd(stage["cost"]), f"{seconds:.1f}"] if stage["calls"] else [""] * 4
         table.add_row(safe(name), str(stage["in"]), dropped, str(stage["out"]), *cells)
     return table
 

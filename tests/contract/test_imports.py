@@ -21,13 +21,14 @@ RANKS = (
     ("models", "ledger", "sources", "budget"),
     ("filters",),
     ("stages", "tuning"),
-    ("rundir", "card"),
+    ("rundir", "card", "state", "roles", "running"),
+    ("accounts",),
     ("pipeline",),
     ("export", "starter", "doctor", "terminal", "estimate", "ledgerview"),
     ("cli", "__init__"),
 )
 # What stages and filters must know nothing of, although some of it ranks below them.
-UNKNOWN_TO_STAGES = {"ledger", "sources", "rundir", "pipeline", "tuning"}
+UNKNOWN_TO_STAGES = {"ledger", "sources", "rundir", "pipeline", "tuning", "budget", "state", "accounts"}
 HEAVY = {
     "torch",
     "transformers",

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-import random
 import socket
 import time
 import traceback
 from collections.abc import Coroutine
-from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
 from misbehaving import Server, logprobs, serve, tokens
 
+from safer_instruct.budget import Budget
 from safer_instruct.errors import AccessError, ModelError, RequestError
-from safer_instruct.models import openai
+from safer_instruct.models import endpoint
+from safer_instruct.models.flow import Limits
 from safer_instruct.models.openai import OpenAIModel
 from safer_instruct.models.protocol import Generated, Generation, Sampling, Scoring, Turn
+from safer_instruct.models.spending import Spending
+from safer_instruct.prices import Price
 
 T = TypeVar("T")
 RAW = "Write a complaint about an umbrella."
@@ -27,7 +29,7 @@ KEY = "sk-secret-0123456789"
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(openai, "_BACKOFF_S", (0.001, 0.01))
+    monkeypatch.setattr(endpoint, "_BACKOFF_S", (0.001, 0.01))
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
 
 
@@ -41,18 +43,24 @@ def run(model: OpenAIModel, work: Coroutine[Any, Any, T]) -> T:
     return asyncio.run(main())
 
 
+def open_model(server: Server, *, price: Price | None = None, budget: Budget | None = None, **settings: Any) -> OpenAIModel:
+    """The model at `server`; settings that `Limits` knows go there."""
+    limits = Limits(**{name: settings.pop(name) for name in Limits.__slots__ if name in settings})
+    return OpenAIModel("small", base_url=server.base_url, limits=limits, spending=Spending(price, budget), **settings)
+
+
 def generate(server: Server, prompt: Any = RAW, *, n: int = 1, seed: int = 0, sampling: Sampling | None = None, **settings: Any) -> Generated:
-    model = OpenAIModel("small", base_url=server.base_url, **settings)
+    model = open_model(server, **settings)
     return run(model, model.generate(Generation(prompt, sampling or Sampling(n=n), seed)))
 
 
 def score(server: Server, prompt: Any, continuation: str, **settings: Any) -> Any:
-    model = OpenAIModel("small", base_url=server.base_url, **settings)
+    model = open_model(server, **settings)
     return run(model, model.score(Scoring(prompt, continuation)))
 
 
 def ask_many(server: Server, count: int, **settings: Any) -> list[Generated]:
-    model = OpenAIModel("small", base_url=server.base_url, **settings)
+    model = open_model(server, **settings)
 
     async def work() -> list[Generated]:
         return await asyncio.gather(*(model.generate(Generation(f"{RAW} {i}", Sampling())) for i in range(count)))
@@ -89,15 +97,8 @@ class TestAnswers:
 
     def test_openai_itself_gets_no_field_that_it_does_not_know(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("OPENAI_API_KEY", KEY)
-        model, sent = OpenAIModel("gpt"), []
-
-        async def post(path: str, body: dict[str, Any]) -> dict[str, Any]:
-            sent.append(body)
-            return {"choices": [{"message": {"content": "Hi"}}]}
-
-        monkeypatch.setattr(model, "_post", post)
-        run(model, model.generate(Generation(CHAT, Sampling(max_tokens=7, top_k=11, repetition_penalty=1.2))))
-        assert sent[0].keys() == {"model", "messages", "max_completion_tokens", "temperature", "n", "seed"}
+        _, body = OpenAIModel("gpt")._generation(Generation(CHAT, Sampling(max_tokens=7, top_k=11, repetition_penalty=1.2)))
+        assert body.keys() == {"model", "messages", "max_completion_tokens", "temperature", "n", "seed"}
 
     def test_finished_says_whether_the_answer_was_cut(self) -> None:
         with serve() as server:
@@ -121,7 +122,7 @@ class TestAnswers:
 
     def test_a_model_can_be_used_again_after_close(self) -> None:
         with serve() as server:
-            model = OpenAIModel("small", base_url=server.base_url, concurrency=1)
+            model = open_model(server, concurrency=1)
 
             async def two() -> list[Generated]:
                 return await asyncio.gather(*(model.generate(Generation(RAW, Sampling(), seed)) for seed in (1, 2)))
@@ -145,17 +146,13 @@ class TestManyCompletions:
         assert [(body["seed"], body["n"]) for _, body, _ in server.seen] == [(10, 3), (11, 1), (12, 1)]
         assert made.usage.prompt_tokens == 3 * len(tokens(RAW))
 
-    def test_any_other_number_is_a_malformed_answer(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        model, sent = OpenAIModel("m", base_url="http://127.0.0.1:1/v1", retries=2), []
-
-        async def post(path: str, body: dict[str, Any]) -> dict[str, Any]:
-            sent.append(body)
-            return {"choices": [{"text": "a"}, {"text": "b"}]}
-
-        monkeypatch.setattr(model, "_post", post)
-        with pytest.raises(ModelError, match="2 choices where 3 were asked for"):
-            run(model, model.generate(Generation(RAW, Sampling(n=3))))
-        assert len(sent) == 3
+    def test_any_other_number_is_a_malformed_answer(self) -> None:
+        with (
+            serve(reject=(200, {"choices": [{"text": "a"}, {"text": "b"}]})) as server,
+            pytest.raises(ModelError, match="2 choices where 3 were asked for"),
+        ):
+            generate(server, n=3, retries=2)
+        assert server.requests == 3
 
 
 class TestLogprobs:
@@ -214,16 +211,11 @@ class TestScoring:
             score(server, prompt, continuation)
         assert server.requests == 1
 
-    def test_half_known_is_unknown(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        model = OpenAIModel("m", base_url="http://127.0.0.1:1/v1")
-
-        async def post(path: str, body: dict[str, Any]) -> dict[str, Any]:
-            told = {"tokens": ["a", " b", " c", " d"], "token_logprobs": [None, -1.0, None, -1.0], "text_offset": [0, 1, 3, 5]}
-            return {"choices": [{"text": "a b c d", "logprobs": told}], "usage": {"prompt_tokens": 3}}
-
-        monkeypatch.setattr(model, "_post", post)
-        with pytest.raises(AccessError, match="cannot score"):
-            run(model, model.score(Scoring("a", " b c")))
+    def test_half_known_is_unknown(self) -> None:
+        told = {"tokens": ["a", " b", " c", " d"], "token_logprobs": [None, -1.0, None, -1.0], "text_offset": [0, 1, 3, 5]}
+        half_known = {"choices": [{"text": "a b c d", "logprobs": told}], "usage": {"prompt_tokens": 3}}
+        with serve(reject=(200, half_known)) as server, pytest.raises(AccessError, match="cannot score"):
+            score(server, "a", " b c")
 
     def test_an_endpoint_that_refuses_an_echo_gets_the_same_advice(self) -> None:
         with (
@@ -236,14 +228,14 @@ class TestScoring:
 class TestCost:
     def test_it_follows_the_price_list(self) -> None:
         with serve() as server:
-            made = generate(server, n=2, price_per_million=(3.0, 15.0))
+            made = generate(server, n=2, price=Price(prompt=3.0, completion=15.0))
         read, written = len(tokens(RAW)), sum(len(tokens(c.text)) for c in made.completions)
         assert (made.usage.prompt_tokens, made.usage.completion_tokens) == (read, written)
         assert made.usage.cost == pytest.approx((read * 3 + written * 15) / 1e6)
 
     def test_scoring_costs_too(self) -> None:
         with serve() as server:
-            assert score(server, "a b", " c", price_per_million=(2.0, 0.0)).usage.cost == pytest.approx(3 * 2 / 1e6)
+            assert score(server, "a b", " c", price=Price(prompt=2.0, completion=0.0)).usage.cost == pytest.approx(3 * 2 / 1e6)
 
     def test_an_answer_without_usage_is_an_answer(self) -> None:
         with serve(no_usage=True) as server:
@@ -276,7 +268,6 @@ class TestFaults:
         ("faults", "said"),
         [
             ({"error": 1.0}, "HTTP 500: something broke"),
-            ({"rate_limit": 1.0}, "HTTP 429: slow down"),
             ({"truncated": 1.0}, "not valid JSON"),
             ({"cut": 1.0}, "the connection failed: end of file"),
             ({"empty": 1.0}, "0 choices where 1 were asked for"),
@@ -285,7 +276,7 @@ class TestFaults:
             ({"reject": (200, {"error": {"message": "upstream is away"}})}, "malformed answer.*upstream is away"),
             ({"reject": (200, {"choices": [{"index": 0}]})}, "malformed answer.*neither text nor message"),
             ({"reject": (200, "[]")}, "no JSON object"),
-            ({"reject": (503, "<html>\n Bad \x1b[31m day </html>")}, r"HTTP 503: <html> Bad \[31m day </html>"),
+            ({"reject": (500, "<html>\n Bad \x1b[31m day </html>")}, r"HTTP 500: <html> Bad \[31m day </html>"),
         ],
     )
     def test_after_the_retries_the_last_one_is_told(self, faults: dict[str, Any], said: str) -> None:
@@ -294,10 +285,18 @@ class TestFaults:
         assert not isinstance(caught.value, RequestError)
         assert server.requests == 3
 
+    @pytest.mark.parametrize(
+        ("faults", "said"), [({"rate_limit": 1.0}, "HTTP 429: slow down"), ({"reject": (503, {"error": {"message": "overloaded"}})}, "HTTP 503: overloaded")]
+    )
+    def test_an_endpoint_that_is_always_too_busy_is_given_up_in_time(self, faults: dict[str, Any], said: str) -> None:
+        with serve(**faults) as server, pytest.raises(ModelError, match=said):
+            generate(server, retries=2, max_pause_s=0.3)
+        assert server.requests >= 3
+
     def test_nobody_at_the_port(self) -> None:
         with socket.socket() as taken:
             taken.bind(("127.0.0.1", 0))
-            model = OpenAIModel("m", base_url=f"http://127.0.0.1:{taken.getsockname()[1]}/v1", retries=1)
+            model = OpenAIModel("m", base_url=f"http://127.0.0.1:{taken.getsockname()[1]}/v1", limits=Limits(retries=1))
             with pytest.raises(ModelError, match="the connection failed: Connection refused"):
                 run(model, model.generate(Generation(RAW, Sampling())))
 
@@ -306,31 +305,6 @@ class TestFaults:
             started = time.monotonic()
             generate(server)
         assert 0.4 <= time.monotonic() - started < 2
-
-    def test_retry_after_is_capped(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(openai, "_RETRY_AFTER_CAP_S", 0.1)
-        with serve(rate_limit=1.0, retry_after="Fri, 31 Dec 2100 23:59:59 GMT", per_body=1) as server:
-            generate(server)
-        assert server.requests == 2
-
-    @pytest.mark.parametrize(
-        ("header", "seconds"), [("", 0), ("soon", 0), ("-3", 0), ("nan", 0), ("7", 7), ("1e9", 120), ("inf", 120), ("Mon, 01 Jan 2001 00:00:00 GMT", 0)]
-    )
-    def test_retry_after_in_all_its_forms(self, header: str, seconds: float) -> None:
-        assert openai._retry_after_s(header) == seconds
-
-    def test_backoff_doubles_up_to_its_cap_with_full_jitter(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(openai, "_BACKOFF_S", (0.5, 30.0))
-        drawn: list[tuple[float, float]] = []
-
-        def uniform(low: float, high: float) -> float:
-            drawn.append((low, high))
-            return 0.0
-
-        monkeypatch.setattr(random, "uniform", uniform)
-        for attempt in (0, 1, 2, 6, 100):
-            openai._wait_s(attempt, 0.0)
-        assert drawn == [(0, 0.5), (0, 1.0), (0, 2.0), (0, 30.0), (0, 30.0)]
 
 
 class TestRejections:
@@ -444,6 +418,3 @@ class TestConcurrency:
 
             run(model, work())
         assert server.requests == 1
-
-    def test_the_transport_is_not_loaded_before_it_is_needed(self) -> None:
-        assert "\nimport pyreqwest" not in Path(openai.__file__).read_text(encoding="utf-8")

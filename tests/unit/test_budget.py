@@ -117,7 +117,7 @@ def test_the_error_says_how_much_is_spent_and_what_to_raise(caps: tuple[float | 
         (await budget.reserve(4.99, 1000)).settle(4.98, 1000)
         with pytest.raises(BudgetError) as caught:
             await budget.reserve(*needs)
-        assert str(caught.value) == f"{said} and give the same command again with --continue"
+        assert str(caught.value) == f"{said} and give the same command again"
 
     within(work())
 

@@ -43,8 +43,13 @@ class Recorded:
     def __init__(self, model: Model, ledger: Ledger, stage: str, meter: Meter) -> None:
         self._model, self._ledger, self._stage, self._meter = model, ledger, stage, meter
         self._in_flight = ledger.in_flight
-        self.name, self.fingerprint, self.concurrency = model.name, model.fingerprint, model.concurrency
+        self.name, self.fingerprint, self.concurrency, self.priced = model.name, model.fingerprint, model.concurrency, model.priced
         self._digest = hashlib.sha256(f"{self.fingerprint}\n".encode("utf-8", "surrogatepass"))
+
+    @property
+    def status(self) -> str:
+        """See `Model.status`."""
+        return self._model.status
 
     async def generate(self, request: Generation) -> Generated:
         """See `Model.generate`; the answer is on disk before it is returned."""

@@ -4,21 +4,33 @@ from __future__ import annotations
 
 from importlib import resources
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from safer_instruct.budget import Budget
 from safer_instruct.config import ModelConfig
 from safer_instruct.errors import ConfigError
 from safer_instruct.models.protocol import Model
+from safer_instruct.models.spending import Spending
+from safer_instruct.prices import Prices
+
+if TYPE_CHECKING:
+    from safer_instruct.models.flow import Limits
 
 PROVIDERS = ("embedded", "openai", "scripted")
 
 
-def open_model(config: ModelConfig, base: Path, *, want_logprobs: bool = False) -> Model:
-    """The model that `config` names; paths in it are relative to `base`.
+def open_model(config: ModelConfig, base: Path, *, want_logprobs: bool = False, prices: Prices | None = None, budget: Budget | None = None) -> Model:
+    """The model that `config` names.
 
-    `want_logprobs` asks for the log-probability of what it generates, where that must be asked for.
+    Args:
+        config: Which one, and how to reach it.
+        base: What paths in it are relative to.
+        want_logprobs: Ask for the log-probability of what it generates, where that must be asked for.
+        prices: What remote models cost.
+        budget: What their calls draw on.
 
     Raises:
-        ConfigError: The provider is unknown, or a setting does not fit it.
+        ConfigError: The provider is unknown, a setting does not fit it, or its price is unknown and `budget` has a cap in money.
         MissingExtraError: The provider's extra is not installed.
         ModelError: The model is not there.
     """
@@ -36,16 +48,39 @@ def open_model(config: ModelConfig, base: Path, *, want_logprobs: bool = False) 
             name,
             base_url=config.base_url,
             api_key_env=config.api_key_env,
-            concurrency=config.concurrency,
-            timeout_s=config.timeout_s,
-            price_per_million=config.price_per_million,
+            limits=_limits(config),
+            spending=_spending(config, prices, budget),
             want_logprobs=want_logprobs and config.logprobs,
+            revision=config.revision,
         )
     if provider == "scripted":
         from safer_instruct.models.scripted import ScriptedModel
 
         return ScriptedModel(name, base=base)
     raise ConfigError(f"model '{config.model}': unknown provider '{provider}'; write one of {', '.join(f'{p}:NAME' for p in PROVIDERS)}")
+
+
+def _limits(config: ModelConfig) -> Limits:
+    from safer_instruct.models.flow import Limits
+
+    return Limits(
+        concurrency=config.concurrency,
+        requests_per_min=config.requests_per_min,
+        tokens_per_min=config.tokens_per_min,
+        retries=config.retries,
+        timeout_s=config.timeout_s,
+        max_pause_s=config.max_pause_s,
+    )
+
+
+def _spending(config: ModelConfig, prices: Prices | None, budget: Budget | None) -> Spending:
+    known = prices or Prices({})
+    look_up = known.require if budget and budget.max_cost is not None else known.find
+    urls = [config.base_url] if isinstance(config.base_url, str) else config.base_url
+    found = [look_up(config.model, url, config.price_per_million) for url in urls]
+    if any(price != found[0] for price in found):
+        raise ConfigError(f"model '{config.model}': its endpoints have different prices; give one price_per_million that holds for all, the highest")
+    return Spending(found[0], budget)
 
 
 def adapter_path(adapter: str, base: Path) -> Path:

@@ -39,6 +39,8 @@ Answer = TypeVar("Answer")
 class EmbeddedModel:
     """A pulled GGUF model, with or without a LoRA adapter merged in."""
 
+    priced, status = True, ""
+
     def __init__(self, name: str, adapter: Path | None = None, *, max_context: int = 2048) -> None:
         """Open the model; the first use of a (model, adapter) pair converts it, which takes some seconds.
 

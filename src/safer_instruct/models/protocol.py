@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 
@@ -56,12 +56,12 @@ class Scoring:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What one call took: tokens read and written, cost in the currency of the price list, seconds of work."""
+    """What one call took: tokens read and written, cost in US dollars, seconds of work."""
 
     prompt_tokens: int = 0
     completion_tokens: int = 0
     cost: float = 0.0
-    seconds: float = 0.0
+    seconds: float = field(default=0.0, compare=False)
 
     def __add__(self, other: Usage) -> Usage:
         return Usage(
@@ -143,6 +143,14 @@ class Model(Protocol):
     @property
     def concurrency(self) -> int:
         """How many requests are worth having in flight."""
+
+    @property
+    def priced(self) -> bool:
+        """Whether `Usage.cost` says what its calls cost; otherwise the price is not known, and it says 0."""
+
+    @property
+    def status(self) -> str:
+        """What its calls wait for at this moment, in words to show; empty while they flow."""
 
     async def generate(self, request: Generation) -> Generated:
         """Complete a prompt; the same request gives the same answer whatever else is in flight.

@@ -66,7 +66,7 @@ class Script(Strict):
 class ScriptedModel:
     """Answers from a script, as a pure function of the request."""
 
-    concurrency = 64
+    concurrency, priced, status = 64, True, ""
 
     def __init__(self, name: str = "", *, base: Path | None = None) -> None:
         """Read the script `name`, relative to `base`; an empty name is the default script.

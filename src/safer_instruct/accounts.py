@@ -1,0 +1,111 @@
+"""The books of a run: its summary, and the check that every row that went in has come out."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from safer_instruct import rundir
+from safer_instruct.errors import AccountingError
+from safer_instruct.ledger import Meter
+from safer_instruct.models.protocol import Model
+from safer_instruct.state import STAGES, RunState, StageState
+
+
+def summarize(state: RunState, models: Mapping[str, Model], stage_models: Mapping[str, Model], thresholds: str) -> dict[str, Any]:
+    """What becomes `summary.json`.
+
+    Args:
+        state: The figures at the end.
+        models: Role -> model.
+        stage_models: Stage -> the model that its calls went to.
+        thresholds: Where the bounds of the filters come from.
+    """
+    left = state.rows - state.set_aside
+    funnel: dict[str, Any] = {}
+    for name in STAGES:
+        stage = state.stages[name]
+        reasons = {verdict: n for (at, verdict), n in sorted(state.reasons.items()) if at == name}
+        funnel[name] = {"in": left, "dropped": reasons, "out": left - sum(reasons.values()), **_took([stage])}
+        left = funnel[name]["out"]
+    stages = state.stages.values()
+    used: dict[str, list[StageState]] = {}
+    for name, model in stage_models.items():
+        used.setdefault(model.name, []).append(state.stages[name])
+    return {
+        "rows": state.rows,
+        "set_aside": state.set_aside,
+        "dropped": sum(state.reasons.values()),
+        "pairs": state.pairs,
+        "stages": funnel,
+        **_took(stages),
+        "models": {role: model.name for role, model in models.items()},
+        "by_model": {name: _took(parts) for name, parts in used.items()},
+        "thresholds": thresholds,
+        "timing": {
+            "wall_s": round(time.monotonic() - state.started, 3),
+            "calls_from_ledger": sum(s.meter.replayed for s in stages),
+            "model_s": {name: round(s.meter.usage.seconds, 3) for name, s in state.stages.items()},
+            "budget": _budget(state),
+        },
+    }
+
+
+def check_accounts(out: Path, state: RunState) -> None:
+    """Count what is on disk: rows in = pairs + dropped + set aside, to the row.
+
+    Raises:
+        AccountingError: They do not add up.
+    """
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    examples = pq.read_table(out / rundir.EXAMPLES, columns=["dropped_by"])["dropped_by"]
+    dropped = examples.length() - examples.null_count
+    pairs = pq.read_metadata(out / rundir.PAIRS).num_rows
+    lines = _lines(out / rundir.PAIRS_JSONL)
+    aside = _lines(out / rundir.BAD_ROWS)
+    reasons = {row["values"]: row["counts"] for row in pc.value_counts(examples.drop_null()).to_pylist()}
+    counted: Counter[str] = Counter()
+    for (_, name), n in state.reasons.items():
+        counted[name] += n
+    if state.rows != pairs + dropped + aside or pairs != lines or dict(counted) != reasons:
+        raise AccountingError(
+            f"{out}: {state.rows} rows went in, {pairs} pairs + {dropped} dropped + {aside} set aside came out "
+            f"({lines} lines in {rundir.PAIRS_JSONL}); this is a bug in safer-instruct: please report it with {rundir.RUN}"
+        )
+
+
+def _took(stages: Iterable[StageState]) -> dict[str, Any]:
+    """Calls, tokens and cost of these stages together; the cost is None when that of a part is not known."""
+    parts = list(stages)
+    total = Meter(sum(s.meter.calls for s in parts))
+    for stage in parts:
+        total.usage += stage.meter.usage
+    return {
+        "calls": total.calls,
+        "prompt_tokens": total.usage.prompt_tokens,
+        "completion_tokens": total.usage.completion_tokens,
+        "cost": None if any(s.cost is None for s in parts) else round(total.usage.cost, 6),
+    }
+
+
+def _budget(state: RunState) -> dict[str, Any]:
+    """What all sittings of this run have spent, calls without an answer included."""
+    budget = state.budget
+    return {
+        "max_cost": budget.max_cost,
+        "max_tokens": budget.max_tokens,
+        "spent_cost": round(budget.spent.cost, 6),
+        "spent_tokens": budget.spent.tokens,
+        "unanswered_cost": round(budget.forfeited.cost, 6),
+        "unanswered_tokens": budget.forfeited.tokens,
+    }
+
+
+def _lines(path: Path) -> int:
+    with path.open("rb") as file:
+        return sum(1 for _ in file)

@@ -1,0 +1,104 @@
+"""Where an endpoint is, with which key it is spoken to, and how to speak of it without telling the key."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import os
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import SplitResult, urlsplit
+
+from safer_instruct.errors import ModelError
+
+_MESSAGE_CHARS = 300
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """One endpoint.
+
+    Attributes:
+        shown: Its address without password and query string: fit for messages, fingerprints and reports.
+        host: Its name or number.
+        loopback: Whether it is on this machine.
+        key: The key, empty where there is none; in no representation.
+        key_env: The environment variable that the key was read from.
+    """
+
+    shown: str
+    host: str
+    loopback: bool
+    key_env: str
+    key: str = field(repr=False)
+    _url: SplitResult = field(repr=False)
+
+    def url(self, path: str) -> str:
+        """The whole address of `path`, secrets included: for the wire only."""
+        return self._url._replace(path=self._url.path + path).geturl()
+
+    def cleaned(self, text: str) -> str:
+        """Somebody else's words, fit for one line of an error: printable, short, without the key."""
+        text = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+        if self.key:
+            text = text.replace(self.key, "[key]")
+        return text if len(text) <= _MESSAGE_CHARS else text[: _MESSAGE_CHARS - 3] + "..."
+
+
+def read_address(base_url: str, key_env: str, name: str) -> Address:
+    """The endpoint at `base_url` with the key from the environment variable `key_env`; `name` is the model's, for messages.
+
+    Raises:
+        ModelError: It is no HTTP address, or the key is missing where one is needed: everywhere but on this machine.
+    """
+    url = _checked(base_url)
+    host = url.hostname or ""
+    loopback = _is_loopback(host)
+    key = _read_key(key_env, name, needed=not loopback)
+    bare = url._replace(netloc=url.netloc.rpartition("@")[2], path=url.path.rstrip("/"), fragment="")
+    whole = bare if key else bare._replace(netloc=url.netloc)  # a key and a password cannot both be sent
+    return Address(bare._replace(query="").geturl(), host, loopback, key_env, key, whole)
+
+
+def server_message(raw: bytes) -> str:
+    """What an error body says, wherever it stands: `{"error": {"message": ...}}`, `{"error": ...}`, `{"message": ...}`, `{"detail": ...}`, or plain text."""
+    text = raw.decode("utf-8", "replace")
+    try:
+        return message_of(json.loads(text)) or text
+    except (ValueError, RecursionError):
+        return text
+
+
+def message_of(data: Any) -> str:
+    """The same of a body that is decoded already; empty when it says nothing."""
+    for name in ("error", "message", "detail"):
+        if isinstance(data, dict) and data.get(name):
+            return message_of(data[name]) or str(data[name])
+    return data if isinstance(data, str) else ""
+
+
+def _checked(base_url: str) -> SplitResult:
+    try:
+        url = urlsplit(base_url)
+        valid = url.scheme in ("http", "https") and bool(url.hostname) and url.port != 0
+    except ValueError:
+        valid = False
+    if not valid:  # not shown: it may hold a password
+        raise ModelError("base_url is no address such as https://api.openai.com/v1 or http://127.0.0.1:8000/v1")
+    return url
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
+
+
+def _read_key(variable: str, name: str, *, needed: bool) -> str:
+    key = os.environ.get(variable, "").strip()
+    if not key and needed:
+        raise ModelError(f"{name} needs a key: set the environment variable {variable} (any word will do where the endpoint asks for none)")
+    if not (key.isascii() and key.isprintable()):
+        raise ModelError(f"the environment variable {variable} holds characters that no key has")
+    return key

@@ -1,0 +1,172 @@
+"""The way to a remote model: one attempt over HTTP, leave to make it, and what to make of whatever comes back.
+
+Providers build the body and read the answer; everything else is here, once: which endpoint, when and how often (`pool`,
+`flow`), what it may cost (`spending`), over which connection (`transport`), and which failures may pass.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, TypeVar
+
+from safer_instruct.errors import AccessError, ModelError, RequestError
+from safer_instruct.models.addresses import Address, server_message
+from safer_instruct.models.flow import AttemptError, Flow, Limits, Slot, can_pass
+from safer_instruct.models.pool import Pool
+from safer_instruct.models.protocol import Generation, Scoring, Usage
+from safer_instruct.models.spending import Spending, Tokens
+from safer_instruct.models.transport import NoReply, Reply, Transport
+
+Answer = TypeVar("Answer")
+Read = Callable[[bytes], tuple[Answer, Tokens | None]]
+Hint = Callable[[Address, int, str, Mapping[str, Any]], Sequence[str]]
+
+CONNECT_TIMEOUT_S = 20.0
+_REQUEST_REFUSED = (400, 413, 422)  # for what is in the request; any other refusal holds for every request
+_NO_CREDIT = ("insufficient_quota", "billing_hard_limit_reached", "billing_not_active", "account_deactivated", "credit balance is too low")
+_TOP_UP = "the account has no credit left: top it up, then give the same command again"
+_CHARS_PER_TOKEN = 4  # of English, roughly: an estimate for the rate, corrected by each answer
+
+
+class MalformedError(Exception):
+    """An answer came and cannot be understood; the next attempt may bring a better one."""
+
+
+class Remote:
+    """The endpoints of one model."""
+
+    def __init__(
+        self,
+        name: str,
+        addresses: Sequence[Address],
+        *,
+        limits: Limits,
+        spending: Spending,
+        headers: Callable[[str], Mapping[str, str]],
+        hints: Hint,
+        connect_timeout_s: float = CONNECT_TIMEOUT_S,
+    ) -> None:
+        """Connect to nothing yet.
+
+        Args:
+            name: The model's, for messages.
+            addresses: Where it is served; the calls are balanced over them.
+            limits: What is kept to at each of them.
+            spending: Prices the calls, and lets them draw on the run's budget.
+            headers: From the key to the headers that carry it.
+            hints: What to do about a refusal: from address, HTTP status, message and body.
+            connect_timeout_s: Cap on connecting.
+        """
+        self.name, self.limits = name, limits
+        self._addresses, self._spending, self._hints = tuple(addresses), spending, hints
+        self._transports = [
+            Transport(
+                {"content-type": "application/json", **headers(a.key)},
+                timeout_s=limits.timeout_s,
+                connect_timeout_s=connect_timeout_s,
+                through_proxy=not a.loopback,
+            )
+            for a in addresses
+        ]
+        self._resets: set[asyncio.Task[None]] = set()
+        flows = [Flow(f"{name} at {a.shown}", limits, on_stall=partial(self._reset, t)) for a, t in zip(addresses, self._transports, strict=True)]
+        self._pool = Pool(flows)
+
+    @property
+    def status(self) -> str:
+        """What calls wait for, in words to show; empty while all flows."""
+        return self._pool.state.message
+
+    @property
+    def where(self) -> str:
+        """The addresses, fit for messages."""
+        return ", ".join(a.shown for a in self._addresses)
+
+    async def ask(self, path: str, body: Mapping[str, Any], request: Generation | Scoring, read: Read[Answer]) -> tuple[Answer, Usage]:
+        """Post `body` to `path` until an answer comes that `read` understands.
+
+        Args:
+            path: Behind the endpoint's address.
+            body: Sent as JSON.
+            request: What it asks for: bounds the cost, and estimates the tokens.
+            read: From the bytes of an answer to what it says and the tokens it took, None where it does not tell.
+
+        Raises:
+            RequestError: This request can never succeed.
+            AccessError: No request can.
+            BudgetError: The budget is used up.
+            ModelError: The retries are, or no endpoint answers.
+        """
+        payload = json.dumps(body).encode()
+
+        async def send(number: int, slot: Slot) -> tuple[Answer, Usage]:
+            address = self._addresses[number]
+            with await self._spending.reserve(request) as reservation:
+                started = time.monotonic()
+                try:
+                    reply = await self._transports[number].post(address.url(path), payload)
+                except NoReply as exc:
+                    if not exc.sent:
+                        reservation.settle(0.0, 0)
+                    said = f"no answer within {self.limits.timeout_s:g} s" if exc.timed_out else f"the connection failed: {address.cleaned(str(exc))}"
+                    raise AttemptError(said) from exc
+                if not 200 <= reply.status < 300:
+                    if 300 <= reply.status < 500:
+                        reservation.settle(0.0, 0)
+                    raise self._refusal(address, reply, body)
+                try:
+                    answer, tokens = read(reply.body)
+                except MalformedError as exc:
+                    raise AttemptError(address.cleaned(str(exc))) from exc
+                usage = self._spending.usage(tokens or Tokens(), time.monotonic() - started)
+                if tokens:
+                    total = tokens.read + tokens.written
+                    reservation.settle(usage.cost, total)
+                    slot.used(total)
+                slot.succeeded(reply.headers)
+                return answer, usage
+
+        return await self._pool.call(send, tokens=_estimate(request))
+
+    async def close(self) -> None:
+        """Close the connections; a later call opens new ones."""
+        await asyncio.gather(*self._resets, *(t.close() for t in self._transports))
+
+    def _reset(self, transport: Transport) -> None:
+        task = asyncio.get_running_loop().create_task(transport.reset())
+        self._resets.add(task)
+        task.add_done_callback(self._resets.discard)
+
+    def _refusal(self, address: Address, reply: Reply, body: Mapping[str, Any]) -> ModelError:
+        said = server_message(reply.body)
+        message = f"HTTP {reply.status}: {address.cleaned(said) or 'no message'}"
+        no_credit = any(sign in said or sign.encode() in reply.body for sign in _NO_CREDIT)
+        if can_pass(reply.status, reply.headers) and not no_credit:
+            return AttemptError(message, reply.status, reply.headers)
+        kind = RequestError if reply.status in _REQUEST_REFUSED and not no_credit else AccessError
+        hints = [_TOP_UP] if no_credit else self._hints(address, reply.status, message, body)
+        return kind("; ".join([f"{self.name} at {address.shown}: {message}", *hints]))
+
+
+def access_hints(address: Address, status: int, model: str) -> list[str]:
+    """What to do about a refusal that any provider may give."""
+    hints = []
+    if status in (401, 403):
+        hints.append(f"the key is read from the environment variable {address.key_env}" + ("" if address.key else ", which is not set"))
+    if status == 404:
+        hints.append(f"is '{model}' the name of a model there, and is base_url {address.shown} right?")
+    if status < 400:
+        hints.append("base_url must be the address that it redirects to")
+    return hints
+
+
+def _estimate(request: Generation | Scoring) -> int:
+    prompt = request.prompt
+    chars = len(prompt) if isinstance(prompt, str) else sum(len(turn.content) for turn in prompt)
+    if isinstance(request, Scoring):
+        return (chars + len(request.continuation)) // _CHARS_PER_TOKEN + 1
+    return chars // _CHARS_PER_TOKEN + request.sampling.n * request.sampling.max_tokens

@@ -1,0 +1,60 @@
+"""What a model's calls cost, and leave from the run's budget to make them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from safer_instruct.budget import Budget, Reservation, bound
+from safer_instruct.models.protocol import Generation, Scoring, Usage
+from safer_instruct.prices import Price
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """What an endpoint says a call took; `cached` and `cache_written` are part of `read`."""
+
+    read: int = 0
+    written: int = 0
+    cached: int = 0
+    cache_written: int = 0
+
+
+class Unlimited:
+    """What stands for a reservation where there is no budget."""
+
+    def settle(self, cost: float | None, tokens: int) -> None:
+        """Nothing was set aside."""
+
+    def forfeit(self) -> None:
+        """Nothing was set aside."""
+
+    def __enter__(self) -> Unlimited:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+
+_UNLIMITED = Unlimited()
+
+
+@dataclass(frozen=True, slots=True)
+class Spending:
+    """One model's price, None when it is not known, and the budget that its calls draw on, if any."""
+
+    price: Price | None = None
+    budget: Budget | None = None
+
+    async def reserve(self, request: Generation | Scoring) -> Reservation | Unlimited:
+        """Set aside what one attempt may cost at most.
+
+        Raises:
+            BudgetError: There is not so much left.
+        """
+        return _UNLIMITED if self.budget is None else await self.budget.reserve(*bound(request, self.price))
+
+    def usage(self, tokens: Tokens, seconds: float) -> Usage:
+        """What an answered call took; its cost is 0 where the price is not known (see `Model.priced`)."""
+        price = self.price
+        cost = price.cost(tokens.read, tokens.written, cached_tokens=tokens.cached, written_tokens=tokens.cache_written) if price else 0.0
+        return Usage(tokens.read, tokens.written, cost, seconds)

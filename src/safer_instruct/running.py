@@ -1,0 +1,55 @@
+"""Coroutines run to their end from ordinary code, also where an event loop is running already."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Coroutine
+from concurrent.futures import Future
+from contextlib import suppress
+from typing import Any, TypeVar
+
+from safer_instruct.models.transport import event_loop
+
+T = TypeVar("T")
+
+
+def run_to_end(work: Coroutine[Any, Any, T]) -> T:
+    """What `work` comes to, in an event loop of the kind that the transport runs best under."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return _run(work)
+    return _run_apart(work)  # a notebook has a loop running already
+
+
+def _run(work: Coroutine[Any, Any, T]) -> T:
+    with asyncio.Runner(loop_factory=event_loop) as runner:
+        return runner.run(work)
+
+
+def _run_apart(work: Coroutine[Any, Any, T]) -> T:
+    """Run in a thread with a loop of its own; an interrupt here cancels it there, and waits until it has closed its files."""
+    result: Future[T] = Future()
+    begun: list[Callable[[], object]] = []
+
+    async def cancellable() -> T:
+        loop, task = asyncio.get_running_loop(), asyncio.current_task()
+        begun.append(lambda: loop.call_soon_threadsafe(task.cancel) if task else None)
+        return await work
+
+    def in_thread() -> None:
+        try:
+            result.set_result(_run(cancellable()))
+        except BaseException as exc:  # noqa: BLE001 - not swallowed: `result` raises it
+            result.set_exception(exc)
+
+    thread = threading.Thread(target=in_thread, name="run")
+    thread.start()
+    try:
+        return result.result()
+    finally:
+        for cancel in begun if not result.done() else ():
+            with suppress(RuntimeError):  # its loop has closed just now
+                cancel()
+        thread.join()

@@ -1,0 +1,139 @@
+"""Live figures of a run, for whoever watches it and for the summary at its end."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+
+from safer_instruct.budget import Budget
+from safer_instruct.example import Example, Verdict
+from safer_instruct.ledger import Meter
+from safer_instruct.models.protocol import Usage
+
+STAGES = ("collect", "induce", "filter", "respond", "verify")
+
+
+@dataclass(slots=True)
+class StageState:
+    """Live figures of one stage: rows it has seen, rows dropped by then, answers and refusals, and what its calls took.
+
+    Attributes:
+        priced: Whether `meter.usage.cost` is all that its calls cost; otherwise the price of its model is not known.
+    """
+
+    done: int = 0
+    dropped: int = 0
+    answered: int = 0
+    refused: int = 0
+    meter: Meter = field(default_factory=Meter)
+    priced: bool = True
+
+    @property
+    def cost(self) -> float | None:
+        """US dollars that its calls cost, None where that is not known."""
+        return self.meter.usage.cost if self.priced or not self.meter.calls else None
+
+
+@dataclass(slots=True)
+class RunState:
+    """Live figures of a run.
+
+    Attributes:
+        total: Rows in the source; None where it is too large to count first.
+        reasons: How many examples each verdict has dropped, by stage and verdict.
+        budget: What may be spent, and is.
+        waits: What the models wait for at this moment, in words to show; none while all flows.
+    """
+
+    stages: dict[str, StageState] = field(default_factory=lambda: {name: StageState() for name in STAGES})
+    total: int | None = None
+    rows: int = 0
+    set_aside: int = 0
+    pairs: int = 0
+    reasons: Counter[tuple[str, str]] = field(default_factory=Counter)
+    started: float = field(default_factory=time.monotonic)
+    budget: Budget = field(default_factory=Budget)
+    waits: Callable[[], list[str]] = list
+
+    def count_finished(self, example: Example) -> None:
+        """Count an example that has gone through all stages."""
+        dropped = example.dropped_by
+        verify = self.stages["verify"]
+        verify.done += 1
+        if dropped is None:
+            self.pairs += 1
+            return
+        self.reasons[(stage_of(dropped), dropped.name)] += 1
+        verify.dropped += 1
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """What one row took at one stage.
+
+    Attributes:
+        passed: Whether the row got through.
+        calls: Model calls made for it.
+        prompt_tokens: Tokens read by them.
+        completion_tokens: Tokens written by them.
+        cost: US dollars; None where a price is unknown.
+        seconds: What its calls took, one after the other.
+    """
+
+    passed: bool = True
+    calls: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cost: float | None = 0.0
+    seconds: float = 0.0
+
+
+Row = Mapping[str, Figures]
+"""What one row took, by stage; a stage that it never reached is missing."""
+
+
+@dataclass(slots=True)
+class RowMeter(Meter):
+    """A meter that also knows which row its calls were made for."""
+
+    stage: str = ""
+    by_row: dict[str, list[Usage]] = field(default_factory=dict)
+
+    def add(self, usage: Usage, *, replayed: bool) -> None:
+        """Count one call of the row that `note_calls_of` named."""
+        Meter.add(self, usage, replayed=replayed)
+        self.by_row.setdefault(_row_id.get(), []).append(usage)
+
+
+_row_id: ContextVar[str] = ContextVar("row_id", default="")
+
+
+def note_calls_of(id_: str) -> None:
+    """From here on, the calls of this task are made for the example of that id."""
+    _row_id.set(id_)
+
+
+def row_of(example: Example, state: RunState) -> Row:
+    """What a finished example took at each stage that it reached, where the meters of `state` know the rows."""
+    dropped = example.dropped_by
+    reached = STAGES[: STAGES.index(stage_of(dropped)) + 1] if dropped else STAGES
+    row = {}
+    for name in reached:
+        stage = state.stages[name]
+        calls = stage.meter.by_row.pop(example.id, []) if isinstance(stage.meter, RowMeter) else []
+        total = sum(calls, Usage())
+        cost = total.cost if stage.priced or not calls else None
+        passed = dropped is None or name != reached[-1]
+        row[name] = Figures(passed, len(calls), total.prompt_tokens, total.completion_tokens, cost, total.seconds)
+    return row
+
+
+def stage_of(verdict: Verdict) -> str:
+    """The stage at which a verdict drops an example."""
+    family = verdict.name.partition(".")[0]
+    if verdict.name == "dedup.text":
+        return "collect"
+    return {"rules": "filter", "likelihood": "filter", "consistency": "filter", "dedup": "filter"}.get(family, family)
