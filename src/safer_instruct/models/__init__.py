@@ -6,15 +6,15 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from safer_instruct.budget import Budget
 from safer_instruct.config import ModelConfig
 from safer_instruct.errors import ConfigError
 from safer_instruct.models.protocol import Model
-from safer_instruct.models.spending import Spending
 from safer_instruct.prices import Prices
 
 if TYPE_CHECKING:
+    from safer_instruct.budget import Budget
     from safer_instruct.models.flow import Limits
+    from safer_instruct.models.spending import Spending
 
 PROVIDERS = ("embedded", "openai", "scripted")
 
@@ -74,6 +74,8 @@ def _limits(config: ModelConfig) -> Limits:
 
 
 def _spending(config: ModelConfig, prices: Prices | None, budget: Budget | None) -> Spending:
+    from safer_instruct.models.spending import Spending
+
     known = prices or Prices({})
     look_up = known.require if budget and budget.max_cost is not None else known.find
     urls = [config.base_url] if isinstance(config.base_url, str) else config.base_url
