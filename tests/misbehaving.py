@@ -20,7 +20,7 @@ import threading
 from collections import Counter, deque
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from aiohttp import web
@@ -48,6 +48,7 @@ class Faults:
         ignore_n: One choice, whatever `n`.
         no_echo: No prompt and no log-probabilities of it, whatever `echo`.
         no_usage: Answers have no `usage`.
+        cached: So many tokens of every prompt are said to come from a prefix cache.
         start_token: Stands before every prompt and counts into the offsets, as with vLLM.
         no_offsets: Every offset is -1, as with SGLang.
         silent: Every completion is empty: the model stops at once.
@@ -73,6 +74,7 @@ class Faults:
     ignore_n: bool = False
     no_echo: bool = False
     no_usage: bool = False
+    cached: int = 0
     start_token: str = ""
     no_offsets: bool = False
     silent: bool = False
@@ -240,6 +242,8 @@ def _draw(faults: Faults, text: str, digest: str, attempt: int) -> str | None:
 
 def _answer(body: dict[str, Any], faults: Faults) -> dict[str, Any]:
     chat = "messages" in body
+    if faults.match not in json.dumps(body, sort_keys=True):
+        faults = replace(faults, refusal="", filtered=False)
     prompt = "\n".join(m["content"] for m in body["messages"]) if chat else body["prompt"]
     choices, written = [], 0
     for i in range(1 if faults.ignore_n else body.get("n", 1)):
@@ -248,7 +252,9 @@ def _answer(body: dict[str, Any], faults: Faults) -> dict[str, Any]:
         choices.append(_chat_choice(body, text, faults) if chat else _raw_choice(body, prompt, text, faults))
         choices[i] |= {"index": i, "finish_reason": "content_filter" if faults.filtered else "length" if cut else "stop"}
     read = len(tokens(prompt)) + bool(faults.start_token)
-    usage = {} if faults.no_usage else {"usage": {"prompt_tokens": read, "completion_tokens": written, "total_tokens": read + written}}
+    usage: dict[str, Any] = {} if faults.no_usage else {"usage": {"prompt_tokens": read, "completion_tokens": written, "total_tokens": read + written}}
+    if usage and faults.cached:
+        usage["usage"]["prompt_tokens_details"] = {"cached_tokens": faults.cached}
     return {"id": "cmpl-0", "object": "chat.completion" if chat else "text_completion", "model": body["model"], "choices": choices[::-1], **usage}
 
 

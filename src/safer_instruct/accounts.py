@@ -11,8 +11,10 @@ from typing import Any
 from safer_instruct import rundir
 from safer_instruct.errors import AccountingError
 from safer_instruct.ledger import Meter
-from safer_instruct.models.protocol import Model
+from safer_instruct.models.protocol import Model, Usage
 from safer_instruct.state import STAGES, RunState, StageState
+
+_COST_DIGITS = 12  # what prices of a millionth per million tokens can change; with fewer, the order of the calls may decide how a half is rounded
 
 
 def summarize(state: RunState, models: Mapping[str, Model], stage_models: Mapping[str, Model], thresholds: str) -> dict[str, Any]:
@@ -89,8 +91,16 @@ def _took(stages: Iterable[StageState]) -> dict[str, Any]:
         "calls": total.calls,
         "prompt_tokens": total.usage.prompt_tokens,
         "completion_tokens": total.usage.completion_tokens,
-        "cost": None if any(s.cost is None for s in parts) else round(total.usage.cost, 6),
+        "cost": None if any(s.cost is None for s in parts) else round(total.usage.cost, _COST_DIGITS),
+        **_cache(total.usage),
     }
+
+
+def _cache(usage: Usage) -> dict[str, Any]:
+    """How much of the prompts a server's prefix cache held; nothing where no server tells."""
+    if not usage.cached_tokens:
+        return {}
+    return {"cached_tokens": usage.cached_tokens, "cache_hit_rate": round(usage.cached_tokens / usage.prompt_tokens, 4)}
 
 
 def _budget(state: RunState) -> dict[str, Any]:

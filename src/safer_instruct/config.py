@@ -140,6 +140,8 @@ class ModelConfig(Strict):
         retries: Further attempts of a request after its first; being told to wait is none.
         max_pause_s: Longest wait for an endpoint that answers nobody, before the run stops.
         logprobs: As inducer: ask for log-probabilities, which rank the candidates; `false` where the endpoint refuses them.
+        json_schema: As judge: hold the model to a JSON schema (`response_format`); `false` where the endpoint does not know
+            that, and the prompt alone asks for JSON.
         price_per_million: US dollars for a million prompt tokens and for a million completion tokens; without it the price
             files are asked. `[0, 0]` for what costs nothing.
     """
@@ -156,6 +158,7 @@ class ModelConfig(Strict):
     retries: Annotated[int, Field(ge=0)] = 6
     max_pause_s: Annotated[float, Field(gt=0)] = 900.0
     logprobs: bool = True
+    json_schema: bool = True
     price_per_million: tuple[Price_, Price_] | None = None
 
     @model_validator(mode="before")
@@ -293,6 +296,7 @@ class VerifyConfig(Strict):
         min_contrast: For `contrast`: least contrast of an acceptable response, nats per token.
         min_margin: For `contrast`: least margin over the rejected response, nats per token; a judge must prefer it in both orders.
         min_words: Shorter responses are not acceptable.
+        max_tokens: For `question`: cap on one answer of the judge; a judge that thinks before it answers needs more.
     """
 
     form: Literal["contrast", "question"] = "contrast"
@@ -302,6 +306,7 @@ class VerifyConfig(Strict):
     min_contrast: float = 0.0
     min_margin: float = 0.0
     min_words: Positive = 5
+    max_tokens: Positive = 512
 
 
 class BudgetConfig(Strict):

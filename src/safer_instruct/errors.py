@@ -9,7 +9,8 @@
     ├── BudgetError          the cap in money or tokens leaves no room for the next call; the run stops, nothing is lost
     └── ModelError           a model is missing, unusable, or failed after its retries
         ├── AccessError      the endpoint refuses or lacks what every request needs: key, model, scoring; the run stops
-        └── RequestError     this one request can never succeed; its example is set aside, the run goes on
+        ├── RequestError     this one request can never succeed; its example is set aside, the run goes on
+        └── AnswerError      an answer cannot be read as what was asked for; its example is dropped, the run goes on
 
 Each message says what was wrong, where, and what to do. The command line prints it on one line and exits with 2.
 """
@@ -59,3 +60,7 @@ class AccessError(ModelError):
 
 class RequestError(ModelError):
     """The endpoint refused this one request for what is in it (HTTP 400, 413, 422); other requests may succeed."""
+
+
+class AnswerError(ModelError):
+    """A model's answer cannot be read as what was asked for; it is in the ledger all the same."""

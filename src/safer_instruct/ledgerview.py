@@ -67,7 +67,7 @@ def show_call(console: Console, call: Call) -> None:
     for name, text in turns:
         _show_text(console, safe(name).plain, text)
     for i, completion in enumerate(answer.get("completions", ()), 1):
-        details = ", ".join(f"{name} {value}" for name, value in completion.items() if name != "text" and value is not None)
+        details = ", ".join(f"{name} {value}" for name, value in completion.items() if name != "text" and value not in (None, ""))
         _show_text(console, f"completion {i} ({details})", completion["text"])
     if "logprobs" in answer:
         _show_text(console, "log-probabilities", " ".join("-inf" if value is None else f"{value:.3f}" for value in answer["logprobs"]))

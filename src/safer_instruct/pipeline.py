@@ -268,11 +268,15 @@ async def _step(example: Example, step: Step, name: str) -> Example:
 
 
 def _counted(example: Example, name: str, stage: StageState) -> Example:
-    """Count an example on its way out, in input order; stop when nothing but refusals has come so far."""
+    """Count an example on its way out, in input order; stop when nothing but refusals has come so far.
+
+    A content filter speaks of the text and not of the settings: it stops nothing, and does not show that they are right.
+    """
     dropped = example.dropped_by
     stage.done += 1
     stage.dropped += dropped is not None
-    stage.answered += dropped is None or (dropped.name != f"{name}.refused" and STAGES.index(stage_of(dropped)) >= STAGES.index(name))
+    silent = dropped is not None and dropped.name in (f"{name}.refused", f"{name}.content_filter")
+    stage.answered += dropped is None or (not silent and STAGES.index(stage_of(dropped)) >= STAGES.index(name))
     stage.refused += dropped is not None and dropped.name == f"{name}.refused"
     if dropped and stage.refused >= _REFUSALS_BEFORE_STOP and not stage.answered:
         raise ModelError(f"the first {stage.refused} requests of stage '{name}' were all refused, the last one so: {dropped.reason}")

@@ -13,7 +13,8 @@ from safer_instruct.errors import ConfigError
 from safer_instruct.models import adapter_path, open_model
 from safer_instruct.models.protocol import Model
 from safer_instruct.prices import load_prices
-from safer_instruct.stages.verify import ContrastVerifier, QuestionVerifier, Verifier
+from safer_instruct.stages.question import QuestionVerifier
+from safer_instruct.stages.verify import ContrastVerifier, Verifier
 from safer_instruct.templates import load_template
 
 
@@ -68,9 +69,11 @@ class Roles:
         """
         if self.scorer and config.verify.form == "contrast":
             return ContrastVerifier(recorded(self.scorer, "verify"), load_template("contrast"), domain, config.verify)
-        if self.judge is None:
+        role = config.models.judge
+        if self.judge is None or role is None:
             raise ConfigError("verify.form 'question' needs models.judge")
-        return QuestionVerifier(recorded(self.judge, "verify"), load_template("question"), load_template("pairwise"), domain)
+        judge, templates = recorded(self.judge, "verify"), (load_template("question"), load_template("pairwise"))
+        return QuestionVerifier(judge, *templates, domain, config.verify, json_schema=role.json_schema)
 
 
 def _check_adapter_template(inducer: ModelConfig, config: RunConfig) -> None:

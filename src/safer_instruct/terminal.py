@@ -159,15 +159,17 @@ def _print_now_and_then(console: Console, state: RunState, stop: threading.Event
 
 def _funnel(summary: dict[str, Any]) -> Table:
     table = Table(title="Funnel", title_justify="left")
-    for heading in ("stage", "in", "dropped", "out", "calls", "tokens", "USD", "model seconds"):
+    cached = ["cached"] if "cached_tokens" in summary else []
+    for heading in ("stage", "in", "dropped", "out", "calls", "tokens", *cached, "USD", "model seconds"):
         table.add_column(heading, justify="left" if heading in ("stage", "dropped") else "right")
     aside = f"set aside: {summary['set_aside']}" if summary["set_aside"] else ""
-    table.add_row("read", str(summary["rows"]), aside, str(summary["rows"] - summary["set_aside"]), "", "", "", "")
+    table.add_row("read", str(summary["rows"]), aside, str(summary["rows"] - summary["set_aside"]), *[""] * (4 + len(cached)))
     for name, stage in summary["stages"].items():
         dropped = safe("\n".join(f"{reason}: {n}" for reason, n in stage["dropped"].items()))
         tokens = stage["prompt_tokens"] + stage["completion_tokens"]
         seconds = summary["timing"]["model_s"][name]
-        cells = [f"{stage['calls']:,}", f"{tokens:,}", show_usd(stage["cost"]), f"{seconds:.1f}"] if stage["calls"] else [""] * 4
+        hits = [f"{stage['cache_hit_rate']:.0%}" if "cache_hit_rate" in stage else ""] if cached else []
+        cells = [f"{stage['calls']:,}", f"{tokens:,}", *hits, show_usd(stage["cost"]), f"{seconds:.1f}"] if stage["calls"] else [""] * (4 + len(cached))
         table.add_row(safe(name), str(stage["in"]), dropped, str(stage["out"]), *cells)
     return table
 

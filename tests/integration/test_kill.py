@@ -214,6 +214,9 @@ def _digest(model: str, request: bytes) -> str:
         body["repetition_penalty"] = sampling["repetition_penalty"]
     if model == "openai:inducer":
         body["logprobs"] = True
+    if schema := asked.get("schema"):
+        held = {"name": schema["name"], "schema": json.loads(schema["json"]), "strict": True}
+        body["response_format"] = {"type": "json_schema", "json_schema": held}
     return hashlib.sha256(f"/v1/chat/completions\n{json.dumps(body, sort_keys=True)}".encode()).hexdigest()
 
 
@@ -222,11 +225,12 @@ def _answer_as_a_judge(plain: Callable[[dict[str, Any], int], tuple[str, bool]])
 
     def answer(body: dict[str, Any], i: int) -> tuple[str, bool]:
         asked = body["messages"][-1]["content"]
-        if "Yes or No" in asked:
-            return "Yes", False
-        if "A or B" in asked:
+        if "Questions about the reply" in asked:
+            names = body["response_format"]["json_schema"]["schema"]["required"]
+            return json.dumps({name: {"reason": "It is so.", "answer": "yes"} for name in names}), False
+        if "### Reply A:" in asked:
             first = asked.partition("### Reply A:")[2].partition("### Reply B:")[0]
-            return ("B" if any(verb in first for verb in VERBS) else "A"), False
+            return json.dumps({"reason": "It is kind.", "better": "B" if any(verb in first for verb in VERBS) else "A"}), False
         return plain(body, i)
 
     return answer

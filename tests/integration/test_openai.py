@@ -17,7 +17,7 @@ from safer_instruct.errors import AccessError, ModelError, RequestError
 from safer_instruct.models import endpoint
 from safer_instruct.models.flow import Limits
 from safer_instruct.models.openai import OpenAIModel
-from safer_instruct.models.protocol import Generated, Generation, Sampling, Scoring, Turn
+from safer_instruct.models.protocol import Generated, Generation, Sampling, Schema, Scoring, Turn, Usage
 from safer_instruct.models.spending import Spending
 from safer_instruct.prices import Price
 
@@ -100,17 +100,59 @@ class TestAnswers:
         _, body = OpenAIModel("gpt")._generation(Generation(CHAT, Sampling(max_tokens=7, top_k=11, repetition_penalty=1.2)))
         assert body.keys() == {"model", "messages", "max_completion_tokens", "temperature", "n", "seed"}
 
+    def test_a_chat_is_held_to_a_schema_and_a_raw_prompt_is_not(self) -> None:
+        schema = Schema.of("s", {"type": "object", "properties": {"b": {"type": "string"}, "a": {"type": "string"}}})
+        with serve() as server:
+            for prompt in (CHAT, RAW):
+                model = OpenAIModel("small", base_url=server.base_url)
+                run(model, model.generate(Generation(prompt, Sampling(), schema=schema)))
+        (_, chat, _), (_, raw, _) = server.seen
+        assert chat["response_format"] == {"type": "json_schema", "json_schema": {"name": "s", "strict": True, "schema": schema.definition}}
+        assert list(chat["response_format"]["json_schema"]["schema"]["properties"]) == ["b", "a"] and "response_format" not in raw
+
+    def test_an_endpoint_that_knows_no_schemas_is_told_from_one_that_does(self) -> None:
+        with serve(reject=(400, {"error": {"message": "'response_format.type' must be 'text'"}})) as server:
+            model = OpenAIModel("small", base_url=server.base_url)
+            with pytest.raises(RequestError, match="set 'json_schema: false' for this model"):
+                run(model, model.generate(Generation(CHAT, Sampling(), schema=Schema.of("s", {}))))
+            with pytest.raises(RequestError) as caught:
+                generate(server, CHAT)
+        assert "json_schema: false" not in str(caught.value)
+
     def test_finished_says_whether_the_answer_was_cut(self) -> None:
         with serve() as server:
             assert not generate(server, sampling=Sampling(max_tokens=2)).completions[0].finished
             assert generate(server, sampling=Sampling(max_tokens=100)).completions[0].finished
 
-    @pytest.mark.parametrize(("faults", "text"), [({"refusal": "I cannot."}, "I cannot."), ({"filtered": True}, "")])
-    def test_a_refusal_is_an_answer(self, faults: dict[str, Any], text: str) -> None:
+    @pytest.mark.parametrize(("faults", "text", "withheld"), [({"refusal": "I cannot."}, "I cannot.", "refusal"), ({"filtered": True}, "", "filter")])
+    def test_an_answer_that_was_withheld_is_an_answer(self, faults: dict[str, Any], text: str, withheld: str) -> None:
         with serve(**faults) as server:
-            made = generate(server, CHAT).completions
-        assert [(c.text, c.finished) for c in made] == [(text, True)]
+            made = generate(server, CHAT)
+        assert [(c.text, c.finished, c.withheld) for c in made.completions] == [(text, True, withheld)] and made.usage.prompt_tokens > 0
         assert server.requests == 1
+
+    @pytest.mark.parametrize("status", [400, 403, 422])
+    def test_a_request_that_a_content_filter_stopped_is_answered_for_nothing(self, status: int) -> None:
+        error = {"code": "content_filter", "message": "The prompt was \x1b[31mfiltered", "innererror": {"code": "ResponsibleAIPolicyViolation"}}
+        with serve(reject=(status, {"error": error})) as server:
+            made = generate(server, CHAT, n=3)
+        assert server.requests == 1 and made.usage == Usage()
+        said = f"openai:small at {server.base_url}: HTTP {status}: The prompt was [31mfiltered"
+        assert [(c.text, c.withheld) for c in made.completions] == [(said, "filter")] * 3
+
+    def test_what_a_server_that_ignores_n_answered_before_its_filter_said_no_is_kept(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        with serve(ignore_n=True, reject=(400, {"error": {"code": "content_filter", "message": "no"}}), match='"seed": 1') as server:
+            made = generate(server, CHAT, n=3)
+        assert [c.withheld for c in made.completions] == ["", "filter", ""] and made.usage.prompt_tokens > 0 and server.requests == 3
+
+    def test_a_prompt_that_was_blocked_without_an_error_is_answered_too(self) -> None:
+        with serve(reject=(200, {"promptFeedback": {"blockReason": "SAFETY"}})) as server:
+            made = generate(server, CHAT)
+        assert [c.withheld for c in made.completions] == ["filter"] and server.requests == 1
+
+    def test_scoring_has_no_place_for_a_filter_so_it_is_an_error_of_the_request(self) -> None:
+        with serve(reject=(400, {"error": {"code": "content_filter", "message": "no"}})) as server, pytest.raises(RequestError, match="HTTP 400: no"):
+            score(server, "a", " b")
 
     def test_a_query_string_is_sent_but_never_shown(self) -> None:
         with serve(reject=(404, {"error": {"message": "no"}})) as server:
@@ -232,6 +274,14 @@ class TestCost:
         read, written = len(tokens(RAW)), sum(len(tokens(c.text)) for c in made.completions)
         assert (made.usage.prompt_tokens, made.usage.completion_tokens) == (read, written)
         assert made.usage.cost == pytest.approx((read * 3 + written * 15) / 1e6)
+
+    def test_what_the_server_had_in_its_cache_is_told_and_is_never_more_than_the_prompt(self) -> None:
+        with serve(cached=3, ignore_n=True) as server:
+            assert generate(server, n=2).usage.cached_tokens == 6
+        with serve(cached=10_000) as server:
+            assert generate(server).usage.cached_tokens == len(tokens(RAW))
+        with serve() as server:
+            assert generate(server).usage.cached_tokens == 0
 
     def test_scoring_costs_too(self) -> None:
         with serve() as server:

@@ -344,28 +344,30 @@ class TestAccounting:
         check_accounts(project.out, summary)
 
     def test_a_judge_that_says_no(self, project: Project) -> None:
-        """Criteria one and two, and an order that is lost, by what stands in the instruction."""
+        """Criteria one and two, both in a word, an answer that is none, and an order that is lost, by what stands in the instruction."""
+        colours = ("red", "blue", "black", "white", "green", "grey")
         project.config |= {"verify": {"form": "question", "rounds": 1}}
         project.config["models"]["judge"] = "scripted:judge.yaml"
-        project.scripts["inducer"] = {
-            "generate": [{"match": f"mark-{m}", "answers": [f"Write about the {m} thing and {{words}}."]} for m in ("red", "blue", "green", "grey")]
-        }
+        project.scripts["inducer"] = {"generate": [{"match": f"mark-{m}", "answers": [f"Write about the {m} thing and {{words}}."]} for m in colours]}
         project.scripts["judge"] = {
             "generate": [
-                {"match": "(?s)red thing.*Is the reply polite", "answers": ["No, it is not."]},
-                {"match": "(?s)blue thing.*Does the reply help", "answers": ["**No**"]},
-                {"match": "One word|one word", "answers": [" Yes."]},
+                {"match": "(?s)Questions about.*red thing", "answers": ['{"criterion_1": {"reason": "It is not.", "answer": "no"}, "criterion_2": "yes"}']},
+                {"match": "(?s)Questions about.*blue thing", "answers": ["1. Yes\n2. **No**"]},
+                {"match": "(?s)Questions about.*black thing", "answers": ["**No**"]},
+                {"match": "(?s)Questions about.*white thing", "answers": ["I cannot say."]},
+                {"match": "Questions about", "answers": [" Yes."]},
                 {"match": "green thing", "answers": ["A"]},  # whatever stands first
                 {"match": "(?s)### Reply A:\\nGladly", "answers": ["A"]},
                 {"answers": ["B."]},
             ]
         }
         rng = random.Random(5)
-        project.texts([{"id": m, "text": f"mark-{m} {sentence(rng)}"} for m in ("red", "blue", "green", "grey")])
+        project.texts([{"id": m, "text": f"mark-{m} {sentence(rng)}"} for m in colours])
         summary = project.run()
         ends = {row["id"]: row["dropped_by"] for row in examples(project.out)}
-        assert ends == {"red": "verify.criterion_1", "blue": "verify.criterion_2", "green": "verify.better", "grey": None}
-        assert [row["margin"] for row in examples(project.out)] == [None, None, None, 1.0]
+        reasons = ["verify.criterion_1", "verify.criterion_2", "verify.criteria", "verify.unreadable", "verify.better", None]
+        assert ends == dict(zip(colours, reasons, strict=True))
+        assert [row["margin"] for row in examples(project.out)] == [None, None, None, None, None, 1.0]
         check_accounts(project.out, summary)
 
     def test_rows_that_cannot_be_used_are_set_aside_with_the_reason(self, project: Project) -> None:
@@ -735,10 +737,12 @@ def judged(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def answer(body: dict[str, Any], i: int) -> tuple[str, bool]:
         asked = body["messages"][-1]["content"] if "messages" in body else ""
-        if "Yes or No" in asked:
-            return "Yes", False
-        if "A or B" in asked:
-            return ("B" if any(verb in asked.partition("### Reply A:")[2].partition("### Reply B:")[0] for verb in VERBS) else "A"), False
+        if "Questions about the reply" in asked:
+            names = body["response_format"]["json_schema"]["schema"]["required"]
+            return json.dumps({name: {"reason": "It is so.", "answer": "yes"} for name in names}), False
+        if "### Reply A:" in asked:
+            rude = any(verb in asked.partition("### Reply A:")[2].partition("### Reply B:")[0] for verb in VERBS)
+            return json.dumps({"reason": "It is kind.", "better": "B" if rude else "A"}), False
         return plain(body, i)
 
     monkeypatch.setattr(misbehaving, "_text", answer)
@@ -793,6 +797,28 @@ class TestOverHttp:
             assert funnel["cost"] == pytest.approx((read * PRICES[model][0] + written * PRICES[model][1]) / 1e6, abs=1e-6) and funnel["cost"] > 0
         assert summary["cost"] == pytest.approx(sum(s["cost"] for s in summary["stages"].values()), abs=3e-6)
         check_accounts(project.out, summary)
+
+    def test_the_hit_rate_of_a_prefix_cache_is_told_where_the_server_tells_it(self, project: Project, judged: None, capsys: pytest.CaptureFixture[str]) -> None:
+        project.texts(good_rows(12))
+        with serve(cached=4) as server:
+            over_http(project, server)
+            summary, again = project.run(), project.run()
+            assert again["timing"]["calls_from_ledger"] == again["calls"] and again["cached_tokens"] == summary["cached_tokens"]
+        for name in ("induce", "respond", "verify"):
+            stage = summary["stages"][name]
+            assert stage["cached_tokens"] == 4 * stage["calls"]
+            assert stage["cache_hit_rate"] == round(stage["cached_tokens"] / stage["prompt_tokens"], 4)
+        assert "cached_tokens" not in summary["stages"]["filter"] and summary["cached_tokens"] == sum(
+            s.get("cached_tokens", 0) for s in summary["stages"].values()
+        )
+        assert command("status", str(project.out)) == 0
+        assert f"{summary['stages']['induce']['cache_hit_rate']:.0%}" in capsys.readouterr().out
+
+    def test_without_a_prefix_cache_nothing_is_said_of_one(self, project: Project, capsys: pytest.CaptureFixture[str]) -> None:
+        project.texts(good_rows(3))
+        assert "cache" not in json.dumps(project.run())
+        assert command("status", str(project.out)) == 0
+        assert "cached" not in capsys.readouterr().out
 
     def test_the_same_faults_elsewhere_change_no_byte(self, project: Project, judged: None) -> None:
         project.texts(good_rows(20))
@@ -883,8 +909,79 @@ class TestOverHttp:
             project.config["models"]["judge"] = "scripted:judge.yaml"
             project.scripts["judge"] = {"generate": [{"answers": ["No."]}]}
             summary = project.run()
-        assert summary["stages"]["respond"]["dropped"]["respond.refused"] > 10 and summary["stages"]["verify"]["dropped"]["verify.criterion_1"] > 10
+        assert summary["stages"]["respond"]["dropped"]["respond.refused"] > 10 and summary["stages"]["verify"]["dropped"]["verify.criteria"] > 10
         check_accounts(project.out, summary)
+
+    FILTER = (400, {"error": {"code": "content_filter", "message": "The prompt was filtered", "innererror": {"code": "ResponsibleAIPolicyViolation"}}})
+
+    @pytest.mark.parametrize("faults", [{"reject": FILTER}, {"filtered": True}, {"refusal": "I will not."}])
+    @pytest.mark.parametrize(("model", "stage"), [("inducer", "induce"), ("expert", "respond"), ("judge", "verify")])
+    def test_content_filters_drop_their_rows_stop_nothing_and_are_not_asked_again(
+        self, project: Project, judged: None, model: str, stage: str, faults: dict[str, Any]
+    ) -> None:
+        project.texts(good_rows(24))
+        with serve(**faults, match='"model": "held"') as server:
+            over_http(project, server)
+            project.config["verify"]["rounds"] = 1
+            project.config["models"][model]["model"] = "openai:held"
+            summary, asked = project.run(), server.requests
+            again = project.run()
+        funnel = summary["stages"][stage]
+        assert funnel["dropped"] == {f"{stage}.content_filter": funnel["in"]} and funnel["in"] > 10
+        assert server.requests == asked, "a refusal is in the ledger like any answer"
+        assert {k: v for k, v in again.items() if k != "timing"} == {k: v for k, v in summary.items() if k != "timing"}
+        check_accounts(project.out, summary)
+
+    def test_a_corpus_that_begins_with_what_a_filter_stops_is_read_to_its_end(self, project: Project, judged: None) -> None:
+        rows = good_rows(30)
+        for row in rows[:12]:
+            assert isinstance(row, dict)
+            row["text"] = f"flagged {row['text']}"
+        project.texts(rows)
+        with serve(reject=self.FILTER, match="flagged") as server:
+            over_http(project, server)
+            summary = project.run()
+        assert summary["stages"]["induce"]["dropped"] == {"induce.content_filter": 12} and summary["pairs"] > 8
+        dropped = examples(project.out)[0]
+        assert dropped["drop_reason"].startswith(
+            f"a content filter withheld the answer: openai:inducer at {server.base_url}: HTTP 400: The prompt was filtered"
+        )
+
+    def test_content_filters_do_not_hide_that_the_settings_are_refused(self, project: Project, judged: None) -> None:
+        rows = good_rows(40)
+        for row in rows[::3]:
+            assert isinstance(row, dict)
+            row["text"] = f"flagged {row['text']}"
+        project.texts(rows)
+        with serve(reject=(400, {"error": {"message": "logprobs are not supported"}})) as server:
+            over_http(project, server)
+            refuse = server._respond
+
+            async def filtered_or_refused(request: Any, body: dict[str, Any]) -> Any:
+                server.faults = misbehaving.Faults(reject=self.FILTER if "flagged" in json.dumps(body) else (400, {"error": {"message": "no logprobs here"}}))
+                return await refuse(request, body)
+
+            server._respond = filtered_or_refused  # type: ignore[method-assign]
+            with pytest.raises(ModelError, match=r"the first 10 requests of stage 'induce' were all refused, the last one so: .*no logprobs here"):
+                project.run()
+
+    def test_an_endpoint_without_json_schemas_is_told_from_one_with_and_works_without(self, project: Project, judged: None, monkeypatch: Any) -> None:
+        project.texts(good_rows(12))
+        with serve(reject=(400, {"error": {"message": "response_format is not supported"}}), match='"response_format"') as server:
+            over_http(project, server)
+            with pytest.raises(
+                ModelError, match=r"stage 'respond' were all refused.*response_format is not supported.*set 'json_schema: false' for this model"
+            ):
+                project.run()
+            answer = misbehaving._text
+
+            def in_words(body: dict[str, Any], i: int) -> tuple[str, bool]:
+                return ("Yes", False) if "Questions about" in body["messages"][-1]["content"] else answer(body, i)
+
+            monkeypatch.setattr(misbehaving, "_text", in_words)
+            project.config["models"]["judge"]["json_schema"] = False
+            summary = project.run(mode="continue")
+        assert summary["pairs"] > 6 and server.asked_twice == 0, "what the inducer and the expert said is not asked again"
 
     def test_a_run_that_fails_leaves_nothing_behind_it(self, project: Project, judged: None) -> None:
         """Calls of earlier stages end before the ledger and the connections do: what was answered by then is saved, and nobody complains."""

@@ -27,7 +27,8 @@ from ledgers import a_call
 
 from safer_instruct.errors import RunDirectoryError
 from safer_instruct.ledger import Ledger, Meter, Recorded, read_calls, read_totals, schema
-from safer_instruct.models.protocol import Completion, Generated, Generation, Sampling, Scored, Scoring, Turn, Usage
+from safer_instruct.ledger.content import decode_generated
+from safer_instruct.models.protocol import Completion, Generated, Generation, Sampling, Schema, Scored, Scoring, Turn, Usage
 
 pytestmark = pytest.mark.filterwarnings("error")
 T = TypeVar("T")
@@ -47,6 +48,8 @@ class Fixed:
     name: str = "fixed:m"
     fingerprint: str = "fixed"
     concurrency: int = 4
+    priced: bool = True
+    status: str = ""
     asked: int = 0
     failures: list[Exception] = field(default_factory=list)
     gate: Callable[[], Coroutine[Any, Any, object]] | None = None
@@ -124,9 +127,15 @@ def test_a_recorded_model_cannot_be_told_from_the_model_itself(path: Path) -> No
 
 FINITE = st.floats(allow_nan=False)
 COUNT = st.integers(0, 2**53)
-USAGE = st.builds(Usage, COUNT, COUNT, FINITE, FINITE)
+USAGE = st.builds(Usage, COUNT, COUNT, FINITE, FINITE, COUNT)
 ODD = st.text() | st.text(st.characters(categories=["Cs", "Cc", "Cf", "Co", "Zl", "Zp", "Lo"]))  # lone surrogates too
-GENERATED = st.builds(Generated, st.lists(st.builds(Completion, ODD, st.none() | FINITE, st.booleans(), st.none() | COUNT), max_size=3).map(tuple), USAGE)
+GENERATED = st.builds(
+    Generated,
+    st.lists(st.builds(Completion, ODD, st.none() | FINITE, st.booleans(), st.none() | COUNT, st.sampled_from(["", "filter", "refusal"])), max_size=3).map(
+        tuple
+    ),
+    USAGE,
+)
 SCORED = st.builds(Scored, st.lists(FINITE, max_size=5).map(tuple), USAGE)
 
 
@@ -157,6 +166,8 @@ def test_two_calls_share_an_answer_exactly_when_their_requests_are_equal(drawn: 
 
 def other(value: Any) -> Any:
     """A value of the same kind that is not equal to it."""
+    if value is None:
+        return Schema.of("other", {})
     if isinstance(value, tuple):
         return (*value, Turn("user", "More."))
     return value + "x" if isinstance(value, str) else value + 1
@@ -171,6 +182,10 @@ def variants() -> Iterator[tuple[str, Generation | Scoring]]:
         yield f"scoring.{name}", replace(SCORING, **{name: other(getattr(SCORING, name))})
     chat = Generation((Turn("user", "Ask."),), REQUEST.sampling, REQUEST.seed)
     yield "chat", chat
+    held = replace(REQUEST, schema=Schema.of("s", {"a": 1, "b": 2}))
+    yield "schema", held
+    for name, changed in {"name": Schema.of("t", {"a": 1, "b": 2}), "json": Schema.of("s", {"b": 2, "a": 1})}.items():
+        yield f"schema.{name}", replace(held, schema=changed)
     for name in (f.name for f in fields(Turn)):
         yield f"turn.{name}", replace(chat, prompt=(replace(chat.prompt[0], **{name: other(getattr(chat.prompt[0], name))}),))  # type: ignore[type-var]
     yield "two turns", replace(chat, prompt=(Turn("user", "Ask."), Turn("user", "")))
@@ -179,12 +194,26 @@ def variants() -> Iterator[tuple[str, Generation | Scoring]]:
 
 def test_the_key_depends_on_every_field_of_the_request(path: Path) -> None:
     cases = dict(variants())
-    assert len(cases) == len(fields(Generation)) - 1 + len(fields(Sampling)) + len(fields(Scoring)) + 3 + len(fields(Turn))
+    assert len(cases) == len(fields(Generation)) - 1 + len(fields(Sampling)) + len(fields(Scoring)) + 4 + len(fields(Schema)) + len(fields(Turn))
     model = Fixed()
     call(path, model, REQUEST, SCORING)
     for number, (name, request) in enumerate(cases.items(), 3):
         call(path, model, request)
         assert model.asked == number, f"{name} does not change the key"
+
+
+KEYS = {  # as the first ledgers had them: another key is a call paid again
+    Generation("Ask.", Sampling(n=2), 3): "d5193459211cb29f2008ac9bf7be14c6",
+    Generation((Turn("user", "\u00e9\ud83d"),), Sampling()): "ca527549affa1d80618c286c05234f5b",
+    Scoring("Ask.", "Answer."): "1336d1f691052148a01b835e05c26d44",
+}
+
+
+@pytest.mark.parametrize("request_", KEYS)
+def test_the_key_of_a_request_is_the_same_in_every_version(path: Path, request_: Generation | Scoring) -> None:
+    call(path, Fixed(), request_)
+    with closing(sqlite3.connect(path)) as connection:
+        assert bytes(connection.execute("SELECT key FROM calls").fetchone()[0]).hex()[:32] == KEYS[request_]
 
 
 def test_the_key_depends_on_the_fingerprint_and_not_on_the_name_or_the_stage(path: Path) -> None:
@@ -199,6 +228,12 @@ def test_the_key_depends_on_the_fingerprint_and_not_on_the_name_or_the_stage(pat
 def test_a_generation_and_a_scoring_of_the_same_text_are_two_calls(path: Path) -> None:
     model = Fixed()
     assert call(path, model, Generation("x", Sampling()), Scoring("x", "")) == [ANSWER, SCORE] and model.asked == 2
+
+
+def test_answers_that_know_fewer_fields_are_read() -> None:
+    completions = (Completion("Where?", -0.25, True, 2), Completion("", None, False, None))
+    usage = Usage(11, 5, 0.125, 0.5)
+    assert decode_generated(b'[["Where?", -0.25, true, 2], ["", null, false, null]]', usage) == Generated(completions, usage)
 
 
 # --- in flight

@@ -136,6 +136,7 @@ def test_an_exported_call_is_a_line_of_plain_json(path: Path) -> None:
         "completion_tokens": 4,
         "cost": 0.5,
         "seconds": 0.25,
+        "cached_tokens": 0,
         "request": {
             "prompt": [{"role": "system", "content": "Be kind."}, {"role": "user", "content": f"Why? \u2028 {HOSTILE}"}],
             "sampling": dataclasses.asdict(Sampling()),

@@ -136,7 +136,9 @@ def test_numbers_that_sqlite_changes_are_still_read_back_equal(path: Path) -> No
 
 
 def test_a_row_has_a_place_for_everything_that_an_answer_holds() -> None:
-    assert [f.name for f in dataclasses.fields(Usage)] == ["prompt_tokens", "completion_tokens", "cost", "seconds"], "give new fields a column, and a schema"
+    stored_with_the_answer = ["cached_tokens"]
+    columns = ["prompt_tokens", "completion_tokens", "cost", "seconds"]
+    assert [f.name for f in dataclasses.fields(Usage)] == columns + stored_with_the_answer, "give new fields a column, and a schema"
     assert [f.name for f in dataclasses.fields(Generated)] == ["completions", "usage"] and [f.name for f in dataclasses.fields(Scored)] == ["logprobs", "usage"]
     assert [f.name for f in dataclasses.fields(Completion)][:4] == ["text", "logprob", "finished", "tokens"], "stored answers are lists in this order"
 

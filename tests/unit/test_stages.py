@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,15 +15,16 @@ from hypothesis import strategies as st
 
 from safer_instruct.config import ConsistencyConfig, FilterConfig, InduceConfig, RespondConfig, RulesConfig, VerifyConfig
 from safer_instruct.domain import Category, Contrast, Domain, ExamplePair
-from safer_instruct.errors import ConfigError
+from safer_instruct.errors import ConfigError, RequestError
 from safer_instruct.example import Candidate, Draft, Example, Verdict
 from safer_instruct.models.protocol import Completion, Generated, Generation, Scored, Scoring, Turn
 from safer_instruct.models.scripted import ScriptedModel
 from safer_instruct.seeds import derive_seed
 from safer_instruct.stages.filter import choose
 from safer_instruct.stages.induce import induce
+from safer_instruct.stages.question import QuestionVerifier
 from safer_instruct.stages.respond import respond
-from safer_instruct.stages.verify import ContrastVerifier, QuestionVerifier, answer
+from safer_instruct.stages.verify import ContrastVerifier, answer
 from safer_instruct.templates import Template, load_template
 
 pytestmark = pytest.mark.filterwarnings("error")
@@ -73,6 +75,8 @@ class Says:
     name: str = "says:"
     fingerprint: str = "says"
     concurrency: int = 1
+    priced: bool = True
+    status: str = ""
 
     async def generate(self, request: Generation) -> Generated:
         return Generated(self.completions)
@@ -106,6 +110,15 @@ def test_an_answer_drawn_twice_counts_once_and_keeps_what_was_said_first() -> No
 
 def test_answers_that_differ_in_surrounding_white_space_only_are_one_candidate() -> None:
     assert [c.text for c in induced(Says((Completion(" same\n", -1.0), Completion("same", -2.0)))).candidates] == ["same"]
+
+
+def test_candidates_that_were_withheld_are_none() -> None:
+    filtered, refused = Completion("Sorry,\n\x1b no." + "x" * 300, -0.5, withheld="refusal"), Completion("", withheld="filter")
+    assert [c.text for c in induced(Says((filtered, Completion("same", -1.0)))).candidates] == ["same"]
+    done = induced(Says((filtered, refused)))
+    assert done.candidates == () and done.dropped_by and done.dropped_by.name == "induce.content_filter"
+    assert done.dropped_by.reason.startswith("the model refused: Sorry, no.xxx") and len(done.dropped_by.reason) < 230
+    assert induced(Says((refused,))).dropped_by == Verdict("induce.content_filter", False, None, "a content filter withheld the answer")
 
 
 def test_without_logprobs_the_order_is_still_fixed() -> None:
@@ -367,17 +380,32 @@ def test_the_bounds_themselves_are_good_enough() -> None:
     assert done.alive and done.margin == 0.25
 
 
-def test_an_accepted_draft_is_taken_before_an_equally_good_one_that_failed_a_criterion(tmp_path: Path) -> None:
-    rules = [(f"{KINDER}[^?]*Is it polite", "No"), ("polite|help", "Yes"), ("Reply A:\nThe parcel", "B"), ("", "A")]
+def test_a_draft_that_fails_a_criterion_is_not_compared_and_not_taken(tmp_path: Path) -> None:
+    rules = [(f"{KINDER}\n\n### Answer", criteria("no", "yes")), ("Questions about", criteria("yes", "yes")), ("Reply A:\nThe parcel", "B"), ("", "A")]
     judge = Asked(tmp_path, generate=[{"match": match, "answers": [says]} for match, says in rules])
-    verifier = QuestionVerifier(judge, load_template("question"), load_template("pairwise"), DOMAIN)
+    verifier = QuestionVerifier(judge, load_template("question"), load_template("pairwise"), DOMAIN, VerifyConfig())
 
     async def write(_: Example, attempt: int) -> list[Draft]:
         return [Draft(KINDER, attempt), Draft(KIND, attempt)]
 
     done = asyncio.run(answer(ASKED, write, verifier, VerifyConfig(form="question")))
-    assert [d.margin for d in done.drafts] == [1.0, 1.0] and (done.chosen, done.margin) == (KIND, 1.0)
-    assert all(v.passed for v in done.verdicts)
+    assert [d.margin for d in done.drafts] == [None, 1.0] and (done.chosen, done.margin) == (KIND, 1.0)
+    assert all(v.passed for v in done.verdicts) and len(judge.generations) == 4
+
+
+def test_drafts_of_one_round_are_judged_side_by_side() -> None:
+    ready = asyncio.Barrier(2)
+
+    class Waits(Says):
+        async def score(self, request: Scoring) -> Scored:
+            if request.continuation in (KIND, KINDER):
+                async with asyncio.timeout(10):
+                    await ready.wait()
+            return await super().score(request)
+
+    scorer = Waits(logprobs=contrasts(rejected=-1.0, kind=0.5, kinder=0.75).logprobs)
+    done, _ = answered(scorer, [[Draft(KIND, 0), Draft(KINDER, 0)]])
+    assert done.chosen == KINDER and [d.text for d in done.drafts] == [KIND, KINDER]
 
 
 def test_picking_the_first_takes_the_first_draft_that_passes_and_judges_no_further() -> None:
@@ -423,6 +451,17 @@ def test_the_rejected_text_is_scored_once_however_many_drafts_and_rounds(tmp_pat
     assert len(scorer.scorings) == 2 + 3 * 2
 
 
+def test_drafts_that_were_withheld_cost_no_judge_and_drop_the_example_when_no_other_came(tmp_path: Path) -> None:
+    withheld = Draft("", 0, verdicts=(Verdict("respond.content_filter", False, None, "a content filter withheld the answer"),))
+    assert written(Says((Completion("", withheld="filter"),) * 2)) == [withheld]
+    assert [d.text for d in written(Says((Completion("half of", withheld="filter"), Completion("whole"))))] == ["whole"]
+    scorer = Asked(tmp_path)
+    done, _ = answered(scorer, [[withheld], [withheld]], rounds=2)
+    assert done.dropped_by == withheld.verdicts[0] and done.drafts == (withheld,) * 2 and {s.continuation for s in scorer.scorings} == {TEXT}
+    later, _ = answered(contrasts(rejected=-1.0, kind=0.5), [[withheld], [Draft(KIND, 1)]], rounds=2)
+    assert later.chosen == KIND and later.drafts[0] == withheld
+
+
 def test_an_expert_that_writes_nothing_drops_the_example(tmp_path: Path) -> None:
     done, attempts = answered(Asked(tmp_path), [[], []], rounds=2)
     assert attempts == [0, 1] and done.dropped_by == Verdict("respond.empty", False, None, "the expert wrote nothing")
@@ -463,9 +502,24 @@ def test_the_contrast_verifier_refuses_a_domain_without_a_contrast(tmp_path: Pat
 # --- the question verifier
 
 
-def judged(folder: Path, *rules: tuple[str, str], draft: Draft | None = None) -> tuple[Draft, Asked]:
+def criteria(*answers: str, reason: str = "Because.") -> str:
+    """What a judge that is held to the schema says."""
+    return json.dumps({f"criterion_{i}": {"reason": reason, "answer": a} for i, a in enumerate(answers, 1)})
+
+
+def better(letter: str) -> str:
+    return json.dumps({"reason": "Because.", "better": letter})
+
+
+ASKS, MET = "Questions about", ("Questions about", criteria("yes", "yes"))
+FIRST, SECOND = f"Reply A:\n{KIND}", f"Reply B:\n{KIND}"  # the draft stands first, or second
+WINS = (FIRST, better("A")), (SECOND, better("B"))
+
+
+def judged(folder: Path, *rules: tuple[str, str], draft: Draft | None = None, json_schema: bool = True, **config: Any) -> tuple[Draft, Asked]:
     judge = Asked(folder, generate=[{"match": match, "answers": [says]} for match, says in rules])
-    verifier = QuestionVerifier(judge, load_template("question"), load_template("pairwise"), DOMAIN)
+    templates = load_template("question"), load_template("pairwise")
+    verifier = QuestionVerifier(judge, *templates, DOMAIN, VerifyConfig(**config), json_schema=json_schema)
 
     async def work() -> Draft:
         return await verifier.judge(ASKED, draft or Draft(KIND, 0), await verifier.baseline(ASKED))
@@ -473,77 +527,163 @@ def judged(folder: Path, *rules: tuple[str, str], draft: Draft | None = None) ->
     return asyncio.run(work()), judge
 
 
-FIRST, SECOND = f"Reply A:\n{KIND}", f"Reply B:\n{KIND}"  # the draft stands first, or second
-
-
 def test_a_draft_that_meets_every_criterion_and_wins_in_both_orders_passes(tmp_path: Path) -> None:
-    draft, judge = judged(tmp_path, ("Is it polite", "Yes"), ("Does it help", " yes."), (FIRST, "A"), (SECOND, "**B**"))
+    draft, judge = judged(tmp_path, MET, *WINS)
     assert draft.margin == 1.0
     assert [(v.name, v.passed, v.reason) for v in draft.verdicts] == [
         ("verify.criterion_1", True, ""),
         ("verify.criterion_2", True, ""),
         ("verify.better", True, ""),
     ]
-    assert len(judge.generations) == 4 and {g.sampling.temperature for g in judge.generations} == {0.0}
+    assert len(judge.generations) == 3 and {g.sampling.temperature for g in judge.generations} == {0.0}
+
+
+def test_the_judge_is_asked_all_criteria_at_once_and_held_to_a_schema(tmp_path: Path) -> None:
+    _, judge = judged(tmp_path, MET, *WINS, max_tokens=77)
+    asked, *orders = judge.generations
+    text = asked.prompt[0].content  # type: ignore[union-attr]
+    assert "1. Is it polite?\n2. Does it help?\n" in text and text.endswith(f"### Message:\n{ASKED.prompt}\n\n### Reply:\n{KIND}\n\n### Answer:\n")
+    assert asked.schema and orders[0].schema and orders[0].schema == orders[1].schema
+    inner = {"type": "object", "required": ["reason", "answer"], "additionalProperties": False}
+    assert all(rule | inner == rule for rule in asked.schema.definition["properties"].values())
+    assert list(asked.schema.definition["properties"]) == ["criterion_1", "criterion_2"] and list(orders[0].schema.definition["properties"]) == [
+        "reason",
+        "better",
+    ]
+    assert {g.sampling.max_tokens for g in judge.generations} == {77}
+
+
+def test_a_judge_that_knows_no_schemas_is_not_sent_one(tmp_path: Path) -> None:
+    draft, judge = judged(tmp_path, MET, *WINS, json_schema=False)
+    assert draft.margin == 1.0 and {g.schema for g in judge.generations} == {None}
 
 
 def test_the_judge_sees_both_orders_of_the_same_two_texts(tmp_path: Path) -> None:
-    _, judge = judged(tmp_path, ("", "Yes"))
-    one, two = (g.prompt[0].content for g in judge.generations[2:])  # type: ignore[union-attr]
+    _, judge = judged(tmp_path, MET)
+    one, two = (g.prompt[0].content for g in judge.generations[1:])  # type: ignore[union-attr]
     assert f"Reply A:\n{KIND}\n\n### Reply B:\n{TEXT}\n" in one and f"Reply A:\n{TEXT}\n\n### Reply B:\n{KIND}\n" in two
     assert all("Be kind." in text and ASKED.prompt in text for text in (one, two))
 
 
-@pytest.mark.parametrize(("says", "wins"), [("A", 1), ("B", 1)])
-def test_a_judge_that_always_prefers_the_same_place_is_not_believed(tmp_path: Path, says: str, wins: int) -> None:
-    draft, _ = judged(tmp_path, ("criteri|polite|help", "Yes"), ("", says))
-    better = draft.verdicts[-1]
-    assert (better.name, better.passed, better.reason) == ("verify.better", False, f"the judge preferred it in {wins} of 2 orders") and draft.margin == 0.0
+@pytest.mark.parametrize("says", ["A", "B"])
+def test_a_judge_that_always_prefers_the_same_place_is_not_believed(tmp_path: Path, says: str) -> None:
+    draft, _ = judged(tmp_path, MET, ("", better(says)))
+    last = draft.verdicts[-1]
+    assert (last.name, last.passed, last.reason) == ("verify.better", False, "the judge preferred it in 1 of 2 orders") and draft.margin == 0.0
 
 
 def test_a_draft_that_loses_in_both_orders_has_a_negative_margin(tmp_path: Path) -> None:
-    draft, _ = judged(tmp_path, ("polite|help", "Yes"), (FIRST, "B"), (SECOND, "A"))
+    draft, _ = judged(tmp_path, MET, (FIRST, better("B")), (SECOND, better("A")))
     assert draft.margin == -1.0 and draft.verdicts[-1].reason == "the judge preferred it in 0 of 2 orders"
 
 
-def test_one_unmet_criterion_is_enough_to_fail_and_is_quoted(tmp_path: Path) -> None:
-    draft, _ = judged(tmp_path, ("Is it polite", "Yes"), ("Does it help", "No, it"), (FIRST, "A"), (SECOND, "B"))
-    assert [v.passed for v in draft.verdicts] == [True, False, True]
-    assert draft.verdicts[1].name == "verify.criterion_2" and draft.verdicts[1].reason == "the judge said 'No, it' to: Does it help?"
+def test_one_unmet_criterion_is_enough_to_fail_and_is_quoted_with_the_reason(tmp_path: Path) -> None:
+    draft, judge = judged(tmp_path, (ASKS, criteria("yes", "no", reason="It offers\nnothing. " + "x" * 300)))
+    assert [v.passed for v in draft.verdicts] == [True, False] and draft.margin is None and len(judge.generations) == 1
+    assert draft.verdicts[1].name == "verify.criterion_2"
+    assert draft.verdicts[1].reason.startswith("the judge said no to: Does it help? (It offers nothing. xxx") and draft.verdicts[1].reason.endswith("x...)")
 
 
-@pytest.mark.parametrize(("first", "second"), [("a", "b."), ("(A)", '"B"'), ("Reply A", "Answer: B"), ("**A**", "B is kinder")])
+@pytest.mark.parametrize(
+    "says",
+    [
+        '```json\n{"criterion_1": {"reason": "r", "answer": "YES"}, "criterion_2": {"answer": true,}}\n```',
+        "{'criterion_1': 'yes', 'criterion_2': 'no'} - no, wait: {'criterion_1': 'yes', 'criterion_2': 'yes'}",
+        '{"Criterion 1": {"reason": "r", "answer": "Yes."}, "Criterion 2": {"reason": "r", "answer": "yes"',
+        "1. Yes\n2. yes, it does",
+        "**Criterion 1:** Yes\n**Criterion 2:** Yes",
+        "YES",
+        "yes!",
+        "**Yes**",
+        "Answer: yes",
+    ],
+)
+def test_a_yes_is_read_however_the_judge_dresses_it(tmp_path: Path, says: str) -> None:
+    draft, _ = judged(tmp_path, (ASKS, says), *WINS)
+    assert [v.name for v in draft.verdicts] == ["verify.criterion_1", "verify.criterion_2", "verify.better"] and draft.margin == 1.0
+
+
+@pytest.mark.parametrize(
+    ("says", "names"),
+    [
+        (criteria("no", "yes"), ["verify.criterion_1"]),
+        ("1. Yes\n2. No, it does not", ["verify.criterion_2"]),
+        (criteria("no", "no"), ["verify.criterion_1", "verify.criterion_2"]),
+        ("No", ["verify.criteria"]),
+        ("no, yes", ["verify.criteria"]),
+    ],
+)
+def test_a_no_is_a_no_to_what_it_answers(tmp_path: Path, says: str, names: list[str]) -> None:
+    draft, judge = judged(tmp_path, (ASKS, says), *WINS)
+    assert [v.name for v in draft.verdicts if not v.passed] == names and len(judge.generations) == 1
+
+
+@pytest.mark.parametrize(
+    ("first", "second"), [("a", "b."), ("(A)", '"B"'), ("Reply A", "Answer: B"), ("**A**", "B is kinder"), ("{better: a}", "{'better': 'B',}")]
+)
 def test_a_letter_is_read_however_the_judge_dresses_it(tmp_path: Path, first: str, second: str) -> None:
-    draft, _ = judged(tmp_path, ("polite|help", "Yes"), (FIRST, first), (SECOND, second))
+    draft, _ = judged(tmp_path, MET, (FIRST, first), (SECOND, second))
     assert draft.margin == 1.0
 
 
-@pytest.mark.parametrize("says", ["YES", "yes!", "**Yes**", "Answer: yes"])
-def test_a_yes_is_read_however_the_judge_dresses_it(tmp_path: Path, says: str) -> None:
-    draft, _ = judged(tmp_path, ("polite|help", says), (FIRST, "A"), (SECOND, "B"))
-    assert all(v.passed for v in draft.verdicts)
-
-
-@pytest.mark.parametrize("says", ["No", "no, yes", "Yesterday", "eyes"])
-def test_what_only_looks_like_yes_is_no_yes(tmp_path: Path, says: str) -> None:
-    draft, _ = judged(tmp_path, ("polite|help", says), (FIRST, "A"), (SECOND, "B"))
-    assert [v.passed for v in draft.verdicts] == [False, False, True]
-
-
-@pytest.mark.parametrize("says", ["", "Maybe", "I think so", "{}", "a reply", "both"])
-def test_an_answer_that_is_neither_yes_nor_a_letter_counts_against_the_draft(tmp_path: Path, says: str) -> None:
-    draft, _ = judged(tmp_path, ("", says))
-    assert not any(v.passed for v in draft.verdicts) and draft.margin == -1.0
-
-
 def test_answer_b_is_not_taken_for_a(tmp_path: Path) -> None:
-    draft, _ = judged(tmp_path, ("polite|help", "Yes"), (FIRST, "Answer: B"), (SECOND, "B"))
+    draft, _ = judged(tmp_path, MET, (FIRST, "Answer: B"), (SECOND, "B"))
     assert draft.margin == 0.0
+
+
+UNREADABLE = [
+    "",
+    "Maybe",
+    "I think so",
+    "{}",
+    "a reply",
+    "both",
+    "Yesterday",
+    "eyes",
+    '{"criterion_1": "yes"}',
+    '{"reason": "", "better": "C"}',
+    "1. Yes\n3. Yes",
+]
+
+
+@pytest.mark.parametrize("says", UNREADABLE)
+def test_an_answer_that_says_neither_is_a_verdict_of_its_own(tmp_path: Path, says: str) -> None:
+    unread, _ = judged(tmp_path, (ASKS, says), *WINS)
+    undecided, _ = judged(tmp_path, MET, ("", says))
+    for draft in (unread, undecided):
+        assert [v.name for v in draft.verdicts if not v.passed] == ["verify.unreadable"] and draft.margin is None
+        assert draft.verdicts[-1].reason.startswith("the judge: the answer holds no JSON object with ")
+
+
+def test_an_answer_that_cannot_be_read_drops_the_example_and_no_more(tmp_path: Path) -> None:
+    judge = Asked(tmp_path, generate=[{"answers": ["\x1b[2J {{ '{' * 9 }}"]}])
+    verifier = QuestionVerifier(judge, load_template("question"), load_template("pairwise"), DOMAIN, VerifyConfig())
+
+    async def write(_: Example, attempt: int) -> list[Draft]:
+        return [Draft(KINDER, attempt), Draft(KIND, attempt)]
+
+    done = asyncio.run(answer(ASKED, write, verifier, VerifyConfig(form="question")))
+    assert done.dropped_by and done.dropped_by.name == "verify.unreadable" and done.dropped_by.reason.isprintable()
+
+
+@pytest.mark.parametrize("held", [ASKS, "### Reply A"])
+def test_a_judge_whose_answer_was_withheld_gives_a_verdict_of_its_own(tmp_path: Path, held: str) -> None:
+    class Held(Asked):
+        async def generate(self, request: Generation) -> Generated:
+            made = await super().generate(request)
+            if held in request.prompt[0].content:  # type: ignore[union-attr]
+                return Generated((Completion("I cannot judge that.", withheld="refusal"),))
+            return made
+
+    judge = Held(tmp_path, generate=[{"match": match, "answers": [says]} for match, says in (MET, *WINS)])
+    verifier = QuestionVerifier(judge, load_template("question"), load_template("pairwise"), DOMAIN, VerifyConfig())
+    draft = asyncio.run(verifier.judge(ASKED, Draft(KIND, 0), 0.0))
+    assert draft.verdicts[-1] == Verdict("verify.content_filter", False, None, "the model refused: I cannot judge that.") and draft.margin is None
 
 
 def test_verdicts_that_a_draft_brings_along_are_kept(tmp_path: Path) -> None:
     earlier = Verdict("earlier", True)
-    draft, _ = judged(tmp_path, ("polite|help", "Yes"), draft=Draft(KIND, 2, verdicts=(earlier,)))
+    draft, _ = judged(tmp_path, MET, *WINS, draft=Draft(KIND, 2, verdicts=(earlier,)))
     assert draft.verdicts[0] == earlier and len(draft.verdicts) == 4 and draft.attempt == 2
     contrast = ContrastVerifier(Asked(tmp_path), load_template("contrast"), DOMAIN, VerifyConfig())
     again = asyncio.run(contrast.judge(ASKED, Draft(KIND, 2, verdicts=(earlier,)), 0.0))
@@ -553,4 +693,19 @@ def test_verdicts_that_a_draft_brings_along_are_kept(tmp_path: Path) -> None:
 def test_the_question_verifier_refuses_a_domain_without_criteria(tmp_path: Path) -> None:
     plain = DOMAIN.model_copy(update={"categories": {"support": DOMAIN.category("support").model_copy(update={"criteria": ()})}})
     with pytest.raises(ConfigError, match=r"domain 'test', category 'support': verify\.form 'question' needs 'criteria'"):
-        QuestionVerifier(Asked(tmp_path), load_template("question"), load_template("pairwise"), plain)
+        QuestionVerifier(Asked(tmp_path), load_template("question"), load_template("pairwise"), plain, VerifyConfig())
+
+
+def test_when_one_of_the_calls_that_go_out_together_fails_the_other_has_ended_before_it_is_told(tmp_path: Path) -> None:
+    class Fails(Asked):
+        async def generate(self, request: Generation) -> Generated:
+            if "Reply A:\nThe parcel" in request.prompt[0].content:  # type: ignore[union-attr]
+                raise RequestError("no")
+            await asyncio.sleep(0.01)
+            return await super().generate(request)
+
+    judge = Fails(tmp_path, generate=[{"match": match, "answers": [says]} for match, says in (MET, *WINS)])
+    verifier = QuestionVerifier(judge, load_template("question"), load_template("pairwise"), DOMAIN, VerifyConfig())
+    with pytest.raises(RequestError):
+        asyncio.run(verifier.judge(ASKED, Draft(KIND, 0), 0.0))
+    assert len(judge.generations) == 2

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from operator import attrgetter
 from typing import Any
 
 from safer_instruct.models.protocol import Completion, Generated, Generation, Scored, Scoring, Usage
 
 KEY_BYTES = 16  # of SHA-256: among 10 million calls two share a key with a chance of 1 in 10**25
+_CACHED = struct.Struct("<cq")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,19 +40,31 @@ def encode_request(kind: str, request: Generation | Scoring) -> bytes:
 
 
 def encode_answer(answer: Generated | Scored) -> bytes:
-    """Completions as JSON lists of their fields; log-probabilities as floats, four bytes each where that loses nothing."""
+    """An answer without its usage.
+
+    Completions are JSON lists of their fields, with the number of cached tokens behind them, if there are any;
+    log-probabilities are floats, of four bytes each where that loses nothing, with that number before them.
+    """
     if isinstance(answer, Scored):
-        return _pack_floats(answer.logprobs)
-    return _json([_completion_fields(c) for c in answer.completions]).encode("utf-8", "surrogatepass")
+        count = answer.usage.cached_tokens
+        return (_CACHED.pack(b"c", count) if count else b"") + _pack_floats(answer.logprobs)
+    cached = [answer.usage.cached_tokens] if answer.usage.cached_tokens else []
+    return _json([*map(_completion_fields, answer.completions), *cached]).encode("utf-8", "surrogatepass")
 
 
 def decode_generated(answer: bytes, usage: Usage) -> Generated:
     """The inverse of `encode_answer`."""
-    return Generated(tuple(Completion(*fields) for fields in json.loads(_text(answer))), usage)
+    parts = json.loads(_text(answer))
+    if parts and isinstance(parts[-1], int):
+        usage = replace(usage, cached_tokens=parts.pop())
+    return Generated(tuple(Completion(*fields) for fields in parts), usage)
 
 
 def decode_scored(answer: bytes, usage: Usage) -> Scored:
     """The inverse of `encode_answer`."""
+    if answer[:1] == b"c":
+        usage = replace(usage, cached_tokens=_CACHED.unpack_from(answer)[1])
+        answer = answer[_CACHED.size :]
     kind = answer[:1].decode("ascii")
     return Scored(struct.unpack(f"<{(len(answer) - 1) // struct.calcsize(f'<{kind}')}{kind}", answer[1:]), usage)
 
@@ -82,8 +95,11 @@ def _text(data: bytes) -> str:
 
 
 def _fields(value: Any) -> dict[str, Any]:
-    """A dataclass as a dict of its fields; unlike `asdict` it copies nothing below."""
-    return {name: getattr(value, name) for name in value.__dataclass_fields__}
+    """A dataclass as a dict of its fields; unlike `asdict` it copies nothing below.
+
+    What is None is left out, so a field that requests were given later changes no key of those that do without it.
+    """
+    return {name: given for name in value.__dataclass_fields__ if (given := getattr(value, name)) is not None}
 
 
 _request_json = json.JSONEncoder(default=_fields, ensure_ascii=False, sort_keys=True).encode

@@ -127,12 +127,14 @@ def as_record(call: Call) -> dict[str, Any]:
     kind, request = decode_request(call.request)
     answer: dict[str, Any]
     if kind == "generate":
-        answer = {"completions": [asdict(c) | {"logprob": _finite(c.logprob)} for c in decode_generated(call.answer, call.usage).completions]}
+        generated = decode_generated(call.answer, call.usage)
+        usage, answer = generated.usage, {"completions": [asdict(c) | {"logprob": _finite(c.logprob)} for c in generated.completions]}
     else:
-        answer = {"logprobs": [_finite(value) for value in decode_scored(call.answer, call.usage).logprobs]}
+        scored = decode_scored(call.answer, call.usage)
+        usage, answer = scored.usage, {"logprobs": [_finite(value) for value in scored.logprobs]}
     finished_at = datetime.fromtimestamp(call.finished_at, UTC).isoformat(timespec="milliseconds")
     named = {"key": call.key.hex(), "stage": call.stage, "model": call.model, "kind": kind, "finished_at": finished_at}
-    return named | asdict(call.usage) | {"request": request, "answer": answer}
+    return named | asdict(usage) | {"request": request, "answer": answer}
 
 
 def texts(call: Call) -> list[str]:

@@ -68,8 +68,9 @@ class Recorded:
         while pending := self._in_flight.get(key):  # the same request is on its way: wait for it, then read it
             await asyncio.shield(pending)
         if stored := self._ledger.get(key):
-            self._meter.add(stored.usage, replayed=True)
-            return decode(stored.answer, stored.usage)
+            answer = decode(stored.answer, stored.usage)
+            self._meter.add(answer.usage, replayed=True)
+            return answer
         self._in_flight[key] = asyncio.get_running_loop().create_future()
         try:
             answer = await send(request)

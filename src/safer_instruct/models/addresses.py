@@ -62,11 +62,15 @@ def read_address(base_url: str, key_env: str, name: str) -> Address:
 
 def server_message(raw: bytes) -> str:
     """What an error body says, wherever it stands: `{"error": {"message": ...}}`, `{"error": ...}`, `{"message": ...}`, `{"detail": ...}`, or plain text."""
-    text = raw.decode("utf-8", "replace")
+    return message_of(parsed(raw)) or raw.decode("utf-8", "replace")
+
+
+def parsed(raw: bytes) -> Any:
+    """The JSON of a body, or None."""
     try:
-        return message_of(json.loads(text)) or text
+        return json.loads(raw.decode("utf-8", "replace"))
     except (ValueError, RecursionError):
-        return text
+        return None
 
 
 def message_of(data: Any) -> str:

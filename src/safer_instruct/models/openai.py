@@ -16,9 +16,10 @@ from pydantic import BaseModel, FiniteFloat, ValidationError, model_validator
 
 from safer_instruct.errors import AccessError
 from safer_instruct.models.addresses import Address, message_of, read_address
+from safer_instruct.models.answers import cached_tokens, refuses_content, withheld_by
 from safer_instruct.models.flow import Limits
 from safer_instruct.models.protocol import Completion, Generated, Generation, Scored, Scoring, Usage
-from safer_instruct.models.remote import MalformedError, Remote, access_hints
+from safer_instruct.models.remote import FilteredError, MalformedError, Remote, access_hints
 from safer_instruct.models.spending import Spending, Tokens
 
 URL = "https://api.openai.com/v1"
@@ -74,13 +75,11 @@ class OpenAIModel:
     async def generate(self, request: Generation) -> Generated:
         """See `Model.generate`."""
         path, body = self._generation(request)
-        answer, usage = await self._ask(path, body, request)
-        completions = [_completion(c) for c in answer.choices]
+        completions, usage = await self._complete(path, body, request)
         one = replace(request, sampling=replace(request.sampling, n=1))
         for i in range(len(completions), request.sampling.n):  # the server ignores n
-            answer, more = await self._ask(path, {**body, "n": 1, "seed": request.seed + i}, one)
-            completions += [_completion(c) for c in answer.choices]
-            usage += more
+            more, cost = await self._complete(path, {**body, "n": 1, "seed": request.seed + i}, one)
+            completions, usage = completions + more, usage + cost
         return Generated(tuple(completions), usage)
 
     async def score(self, request: Scoring) -> Scored:
@@ -100,10 +99,18 @@ class OpenAIModel:
         """Close the connections; a later call opens new ones."""
         await self._remote.close()
 
+    async def _complete(self, path: str, body: dict[str, Any], request: Generation) -> tuple[list[Completion], Usage]:
+        """The completions of one answer; of one that a content filter stopped, that many withheld ones, which cost nothing."""
+        try:
+            answer, usage = await self._ask(path, body, request)
+        except FilteredError as exc:
+            return [Completion(str(exc), withheld="filter")] * request.sampling.n, Usage()
+        return [_completion(c) for c in answer.choices], usage
+
     def _generation(self, request: Generation) -> tuple[str, dict[str, Any]]:
         sampling, chat = request.sampling, not isinstance(request.prompt, str)
         cap = "max_completion_tokens" if chat and self._hosted_by_openai else "max_tokens"  # OpenAI's newer models refuse the old name
-        body = {"model": self._model, cap: sampling.max_tokens, "temperature": sampling.temperature, "n": sampling.n, "seed": request.seed}
+        body: dict[str, Any] = {"model": self._model, cap: sampling.max_tokens, "temperature": sampling.temperature, "n": sampling.n, "seed": request.seed}
         if not self._hosted_by_openai and sampling.top_k > 0:
             body["top_k"] = sampling.top_k
         if not self._hosted_by_openai and sampling.repetition_penalty != 1:
@@ -112,6 +119,11 @@ class OpenAIModel:
             body["logprobs"] = True if chat else 1
         if isinstance(request.prompt, str):
             return "/completions", {**body, "prompt": request.prompt}
+        if request.schema:
+            body["response_format"] = {
+                "type": "json_schema",
+                "json_schema": {"name": request.schema.name, "schema": request.schema.definition, "strict": True},
+            }
         return "/chat/completions", {**body, "messages": [{"role": t.role, "content": t.content} for t in request.prompt]}
 
     async def _ask(self, path: str, body: dict[str, Any], request: Generation | Scoring) -> tuple[_Answer, Usage]:
@@ -120,6 +132,8 @@ class OpenAIModel:
     def _hints(self, address: Address, status: int, message: str, body: Mapping[str, Any]) -> list[str]:
         hints = access_hints(address, status, self._model)
         hints += [f"this endpoint may not know {k}; set it to {off}" for k, off in (("top_k", 0), ("repetition_penalty", 1)) if k in body and k in message]
+        if "response_format" in body and any(word in message.lower() for word in ("response_format", "schema", "structured output")):
+            hints.append("this endpoint may not know JSON-schema output; set 'json_schema: false' for this model")
         if "echo" in body:
             hints.append(f"if this endpoint cannot score, {_USE_EMBEDDED}")
         return hints
@@ -155,19 +169,9 @@ class _Choice(BaseModel):
         return self
 
 
-class _PromptDetails(BaseModel):
-    cached_tokens: int | None = None
-
-
 class _Usage(BaseModel):
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
-    prompt_tokens_details: _PromptDetails | None = None
-
-    @property
-    def tokens(self) -> Tokens:
-        details = self.prompt_tokens_details or _PromptDetails()
-        return Tokens(self.prompt_tokens or 0, self.completion_tokens or 0, details.cached_tokens or 0)
 
 
 class _Answer(BaseModel):
@@ -175,6 +179,7 @@ class _Answer(BaseModel):
 
     choices: list[_Choice]
     usage: _Usage | None = None
+    _cached: int = 0
 
 
 def _authorization(key: str) -> Mapping[str, str]:
@@ -187,38 +192,43 @@ def _read(raw: bytes, n: int) -> tuple[_Answer, Tokens | None]:
     Raises:
         MalformedError: It is none.
     """
-    try:
-        answer = _Answer.model_validate_json(raw)
-    except ValidationError:
-        answer = _read_slowly(raw)
+    answer = _validated(raw)
     if len(answer.choices) not in (n, 1):
         raise MalformedError(f"{len(answer.choices)} choices where {n} were asked for")
     answer.choices.sort(key=lambda choice: choice.index)
-    return answer, answer.usage.tokens if answer.usage else None
+    if answer.usage is None:
+        return answer, None
+    read, written = answer.usage.prompt_tokens or 0, answer.usage.completion_tokens or 0
+    return answer, Tokens(read, written, min(answer._cached, read))
 
 
-def _read_slowly(raw: bytes) -> _Answer:
-    """The same by way of the standard library, which takes half characters, and says better what is wrong."""
+def _validated(raw: bytes) -> _Answer:
     try:
         data = json.loads(raw)
     except (ValueError, RecursionError) as exc:
         raise MalformedError(f"an answer of {len(raw)} bytes that is not valid JSON") from exc
     if not isinstance(data, dict):
         raise MalformedError("an answer that is no JSON object")
+    if not data.get("choices") and refuses_content(data):
+        raise FilteredError(message_of(data) or "the prompt was blocked")
     try:
-        return _Answer.model_validate(data)
+        answer = _Answer.model_validate(data)
     except ValidationError as exc:
         where = exc.errors(include_url=False, include_input=False)[0]
         said = message_of(data) or f"{'.'.join(map(str, where['loc']))}: {where['msg']}"
         raise MalformedError(f"a malformed answer ({said})") from exc
+    answer._cached = cached_tokens(data)
+    return answer
 
 
 def _completion(choice: _Choice) -> Completion:
     text = choice.message.content or choice.message.refusal or "" if choice.message else choice.text or ""
+    refused = bool(choice.message and choice.message.refusal and not choice.message.content)
+    withheld = withheld_by(choice.finish_reason) or ("refusal" if refused else "")
     logprobs = choice.logprobs or _Logprobs()
     values = [t.logprob for t in logprobs.content or ()] or [v for v in logprobs.token_logprobs or () if v is not None]
     text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")  # JSON can say half a character, no file can hold it
-    return Completion(text, sum(values) / len(values) if values else None, choice.finish_reason != "length", len(values) or None)
+    return Completion(text, sum(values) / len(values) if values else None, choice.finish_reason != "length", len(values) or None, withheld)
 
 
 def _continuation_logprobs(logprobs: _Logprobs, length: int, prompt_tokens: int) -> tuple[float, ...]:

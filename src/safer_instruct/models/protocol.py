@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Protocol
+from functools import lru_cache
+from typing import Any, Literal, Protocol
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +41,46 @@ class Sampling:
 
 
 @dataclass(frozen=True, slots=True)
+class Schema:
+    """A JSON schema that an answer is to fit, as a value that can be hashed.
+
+    Attributes:
+        name: Letters, digits, `_` and `-`; endpoints ask for one.
+        json: The schema as compact JSON. Its properties stay in the order given: models write them in that order, so a
+            reason that stands before its answer is thought of before it.
+    """
+
+    name: str
+    json: str
+
+    @classmethod
+    def of(cls, name: str, definition: Mapping[str, Any]) -> Schema:
+        """The schema `definition`."""
+        return cls(name, json.dumps(definition, separators=(",", ":")))
+
+    @property
+    def definition(self) -> dict[str, Any]:
+        """The schema as a dict, shared by all who ask: not to be changed."""
+        return _definition(self.json)
+
+
+@lru_cache(maxsize=256)
+def _definition(text: str) -> dict[str, Any]:
+    definition: dict[str, Any] = json.loads(text)
+    return definition
+
+
+@dataclass(frozen=True, slots=True)
 class Generation:
-    """A request for `sampling.n` completions of `prompt`."""
+    """A request for `sampling.n` completions of `prompt`, which fit `schema` where the model can be held to one.
+
+    `repr` leaves the schema out: the embedded engine draws its seed from it, and pays no heed to schemas.
+    """
 
     prompt: Prompt
     sampling: Sampling
     seed: int = 0
+    schema: Schema | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,12 +93,16 @@ class Scoring:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What one call took: tokens read and written, cost in US dollars, seconds of work."""
+    """What one call took: tokens read and written, cost in US dollars, seconds of work.
+
+    `cached_tokens` are those of the prompt that the server had read before, where it tells.
+    """
 
     prompt_tokens: int = 0
     completion_tokens: int = 0
     cost: float = 0.0
     seconds: float = field(default=0.0, compare=False)
+    cached_tokens: int = 0
 
     def __add__(self, other: Usage) -> Usage:
         return Usage(
@@ -69,7 +110,12 @@ class Usage:
             self.completion_tokens + other.completion_tokens,
             self.cost + other.cost,
             self.seconds + other.seconds,
+            self.cached_tokens + other.cached_tokens,
         )
+
+
+Withheld = Literal["", "filter", "refusal"]
+"""Why there is no answer: the endpoint's content filter, or the model itself, which said so; empty where there is one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,16 +123,18 @@ class Completion:
     """One completion.
 
     Attributes:
-        text: What the model wrote.
+        text: What the model wrote; of a completion that was withheld what came in its place, if anything.
         logprob: Mean log-probability per generated token in nats, where the model tells.
         finished: False when it was cut at `max_tokens`.
         tokens: How many tokens `logprob` is the mean of, where the model tells.
+        withheld: Set where this is not to be taken for an answer.
     """
 
     text: str
     logprob: float | None = None
     finished: bool = True
     tokens: int | None = None
+    withheld: Withheld = ""
 
     @property
     def total_logprob(self) -> float | None:
@@ -96,17 +144,25 @@ class Completion:
 
 @dataclass(frozen=True, slots=True)
 class Generated:
-    """The answer to a `Generation`: `sampling.n` completions."""
+    """The answer to a `Generation`: `sampling.n` completions.
+
+    A request that a content filter stopped is answered too, with completions that were withheld: it is not asked again.
+    """
 
     completions: tuple[Completion, ...]
     usage: Usage = Usage()
 
+    @property
+    def withheld(self) -> Completion | None:
+        """The first completion, where every one of them was withheld."""
+        return self.completions[0] if self.completions and all(c.withheld for c in self.completions) else None
+
     def ranked(self, *, whole: bool = False) -> list[Completion]:
-        """Distinct completions without the white space around them, likeliest first; the text breaks ties.
+        """Distinct completions without the white space around them, likeliest first; the text breaks ties, and none was withheld.
 
         Likeliest per token, or with `whole` as a whole, which speaks for short ones.
         """
-        distinct = {c.text.strip(): c for c in reversed(self.completions)}
+        distinct = {c.text.strip(): c for c in reversed(self.completions) if not c.withheld}
         stripped = [replace(c, text=text) for text, c in distinct.items()]
 
         def unlikeliness(completion: Completion) -> float:

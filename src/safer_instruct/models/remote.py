@@ -14,7 +14,8 @@ from functools import partial
 from typing import Any, TypeVar
 
 from safer_instruct.errors import AccessError, ModelError, RequestError
-from safer_instruct.models.addresses import Address, server_message
+from safer_instruct.models.addresses import Address, parsed, server_message
+from safer_instruct.models.answers import refuses_content
 from safer_instruct.models.flow import AttemptError, Flow, Limits, Slot, can_pass
 from safer_instruct.models.pool import Pool
 from safer_instruct.models.protocol import Generation, Scoring, Usage
@@ -27,6 +28,7 @@ Hint = Callable[[Address, int, str, Mapping[str, Any]], Sequence[str]]
 
 CONNECT_TIMEOUT_S = 20.0
 _REQUEST_REFUSED = (400, 413, 422)  # for what is in the request; any other refusal holds for every request
+_MAY_BE_FILTERED = (400, 403, 422, 451)
 _NO_CREDIT = ("insufficient_quota", "billing_hard_limit_reached", "billing_not_active", "account_deactivated", "credit balance is too low")
 _TOP_UP = "the account has no credit left: top it up, then give the same command again"
 _CHARS_PER_TOKEN = 4  # of English, roughly: an estimate for the rate, corrected by each answer
@@ -34,6 +36,10 @@ _CHARS_PER_TOKEN = 4  # of English, roughly: an estimate for the rate, corrected
 
 class MalformedError(Exception):
     """An answer came and cannot be understood; the next attempt may bring a better one."""
+
+
+class FilteredError(RequestError):
+    """A content filter stopped the request; asked again, it would do so again."""
 
 
 class Remote:
@@ -96,6 +102,7 @@ class Remote:
             read: From the bytes of an answer to what it says and the tokens it took, None where it does not tell.
 
         Raises:
+            FilteredError: A content filter stopped it.
             RequestError: This request can never succeed.
             AccessError: No request can.
             BudgetError: The budget is used up.
@@ -144,6 +151,8 @@ class Remote:
     def _refusal(self, address: Address, reply: Reply, body: Mapping[str, Any]) -> ModelError:
         said = server_message(reply.body)
         message = f"HTTP {reply.status}: {address.cleaned(said) or 'no message'}"
+        if reply.status in _MAY_BE_FILTERED and refuses_content(parsed(reply.body)):
+            return FilteredError(f"{self.name} at {address.shown}: {message}")
         no_credit = any(sign in said or sign.encode() in reply.body for sign in _NO_CREDIT)
         if can_pass(reply.status, reply.headers) and not no_credit:
             return AttemptError(message, reply.status, reply.headers)

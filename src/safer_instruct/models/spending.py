@@ -57,4 +57,4 @@ class Spending:
         """What an answered call took; its cost is 0 where the price is not known (see `Model.priced`)."""
         price = self.price
         cost = price.cost(tokens.read, tokens.written, cached_tokens=tokens.cached, written_tokens=tokens.cache_written) if price else 0.0
-        return Usage(tokens.read, tokens.written, cost, seconds)
+        return Usage(tokens.read, tokens.written, cost, seconds, tokens.cached)

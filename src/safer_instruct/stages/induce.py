@@ -8,6 +8,7 @@ from safer_instruct.config import InduceConfig
 from safer_instruct.example import Candidate, Example
 from safer_instruct.models.protocol import Generation, Model, Prompt, Sampling, Turn
 from safer_instruct.seeds import derive_seed
+from safer_instruct.stages.withheld import content_filter
 from safer_instruct.templates import Template
 
 
@@ -22,7 +23,7 @@ async def induce(example: Example, model: Model, template: Template, config: Ind
         seed: The run's seed.
 
     Returns:
-        A copy with `candidates` set, distinct, likeliest first.
+        A copy with `candidates` set, distinct, likeliest first, or dropped where all of them were withheld.
 
     Raises:
         ModelError: The model failed after its retries.
@@ -31,6 +32,8 @@ async def induce(example: Example, model: Model, template: Template, config: Ind
     prompt: Prompt = rendered if speaks_raw(model, config) else (Turn("user", rendered),)
     sampling = Sampling(max_tokens=config.max_tokens, temperature=config.temperature, top_k=config.top_k, n=config.candidates)
     answer = await model.generate(Generation(prompt, sampling, derive_seed(seed, "induce", example.text)))
+    if answer.withheld:
+        return example.with_verdicts(content_filter("induce", answer.withheld))
     return replace(example, candidates=tuple(Candidate(c.text, c.total_logprob, c.finished) for c in answer.ranked(whole=True)))
 
 

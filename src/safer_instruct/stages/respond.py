@@ -7,6 +7,7 @@ from safer_instruct.domain import Domain
 from safer_instruct.example import Draft, Example
 from safer_instruct.models.protocol import Generation, Model, Sampling, Turn
 from safer_instruct.seeds import derive_seed
+from safer_instruct.stages.withheld import content_filter
 from safer_instruct.templates import Template
 
 
@@ -23,7 +24,7 @@ async def respond(example: Example, expert: Model, template: Template, domain: D
         attempt: 0 for the first round.
 
     Returns:
-        Distinct drafts, likeliest first.
+        Distinct drafts, likeliest first; where all of them were withheld, an empty one with that verdict.
 
     Raises:
         ModelError: The expert failed after its retries.
@@ -38,4 +39,6 @@ async def respond(example: Example, expert: Model, template: Template, domain: D
     )
     turns = (Turn("system", system), Turn("user", example.prompt))
     answer = await expert.generate(Generation(turns, sampling, derive_seed(seed, "respond", example.prompt, attempt)))
+    if answer.withheld:
+        return [Draft("", attempt, verdicts=(content_filter("respond", answer.withheld),))]
     return [Draft(c.text, attempt, c.logprob, c.finished) for c in answer.ranked()]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Protocol
@@ -11,7 +10,8 @@ from safer_instruct.config import VerifyConfig
 from safer_instruct.domain import Category, Domain
 from safer_instruct.errors import ConfigError
 from safer_instruct.example import Draft, Example, Verdict
-from safer_instruct.models.protocol import Generation, Model, Sampling, Scoring, Turn
+from safer_instruct.models.protocol import Model, Scoring
+from safer_instruct.stages.together import together
 from safer_instruct.templates import Template
 
 Write = Callable[[Example, int], Awaitable[list[Draft]]]
@@ -112,65 +112,17 @@ class ContrastVerifier:
         return (await self._scorer.score(Scoring(rendered, response))).mean
 
 
-class QuestionVerifier:
-    """A judge answers the category's criteria with yes or no, and says which response is better, in both orders."""
-
-    def __init__(self, judge: Model, question: Template, pairwise: Template, domain: Domain) -> None:
-        """Check that every category has criteria.
-
-        Raises:
-            ConfigError: One has none.
-        """
-        self._model, self._question, self._pairwise, self._domain = judge, question, pairwise, domain
-        for name, category in domain.categories.items():
-            if not category.criteria:
-                raise ConfigError(f"domain '{domain.name}', category '{name}': verify.form 'question' needs 'criteria'; give them, or use form 'contrast'")
-
-    async def baseline(self, example: Example) -> float:
-        """Nothing: the judge sees the rejected text beside each draft."""
-        return 0.0
-
-    async def judge(self, example: Example, draft: Draft, baseline: float) -> Draft:
-        """See `Verifier.judge`; the margin is the share of orders won less the share lost."""
-        category = self._domain.category(example.category)
-        verdicts = list(draft.verdicts)
-        for number, criterion in enumerate(category.criteria, 1):
-            said = await self._ask(self._question.render(prompt=example.prompt, response=draft.text, question=criterion))
-            passed = _first_word(said, "yes", "no") == "yes"
-            verdicts.append(Verdict(f"verify.criterion_{number}", passed, None, "" if passed else f"the judge said {said[:20]!r} to: {criterion}"))
-        won = [
-            await self._prefers(category, example.prompt, draft.text, example.text) == "A",
-            await self._prefers(category, example.prompt, example.text, draft.text) == "B",
-        ]
-        better = all(won)
-        verdicts.append(Verdict("verify.better", better, None, "" if better else f"the judge preferred it in {sum(won)} of 2 orders"))
-        return replace(draft, margin=float(sum(won) - 1), verdicts=tuple(verdicts))
-
-    async def _prefers(self, category: Category, prompt: str, first: str, second: str) -> str:
-        """The letter that the judge chose, `A` for `first`; empty when it chose none."""
-        said = await self._ask(self._pairwise.render(guideline=category.guideline, prompt=prompt, first=first, second=second))
-        return _first_word(said, "A", "B")
-
-    async def _ask(self, text: str) -> str:
-        request = Generation((Turn("user", text),), Sampling(max_tokens=8, temperature=0.0))
-        return (await self._model.generate(request)).completions[0].text.strip()
-
-
-def _first_word(said: str, *options: str) -> str:
-    """The option that the judge's answer begins with, perhaps behind 'Answer:' or 'Reply'; empty when it begins otherwise."""
-    end = r"(?=\W*$|[.,:;!)*\n]|\s+is\b)" if max(map(len, options)) == 1 else r"\b"  # 'A better reply is B' does not say A
-    found = re.match(rf"\W*(?:(?:the )?(?:answer|reply|response)\b(?: is)?\W*)?({'|'.join(options)}){end}", said, re.I)
-    return next((o for o in options if found and found.group(1).lower() == o.lower()), "")
-
-
 async def _round(example: Example, drafts: list[Draft], verifier: Verifier, config: VerifyConfig, baseline: float) -> tuple[list[Draft], list[Draft]]:
     """All drafts of a round, judged as far as `config.pick` asks, and those that passed."""
-    judged: list[Draft] = []
+    if config.pick == "best":
+        judged = await together(_judge(example, draft, verifier, config, baseline) for draft in drafts)
+        return judged, [d for d in judged if _passed(d)]
+    judged = []
     for number, draft in enumerate(drafts):
         judged.append(await _judge(example, draft, verifier, config, baseline))
-        if config.pick == "first" and _passed(judged[-1]):
+        if _passed(judged[-1]):
             return [*judged, *drafts[number + 1 :]], [judged[-1]]
-    return judged, [d for d in judged if _passed(d)]
+    return judged, []
 
 
 def _passed(draft: Draft) -> bool:
@@ -178,7 +130,9 @@ def _passed(draft: Draft) -> bool:
 
 
 async def _judge(example: Example, draft: Draft, verifier: Verifier, config: VerifyConfig, baseline: float) -> Draft:
-    """The checks that need no model first; a draft that fails one costs no call."""
+    """The checks that need no model first; a draft that fails one, or was withheld, costs no call."""
+    if not _passed(draft):
+        return draft
     form = _form(example, draft, config)
     return await verifier.judge(example, draft, baseline) if form is None else replace(draft, verdicts=(form,))
 
