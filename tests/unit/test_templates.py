@@ -36,7 +36,7 @@ def rendered(name: str, text: str) -> str:
         "contrast": {"description": "kind", "examples": [{"prompt": text, "response": text}], "prompt": text},
         "forward": {"prompt": text},
         "pairwise": {"guideline": "Be kind.", "prompt": text, "first": text, "second": text},
-        "question": {"prompt": text, "response": text, "question": "Is it kind?"},
+        "question": {"prompt": text, "response": text, "questions": ["Is it kind?", "Does it help?"]},
         "respond": {"domain": DOMAIN.model_copy(update={"expert": text}), "category": support.model_copy(update={"guideline": text})},
         "reverse": {"response": text},
     }
