@@ -18,6 +18,14 @@ _HOW_REACHED = (
     *("base_url", "api_key_env", "concurrency", "requests_per_min", "tokens_per_min"),
     *("timeout_s", "retries", "max_pause_s", "price_per_million"),
 )
+_OURS = "it is set for you, so that nobody else on this machine can use the server"
+_SERVE_FLAGS = {
+    **dict.fromkeys(("--host", "--uds", "--api-key", "--api-key-file", "--reuse-port", "--root-path", "--api-prefix"), _OURS),
+    **dict.fromkeys(("--port", "-p"), "write serve.port"),
+    **dict.fromkeys(("--model", "-m", "--served-model-name", "--alias", "-a"), "the model string names the weights, and their name follows from it"),
+    **dict.fromkeys(("--enable-lora", "--lora-modules", "--lora"), "write serve.adapters"),
+    **dict.fromkeys(("--hf-token", "-hft"), "export HF_TOKEN instead: configs are copied into run directories"),
+}
 _SECRET_WORDS = ("key", "token", "secret", "sig", "password")
 
 
@@ -122,12 +130,55 @@ class SourceConfig(Strict):
     max_chars: Positive = 20_000
 
 
+class ServeConfig(Strict):
+    """For `served:` models: how the server is started.
+
+    Attributes:
+        engine: `auto` serves a GGUF file with llama.cpp and a model folder with vLLM.
+        args: Further flags for the server, as on its command line: `[--dtype, bfloat16]`.
+        adapters: LoRA adapters by name, paths relative to the config. vLLM loads all of them, and models that differ only in
+            `adapter` share its server.
+        tensor_parallel: For vLLM: GPUs that the weights are spread over.
+        context: Longest prompt and completion together, in tokens; by default the model's own for vLLM and 4096 for llama.cpp.
+        slots: Sequences worked on at a time; by default vLLM's own number, and 8 for llama.cpp.
+        gpu_memory: For vLLM: share of the GPU's memory that it may take.
+        port: Of the loopback; by default a free one.
+        start_timeout_s: Seconds that it may take to load.
+    """
+
+    engine: Literal["auto", "vllm", "llama.cpp"] = "auto"
+    args: tuple[str | int | float, ...] = ()
+    adapters: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$")], str] = Field(default_factory=dict)
+    tensor_parallel: Positive = 1
+    context: Positive | None = None
+    slots: Positive | None = None
+    gpu_memory: Annotated[float, Field(gt=0, le=1)] | None = None
+    port: Annotated[int, Field(gt=0, lt=65536)] | None = None
+    start_timeout_s: Annotated[float, Field(gt=0)] = 600.0
+
+    @field_validator("args")
+    @classmethod
+    def _not_ours(cls, args: tuple[str | int | float, ...]) -> tuple[str | int | float, ...]:
+        """Where the server listens and who may use it is ours to say, and a config is no place for a secret."""
+        for arg in args:
+            flag = str(arg).partition("=")[0].replace("_", "-")
+            if flag in _SERVE_FLAGS:
+                raise ValueError(f"'{flag}' is not for 'args'; {_SERVE_FLAGS[flag]}")
+        return args
+
+    def __hash__(self) -> int:
+        return hash(self.model_dump_json())
+
+
 class ModelConfig(Strict):
     """A model and how to reach it. A bare string in the config stands for `{model: STRING}`.
 
     Attributes:
-        model: `embedded:NAME` (in this process), `openai:NAME` (any OpenAI-compatible endpoint), `scripted:FILE` (tests).
-        adapter: For `embedded:` a LoRA adapter to merge: one that ships with the package, or a folder.
+        model: `embedded:NAME` (in this process), `openai:NAME` (any OpenAI-compatible endpoint), `served:PATH`
+            (weights of one's own, behind a server that is started for them), `scripted:FILE` (tests).
+        adapter: For `embedded:` a LoRA adapter to merge: one that ships with the package, or a folder. For `served:` the adapter
+            that answers: one of `serve.adapters`, or a path.
+        serve: For `served:` how the server is started.
         base_url: For `openai:` the endpoint, up to and with `/v1`, or a list of endpoints that serve the same weights: each
             call goes to the one with the least to do.
         api_key_env: Name of the environment variable with the key; the key itself never stands in a config.
@@ -148,6 +199,7 @@ class ModelConfig(Strict):
 
     model: str
     adapter: str | None = None
+    serve: ServeConfig | None = None
     base_url: str | Annotated[tuple[str, ...], Field(min_length=1)] = "https://api.openai.com/v1"
     api_key_env: str = "OPENAI_API_KEY"
     revision: str | None = None
@@ -165,6 +217,12 @@ class ModelConfig(Strict):
     @classmethod
     def _from_string(cls, value: object) -> object:
         return {"model": value} if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _serve_needs_served(self) -> ModelConfig:
+        if self.serve and not self.model.startswith("served:"):
+            raise ValueError(f"'serve' is for models 'served:PATH', not for '{self.model}'")
+        return self
 
     @field_validator("base_url")
     @classmethod

@@ -14,9 +14,11 @@ from importlib import metadata
 from safer_instruct.errors import SaferInstructError
 from safer_instruct.models import store
 from safer_instruct.models.protocol import Generation, Sampling, Scoring
+from safer_instruct.models.serving.spec import llama_program, vllm_program
 
 _EXTRAS = {
     "local": ("the embedded model and scorer, without torch (about 250 MB)", ("ctranslate2", "tokenizers", "gguf", "safetensors", "numpy")),
+    "serve": ("llama.cpp's server, for GGUF files of your own (about 105 MB)", ("xllamacpp",)),
     "train": ("tuning with torch, transformers and PEFT (about 1 GB)", ("torch", "transformers", "peft")),
 }
 
@@ -40,11 +42,24 @@ def diagnose() -> Iterator[Finding]:
         add = f"; missing {', '.join(missing)}: pip install 'safer-instruct[{extra}]'" if missing else ""
         yield Finding(not missing, f"extra {extra}: {what}{add}", optional=True)
         missing_local = bool(missing) if extra == "local" else missing_local
+    yield _vllm()
+    yield _llama()
     yield Finding(True, f"model cache: {store.cache_dir()} ({len(store.pulled())} models)")
     if missing_local:
         yield Finding(False, "embedded model: cannot run without the extra local; remote models can", optional=True)
     else:
         yield _embedded()
+
+
+def _vllm() -> Finding:
+    program = vllm_program()
+    return Finding(bool(program), f"served: model folders: {program or 'no vllm on the PATH; on a machine with a GPU: pip install vllm'}", optional=True)
+
+
+def _llama() -> Finding:
+    wheel = "the wheel xllamacpp" if importlib.util.find_spec("xllamacpp") else ""
+    program = llama_program() or wheel
+    return Finding(bool(program), f"served: GGUF files: {program or 'neither llama-server on the PATH nor the extra serve'}", optional=True)
 
 
 def _embedded() -> Finding:

@@ -80,7 +80,12 @@ def _check_adapter_template(inducer: ModelConfig, config: RunConfig) -> None:
     """An inducer that was tuned with one template and is asked with another is silently worse: refuse."""
     if not inducer.adapter:
         return
-    record = adapter_path(inducer.adapter, config.base) / "tuning.json"
+    if inducer.model.startswith("served:"):
+        named = inducer.serve.adapters if inducer.serve else {}
+        folder = config.base / named.get(inducer.adapter, inducer.adapter)
+    else:
+        folder = adapter_path(inducer.adapter, config.base)
+    record = folder / "tuning.json"
     if not record.is_file():
         return
     tuned = json.loads(record.read_text(encoding="utf-8"))

@@ -45,6 +45,7 @@ HEAVY = {
     "rensa",
     "pycld2",
     "huggingface_hub",
+    "xllamacpp",
 }
 
 Import = tuple[str, bool, int]  # dotted name, whether it runs when the module is imported, line

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from safer_instruct.models.flow import Limits
     from safer_instruct.models.spending import Spending
 
-PROVIDERS = ("embedded", "openai", "scripted")
+PROVIDERS = ("embedded", "openai", "scripted", "served")
 
 
 def open_model(config: ModelConfig, base: Path, *, want_logprobs: bool = False, prices: Prices | None = None, budget: Budget | None = None) -> Model:
@@ -35,8 +35,8 @@ def open_model(config: ModelConfig, base: Path, *, want_logprobs: bool = False, 
         ModelError: The model is not there.
     """
     provider, _, name = config.model.partition(":")
-    if config.adapter and provider != "embedded":
-        raise ConfigError(f"model '{config.model}': 'adapter' is for embedded models; give the served model's own name for it")
+    if config.adapter and provider not in ("embedded", "served"):
+        raise ConfigError(f"model '{config.model}': 'adapter' is for embedded models and served ones; give the served model's own name for it")
     if provider == "embedded":
         from safer_instruct.models.embedded import EmbeddedModel
 
@@ -53,6 +53,10 @@ def open_model(config: ModelConfig, base: Path, *, want_logprobs: bool = False, 
             want_logprobs=want_logprobs and config.logprobs,
             revision=config.revision,
         )
+    if provider == "served":
+        from safer_instruct.models.served import ServedModel
+
+        return ServedModel(config, base, limits=_limits(config), spending=_spending(config, prices, budget), want_logprobs=want_logprobs and config.logprobs)
     if provider == "scripted":
         from safer_instruct.models.scripted import ScriptedModel
 
@@ -78,7 +82,7 @@ def _spending(config: ModelConfig, prices: Prices | None, budget: Budget | None)
 
     known = prices or Prices({})
     look_up = known.require if budget and budget.max_cost is not None else known.find
-    urls = [config.base_url] if isinstance(config.base_url, str) else config.base_url
+    urls = [None] if config.model.startswith("served:") else [config.base_url] if isinstance(config.base_url, str) else config.base_url
     found = [look_up(config.model, url, config.price_per_million) for url in urls]
     if any(price != found[0] for price in found):
         raise ConfigError(f"model '{config.model}': its endpoints have different prices; give one price_per_million that holds for all, the highest")

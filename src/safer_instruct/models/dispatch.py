@@ -138,6 +138,10 @@ class Dispatcher:
                 slot.failed(exc.reason, exc.status, exc.headers)
                 retries = retries or Retries()
                 wait_s = retries.wait_s(gate, slot.started, exc, self.now(), elsewhere=self._elsewhere(gate))
+                if refusal := self._given_up(self.now()):
+                    raise ModelError(refusal) from exc
+                patience_s = max(g.endpoint.give_up_at for g in self.gates) - self.now()
+                wait_s = min(wait_s, patience_s) if patience_s > 0 else wait_s
             except ModelError:
                 slot.refused()
                 raise
