@@ -1,0 +1,182 @@
+"""The Gemini API's batch mode.
+
+Rows are uploaded as a JSONL file (in two steps, of which the first tells where to), the batch is created over it with a
+display name of ours, and ends SUCCEEDED, FAILED, CANCELLED or EXPIRED (after 48 hours, without results). The results are a
+file that may appear a little later than the state. Files have at most 2 GB; a number of rows is not given.
+
+    https://ai.google.dev/gemini-api/docs/batch-api
+    https://ai.google.dev/api/batch-api
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+from safer_instruct.errors import AccessError
+from safer_instruct.models.batch.api import PATIENT, Api, NotNowError, Timing, compact, id_of
+from safer_instruct.models.batch.jobs import Batch
+from safer_instruct.models.batch.provider import Fate, Limits, Progress, Result, Sought, Tokens, turns_of
+from safer_instruct.models.batch.rows import fate_of, parsed, whole
+from safer_instruct.models.protocol import Completion, Generation
+
+_PAGES = 100
+# google.rpc.Code -> HTTP status (https://cloud.google.com/apis/design/errors#handling_errors)
+_STATUS_OF_CODE = {3: 400, 5: 404, 7: 403, 9: 400, 11: 400, 16: 401}
+
+
+class GeminiBatches:
+    """The batches of one of Google's Gemini models."""
+
+    limits = Limits(rows=100_000, bytes=2_000_000_000)
+
+    def __init__(
+        self,
+        model: str,
+        *,
+        base_url: str = "https://generativelanguage.googleapis.com/v1beta",
+        api_key_env: str = "GEMINI_API_KEY",
+        timing: Timing = PATIENT,
+    ) -> None:
+        """Check what can be checked without a call; arguments as for `OpenAIBatches`.
+
+        Raises:
+            ModelError: `base_url` is no HTTP address, or the key is missing.
+        """
+        self.name = f"gemini:{model}"
+        self._api = Api(self.name, base_url, api_key_env, lambda key: {"x-goog-api-key": key}, timing)
+        self.fingerprint = f"{self.name}@{self._api.url}"
+        self._model = model.removeprefix("models/")
+        self._root, _, self._version = self._api.url.rpartition("/")
+
+    def path(self, request: Generation) -> str:
+        """See `Provider.path`."""
+        turns_of(request, self.name)
+        return f"/models/{self._model}:generateContent"
+
+    def rows_per_call(self, request: Generation) -> int:
+        """See `Provider.rows_per_call`; some of the models refuse more than one candidate."""
+        return request.sampling.n
+
+    def body(self, request: Generation, part: int) -> dict[str, Any]:
+        """See `Provider.body`."""
+        sampling, turns = request.sampling, turns_of(request, self.name)
+        config: dict[str, Any] = {"maxOutputTokens": sampling.max_tokens, "temperature": sampling.temperature, "seed": (request.seed + part) % 2**31}
+        if sampling.top_k > 0:
+            config["topK"] = sampling.top_k
+        body: dict[str, Any] = {
+            "contents": [{"role": "model" if t.role == "assistant" else "user", "parts": [{"text": t.content}]} for t in turns if t.role != "system"],
+            "generationConfig": config,
+        }
+        if system := [{"text": turn.content} for turn in turns if turn.role == "system"]:
+            body["systemInstruction"] = {"parts": system}
+        return body
+
+    def line(self, custom_id: str, body: bytes, path: str) -> bytes:
+        """See `Provider.line`."""
+        return b'{"key":%b,"request":%b}' % (compact(custom_id), body)
+
+    async def upload(self, batch: Batch, lines: Sequence[bytes]) -> str:
+        """See `Provider.upload`."""
+        content = b"\n".join(lines) + b"\n"
+
+        async def send() -> str:
+            where = await self._upload_address(batch, len(content))
+            headers = {"x-goog-upload-offset": "0", "x-goog-upload-command": "upload, finalize", "content-type": "application/jsonl"}
+            done = await self._api.json("POST", where, content, headers=headers)
+            return id_of(done.get("file") or {}, "name")
+
+        return await self._api.insist(send)
+
+    async def create(self, batch: Batch, lines: Sequence[bytes]) -> str:
+        """See `Provider.create`."""
+        job = {"batch": {"displayName": batch.token, "inputConfig": {"fileName": batch.upload}}}
+        return id_of(await self._api.json("POST", f"/models/{quote(self._model)}:batchGenerateContent", compact(job)), "name")
+
+    async def find(self, batch: Batch, others: set[str]) -> Sought:
+        """See `Provider.find`."""
+        token = ""
+        for _ in range(_PAGES):
+            page = await self._api.get(f"/batches?pageSize=100{f'&pageToken={quote(token)}' if token else ''}")
+            for job in page.get("operations") or ():
+                if (job.get("metadata") or {}).get("displayName") == batch.token:
+                    return Sought(id_of(job, "name"))
+            token = str(page.get("nextPageToken") or "")
+            if not token:
+                break
+        return Sought()
+
+    async def poll(self, batch: Batch) -> Progress:
+        """See `Provider.poll`."""
+        job = await self._api.get(f"/{quote(batch.remote)}")
+        meta = job.get("metadata") or {}
+        state = str(meta.get("state") or "").rpartition("_STATE_")[2]
+        file = next((str(place["responsesFile"]) for place in (job.get("response") or {}, meta.get("output") or {}) if place.get("responsesFile")), "")
+        stats = meta.get("batchStats") or {}
+        done = sum(int(stats.get(f"{kind}RequestCount") or 0) for kind in ("successful", "failed"))
+        failed = ""
+        if state == "FAILED" and not file:
+            failed = self._api.cleaned(str((job.get("error") or {}).get("message") or "no reason given"))
+        ended = state in ("FAILED", "CANCELLED", "EXPIRED") or (state in ("SUCCEEDED", "PARTIALLY_SUCCEEDED") and bool(file))
+        return Progress(ended, (file,) if file else (), done, failed)
+
+    async def results(self, batch: Batch, progress: Progress) -> list[bytes]:
+        """See `Provider.results`."""
+        address = f"{self._root}/download/{self._version}"
+        return [line for file in progress.outputs for line in await self._api.download(f"{address}/{quote(file)}:download?alt=media")]
+
+    def read(self, line: bytes) -> Result:
+        """See `Provider.read`."""
+        data = parsed(line)
+        id_ = str(data.get("key") or "")
+        if isinstance(data.get("response"), dict):
+            return _answer(id_, data["response"])
+        error = data.get("error") or data.get("status")
+        if isinstance(error, dict):
+            code = error.get("code")
+            status = _STATUS_OF_CODE.get(code, code) if isinstance(code, int) else 0
+            return Result(id_, fate_of(status), tokens=Tokens(), reason=f"code {code}: {error.get('message')}")
+        return Result(id_, Fate.FAILED, reason="a result line that cannot be read")
+
+    async def cancel(self, batch: Batch) -> None:
+        """See `Provider.cancel`."""
+        await self._api.insist(lambda: self._api.call("POST", f"/{quote(batch.remote)}:cancel", b""))
+
+    async def close(self) -> None:
+        """See `Provider.close`."""
+        await self._api.close()
+
+    async def _upload_address(self, batch: Batch, size: int) -> str:
+        headers = {
+            "x-goog-upload-protocol": "resumable",
+            "x-goog-upload-command": "start",
+            "x-goog-upload-header-content-length": str(size),
+            "x-goog-upload-header-content-type": "application/jsonl",
+        }
+        about = compact({"file": {"displayName": batch.token}})
+        reply = await self._api.call("POST", f"{self._root}/upload/{self._version}/files", about, headers=headers)
+        address = reply.headers.get("x-goog-upload-url", "")
+        if not address:
+            raise NotNowError("a reply that does not tell where to upload to", certain=True)
+        if urlsplit(address)[:2] != urlsplit(self._root)[:2]:
+            raise AccessError(f"{self.name} at {self._api.url} wants the upload at another address, {urlsplit(address).netloc}; the key is not sent there")
+        return address
+
+
+def _answer(id_: str, response: dict[str, Any]) -> Result:
+    usage = response.get("usageMetadata") or {}
+    written = sum(int(usage.get(name) or 0) for name in ("candidatesTokenCount", "thoughtsTokenCount"))
+    tokens = Tokens(int(usage.get("promptTokenCount") or 0), written, int(usage.get("cachedContentTokenCount") or 0)) if usage else None
+    candidates = response.get("candidates") or []
+    if not candidates:
+        reason = (response.get("promptFeedback") or {}).get("blockReason")
+        if reason:
+            return Result(id_, Fate.REFUSED, tokens=tokens, reason=f"the prompt was blocked ({reason})")
+        return Result(id_, Fate.FAILED, tokens=tokens, reason="an answer without candidates")
+    parts = (candidates[0].get("content") or {}).get("parts") or ()
+    text = "".join(str(part.get("text") or "") for part in parts if not part.get("thought"))
+    finish = candidates[0].get("finishReason")
+    if not text and finish not in (None, "STOP", "MAX_TOKENS"):
+        return Result(id_, Fate.REFUSED, tokens=tokens, reason=f"the answer was withheld ({finish})")
+    return Result(id_, Fate.ANSWERED, (Completion(whole(text), finished=finish != "MAX_TOKENS"),), tokens)
