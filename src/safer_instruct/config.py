@@ -12,11 +12,13 @@ from safer_instruct import yamlfile
 from safer_instruct.yamlfile import Strict
 
 Positive = Annotated[int, Field(gt=0)]
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 Price_ = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 _HOW_REACHED = (
     *("base_url", "api_key_env", "concurrency", "requests_per_min", "tokens_per_min"),
     *("timeout_s", "retries", "max_pause_s", "price_per_million"),
+    *("batch", "batch_rows", "batch_wait_s", "batch_poll_s"),
 )
 _OURS = "it is set for you, so that nobody else on this machine can use the server"
 _SERVE_FLAGS = {
@@ -174,14 +176,16 @@ class ModelConfig(Strict):
     """A model and how to reach it. A bare string in the config stands for `{model: STRING}`.
 
     Attributes:
-        model: `embedded:NAME` (in this process), `openai:NAME` (any OpenAI-compatible endpoint), `served:PATH`
-            (weights of one's own, behind a server that is started for them), `scripted:FILE` (tests).
+        model: `embedded:NAME` (in this process), `openai:NAME` (any OpenAI-compatible endpoint), `anthropic:NAME`, `gemini:NAME`
+            and `mistral:NAME`, `served:PATH` (weights of one's own, behind a server that is started for them), `scripted:FILE`
+            (tests).
         adapter: For `embedded:` a LoRA adapter to merge: one that ships with the package, or a folder. For `served:` the adapter
             that answers: one of `serve.adapters`, or a path.
         serve: For `served:` how the server is started.
-        base_url: For `openai:` the endpoint, up to and with `/v1`, or a list of endpoints that serve the same weights: each
-            call goes to the one with the least to do.
-        api_key_env: Name of the environment variable with the key; the key itself never stands in a config.
+        base_url: For remote models the endpoint, up to and with `/v1`, or a list of endpoints that serve the same weights: each
+            call goes to the one with the least to do. Without it the provider's own.
+        api_key_env: Name of the environment variable with the key; the key itself never stands in a config. Without it the
+            provider's own: OPENAI_API_KEY, ANTHROPIC_API_KEY, GEMINI_API_KEY, MISTRAL_API_KEY.
         revision: What is served, in words of one's own; then the same weights may move to another address, and finished
             calls are not made again.
         concurrency: Most requests in flight at one endpoint; within that it adapts to what the endpoint takes.
@@ -193,6 +197,11 @@ class ModelConfig(Strict):
         logprobs: As inducer: ask for log-probabilities, which rank the candidates; `false` where the endpoint refuses them.
         json_schema: As judge: hold the model to a JSON schema (`response_format`); `false` where the endpoint does not know
             that, and the prompt alone asks for JSON.
+        batch: Send the calls through the provider's batch API, at half the price and minutes to a day later: for `openai:`,
+            `anthropic:`, `gemini:` and `mistral:`.
+        batch_rows: Rows of a full batch.
+        batch_wait_s: A batch that is not full is sent when no further call has come for so many seconds.
+        batch_poll_s: Seconds between two questions how a batch stands: at first, and at most.
         price_per_million: US dollars for a million prompt tokens and for a million completion tokens; without it the price
             files are asked. `[0, 0]` for what costs nothing.
     """
@@ -200,8 +209,8 @@ class ModelConfig(Strict):
     model: str
     adapter: str | None = None
     serve: ServeConfig | None = None
-    base_url: str | Annotated[tuple[str, ...], Field(min_length=1)] = "https://api.openai.com/v1"
-    api_key_env: str = "OPENAI_API_KEY"
+    base_url: str | Annotated[tuple[str, ...], Field(min_length=1)] | None = None
+    api_key_env: str | None = None
     revision: str | None = None
     concurrency: Positive = 128
     requests_per_min: Annotated[float, Field(gt=0)] | None = None
@@ -211,6 +220,10 @@ class ModelConfig(Strict):
     max_pause_s: Annotated[float, Field(gt=0)] = 900.0
     logprobs: bool = True
     json_schema: bool = True
+    batch: bool = False
+    batch_rows: Positive = 10_000
+    batch_wait_s: Seconds = 10.0
+    batch_poll_s: tuple[Seconds, Seconds] = (5.0, 120.0)
     price_per_million: tuple[Price_, Price_] | None = None
 
     @model_validator(mode="before")
@@ -226,9 +239,9 @@ class ModelConfig(Strict):
 
     @field_validator("base_url")
     @classmethod
-    def _no_secret(cls, base_url: str | tuple[str, ...]) -> str | tuple[str, ...]:
+    def _no_secret(cls, base_url: str | tuple[str, ...] | None) -> str | tuple[str, ...] | None:
         """A config is copied into run.yaml and shared; a secret has no place in it."""
-        for url in (base_url,) if isinstance(base_url, str) else base_url:
+        for url in (base_url,) if isinstance(base_url, str) else base_url or ():
             parts = urlsplit(url)
             named = [name for name, _ in parse_qsl(parts.query) if any(word in name.lower() for word in _SECRET_WORDS)]
             if "@" in parts.netloc or named:

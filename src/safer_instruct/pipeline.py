@@ -118,7 +118,7 @@ async def _open(config: RunConfig, out: Path, mode: rundir.Mode, state: RunState
     _check_categories(config.source, domain)
     async with AsyncExitStack() as stack:
         budget = state.budget = Budget(config.budget.max_cost, config.budget.max_tokens)
-        roles = Roles(config, budget, stack)
+        roles = Roles(config, budget, out / rundir.BATCHES, stack)
         state.waits = roles.waits
         for stage, model in roles.by_stage().items():
             state.stages[stage].priced = model.priced

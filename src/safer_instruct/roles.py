@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from contextlib import AsyncExitStack
+from pathlib import Path
 
 from safer_instruct.budget import Budget
 from safer_instruct.config import ModelConfig, RunConfig
@@ -21,8 +22,8 @@ from safer_instruct.templates import load_template
 class Roles:
     """Who does what in a run; a role that the config has no use for is None."""
 
-    def __init__(self, config: RunConfig, budget: Budget, stack: AsyncExitStack) -> None:
-        """Open the models; `stack` closes them.
+    def __init__(self, config: RunConfig, budget: Budget, batches: Path, stack: AsyncExitStack) -> None:
+        """Open the models; `stack` closes them, and `batches` is the file of what is under way in batches.
 
         Raises:
             SaferInstructError: One cannot be opened, or an adapter was tuned for something else.
@@ -33,7 +34,7 @@ class Roles:
         def open_once(which: ModelConfig, *, want_logprobs: bool = False) -> Model:
             key = (which, want_logprobs)
             if key not in opened:
-                opened[key] = open_model(which, config.base, want_logprobs=want_logprobs, prices=prices, budget=budget)
+                opened[key] = open_model(which, config.base, want_logprobs=want_logprobs, prices=prices, budget=budget, batches=batches)
                 stack.push_async_callback(opened[key].close)
             return opened[key]
 

@@ -19,11 +19,12 @@ from safer_instruct.example import Example
 from safer_instruct.sources import BadRow
 
 EXAMPLES, PAIRS, PAIRS_JSONL, BAD_ROWS = "examples.parquet", "pairs.parquet", "pairs.jsonl", "rejected_rows.jsonl"
-LEDGER, RUN, SUMMARY, CARD, SPENT = "ledger.sqlite", "run.yaml", "summary.json", "README.md", "spent.json"
+LEDGER, BATCHES, RUN, SUMMARY, CARD, SPENT = "ledger.sqlite", "batches.sqlite", "run.yaml", "summary.json", "README.md", "spent.json"
 HOW = "how"  # the section of run.yaml that says nothing of the result: addresses, rates, budget
 PAIR_COLUMNS = ("prompt", "chosen", "rejected", "category", "id")
 _RECOVERED = "ledger.recovered.sqlite"  # of a recovery that was cut short: the next ledger here would take it for its own
-_FILES = (EXAMPLES, PAIRS, PAIRS_JSONL, BAD_ROWS, LEDGER, f"{LEDGER}-wal", f"{LEDGER}-shm", _RECOVERED, RUN, SUMMARY, CARD, SPENT)
+_DATABASES = tuple(f"{name}{end}" for name in (LEDGER, BATCHES) for end in ("", "-wal", "-shm"))
+_FILES = (EXAMPLES, PAIRS, PAIRS_JSONL, BAD_ROWS, *_DATABASES, _RECOVERED, RUN, SUMMARY, CARD, SPENT)
 _ROWS_PER_GROUP, _ROWS_READ = 2_000, 200
 Mode = Literal["auto", "continue", "fresh"]
 

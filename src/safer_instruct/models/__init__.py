@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from safer_instruct.config import ModelConfig
 from safer_instruct.errors import ConfigError
@@ -16,10 +16,24 @@ if TYPE_CHECKING:
     from safer_instruct.models.flow import Limits
     from safer_instruct.models.spending import Spending
 
-PROVIDERS = ("embedded", "openai", "scripted", "served")
+_HOSTED = {  # address and key of those who host models; all but Anthropic speak OpenAI's language there
+    "openai": ("https://api.openai.com/v1", "OPENAI_API_KEY"),
+    "anthropic": ("https://api.anthropic.com/v1", "ANTHROPIC_API_KEY"),
+    "gemini": ("https://generativelanguage.googleapis.com/v1beta/openai", "GEMINI_API_KEY"),
+    "mistral": ("https://api.mistral.ai/v1", "MISTRAL_API_KEY"),
+}
+PROVIDERS = ("embedded", *_HOSTED, "served", "scripted")
 
 
-def open_model(config: ModelConfig, base: Path, *, want_logprobs: bool = False, prices: Prices | None = None, budget: Budget | None = None) -> Model:
+def open_model(
+    config: ModelConfig,
+    base: Path,
+    *,
+    want_logprobs: bool = False,
+    prices: Prices | None = None,
+    budget: Budget | None = None,
+    batches: Path | None = None,
+) -> Model:
     """The model that `config` names.
 
     Args:
@@ -28,6 +42,7 @@ def open_model(config: ModelConfig, base: Path, *, want_logprobs: bool = False, 
         want_logprobs: Ask for the log-probability of what it generates, where that must be asked for.
         prices: What remote models cost.
         budget: What their calls draw on.
+        batches: Where a model with `batch: true` keeps what is under way; the file is opened with the first call.
 
     Raises:
         ConfigError: The provider is unknown, a setting does not fit it, or its price is unknown and `budget` has a cap in money.
@@ -37,21 +52,28 @@ def open_model(config: ModelConfig, base: Path, *, want_logprobs: bool = False, 
     provider, _, name = config.model.partition(":")
     if config.adapter and provider not in ("embedded", "served"):
         raise ConfigError(f"model '{config.model}': 'adapter' is for embedded models and served ones; give the served model's own name for it")
+    if config.batch:
+        if provider not in _HOSTED:
+            raise ConfigError(f"model '{config.model}': 'batch' is for {', '.join(f'{p}:' for p in _HOSTED)} models, whose providers have a batch API")
+        return _open_batched(config, provider, name, want_logprobs and config.logprobs, _spending(config, prices, budget), batches)
     if provider == "embedded":
         from safer_instruct.models.embedded import EmbeddedModel
 
         return EmbeddedModel(name, adapter_path(config.adapter, base) if config.adapter else None)
-    if provider == "openai":
+    if provider == "anthropic":
+        raise ConfigError(f"model '{config.model}': Anthropic's models are reached in batches only so far; set batch: true")
+    if provider in _HOSTED:
         from safer_instruct.models.openai import OpenAIModel
 
         return OpenAIModel(
             name,
-            base_url=config.base_url,
-            api_key_env=config.api_key_env,
+            base_url=_urls(config),
+            api_key_env=config.api_key_env or _HOSTED[provider][1],
             limits=_limits(config),
             spending=_spending(config, prices, budget),
             want_logprobs=want_logprobs and config.logprobs,
             revision=config.revision,
+            provider=provider,
         )
     if provider == "served":
         from safer_instruct.models.served import ServedModel
@@ -62,6 +84,40 @@ def open_model(config: ModelConfig, base: Path, *, want_logprobs: bool = False, 
 
         return ScriptedModel(name, base=base)
     raise ConfigError(f"model '{config.model}': unknown provider '{provider}'; write one of {', '.join(f'{p}:NAME' for p in PROVIDERS)}")
+
+
+def _open_batched(config: ModelConfig, provider: str, name: str, want_logprobs: bool, spending: Spending, path: Path | None) -> Model:
+    from safer_instruct.models.batch.anthropic import AnthropicBatches
+    from safer_instruct.models.batch.api import Timing
+    from safer_instruct.models.batch.collector import BatchedModel
+    from safer_instruct.models.batch.gemini import GeminiBatches
+    from safer_instruct.models.batch.mistral import MistralBatches
+    from safer_instruct.models.batch.openai import OpenAIBatches
+
+    kinds = {"openai": OpenAIBatches, "anthropic": AnthropicBatches, "gemini": GeminiBatches, "mistral": MistralBatches}
+    if path is None:
+        raise ConfigError(f"model '{config.model}': 'batch' works within a run, whose directory keeps what is under way; set it to false here")
+    timing = Timing(gather_s=config.batch_wait_s, first_poll_s=config.batch_poll_s[0], longest_poll_s=config.batch_poll_s[1])
+    given: dict[str, Any] = {"timing": timing}
+    if config.base_url:
+        if not isinstance(config.base_url, str):
+            raise ConfigError(f"model '{config.model}': 'batch' needs a single base_url")
+        given["base_url"] = config.base_url
+    if config.api_key_env:
+        given["api_key_env"] = config.api_key_env
+    if provider == "openai":
+        given["want_logprobs"] = want_logprobs
+    price = spending.price
+    if price and config.price_per_million:
+        price = price.model_copy(update={"batch_discount": 0.5})  # what is given is the price outside of batches; all four take half
+    return BatchedModel(kinds[provider](name, **given), path, max_rows=config.batch_rows, price=price, spend=spending.budget, timing=timing)
+
+
+def _urls(config: ModelConfig) -> tuple[str, ...]:
+    """Where a hosted model is."""
+    if config.base_url is None:
+        return (_HOSTED[config.model.partition(":")[0]][0],)
+    return (config.base_url,) if isinstance(config.base_url, str) else config.base_url
 
 
 def _limits(config: ModelConfig) -> Limits:
@@ -82,7 +138,7 @@ def _spending(config: ModelConfig, prices: Prices | None, budget: Budget | None)
 
     known = prices or Prices({})
     look_up = known.require if budget and budget.max_cost is not None else known.find
-    urls = [None] if config.model.startswith("served:") else [config.base_url] if isinstance(config.base_url, str) else config.base_url
+    urls = (None,) if config.model.startswith("served:") else _urls(config)
     found = [look_up(config.model, url, config.price_per_million) for url in urls]
     if any(price != found[0] for price in found):
         raise ConfigError(f"model '{config.model}': its endpoints have different prices; give one price_per_million that holds for all, the highest")

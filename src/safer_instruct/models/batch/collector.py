@@ -52,7 +52,7 @@ class BatchedModel:
             spend: The budget, when there is one.
             timing: How long to wait for what.
         """
-        self.name, self.fingerprint = provider.name, provider.fingerprint
+        self.name, self.fingerprint, self.priced = provider.name, provider.fingerprint, price is not None
         self.concurrency = min(max_rows, provider.limits.rows)
         self._provider, self._path, self._price, self._spend, self._timing = provider, path, price, spend, timing
         self._max_bytes = provider.limits.bytes * 9 // 10  # the form around the rows takes some
@@ -78,6 +78,15 @@ class BatchedModel:
             max(0.0, min(polls)) if polls else None,
             next((p.note for p in passages if p.note), ""),
         )
+
+    @property
+    def status(self) -> str:
+        """See `Model.status`."""
+        state = self.state
+        if not state.batches:
+            return ""
+        when = "" if state.next_poll_s is None else f", next look in {state.next_poll_s:.0f} s"
+        return f"{self.name}: {state.done:,} of {state.rows:,} rows done in {state.batches} batches{when}{f' ({state.note})' if state.note else ''}"
 
     async def generate(self, request: Generation) -> Generated:
         """See `Model.generate`; the answer is on disk when it is returned."""
@@ -309,7 +318,7 @@ class BatchedModel:
     def _usage(self, tokens: Tokens | None) -> Usage:
         took = tokens or Tokens()
         cost = self._price.cost(took.read, took.written, cached_tokens=took.cached, written_tokens=took.cache_written, batch=True) if self._price else 0.0
-        return Usage(took.read, took.written, cost)
+        return Usage(took.read, took.written, cost, cached_tokens=took.cached)
 
     def _taken(self, parts: Sequence[tuple[Row, Result]]) -> tuple[float | None, int]:
         """What rows have taken; where that cannot be told, the most that they can have."""
