@@ -195,10 +195,10 @@ def _prompt(provider: str, body: dict[str, Any]) -> str:
 def answer_to(prompt: str, seed: int = 0) -> str:
     """What every provider answers: something of use in each stage of a run, and short prompts repeated."""
     words = [_WORDS[b % len(_WORDS)] for b in hashlib.sha256(f"{prompt} {seed}".encode()).digest()[:6]]
-    if "Yes or No" in prompt:
+    if "### Questions about the reply" in prompt:
         return "Yes"
-    if "A or B" in prompt:
-        return "A" if "happy" in prompt.partition("### Reply B:")[0] else "B"
+    if "### Reply A:" in prompt:
+        return "A" if "happy" in prompt.partition("### Reply A:")[2].partition("### Reply B:")[0] else "B"
     if "please?" in prompt:
         return f"I am happy to help with the {' and the '.join(words)}."
     if len(prompt) > 60:
