@@ -1,0 +1,141 @@
+"""Dry runs, caps and costs of a whole run against a real server that charges."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from misbehaving import serve
+from test_pipeline import PRICES, Project, good_rows, judged, over_http  # noqa: F401 - one of them is a fixture
+
+from safer_instruct.config import load_config
+from safer_instruct.errors import BudgetError, ConfigError
+from safer_instruct.pipeline import run, sample
+from safer_instruct.state import STAGES
+
+pytestmark = pytest.mark.usefixtures("judged")
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    return Project(tmp_path)
+
+
+class TestDryRun:
+    def test_it_tells_what_all_rows_take_and_its_calls_are_not_paid_again(self, project: Project) -> None:
+        project.texts(good_rows(60))
+        with serve() as server:
+            over_http(project, server)
+            project.write()
+            taken = sample(load_config(project.yaml), project.out, 20)
+            asked = server.answered
+            assert (len(taken.rows), taken.total_rows) == (20, 60) and set(taken.slots) <= set(STAGES)
+            assert sum(stage.calls for row in taken.rows for stage in row.values()) >= asked > 0
+            assert all(stage.cost > 0 for row in taken.rows for name, stage in row.items() if name in ("induce", "respond"))
+            assert not (project.out / "summary.json").exists() and not (project.out / "pairs.jsonl").exists()
+            summary = project.run()
+        assert server.asked_twice == 0 and summary["timing"]["calls_from_ledger"] >= asked
+        expected = sum(stage.cost for row in taken.rows for stage in row.values()) * 3
+        assert summary["cost"] == pytest.approx(expected, rel=0.25)
+
+    def test_the_command_shows_it_and_what_the_cap_means(self, project: Project, capsys: pytest.CaptureFixture[str]) -> None:
+        project.texts([*good_rows(40), "no json"])
+        with serve() as server:
+            over_http(project, server)
+            project.config["budget"] = {"max_cost": 0.05}
+            assert project.cli("--dry-run", "--sample", "5") == 0
+        said = " ".join(capsys.readouterr().out.split())
+        assert "Estimate for 41 rows, from 5 of them" in said and "the cap of 0.050 USD" in said
+
+    def test_a_source_smaller_than_the_sample_is_told_as_it_is(self, project: Project) -> None:
+        project.texts(good_rows(4))
+        project.write()
+        assert len(sample(load_config(project.yaml), project.out, 30).rows) == 4
+
+
+class TestCaps:
+    def run_with(self, project: Project, **budget: Any) -> dict[str, Any]:
+        project.config["budget"] = budget
+        return run(load_config(project.write()), project.out).summary
+
+    def test_a_cap_in_money_stops_the_run_and_a_higher_one_goes_on(self, project: Project) -> None:
+        project.texts(good_rows(40))
+        with serve() as server:
+            over_http(project, server)
+            with pytest.raises(BudgetError, match=r"budget of 0\.010 USD used up.*raise budget\.max_cost and give the same command again"):
+                self.run_with(project, max_cost=0.01)
+            spent = json.loads((project.out / "spent.json").read_text())
+            assert 0 < spent["cost_usd"] <= 0.01
+            summary = self.run_with(project, max_cost=5.0)  # the same command: a budget makes no other run
+        assert server.asked_twice == 0 and summary["pairs"] > 0
+        assert summary["cost"] == pytest.approx(summary["timing"]["budget"]["spent_cost"], abs=1e-6)
+
+    def test_a_cap_in_tokens_holds_without_a_price(self, project: Project) -> None:
+        project.texts(good_rows(40))
+        with serve() as server:
+            over_http(project, server, price_per_million=None)
+            with pytest.raises(BudgetError, match=r"raise budget\.max_tokens"):
+                self.run_with(project, max_tokens=5_000)
+        assert json.loads((project.out / "spent.json").read_text())["tokens"] <= 5_000
+
+    def test_a_cap_in_money_needs_prices(self, project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("MY_KEY", "sk-none")
+        project.texts(good_rows(1))
+        project.config["models"]["expert"] = {"model": "openai:nobody-knows", "base_url": "https://llm.example.com/v1", "api_key_env": "MY_KEY"}
+        with pytest.raises(ConfigError, match=r"the price of 'openai:nobody-knows' at llm\.example\.com is not known"):
+            self.run_with(project, max_cost=1.0)
+
+    def test_attempts_that_fail_count_as_spent_and_the_cap_still_holds(self, project: Project) -> None:
+        project.texts(good_rows(30))
+        with serve(error=0.3, truncated=0.1, reset=0.1, seed=4) as server:
+            over_http(project, server)
+            with pytest.raises(BudgetError, match="for calls whose answer never came"):
+                self.run_with(project, max_cost=0.02)
+            assert json.loads((project.out / "spent.json").read_text())["cost_usd"] <= 0.02
+
+
+class TestCosts:
+    def test_each_model_is_told_apart(self, project: Project) -> None:
+        project.texts(good_rows(10))
+        with serve() as server:
+            over_http(project, server)
+            summary = project.run()
+        by_model = summary["by_model"]
+        assert set(by_model) == {*(f"openai:{role}" for role in PRICES), "scripted:scorer.yaml"}
+        assert sum(model["cost"] for model in by_model.values()) == pytest.approx(summary["cost"])
+        assert sum(model["calls"] for model in by_model.values()) == summary["calls"]
+
+    def test_what_has_no_price_costs_unknown_and_not_nothing(self, project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+        project.texts(good_rows(6))
+        with serve() as server:
+            over_http(project, server, price_per_million=None)
+            url = server.base_url.replace("127.0.0.1", "localhost.example.test")
+            monkeypatch.setenv("HTTP_PROXY", server.base_url.removesuffix("/v1"))
+            monkeypatch.setenv("OPENAI_API_KEY", "sk-none")
+            project.config["models"]["expert"]["base_url"] = url
+            summary = project.run()
+        assert summary["cost"] is None and summary["by_model"]["openai:expert"]["cost"] is None and summary["by_model"]["openai:judge"]["cost"] == 0.0
+
+
+def test_weights_that_move_are_not_asked_again_where_the_revision_is_told(project: Project) -> None:
+    project.texts(good_rows(8))
+    for _ in range(2):
+        with serve() as server:
+            over_http(project, server, revision="m@1")
+            summary = project.run()
+            if server.answered == 0:
+                break
+    assert server.answered == 0 and summary["timing"]["calls_from_ledger"] == summary["calls"]
+
+
+def test_two_endpoints_share_the_work(project: Project) -> None:
+    project.texts(good_rows(40))
+    with serve(latency_s=0.005) as one, serve(latency_s=0.005) as other:
+        over_http(project, one)
+        for role in PRICES:
+            project.config["models"][role]["base_url"] = [one.base_url, other.base_url]
+        summary = project.run()
+    total = one.answered + other.answered
+    assert min(one.answered, other.answered) > total / 4 and summary["pairs"] > 0
