@@ -53,6 +53,9 @@ verify:
   form: {form}                # contrast: log-probabilities; question: the judge answers the domain's criteria
   rounds: 2                     # then the example is dropped, with the reasons
 
+# budget:
+#   max_cost: 10.00             # US dollars; the run stops before it would spend more, with everything saved
+
 seed: 0
 license: ""                     # of your dataset, for its card
 """
@@ -62,14 +65,13 @@ _EMBEDDED_EXPERT = """\
     adapter: civility-expert
     # model: openai:gpt-4.1-mini
     # base_url: https://api.openai.com/v1
-    # api_key_env: OPENAI_API_KEY
-    # price_per_million: [0.40, 1.60]"""
+    # api_key_env: OPENAI_API_KEY"""
 
 _REMOTE_EXPERT = """\
     model: openai:YOUR-MODEL
     base_url: http://127.0.0.1:8000/v1
-    api_key_env: OPENAI_API_KEY
-    price_per_million: [0.0, 0.0]   # of prompt and completion tokens, for the cost display"""
+    api_key_env: OPENAI_API_KEY     # where the endpoint asks for a key
+    # price_per_million: [0.40, 1.60]   # US dollars, prompt and completion, of a hosted model that the price table lacks"""
 
 _JUDGE = """\
   judge:
