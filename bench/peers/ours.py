@@ -1,4 +1,4 @@
-"""Ours: the engine behind the ledger, every answer on disk before it is returned."""
+"""Ours, as in a run: flow control, a budget with a cap, and the ledger; every answer is on disk before it is returned."""
 
 from __future__ import annotations
 
@@ -8,20 +8,22 @@ from pathlib import Path
 
 from harness import MAX_TOKENS, TIMEOUT_S, Job, measure_calls, parse_job
 
+from safer_instruct.budget import Budget, write_spent
 from safer_instruct.ledger import Ledger, Meter, Recorded
+from safer_instruct.models.flow import Limits
 from safer_instruct.models.openai import OpenAIModel
 from safer_instruct.models.protocol import Generation, Sampling, Turn
-
-try:
-    from safer_instruct.models.transport import event_loop
-except ImportError:  # before the transport had a module of its own
-    event_loop = asyncio.new_event_loop
+from safer_instruct.models.spending import Spending
+from safer_instruct.models.transport import event_loop
+from safer_instruct.prices import Price
 
 
 async def main(job: Job) -> None:
-    model = OpenAIModel("bench", base_url=job.base_url, concurrency=job.concurrency, timeout_s=TIMEOUT_S)
     sampling = Sampling(max_tokens=MAX_TOKENS)
     with tempfile.TemporaryDirectory(dir=job.result.parent) as folder, Ledger(Path(folder) / "ledger.sqlite") as ledger:
+        budget = Budget(max_cost=1_000.0, record=lambda spent: write_spent(Path(folder) / "spent.json", spent))
+        spending = Spending(Price(prompt=1.0, completion=2.0), budget)
+        model = OpenAIModel("bench", base_url=job.base_url, limits=Limits(concurrency=job.concurrency, timeout_s=TIMEOUT_S), spending=spending)
         recorded = Recorded(model, ledger, "bench", Meter())
 
         async def ask(prompt: str) -> str:

@@ -13,6 +13,7 @@ import sys
 import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 from safer_instruct.ledger.content import Call
@@ -24,7 +25,8 @@ else:
     from backports import zstd
 
 COLUMNS = "key, origin, dictionary, prompt_tokens, completion_tokens, cost, seconds, finished_at, content, checksum"
-_INSERT = f"INSERT INTO calls ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608 - a constant
+_INSERT = f"INSERT INTO calls ({COLUMNS}) VALUES "  # noqa: S608 - a constant
+_ROWS_PER_INSERT = 64
 _TOTALS = (
     "UPDATE origins SET calls = calls + ?, prompt_tokens = prompt_tokens + ?, completion_tokens = completion_tokens + ?, "
     "cost = cost + ?, seconds = seconds + ? WHERE id = ?"
@@ -90,7 +92,9 @@ class Appender:
             origin = self._origins.get((call.stage, call.model)) or self._add(call.stage, call.model)
             touched[origin.id] = origin
             rows.append(origin.pack(call))
-        self._connection.executemany(_INSERT, rows)
+        for start in range(0, len(rows), _ROWS_PER_INSERT):  # one statement for many: each lets go of the interpreter lock, and must get it back
+            some = rows[start : start + _ROWS_PER_INSERT]
+            self._connection.execute(_insert(len(some)), [value for row in some for value in row])
         for origin in touched.values():
             self._connection.execute(_TOTALS, (*origin.totals, origin.id))
             origin.totals = [0, 0, 0, 0.0, 0.0]
@@ -113,6 +117,12 @@ class Appender:
         self._connection.executemany("INSERT INTO dictionaries (dictionary, data, checksum) VALUES (?, ?, ?)", [(origin.id, data, zlib.crc32(data))] * _COPIES)
         self._connection.execute("UPDATE origins SET dictionary = id WHERE id = ?", (origin.id,))
         origin.dictionary, origin.compressor = origin.id, _compressor(trained)
+
+
+@cache
+def _insert(count: int) -> str:
+    place = f"({', '.join('?' * (COLUMNS.count(',') + 1))})"
+    return _INSERT + ", ".join([place] * count)
 
 
 class Unpacker:

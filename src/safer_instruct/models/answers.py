@@ -57,7 +57,7 @@ def cached_tokens(body: Mapping[str, Any]) -> int:
 
 def _part(body: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     part = body.get(name)
-    return part if isinstance(part, Mapping) else {}
+    return part if isinstance(part, dict) else {}
 
 
 def _letters(text: str) -> str:

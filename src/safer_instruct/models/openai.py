@@ -76,8 +76,8 @@ class OpenAIModel:
         """See `Model.generate`."""
         path, body = self._generation(request)
         completions, usage = await self._complete(path, body, request)
-        one = replace(request, sampling=replace(request.sampling, n=1))
         for i in range(len(completions), request.sampling.n):  # the server ignores n
+            one = replace(request, sampling=replace(request.sampling, n=1))
             more, cost = await self._complete(path, {**body, "n": 1, "seed": request.seed + i}, one)
             completions, usage = completions + more, usage + cost
         return Generated(tuple(completions), usage)
@@ -225,8 +225,8 @@ def _completion(choice: _Choice) -> Completion:
     text = choice.message.content or choice.message.refusal or "" if choice.message else choice.text or ""
     refused = bool(choice.message and choice.message.refusal and not choice.message.content)
     withheld = withheld_by(choice.finish_reason) or ("refusal" if refused else "")
-    logprobs = choice.logprobs or _Logprobs()
-    values = [t.logprob for t in logprobs.content or ()] or [v for v in logprobs.token_logprobs or () if v is not None]
+    told = choice.logprobs
+    values = [t.logprob for t in told.content or ()] or [v for v in told.token_logprobs or () if v is not None] if told else []
     text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")  # JSON can say half a character, no file can hold it
     return Completion(text, sum(values) / len(values) if values else None, choice.finish_reason != "length", len(values) or None, withheld)
 
