@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
@@ -27,7 +27,8 @@ from ledgers import a_call
 
 from safer_instruct.errors import RunDirectoryError
 from safer_instruct.ledger import Ledger, Meter, Recorded, read_calls, read_totals, schema
-from safer_instruct.ledger.content import decode_generated
+from safer_instruct.ledger.content import decode_generated, encode_request
+from safer_instruct.ledger.known import KnownKeys
 from safer_instruct.models.protocol import Completion, Generated, Generation, Sampling, Schema, Scored, Scoring, Turn, Usage
 
 pytestmark = pytest.mark.filterwarnings("error")
@@ -673,3 +674,19 @@ def test_a_stored_call_tells_what_was_asked_and_when(path: Path) -> None:
     assert kind == "generate" and request["prompt"] == "Ask." and request["sampling"]["n"] == 2 and json.loads(scored.request)[0] == "score"
     assert (generated.stage, generated.model, generated.usage, scored.usage) == ("induce", "fixed:m", ANSWER.usage, SCORE.usage)
     assert math.isclose(generated.finished_at, path.stat().st_mtime, abs_tol=60) and len(generated.key) == 16
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.tuples(ODD, ODD), max_size=4), st.integers(), st.builds(Sampling, COUNT, FINITE, COUNT, FINITE, COUNT))
+def test_the_quick_way_of_writing_a_request_changes_no_byte(turns: list[tuple[str, str]], seed: int, sampling: Sampling) -> None:
+    request = Generation(tuple(Turn(role, content) for role, content in turns), sampling, seed)
+    fields = {"prompt": [{"role": role, "content": content} for role, content in turns], "sampling": asdict(sampling), "seed": seed}
+    plain = json.dumps(["generate", fields], ensure_ascii=False, sort_keys=True)
+    assert encode_request("generate", request) == plain.encode("utf-8", "surrogatepass")
+
+
+def test_a_key_that_was_given_is_always_known_and_another_hardly_ever() -> None:
+    rng = random.Random(3)
+    keys = [rng.randbytes(16) for _ in range(20_000)]
+    known = KnownKeys(keys[:10_000])
+    assert all(key in known for key in keys[:10_000]) and sum(key in known for key in keys[10_000:]) < 10

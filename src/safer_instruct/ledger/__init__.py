@@ -5,6 +5,7 @@ Stages are deterministic given the answers, so *resume = run it again*: finished
     recorded.py   a `Model` whose calls go through the ledger: key, lookup, call, commit
     store.py      the file in use: one thread that commits in groups, one connection that reads by key
     rows.py       a call as a row: compressed with a dictionary that the ledger trains for itself, and a checksum
+    known.py      which keys may be there, asked without a look into the file
     content.py    requests and answers as bytes
     queries.py    totals and calls, also while a run is writing
     schema.py     the tables, how a file is opened, and how an older one is brought up to date

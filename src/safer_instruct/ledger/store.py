@@ -19,11 +19,12 @@ from pathlib import Path
 from safer_instruct.errors import RunDirectoryError
 from safer_instruct.ledger import schema
 from safer_instruct.ledger.content import Call
+from safer_instruct.ledger.known import KnownKeys
 from safer_instruct.ledger.recovery import finish_recovery
 from safer_instruct.ledger.rows import COLUMNS, Appender, DamagedRowError, Unpacker
 
 _SELECT = f"SELECT {COLUMNS} FROM calls WHERE key = ?"  # noqa: S608 - a constant
-_COMMIT_EVERY_S, _FULL_GROUP = 0.010, 64
+_COMMIT_EVERY_S, _FULL_GROUP = 0.010, 256
 Waiting = tuple[Call, "asyncio.Future[None]"]
 Outcome = tuple[bytes, "asyncio.Future[None]", RunDirectoryError | None]
 
@@ -54,6 +55,7 @@ class Ledger:
                 self._appender: Appender | None = Appender(self._writer)
                 self._reader = opened.enter_context(closing(schema.connect(path, cache_mb=4)))
                 self._unpacker = Unpacker.load(self._reader)
+                self._known = KnownKeys(key for (key,) in self._reader.execute("SELECT key FROM calls"))
             except (sqlite3.Error, OSError, DamagedRowError, schema.DamagedFileError) as exc:
                 raise schema.explain(path, exc, "the ledger cannot be opened") from exc
             opened.pop_all()
@@ -61,13 +63,15 @@ class Ledger:
         self._thread.start()
 
     def get(self, key: bytes) -> Call | None:
-        """The call of that key, or None when it may be made; one index lookup.
+        """The call of that key, or None when it may be made; one index lookup, none as a rule where there is no such call.
+
+        SQLite lets go of the interpreter lock, and getting it back from the other threads costs more than the lookup.
 
         Raises:
             RunDirectoryError: The file is damaged; or the last commit failed, so what this call is paid for might be lost.
         """
         try:
-            row = self._reader.execute(_SELECT, (key,)).fetchone()
+            row = self._reader.execute(_SELECT, (key,)).fetchone() if key in self._known else None
             if row is None:
                 if self._failure:
                     raise RunDirectoryError(str(self._failure))
@@ -87,6 +91,7 @@ class Ledger:
         if self._closed:
             self.release(call.key)
             raise RunDirectoryError(f"{self.path}: a call finished after the ledger was closed and is not saved")
+        self._known.add(call.key)
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._queue.put((call, future))
         await future
