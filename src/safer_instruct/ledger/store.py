@@ -1,7 +1,7 @@
 """The ledger in use: a thread that commits in groups, and a connection that reads by key.
 
 Whatever finished while the last fsync ran goes into the next transaction together. While most of the calls in flight are
-still out, a commit waits until 10 ms after the last one began, so that some of them join it: an fsync takes about 200
+still out, a commit waits until 20 ms after the last one began, so that some of them join it: an fsync takes about 200
 microseconds of CPU, whatever it carries.
 """
 
@@ -24,7 +24,7 @@ from safer_instruct.ledger.recovery import finish_recovery
 from safer_instruct.ledger.rows import COLUMNS, Appender, DamagedRowError, Unpacker
 
 _SELECT = f"SELECT {COLUMNS} FROM calls WHERE key = ?"  # noqa: S608 - a constant
-_COMMIT_EVERY_S, _FULL_GROUP = 0.010, 256
+_COMMIT_EVERY_S, _FULL_GROUP = 0.020, 256
 Waiting = tuple[Call, "asyncio.Future[None]"]
 Outcome = tuple[bytes, "asyncio.Future[None]", RunDirectoryError | None]
 
