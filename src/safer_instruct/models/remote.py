@@ -13,6 +13,8 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
+from pydantic_core import to_json
+
 from safer_instruct.errors import AccessError, ModelError, RequestError
 from safer_instruct.models.addresses import Address, parsed, server_message
 from safer_instruct.models.answers import refuses_content
@@ -108,7 +110,7 @@ class Remote:
             BudgetError: The budget is used up.
             ModelError: The retries are, or no endpoint answers.
         """
-        payload = json.dumps(body).encode()
+        payload = _encoded(body)
 
         async def send(number: int, slot: Slot) -> tuple[Answer, Usage]:
             address = self._addresses[number]
@@ -159,6 +161,13 @@ class Remote:
         kind = RequestError if reply.status in _REQUEST_REFUSED and not no_credit else AccessError
         hints = [_TOP_UP] if no_credit else self._hints(address, reply.status, message, body)
         return kind("; ".join([f"{self.name} at {address.shown}: {message}", *hints]))
+
+
+def _encoded(body: Mapping[str, Any]) -> bytes:
+    try:
+        return to_json(body)
+    except ValueError:  # half a character, which JSON can say and UTF-8 cannot
+        return json.dumps(body).encode()
 
 
 def access_hints(address: Address, status: int, model: str) -> list[str]:

@@ -128,9 +128,10 @@ class Transport:
             await asyncio.sleep(_SETTLE_S)
 
     async def _exchange(self, method: str, url: str, body: bytes | None, headers: Mapping[str, str], timeout_s: float | None, cap: int) -> Reply:
-        cancellations = _cancellations()
+        task = asyncio.current_task()
+        cancellations = task.cancelling() if task else 0
         outcome = await self._outcome(method, url, body, headers, timeout_s, cap)
-        if _cancellations() > cancellations:  # when both come together, pyreqwest draws lots, and the cancellation may lose
+        if task and task.cancelling() > cancellations:  # when both come together, pyreqwest draws lots, and the cancellation may lose
             raise asyncio.CancelledError
         if isinstance(outcome, NoReply):
             raise outcome
@@ -197,11 +198,6 @@ async def _send(builder: RequestBuilder, cap: int) -> Reply | NoReply:
                 return NoReply(f"a reply of more than {cap} bytes")
             chunks.append(chunk)
         return Reply(response.status, response.headers, b"".join(chunks))
-
-
-def _cancellations() -> int:
-    task = asyncio.current_task()
-    return task.cancelling() if task else 0
 
 
 def _no_reply(exc: DetailedPyreqwestError) -> NoReply:
