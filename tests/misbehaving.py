@@ -1,4 +1,4 @@
-"""An OpenAI-compatible server on the loopback that answers as a function of the request, and misbehaves on demand.
+"""A server on the loopback, OpenAI-compatible and with Anthropic's Messages, that answers as a function of the request, and misbehaves on demand.
 
     with serve(error=0.2, reset=0.1, seed=7) as server:
         model = OpenAIModel("m", base_url=server.base_url)
@@ -37,7 +37,7 @@ class Faults:
         rate_limit: Answers 429 with `Retry-After: retry_after` (none when it is None).
         truncated: Sends half of the JSON as if it were the whole.
         cut: Sends half of the JSON, then breaks the connection off.
-        empty: Sends `choices: []`.
+        empty: Sends `choices: []`, or a message without `content`.
         hang: Never answers.
         reset: Breaks the connection off.
         slow: Answers after `slow_s`.
@@ -53,8 +53,9 @@ class Faults:
         no_offsets: Every offset is -1, as with SGLang.
         silent: Every completion is empty: the model stops at once.
         reject: Always this status and error body; a redirect points to `/elsewhere`.
-        refusal: Every chat answer is refused in these words.
+        refusal: Every chat answer is refused in these words; of a message they are what stands there when it is broken off.
         filtered: Every answer is withheld by a content filter.
+        thinks: Every message begins with so many tokens of thinking, which count towards `max_tokens`.
     """
 
     error: float = 0.0
@@ -81,6 +82,7 @@ class Faults:
     reject: tuple[int, Any] | None = None
     refusal: str = ""
     filtered: bool = False
+    thinks: int = 0
 
 
 class Server:
@@ -91,7 +93,8 @@ class Server:
         status: Counts by outcome: '200', '429', '500', 'truncated', 'cut', 'empty', 'hang', 'reset', 'slow', or the status of `reject`.
         good: Good answers sent, by digest of the body.
         attempts: Requests, by digest of the body.
-        seen: The last thousand requests: path with query, body, Authorization header.
+        seen: The last thousand requests: path with query, body, and the key as its header has it (Authorization or x-api-key).
+        cached: The system prompts in the prompt cache of the Messages.
         in_flight: Requests being answered.
         peak: Most requests ever in flight.
     """
@@ -103,6 +106,7 @@ class Server:
         self.good: Counter[str] = Counter()
         self.attempts: Counter[str] = Counter()
         self.seen: deque[tuple[str, dict[str, Any], str]] = deque(maxlen=1000)
+        self.cached: set[str] = set()
         self.in_flight = self.peak = 0
         self.stopping = asyncio.Event()
 
@@ -139,7 +143,9 @@ class Server:
         text = json.dumps(body, sort_keys=True)
         digest = hashlib.sha256(f"{request.path}\n{text}".encode()).hexdigest()
         self.attempts[digest] += 1
-        self.seen.append((request.path_qs, body, request.headers.get("Authorization", "")))
+        self.seen.append((request.path_qs, body, request.headers.get("Authorization") or request.headers.get("x-api-key", "")))
+        if request.path == "/v1/messages" and (missing := _missing(request, body)):
+            return web.json_response({"type": "error", "error": {"type": "invalid_request_error", "message": f"{missing}: Field required"}}, status=400)
         if self.faults.latency_s:
             await asyncio.sleep(self.faults.latency_s)
         if self.faults.reject and self.faults.match in text:
@@ -161,7 +167,11 @@ class Server:
             return web.json_response({"error": {"message": "slow down"}}, status=429, headers=headers)
         if fault == "500":
             return web.json_response({"error": {"message": "something broke"}}, status=500)
-        answer = json.dumps(_answer(body, self.faults) | ({"choices": []} if fault == "empty" else {})).encode()
+        if request.path == "/v1/messages":
+            data = _message(body, self.faults, self.cached) | ({"content": None} if fault == "empty" else {})
+        else:
+            data = _answer(body, self.faults) | ({"choices": []} if fault == "empty" else {})
+        answer = json.dumps(data).encode()
         if fault == "truncated":
             answer = answer[: len(answer) // 2]
         if fault == "cut":
@@ -207,7 +217,7 @@ def logprobs(text: str) -> list[float]:
 
 async def _run(server: Server, started: threading.Event) -> None:
     app = web.Application(client_max_size=64 << 20)
-    for path in ("/v1/chat/completions", "/v1/completions"):
+    for path in ("/v1/chat/completions", "/v1/completions", "/v1/messages"):
         app.router.add_post(path, server.handle)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.5)
     await runner.setup()
@@ -258,12 +268,37 @@ def _answer(body: dict[str, Any], faults: Faults) -> dict[str, Any]:
     return {"id": "cmpl-0", "object": "chat.completion" if chat else "text_completion", "model": body["model"], "choices": choices[::-1], **usage}
 
 
+def _missing(request: web.Request, body: dict[str, Any]) -> str:
+    """What Anthropic's API insists on and a request for a message lacks."""
+    if "anthropic-version" not in request.headers:
+        return "anthropic-version"
+    return next((name for name in ("model", "max_tokens", "messages") if not body.get(name)), "")
+
+
+def _message(body: dict[str, Any], faults: Faults, cached: set[str]) -> dict[str, Any]:
+    """An answer to `/messages`: the tokens of a system prompt that is marked for the cache are counted apart."""
+    blocks = body.get("system", [])
+    blocks = [{"text": blocks}] if isinstance(blocks, str) else blocks
+    marked = "".join(block["text"] for block in blocks if "cache_control" in block)
+    kind = "cache_read_input_tokens" if marked in cached else "cache_creation_input_tokens"
+    if marked:
+        cached.add(marked)
+    read = len(tokens("\n".join([block["text"] for block in blocks if "cache_control" not in block] + [m["content"] for m in body["messages"]])))
+    text, cut = _text(body | {"max_tokens": max(0, body["max_tokens"] - faults.thinks)}, 0)
+    text = "" if faults.silent else faults.refusal or text.strip()
+    usage = {"input_tokens": read, kind: len(tokens(marked)), "output_tokens": min(faults.thinks, body["max_tokens"]) + len(tokens(text))}
+    content = [{"type": "thinking", "thinking": "", "signature": "x"}] * bool(faults.thinks) + [{"type": "text", "text": text}] * bool(text)
+    reason = "refusal" if faults.refusal else "max_tokens" if cut else "end_turn"
+    told = {} if faults.no_usage else {"usage": usage}
+    return {"id": "msg_0", "type": "message", "role": "assistant", "model": body["model"], "content": content, "stop_reason": reason, **told}
+
+
 def _text(body: dict[str, Any], i: int) -> tuple[str, bool]:
     """The i-th completion, and whether `max_tokens` cut it; `n` has no say in it."""
     rest = {k: v for k, v in sorted(body.items()) if k not in ("n", "max_tokens", "max_completion_tokens", "logprobs", "echo")}
     digest = hashlib.sha256(f"{json.dumps(rest)} {i}".encode()).digest()
     words = [_WORDS[b % len(_WORDS)] for b in digest[: 4 + digest[0] % 20]]
-    cap = body.get("max_tokens") or body.get("max_completion_tokens") or 16
+    cap = body.get("max_tokens", body.get("max_completion_tokens", 16))
     return "".join(f" {w}" for w in words[:cap]), len(words) > cap
 
 

@@ -176,8 +176,9 @@ class ModelConfig(Strict):
     """A model and how to reach it. A bare string in the config stands for `{model: STRING}`.
 
     Attributes:
-        model: `embedded:NAME` (in this process), `openai:NAME` (any OpenAI-compatible endpoint), `anthropic:NAME`, `gemini:NAME`
-            and `mistral:NAME`, `served:PATH` (weights of one's own, behind a server that is started for them), `scripted:FILE`
+        model: `embedded:NAME` (in this process), `openai:NAME` (any OpenAI-compatible endpoint), `anthropic:NAME` (any endpoint
+            that speaks Anthropic's Messages), `gemini:NAME` and `mistral:NAME`, `litellm:PROVIDER/NAME` (every other provider;
+            extra litellm), `served:PATH` (weights of one's own, behind a server that is started for them), `scripted:FILE`
             (tests).
         adapter: For `embedded:` a LoRA adapter to merge: one that ships with the package, or a folder. For `served:` the adapter
             that answers: one of `serve.adapters`, or a path.
@@ -185,7 +186,7 @@ class ModelConfig(Strict):
         base_url: For remote models the endpoint, up to and with `/v1`, or a list of endpoints that serve the same weights: each
             call goes to the one with the least to do. Without it the provider's own.
         api_key_env: Name of the environment variable with the key; the key itself never stands in a config. Without it the
-            provider's own: OPENAI_API_KEY, ANTHROPIC_API_KEY, GEMINI_API_KEY, MISTRAL_API_KEY.
+            provider's own: OPENAI_API_KEY, ANTHROPIC_API_KEY, GEMINI_API_KEY, MISTRAL_API_KEY, or the one that LiteLLM reads.
         revision: What is served, in words of one's own; then the same weights may move to another address, and finished
             calls are not made again.
         concurrency: Most requests in flight at one endpoint; within that it adapts to what the endpoint takes.

@@ -19,6 +19,7 @@ from safer_instruct.models.serving.spec import llama_program, vllm_program
 _EXTRAS = {
     "local": ("the embedded model and scorer, without torch (about 250 MB)", ("ctranslate2", "tokenizers", "gguf", "safetensors", "numpy")),
     "serve": ("llama.cpp's server, for GGUF files of your own (about 105 MB)", ("xllamacpp",)),
+    "litellm": ("every provider that LiteLLM reaches, as litellm:PROVIDER/NAME (about 300 MB)", ("litellm",)),
     "train": ("tuning with torch, transformers and PEFT (about 1 GB)", ("torch", "transformers", "peft")),
 }
 

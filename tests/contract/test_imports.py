@@ -46,6 +46,7 @@ HEAVY = {
     "pycld2",
     "huggingface_hub",
     "xllamacpp",
+    "litellm",
 }
 
 Import = tuple[str, bool, int]  # dotted name, whether it runs when the module is imported, line

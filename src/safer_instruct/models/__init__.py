@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from safer_instruct.config import ModelConfig
 from safer_instruct.errors import ConfigError
+from safer_instruct.models.addresses import HOSTS
 from safer_instruct.models.protocol import Model
 from safer_instruct.prices import Prices
 
@@ -15,14 +16,9 @@ if TYPE_CHECKING:
     from safer_instruct.budget import Budget
     from safer_instruct.models.flow import Limits
     from safer_instruct.models.spending import Spending
+    from safer_instruct.prices import Price
 
-_HOSTED = {  # address and key of those who host models; all but Anthropic speak OpenAI's language there
-    "openai": ("https://api.openai.com/v1", "OPENAI_API_KEY"),
-    "anthropic": ("https://api.anthropic.com/v1", "ANTHROPIC_API_KEY"),
-    "gemini": ("https://generativelanguage.googleapis.com/v1beta/openai", "GEMINI_API_KEY"),
-    "mistral": ("https://api.mistral.ai/v1", "MISTRAL_API_KEY"),
-}
-PROVIDERS = ("embedded", *_HOSTED, "served", "scripted")
+PROVIDERS = ("embedded", *HOSTS, "litellm", "served", "scripted")
 
 
 def open_model(
@@ -53,37 +49,41 @@ def open_model(
     if config.adapter and provider not in ("embedded", "served"):
         raise ConfigError(f"model '{config.model}': 'adapter' is for embedded models and served ones; give the served model's own name for it")
     if config.batch:
-        if provider not in _HOSTED:
-            raise ConfigError(f"model '{config.model}': 'batch' is for {', '.join(f'{p}:' for p in _HOSTED)} models, whose providers have a batch API")
+        if provider not in HOSTS:
+            raise ConfigError(f"model '{config.model}': 'batch' is for {', '.join(f'{p}:' for p in HOSTS)} models, whose providers have a batch API")
         return _open_batched(config, provider, name, want_logprobs and config.logprobs, _spending(config, prices, budget), batches)
     if provider == "embedded":
         from safer_instruct.models.embedded import EmbeddedModel
 
         return EmbeddedModel(name, adapter_path(config.adapter, base) if config.adapter else None)
-    if provider == "anthropic":
-        raise ConfigError(f"model '{config.model}': Anthropic's models are reached in batches only so far; set batch: true")
-    if provider in _HOSTED:
-        from safer_instruct.models.openai import OpenAIModel
-
-        return OpenAIModel(
-            name,
-            base_url=_urls(config),
-            api_key_env=config.api_key_env or _HOSTED[provider][1],
-            limits=_limits(config),
-            spending=_spending(config, prices, budget),
-            want_logprobs=want_logprobs and config.logprobs,
-            revision=config.revision,
-            provider=provider,
-        )
-    if provider == "served":
-        from safer_instruct.models.served import ServedModel
-
-        return ServedModel(config, base, limits=_limits(config), spending=_spending(config, prices, budget), want_logprobs=want_logprobs and config.logprobs)
     if provider == "scripted":
         from safer_instruct.models.scripted import ScriptedModel
 
         return ScriptedModel(name, base=base)
+    if provider in PROVIDERS:
+        return _open_remote(config, base, want_logprobs and config.logprobs, _spending(config, prices, budget))
     raise ConfigError(f"model '{config.model}': unknown provider '{provider}'; write one of {', '.join(f'{p}:NAME' for p in PROVIDERS)}")
+
+
+def _open_remote(config: ModelConfig, base: Path, want_logprobs: bool, spending: Spending) -> Model:
+    provider, _, name = config.model.partition(":")
+    if provider == "served":
+        from safer_instruct.models.served import ServedModel
+
+        return ServedModel(config, base, limits=_limits(config), spending=spending, want_logprobs=want_logprobs)
+    given: dict[str, Any] = {"limits": _limits(config), "spending": spending, "revision": config.revision}
+    if provider == "litellm":
+        from safer_instruct.models.litellm import LiteLLMModel
+
+        return LiteLLMModel(name, base_url=config.base_url, api_key_env=config.api_key_env, **given)
+    given |= {"base_url": config.base_url or HOSTS[provider].url, "api_key_env": config.api_key_env or HOSTS[provider].key_env}
+    if provider == "anthropic":
+        from safer_instruct.models.anthropic import AnthropicModel
+
+        return AnthropicModel(name, **given)
+    from safer_instruct.models.openai import OpenAIModel
+
+    return OpenAIModel(name, want_logprobs=want_logprobs, provider=provider, **given)
 
 
 def _open_batched(config: ModelConfig, provider: str, name: str, want_logprobs: bool, spending: Spending, path: Path | None) -> Model:
@@ -113,13 +113,6 @@ def _open_batched(config: ModelConfig, provider: str, name: str, want_logprobs: 
     return BatchedModel(kinds[provider](name, **given), path, max_rows=config.batch_rows, price=price, spend=spending.budget, timing=timing)
 
 
-def _urls(config: ModelConfig) -> tuple[str, ...]:
-    """Where a hosted model is."""
-    if config.base_url is None:
-        return (_HOSTED[config.model.partition(":")[0]][0],)
-    return (config.base_url,) if isinstance(config.base_url, str) else config.base_url
-
-
 def _limits(config: ModelConfig) -> Limits:
     from safer_instruct.models.flow import Limits
 
@@ -137,12 +130,31 @@ def _spending(config: ModelConfig, prices: Prices | None, budget: Budget | None)
     from safer_instruct.models.spending import Spending
 
     known = prices or Prices({})
-    look_up = known.require if budget and budget.max_cost is not None else known.find
-    urls = (None,) if config.model.startswith("served:") else _urls(config)
-    found = [look_up(config.model, url, config.price_per_million) for url in urls]
+    urls = _urls(config)
+    found = [_price(config, url, known) for url in urls]
+    if budget and budget.max_cost is not None:
+        found = [price or known.require(config.model, url, config.price_per_million) for price, url in zip(found, urls, strict=True)]
     if any(price != found[0] for price in found):
         raise ConfigError(f"model '{config.model}': its endpoints have different prices; give one price_per_million that holds for all, the highest")
     return Spending(found[0], budget)
+
+
+def _urls(config: ModelConfig) -> tuple[str | None, ...]:
+    """Where a remote model is, in the words of `Prices.find`."""
+    if config.base_url is not None:
+        return (config.base_url,) if isinstance(config.base_url, str) else config.base_url
+    provider = config.model.partition(":")[0]
+    return (HOSTS[provider].url,) if provider in HOSTS else (None,) if provider == "served" else ("",)
+
+
+def _price(config: ModelConfig, url: str | None, known: Prices) -> Price | None:
+    """What the config or a price file says, then what LiteLLM knows of a provider at its own address."""
+    price = known.find(config.model, url, config.price_per_million)
+    if price is None and config.model.startswith("litellm:") and not url:
+        from safer_instruct.models.litellm import known_price
+
+        return known_price(config.model.partition(":")[2])
+    return price
 
 
 def adapter_path(adapter: str, base: Path) -> Path:

@@ -5,13 +5,29 @@ from __future__ import annotations
 import ipaddress
 import json
 import os
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import SplitResult, urlsplit
 
 from safer_instruct.errors import ModelError
 
 _MESSAGE_CHARS = 300
+
+
+class Host(NamedTuple):
+    """Somebody who hosts models: where, and the environment variable that holds the key."""
+
+    url: str
+    key_env: str
+
+
+HOSTS = {  # by provider; all but Anthropic speak OpenAI's language there
+    "openai": Host("https://api.openai.com/v1", "OPENAI_API_KEY"),
+    "anthropic": Host("https://api.anthropic.com/v1", "ANTHROPIC_API_KEY"),
+    "gemini": Host("https://generativelanguage.googleapis.com/v1beta/openai", "GEMINI_API_KEY"),
+    "mistral": Host("https://api.mistral.ai/v1", "MISTRAL_API_KEY"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,14 +55,19 @@ class Address:
 
     def cleaned(self, text: str) -> str:
         """Somebody else's words, fit for one line of an error: printable, short, without the key."""
-        text = " ".join("".join(c if c.isprintable() else " " for c in text).split())
-        if self.key:
-            text = text.replace(self.key, "[key]")
-        return text if len(text) <= _MESSAGE_CHARS else text[: _MESSAGE_CHARS - 3] + "..."
+        return cleaned(text, [self.key] if self.key else [])
+
+
+def cleaned(text: str, secrets: Iterable[str]) -> str:
+    """Somebody else's words, fit for one line of an error: printable, short, without the secrets."""
+    text = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    for secret in secrets:
+        text = text.replace(secret, "[key]")
+    return text if len(text) <= _MESSAGE_CHARS else text[: _MESSAGE_CHARS - 3] + "..."
 
 
 def read_address(base_url: str, key_env: str, name: str) -> Address:
-    """The endpoint at `base_url` with the key from the environment variable `key_env`; `name` is the model's, for messages.
+    """The endpoint at `base_url` with the key from the environment variable `key_env`, if that is no empty name; `name` is the model's, for messages.
 
     Raises:
         ModelError: It is no HTTP address, or the key is missing where one is needed: everywhere but on this machine.
@@ -54,10 +75,15 @@ def read_address(base_url: str, key_env: str, name: str) -> Address:
     url = _checked(base_url)
     host = url.hostname or ""
     loopback = _is_loopback(host)
-    key = _read_key(key_env, name, needed=not loopback)
+    key = read_key(key_env, name, needed=not loopback) if key_env else ""
     bare = url._replace(netloc=url.netloc.rpartition("@")[2], path=url.path.rstrip("/"), fragment="")
     whole = bare if key else bare._replace(netloc=url.netloc)  # a key and a password cannot both be sent
     return Address(bare._replace(query="").geturl(), host, loopback, key_env, key, whole)
+
+
+def fingerprint(name: str, addresses: Sequence[Address], revision: str | None) -> str:
+    """What the answers of the model `name` depend on: where it is, or what is served, in the user's words."""
+    return f"{name}#{revision}" if revision else f"{name}@{','.join(sorted(a.shown for a in addresses))}" if addresses else name
 
 
 def server_message(raw: bytes) -> str:
@@ -99,7 +125,12 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost" or host.endswith(".localhost")
 
 
-def _read_key(variable: str, name: str, *, needed: bool) -> str:
+def read_key(variable: str, name: str, *, needed: bool) -> str:
+    """The key in an environment variable, empty where there is none; `name` is the model's, for messages.
+
+    Raises:
+        ModelError: It is missing although `needed`, or no key.
+    """
     key = os.environ.get(variable, "").strip()
     if not key and needed:
         raise ModelError(f"{name} needs a key: set the environment variable {variable} (any word will do where the endpoint asks for none)")

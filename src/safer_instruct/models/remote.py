@@ -15,33 +15,28 @@ from typing import Any, TypeVar
 
 from pydantic_core import to_json
 
+from safer_instruct.budget import Reservation
 from safer_instruct.errors import AccessError, ModelError, RequestError
 from safer_instruct.models.addresses import Address, parsed, server_message
 from safer_instruct.models.answers import refuses_content
 from safer_instruct.models.flow import AttemptError, Flow, Limits, Slot, can_pass
+from safer_instruct.models.parsing import FilteredError, MalformedError, json_object
 from safer_instruct.models.pool import Pool
 from safer_instruct.models.protocol import Generation, Scoring, Usage
-from safer_instruct.models.spending import Spending, Tokens
+from safer_instruct.models.spending import Spending, Tokens, Unlimited
 from safer_instruct.models.transport import NoReply, Reply, Transport
 
 Answer = TypeVar("Answer")
-Read = Callable[[bytes], tuple[Answer, Tokens | None]]
+Read = Callable[[dict[str, Any]], tuple[Answer, Tokens | None]]
 Hint = Callable[[Address, int, str, Mapping[str, Any]], Sequence[str]]
 
 CONNECT_TIMEOUT_S = 20.0
 _REQUEST_REFUSED = (400, 413, 422)  # for what is in the request; any other refusal holds for every request
 _MAY_BE_FILTERED = (400, 403, 422, 451)
 _NO_CREDIT = ("insufficient_quota", "billing_hard_limit_reached", "billing_not_active", "account_deactivated", "credit balance is too low")
+USE_EMBEDDED = "the embedded scorer can: leave models.scorer at its default, or name an embedded model there"
 _TOP_UP = "the account has no credit left: top it up, then give the same command again"
 _CHARS_PER_TOKEN = 4  # of English, roughly: an estimate for the rate, corrected by each answer
-
-
-class MalformedError(Exception):
-    """An answer came and cannot be understood; the next attempt may bring a better one."""
-
-
-class FilteredError(RequestError):
-    """A content filter stopped the request; asked again, it would do so again."""
 
 
 class Remote:
@@ -101,7 +96,7 @@ class Remote:
             path: Behind the endpoint's address.
             body: Sent as JSON.
             request: What it asks for: bounds the cost, and estimates the tokens.
-            read: From the bytes of an answer to what it says and the tokens it took, None where it does not tell.
+            read: From an answer, a JSON object, to what it says and the tokens it took, None where it does not tell.
 
         Raises:
             FilteredError: A content filter stopped it.
@@ -128,18 +123,13 @@ class Remote:
                         reservation.settle(0.0, 0)
                     raise self._refusal(address, reply, body)
                 try:
-                    answer, tokens = read(reply.body)
+                    answer, tokens = read(json_object(reply.body))
                 except MalformedError as exc:
                     raise AttemptError(address.cleaned(str(exc))) from exc
-                usage = self._spending.usage(tokens or Tokens(), time.monotonic() - started)
-                if tokens:
-                    total = tokens.read + tokens.written
-                    reservation.settle(usage.cost, total)
-                    slot.used(total)
                 slot.succeeded(reply.headers)
-                return answer, usage
+                return answer, account(tokens, time.monotonic() - started, self._spending, reservation, slot)
 
-        return await self._pool.call(send, tokens=_estimate(request))
+        return await self._pool.call(send, tokens=estimate(request))
 
     async def close(self) -> None:
         """Close the connections; a later call opens new ones."""
@@ -155,12 +145,9 @@ class Remote:
         message = f"HTTP {reply.status}: {address.cleaned(said) or 'no message'}"
         if reply.status in _MAY_BE_FILTERED and refuses_content(parsed(reply.body)):
             return FilteredError(f"{self.name} at {address.shown}: {message}")
-        no_credit = any(sign in said or sign.encode() in reply.body for sign in _NO_CREDIT)
-        if can_pass(reply.status, reply.headers) and not no_credit:
-            return AttemptError(message, reply.status, reply.headers)
-        kind = RequestError if reply.status in _REQUEST_REFUSED and not no_credit else AccessError
-        hints = [_TOP_UP] if no_credit else self._hints(address, reply.status, message, body)
-        return kind("; ".join([f"{self.name} at {address.shown}: {message}", *hints]))
+        no_credit = is_no_credit(said) or is_no_credit(reply.body.decode("utf-8", "replace"))
+        where = f"{self.name} at {address.shown}"
+        return refusal(where, message, reply.status, reply.headers, no_credit=no_credit, hints=self._hints(address, reply.status, message, body))
 
 
 def _encoded(body: Mapping[str, Any]) -> bytes:
@@ -169,6 +156,37 @@ def _encoded(body: Mapping[str, Any]) -> bytes:
     except ValueError:  # half a character, which JSON can say and UTF-8 cannot
         return json.dumps(body).encode()
 
+
+def account(tokens: Tokens | None, seconds: float, spending: Spending, reservation: Reservation | Unlimited, slot: Slot) -> Usage:
+    """What an answered call took, told to the budget and to the flow where the endpoint tells it."""
+    usage = spending.usage(tokens or Tokens(), seconds)
+    if tokens:
+        total = tokens.read + tokens.written
+        reservation.settle(usage.cost, total)
+        slot.used(total)
+    return usage
+
+
+def refusal(where: str, message: str, status: int, headers: Mapping[str, str], *, no_credit: bool, hints: Sequence[str]) -> ModelError:
+    """The error that an HTTP status other than success amounts to.
+
+    Args:
+        where: The model and its address, fit for messages.
+        message: What the endpoint says, fit for messages.
+        status: Of the reply.
+        headers: Of the reply.
+        no_credit: Whether it says that the account is empty.
+        hints: What to do about it, unless it may pass.
+    """
+    if can_pass(status, headers) and not no_credit:
+        return AttemptError(message, status, headers)
+    kind = RequestError if status in _REQUEST_REFUSED and not no_credit else AccessError
+    return kind("; ".join([f"{where}: {message}", *([_TOP_UP] if no_credit else hints)]))
+
+
+def is_no_credit(said: str) -> bool:
+    """Whether an error's words say that the account is empty."""
+    return any(sign in said for sign in _NO_CREDIT)
 
 def access_hints(address: Address, status: int, model: str) -> list[str]:
     """What to do about a refusal that any provider may give."""
@@ -182,7 +200,8 @@ def access_hints(address: Address, status: int, model: str) -> list[str]:
     return hints
 
 
-def _estimate(request: Generation | Scoring) -> int:
+def estimate(request: Generation | Scoring) -> int:
+    """How many tokens a call takes, roughly."""
     prompt = request.prompt
     chars = len(prompt) if isinstance(prompt, str) else sum(len(turn.content) for turn in prompt)
     if isinstance(request, Scoring):

@@ -1,0 +1,99 @@
+"""Anthropic's Messages API, and servers that speak it (llama-server, vLLM, gateways), over HTTP without an SDK.
+
+It answers chats only: a raw prompt goes as a user's message, and nothing can be scored. It takes neither a number of
+completions, so that each is a request of its own, nor a seed: asked again, the same request gets another answer. The ledger
+keeps the first.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from safer_instruct.errors import AccessError
+from safer_instruct.models.addresses import HOSTS, Address, fingerprint, read_address
+from safer_instruct.models.flow import Limits
+from safer_instruct.models.messages import headers, message_body, read_message
+from safer_instruct.models.parsing import FilteredError
+from safer_instruct.models.protocol import Completion, Generated, Generation, Scored, Scoring, Usage
+from safer_instruct.models.remote import USE_EMBEDDED, Remote, access_hints
+from safer_instruct.models.spending import Spending
+
+
+class AnthropicModel:
+    """A model behind one endpoint of the Messages API, or several that serve the same weights."""
+
+    def __init__(
+        self,
+        model: str,
+        *,
+        base_url: str | Sequence[str] = HOSTS["anthropic"].url,
+        api_key_env: str = HOSTS["anthropic"].key_env,
+        limits: Limits | None = None,
+        spending: Spending | None = None,
+        revision: str | None = None,
+    ) -> None:
+        """Check what can be checked without a call.
+
+        Args:
+            model: The name that the endpoint knows the model by.
+            base_url: Where `/messages` is found; of several addresses each call goes to the one with the least to do.
+            api_key_env: Name of the environment variable that holds the key; endpoints on this machine need none.
+            limits: What is kept to at each endpoint.
+            spending: Prices the calls, and lets them draw on the run's budget.
+            revision: What is served, in the user's words; then the addresses are no part of the fingerprint.
+
+        Raises:
+            ModelError: `base_url` is no HTTP address, or the key is missing.
+        """
+        self.name, limits = f"anthropic:{model}", limits or Limits()
+        addresses = [read_address(url, api_key_env, self.name) for url in ([base_url] if isinstance(base_url, str) else base_url)]
+        self._remote = Remote(self.name, addresses, limits=limits, spending=spending or Spending(), headers=headers, hints=self._hints)
+        self._model = model
+        self.priced = spending is not None and spending.price is not None
+        self.concurrency = limits.concurrency * len(addresses)
+        self.fingerprint = fingerprint(self.name, addresses, revision)
+
+    @property
+    def status(self) -> str:
+        """See `Model.status`."""
+        return self._remote.status
+
+    async def generate(self, request: Generation) -> Generated:
+        """See `Model.generate`, but for the seed; the completions are asked for at the same time."""
+        body = message_body(self._model, request)
+        one = replace(request, sampling=replace(request.sampling, n=1, max_tokens=body["max_tokens"]))
+        asked = await asyncio.gather(*(self._ask(body, one) for _ in range(request.sampling.n)), return_exceptions=True)
+        answers = []
+        for answer in asked:  # each has ended: none goes on, and is paid for, behind the back of whoever gets the error
+            if isinstance(answer, BaseException):
+                raise answer
+            answers.append(answer)
+        return Generated(tuple(completion for completion, _ in answers), sum((usage for _, usage in answers), Usage()))
+
+    async def score(self, request: Scoring) -> Scored:
+        """It cannot.
+
+        Raises:
+            AccessError: Always.
+        """
+        raise AccessError(f"{self.name} cannot score: the Messages API tells no log-probabilities; {USE_EMBEDDED}")
+
+    async def close(self) -> None:
+        """Close the connections; a later call opens new ones."""
+        await self._remote.close()
+
+    async def _ask(self, body: Mapping[str, Any], request: Generation) -> tuple[Completion, Usage]:
+        """One completion; one that a content filter stopped costs nothing."""
+        try:
+            return await self._remote.ask("/messages", body, request, read_message)
+        except FilteredError as exc:
+            return Completion(str(exc), withheld="filter"), Usage()
+
+    def _hints(self, address: Address, status: int, message: str, body: Mapping[str, Any]) -> list[str]:
+        hints = access_hints(address, status, self._model)
+        if "top_k" in body and "top_k" in message:
+            hints.append("this endpoint may not know top_k; set it to 0")
+        return hints
