@@ -67,10 +67,7 @@ class LiteLLMModel:
         """
         self.name, limits = f"litellm:{model}", limits or Limits()
         self._litellm, self._model, self._limits, self._spending = load_litellm(), model, limits, spending or Spending()
-        try:
-            self._litellm.get_llm_provider(model)
-        except self._litellm.BadRequestError:
-            raise ModelError(f"{self.name}: LiteLLM knows no such provider; write litellm:PROVIDER/NAME as in https://docs.litellm.ai/docs/providers") from None
+        _provider(self._litellm, model)
         self._key = read_key(api_key_env, self.name, needed=True) if api_key_env else None
         urls = [base_url] if isinstance(base_url, str) else base_url or []
         addresses = [read_address(url, "", self.name) for url in urls]
@@ -175,7 +172,7 @@ class LiteLLMModel:
             hints.append(f"is '{self._model}' the name of a model there?")
         message = f"HTTP {status}: {said or 'no message'}"
         lowered = {name.lower(): value for name, value in dict(headers or {}).items()}
-        return refusal(self._where(address), message, status, lowered, no_credit=is_no_credit(str(failure)), hints=hints)
+        return refusal(self._where(address), message, status, lowered, no_credit=is_no_credit(f"{failure} {getattr(failure, 'body', None)}"), hints=hints)
 
     def _filtered(self, failure: Exception) -> bool:
         """Whether a content filter stopped the request; LiteLLM itself goes by the words of the message, and misses some."""
@@ -208,15 +205,26 @@ def known_price(model: str) -> Price | None:
 
     Raises:
         MissingExtraError: It is not installed.
+        ModelError: It knows no such provider.
     """
     litellm = load_litellm()
-    name, provider, *_ = litellm.get_llm_provider(model)
+    name, provider = _provider(litellm, model)
     rates = litellm.model_cost.get(model) or litellm.model_cost.get(name) or {}
     if rates.get("litellm_provider") != provider or not (rates.get("input_cost_per_token") and rates.get("output_cost_per_token")):
         return None
     above = min((int(match[1]) for key in rates if (match := _LONG.fullmatch(key))), default=0)
     long = {"above": above * 1000, **_rates(rates, f"_above_{above}k_tokens")} if above else None
     return Price.model_validate({**_rates(rates, ""), "long": long, "source": "LiteLLM's map of prices"})
+
+
+def _provider(litellm: Any, model: str) -> tuple[str, str]:
+    """The provider's own name of `PROVIDER/NAME`, and LiteLLM's name of the provider."""
+    try:
+        name, provider, *_ = litellm.get_llm_provider(model)
+    except litellm.BadRequestError:
+        known = "write litellm:PROVIDER/NAME as in https://docs.litellm.ai/docs/providers"
+        raise ModelError(f"litellm:{model}: LiteLLM knows no such provider; {known}") from None
+    return name, provider
 
 
 def _rates(rates: Mapping[str, Any], suffix: str) -> dict[str, float | None]:
