@@ -277,13 +277,12 @@ def _missing(request: web.Request, body: dict[str, Any]) -> str:
 
 def _message(body: dict[str, Any], faults: Faults, cached: set[str]) -> dict[str, Any]:
     """An answer to `/messages`: the tokens of a system prompt that is marked for the cache are counted apart."""
-    blocks = body.get("system", [])
-    blocks = [{"text": blocks}] if isinstance(blocks, str) else blocks
+    blocks = _blocks(body.get("system", "")) + [block for message in body["messages"] for block in _blocks(message["content"])]
     marked = "".join(block["text"] for block in blocks if "cache_control" in block)
+    read = len(tokens("\n".join(block["text"] for block in blocks if "cache_control" not in block)))
     kind = "cache_read_input_tokens" if marked in cached else "cache_creation_input_tokens"
     if marked:
         cached.add(marked)
-    read = len(tokens("\n".join([block["text"] for block in blocks if "cache_control" not in block] + [m["content"] for m in body["messages"]])))
     text, cut = _text(body | {"max_tokens": max(0, body["max_tokens"] - faults.thinks)}, 0)
     text = "" if faults.silent else faults.refusal or text.strip()
     usage = {"input_tokens": read, kind: len(tokens(marked)), "output_tokens": min(faults.thinks, body["max_tokens"]) + len(tokens(text))}
@@ -291,6 +290,10 @@ def _message(body: dict[str, Any], faults: Faults, cached: set[str]) -> dict[str
     reason = "refusal" if faults.refusal else "max_tokens" if cut else "end_turn"
     told = {} if faults.no_usage else {"usage": usage}
     return {"id": "msg_0", "type": "message", "role": "assistant", "model": body["model"], "content": content, "stop_reason": reason, **told}
+
+
+def _blocks(content: str | list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{"type": "text", "text": content}] * bool(content) if isinstance(content, str) else content
 
 
 def _text(body: dict[str, Any], i: int) -> tuple[str, bool]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -36,7 +37,7 @@ def json_object(raw: bytes) -> dict[str, Any]:
     return data
 
 
-def shaped(data: dict[str, Any], shape: type[Shape]) -> Shape:
+def shaped(data: Mapping[str, Any], shape: type[Shape]) -> Shape:
     """What `shape` reads of an answer.
 
     Raises:
