@@ -252,6 +252,7 @@ from pathlib import Path
 from safer_instruct.config import ModelConfig
 from safer_instruct.models import open_model
 from safer_instruct.models.protocol import Generation, Sampling
+from safer_instruct.models.transport import event_loop
 
 async def main(model):
     await model.generate(Generation("Hello", Sampling()))
@@ -259,7 +260,8 @@ async def main(model):
 
 model = open_model(ModelConfig(model="litellm:openai/small", base_url={server.base_url!r}), Path())
 for _ in range(2):
-    asyncio.run(main(model))
+    with asyncio.Runner(loop_factory=event_loop) as runner:
+        runner.run(main(model))
 """
         done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

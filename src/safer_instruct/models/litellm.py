@@ -123,8 +123,9 @@ class LiteLLMModel:
                         reservation.settle(0.0, 0)
                     raise self._error(outcome, address)
                 answer, tokens, headers = outcome
+                usage = account(tokens, time.monotonic() - started, self._spending, reservation, slot)
                 slot.succeeded(headers)
-                return answer.completions, account(tokens, time.monotonic() - started, self._spending, reservation, slot)
+                return answer.completions, usage
 
         return await self._pool.call(send, tokens=estimate(request))
 

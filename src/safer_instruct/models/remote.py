@@ -126,8 +126,9 @@ class Remote:
                     answer, tokens = read(json_object(reply.body))
                 except MalformedError as exc:
                     raise AttemptError(address.cleaned(str(exc))) from exc
+                usage = account(tokens, time.monotonic() - started, self._spending, reservation, slot)
                 slot.succeeded(reply.headers)
-                return answer, account(tokens, time.monotonic() - started, self._spending, reservation, slot)
+                return answer, usage
 
         return await self._pool.call(send, tokens=estimate(request))
 
