@@ -80,11 +80,14 @@ def test_the_second_request_with_a_system_prompt_reads_it_from_the_cache() -> No
     assert second.cost == pytest.approx((system * 1.0 + user * 10) / 1e6)
 
 
-def test_a_cut_answer_is_not_finished_and_a_refused_one_is_empty() -> None:
+def test_a_cut_answer_is_not_finished_and_a_refused_one_is_withheld() -> None:
     with serve(thinks=120) as server:
         assert [(c.text != "", c.finished) for c in generate(server).completions] == [(True, False)]
     with serve(refusal="I will not") as server:
-        assert [(c.text, c.finished) for c in generate(server).completions] == [("", True)]
+        assert [c.withheld for c in generate(server).completions] == ["refusal"]
+    told = {"type": "error", "error": {"type": "invalid_request_error", "message": "Output blocked by content filtering policy"}}
+    with serve(reject=(400, told)) as server:
+        assert [c.withheld for c in generate(server, n=2).completions] == ["filter"] * 2
 
 
 def test_a_model_that_always_thinks_has_room_for_it() -> None:

@@ -131,12 +131,12 @@ def test_an_empty_account_stops_the_run() -> None:
     assert server.requests == 1
 
 
-def test_what_a_filter_withholds_is_an_empty_answer() -> None:
+def test_what_a_filter_holds_back_is_withheld() -> None:
     with serve(filtered=True) as server:
-        assert [(c.text, c.finished) for c in generate(server).completions] == [("", True)]
+        assert [c.withheld for c in generate(server).completions] == ["filter"]
     told = {"error": {"message": "Your request was rejected by our safety system.", "code": "content_policy_violation"}}
     with serve(reject=(400, told)) as server:
-        assert [(c.text, c.finished) for c in generate(server, n=2).completions] == [("", True)] * 2
+        assert [(c.withheld, "safety system" in c.text) for c in generate(server, n=2).completions] == [("filter", True)] * 2
     assert server.requests == 1
 
 

@@ -95,11 +95,6 @@ class TestAnswers:
         assert full == {"model": "small", "prompt": RAW, "max_tokens": 7, "temperature": 0.3, "n": 2, "seed": 5, "top_k": 11, "repetition_penalty": 1.2}
         assert "top_k" not in plain and "repetition_penalty" not in plain and "logprobs" not in plain
 
-    def test_openai_itself_gets_no_field_that_it_does_not_know(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setenv("OPENAI_API_KEY", KEY)
-        _, body = OpenAIModel("gpt")._generation(Generation(CHAT, Sampling(max_tokens=7, top_k=11, repetition_penalty=1.2)))
-        assert body.keys() == {"model", "messages", "max_completion_tokens", "temperature", "n", "seed"}
-
     def test_a_chat_is_held_to_a_schema_and_a_raw_prompt_is_not(self) -> None:
         schema = Schema.of("s", {"type": "object", "properties": {"b": {"type": "string"}, "a": {"type": "string"}}})
         with serve() as server:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import pytest
@@ -11,6 +10,7 @@ from safer_instruct.models.messages import THINKING_TOKENS, message_body, read_m
 from safer_instruct.models.parsing import MalformedError
 from safer_instruct.models.protocol import Completion, Generation, Sampling, Turn
 from safer_instruct.models.spending import Tokens
+from safer_instruct.models.structured import object_schema
 
 SAMPLING = Sampling(max_tokens=7, temperature=0.3, top_k=11, repetition_penalty=1.2, n=3)
 OLD = ["claude-3-5-haiku-20241022", "claude-sonnet-4-20250514", "claude-opus-4-1", "claude-sonnet-4-5-20250929", "claude-opus-4-6", "claude-haiku-4-5"]
@@ -20,10 +20,10 @@ def body(model: str, prompt: Any = "Hello", sampling: Sampling = SAMPLING) -> di
     return message_body(model, Generation(prompt, sampling, seed=5))
 
 
-def message(**fields: Any) -> bytes:
+def message(**fields: Any) -> dict[str, Any]:
     usage = {"input_tokens": 3, "cache_read_input_tokens": 40, "cache_creation_input_tokens": 500, "output_tokens": 6}
     answer = {"type": "message", "content": [{"type": "text", "text": "Good day."}], "stop_reason": "end_turn", "usage": usage}
-    return json.dumps(answer | fields).encode()
+    return answer | fields
 
 
 @pytest.mark.parametrize("model", [*OLD, "qwen3-8b", "MiniMax-M4"])
@@ -70,7 +70,7 @@ def test_the_tokens_of_the_cache_are_part_of_those_read() -> None:
     [
         ({"stop_reason": "max_tokens"}, Completion("Good day.", finished=False)),
         ({"stop_reason": "model_context_window_exceeded"}, Completion("Good day.", finished=False)),
-        ({"stop_reason": "refusal"}, Completion("")),
+        ({"stop_reason": "refusal"}, Completion("Good day.", withheld="refusal")),
         ({"content": []}, Completion("")),
         ({"content": [{"type": "thinking", "thinking": "Hm."}, {"type": "text", "text": "a"}, {"type": "text", "text": "b"}]}, Completion("ab")),
         ({"content": [{"type": "text", "text": "\ud83d"}]}, Completion("\ufffd")),
@@ -80,7 +80,17 @@ def test_only_what_was_written_for_the_reader_is_the_completion(fields: dict[str
     assert read_message(message(**fields))[0] == completion
 
 
-@pytest.mark.parametrize("raw", [b"", b"[]", b"{", message(content=None), message(content=[{"text": "no type"}]), b'{"error": {"message": "overloaded"}}'])
-def test_anything_else_is_malformed(raw: bytes) -> None:
+@pytest.mark.parametrize("data", [{}, message(content=None), message(content=[{"text": "no type"}]), {"error": {"message": "overloaded"}}])
+def test_anything_else_is_malformed(data: dict[str, Any]) -> None:
     with pytest.raises(MalformedError):
-        read_message(raw)
+        read_message(data)
+
+
+def test_a_schema_is_sent_to_the_models_that_keep_to_one() -> None:
+    schema = object_schema("verdict", answer={"type": "boolean"})
+    request = Generation("Hello", SAMPLING, schema=schema)
+    held = {"format": {"type": "json_schema", "schema": schema.definition}}
+    assert message_body("claude-haiku-4-5", request)["output_config"] == held
+    assert message_body("claude-opus-5-5", request)["output_config"] == {"effort": "low"} | held
+    for model in ("claude-3-5-haiku-20241022", "claude-sonnet-4-20250514", "claude-opus-4-1", "qwen3-8b"):
+        assert "output_config" not in message_body(model, request)

@@ -16,7 +16,9 @@ _CODES = {  # letters alone, in small
     "datainspectionfailed",  # Alibaba
     "refusal",  # OpenRouter, of a provider that refuses with an error
 }
-_WORDS = re.compile("prompt was flagged|content exists risk", re.I)  # OpenAI's reasoning models, DeepSeek: their codes say less
+_WORDS = re.compile(  # OpenAI's reasoning models, DeepSeek, Anthropic: their codes say less
+    "prompt was flagged|content exists risk|blocked by content filtering policy", re.I
+)
 _FILTER_REASONS = {"contentfilter", "safety", "prohibitedcontent", "blocklist", "spii", "recitation"}  # the last five are Gemini's
 
 

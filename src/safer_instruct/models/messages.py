@@ -3,6 +3,7 @@
 https://platform.claude.com/docs/en/api/messages/create
 https://platform.claude.com/docs/en/build-with-claude/thinking
 https://platform.claude.com/docs/en/build-with-claude/prompt-caching
+https://platform.claude.com/docs/en/build-with-claude/structured-outputs
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ _CACHED_FROM_CHARS = 512  # less is fewer than 512 tokens, the least that any mo
 _CUT = ("max_tokens", "model_context_window_exceeded")
 # The models before Claude Opus 4.7; those from it on refuse temperature and top_k with HTTP 400.
 _SAMPLED = re.compile(r"claude-(?:[23]|instant|(?:opus|sonnet|haiku)-4(?:-[0-6])?(?:-\d{8})?$)")
+# Those before Claude 4.5, which cannot be held to a schema.
+_FREE_FORM = re.compile(r"claude-(?:[23]|instant|(?:opus|sonnet|haiku)-4(?:-[01])?(?:-\d{8})?$)")
 # Thinking counts towards max_tokens, so that a short cap would be used up by it. Each model has its own word for 'do not'.
 _THINKING_OFF = (
     (re.compile(r"claude-opus-4-[78](?:-\d{8})?$"), None),  # does not think unless asked to
@@ -41,7 +44,10 @@ def message_body(model: str, request: Generation) -> dict[str, Any]:
     too short for a model's cache is not written to it, and costs nothing more.
     """
     turns = spoken(request.prompt)
-    body = {"model": model, "max_tokens": request.sampling.max_tokens, **_manner(model, request)}
+    body: dict[str, Any] = {"model": model, "max_tokens": request.sampling.max_tokens, **_manner(model, request)}
+    if request.schema and model.startswith("claude-") and not _FREE_FORM.match(model):
+        held = {"format": {"type": "json_schema", "schema": request.schema.definition}}
+        body["output_config"] = body.get("output_config", {}) | held
     body["messages"] = [{"role": role, "content": content} for role, content in turns if role != "system"]
     if system := "\n\n".join(content for role, content in turns if role == "system"):
         block = {"type": "text", "text": system, "cache_control": {"type": "ephemeral"}}

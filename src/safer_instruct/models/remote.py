@@ -189,6 +189,7 @@ def is_no_credit(said: str) -> bool:
     """Whether an error's words say that the account is empty."""
     return any(sign in said for sign in _NO_CREDIT)
 
+
 def access_hints(address: Address, status: int, model: str) -> list[str]:
     """What to do about a refusal that any provider may give."""
     hints = []
