@@ -215,6 +215,8 @@ def test_litellms_map_is_read_with_its_cache_and_its_long_prompts() -> None:
     assert (price.prompt, price.completion, price.cached) == (1.25, 10.0, 0.125)
     assert (price.long.above, price.long.prompt, price.long.completion, price.long.cached) == (200_000, 2.5, 15.0, 0.25)
     assert known_price("openai/gpt-4o") == known_price("gpt-4o") is not None
+    elsewhere = known_price("vertex_ai/gemini-2.5-pro")
+    assert elsewhere is not None and elsewhere.prompt == 1.25
     assert known_price("openai/gpt-0") is None
 
 

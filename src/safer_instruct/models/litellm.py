@@ -212,7 +212,8 @@ def known_price(model: str) -> Price | None:
     litellm = load_litellm()
     name, provider = _provider(litellm, model)
     rates = litellm.model_cost.get(model) or litellm.model_cost.get(name) or {}
-    if rates.get("litellm_provider") != provider or not (rates.get("input_cost_per_token") and rates.get("output_cost_per_token")):
+    of_provider = str(rates.get("litellm_provider")).startswith(provider)  # 'vertex_ai-language-models', 'bedrock_converse'
+    if not of_provider or not (rates.get("input_cost_per_token") and rates.get("output_cost_per_token")):
         return None
     above = min((int(match[1]) for key in rates if (match := _LONG.fullmatch(key))), default=0)
     long = {"above": above * 1000, **_rates(rates, f"_above_{above}k_tokens")} if above else None
