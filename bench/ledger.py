@@ -144,7 +144,7 @@ async def own_cpu(model: Instant, count: int = 5_000) -> float:
 
 def lookups(ledger: Ledger, recorded: Recorded, stored: int) -> tuple[list[float], list[float]]:
     """Seconds for keys all over the ledger, and for keys that are not in it."""
-    from safer_instruct.ledger.content import encode_request
+    from safer_instruct.models.protocol import encode_request
 
     rng = random.Random(stored)
     asked = [ask(rng.randrange(stored)) for _ in range(LOOKUPS)]

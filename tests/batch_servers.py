@@ -6,9 +6,9 @@
         assert server.paid_twice == 0
 
 Nothing depends on the clock: a batch ends after so many questions about it, faults come in a given order. A row's fate is
-what its prompt says: REFUSE is refused, FLAKY fails the first time, BROKEN always, VANISH has no result the first time, TWICE has two,
-GARBLED is answered with nonsense the first time, WITHHELD is withheld by a filter. Keys, content types, ids and limits are
-checked as the real APIs do. What is answered is counted as paid.
+what its prompt says: REFUSE is refused, FLAKY fails the first time, BROKEN always, VANISH has no result the first time, TWICE
+has two, GARBLED is answered with nonsense the first time, WITHHELD is withheld, BLOCKED is stopped by a filter. Keys, content
+types, ids and limits are checked as the real APIs do. What is answered is counted as paid.
 """
 
 from __future__ import annotations
@@ -160,6 +160,8 @@ class BatchServer:
         first = self.seen[digest] == 1
         if "REFUSE" in text:
             job.bad.append(_error(provider, id_, 400, "this is not allowed"))
+        elif "BLOCKED" in text:
+            job.bad.append(_error(provider, id_, 400, "Output blocked by content filtering policy"))
         elif "BROKEN" in text or ("FLAKY" in text and first):
             job.bad.append(_error(provider, id_, 500, "something broke"))
         elif "DENIED" in text:

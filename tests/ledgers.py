@@ -15,8 +15,8 @@ from functools import cache
 from pathlib import Path
 
 from safer_instruct.ledger import Call, Ledger
-from safer_instruct.ledger.content import KEY_BYTES, decode_generated, decode_scored, encode_answer, encode_request, is_scoring
-from safer_instruct.models.protocol import Completion, Generated, Generation, Sampling, Scored, Scoring, Turn, Usage
+from safer_instruct.ledger.content import KEY_BYTES, decode_generated, decode_scored, encode_answer, is_scoring
+from safer_instruct.models.protocol import Completion, Generated, Generation, Sampling, Scored, Scoring, Turn, Usage, encode_request
 
 TEMPLATE = "Below is a response to a certain instruction. Write the instruction that the response is trying to complete.\n\n### response:\n"
 WORDS = ["umbrella", "kettle", "parcel", "lamp", "cake", "bicycle", "ticket", "tent", "ladder", "sofa", "piano", "broke", "bent", "melted", "cracked"]

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
-from batch_client import FAST, PRICE, model, question
+from batch_client import FAST, KINDS, PRICE, model, question
 from batch_servers import KEY, KEY_ENV, PROVIDERS, BatchServer, answer_to, serve_batches
 
 from safer_instruct.budget import Budget
 from safer_instruct.errors import AccessError, BudgetError, ModelError, RequestError
 from safer_instruct.models.batch.anthropic import AnthropicBatches
 from safer_instruct.models.batch.collector import BatchedModel
-from safer_instruct.models.protocol import Generated, Generation, Sampling, Scoring, Turn
+from safer_instruct.models.batch.provider import Fate, Result
+from safer_instruct.models.messages import THINKING_TOKENS
+from safer_instruct.models.protocol import Completion, Generated, Generation, Sampling, Scoring, Turn, Usage
+from safer_instruct.models.structured import object_schema
 from safer_instruct.models.transport import event_loop
 
 T = TypeVar("T")
@@ -125,13 +129,47 @@ def test_a_row_that_is_refused_fails_its_own_call_only(provider: str, tmp_path: 
         assert isinstance(refused, RequestError) and "this is not allowed" in str(refused)
 
 
-@pytest.mark.parametrize("provider", ["anthropic", "gemini"])
-def test_an_answer_that_was_withheld_is_not_paid_for_again(provider: str, tmp_path: Path) -> None:
+@each
+def test_an_answer_that_was_withheld_is_an_answer_and_not_paid_for_again(provider: str, tmp_path: Path) -> None:
     with serve_batches() as server:
         for _ in range(2):
-            (refused,) = asked(server, provider, tmp_path, [question("WITHHELD")])
-            assert isinstance(refused, RequestError)
-        assert server.paid.total() == 1
+            (answer,) = asked(server, provider, tmp_path, [question("WITHHELD", n=2)])
+            assert [c.withheld for c in answer.completions] == ["filter" if provider == "gemini" else "refusal"] * 2
+        assert server.paid.total() == 2
+
+
+@each
+def test_a_prompt_that_a_filter_stops_is_withheld_and_costs_nothing(provider: str, tmp_path: Path) -> None:
+    with serve_batches() as server:
+        (answer,) = asked(server, provider, tmp_path, [question("BLOCKED", n=2)])
+        assert [c.withheld for c in answer.completions] == ["filter"] * 2 and "blocked" in answer.completions[0].text
+        assert answer.usage == Usage() and server.paid.total() == 0
+
+
+def test_a_row_that_a_filter_stopped_stands_for_all_completions_that_it_asked_for() -> None:
+    assert Result("a-0", Fate.ANSWERED, (Completion("", withheld="filter"),)).for_each(3) == (Completion("", withheld="filter"),) * 3
+    assert Result("a-0", Fate.ANSWERED, (Completion("one"),)).for_each(3) == (Completion("one"),)
+
+
+@each
+def test_a_row_keeps_to_the_schema_of_its_request(provider: str) -> None:
+    schema = object_schema("verdict", answer={"type": "boolean"})
+    asks = KINDS[provider]("claude-haiku-4-5", api_key_env=KEY_ENV)
+    (row,) = asks.rows(replace(question(0), schema=schema))
+    told = {
+        "anthropic": ("output_config", {"format": {"type": "json_schema", "schema": schema.definition}}),
+        "gemini": ("generationConfig", {"responseMimeType": "application/json", "responseJsonSchema": schema.definition}),
+    }
+    strict = {"name": "verdict", "schema": schema.definition, "strict": True}
+    name, fields = told.get(provider, ("response_format", {"type": "json_schema", "json_schema": strict}))
+    assert asks.body(row)[name].items() >= fields.items()
+    assert "schema" not in json.dumps(asks.body(question(0))).lower()
+
+
+def test_what_a_thinking_model_may_think_is_bounded_too() -> None:
+    asks = AnthropicBatches("claude-opus-5-5", api_key_env=KEY_ENV)
+    rows = asks.rows(question(0, n=2))
+    assert [row.sampling.max_tokens for row in rows] == [asks.body(row)["max_tokens"] for row in rows] == [20 + THINKING_TOKENS] * 2
 
 
 @each
@@ -310,13 +348,15 @@ def test_a_call_that_nobody_waits_for_any_more_is_not_sent(tmp_path: Path) -> No
         run(work(server))
 
 
-def test_raw_prompts_go_to_completions_in_a_batch_of_their_own_and_nowhere_else(tmp_path: Path) -> None:
+def test_raw_prompts_go_to_completions_in_a_batch_of_their_own_where_there_are_any(tmp_path: Path) -> None:
     raw = Generation("Once upon a time", Sampling(max_tokens=8, n=1), seed=1)
     with serve_batches() as server:
         answers = asked(server, "openai", tmp_path, [raw, question(0)])
         assert [text(a) for a in answers] == [answer_to("Once upon a time", 1), expected("openai", 0)]
         assert server.created == 2
-        for provider in ("anthropic", "gemini", "mistral"):
+        (answer,) = asked(server, "anthropic", tmp_path, [raw])
+        assert text(answer) == answer_to("Once upon a time"), "as what a user says"
+        for provider in ("gemini", "mistral"):
             (refused,) = asked(server, provider, tmp_path, [raw])
             assert isinstance(refused, AccessError) and "induce.form" in str(refused)
 
@@ -373,7 +413,7 @@ def test_what_a_provider_is_told(provider: str, tmp_path: Path) -> None:
     ],
 )
 def test_newer_claude_models_are_not_sent_what_they_refuse(name: str, sampled: bool) -> None:
-    body = AnthropicBatches(name, api_key_env=KEY_ENV).body(question(0), 0)
+    body = AnthropicBatches(name, api_key_env=KEY_ENV).body(question(0))
     assert ("temperature" in body) is sampled
 
 

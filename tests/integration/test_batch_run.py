@@ -76,7 +76,6 @@ def test_a_batched_run_that_was_killed_ends_as_if_it_had_not_been(held: str, tmp
     [
         ({"model": "embedded:smollm2-135m-instruct", "batch": True}, "'batch' is for"),
         ({"model": "scripted:", "batch": True}, "'batch' is for"),
-        ({"model": "anthropic:claude-sonnet-5"}, "batch: true"),
     ],
 )
 def test_what_cannot_be_batched_is_said_at_once(config: dict[str, Any], says: str, tmp_path: Path) -> None:

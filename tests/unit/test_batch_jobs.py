@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from safer_instruct.errors import ModelError, RunDirectoryError
+from safer_instruct.models.anthropic import AnthropicModel
 from safer_instruct.models.batch.anthropic import AnthropicBatches
 from safer_instruct.models.batch.api import compact, form
 from safer_instruct.models.batch.carrier import is_final, read
@@ -23,6 +24,7 @@ from safer_instruct.models.batch.jobs import Batch, Jobs, Row
 from safer_instruct.models.batch.mistral import MistralBatches
 from safer_instruct.models.batch.openai import OpenAIBatches
 from safer_instruct.models.batch.provider import Fate, custom_id, row_of
+from safer_instruct.models.openai import OpenAIModel
 from safer_instruct.models.protocol import Generation, Sampling, Turn
 
 LOCAL = "http://127.0.0.1:9/v1"
@@ -138,7 +140,7 @@ def test_a_result_line_may_hold_anything(line: bytes) -> None:
 def test_a_row_is_one_line_of_ascii_json_whatever_the_prompt_holds(prompt: str, seed: int, turns: list[str]) -> None:
     request = Generation((*(Turn(role, prompt) for role in turns), Turn("user", prompt)), Sampling(), seed)
     for provider in providers():
-        line = provider.line("id-1", compact(provider.body(request, 0)), provider.path(request))
+        line = provider.line("id-1", compact(provider.body(request)), provider.path(request))
         assert line.isascii() and b"\n" not in line and prompt in list(_texts(json.loads(line)))
 
 
@@ -149,11 +151,16 @@ def _texts(data: Any) -> Iterator[str]:
         yield from _texts(inner)
 
 
-def test_the_fingerprint_is_that_of_the_model_asked_call_by_call() -> None:
-    from safer_instruct.models.openai import OpenAIModel
-
+@pytest.mark.parametrize("revision", [None, "v1"])
+def test_the_fingerprint_is_that_of_the_model_asked_call_by_call(revision: str | None) -> None:
     for logprobs in (False, True):
-        assert OpenAIBatches("m", base_url=LOCAL, want_logprobs=logprobs).fingerprint == OpenAIModel("m", base_url=LOCAL, want_logprobs=logprobs).fingerprint
+        live = OpenAIModel("m", base_url=LOCAL, revision=revision, want_logprobs=logprobs)
+        assert OpenAIBatches("m", base_url=LOCAL, revision=revision, want_logprobs=logprobs).fingerprint == live.fingerprint
+    assert (
+        MistralBatches("m", base_url=LOCAL, revision=revision).fingerprint
+        == OpenAIModel("m", base_url=LOCAL, revision=revision, provider="mistral").fingerprint
+    )
+    assert AnthropicBatches("m", base_url=LOCAL, revision=revision).fingerprint == AnthropicModel("m", base_url=LOCAL, revision=revision).fingerprint
 
 
 @pytest.mark.parametrize("url", ["ftp://x", "https://user:secret@host/v1", "https://host/v1?key=secret", "nonsense"])

@@ -27,9 +27,9 @@ from ledgers import a_call
 
 from safer_instruct.errors import RunDirectoryError
 from safer_instruct.ledger import Ledger, Meter, Recorded, read_calls, read_totals, schema
-from safer_instruct.ledger.content import decode_generated, encode_request
+from safer_instruct.ledger.content import decode_generated
 from safer_instruct.ledger.known import KnownKeys
-from safer_instruct.models.protocol import Completion, Generated, Generation, Sampling, Schema, Scored, Scoring, Turn, Usage
+from safer_instruct.models.protocol import Completion, Generated, Generation, Sampling, Schema, Scored, Scoring, Turn, Usage, encode_request
 
 pytestmark = pytest.mark.filterwarnings("error")
 T = TypeVar("T")
@@ -393,7 +393,7 @@ CHILD = """
 import asyncio, os, sys
 from pathlib import Path
 from safer_instruct.ledger import Ledger, Meter, Recorded
-from safer_instruct.models.protocol import Generation, Sampling
+from safer_instruct.models.protocol import Generation, Sampling, encode_request
 from safer_instruct.models.scripted import ScriptedModel
 
 async def main():

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from safer_instruct.models.messages import THINKING_TOKENS, message_body, read_message
+from safer_instruct.models.messages import THINKING_TOKENS, message_body, read_message, single
 from safer_instruct.models.parsing import MalformedError
 from safer_instruct.models.protocol import Completion, Generation, Sampling, Turn
 from safer_instruct.models.spending import Tokens
@@ -17,7 +17,7 @@ OLD = ["claude-3-5-haiku-20241022", "claude-sonnet-4-20250514", "claude-opus-4-1
 
 
 def body(model: str, prompt: Any = "Hello", sampling: Sampling = SAMPLING) -> dict[str, Any]:
-    return message_body(model, Generation(prompt, sampling, seed=5))
+    return message_body(model, single(model, Generation(prompt, sampling, seed=5)))
 
 
 def message(**fields: Any) -> dict[str, Any]:

@@ -1,15 +1,14 @@
-"""Requests and answers as bytes: the request as JSON, which the key is a digest of, the answer without its usage."""
+"""Answers as bytes, without their usage, and requests read back (`protocol.encode_request` writes them)."""
 
 from __future__ import annotations
 
 import json
 import struct
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from operator import attrgetter
 from typing import Any
 
-from safer_instruct.models.protocol import Completion, Generated, Generation, Scored, Scoring, Usage
+from safer_instruct.models.protocol import Completion, Generated, Scored, Usage
 
 KEY_BYTES = 16  # of SHA-256: among 10 million calls two share a key with a chance of 1 in 10**25
 _CACHED = struct.Struct("<cq")
@@ -33,14 +32,6 @@ class Call:
     answer: bytes
     usage: Usage
     finished_at: float
-
-
-def encode_request(kind: str, request: Generation | Scoring) -> bytes:
-    """The request as sorted JSON; a change of a single byte here makes every key another."""
-    if isinstance(request, Generation) and request.schema is None and not isinstance(request.prompt, str):  # most calls: the same, faster
-        turns = ", ".join(f'{{"content": {_quoted(turn.content)}, "role": {_quoted(turn.role)}}}' for turn in request.prompt)
-        return f'["{kind}", {{"prompt": [{turns}], "sampling": {_sampling_json(request.sampling)}, "seed": {request.seed}}}]'.encode("utf-8", "surrogatepass")
-    return _request_json([kind, request]).encode("utf-8", "surrogatepass")
 
 
 def encode_answer(answer: Generated | Scored) -> bytes:
@@ -98,17 +89,6 @@ def _text(data: bytes) -> str:
     return data.decode("utf-8", "surrogatepass")
 
 
-def _fields(value: Any) -> dict[str, Any]:
-    """A dataclass as a dict of its fields; unlike `asdict` it copies nothing below.
-
-    What is None is left out, so a field that requests were given later changes no key of those that do without it.
-    """
-    return {name: given for name in value.__dataclass_fields__ if (given := getattr(value, name)) is not None}
-
-
-_quoted = json.encoder.encode_basestring
-_request_json = json.JSONEncoder(default=_fields, ensure_ascii=False, sort_keys=True).encode
-_sampling_json = lru_cache(maxsize=256)(_request_json)
 _json = json.JSONEncoder(ensure_ascii=False).encode
 _completion_fields = attrgetter(*Completion.__dataclass_fields__)
 

@@ -9,9 +9,9 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from safer_instruct.ledger.content import KEY_BYTES, Call, decode_generated, decode_scored, encode_answer, encode_request
+from safer_instruct.ledger.content import KEY_BYTES, Call, decode_generated, decode_scored, encode_answer
 from safer_instruct.ledger.store import Ledger
-from safer_instruct.models.protocol import Generated, Generation, Model, Scored, Scoring, Usage
+from safer_instruct.models.protocol import Generated, Generation, Model, Scored, Scoring, Usage, encode_request
 
 Answer = TypeVar("Answer", Generated, Scored)
 

@@ -98,7 +98,7 @@ def _open_batched(config: ModelConfig, provider: str, name: str, want_logprobs: 
     if path is None:
         raise ConfigError(f"model '{config.model}': 'batch' works within a run, whose directory keeps what is under way; set it to false here")
     timing = Timing(gather_s=config.batch_wait_s, first_poll_s=config.batch_poll_s[0], longest_poll_s=config.batch_poll_s[1])
-    given: dict[str, Any] = {"timing": timing}
+    given: dict[str, Any] = {"timing": timing, "revision": config.revision}
     if config.base_url:
         if not isinstance(config.base_url, str):
             raise ConfigError(f"model '{config.model}': 'batch' needs a single base_url")

@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 from safer_instruct.errors import AccessError
 from safer_instruct.models.addresses import HOSTS, Address, fingerprint, read_address
 from safer_instruct.models.flow import Limits
-from safer_instruct.models.messages import headers, message_body, read_message
+from safer_instruct.models.messages import headers, message_body, read_message, single
 from safer_instruct.models.parsing import FilteredError
 from safer_instruct.models.protocol import Completion, Generated, Generation, Scored, Scoring, Usage
 from safer_instruct.models.remote import USE_EMBEDDED, Remote, access_hints
@@ -63,8 +62,8 @@ class AnthropicModel:
 
     async def generate(self, request: Generation) -> Generated:
         """See `Model.generate`, but for the seed; the completions are asked for at the same time."""
-        body = message_body(self._model, request)
-        one = replace(request, sampling=replace(request.sampling, n=1, max_tokens=body["max_tokens"]))
+        one = single(self._model, request)
+        body = message_body(self._model, one)
         asked = await asyncio.gather(*(self._ask(body, one) for _ in range(request.sampling.n)), return_exceptions=True)
         answers = []
         for answer in asked:  # each has ended: none goes on, and is paid for, behind the back of whoever gets the error

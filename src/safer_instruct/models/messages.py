@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from pydantic import BaseModel
@@ -36,8 +37,15 @@ _THINKING_OFF = (
 )
 
 
+def single(model: str, request: Generation) -> Generation:
+    """The request for one completion, with room for the thinking that `model` cannot do without."""
+    sampling = request.sampling
+    room = THINKING_TOKENS if _manner(model, request).get("output_config") else 0
+    return replace(request, sampling=replace(sampling, n=1, max_tokens=sampling.max_tokens + room))
+
+
 def message_body(model: str, request: Generation) -> dict[str, Any]:
-    """The body that asks `model` for one completion; there are no seeds, no repetition penalty and no log-probabilities.
+    """The body that asks `model` for what `single` has made of a request; there are no seeds, no repetition penalty and no log-probabilities.
 
     The system prompt is marked to be cached: the requests of one stage and category share it, reading it again costs a
     tenth of its price or less, and writing it a quarter more, so that the second request has earned that already. What is
@@ -60,7 +68,7 @@ def headers(key: str) -> Mapping[str, str]:
     return {"anthropic-version": _VERSION} | ({"x-api-key": key} if key else {})
 
 
-def read_message(data: dict[str, Any]) -> tuple[Completion, Tokens | None]:
+def read_message(data: Mapping[str, Any]) -> tuple[Completion, Tokens | None]:
     """The completion in an answer, and the tokens it took, None where it does not tell.
 
     Raises:
@@ -80,7 +88,7 @@ def _manner(model: str, request: Generation) -> dict[str, Any]:
     for pattern, off in _THINKING_OFF:
         if pattern.match(model):
             return {"thinking": {"type": off}} if off else {}
-    return {"max_tokens": sampling.max_tokens + THINKING_TOKENS, "output_config": {"effort": "low"}}  # it thinks, as little as it can
+    return {"output_config": {"effort": "low"}}  # it thinks, as little as it can
 
 
 class _Block(BaseModel):

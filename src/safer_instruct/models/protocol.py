@@ -91,6 +91,27 @@ class Scoring:
     continuation: str
 
 
+def encode_request(kind: str, request: Generation | Scoring) -> bytes:
+    """The request as sorted JSON, which calls are known by on disk; a change of a single byte here makes every key another."""
+    if isinstance(request, Generation) and request.schema is None and not isinstance(request.prompt, str):  # most calls: the same, faster
+        turns = ", ".join(f'{{"content": {_quoted(turn.content)}, "role": {_quoted(turn.role)}}}' for turn in request.prompt)
+        return f'["{kind}", {{"prompt": [{turns}], "sampling": {_sampling_json(request.sampling)}, "seed": {request.seed}}}]'.encode("utf-8", "surrogatepass")
+    return _request_json([kind, request]).encode("utf-8", "surrogatepass")
+
+
+def _fields(value: Any) -> dict[str, Any]:
+    """A dataclass as a dict of its fields; unlike `asdict` it copies nothing below.
+
+    What is None is left out, so a field that requests were given later changes no key of those that do without it.
+    """
+    return {name: given for name in value.__dataclass_fields__ if (given := getattr(value, name)) is not None}
+
+
+_quoted = json.encoder.encode_basestring
+_request_json = json.JSONEncoder(default=_fields, ensure_ascii=False, sort_keys=True).encode
+_sampling_json = lru_cache(maxsize=256)(_request_json)
+
+
 @dataclass(frozen=True, slots=True)
 class Usage:
     """What one call took: tokens read and written, cost in US dollars, seconds of work.

@@ -40,10 +40,11 @@ _UNLIMITED = Unlimited()
 
 @dataclass(frozen=True, slots=True)
 class Spending:
-    """One model's price, None when it is not known, and the budget that its calls draw on, if any."""
+    """One model's price, None when it is not known, the budget that its calls draw on, if any, and whether they go in batches."""
 
     price: Price | None = None
     budget: Budget | None = None
+    batch: bool = False
 
     async def reserve(self, request: Generation | Scoring) -> Reservation | Unlimited:
         """Set aside what one attempt may cost at most.
@@ -55,6 +56,7 @@ class Spending:
 
     def usage(self, tokens: Tokens, seconds: float) -> Usage:
         """What an answered call took; its cost is 0 where the price is not known (see `Model.priced`)."""
-        price = self.price
-        cost = price.cost(tokens.read, tokens.written, cached_tokens=tokens.cached, written_tokens=tokens.cache_written) if price else 0.0
+        cost = 0.0
+        if self.price:
+            cost = self.price.cost(tokens.read, tokens.written, cached_tokens=tokens.cached, written_tokens=tokens.cache_written, batch=self.batch)
         return Usage(tokens.read, tokens.written, cost, seconds, tokens.cached)

@@ -12,23 +12,22 @@ so: it is younger than the call that created it, has as many rows, and when it h
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 from urllib.parse import quote
 
+from safer_instruct.models.addresses import HOSTS, fingerprint
 from safer_instruct.models.batch.api import PATIENT, Api, Timing, compact, id_of
 from safer_instruct.models.batch.jobs import Batch
-from safer_instruct.models.batch.provider import Fate, Limits, Progress, Result, Sought, Tokens, row_of, turns_of
-from safer_instruct.models.batch.rows import parsed, whole
+from safer_instruct.models.batch.provider import Fate, Limits, Progress, Result, Sought, row_of
+from safer_instruct.models.batch.rows import UNREADABLE, answered, failed, parsed
+from safer_instruct.models.messages import headers, message_body, read_message, single
 from safer_instruct.models.protocol import Completion, Generation
+from safer_instruct.models.spending import Tokens
 
-_VERSION = "2023-06-01"
 _CLOCKS_APART_S = 3600.0  # how far this machine's clock and the provider's may differ
 _PAGES = 20
-# Models from Claude Opus 4.7 on refuse temperature and top_k with HTTP 400; these are the ones before.
-_SAMPLED = re.compile(r"claude-(?:[23]|instant|(?:opus|sonnet|haiku)-4(?:-[0-6])?(?:-\d{8})?$)")
 _REFUSED, _DENIED = ("invalid_request_error", "request_too_large"), ("authentication_error", "billing_error", "permission_error", "not_found_error")
 
 
@@ -37,38 +36,36 @@ class AnthropicBatches:
 
     limits = Limits(rows=100_000, bytes=256_000_000)
 
-    def __init__(self, model: str, *, base_url: str = "https://api.anthropic.com/v1", api_key_env: str = "ANTHROPIC_API_KEY", timing: Timing = PATIENT) -> None:
+    def __init__(
+        self,
+        model: str,
+        *,
+        base_url: str = HOSTS["anthropic"].url,
+        api_key_env: str = HOSTS["anthropic"].key_env,
+        revision: str | None = None,
+        timing: Timing = PATIENT,
+    ) -> None:
         """Check what can be checked without a call; arguments as for `OpenAIBatches`.
 
         Raises:
             ModelError: `base_url` is no HTTP address, or the key is missing.
         """
         self.name = f"anthropic:{model}"
-        self._api = Api(self.name, base_url, api_key_env, lambda key: {"x-api-key": key, "anthropic-version": _VERSION}, timing)
-        self.fingerprint = f"{self.name}@{self._api.url}"
-        self._model, self._sampled = model, bool(_SAMPLED.match(model))
+        self._api = Api(self.name, base_url, api_key_env, headers, timing)
+        self.fingerprint = fingerprint(self.name, [self._api.address], revision)
+        self._model = model
 
     def path(self, request: Generation) -> str:
         """See `Provider.path`."""
-        turns_of(request, self.name)
         return "/v1/messages"
 
-    def rows_per_call(self, request: Generation) -> int:
-        """See `Provider.rows_per_call`."""
-        return request.sampling.n
+    def rows(self, request: Generation) -> tuple[Generation, ...]:
+        """See `Provider.rows`."""
+        return (single(self._model, request),) * request.sampling.n
 
-    def body(self, request: Generation, part: int) -> dict[str, Any]:
+    def body(self, row: Generation) -> dict[str, Any]:
         """See `Provider.body`; there are no seeds."""
-        turns = turns_of(request, self.name)
-        body: dict[str, Any] = {"model": self._model, "max_tokens": request.sampling.max_tokens}
-        body["messages"] = [{"role": turn.role, "content": turn.content} for turn in turns if turn.role != "system"]
-        if system := "\n\n".join(turn.content for turn in turns if turn.role == "system"):
-            body["system"] = system
-        if self._sampled:
-            body["temperature"] = min(1.0, request.sampling.temperature)
-        if self._sampled and request.sampling.top_k > 0:
-            body["top_k"] = request.sampling.top_k
-        return body
+        return message_body(self._model, row)
 
     def line(self, custom_id: str, body: bytes, path: str) -> bytes:
         """See `Provider.line`."""
@@ -116,20 +113,19 @@ class AnthropicBatches:
         data = parsed(line)
         id_, result = str(data.get("custom_id") or ""), data.get("result")
         if not isinstance(result, dict):
-            return Result(id_, Fate.FAILED, reason="a result line that cannot be read")
+            return Result(id_, Fate.FAILED, reason=UNREADABLE)
         kind = result.get("type")
         if kind == "succeeded":
-            return _answer(id_, result.get("message"))
+            return answered(id_, result.get("message"), _read)
         if kind == "errored":
             error = result.get("error")
             while isinstance(error, dict) and isinstance(error.get("error"), dict):
                 error = error["error"]
-            type_, message = (error.get("type"), error.get("message")) if isinstance(error, dict) else (None, error)
-            fate = Fate.REFUSED if type_ in _REFUSED else Fate.DENIED if type_ in _DENIED else Fate.FAILED
-            return Result(id_, fate, tokens=Tokens(), reason=f"{type_}: {message}")
+            type_ = error.get("type") if isinstance(error, dict) else None
+            return failed(id_, Fate.REFUSED if type_ in _REFUSED else Fate.DENIED if type_ in _DENIED else Fate.FAILED, error, str(type_))
         if kind in ("expired", "canceled"):
             return Result(id_, Fate.FAILED, tokens=Tokens(), reason=f"it {'has expired' if kind == 'expired' else 'was canceled'}")
-        return Result(id_, Fate.FAILED, reason="a result line that cannot be read")
+        return Result(id_, Fate.FAILED, reason=UNREADABLE)
 
     async def cancel(self, batch: Batch) -> None:
         """See `Provider.cancel`."""
@@ -144,16 +140,9 @@ class AnthropicBatches:
         return any(row_of(batch, str(parsed(line).get("custom_id"))) is not None for line in lines)
 
 
-def _answer(id_: str, message: Any) -> Result:
-    if not isinstance(message, dict) or not isinstance(message.get("content"), list):
-        return Result(id_, Fate.FAILED, reason="a malformed answer")
-    usage = message.get("usage") or {}
-    cached, written = (int(usage.get(f"cache_{kind}_input_tokens") or 0) for kind in ("read", "creation"))
-    tokens = Tokens(int(usage.get("input_tokens") or 0) + cached + written, int(usage.get("output_tokens") or 0), cached, written) if usage else None
-    text = "".join(str(block.get("text") or "") for block in message["content"] if isinstance(block, dict) and block.get("type") == "text")
-    if message.get("stop_reason") == "refusal" and not text:
-        return Result(id_, Fate.REFUSED, tokens=tokens, reason="the answer was withheld (stop_reason refusal)")
-    return Result(id_, Fate.ANSWERED, (Completion(whole(text), finished=message.get("stop_reason") != "max_tokens"),), tokens)
+def _read(message: Mapping[str, Any]) -> tuple[tuple[Completion, ...], Tokens | None]:
+    completion, tokens = read_message(message)
+    return (completion,), tokens
 
 
 def _unix(time: Any) -> float:

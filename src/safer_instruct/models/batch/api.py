@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import json
 import os
 import random
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from safer_instruct.errors import AccessError, ModelError
+from safer_instruct.models.addresses import read_address, server_message
+from safer_instruct.models.remote import is_no_credit
 from safer_instruct.models.transport import NoReply, Reply, Transport
 
 _EXCHANGE_S = 60.0
 _BYTES_PER_S = 500_000  # a slow line still gets a large file across in its time
 _MAX_RESULT_BYTES = 4 << 30
-_MESSAGE_CHARS = 300
 _GROWTH, _JITTER = 1.5, 0.2
 _NOTHING_DONE = (425, 429)  # refused for now without work; any 5xx may come after the work
-_OUT_OF_MONEY = ("insufficient_quota", "billing_error", "billing_hard_limit_reached")
 T = TypeVar("T")
 
 
@@ -72,22 +71,19 @@ class Api:
             name: The model string, for messages.
             base_url: What all paths are below.
             api_key_env: Name of the environment variable that holds the key; servers on this machine need none.
-            headers: The headers that carry a key.
+            headers: The headers that carry a key, if there is one.
             timing: How long to insist.
 
         Raises:
             ModelError: `base_url` is no HTTP address, or the key is missing.
         """
-        url = urlsplit(base_url)
-        if url.scheme not in ("http", "https") or not url.hostname or "@" in url.netloc or url.query:
+        self.address = address = read_address(base_url, api_key_env, name)
+        parts = urlsplit(base_url)
+        if "@" in parts.netloc or parts.query:
             raise ModelError(f"{name}: base_url of a batch API is a plain address such as https://api.openai.com/v1, without user, password or query")
-        loopback = _is_loopback(url.hostname)
-        self.url, self.timing, self._name, self._key_env = base_url.rstrip("/"), timing, name, api_key_env
-        self._key = os.environ.get(api_key_env, "").strip()
-        if not self._key and not loopback:
-            raise ModelError(f"{name} needs a key: set the environment variable {api_key_env}")
-        sent = {"content-type": "application/json", **(headers(self._key) if self._key else {})}
-        self._transport = Transport(sent, timeout_s=_EXCHANGE_S, through_proxy=not loopback)
+        self.url, self.timing, self._name = address.shown, timing, name
+        sent = {"content-type": "application/json", **headers(address.key)}
+        self._transport = Transport(sent, timeout_s=_EXCHANGE_S, through_proxy=not address.loopback)
 
     async def call(self, method: str, url: str, body: bytes | None = None, *, headers: Mapping[str, str] | None = None, large: bool = False) -> Reply:
         """One exchange; `url` is a path below the API's address, or a whole address; `large` expects a file.
@@ -104,11 +100,10 @@ class Api:
             raise NotNowError(f"no reply: {self.cleaned(str(exc))}", certain=not exc.sent) from None
         if 200 <= reply.status < 300:
             return reply
-        code, message = _error(reply.body)
-        said = f"HTTP {reply.status}: {self.cleaned(message) or 'no message'}"
-        if code not in _OUT_OF_MONEY and (reply.status in (408, 409, *_NOTHING_DONE) or reply.status >= 500):
+        said = f"HTTP {reply.status}: {self.cleaned(server_message(reply.body)) or 'no message'}"
+        if not is_no_credit(reply.body.decode("utf-8", "replace")) and (reply.status in (408, 409, *_NOTHING_DONE) or reply.status >= 500):
             raise NotNowError(said, certain=reply.status in _NOTHING_DONE)
-        hint = f"; the key is read from the environment variable {self._key_env}" if reply.status in (401, 403) else ""
+        hint = f"; the key is read from the environment variable {self.address.key_env}" if reply.status in (401, 403) else ""
         raise AccessError(f"{self._name} at {self.url}: the batch API refuses {method} {urlsplit(whole).path}: {said}{hint}")
 
     async def json(self, method: str, url: str, body: bytes | None = None, *, headers: Mapping[str, str] | None = None) -> dict[str, Any]:
@@ -157,10 +152,16 @@ class Api:
 
     def cleaned(self, text: str) -> str:
         """Somebody else's words, fit for one line of an error: printable, short, without the key."""
-        text = " ".join("".join(c if c.isprintable() else " " for c in text).split())
-        if self._key:
-            text = text.replace(self._key, "[key]")
-        return text if len(text) <= _MESSAGE_CHARS else text[: _MESSAGE_CHARS - 3] + "..."
+        return self.address.cleaned(text)
+
+    async def upload(self, name: str, lines: Sequence[bytes]) -> str:
+        """Send the rows of a batch ahead as a file, where the provider takes them as a form, and return its id there; raises as `insist`."""
+        body, content_type = form({"purpose": "batch"}, f"{name}.jsonl", b"\n".join(lines) + b"\n")
+
+        async def send() -> str:
+            return id_of(await self.json("POST", "/files", body, headers={"content-type": content_type}))
+
+        return await self.insist(send)
 
     async def close(self) -> None:
         """Close the connections."""
@@ -189,26 +190,3 @@ def form(fields: Mapping[str, str], file_name: str, content: bytes) -> tuple[byt
     parts = [f'--{boundary}\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'.encode() for name, value in fields.items()]
     head = f'--{boundary}\r\nContent-Disposition: form-data; name="file"; filename="{file_name}"\r\nContent-Type: application/jsonl\r\n\r\n'.encode()
     return b"".join([*parts, head, content, f"\r\n--{boundary}--\r\n".encode()]), f"multipart/form-data; boundary={boundary}"
-
-
-def _error(body: bytes) -> tuple[str, str]:
-    """Code and message of an error body, of any of the shapes that providers have."""
-    text = body.decode("utf-8", "replace")
-    try:
-        data = json.loads(text)
-    except (ValueError, RecursionError):
-        return "", text
-    for name in ("error", "detail", "message"):
-        inner = data.get(name) if isinstance(data, dict) else None
-        if isinstance(inner, dict):
-            return str(inner.get("code") or inner.get("type") or ""), str(inner.get("message") or inner)
-        if inner:
-            return "", str(inner)
-    return "", text
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost" or host.endswith(".localhost")

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from safer_instruct.models.batch.jobs import Row
-from safer_instruct.models.protocol import Generated, Generation
+from safer_instruct.models.protocol import Generated, Generation, encode_request
 
 
 class Hold(Protocol):
@@ -79,8 +78,7 @@ class Gathering:
 
 def key_of(fingerprint: str, request: Generation) -> bytes:
     """What a request is known by, in any sitting."""
-    asked = json.dumps(request, default=lambda value: {name: getattr(value, name) for name in value.__dataclass_fields__}, sort_keys=True)
-    return hashlib.sha256(f"{fingerprint}\n{asked}".encode()).digest()
+    return hashlib.sha256(f"{fingerprint}\n".encode("utf-8", "surrogatepass") + encode_request("generate", request)).digest()
 
 
 def by_key(rows: Sequence[Row]) -> dict[bytes, list[Row]]:
@@ -95,12 +93,6 @@ def most_of(rows: Sequence[Row]) -> tuple[float | None, int]:
     """The most that rows can cost together, None when that is unknown, and the most tokens that they can take."""
     costs = [row.cost for row in rows if row.cost is not None]
     return (sum(costs) if len(costs) == len(rows) else None), sum(row.tokens for row in rows)
-
-
-def one_line(text: str) -> str:
-    """Somebody else's words, fit for one line of an error."""
-    text = " ".join("".join(c if c.isprintable() else " " for c in text).split())
-    return text if len(text) <= 300 else text[:297] + "..."
 
 
 def give_back(call: Call) -> None:

@@ -175,5 +175,5 @@ def read(provider: Provider, line: bytes) -> Result:
 
 
 def is_final(result: Result) -> bool:
-    """Whether a row need never be sent again: it was answered, or withheld after work that is charged."""
-    return result.fate is Fate.ANSWERED or (result.fate is Fate.REFUSED and result.tokens is not None and result.tokens.read + result.tokens.written > 0)
+    """Whether a row need never be sent again: it was answered, be it with what a filter left of the answer."""
+    return result.fate is Fate.ANSWERED

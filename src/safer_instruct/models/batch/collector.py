@@ -11,18 +11,19 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Coroutine, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from safer_instruct.budget import bound
 from safer_instruct.errors import AccessError, ModelError, RequestError, SaferInstructError
+from safer_instruct.models.addresses import cleaned
 from safer_instruct.models.batch.api import PATIENT, Timing, compact
-from safer_instruct.models.batch.calls import BatchState, Call, Gathering, Hold, Spend, by_key, give_back, key_of, most_of, one_line, retrieve
+from safer_instruct.models.batch.calls import BatchState, Call, Gathering, Hold, Spend, by_key, give_back, key_of, most_of, retrieve
 from safer_instruct.models.batch.carrier import Carrier, Passage, new_token, read
 from safer_instruct.models.batch.jobs import Jobs, Row
-from safer_instruct.models.batch.provider import Fate, Provider, Result, Tokens
+from safer_instruct.models.batch.provider import Fate, Provider, Result
 from safer_instruct.models.protocol import Generated, Generation, Scored, Scoring, Usage
+from safer_instruct.models.spending import Spending, Tokens
 from safer_instruct.prices import Price
 
 _AT_A_TIME = 100
@@ -149,7 +150,7 @@ class BatchedModel:
         under_way = jobs.batch_of(key)
         if under_way in self._broken:
             raise self._broken[under_way]
-        parts = list(range(self._provider.rows_per_call(request)))
+        parts = list(range(len(self._provider.rows(request))))
         call = Call(key, request, asyncio.get_running_loop().create_future(), parts, batch=under_way)
         call.answer.add_done_callback(retrieve)
         self._calls[key] = call
@@ -159,7 +160,8 @@ class BatchedModel:
 
     async def _enter(self, call: Call, path: str) -> None:
         """Wait for room in the budget, then for a batch."""
-        call.bodies = [compact(self._provider.body(call.request, part)) for part in call.parts]
+        rows = self._provider.rows(call.request)
+        call.bodies = [compact(self._provider.body(rows[part])) for part in call.parts]
         if self._spend:
             try:
                 call.hold = await self._spend.reserve(*most_of(self._rows(call)))
@@ -265,17 +267,17 @@ class BatchedModel:
 
     def _resolve(self, jobs: Jobs, call: Call, results: Sequence[Result]) -> None:
         """Answer a call whose batch has come back, or send what is missing of it again."""
-        if len(results) == self._provider.rows_per_call(call.request) and all(r.fate is Fate.ANSWERED for r in results):
-            self._end(call, self._generated(results))
+        if len(results) == len(self._provider.rows(call.request)) and all(r.fate is Fate.ANSWERED for r in results):
+            self._end(call, self._generated(call.request, results))
             return
         bad = [r for r in results if r.fate is not Fate.ANSWERED]
         for fate, kind in ((Fate.DENIED, AccessError), (Fate.REFUSED, RequestError)):
             if denied := next((r for r in bad if r.fate is fate), None):
-                self._end(call, kind(f"{self.name}: {one_line(denied.reason)}"))
+                self._end(call, kind(f"{self.name}: {cleaned(denied.reason, ())}"))
                 return
         call.tries += 1
         if call.tries >= _TRIES and bad:
-            self._end(call, ModelError(f"{self.name} gave no usable answer in {call.tries} batches; the last time: {one_line(bad[0].reason)}"))
+            self._end(call, ModelError(f"{self.name} gave no usable answer in {call.tries} batches; the last time: {cleaned(bad[0].reason, ())}"))
         else:
             self._ask_again(jobs, call)
 
@@ -287,18 +289,16 @@ class BatchedModel:
     def _answered(self, jobs: Jobs, call: Call) -> bool:
         """Answer a call from what is on disk, if it is all there; leave in `parts` what is missing."""
         results = {part: read(self._provider, line) for part, line in jobs.answers(call.key).items()}
-        withheld = next((r for r in results.values() if r.fate is Fate.REFUSED), None)
-        call.parts = [part for part in range(self._provider.rows_per_call(call.request)) if part not in results]
-        if withheld:
-            self._end(call, RequestError(f"{self.name}: {one_line(withheld.reason)}"))
-        elif not call.parts:
-            self._end(call, self._generated([results[part] for part in sorted(results)]))
+        call.parts = [part for part in range(len(self._provider.rows(call.request))) if part not in results]
+        if not call.parts:
+            self._end(call, self._generated(call.request, [results[part] for part in sorted(results)]))
         return call.answer.done()
 
-    def _generated(self, results: Sequence[Result]) -> Generated:
+    def _generated(self, request: Generation, results: Sequence[Result]) -> Generated:
         """The answer that the parts of a call make up, in their order."""
+        each = request.sampling.n // len(results)
         usage = sum((self._usage(r.tokens) for r in results), Usage())
-        return Generated(tuple(c for r in results for c in r.completions), usage)
+        return Generated(tuple(c for r in results for c in r.for_each(each)), usage)
 
     def _end(self, call: Call, outcome: Generated | BaseException) -> None:
         self._calls.pop(call.key, None)
@@ -310,15 +310,11 @@ class BatchedModel:
 
     def _rows(self, call: Call) -> list[Row]:
         """The missing parts of a call, with the most that each can take."""
-        whole = self._provider.rows_per_call(call.request) == 1
-        request = call.request if whole else replace(call.request, sampling=replace(call.request.sampling, n=1))
-        cost, tokens = bound(request, self._price, batch=True)
-        return [Row(call.key, part, cost, tokens) for part in call.parts]
+        rows = self._provider.rows(call.request)
+        return [Row(call.key, part, *bound(rows[part], self._price, batch=True)) for part in call.parts]
 
     def _usage(self, tokens: Tokens | None) -> Usage:
-        took = tokens or Tokens()
-        cost = self._price.cost(took.read, took.written, cached_tokens=took.cached, written_tokens=took.cache_written, batch=True) if self._price else 0.0
-        return Usage(took.read, took.written, cost, cached_tokens=took.cached)
+        return Spending(self._price, batch=True).usage(tokens or Tokens(), 0.0)
 
     def _taken(self, parts: Sequence[tuple[Row, Result]]) -> tuple[float | None, int]:
         """What rows have taken; where that cannot be told, the most that they can have."""

@@ -6,20 +6,25 @@ file that may appear a little later than the state. Files have at most 2 GB; a n
 
     https://ai.google.dev/gemini-api/docs/batch-api
     https://ai.google.dev/api/batch-api
+    https://ai.google.dev/api/generate-content#generationconfig
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import quote, urlsplit
 
 from safer_instruct.errors import AccessError
+from safer_instruct.models.addresses import HOSTS, fingerprint
+from safer_instruct.models.answers import cached_tokens, refuses_content, withheld_by
 from safer_instruct.models.batch.api import PATIENT, Api, NotNowError, Timing, compact, id_of
 from safer_instruct.models.batch.jobs import Batch
-from safer_instruct.models.batch.provider import Fate, Limits, Progress, Result, Sought, Tokens, turns_of
-from safer_instruct.models.batch.rows import fate_of, parsed, whole
+from safer_instruct.models.batch.provider import Fate, Limits, Progress, Result, Sought, each_completion, turns_of
+from safer_instruct.models.batch.rows import UNREADABLE, answered, failed, fate_of, parsed
+from safer_instruct.models.parsing import MalformedError, whole
 from safer_instruct.models.protocol import Completion, Generation
+from safer_instruct.models.spending import Tokens
 
 _PAGES = 100
 # google.rpc.Code -> HTTP status (https://cloud.google.com/apis/design/errors#handling_errors)
@@ -36,7 +41,8 @@ class GeminiBatches:
         model: str,
         *,
         base_url: str = "https://generativelanguage.googleapis.com/v1beta",
-        api_key_env: str = "GEMINI_API_KEY",
+        api_key_env: str = HOSTS["gemini"].key_env,
+        revision: str | None = None,
         timing: Timing = PATIENT,
     ) -> None:
         """Check what can be checked without a call; arguments as for `OpenAIBatches`.
@@ -45,8 +51,8 @@ class GeminiBatches:
             ModelError: `base_url` is no HTTP address, or the key is missing.
         """
         self.name = f"gemini:{model}"
-        self._api = Api(self.name, base_url, api_key_env, lambda key: {"x-goog-api-key": key}, timing)
-        self.fingerprint = f"{self.name}@{self._api.url}"
+        self._api = Api(self.name, base_url, api_key_env, lambda key: {"x-goog-api-key": key} if key else {}, timing)
+        self.fingerprint = fingerprint(self.name, [self._api.address], revision)
         self._model = model.removeprefix("models/")
         self._root, _, self._version = self._api.url.rpartition("/")
 
@@ -55,16 +61,18 @@ class GeminiBatches:
         turns_of(request, self.name)
         return f"/models/{self._model}:generateContent"
 
-    def rows_per_call(self, request: Generation) -> int:
-        """See `Provider.rows_per_call`; some of the models refuse more than one candidate."""
-        return request.sampling.n
+    def rows(self, request: Generation) -> tuple[Generation, ...]:
+        """See `Provider.rows`; some of the models refuse more than one candidate."""
+        return each_completion(request)
 
-    def body(self, request: Generation, part: int) -> dict[str, Any]:
+    def body(self, row: Generation) -> dict[str, Any]:
         """See `Provider.body`."""
-        sampling, turns = request.sampling, turns_of(request, self.name)
-        config: dict[str, Any] = {"maxOutputTokens": sampling.max_tokens, "temperature": sampling.temperature, "seed": (request.seed + part) % 2**31}
+        sampling, turns = row.sampling, turns_of(row, self.name)
+        config: dict[str, Any] = {"maxOutputTokens": sampling.max_tokens, "temperature": sampling.temperature, "seed": row.seed}
         if sampling.top_k > 0:
             config["topK"] = sampling.top_k
+        if row.schema:
+            config |= {"responseMimeType": "application/json", "responseJsonSchema": row.schema.definition}
         body: dict[str, Any] = {
             "contents": [{"role": "model" if t.role == "assistant" else "user", "parts": [{"text": t.content}]} for t in turns if t.role != "system"],
             "generationConfig": config,
@@ -131,13 +139,13 @@ class GeminiBatches:
         data = parsed(line)
         id_ = str(data.get("key") or "")
         if isinstance(data.get("response"), dict):
-            return _answer(id_, data["response"])
+            return answered(id_, data["response"], _read)
         error = data.get("error") or data.get("status")
         if isinstance(error, dict):
             code = error.get("code")
             status = _STATUS_OF_CODE.get(code, code) if isinstance(code, int) else 0
-            return Result(id_, fate_of(status), tokens=Tokens(), reason=f"code {code}: {error.get('message')}")
-        return Result(id_, Fate.FAILED, reason="a result line that cannot be read")
+            return failed(id_, fate_of(status), error, f"code {code}")
+        return Result(id_, Fate.FAILED, reason=UNREADABLE)
 
     async def cancel(self, batch: Batch) -> None:
         """See `Provider.cancel`."""
@@ -164,19 +172,18 @@ class GeminiBatches:
         return address
 
 
-def _answer(id_: str, response: dict[str, Any]) -> Result:
+def _read(response: Mapping[str, Any]) -> tuple[tuple[Completion, ...], Tokens | None]:
+    """What an answer says, and the tokens it took; a prompt that was blocked took some, too."""
     usage = response.get("usageMetadata") or {}
     written = sum(int(usage.get(name) or 0) for name in ("candidatesTokenCount", "thoughtsTokenCount"))
-    tokens = Tokens(int(usage.get("promptTokenCount") or 0), written, int(usage.get("cachedContentTokenCount") or 0)) if usage else None
+    tokens = Tokens(int(usage.get("promptTokenCount") or 0), written, cached_tokens(response)) if usage else None
     candidates = response.get("candidates") or []
+    if not candidates and refuses_content(response):
+        return (Completion(f"the prompt was blocked ({response['promptFeedback']['blockReason']})", withheld="filter"),), tokens
     if not candidates:
-        reason = (response.get("promptFeedback") or {}).get("blockReason")
-        if reason:
-            return Result(id_, Fate.REFUSED, tokens=tokens, reason=f"the prompt was blocked ({reason})")
-        return Result(id_, Fate.FAILED, tokens=tokens, reason="an answer without candidates")
+        raise MalformedError("an answer without candidates")
     parts = (candidates[0].get("content") or {}).get("parts") or ()
     text = "".join(str(part.get("text") or "") for part in parts if not part.get("thought"))
     finish = candidates[0].get("finishReason")
-    if not text and finish not in (None, "STOP", "MAX_TOKENS"):
-        return Result(id_, Fate.REFUSED, tokens=tokens, reason=f"the answer was withheld ({finish})")
-    return Result(id_, Fate.ANSWERED, (Completion(whole(text), finished=finish != "MAX_TOKENS"),), tokens)
+    withheld = withheld_by(finish) or ("" if text or finish in (None, "STOP", "MAX_TOKENS") else "filter")
+    return (Completion(whole(text), finished=finish != "MAX_TOKENS", withheld=withheld),), tokens

@@ -14,10 +14,12 @@ from collections.abc import Sequence
 from typing import Any
 from urllib.parse import quote
 
-from safer_instruct.models.batch.api import PATIENT, Api, Timing, compact, form, id_of
+from safer_instruct.models.addresses import HOSTS, fingerprint
+from safer_instruct.models.batch.api import PATIENT, Api, Timing, compact, id_of
 from safer_instruct.models.batch.jobs import Batch
-from safer_instruct.models.batch.provider import Limits, Progress, Result, Sought, turns_of
+from safer_instruct.models.batch.provider import Limits, Progress, Result, Sought, each_completion, turns_of
 from safer_instruct.models.batch.rows import read_chat_line
+from safer_instruct.models.chat import authorization, completion_body, dialect_of
 from safer_instruct.models.protocol import Generation
 
 _RUNNING = ("QUEUED", "RUNNING", "CANCELLATION_REQUESTED")
@@ -30,31 +32,39 @@ class MistralBatches:
 
     limits = Limits(rows=100_000, bytes=500_000_000)
 
-    def __init__(self, model: str, *, base_url: str = "https://api.mistral.ai/v1", api_key_env: str = "MISTRAL_API_KEY", timing: Timing = PATIENT) -> None:
+    def __init__(
+        self,
+        model: str,
+        *,
+        base_url: str = HOSTS["mistral"].url,
+        api_key_env: str = HOSTS["mistral"].key_env,
+        revision: str | None = None,
+        timing: Timing = PATIENT,
+    ) -> None:
         """Check what can be checked without a call; arguments as for `OpenAIBatches`.
 
         Raises:
             ModelError: `base_url` is no HTTP address, or the key is missing.
         """
         self.name = f"mistral:{model}"
-        self._api = Api(self.name, base_url, api_key_env, lambda key: {"authorization": f"Bearer {key}"}, timing)
-        self.fingerprint = f"{self.name}@{self._api.url}"
-        self._model = model
+        self._api = Api(self.name, base_url, api_key_env, authorization, timing)
+        self.fingerprint = fingerprint(self.name, [self._api.address], revision)
+        self._model, self._dialect = model, dialect_of("mistral", self._api.address.host)
 
     def path(self, request: Generation) -> str:
         """See `Provider.path`."""
         turns_of(request, self.name)
         return "/v1/chat/completions"
 
-    def rows_per_call(self, request: Generation) -> int:
-        """See `Provider.rows_per_call`; some of the models refuse `n`."""
-        return request.sampling.n
+    def rows(self, request: Generation) -> tuple[Generation, ...]:
+        """See `Provider.rows`; some of the models refuse `n`."""
+        return each_completion(request)
 
-    def body(self, request: Generation, part: int) -> dict[str, Any]:
+    def body(self, row: Generation) -> dict[str, Any]:
         """See `Provider.body`; the job names the model."""
-        sampling, seed = request.sampling, (request.seed + part) % 2**31
-        messages = [{"role": turn.role, "content": turn.content} for turn in turns_of(request, self.name)]
-        return {"max_tokens": sampling.max_tokens, "temperature": sampling.temperature, "random_seed": seed, "messages": messages}
+        body = completion_body(self._model, row, self._dialect)
+        del body["model"]
+        return body
 
     def line(self, custom_id: str, body: bytes, path: str) -> bytes:
         """See `Provider.line`."""
@@ -62,12 +72,7 @@ class MistralBatches:
 
     async def upload(self, batch: Batch, lines: Sequence[bytes]) -> str:
         """See `Provider.upload`."""
-        body, content_type = form({"purpose": "batch"}, f"{batch.token}.jsonl", b"\n".join(lines) + b"\n")
-
-        async def send() -> str:
-            return id_of(await self._api.json("POST", "/files", body, headers={"content-type": content_type}))
-
-        return await self._api.insist(send)
+        return await self._api.upload(batch.token, lines)
 
     async def create(self, batch: Batch, lines: Sequence[bytes]) -> str:
         """See `Provider.create`."""

@@ -13,12 +13,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
-from safer_instruct.models.batch.api import PATIENT, Api, Timing, compact, form, id_of
+from safer_instruct.models.addresses import HOSTS, fingerprint
+from safer_instruct.models.batch.api import PATIENT, Api, Timing, compact, id_of
 from safer_instruct.models.batch.jobs import Batch
-from safer_instruct.models.batch.provider import Limits, Progress, Result, Sought
+from safer_instruct.models.batch.provider import Limits, Progress, Result, Sought, each_completion
 from safer_instruct.models.batch.rows import read_chat_line
+from safer_instruct.models.chat import OPENAI_HOST, authorization, completion_body, dialect_of
 from safer_instruct.models.protocol import Generation
 
 _ENDED = ("completed", "expired", "cancelled", "failed")
@@ -35,8 +37,9 @@ class OpenAIBatches:
         self,
         model: str,
         *,
-        base_url: str = "https://api.openai.com/v1",
-        api_key_env: str = "OPENAI_API_KEY",
+        base_url: str = HOSTS["openai"].url,
+        api_key_env: str = HOSTS["openai"].key_env,
+        revision: str | None = None,
         want_logprobs: bool = False,
         timing: Timing = PATIENT,
     ) -> None:
@@ -46,6 +49,7 @@ class OpenAIBatches:
             model: The name that the endpoint knows the model by.
             base_url: Where `/batches` and `/files` are found.
             api_key_env: Name of the environment variable that holds the key.
+            revision: What is served, in the user's words; then the address is no part of the fingerprint.
             want_logprobs: Ask for `Completion.logprob`.
             timing: How long to wait for what.
 
@@ -53,36 +57,24 @@ class OpenAIBatches:
             ModelError: `base_url` is no HTTP address, or the key is missing.
         """
         self.name = f"openai:{model}"
-        self._api = Api(self.name, base_url, api_key_env, lambda key: {"authorization": f"Bearer {key}"}, timing)
+        self._api = Api(self.name, base_url, api_key_env, authorization, timing)
         # the same as of the model that is asked call by call: its ledger serves here, and the other way round
-        self.fingerprint = f"openai:{model}@{self._api.url}" + ("+logprobs" if want_logprobs else "")
+        self.fingerprint = fingerprint(self.name, [self._api.address], revision) + ("+logprobs" if want_logprobs else "")
         self._model, self._want_logprobs = model, want_logprobs
-        self._hosted_by_openai = urlsplit(base_url).hostname == "api.openai.com"
+        self._hosted_by_openai = self._api.address.host == OPENAI_HOST
+        self._dialect = dialect_of("openai", self._api.address.host)
 
     def path(self, request: Generation) -> str:
         """See `Provider.path`."""
         return "/v1/completions" if isinstance(request.prompt, str) else "/v1/chat/completions"
 
-    def rows_per_call(self, request: Generation) -> int:
-        """See `Provider.rows_per_call`; other hosts often refuse `n`, or give one completion whatever it says."""
-        return 1 if self._hosted_by_openai else request.sampling.n
+    def rows(self, request: Generation) -> tuple[Generation, ...]:
+        """See `Provider.rows`; other hosts often refuse `n`, or give one completion whatever it says."""
+        return (request,) if self._hosted_by_openai else each_completion(request)
 
-    def body(self, request: Generation, part: int) -> dict[str, Any]:
+    def body(self, row: Generation) -> dict[str, Any]:
         """See `Provider.body`."""
-        sampling, chat = request.sampling, not isinstance(request.prompt, str)
-        cap = "max_completion_tokens" if chat and self._hosted_by_openai else "max_tokens"
-        body: dict[str, Any] = {"model": self._model, cap: sampling.max_tokens, "temperature": sampling.temperature, "seed": request.seed + part}
-        if self._hosted_by_openai:
-            body["n"] = sampling.n
-        elif sampling.top_k > 0:
-            body["top_k"] = sampling.top_k
-        if not self._hosted_by_openai and sampling.repetition_penalty != 1:
-            body["repetition_penalty"] = sampling.repetition_penalty
-        if self._want_logprobs:
-            body["logprobs"] = True if chat else 1
-        if isinstance(request.prompt, str):
-            return {**body, "prompt": request.prompt}
-        return {**body, "messages": [{"role": t.role, "content": t.content} for t in request.prompt]}
+        return completion_body(self._model, row, self._dialect, want_logprobs=self._want_logprobs)
 
     def line(self, custom_id: str, body: bytes, path: str) -> bytes:
         """See `Provider.line`."""
@@ -90,12 +82,7 @@ class OpenAIBatches:
 
     async def upload(self, batch: Batch, lines: Sequence[bytes]) -> str:
         """See `Provider.upload`."""
-        body, content_type = form({"purpose": "batch"}, f"{batch.token}.jsonl", b"\n".join(lines) + b"\n")
-
-        async def send() -> str:
-            return id_of(await self._api.json("POST", "/files", body, headers={"content-type": content_type}))
-
-        return await self._api.insist(send)
+        return await self._api.upload(batch.token, lines)
 
     async def create(self, batch: Batch, lines: Sequence[bytes]) -> str:
         """See `Provider.create`."""

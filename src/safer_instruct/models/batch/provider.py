@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any, Protocol
 
 from safer_instruct.errors import AccessError
 from safer_instruct.models.batch.jobs import Batch
 from safer_instruct.models.protocol import Completion, Generation, Turn
+from safer_instruct.models.spending import Tokens
 
 
 class Fate(Enum):
@@ -22,23 +23,13 @@ class Fate(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Tokens:
-    """What a row took; `cached` and `cache_written` are part of `read`."""
-
-    read: int = 0
-    written: int = 0
-    cached: int = 0
-    cache_written: int = 0
-
-
-@dataclass(frozen=True, slots=True)
 class Result:
     """One line of a batch's results, read.
 
     Attributes:
         custom_id: The row that it belongs to; empty when the line says nothing of use.
         fate: What became of it.
-        completions: Those of an answer.
+        completions: Those of an answer; where a content filter stopped the prompt, one that was withheld.
         tokens: What it took; none for what the provider does not charge, None when that cannot be told.
         reason: Why there is no answer.
     """
@@ -48,6 +39,11 @@ class Result:
     completions: tuple[Completion, ...] = ()
     tokens: Tokens | None = None
     reason: str = ""
+
+    def for_each(self, n: int) -> tuple[Completion, ...]:
+        """The completions of a row that asked for `n`: where a content filter stopped the prompt, it withheld all of them."""
+        stopped = len(self.completions) == 1 and self.completions[0].withheld
+        return self.completions * n if stopped else self.completions
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,11 +95,11 @@ class Provider(Protocol):
             AccessError: There is no such place at this provider.
         """
 
-    def rows_per_call(self, request: Generation) -> int:
-        """How many rows a request takes: 1, or one for each of its completions."""
+    def rows(self, request: Generation) -> tuple[Generation, ...]:
+        """A request as the rows that it takes: one, or one for each of its completions."""
 
-    def body(self, request: Generation, part: int) -> dict[str, Any]:
-        """What would be sent for a request, or for one completion of it."""
+    def body(self, row: Generation) -> dict[str, Any]:
+        """What would be sent for a row by itself."""
 
     def line(self, custom_id: str, body: bytes, path: str) -> bytes:
         """The row of a body that is JSON already."""
@@ -147,6 +143,11 @@ def row_of(batch: Batch, custom_id: str) -> int | None:
     """The row that an id names, or None when it is none of this batch."""
     token, _, number = custom_id.rpartition("-")
     return int(number) if token == batch.token and number.isdecimal() and int(number) < batch.size else None
+
+
+def each_completion(request: Generation) -> tuple[Generation, ...]:
+    """A request as one row for each of its completions, with a seed of its own."""
+    return tuple(replace(request, seed=request.seed + i, sampling=replace(request.sampling, n=1)) for i in range(request.sampling.n))
 
 
 def turns_of(request: Generation, name: str) -> tuple[Turn, ...]:
