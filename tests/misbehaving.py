@@ -4,6 +4,8 @@
         model = OpenAIModel("m", base_url=server.base_url)
         ...
         assert server.asked_twice == 0
+        server.crash()                       # connections break, nobody listens
+        server.listen()                      # at the same port again
 
 Answers depend on the request body alone. Which attempt at which body fails depends on the seed, the body and the number of
 the attempt, not on the order of arrival: two runs meet the same faults however they are scheduled.
@@ -14,13 +16,16 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import math
 import random
 import re
 import threading
+import time
 from collections import Counter, deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from email.utils import formatdate
 from typing import Any
 
 from aiohttp import web
@@ -34,13 +39,15 @@ class Faults:
 
     Attributes:
         error: Answers 500.
-        rate_limit: Answers 429 with `Retry-After: retry_after` (none when it is None).
+        rate_limit: Answers 429 with `Retry-After: retry_after` (none when it is None; of several, one is drawn; `date:1` is the
+            HTTP date in a second, rounded up).
         truncated: Sends half of the JSON as if it were the whole.
         cut: Sends half of the JSON, then breaks the connection off.
         empty: Sends `choices: []`, or a message without `content`.
         hang: Never answers.
         reset: Breaks the connection off.
         slow: Answers after `slow_s`.
+        drip: Answers byte by byte within `slow_s`.
         latency_s: Every answer takes so long.
         seed: Draws other faults.
         per_body: Most faults for one body; the attempts after them succeed.
@@ -56,17 +63,19 @@ class Faults:
         refusal: Every chat answer is refused in these words; of a message they are what stands there when it is broken off.
         filtered: Every answer is withheld by a content filter.
         thinks: Every message begins with so many tokens of thinking, which count towards `max_tokens`.
+        quote_key: Errors, and what should be answers and is none, quote the Authorization header.
     """
 
     error: float = 0.0
     rate_limit: float = 0.0
-    retry_after: str | None = "0"
+    retry_after: str | tuple[str, ...] | None = "0"
     truncated: float = 0.0
     cut: float = 0.0
     empty: float = 0.0
     hang: float = 0.0
     reset: float = 0.0
     slow: float = 0.0
+    drip: float = 0.0
     slow_s: float = 0.3
     latency_s: float = 0.0
     seed: int = 0
@@ -83,6 +92,7 @@ class Faults:
     refusal: str = ""
     filtered: bool = False
     thinks: int = 0
+    quote_key: bool = False
 
 
 class Server:
@@ -90,9 +100,12 @@ class Server:
 
     Attributes:
         base_url: Up to and with `/v1`.
-        status: Counts by outcome: '200', '429', '500', 'truncated', 'cut', 'empty', 'hang', 'reset', 'slow', or the status of `reject`.
+        status: Counts by outcome: '200', '429', '500', 'truncated', 'cut', 'empty', 'hang', 'reset', 'slow', 'drip', or the
+            status of `reject`; 'gone' where nobody waited for a good answer any more.
         good: Good answers sent, by digest of the body.
         attempts: Requests, by digest of the body.
+        worked: Tokens read and written for all requests of a model but those that got 4xx, in vain or not: what a provider
+            may bill.
         seen: The last thousand requests: path with query, body, and the key as its header has it (Authorization or x-api-key).
         cached: The system prompts in the prompt cache of the Messages.
         in_flight: Requests being answered.
@@ -105,10 +118,26 @@ class Server:
         self.status: Counter[str] = Counter()
         self.good: Counter[str] = Counter()
         self.attempts: Counter[str] = Counter()
+        self.worked: dict[str, tuple[int, int]] = {}
         self.seen: deque[tuple[str, dict[str, Any], str]] = deque(maxlen=1000)
         self.cached: set[str] = set()
         self.in_flight = self.peak = 0
         self.stopping = asyncio.Event()
+        self.commands: asyncio.Queue[bool] = asyncio.Queue()  # whether to listen
+        self.obeyed = threading.Semaphore(0)
+        self.loop = asyncio.new_event_loop()
+
+    def crash(self) -> None:
+        """Break all connections, and take no more of them."""
+        self._obey(listen=False)
+
+    def listen(self) -> None:
+        """Be back at the same port."""
+        self._obey(listen=True)
+
+    def _obey(self, *, listen: bool) -> None:
+        self.loop.call_soon_threadsafe(self.commands.put_nowait, listen)
+        assert self.obeyed.acquire(timeout=10)
 
     @property
     def answered(self) -> int:
@@ -155,6 +184,10 @@ class Server:
             return web.Response(text=text, status=status, headers={"Location": "/elsewhere"} if status in range(300, 400) else {})
         fault = _draw(self.faults, text, digest, self.attempts[digest])
         self.status[fault or "200"] += 1
+        if fault == "429":
+            return self._refuse(request, 429, "slow down")
+        answer = _message(body, self.faults, self.cached) if request.path == "/v1/messages" else _answer(body, self.faults)
+        self._bill(body["model"], answer.get("usage", {}))
         if fault == "hang":
             await self.stopping.wait()
         if fault in ("hang", "reset"):
@@ -162,41 +195,53 @@ class Server:
             request.transport.abort()
         if fault == "slow":
             await asyncio.sleep(self.faults.slow_s)
-        if fault == "429":
-            headers = {} if self.faults.retry_after is None else {"Retry-After": self.faults.retry_after}
-            return web.json_response({"error": {"message": "slow down"}}, status=429, headers=headers)
         if fault == "500":
-            return web.json_response({"error": {"message": "something broke"}}, status=500)
-        if request.path == "/v1/messages":
-            data = _message(body, self.faults, self.cached) | ({"content": None} if fault == "empty" else {})
-        else:
-            data = _answer(body, self.faults) | ({"choices": []} if fault == "empty" else {})
-        answer = json.dumps(data).encode()
+            return self._refuse(request, 500, "something broke")
+        if fault == "empty":
+            answer |= {"content": None} if request.path == "/v1/messages" else {"choices": []}
+            answer |= {"error": {"message": self._said(request, "nothing")}} if self.faults.quote_key else {}
+        data = json.dumps(answer).encode()
         if fault == "truncated":
-            answer = answer[: len(answer) // 2]
-        if fault == "cut":
-            return await _cut(request, answer)
-        if fault in (None, "slow"):
-            self.good[digest] += 1
-        return web.Response(body=answer, content_type="application/json")
+            data = data[: len(data) // 2]
+        if fault in ("cut", "drip"):
+            response = await _send_in_parts(request, data, None if fault == "cut" else self.faults.slow_s)
+        else:
+            response = web.Response(body=data, content_type="application/json")
+        if fault in (None, "slow", "drip"):
+            if request.transport is None or request.transport.is_closing():
+                self.status["gone"] += 1
+            else:
+                self.good[digest] += 1
+        return response
+
+    def _refuse(self, request: web.Request, status: int, message: str) -> web.Response:
+        headers = {}
+        if status == 429 and self.faults.retry_after is not None:
+            choices = (self.faults.retry_after,) if isinstance(self.faults.retry_after, str) else self.faults.retry_after
+            headers["Retry-After"] = _retry_after(choices[self.status["429"] % len(choices)])
+        return web.json_response({"error": {"message": self._said(request, message)}}, status=status, headers=headers)
+
+    def _said(self, request: web.Request, message: str) -> str:
+        return f"{message}; you sent {request.headers.get('Authorization')}" if self.faults.quote_key else message
+
+    def _bill(self, model: str, usage: dict[str, int]) -> None:
+        read, written = self.worked.get(model, (0, 0))
+        self.worked[model] = read + usage.get("prompt_tokens", 0), written + usage.get("completion_tokens", 0)
 
 
 @contextmanager
 def serve(**faults: Any) -> Iterator[Server]:
     """Run a server in a thread of its own; see `Faults` for what it can be asked to do."""
-    started: threading.Event = threading.Event()
     server = Server(Faults(**faults))
-    loop = asyncio.new_event_loop()
-    thread = threading.Thread(target=loop.run_until_complete, args=(_run(server, started),), name="misbehaving", daemon=True)
+    thread = threading.Thread(target=server.loop.run_until_complete, args=(_run(server),), name="misbehaving", daemon=True)
     thread.start()
     try:
-        if not started.wait(10):
-            raise RuntimeError("the test server did not start")
+        server.listen()
         yield server
     finally:
-        loop.call_soon_threadsafe(server.stopping.set)
+        server.loop.call_soon_threadsafe(server.stopping.set)
         thread.join(10)
-        loop.close()
+        server.loop.close()
 
 
 def tokens(text: str) -> list[str]:
@@ -215,27 +260,62 @@ def logprobs(text: str) -> list[float]:
     return [logprob(part, "".join(parts[:i])) for i, part in enumerate(parts)]
 
 
-async def _run(server: Server, started: threading.Event) -> None:
+async def _run(server: Server) -> None:
+    runner: web.AppRunner | None = None
+    port = 0
+    stopping = asyncio.create_task(server.stopping.wait())
+    while not stopping.done():
+        command = asyncio.create_task(server.commands.get())
+        await asyncio.wait((stopping, command), return_when=asyncio.FIRST_COMPLETED)
+        if runner:
+            await _stop(runner, abruptly=command.done())
+        runner = None
+        if command.done() and command.result():
+            runner, port = await _listen(server, port)
+        if command.done():
+            server.obeyed.release()
+        else:
+            command.cancel()
+
+
+async def _listen(server: Server, port: int) -> tuple[web.AppRunner, int]:
     app = web.Application(client_max_size=64 << 20)
     for path in ("/v1/chat/completions", "/v1/completions", "/v1/messages"):
         app.router.add_post(path, server.handle)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.5)
     await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    server.base_url = f"http://127.0.0.1:{runner.addresses[0][1]}/v1"
-    started.set()
-    await server.stopping.wait()
+    await web.TCPSite(runner, "127.0.0.1", port).start()
+    port = runner.addresses[0][1]
+    server.base_url = f"http://127.0.0.1:{port}/v1"
+    return runner, port
+
+
+async def _stop(runner: web.AppRunner, *, abruptly: bool) -> None:
+    for connection in runner.server.connections if abruptly and runner.server else ():
+        if connection.transport:
+            connection.transport.abort()
     await runner.cleanup()
 
 
-async def _cut(request: web.Request, answer: bytes) -> web.StreamResponse:
+async def _send_in_parts(request: web.Request, answer: bytes, whole_s: float | None) -> web.StreamResponse:
+    """The answer byte by byte within `whole_s`, or half of it and then nothing."""
     response = web.StreamResponse(headers={"Content-Length": str(len(answer)), "Content-Type": "application/json"})
     await response.prepare(request)
-    await response.write(answer[: len(answer) // 2])
-    assert request.transport is not None
-    request.transport.close()
+    if whole_s is None:
+        await response.write(answer[: len(answer) // 2])
+        assert request.transport is not None
+        request.transport.close()
+        return response
+    began, loop = asyncio.get_running_loop().time(), asyncio.get_running_loop()
+    for i in range(len(answer)):
+        await response.write(answer[i : i + 1])
+        await asyncio.sleep(began + whole_s * (i + 1) / len(answer) - loop.time())
     return response
+
+
+def _retry_after(text: str) -> str:
+    after_s = text.removeprefix("date:")
+    return text if after_s == text else formatdate(math.ceil(time.time() + float(after_s)), usegmt=True)
 
 
 def _draw(faults: Faults, text: str, digest: str, attempt: int) -> str | None:
@@ -243,7 +323,7 @@ def _draw(faults: Faults, text: str, digest: str, attempt: int) -> str | None:
         return None
     dice = random.Random(f"{faults.seed} {digest} {attempt}").random()
     rates = {"500": faults.error, "429": faults.rate_limit, "truncated": faults.truncated, "cut": faults.cut, "empty": faults.empty}
-    for fault, rate in (rates | {"hang": faults.hang, "reset": faults.reset, "slow": faults.slow}).items():
+    for fault, rate in (rates | {"hang": faults.hang, "reset": faults.reset, "slow": faults.slow, "drip": faults.drip}).items():
         if dice < rate:
             return fault
         dice -= rate
