@@ -190,8 +190,7 @@ class Server:
         self._bill(body["model"], answer.get("usage", {}))
         if fault == "hang":
             await self.stopping.wait()
-        if fault in ("hang", "reset"):
-            assert request.transport is not None
+        if fault in ("hang", "reset") and request.transport:
             request.transport.abort()
         if fault == "slow":
             await asyncio.sleep(self.faults.slow_s)

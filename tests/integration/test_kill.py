@@ -11,8 +11,6 @@ import importlib.util
 import json
 import random
 import sqlite3
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from contextlib import closing
@@ -22,44 +20,17 @@ from typing import Any
 import misbehaving
 import pytest
 import yaml
+from forks import Forks
 from misbehaving import Server, serve
 
-from safer_instruct.ledger import read_calls
+from safer_instruct.budget import Spent, read_spent
+from safer_instruct.ledger import read_calls, read_totals
 
-KILLS = 20
+KILLS, KILLS_EMBEDDED = 50, 20
 COMPARED = ("examples.parquet", "pairs.parquet", "pairs.jsonl", "rejected_rows.jsonl", "README.md", "run.yaml")
 EMBEDDED = "smollm2-135m-instruct"
-PATIENCE_S = 240.0
+PRICE = (1.0, 2.0)
 Moment = tuple[str, Callable[[], bool]]
-
-
-def start(config: Path, out: Path) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "safer_instruct.cli", "run", str(config), "--out", str(out)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-
-
-def finish(config: Path, out: Path) -> float:
-    """Run to the end; gives the seconds that it took."""
-    began = time.monotonic()
-    process = start(config, out)
-    said, _ = process.communicate(timeout=PATIENCE_S)
-    assert process.returncode == 0, said
-    return time.monotonic() - began
-
-
-def run_until(moment: Callable[[], bool], config: Path, out: Path) -> bool:
-    """Run, and kill -9 as soon as `moment` is there; False when the run ended before."""
-    process = start(config, out)
-    try:
-        deadline = time.monotonic() + PATIENCE_S
-        while process.poll() is None and not moment():
-            assert time.monotonic() < deadline, "the moment never came"
-            time.sleep(0.0005)
-    finally:
-        process.kill()
-        said, _ = process.communicate()
-    assert process.returncode in (-9, 0), said
-    return process.returncode == -9
 
 
 def check_equal(out: Path, undisturbed: Path) -> dict[str, Any]:
@@ -88,33 +59,32 @@ VERBS = ["broke", "bent", "melted", "vanished", "leaked", "cracked", "rusted", "
 
 
 class TestOverHttp:
-    """Inducer, expert and judge behind a server that counts what it is asked and what it answers."""
+    """Inducer, expert and judge behind a server that counts what it is asked and what it answers, and what that costs."""
 
     CONCURRENCY = 8
     ROWS = 40
 
-    def test_twenty_kills(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_fifty_kills(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(misbehaving, "_text", _answer_as_a_judge(misbehaving._text))
         out, undisturbed = tmp_path / "killed", tmp_path / "undisturbed"
-        with serve(latency_s=0.01) as server:
+        with serve(latency_s=0.01) as server, Forks(tmp_path / "said.txt") as forks:
             config = self.write_config(tmp_path, server)
-            finish(config, undisturbed)
+            forks.finish(config, undisturbed)
             asked_once = server.requests
             assert asked_once == server.distinct and server.asked_twice == 0
             books = _Books(server, out)
             killed = 0
             for name, moment in self.moments(server, out, asked_once):
-                there = run_until(moment, config, out)
+                killed += forks.run_until(moment, config, out)
                 books.settle(name)
-                killed += there
-            finish(config, out)
+            forks.finish(config, out)
             books.settle("the end")
         print("answered twice, at each kill:", books.lost)
         assert killed >= KILLS - 2  # the last moments may fall on a run that has just ended
         summary = check_equal(out, undisturbed)
         assert summary["pairs"] > self.ROWS / 2 and summary["stages"]["filter"]["dropped"] and summary["set_aside"] == 1
         assert server.asked_twice - asked_once <= sum(books.lost)
-        assert max(books.lost) <= books.most_in_flight and sum(books.lost) < asked_once
+        assert max(books.lost) <= books.most_in_flight
 
     def write_config(self, folder: Path, server: Server) -> Path:
         rng = random.Random(1)
@@ -132,7 +102,7 @@ class TestOverHttp:
             )
         )
         roles = {
-            name: {"model": f"openai:{name}", "base_url": server.base_url, "concurrency": self.CONCURRENCY, "price_per_million": [1.0, 2.0]}
+            name: {"model": f"openai:{name}", "base_url": server.base_url, "concurrency": self.CONCURRENCY, "price_per_million": list(PRICE)}
             for name in ("inducer", "expert", "judge")
         }
         config = {
@@ -146,16 +116,17 @@ class TestOverHttp:
         return folder / "config.yaml"
 
     def moments(self, server: Server, out: Path, asked_once: int) -> list[Moment]:
-        """When to kill: as the run begins, at numbers of requests spread over it, and as it writes its files."""
+        """When to kill: as the run begins, at numbers of different requests spread over it, and as it writes its files."""
         rng = random.Random(20)
-        base = server.requests
+        base, before = server.requests, server.attempts.copy()
 
         def asked(count: int) -> Callable[[], bool]:
             first: list[int] = []
 
             def reached() -> bool:
+                """Of what an undisturbed run asks so much has been asked by now, and something in this sitting."""
                 first[:] = first or [server.requests]
-                return server.requests >= max(base + count, first[0] + 1)
+                return server.requests > first[0] and sum(times > before[body] for body, times in server.attempts.copy().items()) >= count
 
             return reached
 
@@ -181,7 +152,7 @@ class _Books:
 
     def __init__(self, server: Server, out: Path) -> None:
         self._server, self._out = server, out
-        self._good_before = server.good.copy()
+        self._good_before, self._worked_before = server.good.copy(), _cost(server)
         self._saved: dict[str, int] = {}  # digest of a request in the ledger -> how often the server had been asked it by then
         self.lost: list[int] = []
         self.most_in_flight = 2 * max(16, 4 * TestOverHttp.CONCURRENCY)  # the windows of the two stages that call the server
@@ -196,12 +167,24 @@ class _Books:
         answered = {digest for digest, times in self._server.good.items() if times > self._good_before[digest]}
         self.lost.append(len(answered - saved))
         self._saved = {digest: self._server.attempts[digest] for digest in saved}
+        self._check_spent(moment)
+
+    def _check_spent(self, moment: str) -> None:
+        """What the run takes to be spent is never less than what it has answers for, nor than what the server has worked for it."""
+        ledger = sum(total.usage.cost for total in read_totals(self._out / "ledger.sqlite")) if (self._out / "ledger.sqlite").exists() else 0.0
+        spent = read_spent(self._out / "spent.json") or Spent()
+        worked = _cost(self._server) - self._worked_before
+        assert spent.cost > max(ledger, worked) - 1e-9, f"by {moment}: {spent.cost} USD recorded, {ledger} in the ledger, {worked} worked for"
 
     def _wait(self) -> None:
         quiet = 0
         while quiet < 5:
             time.sleep(0.01)
             quiet = 0 if self._server.in_flight else quiet + 1
+
+
+def _cost(server: Server) -> float:
+    return sum(read * PRICE[0] + written * PRICE[1] for read, written in server.worked.copy().values()) / 1e6
 
 
 def _digest(model: str, request: bytes) -> str:
@@ -263,17 +246,18 @@ class TestEmbedded:
 
     def test_twenty_kills(self, tmp_path: Path) -> None:
         config, out, undisturbed = self.write_config(tmp_path), tmp_path / "killed", tmp_path / "undisturbed"
-        seconds = finish(config, undisturbed)
-        rows = len(ledger_calls(undisturbed))
-        kept: dict[bytes, float] = {}
-        for count in sorted(random.Random(21).sample(range(1, rows), KILLS)):
-            before = len(ledger_calls(out))
-            assert run_until(_Rows(out, max(count, before)), config, out)
-            calls = {key: when for key, (_, _, when) in ledger_calls(out).items()}
-            assert kept.items() <= calls.items()  # an answer once committed stays, and is never made again
-            kept = calls
-        last = finish(config, out)
-        print(f"undisturbed {seconds:.1f} s for {rows} calls; the last of {KILLS + 1} runs {last:.1f} s")
+        with Forks(tmp_path / "said.txt") as forks:
+            seconds = forks.finish(config, undisturbed)
+            rows = len(ledger_calls(undisturbed))
+            kept: dict[bytes, float] = {}
+            for count in sorted(random.Random(21).sample(range(1, rows), KILLS_EMBEDDED)):
+                before = len(ledger_calls(out))
+                assert forks.run_until(_Rows(out, max(count, before)), config, out)
+                calls = {key: when for key, (_, _, when) in ledger_calls(out).items()}
+                assert kept.items() <= calls.items()  # an answer once committed stays, and is never made again
+                kept = calls
+            last = forks.finish(config, out)
+        print(f"undisturbed {seconds:.1f} s for {rows} calls; the last of {KILLS_EMBEDDED + 1} runs {last:.1f} s")
         summary = check_equal(out, undisturbed)
         assert summary["rows"] == len(TEXTS) and summary["pairs"] >= len(TEXTS) / 2
         answers = [self.answers(path) for path in (out, undisturbed)]
