@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,14 +26,10 @@ from safer_instruct.models.spending import Spending
 from safer_instruct.prices import Price
 from safer_instruct.running import run_to_end
 
-CALLS = 2_000
-TIMEOUT_S = 6.0  # far above what an answer takes on a busy machine: a good answer that comes too late would be paid twice
+TIMEOUT_S = 5.0  # far above what an answer takes on a busy machine: a good answer that comes too late would be paid twice
 PRICE = Price(prompt=1.0, completion=2.0)
-RETRIES = Limits().retries
 FAULTS: dict[str, Any] = {
     "error": 0.20,
-    "rate_limit": 0.10,
-    "retry_after": ("0", "0.2", "date:0", "1"),
     "truncated": 0.05,
     "cut": 0.02,
     "empty": 0.02,
@@ -41,8 +38,9 @@ FAULTS: dict[str, Any] = {
     "slow": 0.03,
     "drip": 0.03,
     "slow_s": 0.3,
-    "per_body": RETRIES,  # so each call can be answered
+    "per_body": 3,  # fewer than the default retries, so each call can be answered, and none waits long for its last attempt
 }
+TOO_MANY: dict[str, Any] = {"rate_limit": 0.10, "retry_after": ("0", "0.2", "date:0", "1")}
 
 
 def prompt(number: int) -> tuple[Turn, ...]:
@@ -105,38 +103,121 @@ def texts(answers: Sequence[Generated | Exception]) -> list[str]:
     return [answer.completions[0].text for answer in answers if isinstance(answer, Generated)]
 
 
-@pytest.fixture(scope="module")
-def wanted(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """What the calls are answered where nothing goes wrong."""
-    with serve() as server:
-        return texts(Sitting(tmp_path_factory.mktemp("undisturbed"), [server]).ask(range(CALLS)))
+def check_books(servers: Sequence[Server], sitting: Sitting, answered: int, *, twice: int = 0) -> None:
+    """Ledger, budget and servers agree on what was answered, what it cost, and that no more than `twice` was paid for again."""
+    calls = list(read_calls(sitting.ledger))
+    assert len({call.key for call in calls}) == len(calls) == answered
+    delivered = sum((server.good for server in servers), Counter[str]())
+    assert len(delivered) == answered and delivered.total() - answered <= twice
+    assert sitting.paid().cost == pytest.approx(sum(price(c.usage.prompt_tokens, c.usage.completion_tokens) for c in calls), abs=1e-9)
+    assert read_spent(sitting.spent) == sitting.budget.spent
+    assert sum(map(billed, servers)) < sitting.budget.spent.cost + 1e-9
 
 
-def check_books(server: Server, sitting: Sitting, answered: int) -> None:
-    """Ledger, budget and server agree on what was delivered, what it cost, and that nothing was paid twice."""
-    assert len({call.key for call in read_calls(sitting.ledger)}) == answered
-    assert (server.distinct, server.asked_twice) == (answered, 0)
-    spent, paid = sitting.budget.spent, sitting.paid()
-    assert read_spent(sitting.spent) == spent
-    assert billed(server) <= spent.cost + 1e-9
-    assert paid.cost == pytest.approx(price(*_tokens(sitting.ledger)), abs=1e-9)
-
-
-def _tokens(ledger: Path) -> tuple[int, int]:
-    usages = [call.usage for call in read_calls(ledger)]
-    return sum(u.prompt_tokens for u in usages), sum(u.completion_tokens for u in usages)
-
-
-def test_everything_at_once(tmp_path: Path, wanted: list[str]) -> None:
-    with serve(**FAULTS, seed=1) as server:
+@pytest.mark.parametrize(("faults", "endpoints", "count"), [(FAULTS | TOO_MANY, 8, 500), (FAULTS, 1, 600)], ids=["everything", "all but 429"])
+def test_everything_at_once(tmp_path: Path, faults: dict[str, Any], endpoints: int, count: int) -> None:
+    """Rejections by chance, whatever the rate, slow a flow down as those that mean it: so there are several endpoints, with one set of books."""
+    with serve() as undisturbed:
+        (tmp_path / "undisturbed").mkdir()
+        wanted = texts(Sitting(tmp_path / "undisturbed", [undisturbed]).ask(range(count)))
+    with serve(**faults, seed=1) as server:
         began = time.monotonic()
-        sitting = Sitting(tmp_path, [server])
-        assert texts(sitting.ask(range(CALLS))) == wanted
-        print(f"{server.requests} requests for {CALLS} calls in {time.monotonic() - began:.1f} s: {dict(server.status)}")
-        check_books(server, sitting, CALLS)
+        sitting = Sitting(tmp_path, [server] * endpoints)
+        assert texts(sitting.ask(range(count))) == wanted
+        print(f"{server.requests} requests for {count} calls in {time.monotonic() - began:.1f} s: {dict(server.status)}")
+        check_books([server], sitting, count)
         assert sitting.budget.spent.cost == pytest.approx(sitting.paid().cost + sitting.budget.forfeited.cost, abs=1e-9)
         requests = server.requests
         again = Sitting(tmp_path, [server])
-        assert texts(again.ask(range(CALLS))) == wanted
-        assert server.requests == requests and again.meter.replayed == CALLS
-    assert all(server.status[fault] for fault in ("500", "429", "truncated", "cut", "empty", "hang", "reset", "slow", "drip"))
+        assert texts(again.ask(range(count))) == wanted
+        assert server.requests == requests and again.meter.replayed == count
+    assert all(server.status[fault] for fault in ("500", "truncated", "cut", "empty", "hang", "reset", "slow", "drip"))
+    assert bool(server.status["429"]) == ("rate_limit" in faults)
+
+
+def test_a_cap_stops_the_calls_and_a_higher_one_lets_the_rest_through(tmp_path: Path) -> None:
+    cap, count = 0.05, 400
+    with serve(**{**FAULTS, "hang": 0.0}, seed=2) as server:
+        first = Sitting(tmp_path, [server], max_cost=cap)
+        answers = first.ask(range(count))
+        wrong = [answer for answer in answers if isinstance(answer, Exception)]
+        assert 0 < len(wrong) < count and {type(error) for error in wrong} == {BudgetError}
+        assert "raise budget.max_cost and give the same command again" in str(wrong[0])
+        check_books([server], first, count - len(wrong))
+        assert billed(server) < first.budget.spent.cost <= cap
+        second = Sitting(tmp_path, [server], max_cost=1.0)
+        texts(second.ask(range(count)))
+        check_books([server], second, count)
+        assert second.meter.replayed == count - len(wrong)
+        lost = first.budget.forfeited.cost + second.budget.forfeited.cost
+        assert second.budget.spent.cost == pytest.approx(second.paid().cost + lost, abs=1e-9)
+
+
+class Disturber(threading.Thread):
+    """Does something to the servers once so many calls have been answered."""
+
+    def __init__(self, servers: Sequence[Server], answered: int, action: Callable[[], object]) -> None:
+        super().__init__(daemon=True)
+        self._servers, self._answered, self._action = servers, answered, action
+        self.start()
+
+    def run(self) -> None:
+        while sum(server.answered for server in self._servers) < self._answered:
+            time.sleep(0.005)
+        self._action()
+
+
+def test_a_server_that_restarts_in_the_middle(tmp_path: Path) -> None:
+    count, concurrency = 600, 16
+    with serve(latency_s=0.02) as server:
+
+        def restart() -> None:
+            server.crash()
+            time.sleep(2.5)
+            server.listen()
+
+        disturber = Disturber([server], 200, restart)
+        sitting = Sitting(tmp_path, [server], concurrency=concurrency)
+        texts(sitting.ask(range(count)))
+        disturber.join(10)
+        check_books([server], sitting, count, twice=concurrency)  # those that it had written when the connections broke
+
+
+def test_one_of_two_endpoints_dies(tmp_path: Path) -> None:
+    count, concurrency = 600, 8
+    with serve(latency_s=0.02) as one, serve(latency_s=0.02) as other:
+        Disturber([one, other], 200, one.crash).join(0)
+        began = time.monotonic()
+        sitting = Sitting(tmp_path, [one, other], concurrency=concurrency)
+        texts(sitting.ask(range(count)))
+        took_s = time.monotonic() - began
+        print(f"{took_s:.1f} s; answered {one.answered} and {other.answered}")
+        check_books([one, other], sitting, count, twice=concurrency)
+    assert 50 < one.answered < 200 + concurrency < other.answered
+    assert took_s < 30  # an outage is waited for twice as long
+
+
+def test_all_endpoints_are_down(tmp_path: Path) -> None:
+    count, max_pause_s = 400, 3.0
+    with serve(latency_s=0.02) as one, serve(latency_s=0.02) as other:
+        servers = [one, other]
+        disturber = Disturber(servers, 100, lambda: [server.crash() for server in servers])
+        began, waits = time.monotonic(), set[str]()
+        first = Sitting(tmp_path, servers, concurrency=8, max_pause_s=max_pause_s)
+        answers = first.ask(range(count), waits.add)
+        took_s = time.monotonic() - began
+        wrong = [answer for answer in answers if isinstance(answer, Exception)]
+        print(f"{took_s:.1f} s; {len(wrong)} calls unanswered: {Counter(map(str, wrong))}; waits: {waits}")
+        disturber.join(10)
+        for server in servers:
+            server.listen()
+        second = Sitting(tmp_path, servers, concurrency=8)
+        texts(second.ask(range(count)))
+        check_books(servers, second, count, twice=2 * 8)
+        assert second.meter.replayed == count - len(wrong)
+    assert wrong and {type(error) for error in wrong} == {ModelError}
+    for error in map(str, wrong):
+        assert error.startswith("none of 2 endpoints answers: ") and error.count(" has failed for ") == 2 and "asks for a pause" not in error
+        assert error.endswith("; nothing is lost: give the same command again once the endpoint answers")
+    assert max_pause_s < took_s < max_pause_s + 20
+    assert any("Connection refused" in message for message in waits)

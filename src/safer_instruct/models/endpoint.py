@@ -279,7 +279,7 @@ class Endpoint:
         if call.started > self._pauses_at[1]:  # otherwise it was sent before the last pause: no news
             if call.started > self._pause_until + _REOPENED_S:
                 self._pauses = 0
-            own_s = min(_PAUSE_S, backoff_s(self._pauses, self._rng))
+            own_s = min(_PAUSE_S, self._limits.max_pause_s, backoff_s(self._pauses, self._rng))
             self._pauses_at, self._pauses = (self._pauses_at[1], now), self._pauses + 1
         if asked_s > self._limits.max_pause_s and self._outage.failures < 2:
             asked_s = _UNCONFIRMED_S
