@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import errno
 import fcntl
 import json
 import os
@@ -69,9 +70,9 @@ def hold(path: Path) -> Iterator[None]:
         except BlockingIOError:
             file.seek(0)
             raise RunDirectoryError(f"{path} is in use by process {file.read().strip() or '?'}; wait for it, stop it, or choose another --out") from None
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
+        with _room_for(path / ".lock"):
+            os.truncate(file.fileno(), 0)
+            os.write(file.fileno(), str(os.getpid()).encode())
         yield
 
 
@@ -83,8 +84,23 @@ def forget_results(path: Path) -> None:
 
 def write_whole(path: Path, text: str) -> None:
     """Write a small file so that a reader, or a kill, sees the old content or the new one and nothing between."""
-    with whole(path) as part:
+    with _room_for(path), whole(path) as part:
         part.write_text(text, encoding="utf-8")
+
+
+@contextmanager
+def _room_for(path: Path) -> Iterator[None]:
+    """Write `path` or files below it; where the disk is full, the system's error does not say which.
+
+    Raises:
+        RunDirectoryError: There is no room.
+    """
+    try:
+        yield
+    except OSError as exc:
+        if exc.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise RunDirectoryError(f"{path} cannot be written: the disk is full; finished calls are saved: make room, then give the same command again") from exc
 
 
 @contextmanager
@@ -112,6 +128,7 @@ class Outputs:
     def __init__(self, examples: Path, pairs: Path, jsonl: Path, bad_rows: Path) -> None:
         import pyarrow.parquet as pq
 
+        self._folder = examples.parent
         self._examples = pq.ParquetWriter(examples, example_schema(), compression="zstd")
         self._pairs = pq.ParquetWriter(pairs, pair_schema(), compression="zstd")
         self._jsonl: IO[str] = jsonl.open("w", encoding="utf-8")
@@ -122,7 +139,8 @@ class Outputs:
         """Write one finished example, and its pair if it came through."""
         self._rows.append(example)
         if len(self._rows) >= _ROWS_PER_GROUP:
-            self._flush()
+            with _room_for(self._folder):
+                self._flush()
 
     def add_bad(self, row: BadRow) -> None:
         """Write one row that was set aside."""
@@ -130,9 +148,10 @@ class Outputs:
 
     def close(self) -> None:
         """Write what is left and close the files."""
-        self._flush()
-        for file in (self._examples, self._pairs, self._jsonl, self._bad):
-            file.close()
+        with _room_for(self._folder):
+            self._flush()
+            for file in (self._examples, self._pairs, self._jsonl, self._bad):
+                file.close()
 
     def _flush(self) -> None:
         import pyarrow as pa
