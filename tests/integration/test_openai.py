@@ -418,6 +418,14 @@ class TestKey:
         assert [authorization for _, _, authorization in server.seen] == ["Basic dXNlcjpwYXNz", f"Bearer {KEY}"]
         assert model.fingerprint == f"openai:m@{server.base_url}"
 
+    def test_a_password_that_the_server_quotes_is_never_shown(self) -> None:
+        with serve(reject=(500, {"error": {"message": "user:p%40ss, p@ss and Basic dXNlcjpwQHNz are wrong"}})) as server:
+            model = OpenAIModel("m", base_url=server.base_url.replace("//", "//user:p%40ss@"), limits=Limits(retries=0))
+            with pytest.raises(ModelError) as caught:
+                run(model, model.generate(Generation(RAW, Sampling())))
+        said = "".join(traceback.format_exception(caught.value))
+        assert "user:[key], [key] and Basic [key] are wrong" in said and "dXNlcj" not in said
+
     def test_a_missing_one_is_told_on_construction(self) -> None:
         with pytest.raises(ModelError, match="set the environment variable MY_KEY"):
             OpenAIModel("gpt", api_key_env="MY_KEY")

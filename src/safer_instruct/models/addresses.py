@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 import ipaddress
 import json
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 from safer_instruct.errors import ModelError
 
@@ -54,8 +55,14 @@ class Address:
         return self._url._replace(path=self._url.path + path).geturl()
 
     def cleaned(self, text: str) -> str:
-        """Somebody else's words, fit for one line of an error: printable, short, without the key."""
-        return cleaned(text, [self.key] if self.key else [])
+        """Somebody else's words, fit for one line of an error: printable, short, without the key or the password."""
+        return cleaned(text, self._secrets())
+
+    def _secrets(self) -> list[str]:
+        """What is sent as key or password, as given and as it stands in a header."""
+        quoted = self._url.password or ""
+        login = base64.b64encode(f"{unquote(self._url.username or '')}:{unquote(quoted)}".encode()).decode()
+        return [secret for secret in (self.key, login if quoted else "", quoted, unquote(quoted)) if secret]
 
 
 def cleaned(text: str, secrets: Iterable[str]) -> str:
