@@ -290,6 +290,9 @@ async def _listen(server: Server, port: int) -> tuple[web.AppRunner, int]:
 
 
 async def _stop(runner: web.AppRunner, *, abruptly: bool) -> None:
+    for site in tuple(runner.sites) if abruptly else ():
+        await site.stop()
+        await asyncio.sleep(0.01)  # what has been accepted becomes a connection first
     for connection in runner.server.connections if abruptly and runner.server else ():
         if connection.transport:
             connection.transport.abort()

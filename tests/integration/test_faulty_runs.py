@@ -37,7 +37,14 @@ class Project:
         rng = random.Random(1)
         texts = [" ".join(rng.choice(("kettle", "parcel", "lamp", "tent")) + f" {rng.randrange(10**6)}" for _ in range(12)) for _ in range(ROWS)]
         (folder / "texts.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
-        reached = {"base_url": [s.base_url for s in servers], "revision": "1", "concurrency": CONCURRENCY, "price_per_million": [1.0, 2.0], **settings}
+        reached = {
+            "base_url": [s.base_url for s in servers],
+            "revision": "1",
+            "concurrency": CONCURRENCY,
+            "price_per_million": [1.0, 2.0],
+            "timeout_s": 10.0,
+            **settings,
+        }
         config = {
             "domain": "civility",
             "source": {"path": "texts.jsonl"},
