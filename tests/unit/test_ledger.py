@@ -393,7 +393,7 @@ CHILD = """
 import asyncio, os, sys
 from pathlib import Path
 from safer_instruct.ledger import Ledger, Meter, Recorded
-from safer_instruct.models.protocol import Generation, Sampling, encode_request
+from safer_instruct.models.protocol import Generation, Sampling
 from safer_instruct.models.scripted import ScriptedModel
 
 async def main():
@@ -532,7 +532,7 @@ def test_a_commit_that_nobody_could_join_is_made_at_once(path: Path, monkeypatch
     assert [t.calls for t in read_totals(path)] == [30]
 
 
-def test_while_calls_are_in_flight_commits_come_a_hundred_times_a_second_at_most(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_while_calls_are_in_flight_commits_come_fifty_times_a_second_at_most(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def all_together(recorded: Recorded) -> None:
         await asyncio.gather(*(recorded.generate(replace(REQUEST, seed=i)) for i in range(60)))
         seen.append(commits(path))
@@ -540,7 +540,7 @@ def test_while_calls_are_in_flight_commits_come_a_hundred_times_a_second_at_most
     rng, seen = random.Random(0), []
     model = Fixed(gate=lambda: asyncio.sleep(rng.random() * 0.2))
     slept = sleeps_of_the_writer(path, monkeypatch, all_together, model)
-    assert slept and all(0 < seconds <= 0.01 for seconds in slept) and seen[0] < 45, "one commit for each call, or nearly so"
+    assert slept and all(0 < seconds <= 0.02 for seconds in slept) and seen[0] < 45, "one commit for each call, or nearly so"
 
 
 def test_a_call_that_nobody_waits_for_any_more_is_saved_and_not_made_again(path: Path) -> None:
