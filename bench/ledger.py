@@ -44,7 +44,7 @@ FLOATS_PACKED = b"f" + struct.pack("<40f", *FLOATS[:40])
 class Instant:
     """A model that answers at once: three of four calls are scorings of 40 tokens."""
 
-    name, fingerprint, concurrency = "instant:m", "instant", 64
+    name, fingerprint, concurrency, priced, status = "instant:m", "instant", 64, True, ""
 
     async def generate(self, request: Generation) -> Generated:
         at = request.seed * 104_729 % (len(PROSE) - 200)

@@ -637,6 +637,21 @@ class TestRetries:
         limited = flow(concurrency=1, max_pause_s=100)
         run(main())
 
+    @pytest.mark.parametrize("calls", [1, 3, 40])
+    @pytest.mark.parametrize("max_pause_s", [3, 100, 900])
+    def test_a_dead_endpoint_is_given_up_in_time_by_however_few_calls(self, calls: int, max_pause_s: float) -> None:
+        async def main() -> list[BaseException | list[float]]:
+            await call(limited)
+            tasks = [asyncio.create_task(call(limited, *[fault(None)] * 10_000)) for _ in range(calls)]
+            await asyncio.sleep(max_pause_s - 1)
+            assert not any(task.done() for task in tasks)
+            await asyncio.sleep(8)
+            assert all(task.done() for task in tasks)
+            return await asyncio.gather(*tasks, return_exceptions=True)
+
+        limited = flow(max_pause_s=max_pause_s)
+        assert all(isinstance(end, ModelError) and "has failed for" in str(end) for end in run(main()))
+
     def test_a_dead_endpoint_is_not_hammered(self) -> None:
         async def main() -> tuple[int, int]:
             await drive(limited, Server(), 20)
