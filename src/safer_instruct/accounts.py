@@ -10,7 +10,6 @@ from typing import Any
 
 from safer_instruct import rundir
 from safer_instruct.errors import AccountingError
-from safer_instruct.ledger import Meter
 from safer_instruct.models.protocol import Model, Usage
 from safer_instruct.state import STAGES, RunState, StageState
 
@@ -84,15 +83,13 @@ def check_accounts(out: Path, state: RunState) -> None:
 def _took(stages: Iterable[StageState]) -> dict[str, Any]:
     """Calls, tokens and cost of these stages together; the cost is None when that of a part is not known."""
     parts = list(stages)
-    total = Meter(sum(s.meter.calls for s in parts))
-    for stage in parts:
-        total.usage += stage.meter.usage
+    usage = sum((s.meter.usage for s in parts), Usage())
     return {
-        "calls": total.calls,
-        "prompt_tokens": total.usage.prompt_tokens,
-        "completion_tokens": total.usage.completion_tokens,
-        "cost": None if any(s.cost is None for s in parts) else round(total.usage.cost, _COST_DIGITS),
-        **_cache(total.usage),
+        "calls": sum(s.meter.calls for s in parts),
+        "prompt_tokens": usage.prompt_tokens,
+        "completion_tokens": usage.completion_tokens,
+        "cost": None if any(s.cost is None for s in parts) else round(usage.cost, _COST_DIGITS),
+        **_cache(usage),
     }
 
 

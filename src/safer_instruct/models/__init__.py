@@ -10,13 +10,12 @@ from safer_instruct.config import ModelConfig
 from safer_instruct.errors import ConfigError
 from safer_instruct.models.addresses import HOSTS
 from safer_instruct.models.protocol import Model
-from safer_instruct.prices import Prices
+from safer_instruct.prices import Price, Prices
 
 if TYPE_CHECKING:
     from safer_instruct.budget import Budget
     from safer_instruct.models.flow import Limits
     from safer_instruct.models.spending import Spending
-    from safer_instruct.prices import Price
 
 PROVIDERS = ("embedded", *HOSTS, "litellm", "served", "scripted")
 

@@ -7,7 +7,6 @@ keeps the first.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -19,6 +18,7 @@ from safer_instruct.models.parsing import FilteredError
 from safer_instruct.models.protocol import Completion, Generated, Generation, Scored, Scoring, Usage
 from safer_instruct.models.remote import USE_EMBEDDED, Remote, access_hints
 from safer_instruct.models.spending import Spending
+from safer_instruct.models.together import together
 
 
 class AnthropicModel:
@@ -64,12 +64,7 @@ class AnthropicModel:
         """See `Model.generate`, but for the seed; the completions are asked for at the same time."""
         one = single(self._model, request)
         body = message_body(self._model, one)
-        asked = await asyncio.gather(*(self._ask(body, one) for _ in range(request.sampling.n)), return_exceptions=True)
-        answers = []
-        for answer in asked:  # each has ended: none goes on, and is paid for, behind the back of whoever gets the error
-            if isinstance(answer, BaseException):
-                raise answer
-            answers.append(answer)
+        answers = await together(self._ask(body, one) for _ in range(request.sampling.n))
         return Generated(tuple(completion for completion, _ in answers), sum((usage for _, usage in answers), Usage()))
 
     async def score(self, request: Scoring) -> Scored:

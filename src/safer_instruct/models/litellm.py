@@ -34,7 +34,6 @@ from safer_instruct.prices import Price
 _LONG = re.compile(r"input_cost_per_token_above_(\d+)k_tokens")
 _SECRET_WORDS = ("KEY", "TOKEN", "SECRET", "PASSWORD", "CREDENTIAL")
 _SECRET_CHARS = 8
-_FILTERED = ("content_filter", "content_policy_violation")  # LiteLLM goes by the words of the message, and misses some
 _HEADER_PREFIX = "llm_provider-"
 
 

@@ -25,9 +25,6 @@ class Unlimited:
     def settle(self, cost: float | None, tokens: int) -> None:
         """Nothing was set aside."""
 
-    def forfeit(self) -> None:
-        """Nothing was set aside."""
-
     def __enter__(self) -> Unlimited:
         return self
 

@@ -12,7 +12,7 @@ from safer_instruct.errors import AnswerError, ConfigError
 from safer_instruct.example import Draft, Example, Verdict
 from safer_instruct.models.protocol import Completion, Generation, Model, Sampling, Schema, Turn
 from safer_instruct.models.structured import object_schema, parse, strict_object
-from safer_instruct.stages.together import together
+from safer_instruct.models.together import together
 from safer_instruct.stages.withheld import content_filter
 from safer_instruct.templates import Template
 

@@ -11,7 +11,7 @@ from safer_instruct.domain import Category, Domain
 from safer_instruct.errors import ConfigError
 from safer_instruct.example import Draft, Example, Verdict
 from safer_instruct.models.protocol import Model, Scoring
-from safer_instruct.stages.together import together
+from safer_instruct.models.together import together
 from safer_instruct.templates import Template
 
 Write = Callable[[Example, int], Awaitable[list[Draft]]]
