@@ -690,3 +690,9 @@ def test_a_key_that_was_given_is_always_known_and_another_hardly_ever() -> None:
     keys = [rng.randbytes(16) for _ in range(20_000)]
     known = KnownKeys(keys[:10_000])
     assert all(key in known for key in keys[:10_000]) and sum(key in known for key in keys[10_000:]) < 10
+
+
+def test_numbers_that_are_equal_and_written_differently_make_keys_of_their_own_in_any_order() -> None:
+    whole, real = (Generation((Turn("user", "x"),), Sampling(temperature=t)) for t in (1, 1.0))
+    written = [encode_request("generate", request) for request in (whole, real, whole)]
+    assert b'"temperature": 1,' not in written[1] and written[0] == written[2] != written[1]

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
+from operator import attrgetter
 from typing import Any, Literal, Protocol
 
 
@@ -95,7 +96,8 @@ def encode_request(kind: str, request: Generation | Scoring) -> bytes:
     """The request as sorted JSON, which calls are known by on disk; a change of a single byte here makes every key another."""
     if isinstance(request, Generation) and request.schema is None and not isinstance(request.prompt, str):  # most calls: the same, faster
         turns = ", ".join(f'{{"content": {_quoted(turn.content)}, "role": {_quoted(turn.role)}}}' for turn in request.prompt)
-        return f'["{kind}", {{"prompt": [{turns}], "sampling": {_sampling_json(request.sampling)}, "seed": {request.seed}}}]'.encode("utf-8", "surrogatepass")
+        sampling = _sampling_json(*_fields_of_sampling(request.sampling))
+        return f'["{kind}", {{"prompt": [{turns}], "sampling": {sampling}, "seed": {request.seed}}}]'.encode("utf-8", "surrogatepass")
     return _request_json([kind, request]).encode("utf-8", "surrogatepass")
 
 
@@ -109,7 +111,12 @@ def _fields(value: Any) -> dict[str, Any]:
 
 _quoted = json.encoder.encode_basestring
 _request_json = json.JSONEncoder(default=_fields, ensure_ascii=False, sort_keys=True).encode
-_sampling_json = lru_cache(maxsize=256)(_request_json)
+_fields_of_sampling = attrgetter(*Sampling.__dataclass_fields__)
+
+
+@lru_cache(maxsize=256, typed=True)  # 1 and 1.0 are equal, and are written differently
+def _sampling_json(*fields: float) -> str:
+    return _request_json(dict(zip(Sampling.__dataclass_fields__, fields, strict=True)))
 
 
 @dataclass(frozen=True, slots=True)
