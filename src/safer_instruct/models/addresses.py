@@ -88,6 +88,11 @@ def read_address(base_url: str, key_env: str, name: str) -> Address:
     return Address(bare._replace(query="").geturl(), host, loopback, key_env, key, whole)
 
 
+def read_addresses(base_url: str | Sequence[str], key_env: str, name: str) -> list[Address]:
+    """The endpoints at one address or several, as by `read_address`."""
+    return [read_address(url, key_env, name) for url in ([base_url] if isinstance(base_url, str) else base_url)]
+
+
 def fingerprint(name: str, addresses: Sequence[Address], revision: str | None) -> str:
     """What the answers of the model `name` depend on: where it is, or what is served, in the user's words."""
     return f"{name}#{revision}" if revision else f"{name}@{','.join(sorted(a.shown for a in addresses))}" if addresses else name

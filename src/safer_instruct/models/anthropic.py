@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from safer_instruct.errors import AccessError
-from safer_instruct.models.addresses import HOSTS, Address, fingerprint, read_address
+from safer_instruct.models.addresses import HOSTS, Address, fingerprint, read_addresses
 from safer_instruct.models.flow import Limits
 from safer_instruct.models.messages import headers, message_body, read_message, single
 from safer_instruct.models.parsing import FilteredError
@@ -48,10 +48,11 @@ class AnthropicModel:
             ModelError: `base_url` is no HTTP address, or the key is missing.
         """
         self.name, limits = f"anthropic:{model}", limits or Limits()
-        addresses = [read_address(url, api_key_env, self.name) for url in ([base_url] if isinstance(base_url, str) else base_url)]
-        self._remote = Remote(self.name, addresses, limits=limits, spending=spending or Spending(), headers=headers, hints=self._hints)
+        spending = spending or Spending()
+        addresses = read_addresses(base_url, api_key_env, self.name)
+        self._remote = Remote(self.name, addresses, limits=limits, spending=spending, headers=headers, hints=self._hints)
         self._model = model
-        self.priced = spending is not None and spending.price is not None
+        self.priced = spending.priced
         self.concurrency = limits.concurrency * len(addresses)
         self.fingerprint = fingerprint(self.name, addresses, revision)
 

@@ -15,19 +15,18 @@ import os
 import re
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 from safer_instruct import extras
 from safer_instruct.errors import AccessError, ModelError
-from safer_instruct.models.addresses import Address, cleaned, fingerprint, read_address, read_key
+from safer_instruct.models.addresses import Address, cleaned, fingerprint, read_addresses, read_key
 from safer_instruct.models.answers import refuses_content
 from safer_instruct.models.chat import Answer, messages, read_answer, response_format
 from safer_instruct.models.flow import AttemptError, Flow, Limits, Slot
 from safer_instruct.models.parsing import FilteredError, MalformedError
 from safer_instruct.models.pool import Pool
 from safer_instruct.models.protocol import Completion, Generated, Generation, Scored, Scoring, Usage
-from safer_instruct.models.remote import USE_EMBEDDED, account, estimate, is_no_credit, refusal
+from safer_instruct.models.remote import USE_EMBEDDED, account, estimate, fill_up, is_no_credit, refusal
 from safer_instruct.models.spending import Spending, Tokens
 from safer_instruct.prices import Price
 
@@ -69,10 +68,9 @@ class LiteLLMModel:
         self._litellm, self._model, self._limits, self._spending = load_litellm(), model, limits, spending or Spending()
         _provider(self._litellm, model)
         self._key = read_key(api_key_env, self.name, needed=True) if api_key_env else None
-        urls = [base_url] if isinstance(base_url, str) else base_url or []
-        addresses = [read_address(url, "", self.name) for url in urls]
+        addresses = read_addresses(base_url or (), "", self.name)
         self._addresses: list[Address | None] = [*addresses] or [None]
-        self.priced = self._spending.price is not None
+        self.priced = self._spending.priced
         self.concurrency = limits.concurrency * len(self._addresses)
         self.fingerprint = fingerprint(self.name, addresses, revision)
         self._pool = Pool([Flow(self._where(a), limits) for a in self._addresses])
@@ -84,12 +82,7 @@ class LiteLLMModel:
 
     async def generate(self, request: Generation) -> Generated:
         """See `Model.generate`."""
-        completions, usage = await self._ask(request)
-        for i in range(len(completions), request.sampling.n):  # the provider knows no number of completions
-            one = replace(request, sampling=replace(request.sampling, n=1), seed=request.seed + i)
-            more, cost = await self._ask(one)
-            completions, usage = completions + more, usage + cost
-        return Generated(tuple(completions), usage)
+        return await fill_up(request, self._ask)
 
     async def score(self, request: Scoring) -> Scored:
         """It cannot.

@@ -7,17 +7,16 @@ once: see `remote`. The key is read from the environment and stands in the reque
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from itertools import accumulate
 from typing import Any
 
 from safer_instruct.errors import AccessError
-from safer_instruct.models.addresses import HOSTS, Address, fingerprint, read_address
+from safer_instruct.models.addresses import HOSTS, Address, fingerprint, read_addresses
 from safer_instruct.models.chat import Answer, Logprobs, authorization, completion_body, dialect_of, read_answer
 from safer_instruct.models.flow import Limits
 from safer_instruct.models.parsing import FilteredError
 from safer_instruct.models.protocol import Completion, Generated, Generation, Scored, Scoring, Usage
-from safer_instruct.models.remote import USE_EMBEDDED, Remote, access_hints
+from safer_instruct.models.remote import USE_EMBEDDED, Remote, access_hints, fill_up
 from safer_instruct.models.spending import Spending
 
 
@@ -53,10 +52,11 @@ class OpenAIModel:
             ModelError: `base_url` is no HTTP address, or the key is missing.
         """
         self.name, limits = f"{provider}:{model}", limits or Limits()
-        addresses = [read_address(url, api_key_env, self.name) for url in ([base_url] if isinstance(base_url, str) else base_url)]
-        self._remote = Remote(self.name, addresses, limits=limits, spending=spending or Spending(), headers=authorization, hints=self._hints)
+        spending = spending or Spending()
+        addresses = read_addresses(base_url, api_key_env, self.name)
+        self._remote = Remote(self.name, addresses, limits=limits, spending=spending, headers=authorization, hints=self._hints)
         self._model, self._want_logprobs = model, want_logprobs
-        self.priced = spending is not None and spending.price is not None
+        self.priced = spending.priced
         self._dialect = dialect_of(provider, addresses[0].host)
         self.concurrency = limits.concurrency * len(addresses)
         self.fingerprint = fingerprint(self.name, addresses, revision) + ("+logprobs" if want_logprobs else "")
@@ -68,11 +68,7 @@ class OpenAIModel:
 
     async def generate(self, request: Generation) -> Generated:
         """See `Model.generate`."""
-        completions, usage = await self._complete(request)
-        for i in range(len(completions), request.sampling.n):  # the server ignores n
-            more, cost = await self._complete(replace(request, seed=request.seed + i, sampling=replace(request.sampling, n=1)))
-            completions, usage = completions + more, usage + cost
-        return Generated(tuple(completions), usage)
+        return await fill_up(request, self._complete)
 
     async def score(self, request: Scoring) -> Scored:
         """See `Model.score`; raw prompts only, on endpoints that echo the prompt with its log-probabilities."""

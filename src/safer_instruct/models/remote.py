@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
 
@@ -17,12 +18,12 @@ from pydantic_core import to_json
 
 from safer_instruct.budget import Reservation
 from safer_instruct.errors import AccessError, ModelError, RequestError
-from safer_instruct.models.addresses import Address, parsed, server_message
+from safer_instruct.models.addresses import Address, message_of, parsed
 from safer_instruct.models.answers import refuses_content
 from safer_instruct.models.flow import AttemptError, Flow, Limits, Slot, can_pass
 from safer_instruct.models.parsing import FilteredError, MalformedError, json_object
 from safer_instruct.models.pool import Pool
-from safer_instruct.models.protocol import Generation, Scoring, Usage
+from safer_instruct.models.protocol import Completion, Generated, Generation, Scoring, Usage
 from safer_instruct.models.spending import Spending, Tokens, Unlimited
 from safer_instruct.models.transport import NoReply, Reply, Transport
 
@@ -142,12 +143,12 @@ class Remote:
         task.add_done_callback(self._resets.discard)
 
     def _refusal(self, address: Address, reply: Reply, body: Mapping[str, Any]) -> ModelError:
-        said = server_message(reply.body)
+        text, data, where = reply.body.decode("utf-8", "replace"), parsed(reply.body), f"{self.name} at {address.shown}"
+        said = message_of(data) or text
         message = f"HTTP {reply.status}: {address.cleaned(said) or 'no message'}"
-        if reply.status in _MAY_BE_FILTERED and refuses_content(parsed(reply.body)):
-            return FilteredError(f"{self.name} at {address.shown}: {message}")
-        no_credit = is_no_credit(said) or is_no_credit(reply.body.decode("utf-8", "replace"))
-        where = f"{self.name} at {address.shown}"
+        if reply.status in _MAY_BE_FILTERED and refuses_content(data):
+            return FilteredError(f"{where}: {message}")
+        no_credit = is_no_credit(said) or is_no_credit(text)
         return refusal(where, message, reply.status, reply.headers, no_credit=no_credit, hints=self._hints(address, reply.status, message, body))
 
 
@@ -188,6 +189,15 @@ def refusal(where: str, message: str, status: int, headers: Mapping[str, str], *
 def is_no_credit(said: str) -> bool:
     """Whether an error's words say that the account is empty."""
     return any(sign in said for sign in _NO_CREDIT)
+
+
+async def fill_up(request: Generation, complete: Callable[[Generation], Awaitable[tuple[list[Completion], Usage]]]) -> Generated:
+    """All completions of a request; where the server ignores `n`, each further one is asked for by itself, with a seed of its own."""
+    completions, usage = await complete(request)
+    for i in range(len(completions), request.sampling.n):
+        more, cost = await complete(replace(request, seed=request.seed + i, sampling=replace(request.sampling, n=1)))
+        completions, usage = completions + more, usage + cost
+    return Generated(tuple(completions), usage)
 
 
 def access_hints(address: Address, status: int, model: str) -> list[str]:

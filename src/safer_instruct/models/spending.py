@@ -43,13 +43,22 @@ class Spending:
     budget: Budget | None = None
     batch: bool = False
 
+    @property
+    def priced(self) -> bool:
+        """Whether it is known what a call costs."""
+        return self.price is not None
+
     async def reserve(self, request: Generation | Scoring) -> Reservation | Unlimited:
         """Set aside what one attempt may cost at most.
 
         Raises:
             BudgetError: There is not so much left.
         """
-        return _UNLIMITED if self.budget is None else await self.budget.reserve(*bound(request, self.price))
+        return _UNLIMITED if self.budget is None else await self.budget.reserve(*self.bound(request))
+
+    def bound(self, request: Generation | Scoring) -> tuple[float | None, int]:
+        """The most that one attempt can cost, None where the price is not known, and the most tokens that it can take."""
+        return bound(request, self.price, batch=self.batch)
 
     def usage(self, tokens: Tokens, seconds: float) -> Usage:
         """What an answered call took; its cost is 0 where the price is not known (see `Model.priced`)."""

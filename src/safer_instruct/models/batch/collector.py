@@ -14,7 +14,6 @@ from collections.abc import Coroutine, Sequence
 from pathlib import Path
 from typing import Any
 
-from safer_instruct.budget import bound
 from safer_instruct.errors import AccessError, ModelError, RequestError, SaferInstructError
 from safer_instruct.models.addresses import cleaned
 from safer_instruct.models.batch.api import PATIENT, Timing, compact
@@ -55,7 +54,8 @@ class BatchedModel:
         """
         self.name, self.fingerprint, self.priced = provider.name, provider.fingerprint, price is not None
         self.concurrency = min(max_rows, provider.limits.rows)
-        self._provider, self._path, self._price, self._spend, self._timing = provider, path, price, spend, timing
+        self._provider, self._path, self._spend, self._timing = provider, path, spend, timing
+        self._spending = Spending(price, batch=True)
         self._max_bytes = provider.limits.bytes * 9 // 10  # the form around the rows takes some
         self._jobs: Jobs | None = None
         self._carrier: Carrier | None = None
@@ -311,10 +311,10 @@ class BatchedModel:
     def _rows(self, call: Call) -> list[Row]:
         """The missing parts of a call, with the most that each can take."""
         rows = self._provider.rows(call.request)
-        return [Row(call.key, part, *bound(rows[part], self._price, batch=True)) for part in call.parts]
+        return [Row(call.key, part, *self._spending.bound(rows[part])) for part in call.parts]
 
     def _usage(self, tokens: Tokens | None) -> Usage:
-        return Spending(self._price, batch=True).usage(tokens or Tokens(), 0.0)
+        return self._spending.usage(tokens or Tokens(), 0.0)
 
     def _taken(self, parts: Sequence[tuple[Row, Result]]) -> tuple[float | None, int]:
         """What rows have taken; where that cannot be told, the most that they can have."""
@@ -324,7 +324,7 @@ class BatchedModel:
             usage = self._usage(result.tokens)
             cost += usage.cost if known else row.cost or 0.0
             tokens += usage.prompt_tokens + usage.completion_tokens if known else row.tokens
-        return (None if self._price is None else cost), tokens
+        return (cost if self.priced else None), tokens
 
     def _settle(self, passage: Passage, taken: dict[bytes, tuple[float | None, int]]) -> None:
         """Give back what was set aside for a batch, but for what its calls have taken."""
