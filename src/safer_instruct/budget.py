@@ -39,6 +39,7 @@ from pathlib import Path
 from safer_instruct.errors import BudgetError, RunDirectoryError
 from safer_instruct.models.protocol import Generation, Scoring
 from safer_instruct.prices import Price, show_usd
+from safer_instruct.wholefile import whole
 
 _NANO = 10**9  # money is counted in whole billionths of a dollar: sums of floats drift
 _CALLS_PER_RECORD = 16
@@ -313,13 +314,9 @@ def write_spent(path: Path, spent: Spent) -> None:
     Raises:
         RunDirectoryError: It could not be written.
     """
-    part = path.with_name(f".{path.name}.part")
     try:
-        with part.open("w", encoding="utf-8") as file:
-            file.write(json.dumps({"cost_usd": spent.cost, "tokens": spent.tokens}) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
+        with whole(path) as part:
+            part.write_text(json.dumps({"cost_usd": spent.cost, "tokens": spent.tokens}) + "\n", encoding="utf-8")
         folder = os.open(path.parent, os.O_RDONLY)
         try:
             os.fsync(folder)  # the name, too: an older sum must not come back

@@ -103,6 +103,7 @@ def ledger_(
     from rich.console import Console
 
     from safer_instruct import ledger, ledgerview, rundir
+    from safer_instruct.wholefile import whole
 
     given = [name for name, value in (("--search", search), ("--show", show), ("--export", export_), ("--recover", recover_ or None)) if value is not None]
     if len(given) > 1:
@@ -118,7 +119,7 @@ def ledger_(
     elif show is not None:
         ledgerview.show_call(console, ledger.find_by_key(file, show))
     elif export_ is not None:
-        with rundir.whole(export_) as part, part.open("w", encoding="utf-8") as out:
+        with whole(export_) as part, part.open("w", encoding="utf-8") as out:
             count = ledger.export_calls(file, out)
         typer.echo(f"{count} calls: {export_}")
     else:

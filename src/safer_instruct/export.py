@@ -10,6 +10,7 @@ from typing import Any
 
 from safer_instruct import rundir
 from safer_instruct.errors import ConfigError
+from safer_instruct.wholefile import whole
 
 Rows = Iterator[dict[str, str]]
 
@@ -30,7 +31,7 @@ def export_pairs(path: Path, format_: str, out: Path | None = None) -> tuple[Pat
     write, ending = FORMATS[format_]
     target = out or path / f"export.{ending}"
     target.parent.mkdir(parents=True, exist_ok=True)
-    with rundir.whole(target) as part:
+    with whole(target) as part:
         write(rundir.read_pairs(path), part)
     return target, pairs
 

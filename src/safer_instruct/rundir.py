@@ -18,6 +18,7 @@ import yaml
 from safer_instruct.errors import RunDirectoryError
 from safer_instruct.example import Example
 from safer_instruct.sources import BadRow
+from safer_instruct.wholefile import whole
 
 EXAMPLES, PAIRS, PAIRS_JSONL, BAD_ROWS = "examples.parquet", "pairs.parquet", "pairs.jsonl", "rejected_rows.jsonl"
 LEDGER, BATCHES, RUN, SUMMARY, CARD, SPENT = "ledger.sqlite", "batches.sqlite", "run.yaml", "summary.json", "README.md", "spent.json"
@@ -101,25 +102,6 @@ def _room_for(path: Path) -> Iterator[None]:
         if exc.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         raise RunDirectoryError(f"{path} cannot be written: the disk is full; finished calls are saved: make room, then give the same command again") from exc
-
-
-@contextmanager
-def whole(path: Path) -> Iterator[Path]:
-    """A path to write to that takes the place of `path` when the block ends well.
-
-    Raises:
-        RunDirectoryError: Something other than a regular file stands there.
-    """
-    if path.exists() and not path.is_file():
-        raise RunDirectoryError(f"{path} is no regular file, so it cannot be replaced by one")
-    part = path.with_name(f".{path.name}.part")
-    try:
-        yield part
-        with part.open("rb") as file:
-            os.fsync(file.fileno())
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 class Outputs:
