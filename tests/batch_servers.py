@@ -23,7 +23,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, ClassVar
 
 from aiohttp import web
 
@@ -257,7 +257,7 @@ def _jsonl(lines: list[Any]) -> bytes:
 
 
 class _Routes:
-    """What the four APIs have in common: find a job, serve a file."""
+    """What the four APIs have in common: find a job, serve a file; each has a way of its own to show a job (`shown`)."""
 
     def __init__(self, server: BatchServer, provider: str) -> None:
         self.server, self.provider = server, provider
@@ -305,12 +305,30 @@ class _Routes:
 
         return await self.handle("upload", request, act)
 
+    async def poll(self, request: web.Request) -> web.StreamResponse:
+        async def act() -> web.Response:
+            job = self.job(request.match_info["id"])
+            return web.json_response(self.shown(self.server.look(self.provider, job))) if job else web.json_response(self.no_such_job, status=404)
+
+        return await self.handle("poll", request, act)
+
+    async def cancel(self, request: web.Request) -> web.StreamResponse:
+        async def act() -> web.Response:
+            job = self.job(request.match_info["id"])
+            assert job
+            job.state = "cancelled"
+            return web.json_response(self.shown(job))
+
+        return await self.handle("cancel", request, act)
+
     def checked(self, rows: list[tuple[str, dict[str, Any]]]) -> list[tuple[str, dict[str, Any]]]:
         assert len({id_ for id_, _ in rows}) == len(rows) and all(re.fullmatch(r"[a-zA-Z0-9_-]{1,64}", id_) for id_, _ in rows)
         return rows
 
 
 class _OpenAI(_Routes):
+    no_such_job: ClassVar = {"error": "no such batch"}
+
     def routes(self) -> list[web.RouteDef]:
         base = "/openai/v1"
         return [
@@ -352,24 +370,10 @@ class _OpenAI(_Routes):
 
         return await self.handle("list", request, act)
 
-    async def poll(self, request: web.Request) -> web.StreamResponse:
-        async def act() -> web.Response:
-            job = self.job(request.match_info["id"])
-            return web.json_response(self.shown(self.server.look("openai", job))) if job else web.json_response({"error": "no such batch"}, status=404)
-
-        return await self.handle("poll", request, act)
-
-    async def cancel(self, request: web.Request) -> web.StreamResponse:
-        async def act() -> web.Response:
-            job = self.job(request.match_info["id"])
-            assert job
-            job.state = "cancelled"
-            return web.json_response(self.shown(job))
-
-        return await self.handle("cancel", request, act)
-
 
 class _Mistral(_Routes):
+    no_such_job: ClassVar = {"detail": "no such job"}
+
     def routes(self) -> list[web.RouteDef]:
         base = "/mistral/v1"
         return [
@@ -405,22 +409,6 @@ class _Mistral(_Routes):
             return web.json_response({"total": len(self.jobs), "data": [self.shown(job) for job in jobs]})
 
         return await self.handle("list", request, act)
-
-    async def poll(self, request: web.Request) -> web.StreamResponse:
-        async def act() -> web.Response:
-            job = self.job(request.match_info["id"])
-            return web.json_response(self.shown(self.server.look("mistral", job))) if job else web.json_response({"detail": "no such job"}, status=404)
-
-        return await self.handle("poll", request, act)
-
-    async def cancel(self, request: web.Request) -> web.StreamResponse:
-        async def act() -> web.Response:
-            job = self.job(request.match_info["id"])
-            assert job
-            job.state = "cancelled"
-            return web.json_response(self.shown(job))
-
-        return await self.handle("cancel", request, act)
 
 
 class _Anthropic(_Routes):
@@ -479,15 +467,6 @@ class _Anthropic(_Routes):
             return web.Response(body=_jsonl(job.bad + job.good))
 
         return await self.handle("results", request, act)
-
-    async def cancel(self, request: web.Request) -> web.StreamResponse:
-        async def act() -> web.Response:
-            job = self.job(request.match_info["id"])
-            assert job
-            job.state = "cancelled"
-            return web.json_response(self.shown(job))
-
-        return await self.handle("cancel", request, act)
 
 
 class _Gemini(_Routes):

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from safer_instruct.errors import ModelError
+from safer_instruct.oneline import one_line, shortened
 
 _MESSAGE_CHARS = 300
 
@@ -67,10 +68,10 @@ class Address:
 
 def cleaned(text: str, secrets: Iterable[str]) -> str:
     """Somebody else's words, fit for one line of an error: printable, short, without the secrets."""
-    text = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    text = one_line(text)
     for secret in secrets:
         text = text.replace(secret, "[key]")
-    return text if len(text) <= _MESSAGE_CHARS else text[: _MESSAGE_CHARS - 3] + "..."
+    return shortened(text, _MESSAGE_CHARS)
 
 
 def read_address(base_url: str, key_env: str, name: str) -> Address:

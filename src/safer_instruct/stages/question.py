@@ -13,6 +13,7 @@ from safer_instruct.example import Draft, Example, Verdict
 from safer_instruct.models.protocol import Completion, Generation, Model, Sampling, Schema, Turn
 from safer_instruct.models.structured import object_schema, parse, strict_object
 from safer_instruct.models.together import together
+from safer_instruct.oneline import shortened
 from safer_instruct.stages.withheld import content_filter
 from safer_instruct.templates import Template
 
@@ -152,8 +153,7 @@ def _answers_schema(count: int) -> Schema:
 def _answer_and_reason(read: str | dict[str, str]) -> tuple[str, str]:
     if isinstance(read, str):
         return read, ""
-    reason = " ".join(read.get("reason", "").split())
-    return read["answer"], reason if len(reason) <= _REASON_CHARS else reason[: _REASON_CHARS - 3] + "..."
+    return read["answer"], shortened(" ".join(read.get("reason", "").split()), _REASON_CHARS)
 
 
 def _first_word(said: str, *options: str) -> str:

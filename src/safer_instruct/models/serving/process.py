@@ -14,6 +14,7 @@ from concurrent.futures import Future
 from pathlib import Path
 
 from safer_instruct.models import store
+from safer_instruct.oneline import one_line
 
 GRACE_S = 10.0  # between SIGTERM and SIGKILL
 _GUARD = Path(__file__).with_name("guard.py")
@@ -121,7 +122,7 @@ class ServerProcess:
 
     def evidence(self, *, lines: int = 3) -> str:
         """Where the log is and how it ends, fit for one line of a message."""
-        said = [" ".join("".join(c if c.isprintable() else " " for c in line).split()) for line in self._output().splitlines()]
+        said = [one_line(line) for line in self._output().splitlines()]
         words = " | ".join([line for line in said if line and not line.startswith("guard: ")][-lines:]) or "nothing"
         return f"log: {self.log}, which ends: {words if len(words) <= _TAIL_CHARS else '...' + words[-_TAIL_CHARS:]}"
 
