@@ -131,7 +131,7 @@ def proc(pid: int, what: str) -> str:
 def runs(pid: int) -> bool:
     try:
         return proc(pid, "stat").rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):  # the second when it ends between the opening and the reading
         return False
 
 
