@@ -14,9 +14,9 @@ broken connection, HTTP 5xx, an answer without usage). Whoever holds a reservati
 Tokens are those of the calls that reserve; calls to models in this process need not.
 
 A kill is survived without a write per call: `record` is told a sum that spending will not pass, before it does, and a
-higher one when that is used up (so the file is written about once in sixteen calls, ever more seldom as the sum grows).
+higher one when that is used up: about twice a second, however many calls there are.
 After a clean end the recorded sum is exact. After a kill it is too high by what was in flight, which may have been
-billed, and by what is left of the last step, a percent or so. Wiring:
+billed, and by what is left of the last step, half a second's calls and a percent or so. Wiring:
 
     earlier = earlier_spent(path, ledger_totals)             # read_spent(path), or more if the ledger holds more
     budget = Budget(max_cost, max_tokens, earlier=earlier, record=lambda spent: write_spent(path, spent))
@@ -30,6 +30,7 @@ import asyncio
 import json
 import math
 import os
+import time
 import unicodedata
 from collections import deque
 from collections.abc import Callable
@@ -42,7 +43,8 @@ from safer_instruct.prices import Price, show_usd
 from safer_instruct.wholefile import whole
 
 _NANO = 10**9  # money is counted in whole billionths of a dollar: sums of floats drift
-_CALLS_PER_RECORD = 16
+_CALLS_PER_RECORD = (16, 1024)  # at least and at most
+_RECORDS_APART_S = 0.5
 _TOKENS_PER_MESSAGE = 16
 _TOKENS_PER_REQUEST = 256
 _Need = tuple[int, int]  # billionths of a dollar, tokens
@@ -77,7 +79,9 @@ def bound(request: Generation | Scoring, price: Price | None, *, batch: bool = F
         contents[-1:] = ["".join([*contents[-1:], request.continuation])]
     else:
         written = request.sampling.n * request.sampling.max_tokens
-    read = sum(map(_longest_form, contents)) + messages * _TOKENS_PER_MESSAGE + _TOKENS_PER_REQUEST
+    read = messages * _TOKENS_PER_MESSAGE + _TOKENS_PER_REQUEST
+    for text in contents:
+        read += len(text) if text.isascii() else _longest_form(text)
     return (None if price is None else price.bound(read, written, batch=batch)), read + written
 
 
@@ -143,6 +147,7 @@ class Budget:
         self._spent = self._recorded = _need(earlier.cost, earlier.tokens)
         self._reserved = self._forfeited = (0, 0)
         self._record = record
+        self._ahead, self._recorded_at = _CALLS_PER_RECORD[0], -math.inf  # in calls
         self._open = 0
         self._waiting: deque[tuple[_Need, asyncio.Future[Reservation]]] = deque()
         self._used_up = ""
@@ -231,22 +236,29 @@ class Budget:
             self._recorded = total
 
     def _fits(self, need: _Need) -> bool:
-        total = _plus(_plus(self._spent, self._reserved), need)
-        return all(cap is None or not n or all_ <= cap for all_, n, cap in zip(total, need, self._caps, strict=True))
+        cost, tokens = need
+        max_cost, max_tokens = self._caps
+        return (max_cost is None or not cost or self._spent[0] + self._reserved[0] + cost <= max_cost) and (
+            max_tokens is None or not tokens or self._spent[1] + self._reserved[1] + tokens <= max_tokens
+        )
 
     def _grant(self, need: _Need) -> Reservation:
-        self._keep_record(_plus(_plus(self._spent, self._reserved), need), need)
-        self._reserved = _plus(self._reserved, need)
+        reserved = self._reserved[0] + need[0], self._reserved[1] + need[1]
+        self._keep_record(self._spent[0] + reserved[0], self._spent[1] + reserved[1], need)
+        self._reserved = reserved
         self._open += 1
         return Reservation(self, need)
 
     def _give_back(self, need: _Need, took: _Need, *, lost: bool) -> None:
         self._open -= 1
-        self._reserved = (self._reserved[0] - need[0], self._reserved[1] - need[1])
-        self._spent = _plus(self._spent, took)
-        self._forfeited = _plus(self._forfeited, took) if lost else self._forfeited
-        self._serve()
-        self._keep_record(_plus(self._spent, self._reserved), (0, 0))  # a bound that did not hold: still never unrecorded
+        self._reserved = self._reserved[0] - need[0], self._reserved[1] - need[1]
+        self._spent = self._spent[0] + took[0], self._spent[1] + took[1]
+        if lost:
+            self._forfeited = _plus(self._forfeited, took)
+        if self._waiting:
+            self._serve()
+        if took[0] > need[0] or took[1] > need[1]:  # a bound that did not hold: still never unrecorded
+            self._keep_record(self._spent[0] + self._reserved[0], self._spent[1] + self._reserved[1], (0, 0))
 
     def _serve(self) -> None:
         """Let in whoever waits, in order; the first that does not fit holds up the others, or nobody large would ever get in."""
@@ -267,10 +279,16 @@ class Budget:
                 self._used_up = self._used_up or self._explain(need)
                 future.set_exception(BudgetError(self._used_up))
 
-    def _keep_record(self, total: _Need, need: _Need) -> None:
-        if self._record is None or all(n <= r for n, r in zip(total, self._recorded, strict=True)):
+    def _keep_record(self, cost: int, tokens: int, need: _Need) -> None:
+        """Record a sum that spending will not pass for the next calls like this one: as many as take half a second or so."""
+        if self._record is None or (cost <= self._recorded[0] and tokens <= self._recorded[1]):
             return
-        ahead = [n + _CALLS_PER_RECORD * step + n // 100 for n, step in zip(total, need, strict=True)]
+        least, most = _CALLS_PER_RECORD
+        now = time.monotonic()
+        self._ahead = min(most, 2 * self._ahead) if now - self._recorded_at < _RECORDS_APART_S else max(least, self._ahead // 2)
+        self._recorded_at = now
+        total = cost, tokens
+        ahead = [n + self._ahead * step + n // 100 for n, step in zip(total, need, strict=True)]
         capped = [a if cap is None else max(n, min(a, cap)) for n, a, cap in zip(total, ahead, self._caps, strict=True)]
         self._record(_amount((capped[0], capped[1])))
         self._recorded = (capped[0], capped[1])
@@ -343,9 +361,9 @@ def earlier_spent(path: Path, ledger_totals: Callable[[], Spent]) -> Spent:
 
 def _need(cost: float | None, tokens: int) -> _Need:
     """Rounded up, but for the float's own last digits."""
-    if not (cost is None or (math.isfinite(cost) and cost >= 0)) or tokens < 0:
+    if not (cost is None or 0 <= cost < math.inf) or tokens < 0:
         raise ValueError(f"no amount: {cost} USD, {tokens} tokens")
-    return 0 if cost is None else math.ceil(round(cost * _NANO, 3)), tokens
+    return math.ceil(round(cost * _NANO, 3)) if cost else 0, tokens
 
 
 def _amount(need: _Need) -> Spent:
@@ -358,7 +376,5 @@ def _plus(a: _Need, b: _Need) -> _Need:
 
 def _longest_form(text: str) -> int:
     """Bytes of a text in UTF-8, in the longest of the forms that a vocabulary may bring it into."""
-    if text.isascii():
-        return len(text)
     forms = (text, unicodedata.normalize("NFC", text), unicodedata.normalize("NFKC", text))
     return max(len(form.encode("utf-8", "surrogatepass")) for form in forms)

@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 from operator import attrgetter
 from typing import Any
 
+from pydantic_core import to_json
+
 from safer_instruct.models.protocol import Completion, Generated, Scored, Usage
 
 KEY_BYTES = 16  # of SHA-256: among 10 million calls two share a key with a chance of 1 in 10**25
@@ -44,7 +46,11 @@ def encode_answer(answer: Generated | Scored) -> bytes:
         count = answer.usage.cached_tokens
         return (_CACHED.pack(b"c", count) if count else b"") + _pack_floats(answer.logprobs)
     cached = [answer.usage.cached_tokens] if answer.usage.cached_tokens else []
-    return _json([*map(_completion_fields, answer.completions), *cached]).encode("utf-8", "surrogatepass")
+    parts = [*map(_completion_fields, answer.completions), *cached]
+    try:
+        return to_json(parts, inf_nan_mode="constants")
+    except ValueError:  # half a character
+        return _json(parts).encode("utf-8", "surrogatepass")
 
 
 def decode_generated(answer: bytes, usage: Usage) -> Generated:

@@ -18,19 +18,25 @@ Answer = TypeVar("Answer", Generated, Scored)
 
 @dataclass(slots=True)
 class Meter:
-    """What one stage has used so far: in all, as if nothing had come from the ledger, and `fresh` in this process."""
+    """What one stage has used so far: `fresh` in this process, and what calls of the ledger once took."""
 
     calls: int = 0
     replayed: int = 0
-    usage: Usage = field(default_factory=Usage)
     fresh: Usage = field(default_factory=Usage)
+    earlier: Usage = field(default_factory=Usage)
+
+    @property
+    def usage(self) -> Usage:
+        """Of all calls, as if nothing had come from the ledger."""
+        return self.earlier + self.fresh
 
     def add(self, usage: Usage, *, replayed: bool) -> None:
         """Count one call."""
         self.calls += 1
-        self.replayed += replayed
-        self.usage += usage
-        if not replayed:
+        if replayed:
+            self.replayed += 1
+            self.earlier += usage
+        else:
             self.fresh += usage
 
 

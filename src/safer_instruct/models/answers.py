@@ -19,11 +19,15 @@ _CODES = {  # letters alone, in small
 _WORDS = re.compile(  # OpenAI's reasoning models, DeepSeek, Anthropic: their codes say less
     "prompt was flagged|content exists risk|blocked by content filtering policy", re.I
 )
+_USUAL = (None, "stop", "length", "end_turn", "max_tokens")
+_NOTHING: Mapping[str, Any] = {}
 _FILTER_REASONS = {"contentfilter", "safety", "prohibitedcontent", "blocklist", "spii", "recitation"}  # the last five are Gemini's
 
 
 def withheld_by(finish_reason: str | None) -> Withheld:
     """What held a completion back, by its finish or stop reason; Gemini through OpenRouter writes `content_filter: SAFETY`."""
+    if finish_reason in _USUAL:
+        return ""
     reason = _letters((finish_reason or "").partition(":")[0])
     return "refusal" if reason == "refusal" else "filter" if reason in _FILTER_REASONS else ""
 
@@ -54,12 +58,15 @@ def cached_tokens(body: Mapping[str, Any]) -> int:
         timings.get("cache_n"),  # older llama.cpp
         body.get("tokens_cached"),  # its own endpoint
     )
-    return next((count for count in told if isinstance(count, int) and not isinstance(count, bool) and count > 0), 0)
+    for count in told:
+        if type(count) is int and count > 0:  # True is none
+            return count
+    return 0
 
 
 def _part(body: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     part = body.get(name)
-    return part if isinstance(part, dict) else {}
+    return part if isinstance(part, dict) else _NOTHING
 
 
 def _letters(text: str) -> str:

@@ -101,7 +101,8 @@ def read_answer(data: Mapping[str, Any], n: int | None = None) -> tuple[Answer, 
     answer = shaped(data, Answer)
     if not answer.choices or (n is not None and len(answer.choices) not in (n, 1)):
         raise MalformedError(f"{len(answer.choices)} choices where {n or 'some'} were asked for")
-    answer.choices.sort(key=lambda choice: choice.index)
+    if len(answer.choices) > 1:
+        answer.choices.sort(key=lambda choice: choice.index)
     if answer.usage is None:
         return answer, None
     read, written = answer.usage.prompt_tokens or 0, answer.usage.completion_tokens or 0

@@ -6,7 +6,7 @@ once: see `remote`. The key is read from the environment and stands in the reque
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from itertools import accumulate
 from typing import Any
 
@@ -96,8 +96,8 @@ class OpenAIModel:
             return [Completion(str(exc), withheld="filter")] * request.sampling.n, Usage()
         return answer.completions, usage
 
-    async def _ask(self, path: str, body: dict[str, Any], request: Generation | Scoring) -> tuple[Answer, Usage]:
-        return await self._remote.ask(path, body, request, lambda data: read_answer(data, body.get("n", 1)))
+    def _ask(self, path: str, body: dict[str, Any], request: Generation | Scoring) -> Awaitable[tuple[Answer, Usage]]:
+        return self._remote.ask(path, body, request, lambda data: read_answer(data, body.get("n", 1)))
 
     def _hints(self, address: Address, status: int, message: str, body: Mapping[str, Any]) -> list[str]:
         hints = access_hints(address, status, self._model)

@@ -29,7 +29,7 @@ def json_object(raw: bytes) -> dict[str, Any]:
         MalformedError: It is no object in JSON.
     """
     try:
-        data = json.loads(raw)
+        data = json.loads(raw.decode("utf-8", "surrogatepass"))  # given bytes, `json` would guess at the encoding
     except (ValueError, RecursionError) as exc:
         raise MalformedError(f"an answer of {len(raw)} bytes that is not valid JSON") from exc
     if not isinstance(data, dict):
@@ -53,4 +53,4 @@ def shaped(data: Mapping[str, Any], shape: type[Shape]) -> Shape:
 
 def whole(text: str) -> str:
     """A text without half characters: JSON can say them, no file can hold them."""
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text if text.isascii() else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

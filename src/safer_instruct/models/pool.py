@@ -44,7 +44,7 @@ class Pool:
         for flow in flows:
             flow.dispatcher = self._dispatcher
 
-    async def call(self, send: Callable[[int, Slot], Awaitable[T]], *, tokens: int = 0) -> T:
+    def call(self, send: Callable[[int, Slot], Awaitable[T]], *, tokens: int = 0) -> Awaitable[T]:
         """Send one request until it is answered, as often and to as many endpoints as may help.
 
         Args:
@@ -55,7 +55,7 @@ class Pool:
         Raises:
             ModelError: The retries are used up, or no endpoint answers anybody; or whatever else `send` raises.
         """
-        return await self._dispatcher.call(send, tokens)
+        return self._dispatcher.call(send, tokens)
 
     @property
     def state(self) -> State:

@@ -11,7 +11,7 @@ import json
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from typing import Any, TypeVar
 
 from pydantic_core import to_json
@@ -67,6 +67,7 @@ class Remote:
         """
         self.name, self.limits = name, limits
         self._addresses, self._spending, self._hints = tuple(addresses), spending, hints
+        self._urls = cache(lambda path: [address.url(path) for address in self._addresses])
         self._transports = [
             Transport(
                 {"content-type": "application/json", **headers(a.key)},
@@ -106,14 +107,14 @@ class Remote:
             BudgetError: The budget is used up.
             ModelError: The retries are, or no endpoint answers.
         """
-        payload = _encoded(body)
+        payload, urls = _encoded(body), self._urls(path)
 
         async def send(number: int, slot: Slot) -> tuple[Answer, Usage]:
             address = self._addresses[number]
             with await self._spending.reserve(request) as reservation:
                 started = time.monotonic()
                 try:
-                    reply = await self._transports[number].post(address.url(path), payload)
+                    reply = await self._transports[number].post(urls[number], payload)
                 except NoReply as exc:
                     if not exc.sent:
                         reservation.settle(0.0, 0)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from safer_instruct.budget import Budget, Reservation, bound
 from safer_instruct.models.protocol import Generation, Scoring, Usage
 from safer_instruct.prices import Price
 
 
-@dataclass(frozen=True, slots=True)
-class Tokens:
+class Tokens(NamedTuple):
     """What an endpoint says a call took; `cached` and `cache_written` are part of `read`."""
 
     read: int = 0

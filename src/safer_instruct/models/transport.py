@@ -15,10 +15,9 @@ import os
 import re
 import ssl
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from safer_instruct.errors import ModelError
 
@@ -47,8 +46,7 @@ class NoReply(Exception):
         self.timed_out, self.sent = timed_out, sent
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
+class Reply(NamedTuple):
     """A whole reply, whatever its status; header names are in small letters."""
 
     status: int
@@ -74,12 +72,15 @@ class Transport:
         Raises:
             ModelError: A header holds what no header can, or a file of certificate authorities cannot be used.
         """
+        from pyreqwest.exceptions import RequestError
+
         for name, value in headers.items():
             if not (value.isascii() and value.isprintable()):
                 raise ModelError(f"the header {name} holds characters that no header can")
         self._headers, self._through_proxy = dict(headers), through_proxy
         self._timeout, self._connect_timeout = timedelta(seconds=timeout_s), timedelta(seconds=min(timeout_s, connect_timeout_s))
         self._authorities = _authorities()
+        self._error = RequestError
         self._client: Client | None = None
 
     async def post(self, url: str, body: bytes) -> Reply:
@@ -130,31 +131,25 @@ class Transport:
     async def _exchange(self, method: str, url: str, body: bytes | None, headers: Mapping[str, str], timeout_s: float | None, cap: int) -> Reply:
         task = asyncio.current_task()
         cancellations = task.cancelling() if task else 0
-        outcome = await self._outcome(method, url, body, headers, timeout_s, cap)
-        if task and task.cancelling() > cancellations:  # when both come together, pyreqwest draws lots, and the cancellation may lose
-            raise asyncio.CancelledError
-        if isinstance(outcome, NoReply):
-            raise outcome
-        return outcome
-
-    async def _outcome(self, method: str, url: str, body: bytes | None, headers: Mapping[str, str], timeout_s: float | None, cap: int) -> Reply | NoReply:
-        """What came of it; returned, so that the library's own error, which shows the whole address, is not the context of what is raised."""
-        from pyreqwest.exceptions import RequestError
-
-        client = self._client or self._open()
+        outcome: Reply | NoReply  # raised below and not where the library's own error, which shows the whole address, would be its context
         try:
-            builder = client.request(method, url)
+            builder = (self._client or self._open()).request(method, url)
             if body is not None:
                 builder = builder.body_bytes(body)
             if headers:
                 builder = builder.headers(dict(headers))
             if timeout_s is not None:
                 builder = builder.timeout(timedelta(seconds=timeout_s))
-            return await _send(builder, cap)
-        except RequestError as exc:
-            return _no_reply(exc)
+            outcome = await _send(builder, cap)
+        except self._error as exc:
+            outcome = _no_reply(exc)
         except ValueError:  # a BuilderError among them; its words may show a header
-            return NoReply("the address or a header is not valid", sent=False)
+            outcome = NoReply("the address or a header is not valid", sent=False)
+        if task and task.cancelling() > cancellations:  # when both come together, pyreqwest draws lots, and the cancellation may lose
+            raise asyncio.CancelledError
+        if isinstance(outcome, NoReply):
+            raise outcome
+        return outcome
 
     def _open(self) -> Client:
         from pyreqwest.exceptions import BuilderError
@@ -197,7 +192,7 @@ async def _send(builder: RequestBuilder, cap: int) -> Reply | NoReply:
             if size > cap:
                 return NoReply(f"a reply of more than {cap} bytes")
             chunks.append(chunk)
-        return Reply(response.status, response.headers, b"".join(chunks))
+        return Reply(response.status, response.headers, bytes(chunks[0]) if len(chunks) == 1 else b"".join(chunks))
 
 
 def _no_reply(exc: DetailedPyreqwestError) -> NoReply:
