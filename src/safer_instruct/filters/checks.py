@@ -10,6 +10,8 @@ from safer_instruct.example import Example, Verdict
 from safer_instruct.filters.protocol import Filter
 from safer_instruct.oneline import one_line, shortened
 
+RAISED = "raised "
+"""What the reason of a filter begins with that raised an error instead of a finding."""
 _REASON_CHARS = 300
 
 
@@ -38,7 +40,7 @@ class Check:
         except SaferInstructError:
             raise  # says what to do, and is not of this example
         except Exception as exc:  # noqa: BLE001 - whatever a user's filter raises is told in the verdict
-            return Verdict(self.name, False, None, shortened(one_line(f"raised {type(exc).__name__}: {exc}"), _REASON_CHARS), flag)
+            return Verdict(self.name, False, None, shortened(one_line(f"{RAISED}{type(exc).__name__}: {exc}"), _REASON_CHARS), flag)
 
 
 def check_all(checks: Sequence[Check], example: Example) -> tuple[Verdict, ...]:
