@@ -159,7 +159,7 @@ def _from_entry_point(name: str, asked: _Asked) -> tuple[type[Filter], str]:
     if not found:
         known = sorted({*SHIPPED, *metadata.entry_points(group=GROUP).names})
         near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-        hint = f"did you mean '{near[0]}'?" if near else f"there are {', '.join(known)}"
+        hint = f"did you mean '{near[0]}'?" if near else f"there are {', '.join(known)}."
         raise ConfigError(f"{asked.where}: there is no filter '{name}'; {hint} A filter of your own needs 'path'")
     if len(found) > 1:
         raise ConfigError(f"{asked.where}: several packages announce a filter '{name}': {', '.join(e.value for e in found)}; uninstall all but one")

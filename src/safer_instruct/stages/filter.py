@@ -53,9 +53,9 @@ def _form(candidate: Candidate, example: Example, checks: Sequence[Check], confi
     """The gates that need no model."""
     if not candidate.text:
         return (Verdict("induce.empty", False, None, "the inducer wrote nothing"),)
-    if not candidate.finished:
-        return (Verdict("induce.unfinished", False, None, "was cut at the token limit (induce.max_tokens)"),)
     verdicts = check_all(checks, replace(example, prompt=candidate.text))
+    if not candidate.finished:
+        verdicts = (Verdict("induce.unfinished", False, None, "was cut at the token limit (induce.max_tokens)"), *verdicts)
     if config.min_logprob is None or candidate.logprob is None:
         return verdicts
     likely = candidate.logprob >= config.min_logprob
