@@ -94,7 +94,7 @@ def status(path: Annotated[Path, typer.Argument(metavar="DIR", help="A run direc
 @app.command("filters")
 def filters_(
     path: Annotated[Path, typer.Argument(metavar="DIR", help="A finished run directory.")],
-    dropped_by: Annotated[Optional[str], typer.Option(metavar="NAME", help="Show examples that this filter dropped instead.")] = None,
+    dropped_by: Annotated[Optional[str], typer.Option(metavar="NAME", help="Show examples that this filter dropped, or flagged, instead.")] = None,
     count: Annotated[Optional[int], typer.Option("--sample", min=1, help="How many --dropped-by shows; 5 by default.")] = None,
     seed: Annotated[int, typer.Option(help="Another one draws other examples.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
@@ -115,11 +115,11 @@ def filters_(
         else:
             filterview.show_filters(Console(), path, figures)
         return
-    examples, total = stored.sample_dropped(path, dropped_by, count or 5, lambda id_: derive_seed(seed, id_))
+    examples, total = stored.sample_failed(path, dropped_by, count or 5, lambda id_: derive_seed(seed, id_))
     if as_json:
-        _print_json({"dropped_by": dropped_by, "dropped": total, "examples": [story.as_record(example) for example in examples]})
+        _print_json({"filter": dropped_by, "total": total, "examples": [story.as_record(example) for example in examples]})
     else:
-        filterview.show_dropped(Console(), dropped_by, examples, total)
+        filterview.show_failed(Console(), dropped_by, examples, total)
 
 
 @app.command()

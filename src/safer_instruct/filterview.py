@@ -34,11 +34,12 @@ def show_filters(console: Console, path: Path, figures: SetFigures) -> None:
     console.print(Text(_WHAT_THE_COLUMNS_SAY, style="dim"), soft_wrap=True)
 
 
-def show_dropped(console: Console, name: str, examples: Sequence[Example], total: int) -> None:
-    """A panel per example: its text, what was looked at, and why it was dropped."""
+def show_failed(console: Console, name: str, examples: Sequence[Example], total: int) -> None:
+    """A panel per example: its text, what was looked at, and why the filter did not pass it."""
     for example in examples:
         console.print(_panel(example, name, min(100, console.width)))
-    console.print(safe(f"{len(examples)} of {total:,} dropped by {name}; 'safer-instruct why DIR ID' tells the whole story of one"), soft_wrap=True)
+    what = "dropped" if any(e.dropped_by and e.dropped_by.name == name for e in examples) else "flagged"
+    console.print(safe(f"{len(examples)} of {total:,} {what} by {name}; 'safer-instruct why DIR ID' tells the whole story of one"), soft_wrap=True)
 
 
 def _name(figures: FilterFigures) -> Text:
@@ -55,12 +56,12 @@ def _fails_with(figures: FilterFigures, most: int = 2) -> Text:
 
 
 def _panel(example: Example, name: str, width: int) -> Panel:
-    dropped = example.dropped_by
+    verdict = next(v for v in example.verdicts if v.name == name and not v.passed)
     lines = Text()
     for heading, text in (("text", example.text), ("instruction", example.prompt or _likeliest(example)), ("chosen", example.chosen)):
         if text:
             lines.append(f"{heading}: ", style="bold").append(safe(text, _SHOWN_CHARS)).append("\n")
-    lines.append("dropped: ", style="bold red").append(safe(dropped.reason if dropped else ""))
+    lines.append("flagged: " if verdict.flag else "dropped: ", style="bold red").append(safe(verdict.reason))
     others = sorted({v.name for v in example.verdicts if v.drops} - {name})
     if others:
         lines.append("\nalso fails: ", style="bold").append(safe(", ".join(others)))

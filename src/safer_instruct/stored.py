@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import difflib
 import heapq
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -54,12 +55,12 @@ def find_example(path: Path, id_: str) -> Example:
     raise RunDirectoryError(f"{path}: no example has the id '{id_}'{hint}")
 
 
-def sample_dropped(path: Path, name: str, count: int, rank: Callable[[str], int]) -> tuple[list[Example], int]:
-    """Some of the examples that one verdict dropped.
+def sample_failed(path: Path, name: str, count: int, rank: Callable[[str], int]) -> tuple[list[Example], int]:
+    """Some of the examples that one filter dropped, or flagged where it drops none.
 
     Args:
         path: The run directory.
-        name: The verdict.
+        name: The filter, as in its verdicts.
         count: How many.
         rank: Of an id; those with the lowest are taken.
 
@@ -67,20 +68,21 @@ def sample_dropped(path: Path, name: str, count: int, rank: Callable[[str], int]
         They, in input order, and how many there are in all.
 
     Raises:
-        RunDirectoryError: That verdict dropped none; or as for `find_example`.
+        RunDirectoryError: It dropped and flagged none; or as for `find_example`.
     """
+
+    def flagged(verdicts: list[dict[str, Any]]) -> bool:
+        return any(v["name"] == name and not v["passed"] and v.get("flag") for v in verdicts)
+
     with _opened(path) as parquet:
-        reasons: dict[str, int] = {}
-        found: list[tuple[int, int, int]] = []
-        for (group, ids), (_, dropped_by) in zip(_column(parquet, "id"), _column(parquet, "dropped_by"), strict=True):
-            for reason in filter(None, dropped_by):
-                reasons[reason] = reasons.get(reason, 0) + 1
-            here = [(rank(ids[at]), group, at) for at, reason in enumerate(dropped_by) if reason == name]
-            found = heapq.nsmallest(count, [*found, *here])
-        if name not in reasons:
-            known = ", ".join(f"{reason} ({n})" for reason, n in sorted(reasons.items())) or "nothing"
+        found, total = _lowest(_matching(parquet, "dropped_by", lambda by: by == name), count, rank)
+        if not total:
+            found, total = _lowest(_matching(parquet, "verdicts", flagged), count, rank)
+        if not total:
+            did = Counter(by for _, group in _column(parquet, "dropped_by") for by in group if by)
+            known = ", ".join(f"{by} ({n})" for by, n in sorted(did.items())) or "nothing"
             raise RunDirectoryError(f"{path}: '{name}' dropped no example; what did: {known}")
-        return [_row(parquet, group, at) for _, group, at in sorted(found, key=lambda f: f[1:])], reasons[name]
+        return [_row(parquet, group, at) for group, at in found], total
 
 
 @contextmanager
@@ -102,6 +104,24 @@ def _column(parquet: Any, name: str) -> Iterator[tuple[int, list[Any]]]:
     """A column, one row group at a time, with the group's number."""
     for group in range(parquet.num_row_groups):
         yield group, parquet.read_row_group(group, columns=[name])[name].to_pylist()
+
+
+def _matching(parquet: Any, column: str, matches: Callable[[Any], bool]) -> Iterator[tuple[str, int, int]]:
+    """Id, row group and place there of each row whose `column` matches."""
+    for (group, ids), (_, values) in zip(_column(parquet, "id"), _column(parquet, column), strict=True):
+        yield from ((id_, group, at) for at, (id_, value) in enumerate(zip(ids, values, strict=True)) if matches(value))
+
+
+def _lowest(rows: Iterable[tuple[str, int, int]], count: int, rank: Callable[[str], int]) -> tuple[list[tuple[int, int]], int]:
+    """Where the `count` rows stand whose ids rank lowest, in order, and how many rows there are."""
+    kept: list[tuple[int, int, int]] = []
+    total = 0
+    for id_, group, at in rows:
+        total += 1
+        kept.append((rank(id_), group, at))
+        if len(kept) > 2 * count:
+            kept = heapq.nsmallest(count, kept)
+    return sorted((group, at) for _, group, at in heapq.nsmallest(count, kept)), total
 
 
 def _row(parquet: Any, group: int, at: int) -> Example:
@@ -131,4 +151,4 @@ def _example(row: dict[str, Any]) -> Example:
 
 
 def _verdicts(row: dict[str, Any]) -> tuple[Verdict, ...]:
-    return tuple(Verdict(v["name"], v["passed"], v["score"], v["reason"], bool(v.get("flag"))) for v in row["verdicts"])
+    return tuple(Verdict(v["name"], v["passed"], v["score"], v["reason"], bool(v.get("flag"))) for v in row.get("verdicts", ()))

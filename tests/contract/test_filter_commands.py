@@ -10,11 +10,14 @@ from typing import NamedTuple
 
 import pyarrow.parquet as pq
 import pytest
+import yaml
 
 from safer_instruct import rundir, stored
 from safer_instruct.cli import main
+from safer_instruct.config import FilterConfig
 from safer_instruct.errors import RunDirectoryError
 from safer_instruct.example import Example, Verdict
+from safer_instruct.filters.registry import open_filters
 
 pytestmark = pytest.mark.filterwarnings("error")
 ROOT = Path(__file__).parents[2]
@@ -108,6 +111,13 @@ def test_the_file_in_the_docs_is_the_one_that_ships() -> None:
     assert f"<!-- shouting:begin -->\n```python\n{source}```\n<!-- shouting:end -->" in (ROOT / "docs" / "filters.md").read_text("utf-8")
 
 
+def test_the_config_in_the_docs_is_valid() -> None:
+    text = (ROOT / "docs" / "filters.md").read_text("utf-8").split("```yaml\n")[1].split("```")[0]
+    filters = open_filters(FilterConfig.model_validate(yaml.safe_load(text)["filter"], strict=False), ROOT / "examples")
+    assert [c.name for c in (*filters.text, *filters.pair)] == ["text.language", "pair.long_answer"]
+    assert [c.name for c in filters.prompt] == [f"prompt.{n}" for n in ("length", "template", "refusal", "copying", "language", "shouting")]
+
+
 def test_a_changed_filter_is_another_config(ran: Cli) -> None:
     assert ran("run", "my.yaml", "--out", "out").code == 0
     file = Path("shouting.py")
@@ -163,7 +173,12 @@ def test_a_sample_of_what_a_filter_dropped_is_one_command_away(ran: Cli) -> None
     assert said.code == 0 and "1 of 1 dropped by text.shouting" in said.out and "THE DOG IS IN ANOTHER COUNTY" in said.out
     assert "nothing else stands in its way" in said.out
     record = json.loads(ran("filters", "out", "--dropped-by", "prompt.shouting", "--json").out)
-    assert record["dropped"] == 1 and [e["id"] for e in record["examples"]] == ["parcel"]
+    assert record["total"] == 1 and [e["id"] for e in record["examples"]] == ["parcel"]
+
+
+def test_what_a_filter_only_flags_is_shown_too(ran: Cli) -> None:
+    said = ran("filters", "out", "--dropped-by", "pair.brief", "--sample", "2")
+    assert said.code == 0 and "2 of 3 flagged by pair.brief" in said.out and "flagged: " in said.out and "dropped: " not in said.out
 
 
 def test_the_sample_is_drawn_by_its_seed(ran: Cli) -> None:
@@ -251,7 +266,8 @@ def test_why_reads_ids_and_one_row_of_many(tmp_path: Path) -> None:
     with pytest.raises(RunDirectoryError, match=f"no example has the id 'id{count}'; the nearest: id"):
         stored.find_example(out, f"id{count}")
     assert [e.text for e in stored.read_examples(out)] == [f"text {i}" for i in range(count)]
-    some, total = stored.sample_dropped(out, "text.x", 3, lambda id_: -int(id_[2:]))
+    assert next(stored.read_examples(out, ["id"])) == Example("id0", "", "", "", 0), "what is not read is empty"
+    some, total = stored.sample_failed(out, "text.x", 3, lambda id_: -int(id_[2:]))
     assert total == count // 2 and [e.id for e in some] == [f"id{i}" for i in (count - 5, count - 3, count - 1)]
 
 
