@@ -27,7 +27,7 @@ PAIR_COLUMNS = ("prompt", "chosen", "rejected", "category", "id")
 _RECOVERED = "ledger.recovered.sqlite"  # of a recovery that was cut short: the next ledger here would take it for its own
 _DATABASES = tuple(f"{name}{end}" for name in (LEDGER, BATCHES) for end in ("", "-wal", "-shm"))
 _FILES = (EXAMPLES, PAIRS, PAIRS_JSONL, BAD_ROWS, *_DATABASES, _RECOVERED, RUN, SUMMARY, CARD, SPENT)
-ROWS_PER_GROUP, _ROWS_READ = 2_000, 200
+_ROWS_PER_GROUP, _ROWS_READ = 2_000, 200
 Mode = Literal["auto", "continue", "fresh"]
 
 
@@ -120,7 +120,7 @@ class Outputs:
     def add(self, example: Example) -> None:
         """Write one finished example, and its pair if it came through."""
         self._rows.append(example)
-        if len(self._rows) >= ROWS_PER_GROUP:
+        if len(self._rows) >= _ROWS_PER_GROUP:
             with _room_for(self._folder):
                 self._flush()
 

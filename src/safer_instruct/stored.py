@@ -14,7 +14,10 @@ from safer_instruct import rundir
 from safer_instruct.errors import RunDirectoryError
 from safer_instruct.example import Candidate, Draft, Example, Verdict
 
-VERDICTS_ONLY = ("category", "verdicts", "candidates.list.element.verdicts", "drafts.list.element.verdicts")
+VERDICTS_ONLY = (
+    "category",
+    *(f"{of}verdicts.list.element.{name}" for of in ("", "candidates.list.element.", "drafts.list.element.") for name in ("name", "passed", "reason", "flag")),
+)
 """Columns that hold what the checks said, and no text."""
 _ROWS_READ = 500
 _GROUPS_COMPARED = 25  # row groups whose ids are compared letter by letter with one that is not there
@@ -151,4 +154,4 @@ def _example(row: dict[str, Any]) -> Example:
 
 
 def _verdicts(row: dict[str, Any]) -> tuple[Verdict, ...]:
-    return tuple(Verdict(v["name"], v["passed"], v["score"], v["reason"], bool(v.get("flag"))) for v in row.get("verdicts", ()))
+    return tuple(Verdict(v["name"], v["passed"], v.get("score"), v["reason"], bool(v.get("flag"))) for v in row.get("verdicts", ()))

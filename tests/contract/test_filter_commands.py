@@ -256,11 +256,11 @@ def test_why_reads_ids_and_one_row_of_many(tmp_path: Path) -> None:
     out = tmp_path / "many"
     out.mkdir()
     (out / rundir.SUMMARY).write_text("{}")
-    count = rundir.ROWS_PER_GROUP * 2 + 10
+    count = rundir._ROWS_PER_GROUP * 2 + 10
     with rundir.outputs(out) as files:
         for i in range(count):
             files.add(Example(f"id{i}", f"text {i}", "c", "f", i + 1).with_verdicts(Verdict("text.x", i % 2 == 0, None, "odd" if i % 2 else "")))
-    for i in (0, 499, 500, rundir.ROWS_PER_GROUP - 1, rundir.ROWS_PER_GROUP, count - 1):
+    for i in (0, 499, 500, rundir._ROWS_PER_GROUP - 1, rundir._ROWS_PER_GROUP, count - 1):
         found = stored.find_example(out, f"id{i}")
         assert (found.id, found.text, found.line) == (f"id{i}", f"text {i}", i + 1)
     with pytest.raises(RunDirectoryError, match=f"no example has the id 'id{count}'; the nearest: id"):

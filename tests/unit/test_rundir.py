@@ -210,7 +210,7 @@ def test_pairs_and_dropped_examples_come_back_from_disk_field_by_field(tmp_path:
 
 
 def test_order_is_kept_over_more_rows_than_one_group_holds(tmp_path: Path) -> None:
-    count = rundir.ROWS_PER_GROUP + 5
+    count = rundir._ROWS_PER_GROUP + 5
     with outputs(tmp_path) as out:
         for i in range(count):
             out.add(replace(PAIR if i % 3 else DROPPED, id=str(i)))
