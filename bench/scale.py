@@ -40,7 +40,7 @@ CONFIG = """\
 domain: civility
 source: {path: texts.jsonl}
 models: {inducer: "scripted:script.yaml", expert: "scripted:script.yaml", scorer: "scripted:script.yaml"}
-filter: {rules: {languages: []}}
+filter: {prompt: {language: null}}
 """
 SAMPLE_EVERY_S = 0.2
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn, Optional
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, Optional
 
 import typer
 
@@ -88,6 +89,55 @@ def status(path: Annotated[Path, typer.Argument(metavar="DIR", help="A run direc
         show_totals(console, path, read_totals(path / rundir.LEDGER))
     else:
         rundir.read_summary(path)
+
+
+@app.command("filters")
+def filters_(
+    path: Annotated[Path, typer.Argument(metavar="DIR", help="A finished run directory.")],
+    dropped_by: Annotated[Optional[str], typer.Option(metavar="NAME", help="Show examples that this filter dropped, or flagged, instead.")] = None,
+    count: Annotated[Optional[int], typer.Option("--sample", min=1, help="How many --dropped-by shows; 5 by default.")] = None,
+    seed: Annotated[int, typer.Option(help="Another one draws other examples.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Tell what each filter of a run kept, what it shares with the others, and what the set would be without it."""
+    from rich.console import Console
+
+    from safer_instruct import filterview, stored, story
+    from safer_instruct.analysis.filters import as_record, describe_filters
+    from safer_instruct.seeds import derive_seed
+
+    if count is not None and dropped_by is None:
+        raise typer.BadParameter("--sample is for --dropped-by")
+    if dropped_by is None:
+        figures = describe_filters(stored.read_examples(path, stored.VERDICTS_ONLY))
+        if as_json:
+            _print_json(as_record(figures))
+        else:
+            filterview.show_filters(Console(), path, figures)
+        return
+    examples, total = stored.sample_failed(path, dropped_by, count or 5, lambda id_: derive_seed(seed, id_))
+    if as_json:
+        _print_json({"filter": dropped_by, "total": total, "examples": [story.as_record(example) for example in examples]})
+    else:
+        filterview.show_failed(Console(), dropped_by, examples, total)
+
+
+@app.command()
+def why(
+    path: Annotated[Path, typer.Argument(metavar="DIR", help="A finished run directory.")],
+    id_: Annotated[str, typer.Argument(metavar="ID", help="An example's id, as in examples.parquet and pairs.jsonl.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Tell an example's whole story: its source, every instruction and response, what each check said, and how it ended."""
+    from rich.console import Console
+
+    from safer_instruct import stored, story
+
+    example = stored.find_example(path, id_)
+    if as_json:
+        _print_json(story.as_record(example))
+    else:
+        story.tell(Console(), example)
 
 
 @app.command("ledger")
@@ -224,6 +274,10 @@ def main(arguments: list[str] | None = None) -> None:
         if debug:
             raise
         _complain(f"{exc.strerror or exc}{f': {exc.filename}' if exc.filename else ''}", 2)
+
+
+def _print_json(record: dict[str, Any]) -> None:
+    typer.echo(json.dumps(record, indent=1))  # in ASCII: no control code reaches a terminal
 
 
 def _complain(message: str, code: int) -> NoReturn:

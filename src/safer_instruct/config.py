@@ -14,6 +14,7 @@ from safer_instruct.yamlfile import Strict
 Positive = Annotated[int, Field(gt=0)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, lt=1)]
+Filters_ = dict[Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")], dict[str, Any] | None] | None
 Price_ = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 _HOW_REACHED = (
     *("base_url", "api_key_env", "concurrency", "requests_per_min", "tokens_per_min"),
@@ -287,24 +288,6 @@ class InduceConfig(Strict):
     top_k: Annotated[int, Field(ge=0)] = 40
 
 
-class RulesConfig(Strict):
-    """Bounds on an induced instruction.
-
-    Attributes:
-        min_words: Fewer words are too few.
-        max_words: More words are too many.
-        max_shared_run: Longest run of words that it may share with the text it was induced from.
-        max_repetition: Largest share of its word trigrams that may be repeats.
-        languages: ISO 639-1 codes; an instruction reliably found to be in another language is dropped. Empty: any.
-    """
-
-    min_words: Positive = 4
-    max_words: Positive = 150
-    max_shared_run: Positive = 7
-    max_repetition: Share = 0.3
-    languages: tuple[str, ...] = ("en",)
-
-
 class ConsistencyConfig(Strict):
     """Cycle consistency: mean log p(response | instruction) - log p(response) under the scorer.
 
@@ -318,10 +301,18 @@ class ConsistencyConfig(Strict):
 
 
 class FilterConfig(Strict):
-    """What an instruction must pass.
+    """What an example must pass.
+
+    Filters are named below the place where they look: `text` (the source text, before anything is induced from it), `prompt`
+    (each induced instruction), `pair` (once a response was accepted). Below a name stand the filter's options, and with them
+    `mode` (`drop`, or `flag` to only record), `use` (the filter, where its name here is another) or `path` (a Python file with a
+    filter of one's own, relative to the config). Null switches a filter off, or all of a place. Those that are on without
+    being named: filters/registry.py.
 
     Attributes:
-        rules: Bounds on its form; null switches them off.
+        text: Filters on source texts.
+        prompt: Filters on instructions.
+        pair: Filters on finished pairs.
         near_duplicate: Jaccard similarity of word trigrams from which a text or an instruction counts as seen before;
             null switches near-duplicate removal off. Exact duplicates are always dropped.
         consistency: Cycle consistency; null switches it off.
@@ -329,7 +320,9 @@ class FilterConfig(Strict):
             switches it off. What it is good for depends on the inducer: set it by reading (bench/README.md).
     """
 
-    rules: RulesConfig | None = RulesConfig()
+    text: Filters_ = Field(default_factory=dict)
+    prompt: Filters_ = Field(default_factory=dict)
+    pair: Filters_ = Field(default_factory=dict)
     near_duplicate: Annotated[float, Field(gt=0, le=1)] | None = 0.7
     consistency: ConsistencyConfig | None = ConsistencyConfig()
     min_logprob: float | None = None
@@ -421,6 +414,12 @@ class RunConfig(Strict):
     seed: int = 0
     license: str = ""
     _base: Path = PrivateAttr(default_factory=Path)
+    _file: Path | None = PrivateAttr(default=None)
+
+    @property
+    def file(self) -> Path | None:
+        """The file it was read from, for messages."""
+        return self._file
 
     @property
     def base(self) -> Path:
@@ -449,7 +448,7 @@ def load_config(path: Path | str) -> RunConfig:
         ConfigError: It is missing or not valid.
     """
     config = yamlfile.load(Path(path), RunConfig)
-    config._base = Path(path).parent
+    config._file, config._base = Path(path), Path(path).parent
     return config
 
 

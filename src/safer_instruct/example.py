@@ -10,16 +10,23 @@ class Verdict:
     """What one check said of one example.
 
     Attributes:
-        name: The check, for example `rules.length` or `consistency`.
-        passed: False drops the example (or, for a candidate, that candidate).
+        name: The check, for example `prompt.length` or `consistency`.
+        passed: False drops the example (or, for a candidate, that candidate), unless it is only flagged.
         score: The number the check looked at, where it has one; its unit is the check's own.
         reason: One sentence, empty when the check passed.
+        flag: True for a check that only records what it finds.
     """
 
     name: str
     passed: bool
     score: float | None = None
     reason: str = ""
+    flag: bool = False
+
+    @property
+    def drops(self) -> bool:
+        """True where it stands in the way of what it looked at."""
+        return not self.passed and not self.flag
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +82,7 @@ class Example:
         chosen: The expert's accepted response; empty until then.
         margin: The verifier's margin of chosen over rejected.
         drafts: Every response the expert wrote.
-        verdicts: What every check said, in order; the first that did not pass dropped the example.
+        verdicts: What every check said, in order; the first that did not pass, and was no flag, dropped the example.
     """
 
     id: str
@@ -93,7 +100,7 @@ class Example:
     @property
     def dropped_by(self) -> Verdict | None:
         """The verdict that dropped this example, or None while it is alive."""
-        return next((v for v in self.verdicts if not v.passed), None)
+        return next((v for v in self.verdicts if v.drops), None)
 
     @property
     def alive(self) -> bool:

@@ -11,7 +11,7 @@ import asyncio
 import hashlib
 import json
 from collections import Counter, deque
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Container, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Container, Iterator, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager, closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +25,9 @@ from safer_instruct.config import FilterConfig, RunConfig, SourceConfig
 from safer_instruct.domain import Domain, load_domain
 from safer_instruct.errors import ConfigError, ModelError, RequestError, SourceError
 from safer_instruct.example import Draft, Example, Verdict
+from safer_instruct.filters.checks import Check, check_all
 from safer_instruct.filters.dedup import Deduplicator
+from safer_instruct.filters.registry import Filters, open_filters
 from safer_instruct.ledger import Ledger, Recorded, read_totals
 from safer_instruct.models.protocol import Model
 from safer_instruct.roles import Roles
@@ -106,6 +108,7 @@ class _Opened:
 
     config: RunConfig
     domain: Domain
+    filters: Filters
     roles: Roles
     ledger: Ledger
     state: RunState
@@ -116,17 +119,18 @@ async def _open(config: RunConfig, out: Path, mode: rundir.Mode, state: RunState
     """Models, run directory, ledger and budget, all closed again when the block ends."""
     domain = load_domain(config.domain, config.base)
     _check_categories(config.source, domain)
+    filters = open_filters(config.filter, config.base, config.file)
     async with AsyncExitStack() as stack:
         budget = state.budget = Budget(config.budget.max_cost, config.budget.max_tokens)
         roles = Roles(config, budget, out / rundir.BATCHES, stack)
         state.waits = roles.waits
         for stage, model in roles.by_stage().items():
             state.stages[stage].priced = model.priced
-        with rundir.open_run_directory(out, _resolve(config, domain, roles), mode), Ledger(out / rundir.LEDGER) as ledger:
+        with rundir.open_run_directory(out, _resolve(config, domain, filters, roles), mode), Ledger(out / rundir.LEDGER) as ledger:
             spent = out / rundir.SPENT
             budget.begin(earlier_spent(spent, lambda: _remote_spent(out / rundir.LEDGER)), lambda total: write_spent(spent, total))
             try:
-                yield _Opened(config, domain, roles, ledger, state)
+                yield _Opened(config, domain, filters, roles, ledger, state)
             finally:
                 budget.close()
 
@@ -175,7 +179,7 @@ async def _sample(config: RunConfig, out: Path, rows: int, mode: rundir.Mode, wa
 
 def _flow(opened: _Opened, set_aside: Callable[[BadRow], None], rows: Container[int] | None = None) -> Examples:
     """The method, read from top to bottom; yields every example that entered, in input order."""
-    config, domain, roles, state = opened.config, opened.domain, opened.roles, opened.state
+    config, domain, filters, roles, state = opened.config, opened.domain, opened.filters, opened.roles, opened.state
 
     def recorded(model: Model, stage: str) -> Model:
         return Recorded(model, opened.ledger, stage, state.stages[stage].meter)
@@ -189,12 +193,17 @@ def _flow(opened: _Opened, set_aside: Callable[[BadRow], None], rows: Container[
     async def write(example: Example, attempt: int) -> list[Draft]:
         return await respond(example, expert, system, domain, config.respond, seed=config.seed, attempt=attempt)
 
+    async def finish(example: Example) -> Example:
+        done = await answer(example, write, verifier, config.verify)
+        return done.with_verdicts(*check_all(filters.pair, done)) if done.alive else done
+
     examples = _collect(config, domain, state, set_aside, rows)
+    examples = _sifted(examples, filters.text, state.stages["collect"])
     examples = _in_order(examples, "text", config.filter, state.stages["collect"])
     examples = _ordered(examples, lambda e: induce(e, inducer, reverse, config.induce, seed=config.seed), "induce", inducer, state)
-    examples = _ordered(examples, lambda e: choose(e, scorer, forward, config.filter), "filter", scorer or inducer, state)
+    examples = _ordered(examples, lambda e: choose(e, filters.prompt, scorer, forward, config.filter), "filter", scorer or inducer, state)
     examples = _in_order(examples, "prompt", config.filter, state.stages["filter"])
-    return _ordered(examples, lambda e: answer(e, write, verifier, config.verify), "respond", expert, state)
+    return _ordered(examples, finish, "respond", expert, state)
 
 
 async def _collect(config: RunConfig, domain: Domain, state: RunState, set_aside: Callable[[BadRow], None], rows: Container[int] | None) -> Examples:
@@ -223,6 +232,15 @@ def _unique(id_: str, seen: Counter[str]) -> str:
         unique = f"{id_}-{seen[id_]}"
     seen[unique] = 1
     return unique
+
+
+async def _sifted(examples: Examples, checks: Sequence[Check], stage: StageState) -> Examples:
+    """Drop what a filter on source texts stands in the way of."""
+    async with aclosing(examples):
+        async for example in examples:
+            sifted = example.with_verdicts(*check_all(checks, example))
+            stage.dropped += not sifted.alive
+            yield sifted
 
 
 async def _in_order(examples: Examples, field_: str, config: FilterConfig, stage: StageState) -> Examples:
@@ -294,11 +312,12 @@ def _check_categories(source: SourceConfig, domain: Domain) -> None:
         raise ConfigError(f"domain '{domain.name}' has several categories ({', '.join(domain.categories)}); set source.category or source.category_column")
 
 
-def _resolve(config: RunConfig, domain: Domain, roles: Roles) -> dict[str, Any]:
+def _resolve(config: RunConfig, domain: Domain, filters: Filters, roles: Roles) -> dict[str, Any]:
     """The config with everything that the result depends on; a change of any of it makes another run, but for `how`."""
     names = {"induce": config.induce.template, "respond": config.respond.template}
     names |= {name: name for name in ("forward", "contrast", "question", "pairwise")}
     what, how = config.parted()
+    what["filter"] |= filters.record()
     return {
         "config": what,
         "domain_sha256": hashlib.sha256(domain.model_dump_json().encode()).hexdigest(),

@@ -193,7 +193,7 @@ def example_schema() -> Any:
     import pyarrow as pa
 
     text, real = pa.string(), pa.float64()
-    verdicts = pa.list_(pa.struct([("name", text), ("passed", pa.bool_()), ("score", real), ("reason", text)]))
+    verdicts = pa.list_(pa.struct([("name", text), ("passed", pa.bool_()), ("score", real), ("reason", text), ("flag", pa.bool_())]))
     candidate = pa.struct([("text", text), ("logprob", real), ("finished", pa.bool_()), ("verdicts", verdicts)])
     draft = pa.struct([("text", text), ("attempt", pa.int32()), ("logprob", real), ("finished", pa.bool_()), ("margin", real), ("verdicts", verdicts)])
     fields = [("id", text), ("text", text), ("category", text), ("file", text), ("line", pa.int64())]

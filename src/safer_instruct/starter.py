@@ -40,9 +40,10 @@ induce:
 filter:
   near_duplicate: 0.7           # Jaccard similarity of word trigrams; null switches it off
   # min_logprob: -6.0           # least log P(instruction | text) in nats; with the shipped adapter this keeps about half
-  rules:
-    max_shared_run: 7           # longest run of words an instruction may share with its text
-    languages: [en]             # empty list: any
+  prompt:                       # filters on each instruction; null switches one off, 'mode: flag' only records
+    copying: {{max_shared_run: 7}}   # longest run of words an instruction may share with its text
+    language: {{languages: [en]}}    # empty list: any
+    # mine: {{path: my_filter.py}}   # a filter of your own; there are also 'text:' and 'pair:' (docs/filters.md)
   consistency:
     min_gain: 0.1               # nats per token; a default, not calibrated on your data
 

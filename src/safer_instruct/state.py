@@ -14,6 +14,7 @@ from safer_instruct.ledger import Meter
 from safer_instruct.models.protocol import Usage
 
 STAGES = ("collect", "induce", "filter", "respond", "verify")
+_STAGE_OF = {"text": "collect", "prompt": "filter", "pair": "verify", "likelihood": "filter", "consistency": "filter", "dedup": "filter"}
 
 
 @dataclass(slots=True)
@@ -136,4 +137,4 @@ def stage_of(verdict: Verdict) -> str:
     family = verdict.name.partition(".")[0]
     if verdict.name == "dedup.text":
         return "collect"
-    return {"rules": "filter", "likelihood": "filter", "consistency": "filter", "dedup": "filter"}.get(family, family)
+    return _STAGE_OF.get(family, family)

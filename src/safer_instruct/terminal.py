@@ -160,8 +160,8 @@ def _print_now_and_then(console: Console, state: RunState, stop: threading.Event
 def _funnel(summary: dict[str, Any]) -> Table:
     table = Table(title="Funnel", title_justify="left")
     cached = ["cached"] if "cached_tokens" in summary else []
-    for heading in ("stage", "in", "dropped", "out", "calls", "tokens", *cached, "USD", "model seconds"):
-        table.add_column(heading, justify="left" if heading in ("stage", "dropped") else "right")
+    for heading in ("stage", "in", "dropped", "out", "calls", "tokens", *cached, "USD", "model s"):
+        table.add_column(heading, justify="left" if heading in ("stage", "dropped") else "right", overflow="fold")
     aside = f"set aside: {summary['set_aside']}" if summary["set_aside"] else ""
     table.add_row("read", str(summary["rows"]), aside, str(summary["rows"] - summary["set_aside"]), *[""] * (4 + len(cached)))
     for name, stage in summary["stages"].items():

@@ -45,11 +45,8 @@ def parse(text: str, section: type[Section], *, name: str) -> Section:
     Raises:
         ConfigError: As for `load`.
     """
-    lines: dict[Path_, int] = {}
     try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-        data = yaml.safe_load(text)
-        _collect_lines(node, (), lines)
+        data, lines = yaml.safe_load(text), _lines(text)
     except (yaml.YAMLError, ValueError) as exc:  # ValueError: a date or number that cannot be
         mark = getattr(exc, "problem_mark", None)
         where = f"{name}:{mark.line + 1}" if mark else name
@@ -61,8 +58,49 @@ def parse(text: str, section: type[Section], *, name: str) -> Section:
     try:
         return section.model_validate(data, strict=False)
     except ValidationError as exc:
-        problems = [_explain(e, section, lines, name) for e in exc.errors()]
-        raise ConfigError("\n".join(dict.fromkeys(problems))) from exc
+        raise _problems(exc, section, lines, name) from exc
+
+
+def parse_part(data: Any, section: type[Section], *, at: Path_, file: Path | None, context: dict[str, Any] | None = None) -> Section:
+    """Read `data`, which was found at `at`, as a `section`: for sections that are known only when the rest has been read.
+
+    Args:
+        data: As YAML gave it.
+        section: What it is to be.
+        at: Keys that lead to it.
+        file: The file it was found in, for line numbers; None where there is none.
+        context: For the validators of `section`.
+
+    Raises:
+        ConfigError: It says something that `section` does not allow.
+    """
+    try:
+        return section.model_validate(data, strict=False, context=context)
+    except ValidationError as exc:
+        raise _problems(exc, section, _lines_of(file), str(file or "config"), at) from exc
+
+
+def located(at: Path_, file: Path | None) -> str:
+    """FILE:LINE of the key that `at` leads to, as far as that is known."""
+    return _located(at, _lines_of(file), str(file or "config"))
+
+
+def _lines_of(file: Path | None) -> dict[Path_, int]:
+    """The line of each key of a YAML file that has been read well before; nothing where that is no longer so."""
+    try:
+        return _lines(file.read_text(encoding="utf-8")) if file else {}
+    except (OSError, ValueError, yaml.YAMLError):
+        return {}
+
+
+def _lines(text: str) -> dict[Path_, int]:
+    lines: dict[Path_, int] = {}
+    _collect_lines(yaml.compose(text, Loader=yaml.SafeLoader), (), lines)
+    return lines
+
+
+def _problems(exc: ValidationError, section: type[BaseModel], lines: dict[Path_, int], name: str, at: Path_ = ()) -> ConfigError:
+    return ConfigError("\n".join(dict.fromkeys(_explain(e, section, lines, name, at) for e in exc.errors())))
 
 
 def _collect_lines(node: yaml.Node | None, at: Path_, lines: dict[Path_, int]) -> None:
@@ -77,11 +115,15 @@ def _collect_lines(node: yaml.Node | None, at: Path_, lines: dict[Path_, int]) -
             _collect_lines(item, (*at, i), lines)
 
 
-def _explain(error: ErrorDetails, section: type[BaseModel], lines: dict[Path_, int], name: str) -> str:
+def _located(at: Path_, lines: dict[Path_, int], name: str) -> str:
+    known = next((at[:n] for n in range(len(at), 0, -1) if at[:n] in lines), ())
+    return f"{name}:{lines[known]}" if known else name
+
+
+def _explain(error: ErrorDetails, section: type[BaseModel], lines: dict[Path_, int], name: str, at: Path_) -> str:
     loc = tuple(error["loc"])
-    known = next((loc[:n] for n in range(len(loc), 0, -1) if loc[:n] in lines), ())
-    where = f"{name}:{lines[known]}" if known else name
-    dotted = ".".join(str(part) for part in loc)
+    where = _located((*at, *loc), lines, name)
+    dotted = ".".join(str(part) for part in (*at, *loc))
     if error["type"] == "extra_forbidden":
         key = str(loc[-1])
         valid = _keys_at(section, loc[:-1])

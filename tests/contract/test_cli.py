@@ -44,7 +44,7 @@ CONFIG = """\
 domain: civility
 source: {path: texts.jsonl}
 models: {inducer: "scripted:script.yaml", expert: "scripted:script.yaml", scorer: "scripted:script.yaml"}
-filter: {rules: {languages: []}}
+filter: {prompt: {language: null}}
 """
 
 
@@ -326,7 +326,7 @@ def test_the_config_of_init_runs_once_the_models_are_replaced(cli: Cli) -> None:
     cli("init", "brand-new")
     config = yaml.safe_load(Path("brand-new.yaml").read_text("utf-8"))
     config["models"] = dict.fromkeys(("inducer", "expert", "scorer"), "scripted:script.yaml")
-    config["filter"]["rules"]["languages"] = []
+    config["filter"]["prompt"]["language"] = None
     Path("brand-new.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
     assert "3 pairs from 5 rows" in cli("run", "brand-new.yaml").out
 

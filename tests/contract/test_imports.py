@@ -22,9 +22,9 @@ RANKS = (
     ("filters",),
     ("stages", "tuning"),
     ("rundir", "card", "state", "roles", "running"),
-    ("accounts",),
+    ("accounts", "analysis", "stored"),
     ("pipeline",),
-    ("export", "starter", "doctor", "terminal", "estimate", "ledgerview"),
+    ("export", "starter", "doctor", "terminal", "estimate", "ledgerview", "filterview", "story"),
     ("cli", "__init__"),
 )
 # What stages and filters must know nothing of, although some of it ranks below them.

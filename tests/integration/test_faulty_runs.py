@@ -49,7 +49,7 @@ class Project:
             "domain": "civility",
             "source": {"path": "texts.jsonl"},
             "models": {"inducer": {"model": "openai:inducer", **reached}, "expert": {"model": "openai:expert", **reached}, "scorer": "scripted:"},
-            "filter": {"rules": None, "near_duplicate": None, "consistency": None},
+            "filter": {"prompt": None, "near_duplicate": None, "consistency": None},
             "verify": {"min_contrast": -9, "min_margin": -9, "min_words": 1},
         }
         (folder / "config.yaml").write_text(yaml.safe_dump(config))

@@ -109,7 +109,7 @@ class TestOverHttp:
             "domain": "civility",
             "source": {"path": "texts.jsonl"},
             "models": {**roles, "scorer": "scripted:scorer.yaml"},
-            "filter": {"rules": {"languages": []}},
+            "filter": {"prompt": {"language": None}},
             "verify": {"form": "question", "min_words": 1},
         }
         (folder / "config.yaml").write_text(yaml.safe_dump(config))
@@ -271,7 +271,7 @@ class TestEmbedded:
             "source": {"path": "texts.jsonl"},
             "models": {"inducer": model, "expert": model, "scorer": model},
             "induce": {"candidates": 4, "max_tokens": 24},
-            "filter": {"rules": None, "consistency": {"min_gain": -9.0}, "near_duplicate": None},
+            "filter": {"prompt": None, "consistency": {"min_gain": -9.0}, "near_duplicate": None},
             "respond": {"drafts": 2, "max_tokens": 24},
             "verify": {"min_contrast": -9.0, "min_margin": -9.0, "min_words": 1},
         }

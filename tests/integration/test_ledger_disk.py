@@ -107,7 +107,7 @@ subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "none", str(disk)], che
 text = " ".join(f"word{i} printer parcel" for i in range(60))
 (disk.parent / "texts.jsonl").write_text("".join(json.dumps({"text": f"{n} {text} {n * 7919}"}) + "\n" for n in range(400)))
 (disk.parent / "config.yaml").write_text(
-    "domain: civility\nsource: {path: texts.jsonl}\nfilter: {rules: null, near_duplicate: null, consistency: null}\n"
+    "domain: civility\nsource: {path: texts.jsonl}\nfilter: {prompt: null, near_duplicate: null, consistency: null}\n"
     "models: {inducer: 'scripted:', expert: 'scripted:', scorer: 'scripted:'}\nverify: {min_contrast: -9, min_margin: -9, min_words: 1}\n"
 )
 command = [sys.executable, "-m", "safer_instruct.cli", "run", str(disk.parent / "config.yaml"), "--out", str(disk / "out")]

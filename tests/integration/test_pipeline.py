@@ -119,7 +119,7 @@ class Project:
             "domain": "domain.yaml",
             "source": {"path": "texts.jsonl", "id": "id"},
             "models": {role: f"scripted:{role}.yaml" for role in ("inducer", "expert", "scorer")},
-            "filter": {"rules": {"languages": []}},
+            "filter": {"prompt": {"language": None}},
         }
         self.source = path / "texts.jsonl"
         self.yaml = path / "config.yaml"
@@ -275,12 +275,12 @@ class TestAccounting:
         """One row for each reason, among good rows; each must end where the table says."""
         text = "the shop opens at nine and closes at five so whoever comes at six stands before a locked door"
         induced = {
-            "rules.length": "Opening hours?",
-            "rules.template": "Below is a response to a certain instruction, write more.",
-            "rules.refusal": "I'm sorry, but I cannot help with that request.",
-            "rules.copying": "Say that the shop opens at nine and closes at five so nobody waits.",
-            "rules.repetition": "tell me now tell me now tell me now tell me now tell me now",
-            "rules.language": "Warum schließt das Geschäft schon um fünf Uhr, obwohl die meisten Leute bis sechs arbeiten müssen?",
+            "prompt.length": "Opening hours?",
+            "prompt.template": "Below is a response to a certain instruction, write more.",
+            "prompt.refusal": "I'm sorry, but I cannot help with that request.",
+            "prompt.copying": "Say that the shop opens at nine and closes at five so nobody waits.",
+            "prompt.repetition": "tell me now tell me now tell me now tell me now tell me now",
+            "prompt.language": "Warum schließt das Geschäft schon um fünf Uhr, obwohl die meisten Leute bis sechs arbeiten müssen?",
             "consistency": "Who painted the ceiling of that famous chapel in Rome?",
             "verify.length": "Do you sell umbrellas on rainy Saturday mornings?",
             "verify.copy": "May I return a kettle that I bought yesterday?",
@@ -306,7 +306,7 @@ class TestAccounting:
             ]
         }
         # The scripted score does not look at the response, so nothing is better than the rejected text: see `verify.better` below.
-        project.config["filter"] = {"rules": {"languages": ["en"]}}
+        project.config["filter"] = {}
         rows: list[dict[str, Any] | str] = []
         expected: list[str | None] = []
         rng = random.Random(3)
@@ -316,7 +316,7 @@ class TestAccounting:
             expected.append(end)
 
         for name in induced:
-            add(f"{name} {text if name == 'rules.copying' else ''} {sentence(rng)}", name)
+            add(f"{name} {text if name == 'prompt.copying' else ''} {sentence(rng)}", name)
             add(sentence(rng), None)
         add(f"dedup.prompt {sentence(rng)}", None)
         add(f"dedup.prompt {sentence(rng)}", "dedup.prompt")
@@ -424,13 +424,13 @@ class TestAccounting:
         project.scripts["inducer"] = {"generate": [{"answers": ["No."]}]}
         project.texts(good_rows(5))
         summary = project.run()
-        assert (summary["pairs"], summary["stages"]["filter"]["dropped"]) == (0, {"rules.length": 5})
+        assert (summary["pairs"], summary["stages"]["filter"]["dropped"]) == (0, {"prompt.length": 5})
         assert pq.read_schema(project.out / "pairs.parquet").names == PAIR_COLUMNS
         assert (project.out / "pairs.jsonl").read_bytes() == b""
         check_accounts(project.out, summary)
 
     def test_no_instruction_is_no_instruction(self, project: Project) -> None:
-        project.config["filter"] = {"rules": None, "consistency": None, "near_duplicate": None}
+        project.config["filter"] = {"prompt": None, "consistency": None, "near_duplicate": None}
         project.scripts["inducer"] = {"generate": [{"answers": ["  "]}]}
         project.texts(good_rows(2))
         assert project.run()["stages"]["filter"]["dropped"] | project.run()["stages"]["induce"]["dropped"] == {"induce.empty": 2}
@@ -601,7 +601,7 @@ class TestNewDomain:
             "domain: houseplants.yaml\n"
             "source: {path: advice.csv, text: advice, id: number, category_column: what}\n"
             "models: {inducer: 'scripted:', expert: 'scripted:', scorer: 'scripted:'}\n"
-            "filter: {rules: {languages: []}, consistency: null}\n"
+            "filter: {prompt: {language: null}, consistency: null}\n"
         )
         done = subprocess.run([sys.executable, "-m", "safer_instruct.cli", "run", "plants.yaml"], cwd=tmp_path, capture_output=True, text=True, timeout=120)
         assert (done.returncode, done.stderr) == (0, "")
@@ -659,7 +659,7 @@ class TestHostileText:
 
     def test_hostile_instructions_arrive_unchanged(self, project: Project) -> None:
         rng = random.Random(13)
-        project.config["filter"] = {"rules": None, "near_duplicate": None}
+        project.config["filter"] = {"prompt": None, "near_duplicate": None}
         project.scripts["inducer"] = {"generate": [{"match": f"{name}-mark", "answers": [f"Ask: {nasty} please"]} for name, nasty in HOSTILE.items()]}
         project.texts([{"id": name, "text": f"{name}-mark {sentence(rng)}"} for name in HOSTILE])
         project.run()

@@ -398,7 +398,7 @@ def test_a_resumed_run_whose_calls_are_in_the_ledger_starts_nothing(vllm: Weight
     texts = [f"We lost your {thing}, and frankly, you should have looked after the {thing} yourself." for thing in ("lamp", "parcel", "kettle", "ticket")]
     (folder / "texts.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
     (folder / "run.yaml").write_text(
-        "domain: civility\nsource: {path: texts.jsonl}\nfilter: {rules: null, near_duplicate: null, consistency: null}\n"
+        "domain: civility\nsource: {path: texts.jsonl}\nfilter: {prompt: null, near_duplicate: null, consistency: null}\n"
         "models: {inducer: 'served:weights', expert: {model: 'served:weights', adapter: polite}, scorer: 'scripted:'}\n"
     )
     first = pipeline.run(load_config(folder / "run.yaml"), folder / "out")

@@ -49,7 +49,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "domain": "civility",
         "source": {"path": "texts.jsonl"},
         "models": dict.fromkeys(("inducer", "expert", "scorer"), "scripted:"),
-        "filter": {"rules": {"languages": []}, "consistency": None},
+        "filter": {"prompt": {"language": None}, "consistency": None},
     }
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
     result = run(load_config(folder / "config.yaml"), folder / "out")

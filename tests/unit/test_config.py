@@ -30,7 +30,7 @@ def test_three_sections_are_enough_and_the_gates_are_on_by_default(tmp_path: Pat
     config = loaded(tmp_path, MINIMAL)
     assert config.source.format == "auto" and config.source.text == "text" and config.source.id is None
     assert config.models.scorer.model == "embedded:smollm2-135m-instruct" and config.models.judge is None
-    assert config.filter.rules is not None and config.filter.consistency is not None and config.filter.near_duplicate == 0.7
+    assert config.filter.prompt == {} and config.filter.consistency is not None and config.filter.near_duplicate == 0.7
     assert config.verify.form == "contrast" and config.seed == 0
 
 
@@ -52,8 +52,8 @@ def test_a_bare_string_stands_for_a_model_with_defaults(tmp_path: Path) -> None:
 
 
 def test_null_switches_a_gate_off(tmp_path: Path) -> None:
-    config = loaded(tmp_path, MINIMAL + "filter: {rules: null, near_duplicate: null, consistency: null}\n")
-    assert config.filter.rules is None and config.filter.near_duplicate is None and config.filter.consistency is None
+    config = loaded(tmp_path, MINIMAL + "filter: {prompt: null, near_duplicate: null, consistency: null}\n")
+    assert config.filter.prompt is None and config.filter.near_duplicate is None and config.filter.consistency is None
 
 
 def test_a_key_cannot_be_written_into_a_config(tmp_path: Path) -> None:
@@ -73,9 +73,9 @@ def test_questions_need_a_judge(tmp_path: Path) -> None:
     [
         "filter: {near_duplicate: 0}",
         "filter: {near_duplicate: 1.1}",
-        "filter: {rules: {min_words: 0}}",
-        "filter: {rules: {max_repetition: 1}}",
-        "filter: {rules: {max_repetition: -0.1}}",
+        "filter: {prompt: 3}",
+        "filter: {prompt: {length: 3}}",
+        "filter: {prompt: {UPPER: {}}}",
         "filter: {consistency: {max_chars: 0}}",
         "induce: {candidates: 0}",
         "induce: {temperature: -1}",
@@ -94,8 +94,8 @@ def test_values_out_of_bounds_are_refused(tmp_path: Path, section: str) -> None:
 
 
 def test_bounds_themselves_are_allowed(tmp_path: Path) -> None:
-    config = loaded(tmp_path, MINIMAL + "filter: {near_duplicate: 1, rules: {max_repetition: 0}}\ninduce: {temperature: 0, top_k: 0}\n")
-    assert config.filter.near_duplicate == 1 and config.induce.temperature == 0 and config.induce.top_k == 0
+    config = loaded(tmp_path, MINIMAL + "filter: {near_duplicate: 1, min_logprob: 0}\ninduce: {temperature: 0, top_k: 0}\n")
+    assert config.filter.near_duplicate == 1 and config.filter.min_logprob == 0 and config.induce.temperature == 0 and config.induce.top_k == 0
 
 
 def test_a_config_cannot_be_changed_after_it_was_read(tmp_path: Path) -> None:

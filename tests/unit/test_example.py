@@ -10,7 +10,7 @@ from safer_instruct.example import Candidate, Draft, Example, Verdict
 
 pytestmark = pytest.mark.filterwarnings("error")
 EXAMPLE = Example("a", "Some rude text.", "support", "texts.jsonl", 3)
-GOOD, BAD, WORSE = Verdict("rules.length", True, 7), Verdict("rules.language", False, None, "is in 'de'"), Verdict("consistency", False, -1.0, "less likely")
+GOOD, BAD, WORSE = Verdict("prompt.length", True, 7), Verdict("prompt.language", False, None, "is in 'de'"), Verdict("consistency", False, -1.0, "less likely")
 
 
 def test_a_new_example_is_alive_and_empty() -> None:

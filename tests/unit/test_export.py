@@ -37,7 +37,7 @@ PAIRS = [{"prompt": e.prompt, "chosen": e.chosen, "rejected": e.text, "category"
 def run(tmp_path: Path) -> Path:
     """A finished run with these pairs and a dropped example."""
     with rundir.outputs(tmp_path) as out:
-        for example in (*EXAMPLES, replace(EXAMPLES[0], id="dropped").with_verdicts(Verdict("rules.length", False))):
+        for example in (*EXAMPLES, replace(EXAMPLES[0], id="dropped").with_verdicts(Verdict("prompt.length", False))):
             out.add(example)
     (tmp_path / rundir.SUMMARY).write_text(json.dumps({"pairs": len(PAIRS)}), encoding="utf-8")
     return tmp_path

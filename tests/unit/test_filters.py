@@ -5,18 +5,20 @@ from __future__ import annotations
 import asyncio
 import math
 import random
-from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from safer_instruct.config import ConsistencyConfig, RulesConfig
-from safer_instruct.example import Verdict
+from safer_instruct.config import ConsistencyConfig, FilterConfig
+from safer_instruct.example import Example, Verdict
+from safer_instruct.filters.checks import check_all
 from safer_instruct.filters.consistency import check_gain, text_logprob
 from safer_instruct.filters.dedup import Deduplicator
-from safer_instruct.filters.rules import check_rules, longest_shared_run, words
+from safer_instruct.filters.registry import open_filters
+from safer_instruct.filters.rules import longest_shared_run, words
 from safer_instruct.models.scripted import ScriptedModel
 from safer_instruct.templates import load_template
 
@@ -24,43 +26,43 @@ pytestmark = pytest.mark.filterwarnings("error")
 
 TEXT = "The parcel was on your doorstep all along, and you would have found it by opening the door."
 PROMPT = "Where is my parcel? Tracking says it was delivered, but I cannot find it."
-RULES = RulesConfig()
 ORDER = ["length", "template", "refusal", "copying", "repetition", "language"]
 
 
-def failed(prompt: str, config: RulesConfig = RULES, text: str = TEXT) -> str:
-    """Name of the rule that fails, or '' when all pass."""
-    return next((v.name.removeprefix("rules.") for v in check_rules(prompt, text, config) if not v.passed), "")
+def verdicts_on(prompt: str, text: str = TEXT, **options: dict[str, Any] | None) -> dict[str, Verdict]:
+    """What the filters that are on by default say of an instruction, in order; `options` as below `filter.prompt`."""
+    checks = open_filters(FilterConfig(prompt=options), Path()).prompt
+    return {v.name.removeprefix("prompt."): v for v in check_all(checks, Example("1", text, "support", "f", 1, prompt=prompt))}
 
 
-def named(rule: str, verdicts: Iterator[Verdict]) -> Verdict:
-    return next(v for v in verdicts if v.name == f"rules.{rule}")
+def failed(prompt: str, text: str = TEXT, **options: dict[str, Any] | None) -> str:
+    """Name of the first filter that fails, or '' when all pass."""
+    return next((name for name, v in verdicts_on(prompt, text, **options).items() if not v.passed), "")
 
 
-def test_a_plain_instruction_passes_every_rule_in_order_without_a_reason() -> None:
-    verdicts = list(check_rules(PROMPT, TEXT, RULES))
-    assert [v.name for v in verdicts] == [f"rules.{name}" for name in ORDER]
-    assert all(v.passed and not v.reason for v in verdicts)
+def test_a_plain_instruction_passes_every_filter_in_order_without_a_reason() -> None:
+    found = verdicts_on(PROMPT)
+    assert list(found) == ORDER and all(v.passed and not v.reason for v in found.values())
 
 
-def test_rules_stop_at_the_first_that_fails() -> None:
-    verdicts = list(check_rules("### I cannot help", TEXT, RULES))
-    assert [(v.name, v.passed) for v in verdicts] == [("rules.length", True), ("rules.template", False)]
-    assert verdicts[-1].reason
+def test_every_filter_is_asked_whatever_the_others_said() -> None:
+    found = verdicts_on("### I cannot help")
+    assert {name: v.passed for name, v in found.items()} == {**dict.fromkeys(ORDER, True), "template": False}
+    assert {name for name, v in verdicts_on("I cannot help ### ###").items() if not v.passed} == {"template", "refusal"}
 
 
 @pytest.mark.parametrize(("count", "rule"), [(0, "length"), (3, "length"), (4, ""), (6, ""), (7, "length")])
 def test_length_counts_words_and_both_bounds_are_allowed(count: int, rule: str) -> None:
     prompt = " ".join(["one", "two", "three", "four", "five", "six", "seven"][:count])
-    config = RulesConfig(min_words=4, max_words=6, languages=())
-    assert failed(prompt, config) == rule
-    assert next(check_rules(prompt, TEXT, config)).score == count
+    bounds = {"min_words": 4, "max_words": 6}
+    assert failed(prompt, length=bounds) == rule
+    assert verdicts_on(prompt, length=bounds)["length"].score == count
 
 
 def test_length_says_the_count_and_the_bound() -> None:
-    config = RulesConfig(min_words=4, max_words=6)
-    assert next(check_rules("one two", TEXT, config)).reason == "2 words, fewer than 4"
-    assert next(check_rules("one two three four five six seven", TEXT, config)).reason == "7 words, more than 6"
+    bounds = {"min_words": 4, "max_words": 6}
+    assert verdicts_on("one two", length=bounds)["length"].reason == "2 words, fewer than 4"
+    assert verdicts_on("one two three four five six seven", length=bounds)["length"].reason == "7 words, more than 6"
 
 
 @pytest.mark.parametrize(
@@ -126,17 +128,17 @@ def test_customers_who_cannot_do_something_are_no_refusals(prompt: str) -> None:
 
 def test_copying_counts_the_longest_shared_run_of_words() -> None:
     text = "one two three four five six seven eight nine ten"
-    config = RulesConfig(max_shared_run=4, languages=())
-    assert failed("please say one two three four again", config, text) == ""
-    assert failed("please say two three four five six again", config, text) == "copying"
-    verdict = named("copying", check_rules("please say two, THREE four five; six again", text, config))
+    bound = {"max_shared_run": 4}
+    assert failed("please say one two three four again", text, copying=bound) == ""
+    assert failed("please say two three four five six again", text, copying=bound) == "copying"
+    verdict = verdicts_on("please say two, THREE four five; six again", text, copying=bound)["copying"]
     assert (verdict.passed, verdict.score) == (False, 5)
     assert verdict.reason == "shares a run of 5 words with the text, more than 4"
 
 
 def test_a_short_instruction_that_stands_in_the_text_word_for_word_is_copied() -> None:
-    assert failed("the parcel was on", RULES) == "copying"
-    assert failed("the parcel was off", RULES) == ""
+    assert failed("the parcel was on") == "copying"
+    assert failed("the parcel was off") == ""
 
 
 def test_curly_and_straight_apostrophes_are_the_same_word() -> None:
@@ -145,11 +147,10 @@ def test_curly_and_straight_apostrophes_are_the_same_word() -> None:
 
 def test_repetition_is_the_share_of_repeated_trigrams() -> None:
     prompt = "please send it now please send it now please send it now"  # 10 trigrams, 4 distinct
-    config = RulesConfig(max_repetition=0.5, languages=())
-    verdict = named("repetition", check_rules(prompt, TEXT, config))
+    verdict = verdicts_on(prompt, repetition={"max_repetition": 0.5})["repetition"]
     assert (verdict.passed, verdict.score) == (False, 0.6)
     assert verdict.reason == "60% of its word trigrams are repeats, more than 50%"
-    assert failed(prompt, RulesConfig(max_repetition=0.6, languages=())) == ""
+    assert failed(prompt, repetition={"max_repetition": 0.6}) == ""
 
 
 @pytest.mark.parametrize(
@@ -157,13 +158,11 @@ def test_repetition_is_the_share_of_repeated_trigrams() -> None:
     [("a b c a d c", 0.0), ("a b c d a b e d", 0.0), ("a a a a b", 0.3333), ("a b a b a b", 0.5), ("A b, a B; a b", 0.5), ("a a a a a", 0.6667)],
 )
 def test_a_repeat_is_the_same_three_words_in_a_row(prompt: str, share: float) -> None:
-    config = RulesConfig(min_words=1, max_repetition=0.99, languages=())
-    assert named("repetition", check_rules(prompt, TEXT, config)).score == share
+    assert verdicts_on(prompt)["repetition"].score == share
 
 
 def test_texts_without_a_trigram_do_not_repeat() -> None:
-    assert failed("send now", RulesConfig(min_words=1, languages=())) == ""
-    assert failed("?!", RulesConfig(min_words=1, languages=())) == ""
+    assert verdicts_on("send now")["repetition"].passed and verdicts_on("?!")["repetition"].passed
 
 
 GERMAN = "Wo bleibt denn eigentlich mein Paket, das ich schon vor drei Wochen bei Ihnen bestellt habe?"
@@ -171,33 +170,31 @@ GERMAN = "Wo bleibt denn eigentlich mein Paket, das ich schon vor drei Wochen be
 
 def test_an_instruction_reliably_in_another_language_is_dropped() -> None:
     assert failed(GERMAN) == "language"
-    assert list(check_rules(GERMAN, TEXT, RULES))[-1].reason == "is in 'de', not in en"
+    assert verdicts_on(GERMAN)["language"].reason == "is in 'de', not in en"
 
 
 def test_languages_can_be_added_or_switched_off() -> None:
-    assert failed(GERMAN, RulesConfig(languages=("en", "de"))) == ""
-    assert failed(GERMAN, RulesConfig(languages=())) == ""
-    assert failed(PROMPT, RulesConfig(languages=("de",))) == "language"
+    assert failed(GERMAN, language={"languages": ["en", "de"]}) == ""
+    assert failed(GERMAN, language={"languages": []}) == failed(GERMAN, language=None) == ""
+    assert failed(PROMPT, language={"languages": ["de"]}) == "language"
 
 
 def test_what_was_found_is_quoted_and_cut_where_it_is_long() -> None:
     long = "below is a very long and winding description of a response that I need"
-    assert list(check_rules(long, TEXT, RULES))[-1] == Verdict(
-        "rules.template", False, None, "holds a piece of a prompt template: 'below is a very long and winding descrip'"
+    assert verdicts_on(long)["template"] == Verdict(
+        "prompt.template", False, None, "holds a piece of a prompt template: 'below is a very long and winding descrip'"
     )
     refusal = "I'm sorry, but I can't do that for you"
-    assert list(check_rules(refusal, TEXT, RULES))[-1] == Verdict(
-        "rules.refusal", False, None, "is a refusal and not an instruction: \"I'm sorry, but I can't\""
-    )
-    assert list(check_rules("the parcel was on", TEXT, RULES))[-1] == Verdict("rules.copying", False, 4, "stands in the text word for word")
-    both = RulesConfig(languages=("en", "fr"))
-    assert list(check_rules(GERMAN, TEXT, both))[-1] == Verdict("rules.language", False, None, "is in 'de', not in en, fr")
+    assert verdicts_on(refusal)["refusal"] == Verdict("prompt.refusal", False, None, "is a refusal and not an instruction: \"I'm sorry, but I can't\"")
+    assert verdicts_on("the parcel was on")["copying"] == Verdict("prompt.copying", False, 4, "stands in the text word for word")
+    both = verdicts_on(GERMAN, language={"languages": ["en", "fr"]})["language"]
+    assert both == Verdict("prompt.language", False, None, "is in 'de', not in en, fr")
 
 
 def test_rules_that_look_at_no_number_give_none() -> None:
-    scores = {v.name: v.score for v in check_rules(PROMPT, TEXT, RULES)}
-    assert [scores[f"rules.{name}"] for name in ("template", "refusal", "language")] == [None] * 3
-    assert {v.score for v in check_rules(PROMPT, TEXT, RulesConfig(languages=())) if v.name == "rules.language"} == {None}
+    found = verdicts_on(PROMPT)
+    assert [found[name].score for name in ("template", "refusal", "language")] == [None] * 3
+    assert verdicts_on(PROMPT, language={"languages": []})["language"].score is None
 
 
 @pytest.mark.parametrize(
@@ -218,9 +215,9 @@ def test_where_the_language_cannot_be_told_the_instruction_stays(prompt: str) ->
 @settings(max_examples=200, deadline=None)
 @given(st.text(max_size=60), st.text(max_size=60))
 def test_no_text_breaks_a_rule(prompt: str, text: str) -> None:
-    verdicts = list(check_rules(prompt, text, RulesConfig(min_words=1)))
-    assert verdicts and all(v.passed for v in verdicts[:-1])
-    assert all(bool(v.reason) != v.passed for v in verdicts)
+    found = verdicts_on(prompt, text)
+    assert list(found) == ORDER and all(bool(v.reason) != v.passed for v in found.values())
+    assert not any(v.reason.startswith("raised") for v in found.values())
 
 
 def naive_run(left: list[str], right: list[str]) -> int:

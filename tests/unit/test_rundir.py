@@ -35,7 +35,7 @@ DROPPED = replace(
     id="a2",
     chosen="",
     margin=None,
-    candidates=(Candidate("ask", -0.5, True, (Verdict("rules.length", True, 7),)),),
+    candidates=(Candidate("ask", -0.5, True, (Verdict("prompt.length", True, 7),)),),
     drafts=(Draft("no", 1, finished=False, verdicts=(Verdict("verify.length", False, 1, "1 words"),)),),
     verdicts=(Verdict("verify.length", False, 1, "1 words"),),
 )
@@ -199,7 +199,7 @@ def test_pairs_and_dropped_examples_come_back_from_disk_field_by_field(tmp_path:
     assert (first["id"], first["text"], first["prompt"], first["chosen"], first["margin"], first["dropped_by"]) == ("a1", PAIR.text, "ask", "kind", 0.5, None)
     assert (second["dropped_by"], second["drop_reason"]) == ("verify.length", "1 words") and second["line"] == 1
     assert second["candidates"] == [
-        {"text": "ask", "logprob": -0.5, "finished": True, "verdicts": [{"name": "rules.length", "passed": True, "score": 7.0, "reason": ""}]}
+        {"text": "ask", "logprob": -0.5, "finished": True, "verdicts": [{"name": "prompt.length", "passed": True, "score": 7.0, "reason": "", "flag": False}]}
     ]
     assert second["drafts"][0]["attempt"] == 1 and second["drafts"][0]["finished"] is False
     row = {"prompt": "ask", "chosen": "kind", "rejected": PAIR.text, "category": "support", "id": "a1"}

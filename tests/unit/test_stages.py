@@ -13,10 +13,11 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from safer_instruct.config import ConsistencyConfig, FilterConfig, InduceConfig, RespondConfig, RulesConfig, VerifyConfig
+from safer_instruct.config import ConsistencyConfig, FilterConfig, InduceConfig, RespondConfig, VerifyConfig
 from safer_instruct.domain import Category, Contrast, Domain, ExamplePair
 from safer_instruct.errors import ConfigError, RequestError
 from safer_instruct.example import Candidate, Draft, Example, Verdict
+from safer_instruct.filters.registry import open_filters
 from safer_instruct.models.protocol import Completion, Generated, Generation, Scored, Scoring, Turn
 from safer_instruct.models.scripted import ScriptedModel
 from safer_instruct.seeds import derive_seed
@@ -189,7 +190,9 @@ SCORES = [
 
 
 def chosen(scorer: Any, *candidates: Candidate, config: FilterConfig | None = None) -> Example:
-    return asyncio.run(choose(replace(EXAMPLE, candidates=candidates), scorer, load_template("forward"), config or FilterConfig()))
+    config = config or FilterConfig()
+    checks = open_filters(config, Path()).prompt
+    return asyncio.run(choose(replace(EXAMPLE, candidates=candidates), checks, scorer, load_template("forward"), config))
 
 
 def test_the_likeliest_candidate_that_passes_is_taken(tmp_path: Path) -> None:
@@ -197,12 +200,12 @@ def test_the_likeliest_candidate_that_passes_is_taken(tmp_path: Path) -> None:
     done = chosen(scorer, Candidate(SHORT, -0.1), Candidate(FINE, -0.2), Candidate(GOOD, -0.3))
     assert done.alive and done.prompt == FINE, "a later candidate with a larger gain does not overtake it"
     assert [v.name for v in done.verdicts] == [
-        "rules.length",
-        "rules.template",
-        "rules.refusal",
-        "rules.copying",
-        "rules.repetition",
-        "rules.language",
+        "prompt.length",
+        "prompt.template",
+        "prompt.refusal",
+        "prompt.copying",
+        "prompt.repetition",
+        "prompt.language",
         "consistency",
     ]
     assert done.verdicts[-1] == Verdict("consistency", True, 0.6)
@@ -212,7 +215,7 @@ def test_candidates_keep_their_own_verdicts_and_later_ones_are_not_looked_at(tmp
     scorer = Asked(tmp_path, score=SCORES)
     done = chosen(scorer, Candidate(SHORT, -0.1), Candidate(FINE, -0.2), Candidate(GOOD, -0.3))
     first, second, third = done.candidates
-    assert [v.passed for v in first.verdicts] == [False] and first.verdicts[0].name == "rules.length"
+    assert [v.name for v in first.verdicts if not v.passed] == ["prompt.length", "prompt.copying"], "all filters are asked"
     assert second.verdicts == done.verdicts and third == Candidate(GOOD, -0.3)
     assert len(scorer.scorings) == 2, "the text alone, and after the second candidate: the first failed a rule and costs no call"
 
@@ -237,7 +240,7 @@ def test_an_example_without_a_passing_candidate_is_dropped_for_what_its_likelies
     done = chosen(Asked(tmp_path, score=SCORES), Candidate("Tell me about the door.", -0.1), Candidate(SHORT, -0.2))
     assert not done.alive and done.prompt == ""
     assert done.dropped_by == Verdict("consistency", False, -0.5, "makes the text -0.500 nats per token likelier, less than +0.100")
-    assert done.verdicts == done.candidates[0].verdicts and done.candidates[1].verdicts[-1].name == "rules.length"
+    assert done.verdicts == done.candidates[0].verdicts and done.candidates[1].verdicts[0].drops
 
 
 def test_a_candidate_cut_at_the_token_limit_is_not_taken(tmp_path: Path) -> None:
@@ -253,22 +256,22 @@ def test_an_example_without_candidates_is_dropped(tmp_path: Path) -> None:
 
 def test_gates_that_are_switched_off_cost_nothing(tmp_path: Path) -> None:
     scorer = Asked(tmp_path)
-    done = chosen(scorer, Candidate(SHORT, -0.1), config=FilterConfig(rules=None, consistency=None))
+    done = chosen(scorer, Candidate(SHORT, -0.1), config=FilterConfig(prompt=None, consistency=None))
     assert done.prompt == SHORT and done.verdicts == () and not scorer.scorings
 
 
-def test_the_consistency_gate_works_without_the_rules(tmp_path: Path) -> None:
-    done = chosen(Asked(tmp_path, score=SCORES), Candidate(SHORT, -0.1), config=FilterConfig(rules=None))
+def test_the_consistency_gate_works_without_the_filters(tmp_path: Path) -> None:
+    done = chosen(Asked(tmp_path, score=SCORES), Candidate(SHORT, -0.1), config=FilterConfig(prompt=None))
     assert [v.name for v in done.verdicts] == ["consistency"] and not done.alive
 
 
 def test_bounds_of_the_config_are_the_ones_applied(tmp_path: Path) -> None:
-    config = FilterConfig(rules=RulesConfig(min_words=1), consistency=ConsistencyConfig(min_gain=-0.5))
+    config = FilterConfig(prompt={"length": {"min_words": 1}}, consistency=ConsistencyConfig(min_gain=-0.5))
     assert chosen(Asked(tmp_path, score=SCORES), Candidate("Where?", -0.1), config=config).prompt == "Where?"
 
 
 def test_an_empty_instruction_is_never_taken(tmp_path: Path) -> None:
-    config = FilterConfig(rules=None, consistency=None)
+    config = FilterConfig(prompt=None, consistency=None)
     done = chosen(Asked(tmp_path), Candidate("", -0.1), config=config)
     assert done.dropped_by == Verdict("induce.empty", False, None, "the inducer wrote nothing") and done.prompt == ""
     assert chosen(Asked(tmp_path), Candidate("", -0.1), Candidate(GOOD, -0.2), config=config).prompt == GOOD

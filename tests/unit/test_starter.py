@@ -9,6 +9,7 @@ import pytest
 from safer_instruct.config import load_config
 from safer_instruct.domain import load_domain, shipped_domains
 from safer_instruct.errors import ConfigError
+from safer_instruct.filters.registry import open_filters
 from safer_instruct.starter import write_starter
 
 pytestmark = pytest.mark.filterwarnings("error")
@@ -37,13 +38,10 @@ def test_what_is_written_out_agrees_with_the_defaults(tmp_path: Path) -> None:
     plain = "domain: x\nsource: {path: y}\nmodels: {inducer: 'scripted:', expert: 'scripted:'}\n"
     (tmp_path / "plain.yaml").write_text(plain, encoding="utf-8")
     default = load_config(tmp_path / "plain.yaml")
-    assert (config.induce, config.filter, config.respond, config.verify, config.seed) == (
-        default.induce,
-        default.filter,
-        default.respond,
-        default.verify,
-        default.seed,
-    )
+    assert (config.induce, config.respond, config.verify, config.seed) == (default.induce, default.respond, default.verify, default.seed)
+    assert open_filters(config.filter, tmp_path) == open_filters(default.filter, tmp_path)
+    unnamed = {"text": {}, "prompt": {}, "pair": {}}
+    assert config.filter.model_copy(update=unnamed) == default.filter.model_copy(update=unnamed)
 
 
 def test_every_line_explains_itself(tmp_path: Path) -> None:

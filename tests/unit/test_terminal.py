@@ -47,7 +47,7 @@ def finished_run(folder: Path, count: int = 5) -> RunResult:
         "domain": "civility",
         "source": {"path": "texts.jsonl", "id": "id"},
         "models": dict.fromkeys(("inducer", "expert", "scorer"), "scripted:script.yaml"),
-        "filter": {"rules": None, "near_duplicate": None, "consistency": None},
+        "filter": {"prompt": None, "near_duplicate": None, "consistency": None},
     }
     (folder / "run.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
     return run(load_config(folder / "run.yaml"), folder / "out")
@@ -122,9 +122,9 @@ def test_the_summary_fits_a_narrow_terminal(result: RunResult) -> None:
 
 
 def test_dropped_examples_are_counted_by_reason(result: RunResult) -> None:
-    stages = {**result.summary["stages"], "filter": {**result.summary["stages"]["filter"], "dropped": {"rules.length": 3, "dedup.prompt": 1}}}
+    stages = {**result.summary["stages"], "filter": {**result.summary["stages"]["filter"], "dropped": {"prompt.length": 3, "dedup.prompt": 1}}}
     said = shown(lambda c: show_summary(c, result.path, {**result.summary, "stages": stages}))
-    assert "rules.length: 3" in said and "dedup.prompt: 1" in said
+    assert "prompt.length: 3" in said and "dedup.prompt: 1" in said
 
 
 @pytest.mark.parametrize("reason", MARKUP)

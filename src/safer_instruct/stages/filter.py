@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from safer_instruct.config import FilterConfig
 from safer_instruct.example import Candidate, Example, Verdict
+from safer_instruct.filters.checks import Check, check_all
 from safer_instruct.filters.consistency import check_gain, text_logprob
-from safer_instruct.filters.rules import check_rules
 from safer_instruct.models.protocol import Model
 from safer_instruct.templates import Template
 
 
-async def choose(example: Example, scorer: Model | None, template: Template, config: FilterConfig) -> Example:
-    """Take the first candidate, likeliest first, that passes the rules and the consistency gate.
+async def choose(example: Example, checks: Sequence[Check], scorer: Model | None, template: Template, config: FilterConfig) -> Example:
+    """Take the first candidate, likeliest first, that passes the filters and the consistency gate.
+
+    Every filter is asked of every candidate that is looked at; the scorer only of those that no filter stands in the way of.
 
     Args:
         example: An example with candidates.
+        checks: The filters on instructions.
         scorer: The forward model of the consistency gate; None where the gate is off.
         template: Lays out instruction and response for the scorer.
         config: The gates.
@@ -31,27 +35,27 @@ async def choose(example: Example, scorer: Model | None, template: Template, con
     judged: list[Candidate] = []
     alone: float | None = None  # log p(text), the same for every candidate
     for candidate in example.candidates:
-        verdicts = _form(candidate, example.text, config)
-        if scorer and config.consistency and all(v.passed for v in verdicts):
+        verdicts = _form(candidate, example, checks, config)
+        if scorer and config.consistency and not any(v.drops for v in verdicts):
             if alone is None:
                 alone = await text_logprob(example.text, scorer, template, config.consistency)
             given = await text_logprob(example.text, scorer, template, config.consistency, prompt=candidate.text)
             verdicts = (*verdicts, check_gain(given, alone, config.consistency))
         judged.append(replace(candidate, verdicts=verdicts))
-        if all(v.passed for v in verdicts):
+        if not any(v.drops for v in verdicts):
             rest = example.candidates[len(judged) :]
             return replace(example, candidates=(*judged, *rest), prompt=candidate.text).with_verdicts(*verdicts)
     verdicts = judged[0].verdicts if judged else (Verdict("induce.empty", False, None, "the inducer wrote no instruction"),)
     return replace(example, candidates=tuple(judged)).with_verdicts(*verdicts)
 
 
-def _form(candidate: Candidate, text: str, config: FilterConfig) -> tuple[Verdict, ...]:
+def _form(candidate: Candidate, example: Example, checks: Sequence[Check], config: FilterConfig) -> tuple[Verdict, ...]:
     """The gates that need no model."""
     if not candidate.text:
         return (Verdict("induce.empty", False, None, "the inducer wrote nothing"),)
+    verdicts = check_all(checks, replace(example, prompt=candidate.text))
     if not candidate.finished:
-        return (Verdict("induce.unfinished", False, None, "was cut at the token limit (induce.max_tokens)"),)
-    verdicts = tuple(check_rules(candidate.text, text, config.rules)) if config.rules else ()
+        verdicts = (Verdict("induce.unfinished", False, None, "was cut at the token limit (induce.max_tokens)"), *verdicts)
     if config.min_logprob is None or candidate.logprob is None:
         return verdicts
     likely = candidate.logprob >= config.min_logprob

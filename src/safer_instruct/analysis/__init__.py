@@ -1,0 +1,1 @@
+"""What a finished set is like: figures over what a run wrote, never a run of their own."""

@@ -1,0 +1,74 @@
+"""What the filters of a run did, on a terminal: their figures, and examples that one of them dropped."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from safer_instruct.analysis.filters import FilterFigures, SetFigures, alone
+from safer_instruct.example import Example
+from safer_instruct.terminal import safe
+
+_SHOWN_CHARS = 600
+_WHAT_THE_COLUMNS_SAY = (
+    "seen, failed: texts, instructions, responses or pairs. dropped: examples, as in the funnel. alone: dropped examples that only\n"
+    "this filter stands in the way of, so that without it up to as many would come back. other prompt: pairs that would have a\n"
+    "likelier instruction without it. A model is asked only about what filters without a model let through."
+)
+
+
+def show_filters(console: Console, path: Path, figures: SetFigures) -> None:
+    """A row per filter."""
+    table = Table(title=safe(f"{path}: {figures.pairs:,} pairs from {figures.examples:,} examples"), title_justify="left")
+    for heading in ("filter", "seen", "failed", "kept", "dropped", "alone", "other prompt", "fails with"):
+        table.add_column(heading, justify="left" if heading in ("filter", "fails with") else "right")
+    for f in figures.filters:
+        counts = ["" if n == 0 else f"{n:,}" for n in (f.dropped, f.alone, f.changed)]
+        table.add_row(_name(f), f"{f.seen:,}", f"{f.failed:,}", f"{f.keep_rate:.1%}", *counts, _fails_with(f))
+    console.print(table)
+    console.print(Text(_WHAT_THE_COLUMNS_SAY, style="dim"), soft_wrap=True)
+
+
+def show_failed(console: Console, name: str, examples: Sequence[Example], total: int) -> None:
+    """A panel per example: its text, what was looked at, and why the filter did not pass it."""
+    for example in examples:
+        console.print(_panel(example, name, min(100, console.width)))
+    what = "dropped" if any(e.dropped_by and e.dropped_by.name == name for e in examples) else "flagged"
+    console.print(safe(f"{len(examples)} of {total:,} {what} by {name}; 'safer-instruct why DIR ID' tells the whole story of one"), soft_wrap=True)
+
+
+def _name(figures: FilterFigures) -> Text:
+    name = safe(figures.name)
+    if figures.flag:
+        name.append(" (flag)", style="dim")
+    if figures.raised:
+        name.append(f"\nraised an error {figures.raised:,} times", style="red")
+    return name
+
+
+def _fails_with(figures: FilterFigures, most: int = 2) -> Text:
+    return safe("\n".join(f"{o.other}: {o.both:,} ({o.jaccard:.0%})" for o in figures.overlaps[:most]))
+
+
+def _panel(example: Example, name: str, width: int) -> Panel:
+    verdict = next(v for v in example.verdicts if v.name == name and not v.passed)
+    lines = Text()
+    for heading, text in (("text", example.text), ("instruction", example.prompt or _likeliest(example)), ("chosen", example.chosen)):
+        if text:
+            lines.append(f"{heading}: ", style="bold").append(safe(text, _SHOWN_CHARS)).append("\n")
+    lines.append("flagged: " if verdict.flag else "dropped: ", style="bold red").append(safe(verdict.reason))
+    others = sorted({v.name for v in example.verdicts if v.drops} - {name})
+    if others:
+        lines.append("\nalso fails: ", style="bold").append(safe(", ".join(others)))
+    elif name in alone(example):
+        lines.append("\nnothing else stands in its way", style="dim")
+    return Panel(lines, title=safe(example.id), title_align="left", width=width)
+
+
+def _likeliest(example: Example) -> str:
+    return example.candidates[0].text if example.candidates else ""

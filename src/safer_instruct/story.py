@@ -1,0 +1,131 @@
+"""The whole story of one example: where it came from, what was made of it, and what every check said."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+
+from safer_instruct.example import Candidate, Draft, Example, Verdict
+from safer_instruct.state import stage_of
+from safer_instruct.terminal import safe
+
+
+def as_record(example: Example) -> dict[str, Any]:
+    """The story as plain data: every field, which candidate and draft were taken, and how it ended."""
+    dropped, taken, accepted = example.dropped_by, _taken(example), _accepted(example)
+    record = asdict(example)
+    for number, candidate in enumerate(record["candidates"]):
+        candidate["taken"] = number == taken
+    for number, draft in enumerate(record["drafts"]):
+        draft["taken"] = number == accepted
+    ended = {"state": "dropped", "stage": stage_of(dropped), "by": dropped.name, "reason": dropped.reason} if dropped else {"state": "pair"}
+    return {**record, "ended": ended}
+
+
+def tell(console: Console, example: Example) -> None:
+    """Print it in the order in which it happened."""
+    _print(console, safe(example.id, None), "bold")
+    _print(console, safe(f"{example.file}:{example.line}  category {example.category}"), "dim")
+    _heading(console, "Source text (the rejected response)")
+    _print(console, safe(example.text))
+    _verdicts(console, _own(example, before=True))
+    _heading(console, f"Instructions: {len(example.candidates)}, likeliest first")
+    taken = _taken(example)
+    for number, candidate in enumerate(example.candidates):
+        _candidate(console, number, candidate, taken)
+    _verdicts(console, _own(example, before=False))
+    if example.drafts:
+        _heading(console, f"Responses: {len(example.drafts)}")
+    accepted = _accepted(example)
+    for number, draft in enumerate(example.drafts):
+        _draft(console, number, draft, accepted)
+    _verdicts(console, [v for v in example.verdicts if v.name.startswith("pair.")])
+    _heading(console, "End")
+    _end(console, example)
+
+
+def _candidate(console: Console, number: int, candidate: Candidate, taken: int | None) -> None:
+    if number == taken:
+        fate, style = "taken", "green"
+    elif candidate.verdicts:
+        fate, style = f"not taken: {_named(v for v in candidate.verdicts if v.drops)}", "red"
+    else:
+        fate, style = "not looked at, since a likelier one was taken", "dim"
+    numbers = "" if candidate.logprob is None else f"log p {candidate.logprob:+.3f}, "
+    _print(console, Text(f"{number + 1}. ").append(safe(candidate.text)))
+    _print(console, Text(f"   {numbers}").append(safe(fate).plain, style))
+    _verdicts(console, candidate.verdicts)
+
+
+def _draft(console: Console, number: int, draft: Draft, accepted: int | None) -> None:
+    if number == accepted:
+        fate, style = "accepted", "green"
+    elif not draft.verdicts:
+        fate, style = "not judged, since another one was taken", "dim"
+    elif failed := _named(v for v in draft.verdicts if v.drops):
+        fate, style = f"not accepted: {failed}", "red"
+    else:
+        fate, style = "passed, but another one was better", "dim"
+    numbers = [f"round {draft.attempt + 1}"]
+    numbers += [] if draft.logprob is None else [f"log p per token {draft.logprob:+.3f}"]
+    numbers += [] if draft.margin is None else [f"margin {draft.margin:+.3f}"]
+    _print(console, Text(f"{number + 1}. ").append(safe(draft.text)))
+    _print(console, Text(f"   {', '.join(numbers)}, ").append(safe(fate).plain, style))
+    _verdicts(console, draft.verdicts)
+
+
+def _end(console: Console, example: Example) -> None:
+    dropped = example.dropped_by
+    if dropped:
+        _print(console, Text("dropped", style="bold red").append(safe(f" at stage '{stage_of(dropped)}' by {dropped.name}: {dropped.reason}")))
+        return
+    margin = "" if example.margin is None else f", margin {example.margin:+.3f}"
+    _print(console, Text("a pair", style="bold green").append(margin))
+    _print(console, Text("prompt: ", style="bold").append(safe(example.prompt)))
+    _print(console, Text("chosen: ", style="bold").append(safe(example.chosen)))
+
+
+def _verdicts(console: Console, verdicts: Iterable[Verdict]) -> None:
+    for verdict in verdicts:
+        said, style = ("ok  ", "green") if verdict.passed else ("flag", "yellow") if verdict.flag else ("no  ", "red")
+        score = "" if verdict.score is None else f"  {verdict.score:g}"
+        reason = f"  {verdict.reason}" if verdict.reason else ""
+        _print(console, Text("   ").append(said, style=style).append("  ").append(safe(f"{verdict.name}{score}{reason}")))
+
+
+def _own(example: Example, *, before: bool) -> list[Verdict]:
+    """Verdicts on the text itself (`before`), or on what was induced and taken; candidates and drafts show their own."""
+    elsewhere = {v.name for c in example.candidates for v in c.verdicts} | {v.name for d in example.drafts for v in d.verdicts}
+    own = [v for v in example.verdicts if v.name not in elsewhere and not v.name.startswith("pair.")]
+    return [v for v in own if (stage_of(v) == "collect") == before]
+
+
+def _taken(example: Example) -> int | None:
+    """Which candidate became the prompt: the first that nothing stood in the way of."""
+    if not example.prompt:
+        return None
+    return next((i for i, c in enumerate(example.candidates) if c.text == example.prompt and not any(v.drops for v in c.verdicts)), None)
+
+
+def _accepted(example: Example) -> int | None:
+    if not example.chosen:
+        return None
+    passed = [(i, d) for i, d in enumerate(example.drafts) if d.text == example.chosen and not any(v.drops for v in d.verdicts)]
+    return max(passed, key=lambda p: float("-inf") if p[1].margin is None else p[1].margin, default=(None, None))[0]
+
+
+def _named(verdicts: Iterable[Verdict]) -> str:
+    return ", ".join(v.name for v in verdicts)
+
+
+def _heading(console: Console, text: str) -> None:
+    console.print()
+    _print(console, Text(text), "bold")
+
+
+def _print(console: Console, text: Text, style: str = "") -> None:
+    console.print(text, style=style or None, soft_wrap=True, highlight=False)

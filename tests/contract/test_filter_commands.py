@@ -1,0 +1,279 @@
+"""`filters` and `why`, and a filter of a user's own from the config to the figures."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import pyarrow.parquet as pq
+import pytest
+import yaml
+
+from safer_instruct import rundir, stored
+from safer_instruct.cli import main
+from safer_instruct.config import FilterConfig
+from safer_instruct.errors import RunDirectoryError
+from safer_instruct.example import Example, Verdict
+from safer_instruct.filters.registry import open_filters
+
+pytestmark = pytest.mark.filterwarnings("error")
+ROOT = Path(__file__).parents[2]
+
+TEXTS = {
+    "printer": "The printer is not broken. You left the lid open, again, and then you rang us about it on a Sunday.",
+    "plug": "Nobody reads the manual these days, so here we are, discussing which end of a plug goes into the wall.",
+    "parcel": "Your parcel is where you told us to leave it, which is more than can be said for your good manners.",
+    "loud": "YOU HAVE LEFT THE GATE OPEN AND NOW THE DOG IS IN ANOTHER COUNTY, WHICH IS NOT OUR DOING AT ALL, IS IT.",
+    "hostile": "\x1b[2J[bold]Your hat is in lost property[/bold] where it has been since the spring, and where it may stay.",
+}
+SCRIPT = """\
+generate:
+- {match: "Below is a response[^#]*###[^#]*plug", answers: ["WHICH END OF A PLUG GOES IN", "Which end of the plug is meant?"]}
+- {match: "Below is a response[^#]*###[^#]*parcel", answers: ["WHERE IS MY PARCEL GONE"]}
+- {match: "Below is a response", answers: ["Could you tell me about {words}, please?"]}
+- {answers: ["I am sorry about that, and I will look into {words}."]}
+score:
+- {match: "that is kind", logprob: -1.0}
+- {match: "that is rude", logprob: -1.5}
+- {match: "Instruction:", logprob: -1.0}
+- {logprob: -2.0}
+"""
+CONFIG = """\
+domain: civility
+source: {path: texts.jsonl, id: id}
+models: {inducer: "scripted:script.yaml", expert: "scripted:script.yaml", scorer: "scripted:script.yaml"}
+induce: {candidates: 8}
+seed: 1                         # with it the first instruction for 'plug' is the one that shouts
+filter:
+  text: {shouting: {path: shouting.py}}
+  prompt: {language: null, shouting: {path: shouting.py, max_share: 0.4}}
+  pair: {brief: {use: length, max_words: 3, mode: flag}}
+"""
+
+
+class Said(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+Cli = Callable[..., Said]
+
+
+@pytest.fixture
+def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Cli:
+    """Runs a command in a folder with a corpus, scripted models and the shipped example of a user's filter."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "160")
+    rows = [{"id": id_, "text": text} for id_, text in TEXTS.items()]
+    Path("texts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    Path("script.yaml").write_text(SCRIPT, encoding="utf-8")
+    Path("my.yaml").write_text(CONFIG, encoding="utf-8")
+    shutil.copy(ROOT / "examples" / "filters" / "shouting.py", "shouting.py")
+
+    def call(*arguments: str) -> Said:
+        with pytest.raises(SystemExit) as ended:
+            main(list(arguments))
+        out, err = capfd.readouterr()
+        return Said(ended.value.code if isinstance(ended.value.code, int) else 0, out, err)
+
+    return call
+
+
+@pytest.fixture
+def ran(cli: Cli) -> Cli:
+    assert cli("run", "my.yaml", "--out", "out").code == 0
+    return cli
+
+
+def ends() -> dict[str, str | None]:
+    return {row["id"]: row["dropped_by"] for row in pq.read_table("out/examples.parquet", columns=["id", "dropped_by"]).to_pylist()}
+
+
+# --- a filter of one's own, from the config to the pairs
+
+
+def test_a_users_filter_drops_texts_and_instructions_and_is_told_in_the_funnel(cli: Cli) -> None:
+    said = cli("run", "my.yaml", "--out", "out")
+    assert said.code == 0 and "text.shouting: 1" in said.out and "prompt.shouting: 1" in said.out
+    assert ends() == {"printer": None, "plug": None, "parcel": "prompt.shouting", "loud": "text.shouting", "hostile": None}
+    summary = json.loads(Path("out/summary.json").read_text("utf-8"))
+    assert summary["stages"]["collect"]["dropped"] == {"text.shouting": 1} and summary["stages"]["induce"]["in"] == 4, "no call is made for what was dropped"
+    pairs = {pair["id"]: pair["prompt"] for pair in rundir.read_pairs(Path("out"))}
+    assert pairs["plug"] == "Which end of the plug is meant?", "the likelier candidate shouted"
+
+
+def test_the_file_in_the_docs_is_the_one_that_ships() -> None:
+    source = (ROOT / "examples" / "filters" / "shouting.py").read_text("utf-8")
+    assert f"<!-- shouting:begin -->\n```python\n{source}```\n<!-- shouting:end -->" in (ROOT / "docs" / "filters.md").read_text("utf-8")
+
+
+def test_the_config_in_the_docs_is_valid() -> None:
+    text = (ROOT / "docs" / "filters.md").read_text("utf-8").split("```yaml\n")[1].split("```")[0]
+    filters = open_filters(FilterConfig.model_validate(yaml.safe_load(text)["filter"], strict=False), ROOT / "examples")
+    assert [c.name for c in (*filters.text, *filters.pair)] == ["text.language", "pair.long_answer"]
+    assert [c.name for c in filters.prompt] == [f"prompt.{n}" for n in ("length", "template", "refusal", "copying", "language", "shouting")]
+
+
+def test_a_changed_filter_is_another_config(ran: Cli) -> None:
+    assert ran("run", "my.yaml", "--out", "out").code == 0
+    file = Path("shouting.py")
+    file.write_text(file.read_text("utf-8").replace("capitals, more", "capitals: more"), encoding="utf-8")
+    refused = ran("run", "my.yaml", "--out", "out")
+    assert refused.code == 2 and "sha256" in refused.err and "--continue" in refused.err
+    assert ran("run", "my.yaml", "--out", "out", "--continue").code == 0
+
+
+def test_an_error_in_a_users_filter_drops_the_example_with_the_reason_and_the_run_goes_on(cli: Cli) -> None:
+    file = Path("shouting.py")
+    file.write_text(
+        file.read_text("utf-8").replace("        letters =", "        assert 'hat' not in example.text, 'no hats'\n        letters ="), encoding="utf-8"
+    )
+    assert cli("run", "my.yaml", "--out", "out").code == 0
+    assert ends()["hostile"] == "text.shouting" and ends()["printer"] is None
+    assert stored.find_example(Path("out"), "hostile").dropped_by == Verdict("text.shouting", False, None, "raised AssertionError: no hats")
+    assert "raised an error 1 times" in cli("filters", "out").out
+
+
+def test_a_broken_filter_is_told_before_anything_is_opened(cli: Cli) -> None:
+    Path("shouting.py").write_text("def check(:\n", encoding="utf-8")
+    said = cli("run", "my.yaml", "--out", "out")
+    assert said.code == 2 and "shouting.py:1: not valid Python" in said.err and "Traceback" not in said.err and not Path("out").exists()
+
+
+def test_a_flag_is_recorded_and_drops_nothing(ran: Cli) -> None:
+    found = stored.find_example(Path("out"), "printer")
+    (flag,) = [v for v in found.verdicts if v.name == "pair.brief"]
+    assert found.alive and flag.flag and not flag.passed and "more than 3" in flag.reason
+    again = Example("1", "t", "c", "f", 1).with_verdicts(flag)
+    assert again.alive and again.dropped_by is None
+
+
+# --- filters
+
+
+def test_filters_tells_what_each_kept_and_what_the_set_would_be_without_it(ran: Cli) -> None:
+    said = ran("filters", "out")
+    assert (said.code, said.err) == (0, "") and "3 pairs from 5 examples" in said.out and "pair.brief (flag)" in said.out
+    record = json.loads(ran("filters", "out", "--json").out)
+    found = {f["name"]: f for f in record["filters"]}
+    assert (record["examples"], record["pairs"]) == (5, 3)
+    text, prompt, flag = found["text.shouting"], found["prompt.shouting"], found["pair.brief"]
+    assert (text["seen"], text["failed"], text["dropped"], text["alone"], text["pairs_without_at_most"]) == (5, 1, 1, 1, 4)
+    assert (prompt["dropped"], prompt["alone"], prompt["changed"], prompt["alone_by_category"]) == (1, 1, 1, {"support": 1})
+    assert (flag["flag"], flag["failed"], flag["dropped"]) == (True, 3, 0)
+    assert next(iter(found)) == "text.shouting" and list(found)[-1] == "pair.brief", "in the order of the stages"
+
+
+def test_a_sample_of_what_a_filter_dropped_is_one_command_away(ran: Cli) -> None:
+    said = ran("filters", "out", "--dropped-by", "text.shouting", "--sample", "2")
+    assert said.code == 0 and "1 of 1 dropped by text.shouting" in said.out and "THE DOG IS IN ANOTHER COUNTY" in said.out
+    assert "nothing else stands in its way" in said.out
+    record = json.loads(ran("filters", "out", "--dropped-by", "prompt.shouting", "--json").out)
+    assert record["total"] == 1 and [e["id"] for e in record["examples"]] == ["parcel"]
+
+
+def test_what_a_filter_only_flags_is_shown_too(ran: Cli) -> None:
+    said = ran("filters", "out", "--dropped-by", "pair.brief", "--sample", "2")
+    assert said.code == 0 and "2 of 3 flagged by pair.brief" in said.out and "flagged: " in said.out and "dropped: " not in said.out
+
+
+def test_the_sample_is_drawn_by_its_seed(ran: Cli) -> None:
+    rows = [{"id": f"r{i}", "text": f"{text} NUMBER {i}"} for i in range(12) for text in [TEXTS["loud"] + "ABCDEFGHIJKL"[i] * 40]]
+    Path("texts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    Path("my.yaml").write_text(CONFIG.replace("shouting.py}", "shouting.py, max_share: 0.2}"), encoding="utf-8")
+    assert ran("run", "my.yaml", "--out", "more").code == 0
+
+    def drawn(*more: str) -> list[str]:
+        return [e["id"] for e in json.loads(ran("filters", "more", "--dropped-by", "text.shouting", "--sample", "4", "--json", *more).out)["examples"]]
+
+    first = drawn()
+    assert len(first) == 4 and drawn() == first and first == sorted(first, key=lambda id_: int(id_[1:])), "in input order"
+    assert any(drawn("--seed", str(seed)) != first for seed in (1, 2, 3))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("filters", "out", "--dropped-by", "prompt.length"), "'prompt.length' dropped no example; what did: prompt.shouting (1), text.shouting (1)"),
+        (("filters", "out", "--sample", "3"), "--sample is for --dropped-by"),
+        (("filters", "nowhere"), "nowhere holds no finished run"),
+        (("why", "nowhere", "x"), "nowhere holds no finished run"),
+        (("why", "out", "print"), "no example has the id 'print'; the nearest: printer"),
+        (("why", "out", "prinetr"), "no example has the id 'prinetr'; the nearest: printer"),
+        (("why", "out", "\x1b[2J"), "no example has the id '?[2J'"),
+    ],
+)
+def test_what_cannot_be_told_is_an_error_that_says_why(ran: Cli, arguments: tuple[str, ...], said: str) -> None:
+    done = ran(*arguments)
+    assert done.code == 2 and said in done.err and "Traceback" not in done.err and "\x1b" not in done.err
+
+
+def test_a_run_that_goes_on_is_not_told_by_the_figures_of_the_one_before(ran: Cli) -> None:
+    rundir.forget_results(Path("out"))
+    assert "holds no finished run" in ran("why", "out", "printer").err and "holds no finished run" in ran("filters", "out").err
+
+
+# --- why
+
+
+def test_why_tells_the_story_of_a_pair(ran: Cli) -> None:
+    said = ran("why", "out", "plug")
+    assert said.code == 0 and said.err == ""
+    for part in ("texts.jsonl:2", "category support", TEXTS["plug"], "not taken: prompt.shouting", "of its letters are capitals, more than 40%"):
+        assert part in said.out
+    story = said.out.splitlines()
+    order = ["Source text (the rejected response)", "Instructions: 2, likeliest first", "Responses: 2", "End"]
+    assert [line for line in story if line in order] == order
+    assert "taken" in story[story.index("2. Which end of the plug is meant?") + 1] and any("accepted" in line for line in story)
+    assert "a pair, margin +0.000" in story
+    assert any(line.strip().startswith("flag  pair.brief") for line in story)
+
+
+def test_why_tells_what_dropped_an_example_and_where(ran: Cli) -> None:
+    assert "dropped at stage 'filter' by prompt.shouting: 100% of its letters are capitals" in ran("why", "out", "parcel").out
+    loud = ran("why", "out", "loud").out
+    assert "dropped at stage 'collect' by text.shouting" in loud and "Instructions: 0" in loud and "Responses" not in loud
+
+
+def test_why_sends_no_control_code_of_a_text_to_the_terminal(ran: Cli) -> None:
+    said = ran("why", "out", "hostile")
+    assert said.code == 0 and "\x1b" not in said.out and "[bold]Your hat" in said.out
+    assert "\x1b" not in ran("why", "out", "hostile", "--json").out
+
+
+def test_why_as_json_says_which_were_taken_and_how_it_ended(ran: Cli) -> None:
+    pair, dropped = (json.loads(ran("why", "out", id_, "--json").out) for id_ in ("plug", "parcel"))
+    assert pair["ended"] == {"state": "pair"} and [c["taken"] for c in pair["candidates"]] == [False, True]
+    assert [d["taken"] for d in pair["drafts"]].count(True) == 1 and pair["text"] == TEXTS["plug"] and pair["line"] == 2
+    assert dropped["ended"]["by"] == "prompt.shouting" and dropped["ended"]["stage"] == "filter" and not any(c["taken"] for c in dropped["candidates"])
+
+
+def test_why_reads_ids_and_one_row_of_many(tmp_path: Path) -> None:
+    out = tmp_path / "many"
+    out.mkdir()
+    (out / rundir.SUMMARY).write_text("{}")
+    count = rundir._ROWS_PER_GROUP * 2 + 10
+    with rundir.outputs(out) as files:
+        for i in range(count):
+            files.add(Example(f"id{i}", f"text {i}", "c", "f", i + 1).with_verdicts(Verdict("text.x", i % 2 == 0, None, "odd" if i % 2 else "")))
+    for i in (0, 499, 500, rundir._ROWS_PER_GROUP - 1, rundir._ROWS_PER_GROUP, count - 1):
+        found = stored.find_example(out, f"id{i}")
+        assert (found.id, found.text, found.line) == (f"id{i}", f"text {i}", i + 1)
+    with pytest.raises(RunDirectoryError, match=f"no example has the id 'id{count}'; the nearest: id"):
+        stored.find_example(out, f"id{count}")
+    assert [e.text for e in stored.read_examples(out)] == [f"text {i}" for i in range(count)]
+    assert next(stored.read_examples(out, ["id"])) == Example("id0", "", "", "", 0), "what is not read is empty"
+    some, total = stored.sample_failed(out, "text.x", 3, lambda id_: -int(id_[2:]))
+    assert total == count // 2 and [e.id for e in some] == [f"id{i}" for i in (count - 5, count - 3, count - 1)]
+
+
+@pytest.mark.parametrize("command", [("why", "out", "plug"), ("filters", "out"), ("filters", "out", "--dropped-by", "text.shouting")])
+def test_a_damaged_file_is_told(ran: Cli, command: tuple[str, ...]) -> None:
+    file = Path("out/examples.parquet")
+    file.write_bytes(file.read_bytes()[:-20])
+    said = ran(*command)
+    assert said.code == 2 and "examples.parquet cannot be read" in said.err and "run' command again" in said.err
