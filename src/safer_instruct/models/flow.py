@@ -38,8 +38,8 @@ import random
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
+from safer_instruct.models.calls import Limits, can_pass
 from safer_instruct.models.dispatch import Dispatcher, Slot
-from safer_instruct.models.endpoint import Limits, can_pass
 from safer_instruct.models.gate import Gate, State
 from safer_instruct.models.retries import AttemptError
 
