@@ -2,7 +2,8 @@
 
 Of a server that turns away what is beyond its limit, half as many calls let half as many be turned away or none at all. Of one
 that fails now and then, or of a proxy before it that does, they change nothing, and a flow that made way each time would come
-to a standstill. Calls are counted in trials; two of them at different levels are an experiment.
+to a standstill. Calls are counted in trials; two of them at different levels are an experiment. Where the level has come to rest
+and some calls fail, a higher one is tried on purpose.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ import math
 
 _CALLS = 64  # of a trial, or as many as are in flight
 _APART = 1.25  # times: two levels that make an experiment
+_HIGHER = 1.3  # times: the level that is tried on purpose
+_AT_REST = 16  # trials at about one level
 _KEPT = 32  # trials, for so long one can be compared with
 _MOST = 1 / 3  # by chance; what fails more often has too many calls whatever the share depends on
 _SLACK = 1.25  # times the share is forgiven: it is an estimate
@@ -49,7 +52,7 @@ class Chance:
     def __init__(self) -> None:
         self.share, self.proved = 0.0, False
         self._credit, self._failed = 0.0, False  # the last call
-        self._trial = 0
+        self._trial = self._at_rest = 0
         self._past: dict[int, tuple[int, float, float]] = {}  # trials at about one level, the latest last: number, level and share
 
     def ended(self, tally: Tally, *, failed: bool) -> None:
@@ -71,7 +74,7 @@ class Chance:
         """Learn from a trial at this level, in calls a second or in flight.
 
         Returns:
-            The level that was left in vain, for it is no worse than a lower one; 0 where there was none.
+            The level to go up to: one that was left in vain, for it is no worse than a lower one, or one to try; 0 for neither.
         """
         share = min(1.0, tally.count / calls)
         by_chance = share * tally.count
@@ -82,7 +85,12 @@ class Chance:
         level, share = self._remember(level, share)
         if other is None:
             self.share -= self.share * _FORGET + max(0.0, self.share - share) / 4
-            return 0.0
+            self._at_rest += 1
+            if self._at_rest < _AT_REST or not 0 < share <= _MOST:
+                return 0.0
+            self._at_rest = 0
+            return _HIGHER * level
+        self._at_rest = 0
         low, high = sorted(((level, share), other))
         of_a_limit = max(0.0, 1 - (1 - high[1]) * high[0] / low[0])  # what the lower level would have if as many were accepted as at the higher
         self.proved = max(low[1], high[1]) <= _MOST and (of_a_limit + high[1]) / 2 < low[1] <= 2 * high[1]
@@ -114,12 +122,12 @@ class Trials:
     """The trials of one endpoint, for two questions: does it help to send fewer calls a second, and to have fewer in flight?
 
     Attributes:
-        left_in_vain: The rate and the number in flight that the last trial showed to be no worse than lower ones; 0 for none.
+        go_up_to: The rate and the number in flight that the last trial speaks for; 0 for neither.
     """
 
     def __init__(self, now: float) -> None:
         self.by_rate, self.by_load = Chance(), Chance()
-        self.left_in_vain = 0.0, 0.0
+        self.go_up_to = 0.0, 0.0
         self._trial, self._last = Trial(now, 0), Trial(now, 0)
 
     def sent(self, in_flight: int, now: float) -> Trial:
@@ -142,4 +150,4 @@ class Trials:
     def _weigh(self, trial: Trial) -> None:
         if trial.calls:
             rate, load = trial.calls / max(1e-3, self._trial.began - trial.began), trial.in_flight / trial.calls
-            self.left_in_vain = self.by_rate.weigh(rate, trial.calls, trial.rejections), self.by_load.weigh(load, trial.calls, trial.overloads)
+            self.go_up_to = self.by_rate.weigh(rate, trial.calls, trial.rejections), self.by_load.weigh(load, trial.calls, trial.overloads)

@@ -92,9 +92,9 @@ class Endpoint:
 
     def _try_out(self, trials: Trials, call: Call, in_flight: int, now: float) -> None:
         call.trial = trials.sent(in_flight, now)
-        if call.trial.calls == 1:  # the trial before the last one has been weighed: go back to what was left in vain
-            rate, load = trials.left_in_vain
-            self._window.go_back(load)
+        if call.trial.calls == 1:  # one before it has been weighed
+            rate, load = trials.go_up_to
+            self._window.go_up_to(load, freely=trials.by_load.proved)
             if self._learned:
                 self._learned.per_s = max(self._learned.per_s, rate)
         if self._learned:

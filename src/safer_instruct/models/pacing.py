@@ -112,7 +112,7 @@ class Learned:
 
     def take(self, now: float, *, eager: bool = False) -> None:
         """Send a call; `eager` where rejections are known not to speak of a rate."""
-        if self._next_at > now - 0.01 and now >= self._hold_until:  # it waited for this rate and nothing else
+        if self._next_at > now - 0.01 and (eager or now >= self._hold_until):  # it waited for this rate and nothing else
             self._calls += 1
             eager = eager or (self._calls > 20 and now - self._clean_since > 2 * _MINUTE)
             self.per_s *= 1 + (10 if eager else 1) * min(0.0025, 0.2 / self.per_s)
@@ -122,7 +122,8 @@ class Learned:
         """A call sent at `started` was rejected, so the rate falls, but not below `floor`.
 
         Calls sent before the first rejection was heard of can lower it by a third at most, however many they are. Where a
-        rejection is followed by a long pause (`costly`), one of them lowers it by a quarter.
+        rejection asks for a long wait (`costly`), only one of them counts, and
+        for a quarter where it holds all up (`held`).
         """
         if started >= self._heard_at:
             self._heard_at, self._heard = now, 0

@@ -73,9 +73,11 @@ class Window:
             self._failing, self._threshold = True, min(0.9 * self._size, self._size - 1)
         self._size = max(1.0, self._size - 0.5)
 
-    def go_back(self, size: float) -> None:
-        """It was left in vain: fewer in flight had as many failures."""
+    def go_up_to(self, size: float, *, freely: bool) -> None:
+        """Fewer in flight had as many failures, or it is to be seen whether they have; `freely`: rise on as at the start."""
         self._size = max(self._size, min(size, self._cap))
+        if freely:
+            self._threshold = math.inf
 
     def _compare(self, cohort: Cohort, now: float) -> None:
         """Stop rising where more calls in flight only make a longer queue; after five minutes look again, from below."""
