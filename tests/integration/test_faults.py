@@ -115,7 +115,7 @@ def check_books(servers: Sequence[Server], sitting: Sitting, answered: int, *, t
 
 def test_everything_at_once(tmp_path: Path) -> None:
     """No end to the faults of one request, nor does it matter to them how many calls there are: two in five attempts fail."""
-    count = 4000
+    count = 3000
     with serve() as undisturbed:
         (tmp_path / "undisturbed").mkdir()
         wanted = texts(Sitting(tmp_path / "undisturbed", [undisturbed]).ask(range(count)))
