@@ -12,13 +12,14 @@ import math
 import random
 import selectors
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
 from safer_instruct.models.flow import AttemptError, Flow, Slot, can_pass
 
 T = TypeVar("T")
 
+_HANG_S = 5.0  # no answer
 _ROUNDS_AT_ONCE = 100_000  # of the loop, without time going on
 
 
@@ -129,6 +130,8 @@ class Bucket:
 class Server:
     """A server with limits: what they reject is answered quickly, everything else takes its time.
 
+    By chance calls fail, too, with this probability for each status (None: no answer), whatever their rate.
+
     Attributes:
         answered: When good answers were sent.
         rejected: When rejections were.
@@ -143,16 +146,24 @@ class Server:
         status: int = 429,
         retry_after: bool = False,
         headers: Callable[[float], dict[str, str]] = lambda t: {},
+        chance: Mapping[int | None, float] | None = None,
+        chance_retry_after: Sequence[str] = (),
     ) -> None:
         self._limiter, self._concurrency, self._latency_s, self._status = limiter, concurrency, latency_s, status
         self._retry_after, self._headers, self._rng = retry_after, headers, random.Random(7)
+        self._chance, self._chance_retry_after, self._dice = dict(chance or {}), chance_retry_after, random.Random(5)
         self._in_flight = 0
         self.answered: list[float] = []
         self.rejected: list[float] = []
 
-    async def ask(self) -> tuple[int, dict[str, str]]:
+    async def ask(self) -> tuple[int | None, dict[str, str]]:
         """One call: status and headers."""
         await asyncio.sleep(0.02)
+        (status,) = self._dice.choices([*self._chance, 200], [*self._chance.values(), 1 - sum(self._chance.values())])
+        if status != 200:
+            await asyncio.sleep(_HANG_S if status is None else 0.05)
+            told = status == 429 and self._chance_retry_after
+            return status, {"Retry-After": self._dice.choice(self._chance_retry_after)} if told else {}
         if self._in_flight >= self._concurrency or (self._limiter and not self._limiter.admit(now())):
             self.rejected.append(now())
             hint = {"Retry-After": str(math.ceil(self._limiter.wait_s(now())))} if self._retry_after and self._limiter else {}
@@ -178,7 +189,7 @@ async def drive(flow: Flow, server: Server, seconds: float, *, workers: int | No
 
     async def send(slot: Slot) -> None:
         status, headers = await server.ask()
-        if can_pass(status):
+        if status is None or can_pass(status):
             raise AttemptError(f"HTTP {status}", status, headers)
         slot.succeeded(headers)
 

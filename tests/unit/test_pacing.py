@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from safer_instruct.models.pacing import LastMinute, Learned, Outage, Window
+from safer_instruct.models.outage import Outage
+from safer_instruct.models.pacing import LastMinute, Learned
+from safer_instruct.models.window import Window
 
 
 def answer(window: Window, count: int, in_flight: int, latency_s: float, now: float) -> None:

@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import TypeVar
 
 from safer_instruct.errors import ModelError
-from safer_instruct.models.endpoint import AGAIN, Call
+from safer_instruct.models.calls import AGAIN, BUSY, NO_HEADERS, Call
 from safer_instruct.models.gate import Gate
 from safer_instruct.models.retries import AttemptError, Retries
 
@@ -23,7 +23,6 @@ T = TypeVar("T")
 _FORGET_S = 120.0  # an outage that nobody has met for so long may be over
 _TICK_S = 0.001  # timers are no more exact than that
 _TRY_WITH = 8  # calls in flight: fewer may be the last of a run, which need not wait for the timeout of a dead endpoint
-_NO_HEADERS: Mapping[str, str] = {}
 
 
 class Slot(Call):
@@ -43,11 +42,13 @@ class Slot(Call):
         self._reported, self._refusal = False, ""
         self._wake: asyncio.Future[None] | None = None
 
-    def succeeded(self, headers: Mapping[str, str] = _NO_HEADERS) -> None:
+    def succeeded(self, headers: Mapping[str, str] = NO_HEADERS) -> None:
         """The endpoint gave a usable answer with these headers, whose names are in lower case."""
         if self.gate and not self._reported:
             self._reported = True
             self.gate.earn_retry()
+            if self.failed_at is None and self.gate.failing_share:
+                self.gate.first_attempt(failed=False)
             self.gate.endpoint.succeeded(self, headers, self._dispatcher.now())
 
     def refused(self) -> None:
@@ -56,7 +57,7 @@ class Slot(Call):
             self._reported = True
             self.gate.endpoint.answered()
 
-    def failed(self, reason: str, status: int | None = None, headers: Mapping[str, str] = _NO_HEADERS) -> None:
+    def failed(self, reason: str, status: int | None = None, headers: Mapping[str, str] = NO_HEADERS) -> None:
         """The attempt failed and another may succeed.
 
         Args:
@@ -66,6 +67,8 @@ class Slot(Call):
         """
         if self.gate and not self._reported:
             self._reported = True
+            if self.failed_at is None and status not in BUSY:
+                self.gate.first_attempt(failed=True)
             self.gate.endpoint.failed(self, reason, status, headers, self._dispatcher.now())
 
     def used(self, tokens: int) -> None:

@@ -8,21 +8,21 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Literal
 
-from safer_instruct.errors import ConfigError
-from safer_instruct.models.pacing import Cohort, LastMinute, Learned, Outage, Pace, Rate, Told, Window
+from safer_instruct.models.calls import BUSY, Call, Limits, span
+from safer_instruct.models.chance import Trials
+from safer_instruct.models.outage import Outage, Pause
+from safer_instruct.models.pacing import LastMinute, Learned, Pace, Rate, Told
 from safer_instruct.models.ratelimits import allowances, lowered, retry_after_s
-
-BUSY = (429, 503, 529)  # HTTP statuses that say: not now
+from safer_instruct.models.window import Window
+from safer_instruct.oneline import shortened
 
 _OVERLOADED = (None, 408, 502, 504, *BUSY)  # None: no answer at all
-_BACKOFF_S = (0.5, 30.0)  # first and longest; each wait is drawn between 0 and that ("full jitter")
-_BUNCHED = 0.25  # of the last calls: not a stray one, but an endpoint that takes none at present
+_MOST = 0.5  # of the last calls, told to wait: no stray ones, but an endpoint that takes none at present
+_LAST = 10  # calls, of which that is the share
+_BUNCHED = 1 / 3  # of the last calls, overloaded: they are too many
 _IN_A_ROW = 10  # failures of any kind that hold up all but one call at a time
-_PAUSE_S = 8.0  # most that is waited for an endpoint that takes no calls at present and does not say for how long
-_REOPENED_S = 5.0  # calls went out for so long before one was rejected: this is another pause, not the same one still
 _LONG_CLOSED = 4  # pauses in a row, so a few seconds, without a call accepted
 _UNCONFIRMED_S = 60.0  # most that a single answer can hold up all, where it asks for more than a run waits
 _JITTER_S = 1.0  # most that is added to a `Retry-After`, so that programs which were told the same do not come back together
@@ -31,72 +31,6 @@ _HELD_S = 600.0  # most that the learned rate is kept from rising after a `Retry
 _SLOWEST_PER_S = 1 / 60  # whoever allows less than one a minute says for how long
 _HEAR_EVERY_S = 0.1  # what good answers tell of limits; the calls in between are deducted here
 _REASON_CHARS = 120
-AGAIN = "nothing is lost: give the same command again once the endpoint answers"
-_NO_HEADERS: Mapping[str, str] = {}
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What a flow keeps to.
-
-    Attributes:
-        concurrency: Most calls in flight at once.
-        requests_per_min: Most requests in any minute; None where the endpoint's answers are to tell.
-        tokens_per_min: Most tokens a minute, prompts and answers together.
-        retries: Further attempts of one request after its first; those that meet a busy endpoint or an outage do not count.
-        timeout_s: Cap on one attempt, which the caller sees to; twice that without any call ending is a stall.
-        max_pause_s: Longest wait for an endpoint that answers nobody.
-
-    Raises:
-        ConfigError: A number is not positive (`retries` may be 0).
-    """
-
-    concurrency: int = 32
-    requests_per_min: float | None = None
-    tokens_per_min: float | None = None
-    retries: int = 6
-    timeout_s: float = 120.0
-    max_pause_s: float = 900.0
-
-    def __post_init__(self) -> None:
-        for name in self.__slots__:
-            value = getattr(self, name)
-            if value is not None and not (value > 0 or (name == "retries" and value == 0)):
-                raise ConfigError(f"{name} must be a positive number, not {value}")
-
-
-class Call:
-    """One call.
-
-    Attributes:
-        tokens: What it was estimated to take, then what it took.
-        started: When it went out.
-        serial: How many had before it, itself included.
-        tokens_sent: How many tokens those took.
-        in_flight: How many were in flight then, itself included.
-        latency_s: How long it took, if it has succeeded.
-        cohort: The calls it is measured with.
-    """
-
-    __slots__ = ("cohort", "in_flight", "latency_s", "serial", "started", "tokens", "tokens_sent")
-
-    def __init__(self, tokens: int) -> None:
-        self.tokens = tokens
-        self.started = 0.0
-        self.serial = self.tokens_sent = self.in_flight = 0
-        self.latency_s: float | None = None
-        self.cohort: Cohort | None = None
-
-
-def can_pass(status: int, headers: Mapping[str, str] = _NO_HEADERS) -> bool:
-    """Whether an answer with this HTTP status may turn out better another time; `x-should-retry: false` says that it may not."""
-    return (status in (408, 409, 425, 429) or status >= 500) and lowered(headers).get("x-should-retry") != "false"
-
-
-def backoff_s(attempt: int, rng: random.Random) -> float:
-    """Seconds to wait after the failure of attempt 0, 1, 2 ...: between none and a bound that doubles ("full jitter")."""
-    first, longest = _BACKOFF_S
-    return rng.uniform(0, min(longest, first * 2 ** min(attempt, 32)))
 
 
 class Endpoint:
@@ -116,11 +50,11 @@ class Endpoint:
         self._heard_at = -math.inf  # what they tell
         self._learned: Learned | None = None
         self._minute = LastMinute()
-        self._overload_share = 0.0  # of the last calls
-        self._outage = Outage()
+        self._trials: Trials | None = None  # since the first call that was one too many
+        self._told_to_wait = 0.0  # share of the last calls
+        self._overloaded = 0.0
+        self._outage, self._pause = Outage(), Pause(limits.max_pause_s)
         self._known = False  # to be an endpoint: it has said something
-        self._pause_until = -math.inf
-        self._pauses, self._pauses_at = 0, (-math.inf, -math.inf)  # in a row; when the last two began
         self._serial = self._tokens_sent = 0
         self.succeeded_at = -math.inf
 
@@ -140,7 +74,7 @@ class Endpoint:
 
     def ready_at(self, tokens: int) -> float:
         """When pauses and rates let the next call out."""
-        at = max(self._pause_until, self._outage.next_try)
+        at = max(self._pause.until, self._outage.next_try)
         for rate in self._request_rates:
             at = max(at, rate.ready_at(1))
         for rate in self._token_rates:
@@ -150,11 +84,21 @@ class Endpoint:
     def send(self, call: Call, in_flight: int, now: float) -> None:
         """A call goes out as one of so many."""
         self._take(1, call.tokens, now)
-        if self._learned:
-            self._learned.take(now)
+        if self._trials:
+            self._try_out(self._trials, call, in_flight, now)
         self._serial += 1
         call.started, call.serial, call.tokens_sent, call.in_flight = now, self._serial, self._tokens_sent, in_flight
         call.cohort = self._window.sent(in_flight)
+
+    def _try_out(self, trials: Trials, call: Call, in_flight: int, now: float) -> None:
+        call.trial = trials.sent(in_flight, now)
+        if call.trial.calls == 1:  # one before it has been weighed
+            rate, load = trials.go_up_to
+            self._window.go_up_to(load, freely=trials.by_load.proved)
+            if self._learned:
+                self._learned.per_s = max(self._learned.per_s, rate)
+        if self._learned:
+            self._learned.take(now, eager=trials.by_rate.proved)
 
     def take_back(self, call: Call, now: float) -> None:
         """A call did not go out after all."""
@@ -186,11 +130,14 @@ class Endpoint:
         """A call got a usable answer with these headers, whose names are in lower case."""
         self.succeeded_at, call.latency_s = now, now - call.started
         self.answered()
-        if call.started > self._pauses_at[1]:
-            self._pauses = 0
-        elif call.started > self._pauses_at[0]:
-            self._pauses = min(self._pauses, 1)
-        self._overload_share -= self._overload_share / self._horizon
+        if self._pause.in_a_row:
+            self._pause.accepted(call.started)
+            if call.started >= self._pause.until:
+                self._told_to_wait = 0.0
+        if self._trials:
+            self._told_to_wait -= self._told_to_wait / _LAST
+            self._overloaded -= self._overloaded / self._horizon
+            self._trials.ended(call.trial)
         self._window.succeeded()
         if now - self._heard_at >= _HEAR_EVERY_S:
             self._hear(call, headers, now)
@@ -201,29 +148,34 @@ class Endpoint:
         outage.fail(reason, call.started, now, self._rng.uniform(0.75, 1.25))
         self._known = self._known or status in BUSY
         asked_s = retry_after_s(headers)
-        if status in _OVERLOADED or outage.failures >= _IN_A_ROW:
-            self._overload_share += (1 - self._overload_share) / self._horizon
-            self._minute.reject(now)
-            self._make_way(call, status, asked_s or 0.0, now)
+        in_a_row = outage.failures >= _IN_A_ROW
+        surplus = True
+        if status in _OVERLOADED or in_a_row:
+            surplus = self._make_way(call, status, asked_s or 0.0, now)
+        elif self._trials:
+            self._trials.ended(call.trial)
+        told_to_wait = surplus and (status in BUSY or asked_s is not None)
+        if told_to_wait:
+            self._told_to_wait += (1 - self._told_to_wait) / min(_LAST, call.serial)
         self._hear(call, headers, now)
-        if asked_s is not None or (status in BUSY and self._overload_share > _BUNCHED) or outage.failures >= _IN_A_ROW:
-            self._pause(call, asked_s or 0.0, now)
+        if in_a_row or (told_to_wait and self._told_to_wait > _MOST):
+            self._hold_up(call, asked_s or 0.0, now)
 
     def paused(self, now: float) -> bool:
         """Whether calls are held up because the endpoint is too busy."""
-        return now < self._pause_until
+        return now < self._pause.until
 
     def given_up(self, now: float) -> str:
         """Why nobody need wait for the endpoint any longer; empty if that is not so."""
         outage, most_s = self._outage, self._limits.max_pause_s
-        if self._pause_until - now > most_s + _JITTER_S:
-            asked = f"{self.name} asks for a pause of {span(self._pause_until - now)} ({clip(outage.reason)})"
+        if self._pause.until - now > most_s + _JITTER_S:
+            asked = f"{self.name} asks for a pause of {span(self._pause.until - now)} ({shortened(outage.reason, _REASON_CHARS)})"
             return f"{asked}, and a run waits {span(most_s)} at most"
         if outage.broken and not self._known:
             failures = f"{self.name} has answered none of {outage.failures} calls in {span(now - outage.since)}"
-            return f"{failures}, the last one: {clip(outage.reason)}; check that it is up and that its address is right"
+            return f"{failures}, the last one: {shortened(outage.reason, _REASON_CHARS)}; check that it is up and that its address is right"
         if outage.failures > 1 and now - outage.since >= most_s:
-            return f"{self.name} has failed for {span(now - outage.since)}, the last time: {clip(outage.reason)}"
+            return f"{self.name} has failed for {span(now - outage.since)}, the last time: {shortened(outage.reason, _REASON_CHARS)}"
         return ""
 
     @property
@@ -233,8 +185,8 @@ class Endpoint:
 
     def trouble(self, in_flight: int, now: float) -> tuple[Literal["outage", "paused"], str] | None:
         """What holds all calls up, in words to show."""
-        outage, pause_s = self._outage, max(0.0, self._pause_until - now)
-        reason = f" ({clip(outage.reason)})" if outage.reason else ""
+        outage, pause_s = self._outage, max(0.0, self._pause.until - now)
+        reason = f" ({shortened(outage.reason, _REASON_CHARS)})" if outage.reason else ""
         if outage.broken:
             coming = "a try is under way" if in_flight else f"next try in {span(max(0.0, outage.next_try - now, pause_s))}"
             return "outage", f"{self.name} has failed for {span(now - outage.since)}{reason}: {coming}"
@@ -255,38 +207,45 @@ class Endpoint:
         """Over how many of the last calls the share of overloads is taken."""
         return max(20.0, self._window.size / 4)
 
-    def _make_way(self, call: Call, status: int | None, asked_s: float, now: float) -> None:
+    def _make_way(self, call: Call, status: int | None, asked_s: float, now: float) -> bool:
         """The endpoint has too many calls at work, or, with 429, too many in a minute: lower the one, the other or both.
 
         With 429 it may be either. Fewer calls in flight are tried only where this one was the last that there was room for.
+        What fewer calls would not have avoided lowers nothing.
+
+        Returns:
+            Whether fewer calls would have avoided it.
         """
-        if status != 429 or call.in_flight >= self._window.size:
-            self._window.failed(rise_slowly=status != 429 or self._learned is not None)
-        if status != 429:
-            return
+        trials = self._trials = self._trials or Trials(now)
+        self._overloaded += (1 - self._overloaded) / self._horizon
+        self._minute.reject(now)
+        rejected, overloaded = status == 429, status != 429 or call.in_flight >= self._window.size
+        trials.ended(call.trial, rejected=rejected, overloaded=overloaded)
+        too_many = overloaded and not trials.by_load.excuses()
+        too_often = rejected and not trials.by_rate.excuses()
+        if too_many:
+            self._window.failed(rise_slowly=self._overloaded > _BUNCHED and (not rejected or self._learned is not None))
+        if too_often:
+            self._slow_down(call, asked_s, now)
+        return too_many or too_often
+
+    def _slow_down(self, call: Call, asked_s: float, now: float) -> None:
         if self._learned is None:
             if self.succeeded_at > -math.inf:
                 self._learned = Learned(2 * self._minute.peak_per_s(), now)  # to come down to the rate is quicker than to rise to it
-        elif self._pauses < 2:
+        elif self._pause.in_a_row < 2:
             floor = max(self._minute.best_per_s / 4, _SLOWEST_PER_S)
-            self._learned.rejected(call.started, now, floor=floor, costly=asked_s > _COSTLY_S)
-        elif self._pauses == _LONG_CLOSED:  # the quota of a minute is used up; at most what was accepted is the rate
+            self._learned.rejected(call.started, now, floor=floor, costly=asked_s > _COSTLY_S, held=self._told_to_wait > _MOST)
+        elif self._pause.in_a_row == _LONG_CLOSED:  # the quota of a minute is used up; at most what was accepted is the rate
             self._learned.per_s = max(_SLOWEST_PER_S, min(self._learned.per_s, self._minute.accepted_per_s(now) or math.inf))
 
-    def _pause(self, call: Call, asked_s: float, now: float) -> None:
+    def _hold_up(self, call: Call, asked_s: float, now: float) -> None:
         """Hold all up for as long as the endpoint asks, and at least for a wait that grows while no later call succeeds."""
-        own_s = 0.0
-        if call.started > self._pauses_at[1]:  # otherwise it was sent before the last pause: no news
-            if call.started > self._pause_until + _REOPENED_S:
-                self._pauses = 0
-            own_s = min(_PAUSE_S, self._limits.max_pause_s, backoff_s(self._pauses, self._rng))
-            self._pauses_at, self._pauses = (self._pauses_at[1], now), self._pauses + 1
         if asked_s > self._limits.max_pause_s and self._outage.failures < 2:
             asked_s = _UNCONFIRMED_S
-        asked_s += self._rng.uniform(0, min(_JITTER_S, asked_s / 10))
-        self._pause_until = max(self._pause_until, now + max(own_s, asked_s))
+        self._pause.begin(call.started, now, asked_s + self._rng.uniform(0, min(_JITTER_S, asked_s / 10)), self._rng)
         if self._learned and asked_s:
-            self._learned.hold(self._pause_until + min(_HELD_S, 10 * asked_s))  # so that pauses are a tenth of the time at most
+            self._learned.hold(self._pause.until + min(_HELD_S, 10 * asked_s))  # so that pauses are a tenth of the time at most
 
     def _hear(self, call: Call, headers: Mapping[str, str], now: float) -> None:
         self._heard_at = now
@@ -297,16 +256,3 @@ class Endpoint:
                 (self._token_rates if of_tokens else self._request_rates).append(self._told[name])
             taken = self._tokens_sent - call.tokens_sent if of_tokens else self._serial - call.serial
             self._told[name].hear(allowance, serial=call.serial, taken_since=taken, started=call.started, now=now)
-
-
-def span(seconds: float) -> str:
-    """A time as a person would say it: 32 s, 15 min, 5 h 33 min."""
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
-
-
-def clip(reason: str) -> str:
-    """As much of a reason as a line to show has room for: it may quote an answer of any length."""
-    return reason if len(reason) <= _REASON_CHARS else f"{reason[: _REASON_CHARS - 1]}…"

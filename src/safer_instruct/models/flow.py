@@ -26,7 +26,8 @@ One `Flow` stands before one endpoint. It holds no HTTP: the caller sends, and r
   trip. Every HTTP 503, 529, 502, 504 or timeout takes half a place away: a round trip of nothing else halves it.
 - **HTTP 429 speaks of a rate**, so a rate is learned from it, which rises a little with each call and falls with each
   rejection. Concurrency alone would swing between half of the rate and too much of it. It falls only where it was full.
-- **A pause is for all**: after `Retry-After`, or with growing waits where an endpoint that is too busy does not say.
+- **Failures by chance lower nothing** (`chance`): what fewer calls did not avoid does not count, and they become more again.
+- **A pause is for all** where most answers say so: after `Retry-After`, or with growing waits where none is named.
 - **Being told to wait is no failed attempt** (429, 503, 529), nor is an outage: neither uses up the retries of the request
   that happened to meet it. Both are bounded by time, `Limits.max_pause_s`.
 - **Time is the event loop's** (`loop.time()`, monotonic): a wall clock set anew changes nothing, and tests bring their own loop.
@@ -38,8 +39,8 @@ import random
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
+from safer_instruct.models.calls import Limits, can_pass
 from safer_instruct.models.dispatch import Dispatcher, Slot
-from safer_instruct.models.endpoint import Limits, can_pass
 from safer_instruct.models.gate import Gate, State
 from safer_instruct.models.retries import AttemptError
 

@@ -9,12 +9,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from safer_instruct.models.endpoint import Call, Endpoint, Limits, span
+from safer_instruct.models.calls import Call, Limits, span
+from safer_instruct.models.endpoint import Endpoint
 
 Kind = Literal["flowing", "limited", "paused", "outage", "stalled"]
 
 _SPARE_RETRIES = 50.0  # beyond one retry per success, which is always there
 _SPREAD_S = 60.0  # most that a retry beyond those waits; they go out one a second
+_FIRST_ATTEMPTS = 50  # over which the share of failures among them is taken
 _STALL = 2.0  # times the timeout
 
 
@@ -45,6 +47,8 @@ class Gate:
         endpoint: What is known of it.
         held: The calls in flight.
         index: Which of the endpoints of a pool it is.
+        failing_share: How many requests fail at the first attempt, of the last fifty or so; later attempts tell more of the
+            request than of the endpoint.
     """
 
     def __init__(self, name: str, limits: Limits, on_stall: Callable[[], None] | None, rng: random.Random) -> None:
@@ -52,6 +56,7 @@ class Gate:
         self.endpoint = Endpoint(name, limits, rng)
         self.held: set[Call] = set()
         self.index = 0
+        self.failing_share = 0.0
         self._on_stall, self._stall_s = on_stall, _STALL * limits.timeout_s
         self._watch: asyncio.TimerHandle | None = None
         self._ended_at = -math.inf  # when a call last ended, or the first of those in flight went out
@@ -90,6 +95,10 @@ class Gate:
     def usable(self, now: float) -> bool:
         """Whether nothing speaks against sending it a call soon."""
         return not (self.endpoint.failing or self.endpoint.paused(now) or self.stalled(now))
+
+    def first_attempt(self, *, failed: bool) -> None:
+        """A request has been tried for the first time."""
+        self.failing_share += (failed - self.failing_share) / _FIRST_ATTEMPTS
 
     def earn_retry(self) -> None:
         """A call has succeeded: there may be one more retry."""

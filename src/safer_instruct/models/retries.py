@@ -6,25 +6,34 @@ import math
 from collections.abc import Mapping
 
 from safer_instruct.errors import ModelError
-from safer_instruct.models.endpoint import AGAIN, BUSY, backoff_s, span
+from safer_instruct.models.calls import AGAIN, BUSY, NO_HEADERS, backoff_s, span
 from safer_instruct.models.gate import Gate
+from safer_instruct.models.ratelimits import lowered, retry_after_s
 
-_NO_HEADERS: Mapping[str, str] = {}
+_USUAL = 0.02  # of first attempts fail: up to here, each failure counts in full
+_LONGEST_ALONE_S = 60.0  # most that one request waits at a time because its own answer asks for it
 
 
 class AttemptError(ModelError):
     """One attempt failed and another may succeed; flow control lets it out only as the cause of a `ModelError`."""
 
-    def __init__(self, reason: str, status: int | None = None, headers: Mapping[str, str] = _NO_HEADERS) -> None:
+    def __init__(self, reason: str, status: int | None = None, headers: Mapping[str, str] = NO_HEADERS) -> None:
         super().__init__(reason)
         self.reason, self.status, self.headers = reason, status, headers
 
 
 class Retries:
-    """What one request has met so far."""
+    """What one request has met so far.
+
+    Failures count by how unlikely they are. Where a share f of all requests fails at first, one that can be answered fails k
+    times in a row with probability f^k; it is given up where that falls below 0.02^(retries + 1), which is 1 in 10^12 for six
+    retries. So a failure counts log f / log 0.02, and in full where fewer fail: a request that alone fails each time ends
+    after `retries` more attempts, and no answerable one ends where many do.
+    """
 
     def __init__(self) -> None:
-        self._attempts = self._charged = self._busy = 0
+        self._attempts = self._busy = 0
+        self._charged = self._backed_off = 0.0
         self._busy_since = math.inf
         self._previous = -math.inf  # when the last attempt that counted began
         self._names: dict[str, None] = {}  # of the endpoints that failed, in order
@@ -47,12 +56,16 @@ class Retries:
         if failure.status in BUSY:
             return self._when_busy(gate, started, failure, now)
         answers_others = gate.endpoint.succeeded_at >= self._previous
-        self._charged += answers_others or gate.endpoint.succeeded_at == -math.inf
+        charge = min(1.0, math.log(gate.failing_share) / math.log(_USUAL)) if gate.failing_share else 1.0
+        if answers_others or gate.endpoint.succeeded_at == -math.inf:
+            self._charged += charge
         if self._charged > gate.limits.retries:
             names = " and ".join(self._names)
             raise ModelError(f"{names} gave no usable answer in {self._attempts} attempts; the last one: {failure.reason}") from failure
         self._previous = started
-        return backoff_s(self._attempts - 1, gate.rng) + (0.0 if elsewhere else gate.spend_retry(now))
+        wait_s = backoff_s(self._backed_off, gate.rng)
+        self._backed_off += charge if answers_others else 1
+        return wait_s + (0.0 if elsewhere else gate.spend_retry(now))
 
     def _when_busy(self, gate: Gate, started: float, failure: AttemptError, now: float) -> float:
         self._busy += 1
@@ -61,5 +74,7 @@ class Retries:
         if waited_s >= gate.limits.max_pause_s and self._busy > gate.limits.retries:
             names = " and ".join(self._names)
             raise ModelError(f"{names}: too busy for one request for {span(waited_s)}, the last time: {failure.reason}; {AGAIN}") from failure
-        # a pause holds all up; otherwise this request alone waits
-        return 0.0 if gate.endpoint.paused(now) else backoff_s(self._busy - 1, gate.rng)
+        if gate.endpoint.paused(now):
+            return 0.0  # a pause holds all up; otherwise this request alone waits
+        asked_s = min(_LONGEST_ALONE_S, retry_after_s(lowered(failure.headers)) or 0.0)
+        return max(asked_s, backoff_s(self._busy - 1, gate.rng))
