@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _COUNT_BITS = 10  # of a shingle's place in the order: how many texts have it, up to 1,023; the rest is its hash
 _ORDER_BITS = HASH_BITS - _COUNT_BITS
-_TABLE_BITS = 24  # of the table of counts, 128 MB; counts of shingles that fall together add up, which costs time only
+_TABLE_BITS = 24  # of the table of counts, at most 128 MB; counts of shingles that fall together add up, which costs time only
 _PAIRS_PER_ROUND = 1 << 25
 _ROUNDING = 1e-9  # 0.7 * 10 is a little more than 7, and a prefix must not be cut short for that
 
@@ -115,11 +115,11 @@ def _best_equal(shingles: Shingles, order: Rows) -> Rows:
 
 
 def _counts(shingles: Shingles) -> NDArray[np.uint16]:
-    """How many texts have a shingle, by the upper bits of its hash."""
+    """[2**bits] How many texts have a shingle, by the upper bits of its hash."""
     import numpy as np
 
-    slots = (shingles.hashes >> np.uint64(HASH_BITS - _TABLE_BITS)).astype(np.int64)
-    counts = np.bincount(slots, minlength=1 << _TABLE_BITS)
+    bits = min(_TABLE_BITS, len(shingles.hashes).bit_length())
+    counts = np.bincount((shingles.hashes >> np.uint64(HASH_BITS - bits)).astype(np.int64), minlength=1 << bits)
     return np.minimum(counts, (1 << _COUNT_BITS) - 1, out=counts).astype(np.uint16)
 
 
@@ -150,13 +150,13 @@ def _prefix_entries(ranks: Rows, ranked: Rows, shingles: Shingles, counts: NDArr
     """A key for each of the rarest shingles of each text: the shingle above, the text's rank in the lowest `bits`."""
     import numpy as np
 
-    found = [np.empty(0, np.uint64)]
+    found, slot = [np.empty(0, np.uint64)], np.uint64(HASH_BITS - (len(counts).bit_length() - 1))
     sizes = shingles.sizes[ranked[ranks]]
     prefix = sizes - np.ceil(threshold * sizes - _ROUNDING).astype(np.int64) + 1
     for begin, end in batches(sizes):
         keys = shingles.keyed(ranked[ranks[begin:end]], np.arange(end - begin))
         hashes = keys & np.uint64((1 << HASH_BITS) - 1)
-        rarity = counts[(hashes >> np.uint64(HASH_BITS - _TABLE_BITS)).astype(np.int64)].astype(np.uint64)
+        rarity = counts[(hashes >> slot).astype(np.int64)].astype(np.uint64)
         keys = (keys & ~np.uint64((1 << HASH_BITS) - 1)) | (rarity << np.uint64(_ORDER_BITS)) | (hashes >> np.uint64(_COUNT_BITS))
         keys.sort()
         owner = (keys >> np.uint64(HASH_BITS)).astype(np.int64)
