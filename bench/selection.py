@@ -98,7 +98,8 @@ def figures(corpus: Corpus, vectors: np.ndarray, chosen: Sequence[int]) -> np.nd
     common = {word for word, n in known.items() if n >= 2}
     held = {word for i in chosen for word in words(corpus.texts[i])} & common
     ranks = np.argsort(np.argsort(corpus.quality)) / (len(corpus.quality) - 1)
-    return np.array([near.mean(), np.quantile(near, 0.01), len(held) / len(common), len({corpus.topics[i] for i in chosen}) / len(set(corpus.topics)), ranks[list(chosen)].mean()])
+    topics = len({corpus.topics[i] for i in chosen}) / len(set(corpus.topics))
+    return np.array([near.mean(), np.quantile(near, 0.01), len(held) / len(common), topics, ranks[list(chosen)].mean()])
 
 
 def row(target: int, name: str, values: np.ndarray, seconds: float | None) -> str:

@@ -84,8 +84,8 @@ class Static:
         for row, tokens in enumerate(ids):
             if tokens:
                 means[row] = self._vectors[tokens].sum(axis=0)
-        lengths = np.linalg.norm(means, axis=1, keepdims=True)
-        return means / np.maximum(lengths, np.float32(1e-12))
+        means /= np.maximum(np.linalg.norm(means, axis=1, keepdims=True), np.float32(1e-12))
+        return means
 
 
 class _SentenceTransformer:

@@ -52,7 +52,8 @@ class Shingles:
             keys.sort()
             twice = keys[1:][keys[1:] == keys[:-1]]  # each side is a set, so what stands twice is shared
             shared[begin:end] = np.bincount((twice >> np.uint64(HASH_BITS)).astype(np.int64), minlength=end - begin)
-        return shared / np.maximum(both - shared, 1)
+        jaccard: NDArray[np.float64] = shared / np.maximum(both - shared, 1)
+        return jaccard
 
     def keyed(self, rows: Rows, owners: Rows) -> Hashes:
         """The hashes of some texts, each under the number of its owner: sorting these sorts within every owner."""
@@ -61,7 +62,8 @@ class Shingles:
         sizes = self.sizes[rows]
         offsets = np.cumsum(sizes) - sizes
         places = np.arange(int(sizes.sum())) + np.repeat(self.starts[rows] - offsets, sizes)
-        return (np.repeat(owners, sizes).astype(np.uint64) << np.uint64(HASH_BITS)) | self.hashes[places]
+        keys: Hashes = (np.repeat(owners, sizes).astype(np.uint64) << np.uint64(HASH_BITS)) | self.hashes[places]
+        return keys
 
 
 def shingle(texts: Iterable[str]) -> Shingles:
@@ -108,7 +110,8 @@ def _trigrams(flat: Hashes, lengths: Rows) -> Hashes:
     owner = np.repeat(np.arange(len(lengths)), lengths)
     inside = owner[:-2] == owner[2:]
     mixed = _mix(_mix(_mix(flat[:-2]) ^ flat[1:-1]) ^ flat[2:])[inside]
-    return (owner[:-2][inside].astype(np.uint64) << np.uint64(HASH_BITS)) | (mixed >> np.uint64(OWNER_BITS))
+    keys: Hashes = (owner[:-2][inside].astype(np.uint64) << np.uint64(HASH_BITS)) | (mixed >> np.uint64(OWNER_BITS))
+    return keys
 
 
 def _mix(values: Hashes) -> Hashes:
