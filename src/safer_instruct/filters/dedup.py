@@ -47,8 +47,8 @@ class Deduplicator:
         same = self._db.execute("SELECT id FROM exact JOIN text USING (number) WHERE digest = ?", (digest,)).fetchone()
         if same:
             return Verdict(self._name, False, None, f"has the same words as {same[0]}")
-        hashes = _trigrams(parts) if self._threshold is not None and len(parts) >= 3 else []
-        keys, sketch = _band_keys(hashes), array("Q", sorted(set(hashes))[:_SKETCH])
+        trigrams = [" ".join(trigram) for trigram in zip(parts, parts[1:], parts[2:], strict=False)] if self._threshold is not None else []
+        keys, sketch = _band_keys(trigrams), _sketch(trigrams)
         near = self._near(sketch, keys)
         if near:
             return Verdict(self._name, False, near[0], f"is a near-duplicate of {near[1]}")
@@ -63,6 +63,8 @@ class Deduplicator:
 
     def _near(self, sketch: array[int], keys: Sequence[int]) -> tuple[float, str] | None:
         """The first text seen whose similarity reaches the threshold, and that similarity."""
+        if not keys:
+            return None
         marks = ",".join("?" * len(keys))
         query = f"SELECT id, sketch FROM text WHERE number IN (SELECT number FROM band WHERE key IN ({marks})) ORDER BY number"  # noqa: S608 - marks only
         for id_, blob in self._db.execute(query, keys):
@@ -72,12 +74,11 @@ class Deduplicator:
         return None
 
 
-def _trigrams(parts: Sequence[str]) -> list[int]:
-    """A stable hash of each word trigram; Python's own changes from process to process."""
+def _sketch(trigrams: Sequence[str]) -> array[int]:
+    """The smallest hashes, ascending; stable ones, for Python's own change from process to process."""
     from rensa import RMinHash
 
-    hashes: list[int] = RMinHash.hash_token_sets([[" ".join(trigram) for trigram in zip(parts, parts[1:], parts[2:], strict=False)]])[0]
-    return hashes
+    return array("Q", sorted(set(RMinHash.hash_token_sets([trigrams])[0]))[:_SKETCH])
 
 
 def _similarity(left: array[int], right: array[int]) -> float:
@@ -89,11 +90,13 @@ def _similarity(left: array[int], right: array[int]) -> float:
     return sum(h in one and h in two for h in smallest) / len(smallest)
 
 
-def _band_keys(hashes: Sequence[int]) -> list[int]:
+def _band_keys(trigrams: Sequence[str]) -> list[int]:
     """One key per band: texts that agree in all rows of a band have it in common."""
     from rensa import RMinHash
 
-    if not hashes:
+    if not trigrams:
         return []
-    signature = RMinHash.digest_matrix_from_token_hash_sets([hashes], _PERMUTATIONS, _SEED).to_rows()[0]
+    minhash = RMinHash(_PERMUTATIONS, _SEED)
+    minhash.update(trigrams)
+    signature = minhash.digest()
     return [hash((at, *signature[at : at + _ROWS])) for at in range(0, _PERMUTATIONS, _ROWS)]
