@@ -178,7 +178,7 @@ def select_(
     semantic: Annotated[float, typer.Option(min=0, max=1, help="Cosine of two prompts from which they are duplicates; 0: off.")] = 0.0,
     quality: Annotated[float, typer.Option("--quality-weight", min=0, max=1, help="0: the most varied; 1: the largest margins.")] = 0.2,
     quota: Annotated[Optional[list[str]], typer.Option(metavar="CATEGORY=SHARE", help="Shares by category; may be given several times.")] = None,
-    embedder: Annotated[str, typer.Option(help="static, or sentence-transformers:NAME-OR-FOLDER.")] = "static",
+    embedder: Annotated[str, typer.Option(help="static, minilm, or sentence-transformers:NAME-OR-FOLDER.")] = "static",
     seed: Annotated[int, typer.Option(help="Of the samples that the search looks at.")] = 0,
 ) -> None:
     """Choose pairs of a finished run: without duplicates, good, and varied. Writes selected.jsonl beside them."""

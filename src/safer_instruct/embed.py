@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from safer_instruct.errors import ConfigError, MissingExtraError
 from safer_instruct.extras import require
+from safer_instruct.minilm import MiniLM
 
 if TYPE_CHECKING:
     import numpy as np
@@ -36,10 +37,10 @@ def load_embedder(name: str = "static") -> Embedder:
     """The embedder called so.
 
     Args:
-        name: `static`, or `sentence-transformers:NAME`, a model of that library by its name on a hub or by its folder.
+        name: `static`; `minilm`; or `sentence-transformers:NAME`, a model of that library by its name on a hub or by its folder.
 
     Raises:
-        ConfigError: There is none of that name.
+        ConfigError: There is none of that name, or its weights are not there.
         MissingExtraError: What it needs is not installed.
     """
     kind, _, model = name.partition(":")
@@ -47,7 +48,9 @@ def load_embedder(name: str = "static") -> Embedder:
         return _SentenceTransformer(model)
     if name == "static":
         return Static()
-    raise ConfigError(f"there is no embedder '{name}'; write 'static' or 'sentence-transformers:NAME-OR-FOLDER'")
+    if name == "minilm":
+        return MiniLM()
+    raise ConfigError(f"there is no embedder '{name}'; write 'static', 'minilm' or 'sentence-transformers:NAME-OR-FOLDER'")
 
 
 class Static:

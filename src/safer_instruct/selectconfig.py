@@ -27,7 +27,7 @@ class SelectConfig(Strict):
         quality_weight: From 0, coverage alone, to 1, quality alone.
         quotas: Shares of the target by category, in any unit: `{hate: 1, illegal: 1}` is half and half. A category that is not
             named gets none, one that has too few pairs leaves places empty. Null: no quotas.
-        embedder: `static`, or `sentence-transformers:NAME-OR-FOLDER`.
+        embedder: `static`, `minilm`, or `sentence-transformers:NAME-OR-FOLDER`.
         seed: Of the samples that the search looks at.
     """
 

@@ -20,7 +20,7 @@ RANKS = (
     ("selectconfig",),
     ("templates", "config", "domain", "prices"),
     ("models", "ledger", "sources", "budget"),
-    ("embed", "selection"),
+    ("embed", "minilm", "selection"),
     ("filters",),
     ("choosing", "stages", "tuning"),
     ("barrier", "rundir", "card", "state", "roles", "running"),

@@ -8,6 +8,7 @@ import pytest
 from safer_instruct.embed import load_embedder
 from safer_instruct.errors import ConfigError
 from safer_instruct.filters.semantic import deduplicate_vectors
+from safer_instruct.minilm import Bert
 
 
 def unit(*rows: list[float]) -> np.ndarray:
@@ -59,5 +60,19 @@ def test_a_paraphrase_is_nearer_than_another_subject() -> None:
 
 def test_an_unknown_embedder_is_refused_with_what_there_is() -> None:
     for name in ("glove", "sentence-transformers:", "static:x"):
-        with pytest.raises(ConfigError, match="write 'static' or 'sentence-transformers:NAME-OR-FOLDER'"):
+        with pytest.raises(ConfigError, match="write 'static', 'minilm' or 'sentence-transformers:NAME-OR-FOLDER'"):
             load_embedder(name)
+
+
+def test_the_forward_pass_in_numpy_is_that_of_transformers() -> None:
+    torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    config = transformers.BertConfig(vocab_size=50, hidden_size=24, num_hidden_layers=2, num_attention_heads=12, intermediate_size=48)
+    model = transformers.BertModel(config, add_pooling_layer=False).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.normal_(0, 0.5)
+        ids = torch.randint(0, 50, (3, 7))
+        expected = model(ids).last_hidden_state.numpy()
+    ours = Bert({name: tensor.numpy() for name, tensor in model.state_dict().items()}, 12)(ids.numpy())
+    assert np.abs(ours - expected).max() < 1e-4
