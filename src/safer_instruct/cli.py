@@ -220,6 +220,26 @@ def export(
     typer.echo(f"{count} pairs: {written}")
 
 
+@app.command("select")
+def select_(
+    path: Annotated[Path, typer.Argument(metavar="DIR", help="A finished run directory.")],
+    target: Annotated[Optional[int], typer.Option("--n", min=1, help="How many pairs; by default all that are no duplicates.")] = None,
+    near: Annotated[float, typer.Option(min=0, max=1, help="Jaccard similarity of word trigrams from which two pairs are duplicates; 0: off.")] = 0.7,
+    semantic: Annotated[float, typer.Option(min=0, max=1, help="Cosine of two prompts from which they are duplicates; 0: off.")] = 0.0,
+    quality: Annotated[float, typer.Option("--quality-weight", min=0, max=1, help="0: the most varied; 1: the largest margins.")] = 0.2,
+    quota: Annotated[Optional[list[str]], typer.Option(metavar="CATEGORY=SHARE", help="Shares by category; may be given several times.")] = None,
+    embedder: Annotated[str, typer.Option(help="static, minilm, or sentence-transformers:NAME-OR-FOLDER.")] = "static",
+    seed: Annotated[int, typer.Option(help="Of the samples that the search looks at.")] = 0,
+) -> None:
+    """Choose pairs of a finished run: without duplicates, good, and varied. Writes selected.jsonl beside them."""
+    from safer_instruct.selectconfig import SelectConfig, read_quotas
+    from safer_instruct.selected import describe, select_from_run
+
+    quotas = read_quotas(quota) if quota else None
+    config = SelectConfig(target=target, near=near or None, semantic=semantic or None, quality_weight=quality, quotas=quotas, embedder=embedder, seed=seed)
+    typer.echo(describe(path, select_from_run(path, config)))
+
+
 @models_app.command("pull")
 def pull(
     model: Annotated[str, typer.Argument(help="A catalogue name, hf:ORG/REPO/FILE.gguf, or the path of a GGUF file.")] = "smollm2-135m-instruct",

@@ -9,6 +9,7 @@ from urllib.parse import parse_qsl, urlsplit
 from pydantic import Field, PrivateAttr, field_validator, model_validator
 
 from safer_instruct import yamlfile
+from safer_instruct.selectconfig import SelectConfig
 from safer_instruct.yamlfile import Strict
 
 Positive = Annotated[int, Field(gt=0)]
@@ -315,6 +316,8 @@ class FilterConfig(Strict):
         pair: Filters on finished pairs.
         near_duplicate: Jaccard similarity of word trigrams from which a text or an instruction counts as seen before;
             null switches near-duplicate removal off. Exact duplicates are always dropped.
+        keep: Of duplicates, `first` keeps the one that came first, while streaming; `best` keeps the longest text and the likeliest
+            instruction, and so must see all texts before the first is induced, and all instructions before the first is answered.
         consistency: Cycle consistency; null switches it off.
         min_logprob: Least log P(instruction | response), in nats, of the whole instruction under an inducer that tells it; null
             switches it off. What it is good for depends on the inducer: set it by reading (bench/README.md).
@@ -324,6 +327,7 @@ class FilterConfig(Strict):
     prompt: Filters_ = Field(default_factory=dict)
     pair: Filters_ = Field(default_factory=dict)
     near_duplicate: Annotated[float, Field(gt=0, le=1)] | None = 0.7
+    keep: Literal["first", "best"] = "first"
     consistency: ConsistencyConfig | None = ConsistencyConfig()
     min_logprob: float | None = None
 
@@ -396,6 +400,7 @@ class RunConfig(Strict):
         domain: A shipped domain or a YAML file.
         source: Where the texts are.
         models: Who does what.
+        select: Which of the accepted pairs make the set; null takes all.
         budget: How much it may cost.
         prices: A file of prices, relative to the config, that wins over the shipped ones and the user's own.
         seed: Every draw depends on it and on the text, never on order or timing.
@@ -409,6 +414,7 @@ class RunConfig(Strict):
     filter: FilterConfig = FilterConfig()
     respond: RespondConfig = RespondConfig()
     verify: VerifyConfig = VerifyConfig()
+    select: SelectConfig | None = None
     budget: BudgetConfig = BudgetConfig()
     prices: str | None = None
     seed: int = 0

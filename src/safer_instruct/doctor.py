@@ -17,9 +17,11 @@ from safer_instruct.models.protocol import Generation, Sampling, Scoring
 from safer_instruct.models.serving.spec import llama_program, vllm_program
 
 _EXTRAS = {
-    "local": ("the embedded model and scorer, without torch (about 250 MB)", ("ctranslate2", "tokenizers", "gguf", "safetensors", "numpy")),
+    "local": ("the embedded model and scorer, without torch (about 250 MB)", ("ctranslate2", "tokenizers", "gguf", "safetensors")),
     "serve": ("llama.cpp's server, for GGUF files of your own (about 105 MB)", ("xllamacpp",)),
     "litellm": ("every provider that LiteLLM reaches, as litellm:PROVIDER/NAME (about 300 MB)", ("litellm",)),
+    "embed": ("static embeddings, for semantic duplicates and varied selections (about 50 MB)", ("safetensors", "tokenizers", "wordllama")),
+    "embed-torch": ("any model of sentence-transformers, for the same (about 1 GB)", ("sentence_transformers",)),
     "train": ("tuning with torch, transformers and PEFT (about 1 GB)", ("torch", "transformers", "peft")),
 }
 

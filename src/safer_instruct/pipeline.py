@@ -19,8 +19,10 @@ from typing import Any
 
 from safer_instruct import rundir
 from safer_instruct.accounts import check_accounts, summarize
+from safer_instruct.barrier import at_once
 from safer_instruct.budget import Budget, Spent, earlier_spent, write_spent
 from safer_instruct.card import dataset_card
+from safer_instruct.choosing import Pair, choose_pairs, distinct
 from safer_instruct.config import FilterConfig, RunConfig, SourceConfig
 from safer_instruct.domain import Domain, load_domain
 from safer_instruct.errors import ConfigError, ModelError, RequestError, SourceError
@@ -142,7 +144,7 @@ async def _run(config: RunConfig, out: Path, mode: rundir.Mode, watch: Callable[
             watch(state)
         rundir.forget_results(out)
         with rundir.outputs(out) as files:
-            async with aclosing(_flow(opened, files.add_bad)) as examples:
+            async with aclosing(_selected(_flow(opened, files.add_bad), config)) as examples:
                 async for example in examples:
                     files.add(example)
                     state.count_finished(example)
@@ -199,10 +201,10 @@ def _flow(opened: _Opened, set_aside: Callable[[BadRow], None], rows: Container[
 
     examples = _collect(config, domain, state, set_aside, rows)
     examples = _sifted(examples, filters.text, state.stages["collect"])
-    examples = _in_order(examples, "text", config.filter, state.stages["collect"])
+    examples = _distinct(examples, "text", config.filter, state.stages["collect"])
     examples = _ordered(examples, lambda e: induce(e, inducer, reverse, config.induce, seed=config.seed), "induce", inducer, state)
     examples = _ordered(examples, lambda e: choose(e, filters.prompt, scorer, forward, config.filter), "filter", scorer or inducer, state)
-    examples = _in_order(examples, "prompt", config.filter, state.stages["filter"])
+    examples = _distinct(examples, "prompt", config.filter, state.stages["filter"])
     return _ordered(examples, finish, "respond", expert, state)
 
 
@@ -243,17 +245,44 @@ async def _sifted(examples: Examples, checks: Sequence[Check], stage: StageState
             yield sifted
 
 
-async def _in_order(examples: Examples, field_: str, config: FilterConfig, stage: StageState) -> Examples:
-    """Drop duplicates; what decides is the input order."""
+async def _distinct(examples: Examples, field_: str, config: FilterConfig, stage: StageState) -> Examples:
+    """Drop duplicates: all but the first as they come, or all but the best once all are there."""
+    checked = _keep_first(examples, field_, config) if config.keep == "first" else _keep_best(examples, field_, config)
+    async with aclosing(checked):
+        async for example in checked:
+            dropped = example.dropped_by
+            stage.dropped += dropped is not None and dropped.name == f"dedup.{field_}"
+            stage.done += field_ == "text"
+            yield example
+
+
+async def _keep_first(examples: Examples, field_: str, config: FilterConfig) -> Examples:
     with closing(Deduplicator(field_, config.near_duplicate)) as seen:
         async with aclosing(examples):
             async for example in examples:
-                if example.alive:
-                    example = example.with_verdicts(seen.check(getattr(example, field_), example.id))
-                    stage.dropped += not example.alive
-                if field_ == "text":
-                    stage.done += 1
-                yield example
+                yield example.with_verdicts(seen.check(getattr(example, field_), example.id)) if example.alive else example
+
+
+def _keep_best(examples: Examples, field_: str, config: FilterConfig) -> Examples:
+    def score(example: Example) -> float:
+        if field_ == "text":
+            return len(example.text.split())
+        taken = next((c.logprob for c in example.candidates if c.text == example.prompt), None)
+        return float("-inf") if taken is None else taken
+
+    def judge(rows: list[tuple[str, str, float]]) -> list[list[Verdict]]:
+        ids, texts, scores = zip(*rows, strict=True) if rows else ((), (), ())
+        return [[verdict] for verdict in distinct(f"dedup.{field_}", ids, texts, scores, config.near_duplicate or 1.0)]
+
+    return at_once(examples, lambda e: (e.id, getattr(e, field_), score(e)), judge)
+
+
+def _selected(examples: Examples, config: RunConfig) -> Examples:
+    """The examples, those dropped that are not chosen for the set."""
+    chosen = config.select
+    if chosen is None:
+        return examples
+    return at_once(examples, lambda e: Pair(e.id, e.prompt, e.chosen, e.text, e.category, e.margin), lambda pairs: choose_pairs(pairs, chosen).verdicts)
 
 
 async def _ordered(examples: Examples, step: Step, name: str, model: Model, state: RunState) -> Examples:

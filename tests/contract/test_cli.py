@@ -350,7 +350,7 @@ def test_doctor_is_healthy_without_extras_and_names_their_pip_commands(cli: Cli)
 # --- help
 
 
-@pytest.mark.parametrize("command", ["run", "status", "ledger", "init", "tune", "export", "models", "doctor"])
+@pytest.mark.parametrize("command", ["run", "status", "ledger", "init", "tune", "export", "select", "models", "doctor"])
 def test_help_names_every_command_and_each_explains_itself(cli: Cli, command: str) -> None:
     assert command in cli("--help").out
     said = cli(command, "--help")

@@ -17,14 +17,16 @@ SOURCE = Path(__file__).parents[2] / "src" / "safer_instruct"
 RANKS = (
     ("errors", "example", "extras", "oneline", "seeds", "wholefile"),
     ("yamlfile",),
+    ("selectconfig",),
     ("templates", "config", "domain", "prices"),
     ("models", "ledger", "sources", "budget"),
+    ("embed", "minilm", "selection"),
     ("filters",),
-    ("stages", "tuning"),
-    ("rundir", "card", "state", "roles", "running"),
+    ("choosing", "stages", "tuning"),
+    ("barrier", "rundir", "card", "state", "roles", "running"),
     ("accounts", "analysis", "stored"),
     ("pipeline",),
-    ("export", "starter", "doctor", "terminal", "estimate", "ledgerview", "filterview", "story"),
+    ("export", "selected", "starter", "doctor", "terminal", "estimate", "ledgerview", "filterview", "story"),
     ("cli", "__init__"),
 )
 # What stages and filters must know nothing of, although some of it ranks below them.
@@ -47,6 +49,8 @@ HEAVY = {
     "huggingface_hub",
     "xllamacpp",
     "litellm",
+    "sentence_transformers",
+    "wordllama",
 }
 
 Import = tuple[str, bool, int]  # dotted name, whether it runs when the module is imported, line

@@ -12,7 +12,7 @@ from misbehaving import Server, serve, tokens
 from safer_instruct.budget import Budget
 from safer_instruct.config import ModelConfig
 from safer_instruct.errors import AccessError, BudgetError, ConfigError, ModelError, RequestError
-from safer_instruct.models import endpoint, open_model
+from safer_instruct.models import calls, open_model
 from safer_instruct.models.anthropic import AnthropicModel
 from safer_instruct.models.protocol import Generated, Generation, Model, Sampling, Scoring, Turn
 from safer_instruct.prices import Price, Prices, load_prices
@@ -25,7 +25,7 @@ KEY = "sk-ant-0123456789"
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(endpoint, "_BACKOFF_S", (0.001, 0.01))
+    monkeypatch.setattr(calls, "_BACKOFF_S", (0.001, 0.01))
     monkeypatch.delenv("ANTHROPIC_API_KEY", raising=False)
 
 

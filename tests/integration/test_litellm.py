@@ -19,7 +19,7 @@ pytest.importorskip("litellm", reason="the extra litellm is not installed")
 from safer_instruct.budget import Budget
 from safer_instruct.config import ModelConfig
 from safer_instruct.errors import AccessError, BudgetError, ConfigError, ModelError, RequestError
-from safer_instruct.models import endpoint, open_model
+from safer_instruct.models import calls, open_model
 from safer_instruct.models.litellm import known_price
 from safer_instruct.models.protocol import Generated, Generation, Model, Sampling, Scoring, Turn
 from safer_instruct.prices import Prices, load_prices
@@ -31,7 +31,7 @@ KEY = "sk-secret-0123456789"
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(endpoint, "_BACKOFF_S", (0.001, 0.01))
+    monkeypatch.setattr(calls, "_BACKOFF_S", (0.001, 0.01))
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
 
 

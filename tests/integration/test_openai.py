@@ -14,7 +14,7 @@ from misbehaving import Server, logprobs, serve, tokens
 
 from safer_instruct.budget import Budget
 from safer_instruct.errors import AccessError, ModelError, RequestError
-from safer_instruct.models import endpoint
+from safer_instruct.models import calls
 from safer_instruct.models.flow import Limits
 from safer_instruct.models.openai import OpenAIModel
 from safer_instruct.models.protocol import Generated, Generation, Sampling, Schema, Scoring, Turn, Usage
@@ -29,7 +29,7 @@ KEY = "sk-secret-0123456789"
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(endpoint, "_BACKOFF_S", (0.001, 0.01))
+    monkeypatch.setattr(calls, "_BACKOFF_S", (0.001, 0.01))
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
 
 

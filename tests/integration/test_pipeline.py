@@ -28,7 +28,7 @@ from safer_instruct.cli import main
 from safer_instruct.config import load_config
 from safer_instruct.errors import ModelError, SourceError
 from safer_instruct.export import export_pairs
-from safer_instruct.models import endpoint
+from safer_instruct.models import calls
 from safer_instruct.pipeline import RunState, run
 
 DATA_FILES = ("examples.parquet", "pairs.parquet", "pairs.jsonl", "rejected_rows.jsonl")
@@ -746,7 +746,7 @@ def judged(monkeypatch: pytest.MonkeyPatch) -> None:
         return plain(body, i)
 
     monkeypatch.setattr(misbehaving, "_text", answer)
-    monkeypatch.setattr(endpoint, "_BACKOFF_S", (0.001, 0.01))
+    monkeypatch.setattr(calls, "_BACKOFF_S", (0.001, 0.01))
 
 
 PRICES = {"inducer": (1.0, 2.0), "expert": (10.0, 30.0), "judge": (0.5, 1.5)}

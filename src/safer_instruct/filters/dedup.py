@@ -11,14 +11,16 @@ from safer_instruct.example import Verdict
 from safer_instruct.filters.rules import words
 
 _PERMUTATIONS, _ROWS, _SEED = 64, 4, 42  # sixteen bands of four: at similarity 0.7, 99 of 100 pairs share one
+_SKETCH = 256  # smallest hashes that are kept of a text: all of most texts, so that most are compared exactly
 _CACHE_KB = 4_096
 
 
 class Deduplicator:
     """Remembers what it was shown, in a private temporary database on disk (`TMPDIR`): memory does not grow with it.
 
-    Near-duplicates are found by MinHash over word trigrams with locality-sensitive hashing (Broder 1997; Leskovec,
-    Rajaraman and Ullman, Mining of Massive Datasets, sections 3.3 and 3.4); rensa makes the signatures.
+    Candidates are found by MinHash over word trigrams with locality-sensitive hashing (Broder 1997; Leskovec, Rajaraman and
+    Ullman, Mining of Massive Datasets, sections 3.3 and 3.4); rensa makes the signatures. They are then compared by their
+    trigrams: exactly up to 256 of them, beyond that by the 256 smallest hashes (a bottom-k sketch, to about 0.03).
     """
 
     def __init__(self, field: str, threshold: float | None) -> None:
@@ -32,7 +34,7 @@ class Deduplicator:
         self._db = sqlite3.connect("", isolation_level=None)  # an empty name: a file that SQLite makes, and removes when closed
         self._db.executescript(f"""
             PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA cache_size = -{_CACHE_KB}; PRAGMA temp_store = FILE;
-            CREATE TABLE text (number INTEGER PRIMARY KEY, id TEXT NOT NULL, signature BLOB);
+            CREATE TABLE text (number INTEGER PRIMARY KEY, id TEXT NOT NULL, sketch BLOB);
             CREATE TABLE exact (digest BLOB PRIMARY KEY, number INTEGER NOT NULL) WITHOUT ROWID;
             CREATE TABLE band (key INTEGER, number INTEGER, PRIMARY KEY (key, number)) WITHOUT ROWID;
             BEGIN;
@@ -45,12 +47,12 @@ class Deduplicator:
         same = self._db.execute("SELECT id FROM exact JOIN text USING (number) WHERE digest = ?", (digest,)).fetchone()
         if same:
             return Verdict(self._name, False, None, f"has the same words as {same[0]}")
-        signature = _signature(parts) if self._threshold is not None and len(parts) >= 3 else None
-        keys = _band_keys(signature) if signature else []
-        near = self._near(signature, keys) if signature else None
+        trigrams = [" ".join(trigram) for trigram in zip(parts, parts[1:], parts[2:], strict=False)] if self._threshold is not None else []
+        keys, sketch = _band_keys(trigrams), _sketch(trigrams)
+        near = self._near(sketch, keys)
         if near:
             return Verdict(self._name, False, near[0], f"is a near-duplicate of {near[1]}")
-        number = self._db.execute("INSERT INTO text (id, signature) VALUES (?, ?)", (id_, signature)).lastrowid
+        number = self._db.execute("INSERT INTO text (id, sketch) VALUES (?, ?)", (id_, sketch)).lastrowid
         self._db.execute("INSERT INTO exact VALUES (?, ?)", (digest, number))
         self._db.executemany("INSERT INTO band VALUES (?, ?)", [(key, number) for key in keys])
         return Verdict(self._name, True)
@@ -59,25 +61,42 @@ class Deduplicator:
         """Forget everything; the database goes with it."""
         self._db.close()
 
-    def _near(self, signature: array[int], keys: Sequence[int]) -> tuple[float, str] | None:
-        """The first text seen whose estimated similarity reaches the threshold, and that similarity."""
+    def _near(self, sketch: array[int], keys: Sequence[int]) -> tuple[float, str] | None:
+        """The first text seen whose similarity reaches the threshold, and that similarity."""
+        if not keys:
+            return None
         marks = ",".join("?" * len(keys))
-        query = f"SELECT id, signature FROM text WHERE number IN (SELECT number FROM band WHERE key IN ({marks})) ORDER BY number"  # noqa: S608 - marks only
+        query = f"SELECT id, sketch FROM text WHERE number IN (SELECT number FROM band WHERE key IN ({marks})) ORDER BY number"  # noqa: S608 - marks only
         for id_, blob in self._db.execute(query, keys):
-            similarity = sum(map(int.__eq__, signature, array("I", blob))) / _PERMUTATIONS
+            similarity = _similarity(sketch, array("Q", blob))
             if self._threshold is not None and similarity >= self._threshold:
-                return similarity, id_
+                return round(similarity, 4), id_
         return None
 
 
-def _signature(parts: Sequence[str]) -> array[int]:
+def _sketch(trigrams: Sequence[str]) -> array[int]:
+    """The smallest hashes, ascending; stable ones, for Python's own change from process to process."""
     from rensa import RMinHash
 
-    minhash = RMinHash(_PERMUTATIONS, _SEED)
-    minhash.update([" ".join(trigram) for trigram in zip(parts, parts[1:], parts[2:], strict=False)])
-    return array("I", minhash.digest())
+    return array("Q", sorted(set(RMinHash.hash_token_sets([trigrams])[0]))[:_SKETCH])
 
 
-def _band_keys(signature: array[int]) -> list[int]:
+def _similarity(left: array[int], right: array[int]) -> float:
+    """Jaccard similarity of two sets by their smallest hashes: exact where both are whole."""
+    one, two = set(left), set(right)
+    if len(one) < _SKETCH and len(two) < _SKETCH:
+        return len(one & two) / len(one | two)
+    smallest = sorted(one | two)[:_SKETCH]
+    return sum(h in one and h in two for h in smallest) / len(smallest)
+
+
+def _band_keys(trigrams: Sequence[str]) -> list[int]:
     """One key per band: texts that agree in all rows of a band have it in common."""
+    from rensa import RMinHash
+
+    if not trigrams:
+        return []
+    minhash = RMinHash(_PERMUTATIONS, _SEED)
+    minhash.update(trigrams)
+    signature = minhash.digest()
     return [hash((at, *signature[at : at + _ROWS])) for at in range(0, _PERMUTATIONS, _ROWS)]

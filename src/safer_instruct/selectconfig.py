@@ -1,0 +1,59 @@
+"""The section `select` of a run's config, also the options of `safer-instruct select`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from safer_instruct.errors import ConfigError
+from safer_instruct.yamlfile import Strict
+
+Similarity = Annotated[float, Field(gt=0, le=1)]
+
+
+class SelectConfig(Strict):
+    """Which of the accepted pairs make the set: without duplicates, and the best and most varied `target` of them.
+
+    Attributes:
+        target: How many pairs; null takes all that are no duplicates.
+        near: Jaccard similarity of word trigrams (prompt, chosen and rejected together) from which of two pairs only the one with the larger
+            margin stays; null switches it off.
+        semantic: Cosine of two prompts from which only the one with the larger margin stays; null switches it off. What
+            it means depends on the embedder: look at what it drops (docs/dedup-and-selection.md).
+        quality: `margin` (chosen over rejected, as the verifier found it) or `none`: diversity alone.
+        quality_weight: From 0, coverage alone, to 1, quality alone.
+        quotas: Shares of the target by category, in any unit: `{hate: 1, illegal: 1}` is half and half. A category that is not
+            named gets none, one that has too few pairs leaves places empty. Null: no quotas.
+        embedder: `static`, `minilm`, or `sentence-transformers:NAME-OR-FOLDER`.
+        seed: Of the samples that the search looks at.
+    """
+
+    target: Annotated[int, Field(gt=0)] | None = None
+    near: Similarity | None = 0.7
+    semantic: Similarity | None = None
+    quality: Literal["margin", "none"] = "margin"
+    quality_weight: Annotated[float, Field(ge=0, le=1)] = 0.2
+    quotas: dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]] | None = None
+    embedder: str = "static"
+    seed: int = 0
+
+
+def read_quotas(given: Sequence[str]) -> dict[str, float]:
+    """Quotas as the command line gives them, `CATEGORY=SHARE`.
+
+    Raises:
+        ConfigError: One is not of that form.
+    """
+    quotas = {}
+    for one in given:
+        name, _, share = one.rpartition("=")
+        try:
+            quotas[name] = float(share)
+        except ValueError:
+            quotas[name] = math.nan
+        if not name or not 0 <= quotas[name] < math.inf:
+            raise ConfigError(f"'{one}' is no quota; write CATEGORY=SHARE, for example --quota hate=1 --quota illegal=2")
+    return quotas

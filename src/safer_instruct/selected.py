@@ -1,0 +1,120 @@
+"""`safer-instruct select`: from the pairs of a finished run, the set that is best and most varied."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from safer_instruct import rundir
+from safer_instruct.choosing import Choice, Pair, choose_pairs
+from safer_instruct.errors import RunDirectoryError
+from safer_instruct.example import Verdict
+from safer_instruct.selectconfig import SelectConfig
+from safer_instruct.wholefile import whole
+
+_COLUMNS = ("id", "prompt", "chosen", "text", "category", "margin", "dropped_by")
+
+
+def select_from_run(path: Path, config: SelectConfig) -> dict[str, Any]:
+    """Choose among the pairs of a finished run; the run itself stays as it is.
+
+    Writes `selected.jsonl` and `selected.parquet`, in the order of choice, so that any beginning of them is a smaller choice, and
+    `selection.json`: counts, coverage, and each cluster of duplicates with who stayed.
+
+    Args:
+        path: The run directory.
+        config: What to choose.
+
+    Returns:
+        What became `selection.json`.
+
+    Raises:
+        RunDirectoryError: There is no finished run, or its examples cannot be read.
+        ConfigError: A quota names a category that no pair has.
+        MissingExtraError: The embedder is not installed.
+    """
+    rundir.read_summary(path)
+    with rundir.hold(path):
+        pairs = list(_read(path / rundir.EXAMPLES))
+        choice = choose_pairs(pairs, config)
+        rows = [_as_row(pairs[i]) for i in sorted(choice.living(), key=lambda i: (_place(choice, i), i))]
+        report = _report(pairs, choice, config)
+        _write(path, rows)
+        rundir.write_whole(path / rundir.SELECTION, json.dumps(report, indent=1, ensure_ascii=False) + "\n")
+    return report
+
+
+def describe(path: Path, report: Mapping[str, Any]) -> str:
+    """A few lines on what was chosen."""
+    gone = ", ".join(f"{name}: {count:,}" for name, count in report["dropped"].items()) or "none"
+    lines = [f"{report['selected']:,} of {report['pairs']:,} pairs: {path / rundir.SELECTED_JSONL}", f"dropped: {gone}"]
+    if len(report["categories"]) > 1:
+        lines.append("by category: " + ", ".join(f"{name}: {count:,}" for name, count in report["categories"].items()))
+    if report["coverage"] is not None:
+        lines.append(f"coverage {report['coverage']}: mean cosine of a prompt to the nearest chosen one")
+    return "\n".join(lines)
+
+
+def _read(file: Path) -> Iterator[Pair]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with pq.ParquetFile(file) as parquet:
+            for batch in parquet.iter_batches(columns=list(_COLUMNS)):
+                yield from (
+                    Pair(row["id"], row["prompt"], row["chosen"], row["text"], row["category"], row["margin"])
+                    for row in batch.to_pylist()
+                    if row["dropped_by"] is None
+                )
+    except (OSError, pa.ArrowException) as exc:
+        raise RunDirectoryError(f"{file} cannot be read ({exc}); give the 'run' command again to write it anew, from the ledger") from exc
+
+
+def _as_row(pair: Pair) -> dict[str, str]:
+    return {"prompt": pair.prompt, "chosen": pair.chosen, "rejected": pair.rejected, "category": pair.category, "id": pair.id}
+
+
+def _place(choice: Choice, at: int) -> float:
+    """1 for the pair that was chosen first."""
+    return next((v.score or 0.0 for v in choice.verdicts[at] if v.name == "select"), 0.0)
+
+
+def _report(pairs: Sequence[Pair], choice: Choice, config: SelectConfig) -> dict[str, Any]:
+    living = choice.living()
+    dropped = {i: said[-1] for i, said in enumerate(choice.verdicts) if said and not said[-1].passed}
+    members: dict[str, list[int]] = {}
+    for i, cluster in enumerate(choice.clusters):
+        members.setdefault(cluster, []).append(i)
+    clusters = [_cluster(group, pairs, dropped) for group in members.values() if len(group) > 1]
+    return {
+        "pairs": len(pairs),
+        "selected": len(living),
+        "dropped": dict(sorted(Counter(verdict.name for verdict in dropped.values()).items())),
+        "categories": dict(sorted(Counter(pairs[i].category for i in living).items())),
+        "coverage": choice.coverage,
+        "config": config.model_dump(mode="json"),
+        "clusters": clusters,
+    }
+
+
+def _cluster(group: Sequence[int], pairs: Sequence[Pair], dropped: Mapping[int, Verdict]) -> dict[str, Any]:
+    """Who of a cluster stayed, and who went, how similar, and why. What was not chosen was no duplicate."""
+    gone = [i for i in group if i in dropped and dropped[i].name != "select"]
+    return {
+        "kept": [pairs[i].id for i in group if i not in gone],
+        "dropped": [{"id": pairs[i].id, "by": dropped[i].name, "similarity": dropped[i].score, "reason": dropped[i].reason} for i in gone],
+    }
+
+
+def _write(path: Path, rows: Sequence[dict[str, str]]) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    with whole(path / rundir.SELECTED) as parquet, whole(path / rundir.SELECTED_JSONL) as jsonl:
+        pq.write_table(pa.Table.from_pylist(list(rows), schema=rundir.pair_schema()), parquet, compression="zstd")
+        with jsonl.open("w", encoding="utf-8") as file:
+            file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
