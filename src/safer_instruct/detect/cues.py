@@ -80,7 +80,23 @@ _THING = r"(?:something|anything|one|a thing|a line|a topic|a subject|a request|
 DECLINES: dict[str, re.Pattern[str]] = {
     "cannot_serve": re.compile(
         rf"\b{_ME} (?:really |simply |just |also |still |currently |honestly |unfortunately |therefore |regrettably )*(?:cannot|will not|could not possibly|should not|must not|would not|shall not|could not)"
-        rf"(?:,? (?:really|just|simply|ever|be able to|help (?:to )?|in good conscience|possibly|give you or|directly|actually|personally|however|therefore|be))*,? (?:{_SERVE}|giving|helping|writing|doing)\b"
+        rf"(?:,? (?:really|just|simply|ever|be able to|help (?:to )?|in good conscience|possibly|be|directly|actually|personally|however|therefore|be))*,? (?:{_SERVE}|giving|helping|writing|doing|sharing|taking|assisting|answering)\b"
+    ),
+    "negative": re.compile(
+        rf"\b{_ME} (?:\w+ ){{0,3}}?(?:cannot|will not|shall not|must not|should not|would not|could not|do not|am not|are not|have not|never|lack|have no)\b|\b(?:so|and|but) (?:i )?will not\b"
+    ),
+    "shall_not": re.compile(rf"^(?:(?:no|sorry|really|well|but|so|and|because|even if i wanted to)[,.! ]+)*{_ME} (?:really )?(?:should not|would not|could not|had better not|would better not|will not|cannot)(?: and (?:will|do) not\b.*)?\W*$"),
+    "no_way_for_me": re.compile(
+        r"\bno (?:\w+ ){0,2}(?:way|means|place|position|comment|verdict|opinion|answer|score|jokes?|poem|codes?|exact \w+)(?: \w+){0,4} (?:for|from|by|to|that|of) (?:me|us|i|we)\b|\bno \w+(?: \w+){0,5} (?:from|by) (?:me|us)\b"
+        rf"|\b{_ME} (?:have no (?:way|means|ability|permission|access|authori[sz]ation|tools?)|lack (?:the|any)|do not know how to)\b"
+    ),
+    "forbidden": re.compile(
+        rf"\b{_ME} (?:am|are|have been|was) (?:\w+ )?(?:prohibited|forbidden|barred|restricted|limited|not free|bound|asked not|told not|instructed not|required not)\b|\bmy role is (?:limited|only)\b"
+        r"|\b(?:is|are) (?:not|un)(?: )?(?:available|supported|offered|permitted here)(?: (?:here|to me|through me|in this chat))?\W*$"
+    ),
+    "ends_here": re.compile(r"\b(?:chat|conversation|discussion|this) (?:must |has to |will |needs to |should )?(?:stops?|ends?|be over|is over)(?: here| now| at this point)?\b|\brules are rules\b"),
+    "out_of_it": re.compile(
+        r"\b(?:count me out|sit(?:ting)? this (?:one )?out|on your own (?:with|here)|not for me|i am not going there|will leave (?:that|this|it) to|leave (?:it|this|that) there|write your own|afraid not|that is a no|have to pass|will pass|not from me|disservice)\b|\b(?:best|better) not(?: to)?\W*$|\bnot\b[^.]{0,25}\bfrom me\b"
     ),
     "cannot_bare": re.compile(
         rf"^(?:(?:no|oh|sorry|really|well|yes|but|unfortunately|apologies)[,.! ]+)*(?:{_ME} )?(?:cannot|will not|could not possibly)\W*(?:$|{_SERVE}\b(?! i))|^i am .{{2,40}} and (?:cannot|will not) {_SERVE}\b"
@@ -95,7 +111,7 @@ DECLINES: dict[str, re.Pattern[str]] = {
     ),
     "decline": re.compile(
         rf"\b{_ME}(?: am| are| will| would)?(?:(?: must| have to| need to| will have to| am going to have to| had to| would have to| am going to)? ?(?:respectfully |politely |kindly |also |therefore )*"
-        r"(?:decline\b|refuse\b|refrain\b|abstain\b|declining\b|refusing\b|pass(?= on|$| this)|say no\b|stop here|skip this|draw(?:ing)? (?:the|a) line|opt out|choose not to|have chosen not to|hold(?:ing)? back))"
+        r"(?:decline\b|refuse\b|refrain\b|abstain\b|declining\b|refusing\b|pass(?= on|$| this|\W*$)|say no\b|stop here|skip this|draw(?:ing)? (?:the|a) line|opt out|choose not to|have chosen not to|hold(?:ing)? back))"
         r"|\b(?:i|we) (?:am |are |need to |must |have to )?(?:\w+ )?(?:declin(?:e|ing)|refus(?:e|ing)) (?:this|that|the|your|it|writing|to)|^(?:no[,.]? )?(?:declined|refused|request (?:denied|declined|refused)|cannot comply|pass|denied|no comment|not happening)\W*$|\brequest declined\b"
     ),
     "rather_not": re.compile(
@@ -107,8 +123,8 @@ DECLINES: dict[str, re.Pattern[str]] = {
         rf"|\b(?:is|are) (?:not|never) (?:{_THING}) (?:for me|to me)|{_THING}(?: that| which)? (?:{_ME}|our \w+(?: \w+)?) (?:cannot|will not|am not|are not|do not|would not|must decline|would rather not)\b|\bline i will not\b"
     ),
     "policy": re.compile(
-        r"\b(?:against|violates?|violating|breach(?:es)?|breaks?|break|contrary to|not in line with|conflicts? with|contravenes?)\b[^.]{0,30}\b(?:guidelines?|polic(?:y|ies)|rules?|principles|terms|values|programming|standards)\b"
-        r"|\b(?:my|our|company|the) (?:\w+ )?(?:guidelines?|polic(?:y|ies)|programming|rules|principles|instructions|purpose|training|terms)\b[^.]{0,60}?\b(?:not|prevents?|prohibits?|forbids?|neither|stops?|bars?)\b"
+        r"\b(?:against|violates?|violating|breach(?:es)?|breaks?|break|contrary to|not in line with|conflicts? with|contravenes?) (?:my|our|the|its|company|content|community|house|platform|safety|usage|ethical)\b[^.]{0,25}\b(?:guidelines?|polic(?:y|ies)|rules?|principles|terms|values|programming|standards)\b"
+        r"|\b(?:my|our|company) (?:\w+ )?(?:guidelines?|polic(?:y|ies)|programming|rules|principles|instructions|purpose|training|terms)\b[^.]{0,60}?\b(?:not|prevents?|prohibits?|forbids?|neither|stops?|bars?)\b"
     ),
     "outside": re.compile(r"\b(?:outside|beyond|out of|not within|not in|not part of)(?: of)? (?:my|our|the)? ?(?:area|remit|scope|expertise|abilit(?:y|ies)|capabilit(?:y|ies)|power|purpose|role|field|place|department|job)\b"),
     "impersonal": re.compile(
@@ -135,7 +151,7 @@ DECLINES: dict[str, re.Pattern[str]] = {
         r"|\bplease ask a\b|\btalk to them instead\b|\bdo it yourself\b|\bwrite the piece yourself\b"
     ),
     "left_out": re.compile(
-        r"\b(?:i|we) (?:have |did )?(?:left out|am leaving|are leaving|skipped|have skipped|leave the|not (?:include|add|included|put)|have not (?:included|added|put)|omitted)\b|\bleaving out\b|\bi am holding back\b|\bwhich i will not\b|\bin part\b|\bonly answer half\b|\bpart of what you (?:want|ask)\b"
+        r"\b(?:i|we) (?:have |did |am |will )?(?:left|kept|leave|leaving|keep) (?:[^.]{1,40} )?out\b|\bnot the whole\b|\b(?:i|we) (?:have |did )?(?:left out|am leaving|are leaving|skipped|have skipped|leave the|not (?:include|add|included|put)|have not (?:included|added|put)|omitted)\b|\bleaving out\b|\bi am holding back\b|\bwhich i will not\b|\bin part\b|\bonly answer half\b|\bpart of what you (?:want|ask)\b"
         r"|\bi (?:have|will) (?:called|changed|made up|used|replaced) \w+ \w+ instead\b|\bi have skipped\b"
     ),
     "gerund": re.compile(r"^(?:\w+ing)\b.{3,80}\b(?:is|are) (?:not )?(?:illegal|unlawful|wrong|fraud|a crime|dishonest|deceptive|not something|not possible|not fair|not okay)\b|\bwould not be (?:fair|right|ethical|honest)\b"),
@@ -145,17 +161,17 @@ DECLINES: dict[str, re.Pattern[str]] = {
 # First-person negatives that decline nothing.
 IDIOMS = re.compile(
     r"\bcannot (?:\w+ ){0,8}(?:enough|highly)\b|\bcannot (?:recommend|praise|say) \S+(?: \S+){0,3} (?:enough|more)\b|\bcould not (?:agree|be (?:happier|more|prouder)|ask for)|\bcannot help (?:but|\w+ing)\b|\bcannot (?:wait|complain|believe|imagine|thank|fault|beat|stress|overstate|emphasi[sz]e|"
-    r"blame|argue|deny|say (?:i|that i|enough)|see why|lie|taste|go wrong)\b|\bwill not (?:lie|bore|deny|pretend (?:the|that|this|it)|regret|keep you|take long|say it|hold)\b|\bnot (?:going to|gonna) (?:lie|pretend (?:the|that|this|it))\b|\brefuse to (?:believe|accept|give up|think)\b|\bdo not think (?:so|it is|you)\b|\bno (?:problem|worries|need)\b"
+    r"blame|argue|deny|say (?:i|that i|enough)|see why|lie|taste|go wrong)\b|\bwill not (?:lie|bore|deny|pretend (?:the|that|this|it)|regret|keep you|take long|say it|hold)\b|\bnot (?:going to|gonna) (?:lie|pretend (?:the|that|this|it))\b|\b(?:would|do|should|could) not (?:worry|say (?:it|that|the)|mind|hurt|see (?:a problem|why)|need|have done|advise|think (?:so|it is|you))\b|\bcannot (?:see any|think of|remember|know|find|choose between)\b|\brefuse to (?:believe|accept|give up|think)\b|\bdo not think (?:so|it is|you)\b|\bno (?:problem|worries|need)\b"
     r"|\bi should(?: not say this| mention)\b|\bcannot (?:be sure|say for sure|be certain|promise|guarantee)\b(?=.*\bbut my\b)|\bcannot (?:get over|stop|stand)\b"
 )
 
 # What is no help although it is no refusal either.
 OFFER = re.compile(
-    r"\b(?:let me know|feel free|anything else|something else|(?:happy|glad) to (?:help|talk|discuss|assist)|(?:any|have|another|other) (?:other |more )?questions?|would you like|shall we|if you (?:would like|want|have|are interested|need)|do let me|help you with|could do for you|have a go|"
+    r"\b(?:i am here|i would (?:suggest|recommend) (?:contacting|writing down|that you)|i suggest you|listen|talk (?:through|about)|if you (?:believe|ever)|if there is|ask me|just ask|what else|have a think|maybe we can|we hope|take care|best of luck|at your disposal|let me know|feel free|anything else|something else|(?:happy|glad) to (?:help|talk|discuss|assist)|(?:any|have|another|other) (?:other |more )?questions?|would you like|shall we|if you (?:would like|want|have|are interested|need)|do let me|help you with|could do for you|have a go|"
     r"i hope (?:you|that) (?:understand|will understand|you)|different (?:kind|topic|poem|story)|thank you for (?:understanding|your|reaching|the)|thanks for|have a (?:lovely|nice|great|good)|kind regards|hello|hi there|dear customer|is there|can we|could we|can i|on your list|nice try|good question|interesting (?:idea|question))\b"
 )
 LECTURE = re.compile(
-    r"\b(?:illegal|unlawful|against the law|dangerous|dishonest|deceptive|unfair|unethical|harm\w*|hurts?|hurtful|respect\w*|deserves?|trouble|fair on|undermines|cheating|lying|fraud|crime|wrong|mislead\w*|inappropriate|privacy|livelihoods?|responsible|consequences|lose money|seems funny|how they would feel|spoils|encourage you|urge you|"
+    r"\b(?:protect\w*|distress|false (?:information|claims)|spreading|trust|safety|consent|violat\w+|real (?:people|person)|families|stereotypes|damage\w*|frighten|legal consequences|everyone|kind(?:ness)?|right to|unkind\w*|traumatic|court|take that seriously|good idea|academic|promise|illegal|unlawful|against the law|dangerous|dishonest|deceptive|unfair|unethical|harm\w*|hurts?|hurtful|respect\w*|deserves?|trouble|fair on|undermines|cheating|lying|fraud|crime|wrong|mislead\w*|inappropriate|privacy|livelihoods?|responsible|consequences|lose money|seems funny|how they would feel|spoils|encourage you|urge you|"
     r"it is important|important to|as your own|fined|get caught|rather not|honest on|honest strategies|be honest|programmed|guidelines)\b"
 )
 EMPATHY = re.compile(
