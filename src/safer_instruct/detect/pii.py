@@ -17,7 +17,7 @@ _EMAIL = re.compile(r"(?<![\w.+%-])[\w.+%-]{1,64}@(?:[a-z0-9-]{1,63}\.){1,4}[a-z
 _URL = re.compile(r"\b(?:https?://|www\.)[^\s<>\"'\]}|\\^`]{3,2000}", re.I)
 _IBAN = re.compile(r"\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]){11,30}\b")
 _CARD = re.compile(r"(?<![\d.,/-])(?:\d[ -]?){12,18}\d(?![\d]|[.,/-]\d)")
-_IPV4 = re.compile(r"(?<![\d.])(?:\d{1,3}\.){3}\d{1,3}(?![\d]|\.\d)")
+_IPV4 = re.compile(r"(?<![\w.])(?:\d{1,3}\.){3}\d{1,3}(?![\d]|\.\d)")
 _IPV6 = re.compile(r"(?<![\w:])(?:[0-9a-f]{1,4}:){2,7}(?::?[0-9a-f]{1,4}){1,7}(?![\w:])", re.I)
 _SSN = re.compile(r"(?<![\d-])(?!000|666|9\d\d)\d{3}-(?!00)\d{2}-(?!0000)\d{4}(?![\d-])")
 _PHONE = re.compile(
@@ -90,7 +90,8 @@ def _is_ip(written: str) -> bool:
         found = ipaddress.ip_address(written)
     except ValueError:
         return False
-    return not (found.is_loopback or found.is_unspecified or written.startswith(("255.", "0.")))
+    numbers_a_section = found.version == 4 and max(found.packed) < 30  # 12.3.4.5; and 8.8.8.8, which is nobody's
+    return not (found.is_loopback or found.is_unspecified or numbers_a_section or written.startswith(("255.", "0.")))
 
 
 def _phones(text: str) -> Iterator[tuple[int, int]]:
