@@ -52,12 +52,10 @@ def table(labels: list[str], found: list[str]) -> None:
 
 
 def fit(rows: list[dict[str, str]]) -> dict[str, dict[str, float]]:
-    rows = [row for row in rows if features(row["text"]).span]  # without a clause that declines the answer is known
-    found = [features(row["text"]) for row in rows]
-    declining = [row["label"] != "compliance" for row in rows]
-    helping = [(f.helps, row["label"] == "partial") for f, row in zip(found, rows, strict=True) if row["label"] != "compliance"]
+    found = [(f, row["label"]) for row in rows if (f := features(row["text"]))]  # without a clause that declines the answer is known
+    helping = [(f.helps, label == "partial") for f, label in found if label != "compliance"]
     return {
-        "declines": weights([f.declines for f in found], declining),
+        "declines": weights([f.declines for f, _ in found], [label != "compliance" for _, label in found]),
         "helps": weights([values for values, _ in helping], [label for _, label in helping]),
     }
 

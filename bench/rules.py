@@ -1,6 +1,6 @@
 """Instructions per second through every detector, on one core.
 
-    python bench/rules.py [FILE ...]     JSONL with `prompt` or `instruction`, and `text`, `output` or `response`
+    python bench/rules.py [FILE ...]     JSONL with `prompt`, `instruction` or `ask`, and `text`, `output`, `response` or `rude`
 
 Default: examples/tune (short instructions and replies) and, where it is there, ../shared/data. Every text is met once, so that nothing
 comes from a detector's memory; texts are decoded anew for each of three rounds, and the best round counts.
@@ -49,7 +49,7 @@ def main() -> None:
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     files = [Path(a) for a in sys.argv[1:]] or [
-        *sorted((ROOT / "examples" / "tune").glob("*.jsonl")),
+        *(ROOT / "examples" / "tune" / name for name in ("civility-plain.jsonl", "general.jsonl")),
         *sorted((ROOT.parent / "shared" / "data").glob("*.jsonl")),
     ]
     for path in files:
@@ -83,7 +83,7 @@ def best_seconds(lines: list[str], detect: Callable[[str, str], object]) -> floa
 
 def read(lines: list[str]) -> list[Pair]:
     rows = (json.loads(line) for line in lines)
-    pairs = ((row.get("prompt") or row.get("instruction") or "", row.get("text") or row.get("output") or row.get("response") or "") for row in rows)
+    pairs = ((row.get("prompt") or row.get("instruction") or row.get("ask") or "", row.get("text") or row.get("output") or row.get("response") or row.get("rude") or "") for row in rows)
     return list(dict.fromkeys(pair for pair in pairs if all(pair)))
 
 

@@ -158,6 +158,12 @@ DECLINES: dict[str, re.Pattern[str]] = {
     "never_ok": re.compile(r"\bit is (?:never|not) (?:okay|ok|right|acceptable|appropriate)\b|\bit is wrong to\b|\b(?:i|we) (?:would )?(?:strongly )?(?:urge|encourage) you\b"),
 }
 
+MAY_DECLINE = re.compile(
+    r"\b(?:cannot|not|no|nope|nah|never|nothing|neither|pass|declin|refus|refrain|abstain|unable|rather|prefer|against|outside|beyond|violat|breach|break|contrary|conflict|contraven|only|just|policy|prevent|prohibit|forbid|forbidden|barred|restricted|limited|"
+    r"leav|left|kept|keep|skip|omit|confidential|off.limits|impossible|someone|somebody|something else|subject|stops?|ends?|line|please ask|wrong|illegal|unlawful|fraud|crime|dishonest|deceptive|okay|part|half|denied|declined|inappropriate|unethical|irresponsible|"
+    r"lack|disservice|count me|your own|rules are|get back|move on|urge|encourage|yourself|talk to them|out of|holding back|over)"
+)
+
 # First-person negatives that decline nothing.
 IDIOMS = re.compile(
     r"\bcannot (?:\w+ ){0,8}(?:enough|highly)\b|\bcannot (?:recommend|praise|say) \S+(?: \S+){0,3} (?:enough|more)\b|\bcould not (?:agree|be (?:happier|more|prouder)|ask for)|\bcannot help (?:but|\w+ing)\b|\bcannot (?:wait|complain|believe|imagine|thank|fault|beat|stress|overstate|emphasi[sz]e|"

@@ -11,12 +11,15 @@ import re
 from functools import lru_cache
 from importlib.resources import files
 
+from safer_instruct.detect.words import words_of
+
 _MAX_CHARS = 2_000
 _LETTERS = re.compile(r"[a-z]+")
 _RUN = re.compile(r"\S{40,}")
 _ENCODED = re.compile(r"^[A-Za-z0-9+/=_-]+$")
 _MOJIBAKE = re.compile("[\u00c2\u00c3][\u0080-\u00bf\u0152\u0153\u0160\u0161\u0178\u017d\u017e\u0192\u02c6\u02dc\u2013-\u203a\u20ac\u2122]|\u00e2\u20ac.|\u00ef\u00bf\u00bd|\u00d0[\u0080-\u00bf]|\ufffd")
 _SAME = re.compile(r"(.)\1{14,}", re.S)
+_LONG_CHARS = 15  # of a piece without a blank: shorter ones are no encoded data
 _MIN_PAIRS = 8  # fewer letter pairs tell nothing
 _MAX_ODD_WORDS = 0.5
 
@@ -30,7 +33,7 @@ def _bigrams() -> tuple[dict[str, float], float]:
 
 def gibberish_reason(text: str) -> str:
     """Why `text` is no language, in a few words, or '' where nothing speaks against it."""
-    text = text[:_MAX_CHARS]
+    text = text if len(text) <= _MAX_CHARS else text[:_MAX_CHARS]
     size = max(1, len(text))
     if not text.isascii() or not text.isprintable():
         controls = sum(not c.isprintable() and not c.isspace() and c not in "\u200c\u200d\ufeff" for c in text)
@@ -39,20 +42,26 @@ def gibberish_reason(text: str) -> str:
         broken = len(_MOJIBAKE.findall(text))
         if broken >= 2 and broken > 0.01 * size:
             return f"{broken} marks of a broken encoding"
-    if (same := _SAME.search(text)) and not same.group(1).isspace() and same.group(1) not in "-=_*#.~+":
-        return f"the same character {same.group(1)!r} many times in a row"
-    encoded = sum(len(run) for run in _RUN.findall(text) if _ENCODED.match(run) and any(map(str.isdigit, run)) and any(map(str.isupper, run)))
-    if encoded > 0.5 * size:
-        return f"{encoded} of {size} characters are encoded data"
+    if max(map(len, text.split()), default=0) >= _LONG_CHARS and (reason := _long(text)):
+        return reason
     return _letters(text)
 
 
+def _long(text: str) -> str:
+    if (same := _SAME.search(text)) and not same.group(1).isspace() and same.group(1) not in "-=_*#.~+":
+        return f"the same character {same.group(1)!r} many times in a row"
+    encoded = sum(len(run) for run in _RUN.findall(text) if _ENCODED.match(run) and any(map(str.isdigit, run)) and any(map(str.isupper, run)))
+    return f"{encoded} of {len(text)} characters are encoded data" if encoded > 0.5 * len(text) else ""
+
+
 def _letters(text: str) -> str:
-    lower = text.lower()
-    if not lower.isascii() and sum(c.isascii() for c in lower) < 0.7 * len(lower):
+    if text.isascii():
+        parts = [word for word in words_of(text).list if word.isalpha()]
+    elif sum(map(str.isascii, text)) < 0.7 * len(text):
         return ""  # another script: the table knows nothing of it
+    else:
+        parts = _LETTERS.findall(text.lower())
     bound = _bigrams()[1]
-    parts = _LETTERS.findall(lower)
     pairs = sum(map(len, parts))
     if pairs < _MIN_PAIRS:
         marks = sum(not c.isalnum() and not c.isspace() for c in text)

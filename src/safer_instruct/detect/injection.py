@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 
 from safer_instruct.detect.spans import Span
+from safer_instruct.detect.words import words_of
 
 _TEMPLATE = re.compile(r"###|<\|[a-z_]+\|>|^below is (?:a|an)\b.{0,40}\b(?:response|instruction)\b|\bthe response is trying to complete\b", re.I)
+_TEMPLATE_WORDS = frozenset(("below", "response"))
 _RULES_OF = r"(?:(?:your|the|all|any|every|these|those|my|previous|prior|above|earlier|preceding|foregoing|system|safety|original|initial|other|of|such) ){0,4}"
 _ORDERS = r"(?:instructions?|prompts?|rules|guidelines|directions|directives|context|messages?|restrictions|criteria|constraints|training)"
 _SHAPES: dict[str, re.Pattern[str]] = {
@@ -39,9 +41,9 @@ _SHAPES: dict[str, re.Pattern[str]] = {
     "hidden": re.compile(r"[\u200b\u2060\u2062-\u2064\u202a-\u202e\u2066-\u2069\ufeff\U000e0000-\U000e007f]"),
 }
 # Two looks tell nearly every text that it holds nothing of the above.
-_MAY_HOLD = re.compile(
-    r"ignore|disregard|forget|overrid|bypass|neglect|follow|you are n|mode\b|act as|pretend|system|prompt|text above|judge|grader|evaluator|rater|reviewer|assessor|\bllm\b|\bai\b|model|\byes\b|marks|score|rating|rate |<\||\[|<<|instruction|assistant\s?:|hidden|</?(?:user|assistant|endof|im_|eot|start_h|end_h|begin_)",
-    re.I,
+_LOUD = frozenset(
+    "ignore disregard forget override bypass neglect follow following now longer mode act pretend system prompt prompts instructions instruction judge judges grader graders evaluator evaluators rater raters reviewer reviewers "
+    "assessor assessors llm ai model yes marks score scores rating rate award assign admin developer hidden jailbroken unrestricted above inst sys im_start im_end user assistant endoftext eot_id start_header_id end_header_id begin_of_text".split()
 )
 _HIDDEN = _SHAPES["hidden"]
 INJECTION_KINDS = tuple(_SHAPES)
@@ -53,7 +55,7 @@ def find_injections(text: str) -> list[Span]:
     Kinds: `override` (ignore your instructions), `role` (you are now ...), `extract` (show your prompt), `judge` (answer yes, give
     full marks), `channel` (chat markup, "SYSTEM:"), `hidden` (zero-width, direction-changing and tag characters).
     """
-    loud = _MAY_HOLD.search(text)
+    loud = not words_of(text).vocabulary.isdisjoint(_LOUD)
     hidden = not text.isascii() and _HIDDEN.search(text)
     if not loud and not hidden:
         return []
@@ -63,5 +65,7 @@ def find_injections(text: str) -> list[Span]:
 
 def template_mark(text: str) -> str:
     """The piece of a prompt template that an instruction holds, or ''."""
+    if _TEMPLATE_WORDS.isdisjoint(words_of(text).vocabulary) and "###" not in text and "<|" not in text:
+        return ""
     found = _TEMPLATE.search(text)
     return found.group(0) if found else ""

@@ -49,7 +49,7 @@ def find_pii(text: str, kinds: Collection[str] | None = None) -> list[Span]:
     spans: list[Span] = []
     digits = bool(_DIGIT.search(text))
     for kind, (needs, find) in _FINDERS.items():
-        if (kinds is None or kind in kinds) and (digits if needs == "0" else needs in text):
+        if (kinds is None or kind in kinds) and (digits if needs == "0" else any(mark in text for mark in needs)):
             spans += (Span(kind, start, end) for start, end in find(text))
     return apart(spans) if len(spans) > 1 else spans
 
@@ -103,10 +103,10 @@ def _phones(text: str) -> Iterator[tuple[int, int]]:
             yield found.span(1)
 
 
-# What a text must hold for the search to be worth it ("0": any digit), and the search; surest kinds first.
-_FINDERS: dict[str, tuple[str, Callable[[str], Iterator[tuple[int, int]]]]] = {
-    "email": ("@", _all(_EMAIL)),
-    "url": (".", _urls),
+# What a text must hold one of for the search to be worth it ("0": any digit), and the search; surest kinds first.
+_FINDERS: dict[str, tuple[str | tuple[str, ...], Callable[[str], Iterator[tuple[int, int]]]]] = {
+    "email": (("@",), _all(_EMAIL)),
+    "url": (("://", "www.", "WWW."), _urls),
     "iban": ("0", _ibans),
     "ip": ("0", lambda text: (s for find in (_all(_IPV4, _is_ip), _all(_IPV6, _is_ip)) for s in find(text))),
     "ssn": ("0", _all(_SSN)),
