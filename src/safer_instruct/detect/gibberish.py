@@ -66,7 +66,7 @@ def _letters(text: str) -> str:
     if pairs < _MIN_PAIRS:
         marks = sum(not c.isalnum() and not c.isspace() for c in text)
         return f"{marks} of {len(text)} characters are signs" if pairs < 3 and marks > max(8, 0.6 * len(text)) else ""
-    odd = sum(len(word) for word in parts if len(word) >= 4 and _word_score(word) < bound)
+    odd = sum([len(word) for word in parts if len(word) >= 4 and _word_score(word) < bound])
     return f"{odd} of {pairs} letters are in words that no language has" if odd > _MAX_ODD_WORDS * pairs else ""
 
 

@@ -84,13 +84,13 @@ def measure_leakage(prompt: str, text: str, *, allow_quotes: bool = True) -> Lea
     asked, said = words_of(prompt), words_of(text)
     content = said.vocabulary - _STOP
     longest = longest_shared_run(asked.list, said.list, said)
-    own, quoting = asked, False
+    own, quoting, longest_with_quotes = asked, False, longest
     if allow_quotes and longest >= _QUOTED_FROM_WORDS and (block := quoted_block(prompt)):
         own, quoting = Words(f"{prompt[: block[0]]} | {prompt[block[1] :]}"), True
         longest = longest_shared_run(own.list, said.list, said)
     return Leakage(
         identical=bool(said.list) and asked.list == said.list,
-        whole=len(said.list) >= _WHOLE_FROM_WORDS and said.joined in asked.joined,
+        whole=_WHOLE_FROM_WORDS <= len(said.list) <= longest_with_quotes,
         longest=longest,
         contained=_shared_shingles(own, said) if longest >= _SHINGLE else 0.0,
         covered=len(content & own.vocabulary) / len(content) if content else 0.0,
@@ -181,11 +181,7 @@ def _rolling(numbers: list[int], length: int) -> Iterable[tuple[int, int]]:
 
 
 def _shared_shingles(prompt: Words, text: Words) -> float:
-    theirs = set(_shingles(text.list))
-    return len(theirs.intersection(_shingles(prompt.list))) / len(theirs) if theirs else 0.0
-
-
-def _shingles(parts: list[str]) -> Iterable[tuple[str, ...]]:
-    return zip(*(parts[i:] for i in range(_SHINGLE)), strict=False)
+    mine, theirs = (set(zip(parts, parts[1:], parts[2:], strict=False)) for parts in (prompt.list, text.list))
+    return len(theirs & mine) / len(theirs) if theirs else 0.0
 
 

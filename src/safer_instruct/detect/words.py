@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from functools import cached_property, lru_cache
+from functools import lru_cache
 
 _WORD = re.compile(r"[\w']+")
 _KEPT_TEXTS = 64  # an example's texts and candidates, of a few examples at a time
@@ -12,34 +12,34 @@ _CURLY = "\N{RIGHT SINGLE QUOTATION MARK}"
 
 
 class Words:
-    """What detectors read of one text: its words, each view made when first asked for.
+    """What detectors read of one text.
 
     Attributes:
         text: The text as it is.
+        list: Its words in order.
+        vocabulary: The different words.
     """
+
+    __slots__ = ("_joined", "list", "text", "vocabulary")  # no cached_property: its lock costs more than what it keeps
 
     def __init__(self, text: str) -> None:
         self.text = text
+        self.list = words(text)
+        self.vocabulary = frozenset(self.list)
+        self._joined = ""
 
-    @cached_property
-    def list(self) -> list[str]:
-        """The words in order."""
-        return words(self.text)
-
-    @cached_property
+    @property
     def joined(self) -> str:
         """The words with one blank around each: a run of words is a substring of it."""
-        return f" {' '.join(self.list)} "
-
-    @cached_property
-    def vocabulary(self) -> frozenset[str]:
-        """The different words."""
-        return frozenset(self.list)
+        if not self._joined:
+            self._joined = f" {' '.join(self.list)} "
+        return self._joined
 
 
 def words(text: str) -> list[str]:
     """Lower-case words of a text, curly apostrophes made straight."""
-    return _WORD.findall(text.lower().replace(_CURLY, "'"))
+    text = text.lower()
+    return _WORD.findall(text if text.isascii() else text.replace(_CURLY, "'"))
 
 
 def words_of(text: str) -> Words:
