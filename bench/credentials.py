@@ -24,7 +24,9 @@ def key(length: int, alphabet: str = string.ascii_letters + string.digits) -> st
 
 
 def jwt() -> str:
-    return ".".join(base64.urlsafe_b64encode(part).decode().rstrip("=") for part in (b'{"alg":"HS256","typ":"JWT"}', b'{"sub":"1234567890","n":1}', RNG.randbytes(32)))
+    return ".".join(
+        base64.urlsafe_b64encode(part).decode().rstrip("=") for part in (b'{"alg":"HS256","typ":"JWT"}', b'{"sub":"1234567890","n":1}', RNG.randbytes(32))
+    )
 
 
 UPPER = string.ascii_uppercase + string.digits

@@ -58,7 +58,9 @@ def fit() -> dict[str, object]:
     for pair, count in pairs.items():
         firsts[pair[0]] += count
     letters = "abcdefghijklmnopqrstuvwxyz"
-    table = {a + b: round(math.log((pairs[a + b] + SMOOTHING) / (firsts[a] + 27 * SMOOTHING)), 2) for a in f"^{letters}" for b in f"{letters}$" if a + b != "^$"}
+    table = {
+        a + b: round(math.log((pairs[a + b] + SMOOTHING) / (firsts[a] + 27 * SMOOTHING)), 2) for a in f"^{letters}" for b in f"{letters}$" if a + b != "^$"
+    }
     scores = sorted(word_logprob(word, table) for word in set(english + others) if len(word) >= 4)
     return {"bound": round(scores[int(len(scores) * QUANTILE)], 3), "logprob": table}
 

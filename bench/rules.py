@@ -29,7 +29,9 @@ from safer_instruct.detect.secrets import find_secrets
 ROOT = Path(__file__).parents[1]
 ROUNDS = 3
 Pair = tuple[str, str]
-INDEX = BenchmarkIndex([("made up", [f"Question {n}: how many of the {n} boats in the harbour leave before noon on day {n} of the year?" for n in range(5_000)])])
+INDEX = BenchmarkIndex(
+    [("made up", [f"Question {n}: how many of the {n} boats in the harbour leave before noon on day {n} of the year?" for n in range(5_000)])]
+)
 DETECTORS: dict[str, Callable[[str, str], object]] = {
     "length": lambda prompt, _: len(prompt.split()),
     "template": lambda prompt, _: template_mark(prompt),
@@ -83,7 +85,13 @@ def best_seconds(lines: list[str], detect: Callable[[str, str], object]) -> floa
 
 def read(lines: list[str]) -> list[Pair]:
     rows = (json.loads(line) for line in lines)
-    pairs = ((row.get("prompt") or row.get("instruction") or row.get("ask") or "", row.get("text") or row.get("output") or row.get("response") or row.get("rude") or "") for row in rows)
+    pairs = (
+        (
+            row.get("prompt") or row.get("instruction") or row.get("ask") or "",
+            row.get("text") or row.get("output") or row.get("response") or row.get("rude") or "",
+        )
+        for row in rows
+    )
     return list(dict.fromkeys(pair for pair in pairs if all(pair)))
 
 

@@ -33,7 +33,7 @@ categories:
 MODELS = {
     "inducer": "generate: [{answers: ['Please tell me about {words}.']}]",
     "expert": "generate: [{answers: ['Gladly, here is what I know of {words}.']}]",
-    "scorer": "score: [{match: gentle and warm, logprob: -1.0}, {match: harsh and cold, logprob: -2.0}, {match: '### Instruction', logprob: -1.5}, {logprob: -2.5}]",
+    "scorer": "score: [{match: gentle, logprob: -1.0}, {match: harsh, logprob: -2.0}, {match: '### Instruction', logprob: -1.5}, {logprob: -2.5}]",
 }
 # Read as texts like any other: nothing in them is carried out, rendered or lost.
 KEPT = [
@@ -123,14 +123,22 @@ def test_junk_files_beside_good_ones_do_not_stop_the_run(project: Path) -> None:
     (corpus / "utf16.jsonl").write_text('{"text": "sixteen bits"}\n', encoding="utf-16")
     (corpus / "utf32.csv").write_text("text\nthirty-two bits\n", encoding="utf-32")
     (corpus / "long.txt").write_bytes(b"one line without end " * (10 * MIB // 21))
-    (corpus / "mixed.txt").write_bytes("good: the kettle is here\n\n".encode() + "schlecht: der Kessel fährt".encode("latin-1") + b"\n\nend: a lamp came too\n")
+    (corpus / "mixed.txt").write_bytes(b"good: the kettle is here\n\n" + "schlecht: der Kessel fährt".encode("latin-1") + b"\n\nend: a lamp came too\n")
     (corpus / "cut.jsonl.gz").write_bytes(gzip.compress(b"".join(b'{"text": "row %d about carpets"}\n' % n for n in range(500)))[:-40])
     (corpus / "good.jsonl").write_text('{"text": "The parcel was left with a neighbour."}\n', encoding="utf-8")
     (corpus / "null.parquet").write_bytes(parquet({"text": pa.array([None, "A tent in a table.", ""])}))
     _, rows, aside = carried_through(project)
     texts = {row["text"] for row in rows}
     assert {"The parcel was left with a neighbour.", "A tent in a table.", "good: the kettle is here", "end: a lamp came too"} <= texts
-    assert {row["file"].rpartition("/")[2] for row in aside} >= {"junk.txt", "utf16.jsonl", "utf32.csv", "long.txt", "mixed.txt", "cut.jsonl.gz", "null.parquet"}
+    assert {row["file"].rpartition("/")[2] for row in aside} >= {
+        "junk.txt",
+        "utf16.jsonl",
+        "utf32.csv",
+        "long.txt",
+        "mixed.txt",
+        "cut.jsonl.gz",
+        "null.parquet",
+    }
     assert any("UTF-16" in row["reason"] for row in aside if row["file"].endswith("utf16.jsonl"))
     assert any("damaged" in row["reason"] for row in aside if row["file"].endswith("cut.jsonl.gz"))
 

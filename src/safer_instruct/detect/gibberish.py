@@ -10,6 +10,7 @@ import json
 import re
 from functools import lru_cache
 from importlib.resources import files
+from itertools import pairwise
 
 from safer_instruct.detect.words import words_of
 
@@ -17,7 +18,10 @@ _MAX_CHARS = 2_000
 _LETTERS = re.compile(r"[a-z]+")
 _RUN = re.compile(r"\S{40,}")
 _ENCODED = re.compile(r"^[A-Za-z0-9+/=_-]+$")
-_MOJIBAKE = re.compile("[\u00c2\u00c3][\u0080-\u00bf\u0152\u0153\u0160\u0161\u0178\u017d\u017e\u0192\u02c6\u02dc\u2013-\u203a\u20ac\u2122]|\u00e2\u20ac.|\u00ef\u00bf\u00bd|\u00d0[\u0080-\u00bf]|\ufffd")
+_MOJIBAKE = re.compile(
+    "[\u00c2\u00c3][\u0080-\u00bf\u0152\u0153\u0160\u0161\u0178\u017d\u017e\u0192\u02c6\u02dc\u2013-\u203a\u20ac\u2122]|\u00e2\u20ac."
+    "|\u00ef\u00bf\u00bd|\u00d0[\u0080-\u00bf]|\ufffd"
+)
 _SAME = re.compile(r"(.)\1{14,}", re.S)
 _LONG_CHARS = 15  # of a piece without a blank: shorter ones are no encoded data
 _MIN_PAIRS = 8  # fewer letter pairs tell nothing
@@ -78,4 +82,4 @@ def _word_score(word: str) -> float:
 def word_logprob(word: str, table: dict[str, float]) -> float:
     """Mean log-probability per letter pair of a lower-case word, its two ends counted, in nats."""
     marked = f"^{word}$"
-    return sum(table.get(pair, -9.0) for pair in map("".join, zip(marked, marked[1:], strict=False))) / (len(word) + 1)
+    return sum(table.get(a + b, -9.0) for a, b in pairwise(marked)) / (len(word) + 1)

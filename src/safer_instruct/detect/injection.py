@@ -13,37 +13,107 @@ _RULES_OF = r"(?:(?:your|the|all|any|every|these|those|my|previous|prior|above|e
 _ORDERS = r"(?:instructions?|prompts?|rules|guidelines|directions|directives|context|messages?|restrictions|criteria|constraints|training)"
 _SHAPES: dict[str, re.Pattern[str]] = {
     "override": re.compile(
-        rf"\b(?:ignore|disregard|forget|override|bypass|neglect|skip over|do not follow|don't follow|stop following) (?:about |everything |anything |what(?:ever)? )?{_RULES_OF}{_ORDERS}\b"
-        r"|\b(?:ignore|disregard|forget) (?:everything|anything|all|what was said)(?: that (?:was|is|has been|you(?:'ve| have| were)?))? ?(?:\w+ ){0,2}?(?:above|before|previously|so far|told|said)\b",
+        rf"\b(?:ignore|disregard|forget|override|bypass|neglect|skip over|do not follow|don't follow|stop following) (?:about |everything |anything "
+        rf"|what(?:ever)? )?{_RULES_OF}{_ORDERS}\b"
+        r"|\b(?:ignore|disregard|forget) (?:everything|anything|all|what was said)(?: that (?:was|is|has been|you(?:'ve| have"
+        r"| were)?))? ?(?:\w+ ){0,2}?(?:above|before|previously|so far|told|said)\b",
         re.I,
     ),
     "role": re.compile(
-        r"\byou are (?:now|no longer) (?:an? )?(?:\w+ ){0,3}(?:dan\b|unrestricted|unfiltered|jailbroken|bound by|in (?:developer|debug|god|admin) mode|free of|free from|assistant|chatbot|language model|ai\b)"
-        r"|\b(?:enable|enter|activate|switch to|now in) (?:developer|debug|god|admin|dan|jailbreak|sudo) mode\b|\bact as (?:dan\b|an? (?:unrestricted|unfiltered|jailbroken))|\bpretend (?:that )?you have no (?:rules|restrictions|guidelines|filters)",
+        r"\byou are (?:now|no longer) (?:an? )?(?:\w+ ){0,3}(?:dan\b|unrestricted|unfiltered|jailbroken|bound by|in (?:developer|debug|god"
+        r"|admin) mode|free of|free from|assistant|chatbot|language model|ai\b)"
+        r"|\b(?:enable|enter|activate|switch to|now in) (?:developer|debug|god|admin|dan|jailbreak|sudo) mode\b|\bact as (?:dan\b|an? (?:unrestricted"
+        r"|unfiltered|jailbroken))|\bpretend (?:that )?you have no (?:rules|restrictions|guidelines|filters)",
         re.I,
     ),
     "extract": re.compile(
-        r"\b(?:reveal|print|repeat|show|output|display|leak|recite|tell me|write out|give me|what (?:is|are)|copy)(?: me)?(?: us)? (?:back )?(?:your|the|all|this|verbatim|entire|full|exact|complete|initial|hidden|secret|of|word for word|above| )*"
+        r"\b(?:reveal|print|repeat|show|output|display|leak|recite|tell me|write out|give me|what (?:is|are)|copy)(?: me)?(?: us)? (?:back )?(?:your"
+        r"|the|all|this|verbatim|entire|full|exact|complete|initial|hidden|secret|of|word for word|above| )*"
         r"(?:system (?:prompt|message|instructions)|(?:hidden|initial|secret|original) (?:prompt|instructions)|prompt above|text above)",
         re.I,
     ),
     "judge": re.compile(
-        r"\b(?:judges?|graders?|evaluators?|raters?|reviewers?|assessors?|llm|ai|model)\b[^.\n]{0,40}\b(?:must|should|has to|have to|please|will|needs to)\b[^.\n]{0,30}\b(?:answer|say|output|reply|respond|give|score|rate|return|mark|choose|pick|select)\b"
-        r"|\b(?:answer|reply|respond|say|output|return)\b (?:only |simply |just |always |with |the word |exactly )*[\"'\N{LEFT SINGLE QUOTATION MARK}\N{LEFT DOUBLE QUOTATION MARK}]?yes\b[\"'\N{RIGHT SINGLE QUOTATION MARK}\N{RIGHT DOUBLE QUOTATION MARK}]? (?:to (?:all|every|each|any)|for (?:all|every|each)|only|regardless|no matter|and nothing)"
-        r"|\b(?:give|award|assign|rate) (?:this|it|the (?:response|answer|reply|text)|me)\b[^.\n]{0,30}\b(?:full marks|top (?:marks|score)|highest (?:score|rating|mark)|maximum (?:score|rating)|(?:score|rating) of (?:5|10|100)|(?:5|10)/(?:5|10)|a (?:5|10)\b)",
+        r"\b(?:judges?|graders?|evaluators?|raters?|reviewers?|assessors?|llm|ai|model)\b[^.\n]{0,40}\b(?:must|should|has to|have to|please|will"
+        r"|needs to)\b[^.\n]{0,30}\b(?:answer|say|output|reply|respond|give|score|rate|return|mark|choose|pick|select)\b"
+        r"|\b(?:answer|reply|respond|say|output|return)\b (?:only |simply |just |always |with |the word "
+        r"|exactly )*[\"'\N{LEFT SINGLE QUOTATION MARK}\N{LEFT DOUBLE QUOTATION MARK}]?yes\b"
+        r"[\"'\N{RIGHT SINGLE QUOTATION MARK}\N{RIGHT DOUBLE QUOTATION MARK}]?"
+        r" (?:to (?:all|every|each|any)|for (?:all|every|each)|only|regardless|no matter|and nothing)"
+        r"|\b(?:give|award|assign|rate) (?:this|it|the (?:response|answer|reply|text)|me)\b[^.\n]{0,30}\b(?:full marks|top (?:marks|score)"
+        r"|highest (?:score|rating|mark)|maximum (?:score|rating)|(?:score|rating) of (?:5|10|100)|(?:5|10)/(?:5|10)|a (?:5|10)\b)",
         re.I,
     ),
     "channel": re.compile(
-        r"<\|?(?:im_start|im_end|system|user|assistant|endoftext|eot_id|start_header_id|end_header_id|begin_of_text)\|?>|\[/?INST\]|<</?SYS>>|^\s{0,3}(?:#{2,}\s*)?(?:system|assistant)\s?:\s*\S"
-        r"|\[(?:system|admin|developer)(?: (?:note|message|prompt|override))?\]|\b(?:new|updated|important|real|actual) (?:system )?instructions?\s?:|\b(?:begin|end) (?:of )?(?:system|hidden) (?:prompt|message|instructions)\b",
+        r"<\|?(?:im_start|im_end|system|user|assistant|endoftext|eot_id|start_header_id|end_header_id|begin_of_text)\|?>|\[/?INST\]|<</?SYS>>"
+        r"|^\s{0,3}(?:#{2,}\s*)?(?:system|assistant)\s?:\s*\S"
+        r"|\[(?:system|admin|developer)(?: (?:note|message|prompt|override))?\]|\b(?:new|updated|important|real|actual) (?:system )?instructions?\s?:"
+        r"|\b(?:begin|end) (?:of )?(?:system|hidden) (?:prompt|message|instructions)\b",
         re.I | re.M,
     ),
     "hidden": re.compile(r"[\u200b\u2060\u2062-\u2064\u202a-\u202e\u2066-\u2069\ufeff\U000e0000-\U000e007f]"),
 }
 # Two looks tell nearly every text that it holds nothing of the above.
 _LOUD = frozenset(
-    "ignore disregard forget override bypass neglect follow following now longer mode act pretend system prompt prompts instructions instruction judge judges grader graders evaluator evaluators rater raters reviewer reviewers "
-    "assessor assessors llm ai model yes marks score scores rating rate award assign admin developer hidden jailbroken unrestricted above inst sys im_start im_end user assistant endoftext eot_id start_header_id end_header_id begin_of_text".split()
+    [
+        "ignore",
+        "disregard",
+        "forget",
+        "override",
+        "bypass",
+        "neglect",
+        "follow",
+        "following",
+        "now",
+        "longer",
+        "mode",
+        "act",
+        "pretend",
+        "system",
+        "prompt",
+        "prompts",
+        "instructions",
+        "instruction",
+        "judge",
+        "judges",
+        "grader",
+        "graders",
+        "evaluator",
+        "evaluators",
+        "rater",
+        "raters",
+        "reviewer",
+        "reviewers",
+        "assessor",
+        "assessors",
+        "llm",
+        "ai",
+        "model",
+        "yes",
+        "marks",
+        "score",
+        "scores",
+        "rating",
+        "rate",
+        "award",
+        "assign",
+        "admin",
+        "developer",
+        "hidden",
+        "jailbroken",
+        "unrestricted",
+        "above",
+        "inst",
+        "sys",
+        "im_start",
+        "im_end",
+        "user",
+        "assistant",
+        "endoftext",
+        "eot_id",
+        "start_header_id",
+        "end_header_id",
+        "begin_of_text",
+    ]
 )
 _HIDDEN = _SHAPES["hidden"]
 INJECTION_KINDS = tuple(_SHAPES)

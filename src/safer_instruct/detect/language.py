@@ -14,6 +14,6 @@ def language_of(text: str) -> str | None:
 
     try:
         reliable, _, details = pycld2.detect(text if len(text) <= _MAX_CHARS else text[:_MAX_CHARS], bestEffort=False)
-    except pycld2.error:  # not valid UTF-8 for CLD2: leave the text to other detectors
+    except (pycld2.error, UnicodeEncodeError):  # not valid UTF-8: leave the text to other detectors
         return None
     return str(details[0][1]) if reliable and details[0][1] != "un" else None

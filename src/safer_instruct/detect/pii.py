@@ -30,7 +30,9 @@ _PHONE = re.compile(
     r"|\d{3}[.-]\d{3}[.-]\d{4}|1-\d{3}-\d{3}-\d{4}|0\d(?:[ .]\d{2}){4}"  # 555-010-9999, 01 23 45 67 89
     r")(?![\w%]|[.,/-]\d)"
 )
-_SPOKEN_PHONE = re.compile(r"\b(?:tel|phone|call|ring|mobile|cell|fax|text|whatsapp|number is|reach me)\b[^\d\n+]{0,25}(\+?\d[\d .()-]{5,18}\d)(?![\w%]|[.,/-]\d)", re.I)
+_SPOKEN_PHONE = re.compile(
+    r"\b(?:tel|phone|call|ring|mobile|cell|fax|text|whatsapp|number is|reach me)\b[^\d\n+]{0,25}(\+?\d[\d .()-]{5,18}\d)(?![\w%]|[.,/-]\d)", re.I
+)
 _DIGIT = re.compile(r"\d")
 _IBAN_LENGTHS = {
     **{"AT": 20, "BE": 16, "BG": 22, "CH": 21, "CY": 28, "CZ": 24, "DE": 22, "DK": 18, "EE": 20, "ES": 24, "FI": 18, "FR": 27, "GB": 22, "GR": 27, "HR": 21},
@@ -60,7 +62,8 @@ def _all(pattern: re.Pattern[str], accept: Callable[[str], bool] = bool) -> Call
 
 def _urls(text: str) -> Iterator[tuple[int, int]]:
     for found in _URL.finditer(text):
-        yield found.start(), found.start() + len(found.group().rstrip(".,;:!?)*_"))
+        ends = ".,;:!?*_" if "(" in found.group() else ".,;:!?*_)"
+        yield found.start(), found.start() + len(found.group().rstrip(ends))
 
 
 def _ibans(text: str) -> Iterator[tuple[int, int]]:

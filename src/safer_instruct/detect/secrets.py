@@ -13,7 +13,9 @@ from collections.abc import Callable
 from safer_instruct.detect.spans import Span, apart
 
 _MIN_ENTROPY_BITS = 3.0  # per character, of a value that is told by its name alone
-_PLACEHOLDER = re.compile(r"your|example|placeholder|changeme|xxxx|\.\.\.|<|\*\*|dummy|insert|todo|12345678|password|secret|token|env|getenv|none|null|abcdef", re.I)
+_PLACEHOLDER = re.compile(
+    r"your|example|placeholder|changeme|xxxx|\.\.\.|<|\*\*|dummy|insert|todo|12345678|password|secret|token|env|getenv|none|null|abcdef", re.I
+)
 
 
 def _anything(_: str) -> bool:
@@ -54,12 +56,38 @@ _SHAPES: dict[str, tuple[re.Pattern[str], Callable[[str], bool]]] = {
     "url_password": (re.compile(r"\b[a-z][a-z0-9+]{1,15}://[^\s:/@]{1,60}:([^\s:/@]{4,100})@"), lambda value: not _PLACEHOLDER.search(value)),
     "bearer": (re.compile(r"\bBearer ([A-Za-z0-9._~+/-]{20,500}=*)"), _looks_random),
     "assigned": (
-        re.compile(r"\b(?:\w{0,40}[_-])?(?:api[_-]?key|secret(?:[_-]?key)?|access[_-]?key|auth[_-]?token|access[_-]?token|token|passwd|password|pwd)[\"']?\s{0,4}[:=]{1,2}\s{0,4}[\"']?([^\s\"',;]{8,200})", re.I),
+        re.compile(
+            r"\b(?:\w{0,40}[_-])?(?:api[_-]?key|secret(?:[_-]?key)?|access[_-]?key|auth[_-]?token|access[_-]?token|token|passwd|password"
+            r"|pwd)[\"']?\s{0,4}[:=]{1,2}\s{0,4}[\"']?([^\s\"',;]{8,200})",
+            re.I,
+        ),
         _looks_random,
     ),
 }
 # One look tells nearly every text that it holds nothing of the above.
-_MARKS = ("-----BEGIN", "eyJ", "AKIA", "ASIA", "ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat_", "glpat-", "xox", "AIza", "sk-", "k_live_", "k_test_", "hf_", "npm_", "SG.", "://", "Bearer ")
+_MARKS = (
+    "-----BEGIN",
+    "eyJ",
+    "AKIA",
+    "ASIA",
+    "ghp_",
+    "gho_",
+    "ghu_",
+    "ghs_",
+    "ghr_",
+    "github_pat_",
+    "glpat-",
+    "xox",
+    "AIza",
+    "sk-",
+    "k_live_",
+    "k_test_",
+    "hf_",
+    "npm_",
+    "SG.",
+    "://",
+    "Bearer ",
+)
 _NAMED = re.compile(r"(?:key|secret|token|passwd|password|pwd)[\"']?\s{0,4}[:=]", re.I)
 SECRET_KINDS = tuple(_SHAPES)
 
