@@ -21,7 +21,7 @@ CONFIG = """\
 domain: domain.yaml
 source: {path: corpus, category: rude}
 models: {inducer: 'scripted:inducer.yaml', expert: 'scripted:expert.yaml', scorer: 'scripted:scorer.yaml'}
-filter: {rules: {languages: []}}
+filter: {prompt: {language: null}}
 """
 DOMAIN = """\
 name: manners

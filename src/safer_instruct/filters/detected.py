@@ -126,7 +126,7 @@ class Contamination(Filter):
     """
 
     on: Literal["prompt"] = "prompt"
-    benchmarks: Annotated[dict[str, str], Field(min_length=1)]
+    benchmarks: dict[str, str] = Field(default_factory=dict)
     _index: BenchmarkIndex = PrivateAttr()
 
     def model_post_init(self, context: Any) -> None:
