@@ -215,14 +215,6 @@ DECLINES: dict[str, re.Pattern[str]] = {
     ),
 }
 
-MAY_DECLINE = re.compile(
-    r"\b(?:cannot|not|no|nope|nah|never|nothing|neither|pass|declin|refus|refrain|abstain|unable|rather|prefer|against|outside|beyond|violat|breach"
-    r"|break|contrary|conflict|contraven|only|just|policy|prevent|prohibit|forbid|forbidden|barred|restricted|limited|"
-    r"leav|left|kept|keep|skip|omit|confidential|off.limits|impossible|someone|somebody|something else|subject|stops?|ends?|line|please ask|wrong"
-    r"|illegal|unlawful|fraud|crime|dishonest|deceptive|okay|part|half|denied|declined|inappropriate|unethical|irresponsible|"
-    r"lack|disservice|count me|your own|rules are|get back|move on|urge|encourage|yourself|talk to them|out of|holding back|over)"
-)
-
 # First-person negatives that decline nothing.
 IDIOMS = re.compile(
     r"\bcannot (?:\w+ ){0,8}(?:enough|highly)\b|\bcannot (?:recommend|praise|say) \S+(?: \S+){0,3} (?:enough|more)\b|\bcould not (?:agree"

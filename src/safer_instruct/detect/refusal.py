@@ -142,6 +142,7 @@ _CUES = frozenset(
         "here",
     ]
 ) - {"i", "im", "just", "please", "here", "them", "out", "own", "line", "part", "left", "back", "else", "end", "shall", "only", "break", "move"}
+_CLAUSE_CUES = _CUES | frozenset("only just line part left leave leaving end else back move break please out own over keep draw drawing im holding off".split())
 _RARE_WORDS = frozenset(
     ["please", "count", "own", "chat", "conversation", "discussion", "change", "only", "just", "here", "draw", "part", "out", "leave", "leaving", "talk"]
 )
@@ -273,7 +274,7 @@ def features(answer: str) -> Features | None:
 
 
 def _cues_of(clause: str) -> list[str]:
-    if not cues.MAY_DECLINE.search(clause) or cues.IDIOMS.search(clause):
+    if _CLAUSE_CUES.isdisjoint(_WORD.findall(clause)) or cues.IDIOMS.search(clause):
         return []
     return [name for name, pattern in cues.DECLINES.items() if pattern.search(clause)]
 
