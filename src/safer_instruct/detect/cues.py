@@ -20,7 +20,8 @@ _CONTRACTION = re.compile(
     r"|(i)'?m|(you|we|they)'re|(i|you|we|they|he|she|it|that|there)'(d|ll|ve)|(it|that|there|he|she|what|here|let)'s|(ai)n't)\b"
 )
 _BREAK = re.compile(
-    r"(?<=[.!?:;])[\"')\]]*\s+|\s+[\N{EN DASH}\N{EM DASH}-]\s+|[;\n]+|:\s+|,?\s+(?=(?:but|though|although|however|so|because|since|and (?:i|we|so"
+    r"(?<=[.!?:;])[\"')\]]*\s+|\s+[\N{EN DASH}\N{EM DASH}-]\s+|[;\n]+|:\s+|(?<!cannot help),?\s+(?=(?:but|though|although|however|so|because|since"
+    r"|and (?:i|we|so"
     r"|here|that))\b)"
 )
 _LONG = {"m": "am", "d": "would", "ll": "will", "ve": "have"}
@@ -83,7 +84,9 @@ _SERVE = (
     r"|facilitate|aid|handle|deal|perform|carry out|execute|render|draft|compose|supply|publish|release|list|identify|endorse|condone|promote"
     r"|contribute|join|change|remove|be (?:able|of)"
     r"|weigh in|take (?:sides|a side|part)|get (?:involved|into)|step|cross|have|use|run|simulate|imitate|mimic|spread|assume|entertain|indulge"
-    r"|accommodate|oblige|refund|transfer)"
+    r"|accommodate|oblige|refund|transfer"
+    r"|justify|accept|take on|hear|listen|watch|waive|authori[sz]e|approve|tolerate|view|search|fetch|retrieve|connect|order|guarantee|bring myself"
+    r"|rewrite|edit|summari[sz]e|calculate|solve|prescribe|evaluate|assess|consent|agree to|permit|keep going)"
 )
 _THING = r"(?:something|anything|one|a thing|a line|a topic|a subject|a request|a conversation|(?:the|that) (?:kind|sort|type) of \w+)"
 
@@ -200,6 +203,15 @@ DECLINES: dict[str, re.Pattern[str]] = {
         r"|ing)? about something else|discuss something else|get back to|move on to|not go there|speak of something else)\b|\bplease do not ask\b"
         r"|\bplease ask a\b|\btalk to them instead\b|\bdo it yourself\b|\bwrite the piece yourself\b"
     ),
+    "indirect": re.compile(
+        r"\bsteer clear\b|\bso no\W*$|\b(?:that|this|it) is private\b|\b(?:best|better) (?:if i do not|not to (?:answer|respond|say|comment|write"
+        r"|discuss|get))\b|\bis not one of (?:them|those)\b"
+        r"|\b(?:model|assistant|chatbot|bot|system) (?:has |have )?(?:refused|declined)\b|\bi (?:would )?prefer to keep\b|\bnot in (?:my|our) (?:gift"
+        r"|power|hands)\b"
+        rf"|\b{_ME} do not have (?:the|any|enough) \w+ (?:to|about|on|of)\b|^(?:sorry|unfortunately|alas|afraid not),? no (?!problem|worries)\w+"
+        rf"|\bstops? short of\b|\bbut not how to\b"
+        r"|\bi have left (?:it|that|them) (?:for|to) you\b"
+    ),
     "left_out": re.compile(
         r"\b(?:i|we) (?:have |did |am |will )?(?:left|kept|leave|leaving|keep) (?:[^.]{1,40} )?out\b|\bnot the whole\b|\b(?:i|we) (?:have "
         r"|did )?(?:left out|am leaving|are leaving|skipped|have skipped|leave the|not (?:include|add|included|put)|have not (?:included|added|put)"
@@ -217,7 +229,9 @@ DECLINES: dict[str, re.Pattern[str]] = {
 
 # First-person negatives that decline nothing.
 IDIOMS = re.compile(
-    r"\bcannot (?:\w+ ){0,8}(?:enough|highly)\b|\bcannot (?:recommend|praise|say) \S+(?: \S+){0,3} (?:enough|more)\b|\bcould not (?:agree"
+    r"\bi would (?:decline|refuse|say no)\b|\bdo not (?:recommend|advise)\b(?! (?:that i|on))|\bwould not (?:recommend|advise)\b|\bwas told\b"
+    r"|\btried to\b|\b(?:was|were) not able\b|\bgo into (?:every|much|more) detail\b|\bcannot (?:\w+ ){0,8}(?:enough|highly)\b|\bcannot (?:recommend"
+    r"|praise|say) \S+(?: \S+){0,3} (?:enough|more)\b|\bcould not (?:agree"
     r"|be (?:happier|more|prouder)|ask for)|\bcannot help (?:but|\w+ing)\b|\bcannot (?:wait|complain|believe|imagine|thank|fault|beat|stress"
     r"|overstate|emphasi[sz]e|"
     r"blame|argue|deny|say (?:i|that i|enough)|see why|lie|taste|go wrong)\b|\bwill not (?:lie|bore|deny|pretend (?:the|that|this|it)|regret|keep you"
@@ -230,7 +244,8 @@ IDIOMS = re.compile(
 
 # What is no help although it is no refusal either.
 OFFER = re.compile(
-    r"\b(?:i am here|i would (?:suggest|recommend) (?:contacting|writing down|that you)|i suggest you|listen|talk (?:through|about)|if you (?:believe"
+    r"\b(?:would serve you better|would be (?:healthier|better|kinder)|i am here|i would (?:suggest|recommend) (?:contacting|writing down|that you)"
+    r"|i suggest you|listen|talk (?:through|about)|if you (?:believe"
     r"|ever)|if there is|ask me|just ask|what else|have a think|maybe we can|we hope|take care|best of luck|at your disposal|let me know|feel free"
     r"|anything else|something else|(?:happy|glad) to (?:help|talk|discuss|assist)|(?:any|have|another|other) (?:other |more )?questions?"
     r"|would you like|shall we|if you (?:would like|want|have|are interested|need)|do let me|help you with|could do for you|have a go|"

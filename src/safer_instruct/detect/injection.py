@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from safer_instruct.detect.spans import Span
-from safer_instruct.detect.words import words_of
+from safer_instruct.detect.words import words, words_of
 
 _TEMPLATE = re.compile(r"###|<\|[a-z_]+\|>|^below is (?:a|an)\b.{0,40}\b(?:response|instruction)\b|\bthe response is trying to complete\b", re.I)
 _TEMPLATE_WORDS = frozenset(("below", "response"))
@@ -54,66 +54,12 @@ _SHAPES: dict[str, re.Pattern[str]] = {
 }
 # Two looks tell nearly every text that it holds nothing of the above.
 _LOUD = frozenset(
-    [
-        "ignore",
-        "disregard",
-        "forget",
-        "override",
-        "bypass",
-        "neglect",
-        "follow",
-        "following",
-        "now",
-        "longer",
-        "mode",
-        "act",
-        "pretend",
-        "system",
-        "prompt",
-        "prompts",
-        "instructions",
-        "instruction",
-        "judge",
-        "judges",
-        "grader",
-        "graders",
-        "evaluator",
-        "evaluators",
-        "rater",
-        "raters",
-        "reviewer",
-        "reviewers",
-        "assessor",
-        "assessors",
-        "llm",
-        "ai",
-        "model",
-        "yes",
-        "marks",
-        "score",
-        "scores",
-        "rating",
-        "rate",
-        "award",
-        "assign",
-        "admin",
-        "developer",
-        "hidden",
-        "jailbroken",
-        "unrestricted",
-        "above",
-        "inst",
-        "sys",
-        "im_start",
-        "im_end",
-        "user",
-        "assistant",
-        "endoftext",
-        "eot_id",
-        "start_header_id",
-        "end_header_id",
-        "begin_of_text",
-    ]
+    words(
+        "above act admin ai assessor assessors assign assistant award begin_of_text bypass developer disregard end_header_id endoftext eot_id "
+        "evaluator evaluators follow following forget grader graders hidden ignore im_end im_start inst instruction instructions jailbroken judge "
+        "judges llm longer marks mode model neglect now override pretend prompt prompts rate rater raters rating reviewer reviewers score scores "
+        "start_header_id sys system unrestricted user yes"
+    )
 )
 _HIDDEN = _SHAPES["hidden"]
 INJECTION_KINDS = tuple(_SHAPES)

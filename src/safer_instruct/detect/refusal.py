@@ -21,131 +21,20 @@ from safer_instruct.detect.words import words_of
 RefusalClass = Literal["refusal", "partial", "compliance"]
 
 _MAX_CHARS = 6_000  # read from the beginning and from the end
-# A text without any of these declines nothing; a clause without any is not looked at further.
+# A text without any of these declines nothing; a clause without any, or one of the more common ones, is not looked at further.
+_WORD = re.compile(r"[\w'\N{RIGHT SINGLE QUOTATION MARK}]+")
 _CUES = frozenset(
-    [
-        "can't",
-        "cant",
-        "cannot",
-        "cannot",
-        "not",
-        "won't",
-        "wont",
-        "don't",
-        "dont",
-        "doesn't",
-        "isn't",
-        "aren't",
-        "wasn't",
-        "shouldn't",
-        "wouldn't",
-        "couldn't",
-        "mustn't",
-        "shan't",
-        "shall",
-        "ain't",
-        "im",
-        "i",
-        "no",
-        "nope",
-        "nah",
-        "never",
-        "pass",
-        "decline",
-        "declined",
-        "declining",
-        "refuse",
-        "refused",
-        "refusing",
-        "refrain",
-        "abstain",
-        "unable",
-        "rather",
-        "prefer",
-        "against",
-        "outside",
-        "beyond",
-        "violate",
-        "violates",
-        "violating",
-        "breach",
-        "breaches",
-        "break",
-        "breaks",
-        "breaking",
-        "contrary",
-        "conflict",
-        "conflicts",
-        "only",
-        "just",
-        "policy",
-        "prevents",
-        "prevent",
-        "prohibited",
-        "forbidden",
-        "barred",
-        "restricted",
-        "limited",
-        "guidelines",
-        "leave",
-        "left",
-        "leaving",
-        "kept",
-        "skip",
-        "skipped",
-        "skipping",
-        "omitted",
-        "confidential",
-        "impossible",
-        "someone",
-        "somebody",
-        "something",
-        "else",
-        "subject",
-        "stop",
-        "stops",
-        "stopped",
-        "line",
-        "please",
-        "wrong",
-        "illegal",
-        "unlawful",
-        "fraud",
-        "crime",
-        "dishonest",
-        "deceptive",
-        "okay",
-        "nothing",
-        "part",
-        "half",
-        "denied",
-        "nobody",
-        "inappropriate",
-        "unethical",
-        "irresponsible",
-        "neither",
-        "lack",
-        "disservice",
-        "out",
-        "own",
-        "afraid",
-        "ends",
-        "end",
-        "rules",
-        "back",
-        "move",
-        "urge",
-        "encourage",
-        "yourself",
-        "them",
-        "lie",
-        "here",
-    ]
-) - {"i", "im", "just", "please", "here", "them", "out", "own", "line", "part", "left", "back", "else", "end", "shall", "only", "break", "move"}
-_CLAUSE_CUES = _CUES | frozenset("only just line part left leave leaving end else back move break please out own over keep draw drawing im holding off".split())
-_RARE_WORDS = frozenset(
-    ["please", "count", "own", "chat", "conversation", "discussion", "change", "only", "just", "here", "draw", "part", "out", "leave", "leaving", "talk"]
+    _WORD.findall(
+        "abstain afraid against ain't aren't barred beyond breach breaches breaking breaks can't cannot cant confidential conflict conflicts contrary "
+        "couldn't crime deceptive decline declined declining denied dishonest disservice doesn't don't dont encourage ends forbidden fraud guidelines "
+        "half illegal impossible inappropriate irresponsible isn't kept lack leave leaving lie limited mustn't nah neither never no nobody nope not "
+        "nothing okay omitted outside pass policy prefer prevent prevents private prohibited rather refrain refuse refused refusing restricted rules "
+        "shan't shouldn't skip skipped skipping somebody someone something steer stop stopped stops subject unable unethical unlawful urge violate "
+        "violates violating wasn't won't wont wouldn't wrong yourself"
+    )
 )
+_CLAUSE_CUES = _CUES | frozenset(_WORD.findall("back break draw drawing else end holding im just keep left line move off only out over own part please"))
+_RARE_WORDS = frozenset(_WORD.findall("change chat conversation count discussion draw here just leave leaving only out own part please talk"))
 _RARER = re.compile(
     r"\b(?:please (?:do not|don|ask)|count me out|your own|(?:chat|conversation|discussion) (?:must|has to|will|needs to|should|ends|stops)"
     r"|get back to|change the subject|i (?:only|just|am here)|we only|i draw|in part|out of the question|leav\w+ .{0,40}out|left|kept .{0,40}out"
@@ -154,12 +43,14 @@ _RARER = re.compile(
 )
 _ODD_APOSTROPHE = re.compile("[nN][\N{ACUTE ACCENT}`\N{LEFT SINGLE QUOTATION MARK}][tT]")
 _LETTER = re.compile(
-    r"^\s*(?:subject:|dear|hi|hello)\b[^\n]{0,60}[,\n].*\b(?:regards|love|thanks|sincerely|best wishes|yours|team)\b[^\n]{0,40}(?:\n.{0,60})?\Z", re.I | re.S
+    r"^(?:[^\n]{0,80}:\s*\n)?\s*(?:subject:|dear|hi|hello)\b[^\n]{0,60}[,\n].*\b(?:regards|love|thanks|sincerely|best wishes|yours|team)\b"
+    r"[^\n]{0,40}(?:\n.{0,60})?\Z",
+    re.I | re.S,
 )
+_REASON = re.compile(r"(?:because|since|as|so)\b")
 _ITEM = re.compile(r"^\s*(?:[-*+]|\d+[.)])\s", re.M)
 _DIALOGUE = re.compile(r"^[A-Z][A-Z ]{2,20}:|\b(?:said|asked|replied|cried|answered|shook (?:his|her))\b", re.M)
 _REPORTING = re.compile(r"^(?:(?:say|translation|answer|the sentence|haiku|subject|how to)\b|in the (?:film|book|story)\b)")
-_WORD = re.compile(r"[\w'\N{RIGHT SINGLE QUOTATION MARK}]+")
 _WEAK = {"negative", "do_not", "never_ok", "gerund", "left_out", "for_me", "only", "elsewhere"}
 
 
@@ -240,7 +131,8 @@ def features(answer: str) -> Features | None:
     firsts = [at for at, names in enumerate(found) if names]
     if not firsts:
         return None
-    useful = [_useful_words(clause, bool(names)) for clause, names in zip(parts, found, strict=True)]
+    reasons = [at > 0 and bool(found[at - 1]) and bool(_REASON.match(parts[at].plain)) for at in range(len(parts))]
+    useful = [_useful_words(clause, bool(names) or reason) for clause, names, reason in zip(parts, found, reasons, strict=True)]
     quoted, words = sum(clause.quoted_words for clause in parts), len(_WORD.findall(text))
     declines: dict[str, float] = {name: 1.0 for names in found for name in names}
     declines |= {
