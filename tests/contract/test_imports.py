@@ -16,7 +16,7 @@ SOURCE = Path(__file__).parents[2] / "src" / "safer_instruct"
 # Lowest first. A module may import from lower ranks and from its own, never from a higher one. A folder stands for all in it.
 RANKS = (
     ("errors", "example", "extras", "oneline", "seeds", "wholefile"),
-    ("yamlfile",),
+    ("detect", "yamlfile"),
     ("selectconfig",),
     ("templates", "config", "domain", "prices"),
     ("models", "ledger", "sources", "budget"),

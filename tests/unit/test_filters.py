@@ -13,12 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from safer_instruct.config import ConsistencyConfig, FilterConfig
+from safer_instruct.detect.leakage import longest_shared_run
+from safer_instruct.detect.words import words
 from safer_instruct.example import Example, Verdict
 from safer_instruct.filters.checks import check_all
 from safer_instruct.filters.consistency import check_gain, text_logprob
 from safer_instruct.filters.dedup import Deduplicator
 from safer_instruct.filters.registry import open_filters
-from safer_instruct.filters.rules import longest_shared_run, words
 from safer_instruct.models.scripted import ScriptedModel
 from safer_instruct.templates import load_template
 

@@ -7,8 +7,8 @@ import sqlite3
 from array import array
 from collections.abc import Sequence
 
+from safer_instruct.detect.words import words
 from safer_instruct.example import Verdict
-from safer_instruct.filters.rules import words
 
 _PERMUTATIONS, _ROWS, _SEED = 64, 4, 42  # sixteen bands of four: at similarity 0.7, 99 of 100 pairs share one
 _SKETCH = 256  # smallest hashes that are kept of a text: all of most texts, so that most are compared exactly

@@ -29,6 +29,13 @@ SHIPPED = {
     "copying": "rules:Copying",
     "repetition": "rules:Repetition",
     "language": "rules:Language",
+    "leakage": "detected:Leakage",
+    "refusing": "detected:Refusing",
+    "pii": "detected:Pii",
+    "secrets": "detected:Secrets",
+    "injection": "detected:Injection",
+    "gibberish": "detected:Gibberish",
+    "contamination": "detected:Contamination",
 }
 """Name -> MODULE:CLASS below `safer_instruct.filters`; imported when asked for."""
 DEFAULTS: dict[Place, tuple[str, ...]] = {

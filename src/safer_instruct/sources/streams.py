@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import os
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +18,8 @@ from safer_instruct.sources.records import EXCERPT_CHARS
 _BUFFER_BYTES = 32 * 1024
 _CHARACTER_BYTES = 12  # the longest way to write one character: two \uXXXX escapes in JSON
 MIB = 1024 * 1024
+_ANY_UNPACKED_BYTES = 256 * MIB
+_MOST_UNPACKED_RATIO = 100  # text packs 3 to 30 times smaller; beyond both bounds a file is a decompression bomb
 DAMAGE = (OSError, EOFError, zlib.error)  # what gzip and pyarrow raise for broken streams, and files for lost disks
 
 Line = tuple[int, bytes, str]  # number, bytes (the head of them when the line is flawed), flaw
@@ -45,18 +48,23 @@ def _open(file: File) -> io.BufferedReader:
 def _unpacked(plain: io.BufferedReader, packing: str) -> io.BufferedReader:
     if not packing:
         return plain
+    most = max(_ANY_UNPACKED_BYTES, _MOST_UNPACKED_RATIO * os.fstat(plain.fileno()).st_size)
     if packing == ".gz":
-        return io.BufferedReader(_Unpacked(gzip.GzipFile(fileobj=plain)), _BUFFER_BYTES)
+        return io.BufferedReader(_Unpacked(gzip.GzipFile(fileobj=plain), most), _BUFFER_BYTES)
     import pyarrow as pa
 
-    return io.BufferedReader(_Unpacked(pa.CompressedInputStream(plain, "zstd")), _BUFFER_BYTES)
+    return io.BufferedReader(_Unpacked(pa.CompressedInputStream(plain, "zstd"), most), _BUFFER_BYTES)
 
 
 class _Unpacked(io.RawIOBase):
-    """A packed stream read in steps that grow from small: damage costs the step it falls in, not what was unpacked before."""
+    """A packed stream read in steps that grow from small: damage costs the step it falls in, not what was unpacked before.
 
-    def __init__(self, packed: Any) -> None:
+    It ends in an error once it has given `most_bytes`: a small file can unpack to more than any disk holds.
+    """
+
+    def __init__(self, packed: Any, most_bytes: int) -> None:
         self._packed = packed
+        self._left_bytes = self._most_bytes = most_bytes
         self._step_bytes = 256
 
     def readable(self) -> bool:
@@ -65,6 +73,10 @@ class _Unpacked(io.RawIOBase):
     def readinto(self, into: Any) -> int:
         data = self._packed.read1(min(len(into), self._step_bytes))
         self._step_bytes = min(2 * self._step_bytes, _BUFFER_BYTES)
+        self._left_bytes -= len(data)
+        if self._left_bytes < 0:
+            times = f"{_MOST_UNPACKED_RATIO} times its size and {_ANY_UNPACKED_BYTES // MIB} MiB"
+            raise OSError(f"it unpacks to more than {self._most_bytes:,} bytes, beyond {times}: a decompression bomb; unpack it by hand if you trust it")
         into[: len(data)] = data
         return len(data)
 

@@ -1,0 +1,146 @@
+"""Filters that ask the detectors (`safer_instruct.detect`): leakage, refusals, personal data, credentials, injections, junk, benchmarks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, PrivateAttr
+
+from safer_instruct.detect.contamination import BenchmarkIndex, read_prompts
+from safer_instruct.detect.gibberish import gibberish_reason
+from safer_instruct.detect.injection import find_injections
+from safer_instruct.detect.leakage import measure_leakage
+from safer_instruct.detect.pii import find_pii
+from safer_instruct.detect.refusal import classify
+from safer_instruct.detect.secrets import find_secrets
+from safer_instruct.detect.spans import Span, counted
+from safer_instruct.example import Example
+from safer_instruct.filters.protocol import Filter, Finding
+
+_Share = Annotated[float, Field(ge=0, le=1)]
+_PiiKind = Literal["email", "url", "iban", "ip", "ssn", "card", "phone"]
+_InjectionKind = Literal["override", "role", "extract", "judge", "channel", "hidden"]
+
+
+class Leakage(Filter):
+    """Instructions that hold too much of the response they were induced from.
+
+    Attributes:
+        max_run: Longest run of words in common.
+        max_contained: Largest share of the response's word trigrams that may stand in the instruction.
+        max_covered: Largest share of the response's content words that may stand in the instruction.
+        allow_quotes: Do not count a block that the instruction quotes for a task on it (rewrite, translate, classify ...).
+    """
+
+    on: Literal["prompt"] = "prompt"
+    max_run: Annotated[int, Field(gt=0)] = 7
+    max_contained: _Share = 0.5
+    max_covered: _Share = 1.0
+    allow_quotes: bool = True
+
+    def check(self, example: Example) -> Finding:
+        """Compare instruction and text; the score is the longest run in common."""
+        found = measure_leakage(example.prompt, example.text, allow_quotes=self.allow_quotes)
+        reasons = (
+            (found.identical, "is the text itself"),
+            (found.whole, "contains the whole text"),
+            (found.longest > self.max_run, f"shares a run of {found.longest} words with the text, more than {self.max_run}"),
+            (found.contained > self.max_contained, f"holds {found.contained:.0%} of the text's word trigrams, more than {self.max_contained:.0%}"),
+            (found.covered > self.max_covered, f"holds {found.covered:.0%} of the text's content words, more than {self.max_covered:.0%}"),
+        )
+        reason = next((reason for wrong, reason in reasons if wrong), "")
+        return Finding(not reason, found.longest, reason)
+
+
+class Refusing(Filter):
+    """Answers that refuse: a source text before induction, the accepted response after it.
+
+    Attributes:
+        drop_partial: Partial refusals do not pass either.
+        min_confidence: Of the detector, from which a refusal counts.
+    """
+
+    on: Literal["text", "pair"]
+    drop_partial: bool = False
+    min_confidence: _Share = 0.5
+
+    def check(self, example: Example) -> Finding:
+        """Classify the answer; the score is the confidence in its class."""
+        found = classify(self.subject(example))
+        refuses = found.label == "refusal" or (found.label == "partial" and self.drop_partial)
+        how = "refuses in part" if found.label == "partial" else "refuses"
+        return Finding(not refuses or found.confidence < self.min_confidence, found.confidence, f"{how}: {found.span[:60]!r}")
+
+
+class Pii(Filter):
+    """Texts with personal data.
+
+    Attributes:
+        kinds: What counts.
+    """
+
+    kinds: tuple[_PiiKind, ...] = ("email", "phone", "iban", "card", "ssn", "ip")
+
+    def check(self, example: Example) -> Finding:
+        """Look for personal data; the score is the number of findings."""
+        return _none_of(find_pii(self.subject(example), self.kinds))
+
+
+class Secrets(Filter):
+    """Texts with credentials."""
+
+    def check(self, example: Example) -> Finding:
+        """Look for credentials; the score is the number of findings."""
+        return _none_of(find_secrets(self.subject(example)))
+
+
+class Injection(Filter):
+    """Texts with marks of prompt injection.
+
+    Attributes:
+        kinds: What counts.
+    """
+
+    kinds: tuple[_InjectionKind, ...] = ("override", "role", "extract", "judge", "channel", "hidden")
+
+    def check(self, example: Example) -> Finding:
+        """Look for marks; the score is the number of kinds."""
+        return _none_of([span for span in find_injections(self.subject(example)) if span.kind in self.kinds])
+
+
+class Gibberish(Filter):
+    """Texts that are no language, code or list."""
+
+    def check(self, example: Example) -> Finding:
+        """Look for what speaks against it being a text."""
+        reason = gibberish_reason(self.subject(example))
+        return Finding(not reason, None, f"is gibberish: {reason}")
+
+
+class Contamination(Filter):
+    """Instructions that stand in a benchmark: thirteen words in a row, or a shorter prompt as a whole.
+
+    Attributes:
+        benchmarks: Name -> file of prompts, JSONL or one a line, relative to the config.
+    """
+
+    on: Literal["prompt"] = "prompt"
+    benchmarks: dict[str, str] = Field(default_factory=dict)
+    _index: BenchmarkIndex = PrivateAttr()
+
+    def model_post_init(self, context: Any) -> None:
+        """Read the files now, so that a missing one is known before the run."""
+        base = context["base"] if context else Path()
+        self._index = BenchmarkIndex((name, read_prompts(base / file)) for name, file in self.benchmarks.items())
+
+    def check(self, example: Example) -> Finding:
+        """Look the instruction up."""
+        found = self._index.find(example.prompt)
+        return Finding(True) if found is None else Finding(False, None, f"stands in benchmark '{found.benchmark}': {found.prompt[:60]!r}")
+
+
+def _none_of(spans: list[Span]) -> Finding:
+    """Passes where nothing was found; never shows what was."""
+    held = ", ".join(f"{count} {kind}" for kind, count in counted(spans).items())
+    return Finding(not spans, len(spans), f"holds {held}")

@@ -1,0 +1,163 @@
+"""Refusals, gibberish, language, repetition, contamination; and junk for all detectors."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from safer_instruct.detect.contamination import BenchmarkIndex, read_prompts
+from safer_instruct.detect.gibberish import gibberish_reason
+from safer_instruct.detect.injection import find_injections
+from safer_instruct.detect.language import language_of
+from safer_instruct.detect.leakage import measure_leakage
+from safer_instruct.detect.pii import find_pii
+from safer_instruct.detect.refusal import classify
+from safer_instruct.detect.repetition import repeated_share
+from safer_instruct.detect.secrets import find_secrets
+from safer_instruct.errors import SourceError
+
+ROOT = Path(__file__).parents[2]
+REFUSALS = ROOT / "tests" / "data" / "refusals"
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+
+
+def agreement(name: str) -> float:
+    labelled = rows(REFUSALS / name)
+    return sum(classify(row["text"]).label == row["label"] for row in labelled) / len(labelled)
+
+
+def test_agreement_with_answers_written_before_the_rules() -> None:
+    assert agreement("heldout.jsonl") >= 0.95
+
+
+@pytest.mark.parametrize(
+    ("label", "answer"),
+    [
+        ("refusal", "I'm sorry, but I can't help with that."),
+        ("refusal", "I\N{RIGHT SINGLE QUOTATION MARK}m unable to assist."),
+        ("refusal", "No."),
+        (
+            "partial",
+            "I can't write the whole essay for you, but here is an outline: begin with the causes, then describe two battles, and end with what changed.",
+        ),
+        ("compliance", "I can't recommend this book enough!"),
+        ("compliance", "Sorry about that! Here is the corrected version: the cat sat on the mat."),
+        ("compliance", '"I cannot help you," said the wizard, and turned back to his soup.'),
+        ("compliance", ""),
+    ],
+)
+def test_the_three_classes(label: str, answer: str) -> None:
+    assert classify(answer).label == label
+
+
+def test_a_refusal_shows_the_words_that_decided() -> None:
+    found = classify("Thanks for writing. I can't share staff phone numbers.")
+    assert (found.label, found.span) == ("refusal", "i cannot share staff phone numbers.")
+    assert 0.5 < found.confidence <= 1
+    assert classify("The kettle boils at 100 degrees.").span == ""
+
+
+@pytest.mark.parametrize(
+    "text", ["sdkfjh skdjfh ksjdhf kjshdf kjhsdf", "a" * 40, "CafÃ© trÃ¨s bon, dÃ©jÃ  vu", "\x01\x02\x03\x04\x05abc", "}{][)(*&^%$#@!~`;:?><"]
+)
+def test_gibberish_has_a_reason(text: str) -> None:
+    assert gibberish_reason(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Where is my parcel?",
+        "def f(x):\n    return [y**2 for y in x]",
+        "Gdzie jest najbliższy przystanek?",
+        "最近的药店在哪里?",
+        "lol brb gtg ttyl",
+        "----------\nTitle\n----------",
+        "Krzysztof Szczepański",
+        "",
+        "42",
+    ],
+)
+def test_code_names_lists_and_languages_are_no_gibberish(text: str) -> None:
+    assert gibberish_reason(text) == ""
+
+
+def test_repeated_share_counts_trigrams() -> None:
+    assert repeated_share("a b c d a b c") == pytest.approx(1 / 5)
+    assert repeated_share("a b") == repeated_share("a b c d") == 0
+
+
+def test_language() -> None:
+    assert language_of("Where is the nearest station, please?") == "en"
+    assert language_of("Wo ist bitte der nächste Bahnhof?") == "de"
+    assert language_of("xq") is None
+
+
+LONG = "In which year did the two brothers from the small town by the river open their first shop?"
+
+
+def test_thirteen_words_in_common_are_contamination() -> None:
+    index = BenchmarkIndex([("trivia", ["Who?", LONG]), ("jokes", ["Tell me a joke about boats"])])
+    found = index.find(f"Quick: {LONG.upper()} Thanks.")
+    assert found is not None and (found.benchmark, found.prompt) == ("trivia", LONG)
+    assert len(found.run.split()) == 13
+    assert index.find(" ".join(LONG.split()[:12])) is None
+
+
+def test_a_shorter_prompt_must_be_met_as_a_whole() -> None:
+    index = BenchmarkIndex([("jokes", ["Tell me a joke about boats", "A joke"])])
+    found = index.find("tell me a joke about boats!")
+    assert found is not None and found.benchmark == "jokes"
+    assert index.find("tell me a joke about boats and trains") is None
+    assert index.find("A joke") is None
+
+
+def test_prompts_of_a_benchmark_are_read_from_jsonl_and_text(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"question": "one", "answer": 1}\n\n"two"\n', encoding="utf-8")
+    (tmp_path / "b.txt").write_text("three\n\n four \n", encoding="utf-8")
+    assert (read_prompts(tmp_path / "a.jsonl"), read_prompts(tmp_path / "b.txt")) == (["one", "two"], ["three", "four"])
+
+
+@pytest.mark.parametrize(("line", "word"), [("{", "broken JSON"), ('{"a": 1}', "no prompt"), ("[1]", "no prompt")])
+def test_a_benchmark_file_that_cannot_be_read_says_where(tmp_path: Path, line: str, word: str) -> None:
+    (tmp_path / "a.jsonl").write_text(f'"fine"\n{line}\n', encoding="utf-8")
+    with pytest.raises(SourceError, match=rf"a\.jsonl:2.*{word}"):
+        read_prompts(tmp_path / "a.jsonl")
+    with pytest.raises(SourceError, match="benchmark file"):
+        read_prompts(tmp_path / "none.txt")
+
+
+DETECTORS: list[Callable[[str], object]] = [
+    classify,
+    gibberish_reason,
+    find_pii,
+    find_secrets,
+    find_injections,
+    language_of,
+    repeated_share,
+    BenchmarkIndex([("b", [LONG])]).find,
+    lambda text: measure_leakage(text, text[::-1]),
+]
+
+
+@given(st.text(st.characters(), max_size=200))
+def test_no_text_makes_a_detector_raise(text: str) -> None:
+    for detect in DETECTORS:
+        detect(text)
+
+
+@pytest.mark.parametrize(
+    "piece", ["a", "1", "a@", "1.", "https://", "I can't ", "ignore all ", '"', "eyJ.", "password=", "0:", "- ", "not ", "(0", "the system prompt "]
+)
+def test_the_same_piece_many_thousand_times_comes_back(piece: str) -> None:
+    text = piece * (200_000 // len(piece))
+    for detect in DETECTORS:
+        detect(text)
