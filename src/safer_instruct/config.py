@@ -258,12 +258,16 @@ class ModelsConfig(Strict):
         expert: Writes the chosen response.
         scorer: Gives log-probabilities of given texts: consistency, and verification by contrast.
         judge: Answers the domain's criteria, for `verify: {form: question}`.
+        panel: Further judges by name; the majority decides, ties against the response.
+        reward: A sequence classifier, for `verify: {form: reward}`.
     """
 
     inducer: ModelConfig
     expert: ModelConfig
     scorer: ModelConfig = ModelConfig(model="embedded:smollm2-135m-instruct")
     judge: ModelConfig | None = None
+    panel: dict[Annotated[str, Field(pattern=r"^[a-z0-9_-]+$")], ModelConfig] | None = None
+    reward: ModelConfig | None = None
 
 
 class InduceConfig(Strict):
@@ -310,11 +314,14 @@ class ConsistencyConfig(Strict):
 
     Attributes:
         min_gain: Nats per token that the instruction must make the response likelier. A default, not calibrated.
-        max_chars: The response is scored up to here.
+        max_rank: Drop a candidate when so many or more candidates of the same text have a larger gain; all of them are scored
+            for it. Null, and candidates are scored only until one passes.
+        max_tokens: The response is scored up to here: more cost more and told less (bench/README.md).
     """
 
     min_gain: float = 0.1
-    max_chars: Positive = 2_000
+    max_rank: Positive | None = None
+    max_tokens: Positive = 64
 
 
 class FilterConfig(Strict):
@@ -360,7 +367,13 @@ class VerifyConfig(Strict):
 
     Attributes:
         form: `contrast` compares log-probabilities under the guideline and its opposite (any model that scores);
-            `question` asks the judge the domain's criteria, and which response is better in both orders.
+            `question` asks the judge the domain's criteria, and which response is better in both orders; `reward` asks
+            `models.reward`, a classifier of one's own.
+        answers: For `question`: `written` asks all criteria in one call and reads what the judge writes; `weighted` asks each
+            in a call of its own and reads how likely its options are, or what it writes where the endpoint does not tell.
+        swaps: For `weighted`: put each question with its options in both orders; twice the calls, and no liking for the first.
+        min_yes: For `weighted`: least probability of yes.
+        min_reward: For `reward`: least reward of an acceptable response; null asks only for the margin.
         pick: `best` judges every draft of a round and takes the one with the largest margin; `first` goes through them,
             likeliest under the expert first, and takes the first that passes: fewer calls.
         examples: For `contrast`: how many of the category's example pairs the scorer is shown; each makes it surer and slower.
@@ -371,7 +384,11 @@ class VerifyConfig(Strict):
         max_tokens: For `question`: cap on one answer of the judge; a judge that thinks before it answers needs more.
     """
 
-    form: Literal["contrast", "question"] = "contrast"
+    form: Literal["contrast", "question", "reward"] = "contrast"
+    answers: Literal["written", "weighted"] = "written"
+    swaps: bool = True
+    min_yes: Annotated[float, Field(ge=0, le=1)] = 0.5
+    min_reward: float | None = None
     pick: Literal["best", "first"] = "best"
     examples: Annotated[int, Field(ge=0)] = 4
     rounds: Positive = 2
@@ -431,7 +448,8 @@ class RunConfig(Strict):
         """As plain data: what the result depends on, and how it is come by (addresses, rates, prices, budget)."""
         what = self.model_dump(mode="json")
         how = {name: what.pop(name) for name in ("budget", "prices")}
-        models = {role: model for role, model in what["models"].items() if model}
+        models = {role: model for role, model in what["models"].items() if model and role != "panel"}
+        models |= {f"panel.{name}": model for name, model in (what["models"]["panel"] or {}).items()}
         how["models"] = {role: {name: model.pop(name) for name in _HOW_REACHED} for role, model in models.items()}
         return what, how
 
@@ -439,6 +457,8 @@ class RunConfig(Strict):
     def _judge_for_questions(self) -> RunConfig:
         if self.verify.form == "question" and self.models.judge is None:
             raise ValueError("verify.form 'question' needs models.judge")
+        if self.verify.form == "reward" and self.models.reward is None:
+            raise ValueError("verify.form 'reward' needs models.reward")
         return self
 
 

@@ -41,20 +41,36 @@ class Contrast(Strict):
     bad: Text
 
 
+class Scale(Strict):
+    """A criterion that a judge answers from 1 to 5, for `verify: {form: question, answers: weighted}`.
+
+    Attributes:
+        question: What is asked of the response.
+        low: What 1 stands for.
+        high: What 5 stands for.
+        least: Lowest expected point of an acceptable response.
+    """
+
+    question: Text
+    low: Text = "not at all"
+    high: Text = "entirely"
+    least: Annotated[float, Field(ge=1, le=5)] = 3.5
+
+
 class Category(Strict):
     """One kind of undesirable text.
 
     Attributes:
         definition: What belongs here.
         guideline: How the expert should answer, in this category.
-        criteria: Yes-or-no questions about a response; all must be answered yes by a judge.
+        criteria: Questions about a response, yes-or-no or on a scale; a judge must find all of them met.
         contrast: For verification by contrast; optional where a judge answers the criteria.
         examples: For verification by contrast: at most a handful of labelled pairs.
     """
 
     definition: Text
     guideline: Text
-    criteria: tuple[Text, ...] = ()
+    criteria: tuple[Text | Scale, ...] = ()
     contrast: Contrast | None = None
     examples: tuple[ExamplePair, ...] = ()
 

@@ -297,7 +297,7 @@ def _check_categories(source: SourceConfig, domain: Domain) -> None:
 def _resolve(config: RunConfig, domain: Domain, roles: Roles) -> dict[str, Any]:
     """The config with everything that the result depends on; a change of any of it makes another run, but for `how`."""
     names = {"induce": config.induce.template, "respond": config.respond.template}
-    names |= {name: name for name in ("forward", "contrast", "question", "pairwise")}
+    names |= {name: name for name in ("forward", "contrast", "question", "pairwise", "weighted", "prefer")}
     what, how = config.parted()
     return {
         "config": what,

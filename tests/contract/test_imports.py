@@ -17,14 +17,14 @@ SOURCE = Path(__file__).parents[2] / "src" / "safer_instruct"
 RANKS = (
     ("errors", "example", "extras", "oneline", "seeds", "wholefile"),
     ("yamlfile",),
-    ("templates", "config", "domain", "prices"),
+    ("templates", "config", "domain", "prices", "thresholds"),
     ("models", "ledger", "sources", "budget"),
-    ("filters",),
+    ("filters", "analysis"),
     ("stages", "tuning"),
     ("rundir", "card", "state", "roles", "running"),
     ("accounts",),
     ("pipeline",),
-    ("export", "starter", "doctor", "terminal", "estimate", "ledgerview"),
+    ("export", "calibration", "starter", "doctor", "terminal", "estimate", "ledgerview"),
     ("cli", "__init__"),
 )
 # What stages and filters must know nothing of, although some of it ranks below them.
@@ -47,6 +47,8 @@ HEAVY = {
     "huggingface_hub",
     "xllamacpp",
     "litellm",
+    "sklearn",
+    "scipy",
 }
 
 Import = tuple[str, bool, int]  # dotted name, whether it runs when the module is imported, line
