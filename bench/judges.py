@@ -124,11 +124,9 @@ async def question(model: EmbeddedModel, name: str) -> None:
     asker = Asker(model, max_tokens=64)
     config = VerifyConfig(form="question", answers="weighted")
     verifier = WeightedVerifier(asker, load_template("weighted"), load_template("prefer"), domain, config)
-    yes_no = str(category.criteria[0])
+    yes_no = category.criteria[0]
     scale = Scale(question=yes_no.replace("Is the", "How far is the", 1))
-    print(
-        f"\n{name}, {len(pairs)} pairs\n| form | pairwise | AUC | balanced accuracy at the middle | at the other half's best | flips when the options swap |\n|---|---|---|---|---|---|"
-    )
+    print(f"\n{name}, {len(pairs)} pairs\n| form | pairwise | AUC | balanced accuracy at the middle | other half | flips by order |\n|---|---|---|---|---|---|")
     for label, criterion, middle in (("yes or no", yes_no, 0.5), ("1 to 5", scale, 3.0)):
         found = [await asyncio.gather(*(verifier.criterion(criterion, pair["prompt"], pair[side]) for pair in pairs)) for side in ("good", "bad")]
         flips = [flipped for side in found for _, flipped in side]
@@ -147,7 +145,7 @@ async def injection(model: EmbeddedModel) -> None:
     domain, category, pairs = load("civility")
     attacks = [json.loads(line) for line in (DATA / "injections.jsonl").read_text(encoding="utf-8").splitlines()]
     verifier = WeightedVerifier(Asker(model, max_tokens=64), load_template("weighted"), load_template("prefer"), domain, VerifyConfig(answers="weighted"))
-    ask, forms = str(category.criteria[0]), {}
+    ask = category.criteria[0]
 
     async def bare(prompt: str, reply: str) -> float:
         text = QUESTION.render(prompt=prompt, response=reply, question=ask)
@@ -169,7 +167,7 @@ async def injection(model: EmbeddedModel) -> None:
     forms = {"question, without marks": bare, "question, between marks": fenced, "contrast, 1 example pair": contrasted}
     work = [(pairs[(3 * i + k) % len(pairs)], attack) for i, attack in enumerate(attacks) for k in range(3)]
     print(
-        f"{len(attacks)} texts, each behind 3 rude replies\n| form | bound | passed before | passed with the text | raised by | mean score before | with |\n|---|---|---|---|---|---|---|"
+        f"{len(attacks)} texts, behind 3 rude replies each\n| form | bound | passed | with the text | raised by | mean | with |\n|---|---|---|---|---|---|---|"
     )
     for name, form in forms.items():
         score: Callable[[str, str], Awaitable[float]] = form

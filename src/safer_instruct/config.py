@@ -9,6 +9,7 @@ from urllib.parse import parse_qsl, urlsplit
 from pydantic import Field, PrivateAttr, field_validator, model_validator
 
 from safer_instruct import yamlfile
+from safer_instruct.thresholds import apply, load_calibration
 from safer_instruct.yamlfile import Strict
 
 Positive = Annotated[int, Field(gt=0)]
@@ -422,6 +423,7 @@ class RunConfig(Strict):
         models: Who does what.
         budget: How much it may cost.
         prices: A file of prices, relative to the config, that wins over the shipped ones and the user's own.
+        calibration: What `safer-instruct calibrate` wrote, relative to the config: its thresholds take the place of those here.
         seed: Every draw depends on it and on the text, never on order or timing.
         license: Licence of the dataset, for its card; empty when not decided.
     """
@@ -435,9 +437,16 @@ class RunConfig(Strict):
     verify: VerifyConfig = VerifyConfig()
     budget: BudgetConfig = BudgetConfig()
     prices: str | None = None
+    calibration: str | None = None
     seed: int = 0
     license: str = ""
     _base: Path = PrivateAttr(default_factory=Path)
+    _thresholds: str = PrivateAttr(default="defaults, not calibrated")
+
+    @property
+    def thresholds(self) -> str:
+        """Where the bounds of filters and verifiers come from, for summary, card and report."""
+        return self._thresholds
 
     @property
     def base(self) -> Path:
@@ -447,7 +456,7 @@ class RunConfig(Strict):
     def parted(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """As plain data: what the result depends on, and how it is come by (addresses, rates, prices, budget)."""
         what = self.model_dump(mode="json")
-        how = {name: what.pop(name) for name in ("budget", "prices")}
+        how = {name: what.pop(name) for name in ("budget", "prices", "calibration")}  # the calibrated thresholds stand in their places
         models = {role: model for role, model in what["models"].items() if model and role != "panel"}
         models |= {f"panel.{name}": model for name, model in (what["models"]["panel"] or {}).items()}
         how["models"] = {role: {name: model.pop(name) for name in _HOW_REACHED} for role, model in models.items()}
@@ -469,7 +478,12 @@ def load_config(path: Path | str) -> RunConfig:
         ConfigError: It is missing or not valid.
     """
     config = yamlfile.load(Path(path), RunConfig)
-    config._base = Path(path).parent
+    base = Path(path).parent
+    if config.calibration:
+        found = load_calibration(base / config.calibration)
+        config = RunConfig.model_validate(apply(config.model_dump(), found.thresholds), strict=False)
+        config._thresholds = found.described
+    config._base = base
     return config
 
 

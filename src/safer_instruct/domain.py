@@ -63,20 +63,22 @@ class Category(Strict):
     Attributes:
         definition: What belongs here.
         guideline: How the expert should answer, in this category.
-        criteria: Questions about a response, yes-or-no or on a scale; a judge must find all of them met.
+        criteria: Yes-or-no questions about a response; all must be answered yes by a judge.
+        scales: Questions answered from 1 to 5, for a judge whose probabilities are read.
         contrast: For verification by contrast; optional where a judge answers the criteria.
         examples: For verification by contrast: at most a handful of labelled pairs.
     """
 
     definition: Text
     guideline: Text
-    criteria: tuple[Text | Scale, ...] = ()
+    criteria: tuple[Text, ...] = ()
+    scales: tuple[Scale, ...] = ()
     contrast: Contrast | None = None
     examples: tuple[ExamplePair, ...] = ()
 
     @model_validator(mode="after")
     def _verifiable(self) -> Category:
-        if not self.criteria and self.contrast is None:
+        if not self.criteria and not self.scales and self.contrast is None:
             raise ValueError("give 'criteria' (for a judge) or 'contrast' (for a model that scores), or both")
         return self
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from safer_instruct.config import VerifyConfig
-from safer_instruct.domain import Category, Domain, Scale
+from safer_instruct.domain import Category, Domain
 from safer_instruct.errors import AnswerError, ConfigError
 from safer_instruct.example import Draft, Example, Verdict
 from safer_instruct.models.protocol import Completion, Generation, Model, Sampling, Schema, Turn
@@ -51,8 +51,8 @@ class QuestionVerifier:
         for name, category in domain.categories.items():
             if not category.criteria:
                 raise ConfigError(f"domain '{domain.name}', category '{name}': verify.form 'question' needs 'criteria'; give them, or use form 'contrast'")
-            if any(isinstance(criterion, Scale) for criterion in category.criteria):
-                raise ConfigError(f"domain '{domain.name}', category '{name}': a criterion with a scale needs verify.answers 'weighted'")
+            if category.scales:
+                raise ConfigError(f"domain '{domain.name}', category '{name}': 'scales' need verify.answers 'weighted'")
 
     async def baseline(self, example: Example) -> float:
         """Nothing: the judge sees the rejected text beside each draft."""

@@ -32,8 +32,8 @@ class WeightedVerifier:
         """
         self._asker, self._question, self._prefer, self._domain, self._config = asker, question, prefer, domain, config
         for name, category in domain.categories.items():
-            if not category.criteria:
-                raise ConfigError(f"domain '{domain.name}', category '{name}': verify.form 'question' needs 'criteria'; give them, or use form 'contrast'")
+            if not (category.criteria or category.scales):
+                raise ConfigError(f"domain '{domain.name}', category '{name}': verify.form 'question' needs 'criteria' or 'scales', or use form 'contrast'")
 
     async def baseline(self, example: Example) -> float:
         """Nothing: the judge sees the rejected text beside each draft."""
@@ -74,8 +74,10 @@ class WeightedVerifier:
         return round(sum(values) / len(values), 6), len({value >= least for value in values}) > 1
 
     async def _criteria(self, category: Category, prompt: str, response: str) -> tuple[list[Verdict], list[bool]]:
-        found = await together(self.criterion(criterion, prompt, response) for criterion in category.criteria)
-        verdicts = [self._verdict(i, criterion, score) for i, (criterion, (score, _)) in enumerate(zip(category.criteria, found, strict=True), 1)]
+        """One verdict for each criterion, then for each scale, and whether the order of the options turned it."""
+        asked: list[str | Scale] = [*category.criteria, *category.scales]
+        found = await together(self.criterion(criterion, prompt, response) for criterion in asked)
+        verdicts = [self._verdict(i, criterion, score) for i, (criterion, (score, _)) in enumerate(zip(asked, found, strict=True), 1)]
         return verdicts, [flipped for _, flipped in found]
 
     def _verdict(self, number: int, criterion: str | Scale, score: float) -> Verdict:
