@@ -207,6 +207,16 @@ def calibrate(
             typer.echo(f"{config} uses them now: run it again with --continue; finished calls are not made twice")
 
 
+@app.command()
+def judges(path: Annotated[Path, typer.Argument(metavar="DIR", help="A finished run directory.")]) -> None:
+    """Show how often order turned a judge's answer, and how far the judges of a panel agree."""
+    from rich.console import Console
+
+    from safer_instruct.judging import read_judging, show_judging
+
+    show_judging(Console(), read_judging(path))
+
+
 @models_app.command("pull")
 def pull(
     model: Annotated[str, typer.Argument(help="A catalogue name, hf:ORG/REPO/FILE.gguf, or the path of a GGUF file.")] = "smollm2-135m-instruct",

@@ -24,7 +24,7 @@ RANKS = (
     ("rundir", "card", "state", "roles", "running"),
     ("accounts",),
     ("pipeline",),
-    ("export", "calibration", "starter", "doctor", "terminal", "estimate", "ledgerview"),
+    ("export", "calibration", "judging", "starter", "doctor", "terminal", "estimate", "ledgerview"),
     ("cli", "__init__"),
 )
 # What stages and filters must know nothing of, although some of it ranks below them.

@@ -63,8 +63,8 @@ def upper_bound(bad: int, count: int, confidence: float) -> float:
     """Upper end of the one-sided Clopper-Pearson interval of a share."""
     if bad >= count:
         return 1.0
-    stats = require("scipy.stats", extra="calibrate", purpose="calibration")
-    return float(stats.beta.ppf(confidence, bad + 1, count - bad))
+    special = require("scipy.special", extra="calibrate", purpose="calibration")
+    return float(special.betaincinv(bad + 1, count - bad, confidence))
 
 
 def _sequence(values: Sequence[float], least: int, steps: int) -> list[float]:
