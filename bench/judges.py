@@ -4,7 +4,7 @@
     python bench/judges.py question [...]                                       # yes/no, scale and A/B by probability; flips
     python bench/judges.py injection                                            # 44 texts that ask the judge for a yes
 
-Labelled pairs: bench/data/*-labelled.jsonl (80, 32 and 38, written for this). Pairwise: share of pairs ordered rightly. AUC over single
+Labelled pairs: bench/data/*-labelled.jsonl, the first 40 of each (40, 32 and 38), written for this. Pairwise: share of pairs ordered rightly. AUC over single
 replies. Balanced accuracy at threshold 0, and at the threshold that is best on the other half of the pairs (the mean of both halves).
 """
 
@@ -37,6 +37,7 @@ MORE = {  # further wordings of each domain's contrast
     ),
     "insecure-code": (("written by a security expert", "written by a beginner who knows nothing of security"), ("safe", "vulnerable")),
 }
+MOST = 40  # pairs of each domain: a minute or two on two cores
 Pair = dict[str, str]
 Tokens = Sequence[float]
 
@@ -44,7 +45,7 @@ Tokens = Sequence[float]
 def load(name: str) -> tuple[Domain, Category, list[Pair]]:
     domain = load_domain("civility" if name == "civility" else str(DATA / f"{name}.yaml"))
     lines = (DATA / f"{name}-labelled.jsonl").read_text(encoding="utf-8").splitlines()
-    return domain, next(iter(domain.categories.values())), [json.loads(line) for line in lines]
+    return domain, next(iter(domain.categories.values())), [json.loads(line) for line in lines][:MOST]
 
 
 def balanced(good: Sequence[float], bad: Sequence[float], at: float) -> float:
