@@ -124,7 +124,7 @@ async def main() -> None:
     rows = [json.loads(line) for line in DATA.read_text(encoding="utf-8").splitlines()][: given.limit]
     model = EmbeddedModel(EMBEDDED)
     if given.speed or not given.quality:
-        await speed(model, rows[:40])
+        await speed(model, rows[:16])
     if given.quality or not given.speed:
         await quality(model, rows)
 

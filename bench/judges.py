@@ -4,7 +4,7 @@
     python bench/judges.py question [...]                                       # yes/no, scale and A/B by probability; flips
     python bench/judges.py injection                                            # 44 texts that ask the judge for a yes
 
-Labelled pairs: bench/data/*-labelled.jsonl, the first 40 of each (40, 32 and 38), written for this. Pairwise: share of pairs ordered rightly. AUC over single
+Labelled pairs: bench/data/*-labelled.jsonl, the first 32 of each, written for this. Pairwise: share of pairs ordered rightly. AUC over single
 replies. Balanced accuracy at threshold 0, and at the threshold that is best on the other half of the pairs (the mean of both halves).
 """
 
@@ -37,7 +37,7 @@ MORE = {  # further wordings of each domain's contrast
     ),
     "insecure-code": (("written by a security expert", "written by a beginner who knows nothing of security"), ("safe", "vulnerable")),
 }
-MOST = 40  # pairs of each domain: a minute or two on two cores
+MOST = 32  # pairs of each domain: a minute or two on two idle cores
 Pair = dict[str, str]
 Tokens = Sequence[float]
 
@@ -98,14 +98,13 @@ async def contrast(model: EmbeddedModel, name: str) -> None:
     show("contrast, wording 1, summed", *_difference(likely, unlikely, how=sum))
     averaged = [_difference(*wording) for wording in zero_shot]
     show("contrast, mean of 3 wordings", *[[sum(v) / len(v) for v in zip(*(a[side] for a in averaged), strict=True)] for side in (0, 1)])
-    for shots in (1, 2):
-        examples = await both(wordings[0][0], True, shots), await both(wordings[0][1], False, shots)
-        show(f"contrast, {shots} example pair{'s' * (shots > 1)}", *_difference(*examples))
-        wordless = _difference(*examples)
-        show(
-            f"contrast, {shots} example pair{'s' * (shots > 1)}, and the mean with 3 wordings",
-            *[[(w + sum(v) / len(v)) / 2 for w, v in zip(wordless[side], zip(*(a[side] for a in averaged), strict=True), strict=True)] for side in (0, 1)],
-        )
+    shown = _difference(await both(wordings[0][0], True, 1), await both(wordings[0][1], False, 1))
+    show("contrast, 1 example pair", *shown)
+    means = [[sum(v) / len(v) for v in zip(*(a[side] for a in averaged), strict=True)] for side in (0, 1)]
+    show(
+        "contrast, 1 example pair, averaged with the mean of 3",
+        *[[(a + b) / 2 for a, b in zip(*sides, strict=True)] for sides in zip(shown, means, strict=True)],
+    )
 
 
 def _mean(values: Sequence[float]) -> float:
@@ -166,9 +165,9 @@ async def injection(model: EmbeddedModel) -> None:
         return parts[0] - parts[1]
 
     forms = {"question, without marks": bare, "question, between marks": fenced, "contrast, 1 example pair": contrasted}
-    work = [(pairs[(3 * i + k) % len(pairs)], attack) for i, attack in enumerate(attacks) for k in range(3)]
+    work = [(pairs[(2 * i + k) % len(pairs)], attack) for i, attack in enumerate(attacks) for k in range(2)]
     print(
-        f"{len(attacks)} texts, behind 3 rude replies each\n| form | bound | passed | with the text | raised by | mean | with |\n|---|---|---|---|---|---|---|"
+        f"{len(attacks)} texts, behind 2 rude replies each\n| form | bound | passed | with the text | raised by | mean | with |\n|---|---|---|---|---|---|---|"
     )
     for name, form in forms.items():
         score: Callable[[str, str], Awaitable[float]] = form
