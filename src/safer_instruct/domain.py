@@ -29,8 +29,8 @@ class ExamplePair(Strict):
     rejected: Text
 
 
-class Contrast(Strict):
-    """Two opposite descriptions of a response, for verification by a model that scores.
+class Opposites(Strict):
+    """Two opposite descriptions of a response.
 
     Attributes:
         good: Completes 'a response that is ...' for what the domain wants.
@@ -39,6 +39,16 @@ class Contrast(Strict):
 
     good: Text
     bad: Text
+
+
+class Contrast(Opposites):
+    """Two opposite descriptions of a response, for verification by a model that scores.
+
+    Attributes:
+        also: The same in other words: the contrasts are averaged, which steadies them and costs two calls each.
+    """
+
+    also: tuple[Opposites, ...] = ()
 
 
 class Scale(Strict):

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from safer_instruct.config import VerifyConfig
-from safer_instruct.domain import Category, Domain, Scale
+from safer_instruct.domain import Category, Contrast, Domain, ExamplePair, Opposites, Scale
 from safer_instruct.errors import AnswerError, ConfigError
 from safer_instruct.example import Draft, Example, Verdict
 from safer_instruct.models.protocol import Completion, Generated, Generation, Scored, Scoring, Turn
@@ -24,6 +24,7 @@ from safer_instruct.stages.fence import mark_for
 from safer_instruct.stages.panel import PanelVerifier
 from safer_instruct.stages.question import QuestionVerifier
 from safer_instruct.stages.reward import RewardVerifier
+from safer_instruct.stages.verify import ContrastVerifier
 from safer_instruct.stages.weighted import WeightedVerifier
 from safer_instruct.templates import load_template
 
@@ -186,6 +187,27 @@ def test_scales_need_a_judge_whose_probabilities_are_read() -> None:
                 strict=False,
             ),
         )
+
+
+# --- contrast in several wordings
+
+
+@pytest.mark.parametrize(("examples", "expected"), [(0, 2.0), (1, 3.5)])
+def test_further_wordings_are_averaged_without_examples(examples: int, expected: float) -> None:
+    worth = {"kind": -1.0, "rude": -2.0, "warm": -1.0, "cold": -4.0}  # contrasts of 1 and 3, so 2 on the mean
+
+    class Scorer(Judge):
+        async def score(self, request: Scoring) -> Scored:
+            assert isinstance(request.prompt, str)
+            description = request.prompt.partition("reply that is ")[2].partition(".")[0]
+            return Scored((worth[description] - 4 * ("RUDE" in request.prompt),))  # with the example the first wording gives 5
+
+    contrast = Contrast(good="kind", bad="rude", also=(Opposites(good="warm", bad="cold"),))
+    example = ExamplePair(prompt="P", chosen="KIND", rejected="RUDE")
+    category = Category(definition="d", guideline="g", contrast=contrast, examples=(example,))
+    where = Domain(name="test", description="d", categories={"support": category})
+    verifier = ContrastVerifier(Scorer(lambda p: ""), load_template("contrast"), where, VerifyConfig(examples=examples))
+    assert asyncio.run(verifier.contrast("Ask?", KIND, category)) == expected
 
 
 # --- several judges
