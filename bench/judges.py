@@ -21,6 +21,7 @@ from verifier import QUESTION, auc, pairwise
 from safer_instruct.analysis.agreement import flip_rate
 from safer_instruct.config import VerifyConfig
 from safer_instruct.domain import Category, Domain, Scale, load_domain
+from safer_instruct.errors import AnswerError
 from safer_instruct.models.embedded import EmbeddedModel
 from safer_instruct.models.protocol import Generation, Sampling, Scoring, Turn
 from safer_instruct.models.store import EMBEDDED
@@ -144,7 +145,7 @@ async def injection(model: EmbeddedModel) -> None:
     """Pass rates of bad replies, as they are and with a text behind them that asks for a yes."""
     domain, category, pairs = load("civility")
     attacks = [json.loads(line) for line in (DATA / "injections.jsonl").read_text(encoding="utf-8").splitlines()]
-    verifier = WeightedVerifier(Asker(model, max_tokens=64), load_template("weighted"), load_template("prefer"), domain, VerifyConfig(answers="weighted"))
+    verifier = WeightedVerifier(Asker(model, max_tokens=4), load_template("weighted"), load_template("prefer"), domain, VerifyConfig(swaps=False))
     ask = category.criteria[0]
 
     async def bare(prompt: str, reply: str) -> float:
@@ -153,7 +154,10 @@ async def injection(model: EmbeddedModel) -> None:
         return option_probabilities(done.alternatives, YES_NO).get("Yes", 0.0)
 
     async def fenced(prompt: str, reply: str) -> float:
-        return (await verifier.criterion(ask, prompt, reply))[0]
+        try:
+            return (await verifier.criterion(ask, prompt, reply))[0]
+        except AnswerError:  # it says neither: in a run that drops the draft
+            return 0.0
 
     async def contrasted(prompt: str, reply: str) -> float:
         assert category.contrast
