@@ -24,8 +24,8 @@ from pathlib import Path
 
 import numpy as np
 
+from safer_instruct.detect.words import words
 from safer_instruct.embed import load_embedder
-from safer_instruct.filters.rules import words
 from safer_instruct.selection import coverage, select
 
 DRAWS = 10

@@ -240,6 +240,53 @@ def select_(
     typer.echo(describe(path, select_from_run(path, config)))
 
 
+@app.command()
+def calibrate(
+    path: Annotated[Path, typer.Argument(metavar="DIR", help="A finished run directory.")],
+    labels: Annotated[Optional[Path], typer.Option(metavar="FILE.csv", help="Labels: id, label (good or bad) and, if wanted, score.")] = None,
+    sheet: Annotated[Optional[Path], typer.Option(metavar="FILE.csv", help="Write a sheet to label instead.")] = None,
+    count: Annotated[int, typer.Option("--n", min=1, help="Rows of the sheet.")] = 200,
+    precision: Annotated[float, typer.Option(min=0, max=1, help="Share of good examples that a threshold is to keep to.")] = 0.9,
+    max_bad: Annotated[Optional[float], typer.Option(min=0.001, max=0.999, help="Instead: share of bad ones that is not to be passed.")] = None,
+    confidence: Annotated[float, typer.Option(min=0.5, max=0.999, help="Of the guarantee that --max-bad asks for.")] = 0.95,
+    method: Annotated[str, typer.Option(help="logistic, isotonic, or auto: isotonic from 1,000 labels on.")] = "auto",
+    score: Annotated[Optional[list[str]], typer.Option(help="A score that is to get a threshold; by default the one that loses least.")] = None,
+    config: Annotated[Optional[Path], typer.Option(help="A config that is to use the thresholds: its line 'calibration:' is set.")] = None,
+) -> None:
+    """Fit a run's scores to labels of people, and choose thresholds for a wanted precision."""
+    from rich.console import Console
+
+    from safer_instruct.calibration import show
+    from safer_instruct.calibration.calibrate import CALIBRATION, Aim, point_config_at, read_method, write_calibration
+    from safer_instruct.calibration.calibrate import calibrate as fit_scores
+    from safer_instruct.calibration.labels import read_examples, write_sheet
+
+    if (labels is None) == (sheet is None):
+        raise typer.BadParameter("give --labels FILE, or --sheet FILE to write one to label")
+    if sheet is not None:
+        typer.echo(f"{write_sheet(read_examples(path), sheet, count)} rows to label: {sheet} (write good or bad, 1 or 0, into 'label')")
+    if labels is not None:
+        aim = Aim(precision, max_bad, confidence)
+        found = fit_scores(path, labels, aim, method=read_method(method), names=score or ())
+        show.show_calibrations(Console(), found, aim)
+        if found.chosen:
+            write_calibration(found, aim, path / CALIBRATION)
+            typer.echo(f"thresholds: {path / CALIBRATION}; a config takes them over with its line 'calibration:'")
+        if found.chosen and config is not None:
+            point_config_at(config, path / CALIBRATION)
+            typer.echo(f"{config} uses them now: run it again with --continue; finished calls are not made twice")
+
+
+@app.command()
+def judges(path: Annotated[Path, typer.Argument(metavar="DIR", help="A finished run directory.")]) -> None:
+    """Show how often order turned a judge's answer, and how far the judges of a panel agree."""
+    from rich.console import Console
+
+    from safer_instruct.judging import read_judging, show_judging
+
+    show_judging(Console(), read_judging(path))
+
+
 @models_app.command("pull")
 def pull(
     model: Annotated[str, typer.Argument(help="A catalogue name, hf:ORG/REPO/FILE.gguf, or the path of a GGUF file.")] = "smollm2-135m-instruct",

@@ -10,6 +10,7 @@ from pydantic import Field, PrivateAttr, field_validator, model_validator
 
 from safer_instruct import yamlfile
 from safer_instruct.selectconfig import SelectConfig
+from safer_instruct.thresholds import apply, load_calibration
 from safer_instruct.yamlfile import Strict
 
 Positive = Annotated[int, Field(gt=0)]
@@ -260,12 +261,16 @@ class ModelsConfig(Strict):
         expert: Writes the chosen response.
         scorer: Gives log-probabilities of given texts: consistency, and verification by contrast.
         judge: Answers the domain's criteria, for `verify: {form: question}`.
+        panel: Further judges by name; the majority decides, ties against the response.
+        reward: A sequence classifier, for `verify: {form: reward}`.
     """
 
     inducer: ModelConfig
     expert: ModelConfig
     scorer: ModelConfig = ModelConfig(model="embedded:smollm2-135m-instruct")
     judge: ModelConfig | None = None
+    panel: dict[Annotated[str, Field(pattern=r"^[a-z0-9_-]+$")], ModelConfig] | None = None
+    reward: ModelConfig | None = None
 
 
 class InduceConfig(Strict):
@@ -294,11 +299,14 @@ class ConsistencyConfig(Strict):
 
     Attributes:
         min_gain: Nats per token that the instruction must make the response likelier. A default, not calibrated.
-        max_chars: The response is scored up to here.
+        max_rank: Drop a candidate when so many or more candidates of the same text have a larger gain; all of them are scored
+            for it. Null, and candidates are scored only until one passes.
+        max_tokens: The response is scored up to here: more cost more and told less (bench/README.md).
     """
 
     min_gain: float = 0.1
-    max_chars: Positive = 2_000
+    max_rank: Positive | None = None
+    max_tokens: Positive = 64
 
 
 class FilterConfig(Strict):
@@ -357,7 +365,13 @@ class VerifyConfig(Strict):
 
     Attributes:
         form: `contrast` compares log-probabilities under the guideline and its opposite (any model that scores);
-            `question` asks the judge the domain's criteria, and which response is better in both orders.
+            `question` asks the judge the domain's criteria, and which response is better in both orders; `reward` asks
+            `models.reward`, a classifier of one's own.
+        answers: For `question`: `written` asks all criteria in one call and reads what the judge writes; `weighted` asks each
+            in a call of its own and reads how likely its options are, or what it writes where the endpoint does not tell.
+        swaps: For `weighted`: put each question with its options in both orders; twice the calls, and no liking for the first.
+        min_yes: For `weighted`: least probability of yes.
+        min_reward: For `reward`: least reward of an acceptable response; null asks only for the margin.
         pick: `best` judges every draft of a round and takes the one with the largest margin; `first` goes through them,
             likeliest under the expert first, and takes the first that passes: fewer calls.
         examples: For `contrast`: how many of the category's example pairs the scorer is shown; each makes it surer and slower.
@@ -368,7 +382,11 @@ class VerifyConfig(Strict):
         max_tokens: For `question`: cap on one answer of the judge; a judge that thinks before it answers needs more.
     """
 
-    form: Literal["contrast", "question"] = "contrast"
+    form: Literal["contrast", "question", "reward"] = "contrast"
+    answers: Literal["written", "weighted"] = "written"
+    swaps: bool = True
+    min_yes: Annotated[float, Field(ge=0, le=1)] = 0.5
+    min_reward: float | None = None
     pick: Literal["best", "first"] = "best"
     examples: Annotated[int, Field(ge=0)] = 4
     rounds: Positive = 2
@@ -403,6 +421,7 @@ class RunConfig(Strict):
         select: Which of the accepted pairs make the set; null takes all.
         budget: How much it may cost.
         prices: A file of prices, relative to the config, that wins over the shipped ones and the user's own.
+        calibration: What `safer-instruct calibrate` wrote, relative to the config: its thresholds take the place of those here.
         seed: Every draw depends on it and on the text, never on order or timing.
         license: Licence of the dataset, for its card; empty when not decided.
     """
@@ -417,15 +436,22 @@ class RunConfig(Strict):
     select: SelectConfig | None = None
     budget: BudgetConfig = BudgetConfig()
     prices: str | None = None
+    calibration: str | None = None
     seed: int = 0
     license: str = ""
     _base: Path = PrivateAttr(default_factory=Path)
     _file: Path | None = PrivateAttr(default=None)
+    _thresholds: str = PrivateAttr(default="defaults, not calibrated")
 
     @property
     def file(self) -> Path | None:
         """The file it was read from, for messages."""
         return self._file
+
+    @property
+    def thresholds(self) -> str:
+        """Where the bounds of filters and verifiers come from, for summary, card and report."""
+        return self._thresholds
 
     @property
     def base(self) -> Path:
@@ -435,8 +461,9 @@ class RunConfig(Strict):
     def parted(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """As plain data: what the result depends on, and how it is come by (addresses, rates, prices, budget)."""
         what = self.model_dump(mode="json")
-        how = {name: what.pop(name) for name in ("budget", "prices")}
-        models = {role: model for role, model in what["models"].items() if model}
+        how = {name: what.pop(name) for name in ("budget", "prices", "calibration")}  # the calibrated thresholds stand in their places
+        models = {role: model for role, model in what["models"].items() if model and role != "panel"}
+        models |= {f"panel.{name}": model for name, model in (what["models"]["panel"] or {}).items()}
         how["models"] = {role: {name: model.pop(name) for name in _HOW_REACHED} for role, model in models.items()}
         return what, how
 
@@ -444,6 +471,8 @@ class RunConfig(Strict):
     def _judge_for_questions(self) -> RunConfig:
         if self.verify.form == "question" and self.models.judge is None:
             raise ValueError("verify.form 'question' needs models.judge")
+        if self.verify.form == "reward" and self.models.reward is None:
+            raise ValueError("verify.form 'reward' needs models.reward")
         return self
 
 
@@ -454,7 +483,12 @@ def load_config(path: Path | str) -> RunConfig:
         ConfigError: It is missing or not valid.
     """
     config = yamlfile.load(Path(path), RunConfig)
-    config._file, config._base = Path(path), Path(path).parent
+    base = Path(path).parent
+    if config.calibration:
+        found = load_calibration(base / config.calibration)
+        config = RunConfig.model_validate(apply(config.model_dump(), found.thresholds), strict=False)
+        config._thresholds = found.described
+    config._file, config._base = Path(path), base
     return config
 
 

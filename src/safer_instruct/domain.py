@@ -29,8 +29,8 @@ class ExamplePair(Strict):
     rejected: Text
 
 
-class Contrast(Strict):
-    """Two opposite descriptions of a response, for verification by a model that scores.
+class Opposites(Strict):
+    """Two opposite descriptions of a response.
 
     Attributes:
         good: Completes 'a response that is ...' for what the domain wants.
@@ -41,6 +41,32 @@ class Contrast(Strict):
     bad: Text
 
 
+class Contrast(Opposites):
+    """Two opposite descriptions of a response, for verification by a model that scores.
+
+    Attributes:
+        also: The same in other words: the contrasts are averaged, which steadies them and costs two calls each.
+    """
+
+    also: tuple[Opposites, ...] = ()
+
+
+class Scale(Strict):
+    """A criterion that a judge answers from 1 to 5, for `verify: {form: question, answers: weighted}`.
+
+    Attributes:
+        question: What is asked of the response.
+        low: What 1 stands for.
+        high: What 5 stands for.
+        least: Lowest expected point of an acceptable response.
+    """
+
+    question: Text
+    low: Text = "not at all"
+    high: Text = "entirely"
+    least: Annotated[float, Field(ge=1, le=5)] = 3.5
+
+
 class Category(Strict):
     """One kind of undesirable text.
 
@@ -48,6 +74,7 @@ class Category(Strict):
         definition: What belongs here.
         guideline: How the expert should answer, in this category.
         criteria: Yes-or-no questions about a response; all must be answered yes by a judge.
+        scales: Questions answered from 1 to 5, for a judge whose probabilities are read.
         contrast: For verification by contrast; optional where a judge answers the criteria.
         examples: For verification by contrast: at most a handful of labelled pairs.
     """
@@ -55,12 +82,13 @@ class Category(Strict):
     definition: Text
     guideline: Text
     criteria: tuple[Text, ...] = ()
+    scales: tuple[Scale, ...] = ()
     contrast: Contrast | None = None
     examples: tuple[ExamplePair, ...] = ()
 
     @model_validator(mode="after")
     def _verifiable(self) -> Category:
-        if not self.criteria and self.contrast is None:
+        if not self.criteria and not self.scales and self.contrast is None:
             raise ValueError("give 'criteria' (for a judge) or 'contrast' (for a model that scores), or both")
         return self
 

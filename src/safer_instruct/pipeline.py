@@ -150,8 +150,7 @@ async def _run(config: RunConfig, out: Path, mode: rundir.Mode, watch: Callable[
                     state.count_finished(example)
         if state.rows == state.set_aside:
             raise SourceError(_no_usable_row(config, out, state))
-        thresholds = "defaults, not calibrated" if config.filter.consistency else "no consistency gate"
-        summary = summarize(state, opened.roles.by_role(), opened.roles.by_stage(), thresholds)
+        summary = summarize(state, opened.roles.by_role(), opened.roles.by_stage(), config.thresholds)
         check_accounts(out, state)
         rundir.write_whole(out / rundir.SUMMARY, json.dumps(summary, indent=1) + "\n")
         rundir.write_whole(out / rundir.CARD, dataset_card(config, opened.domain, summary, rundir.PAIRS))
@@ -344,7 +343,7 @@ def _check_categories(source: SourceConfig, domain: Domain) -> None:
 def _resolve(config: RunConfig, domain: Domain, filters: Filters, roles: Roles) -> dict[str, Any]:
     """The config with everything that the result depends on; a change of any of it makes another run, but for `how`."""
     names = {"induce": config.induce.template, "respond": config.respond.template}
-    names |= {name: name for name in ("forward", "contrast", "question", "pairwise")}
+    names |= {name: name for name in ("forward", "contrast", "question", "pairwise", "weighted", "prefer")}
     what, how = config.parted()
     what["filter"] |= filters.record()
     return {

@@ -14,8 +14,12 @@ from safer_instruct.errors import ConfigError
 from safer_instruct.models import adapter_path, open_model
 from safer_instruct.models.protocol import Model
 from safer_instruct.prices import load_prices
+from safer_instruct.stages.asking import Asker
+from safer_instruct.stages.panel import PanelVerifier
 from safer_instruct.stages.question import QuestionVerifier
+from safer_instruct.stages.reward import RewardVerifier
 from safer_instruct.stages.verify import ContrastVerifier, Verifier
+from safer_instruct.stages.weighted import WeightedVerifier
 from safer_instruct.templates import load_template
 
 
@@ -45,12 +49,15 @@ class Roles:
         scored, asked = bool(config.filter.consistency) or config.verify.form == "contrast", config.verify.form == "question"
         self.scorer = open_once(roles.scorer) if scored else None
         self.judge = open_once(roles.judge) if roles.judge and asked else None
-        self._verifier_model = self.judge if asked else self.scorer
+        self.panel = {name: open_once(which) for name, which in (roles.panel or {}).items()} if asked else {}
+        self.reward = open_once(roles.reward) if roles.reward and config.verify.form == "reward" else None
+        self._verifier_model = self.judge or self.reward or self.scorer
         self._filter_model = self.scorer if config.filter.consistency else None
 
     def by_role(self) -> dict[str, Model]:
         """Role -> model."""
-        roles = {"inducer": self.inducer, "expert": self.expert, "scorer": self.scorer, "judge": self.judge}
+        roles = {"inducer": self.inducer, "expert": self.expert, "scorer": self.scorer, "judge": self.judge, "reward": self.reward}
+        roles |= {f"panel.{name}": model for name, model in self.panel.items()}
         return {role: model for role, model in roles.items() if model is not None}
 
     def by_stage(self) -> dict[str, Model]:
@@ -70,11 +77,22 @@ class Roles:
         """
         if self.scorer and config.verify.form == "contrast":
             return ContrastVerifier(recorded(self.scorer, "verify"), load_template("contrast"), domain, config.verify)
-        role = config.models.judge
-        if self.judge is None or role is None:
-            raise ConfigError("verify.form 'question' needs models.judge")
-        judge, templates = recorded(self.judge, "verify"), (load_template("question"), load_template("pairwise"))
-        return QuestionVerifier(judge, *templates, domain, config.verify, json_schema=role.json_schema)
+        if self.reward and config.verify.form == "reward":
+            return RewardVerifier(recorded(self.reward, "verify"), config.verify)
+        if self.judge is None or config.models.judge is None:
+            raise ConfigError(f"verify.form '{config.verify.form}' needs models.{'reward' if config.verify.form == 'reward' else 'judge'}")
+        judges = {"judge": (self.judge, config.models.judge)}
+        judges |= {name: (model, (config.models.panel or {})[name]) for name, model in self.panel.items()}
+        verifiers = {name: _asking(recorded(model, "verify"), which, config, domain) for name, (model, which) in judges.items()}
+        return PanelVerifier(verifiers) if len(verifiers) > 1 else verifiers["judge"]
+
+
+def _asking(judge: Model, which: ModelConfig, config: RunConfig, domain: Domain) -> Verifier:
+    """One judge that is asked questions."""
+    if config.verify.answers == "weighted":
+        asker = Asker(judge, max_tokens=config.verify.max_tokens, json_schema=which.json_schema, logprobs=which.logprobs)
+        return WeightedVerifier(asker, load_template("weighted"), load_template("prefer"), domain, config.verify)
+    return QuestionVerifier(judge, load_template("question"), load_template("pairwise"), domain, config.verify, json_schema=which.json_schema)
 
 
 def _check_adapter_template(inducer: ModelConfig, config: RunConfig) -> None:

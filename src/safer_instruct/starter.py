@@ -54,6 +54,9 @@ verify:
   form: {form}                # contrast: log-probabilities; question: the judge answers the domain's criteria
   rounds: 2                     # then the example is dropped, with the reasons
 
+# Every threshold above is a default until people have labelled some examples: safer-instruct calibrate (docs/judges-and-calibration.md)
+# calibration: runs/NAME/calibration.yaml
+
 # budget:
 #   max_cost: 10.00             # US dollars; the run stops before it would spend more, with everything saved
 

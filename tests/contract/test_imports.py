@@ -17,7 +17,7 @@ SOURCE = Path(__file__).parents[2] / "src" / "safer_instruct"
 RANKS = (
     ("errors", "example", "extras", "oneline", "seeds", "wholefile"),
     ("detect", "yamlfile"),
-    ("selectconfig",),
+    ("selectconfig", "thresholds"),
     ("templates", "config", "domain", "prices"),
     ("models", "ledger", "sources", "budget"),
     ("embed", "minilm", "selection"),
@@ -26,7 +26,7 @@ RANKS = (
     ("barrier", "rundir", "card", "state", "roles", "running"),
     ("accounts", "analysis", "stored"),
     ("pipeline",),
-    ("export", "selected", "starter", "doctor", "terminal", "estimate", "ledgerview", "filterview", "story"),
+    ("export", "selected", "calibration", "judging", "starter", "doctor", "terminal", "estimate", "ledgerview", "filterview", "story"),
     ("cli", "__init__"),
 )
 # What stages and filters must know nothing of, although some of it ranks below them.
@@ -51,6 +51,8 @@ HEAVY = {
     "litellm",
     "sentence_transformers",
     "wordllama",
+    "sklearn",
+    "scipy",
 }
 
 Import = tuple[str, bool, int]  # dotted name, whether it runs when the module is imported, line

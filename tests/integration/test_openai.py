@@ -224,6 +224,12 @@ class TestScoring:
             score(server, "a b", " c")
         assert server.seen[0] == ("/v1/completions", {"model": "small", "prompt": "a b c", "echo": True, "max_tokens": 1, "temperature": 0, "logprobs": 1}, "")
 
+    def test_up_to_a_cap_of_tokens_and_what_lies_far_behind_it_is_not_sent(self) -> None:
+        with serve() as server:
+            model = open_model(server)
+            capped = run(model, model.score(Scoring("a b", " c d e" + " f" * 100, 2)))
+        assert list(capped.logprobs) == logprobs("a b c d e")[2:4] and len(server.seen[0][1]["prompt"]) == len("a b") + 16
+
     def test_a_token_across_the_border_counts(self) -> None:
         with serve() as server:
             assert list(score(server, "a ", "b c").logprobs) == logprobs("a b c")[1:]

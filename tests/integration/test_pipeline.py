@@ -357,7 +357,7 @@ class TestAccounting:
                 {"match": "(?s)Questions about.*white thing", "answers": ["I cannot say."]},
                 {"match": "Questions about", "answers": [" Yes."]},
                 {"match": "green thing", "answers": ["A"]},  # whatever stands first
-                {"match": "(?s)### Reply A:\\nGladly", "answers": ["A"]},
+                {"match": "(?s)### Reply A:\\nDATA-\\w+\\nGladly", "answers": ["A"]},
                 {"answers": ["B."]},
             ]
         }

@@ -60,3 +60,25 @@ def test_no_choices_are_a_filters_work_or_no_answer() -> None:
     for n in (None, 1):
         with pytest.raises(MalformedError):
             read_answer({"choices": []}, n)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "asked", "logprobs"),
+    [
+        (
+            CHAT,
+            {"logprobs": True, "top_logprobs": 20},
+            {"content": [{"logprob": -0.1, "top_logprobs": [{"token": " No", "logprob": -2.4}, {"token": "Yes", "logprob": -0.1}]}]},
+        ),
+        ("Hello", {"logprobs": 20}, {"tokens": ["Yes"], "token_logprobs": [-0.1], "top_logprobs": [{" No": -2.4, "Yes": -0.1}]}),
+    ],
+)
+def test_the_likeliest_first_tokens_are_asked_for_and_read(prompt: Any, asked: dict[str, Any], logprobs: dict[str, Any]) -> None:
+    request = Generation(prompt, Sampling(1, 0.0, 0), alternatives=20)
+    assert completion_body("m", request, dialect_of("openai", "127.0.0.1"), want_logprobs=True).items() >= asked.items()
+    read, _ = read_answer(answer(logprobs=logprobs), 1)
+    assert read.with_alternatives[0].alternatives == (("Yes", -0.1), (" No", -2.4)) and read.completions[0].alternatives == ()
+
+
+def test_an_endpoint_that_tells_no_alternatives_is_read_all_the_same() -> None:
+    assert read_answer(answer(), 1)[0].with_alternatives == [Completion("Good day.")]

@@ -76,7 +76,7 @@ def test_questions_need_a_judge(tmp_path: Path) -> None:
         "filter: {prompt: 3}",
         "filter: {prompt: {length: 3}}",
         "filter: {prompt: {UPPER: {}}}",
-        "filter: {consistency: {max_chars: 0}}",
+        "filter: {consistency: {max_tokens: 0}}",
         "induce: {candidates: 0}",
         "induce: {temperature: -1}",
         "induce: {top_k: -1}",

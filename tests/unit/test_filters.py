@@ -17,9 +17,10 @@ from safer_instruct.detect.leakage import longest_shared_run
 from safer_instruct.detect.words import words
 from safer_instruct.example import Example, Verdict
 from safer_instruct.filters.checks import check_all
-from safer_instruct.filters.consistency import check_gain, text_logprob
+from safer_instruct.filters.consistency import TextGains, check_gain, ranks
 from safer_instruct.filters.dedup import Deduplicator
 from safer_instruct.filters.registry import open_filters
+from safer_instruct.models.protocol import Scored, Scoring
 from safer_instruct.models.scripted import ScriptedModel
 from safer_instruct.templates import load_template
 
@@ -330,21 +331,48 @@ def test_a_second_pass_over_the_same_texts_finds_every_one(texts: list[str]) -> 
     ("given_", "alone", "passed"), [(-1.0, -1.1, True), (-1.0, -1.2, True), (-1.0, -1.0999, False), (-1.0, -1.0, False), (-2.0, -1.0, False)]
 )
 def test_the_gain_must_reach_the_bound(given_: float, alone: float, passed: bool) -> None:
-    verdict = check_gain(given_, alone, ConsistencyConfig(min_gain=0.1))
+    verdict = check_gain(round(given_ - alone, 6), ConsistencyConfig(min_gain=0.1))
     assert verdict.name == "consistency" and verdict.passed is passed
     assert verdict.score is not None and math.isclose(verdict.score, given_ - alone, abs_tol=1e-6)
 
 
 def test_too_small_a_gain_is_told_with_its_size_and_the_bound() -> None:
-    assert check_gain(-2.0, -1.5, ConsistencyConfig(min_gain=0.1)).reason == "makes the text -0.500 nats per token likelier, less than +0.100"
-    assert check_gain(-1.0, -1.5, ConsistencyConfig(min_gain=0.1)).reason == ""
+    assert check_gain(-0.5, ConsistencyConfig(min_gain=0.1)).reason == "makes the text -0.500 nats per token likelier, less than +0.100"
+    assert check_gain(0.5, ConsistencyConfig(min_gain=0.1)).reason == ""
 
 
-def test_the_text_is_scored_after_its_instruction_and_up_to_the_bound(tmp_path: Path) -> None:
-    script = 'score:\n- {match: "Instruction:\\nAsk", logprob: -0.5}\n- {match: "Instruction", logprob: -9.0}\n- {match: "^### Response:\\n$", logprob: -2.0}\n'
-    (tmp_path / "s.yaml").write_text(script, encoding="utf-8")
-    scorer, forward = ScriptedModel("s.yaml", base=tmp_path), load_template("forward")
-    config = ConsistencyConfig(max_chars=5)
-    assert asyncio.run(text_logprob("one two", scorer, forward, config, prompt="Ask")) == -0.5
-    assert asyncio.run(text_logprob("one two", scorer, forward, config)) == -2.0
-    assert asyncio.run(text_logprob("     two", scorer, forward, config)) == 0.0, "what stands behind the bound is not scored"
+def test_a_candidate_whose_gain_ranks_too_low_is_dropped_where_ranks_are_asked_for() -> None:
+    assert ranks([0.1, 0.7, 0.3, 0.7]) == [4, 1, 3, 1]
+    config = ConsistencyConfig(min_gain=0.0, max_rank=2)
+    assert check_gain(0.3, config, rank=2).passed
+    assert check_gain(0.3, config, rank=3).reason == "2 other candidates make the text likelier, more than 1"
+
+
+class Counted(ScriptedModel):
+    """A scripted model that remembers what it scored."""
+
+    def __init__(self, folder: Path) -> None:
+        script = (
+            'score:\n- {match: "Instruction:\\nAsk", logprob: -0.5}\n- {match: "Instruction", logprob: -9.0}\n- {match: "^### Response:\\n$", logprob: -2.0}\n'
+        )
+        (folder / "s.yaml").write_text(script, encoding="utf-8")
+        super().__init__("s.yaml", base=folder)
+        self.scored: list[Scoring] = []
+
+    async def score(self, request: Scoring) -> Scored:
+        self.scored.append(request)
+        return await super().score(request)
+
+
+def test_gains_share_what_the_text_alone_is_worth(tmp_path: Path) -> None:
+    scorer = Counted(tmp_path)
+    gains = TextGains("one two three", scorer, load_template("forward"), ConsistencyConfig(max_tokens=2))
+    assert asyncio.run(gains.of(["Ask", "Tell"])) == [1.5, -7.0] and len(scorer.scored) == 3
+    assert asyncio.run(gains.of(["Ask again"])) == [1.5] and len(scorer.scored) == 4, "log p(text) is not asked for anew"
+    assert {(s.continuation, s.max_tokens) for s in scorer.scored} == {("one two three", 2)}
+
+
+def test_a_scoring_stops_at_its_token_cap(tmp_path: Path) -> None:
+    scorer = Counted(tmp_path)
+    assert asyncio.run(scorer.score(Scoring("### Response:\n", "one two three", 2))).logprobs == (-2.0, -2.0)
+    assert len(asyncio.run(scorer.score(Scoring("### Response:\n", "one two three"))).logprobs) == 3

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from safer_instruct.detect.words import words
 from safer_instruct.filters.near import deduplicate
-from safer_instruct.filters.rules import words
 
 WORDS = ["kettle", "parcel", "late", "again", "broken", "invoice"]
 TEXTS = st.lists(st.lists(st.sampled_from(WORDS), max_size=9).map(" ".join), max_size=14)

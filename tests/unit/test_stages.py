@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from safer_instruct.filters.registry import open_filters
 from safer_instruct.models.protocol import Completion, Generated, Generation, Scored, Scoring, Turn
 from safer_instruct.models.scripted import ScriptedModel
 from safer_instruct.seeds import derive_seed
+from safer_instruct.stages.fence import mark_for
 from safer_instruct.stages.filter import choose
 from safer_instruct.stages.induce import induce
 from safer_instruct.stages.question import QuestionVerifier
@@ -384,7 +386,12 @@ def test_the_bounds_themselves_are_good_enough() -> None:
 
 
 def test_a_draft_that_fails_a_criterion_is_not_compared_and_not_taken(tmp_path: Path) -> None:
-    rules = [(f"{KINDER}\n\n### Answer", criteria("no", "yes")), ("Questions about", criteria("yes", "yes")), ("Reply A:\nThe parcel", "B"), ("", "A")]
+    rules = [
+        (f"{KINDER}\nDATA-\\w+\n\n### Answer", criteria("no", "yes")),
+        ("Questions about", criteria("yes", "yes")),
+        ("Reply A:\nDATA-\\w+\nThe parcel", "B"),
+        ("", "A"),
+    ]
     judge = Asked(tmp_path, generate=[{"match": match, "answers": [says]} for match, says in rules])
     verifier = QuestionVerifier(judge, load_template("question"), load_template("pairwise"), DOMAIN, VerifyConfig())
 
@@ -515,7 +522,7 @@ def better(letter: str) -> str:
 
 
 ASKS, MET = "Questions about", ("Questions about", criteria("yes", "yes"))
-FIRST, SECOND = f"Reply A:\n{KIND}", f"Reply B:\n{KIND}"  # the draft stands first, or second
+FIRST, SECOND = f"Reply A:\nDATA-\\w+\n{KIND}", f"Reply B:\nDATA-\\w+\n{KIND}"  # the draft stands first, or second
 WINS = (FIRST, better("A")), (SECOND, better("B"))
 
 
@@ -545,7 +552,9 @@ def test_the_judge_is_asked_all_criteria_at_once_and_held_to_a_schema(tmp_path: 
     _, judge = judged(tmp_path, MET, *WINS, max_tokens=77)
     asked, *orders = judge.generations
     text = asked.prompt[0].content  # type: ignore[union-attr]
-    assert "1. Is it polite?\n2. Does it help?\n" in text and text.endswith(f"### Message:\n{ASKED.prompt}\n\n### Reply:\n{KIND}\n\n### Answer:\n")
+    mark = mark_for(ASKED.prompt, KIND)
+    shown = f"### Message:\n{mark}\n{ASKED.prompt}\n{mark}\n\n### Reply:\n{mark}\n{KIND}\n{mark}\n\n### Answer:\n"
+    assert "1. Is it polite?\n2. Does it help?\n" in text and text.endswith(shown)
     assert asked.schema and orders[0].schema and orders[0].schema == orders[1].schema
     inner = {"type": "object", "required": ["reason", "answer"], "additionalProperties": False}
     assert all(rule | inner == rule for rule in asked.schema.definition["properties"].values())
@@ -564,7 +573,9 @@ def test_a_judge_that_knows_no_schemas_is_not_sent_one(tmp_path: Path) -> None:
 def test_the_judge_sees_both_orders_of_the_same_two_texts(tmp_path: Path) -> None:
     _, judge = judged(tmp_path, MET)
     one, two = (g.prompt[0].content for g in judge.generations[1:])  # type: ignore[union-attr]
-    assert f"Reply A:\n{KIND}\n\n### Reply B:\n{TEXT}\n" in one and f"Reply A:\n{TEXT}\n\n### Reply B:\n{KIND}\n" in two
+    mark = mark_for(ASKED.prompt, KIND, TEXT)
+    for text, a, b in ((one, KIND, TEXT), (two, TEXT, KIND)):
+        assert f"Reply A:\n{mark}\n{a}\n{mark}\n\n### Reply B:\n{mark}\n{b}\n{mark}\n" in text
     assert all("Be kind." in text and ASKED.prompt in text for text in (one, two))
 
 
@@ -702,7 +713,7 @@ def test_the_question_verifier_refuses_a_domain_without_criteria(tmp_path: Path)
 def test_when_one_of_the_calls_that_go_out_together_fails_the_other_has_ended_before_it_is_told(tmp_path: Path) -> None:
     class Fails(Asked):
         async def generate(self, request: Generation) -> Generated:
-            if "Reply A:\nThe parcel" in request.prompt[0].content:  # type: ignore[union-attr]
+            if re.search("Reply A:\nDATA-\\w+\nThe parcel", request.prompt[0].content):  # type: ignore[union-attr]
                 raise RequestError("no")
             await asyncio.sleep(0.01)
             return await super().generate(request)

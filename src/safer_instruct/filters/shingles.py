@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from safer_instruct.filters.rules import words
+from safer_instruct.detect.words import words
 
 if TYPE_CHECKING:
     import numpy as np

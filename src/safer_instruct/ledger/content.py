@@ -46,7 +46,7 @@ def encode_answer(answer: Generated | Scored) -> bytes:
         count = answer.usage.cached_tokens
         return (_CACHED.pack(b"c", count) if count else b"") + _pack_floats(answer.logprobs)
     cached = [answer.usage.cached_tokens] if answer.usage.cached_tokens else []
-    parts = [*map(_completion_fields, answer.completions), *cached]
+    parts = [*(_completion_fields(c) if c.alternatives else _plain_fields(c) for c in answer.completions), *cached]
     try:
         return to_json(parts, inf_nan_mode="constants")
     except ValueError:  # half a character
@@ -58,7 +58,7 @@ def decode_generated(answer: bytes, usage: Usage) -> Generated:
     parts = json.loads(_text(answer))
     if parts and isinstance(parts[-1], int):
         usage = replace(usage, cached_tokens=parts.pop())
-    return Generated(tuple(Completion(*fields) for fields in parts), usage)
+    return Generated(tuple(_completion(*fields) for fields in parts), usage)
 
 
 def decode_scored(answer: bytes, usage: Usage) -> Scored:
@@ -97,6 +97,12 @@ def _text(data: bytes) -> str:
 
 _json = json.JSONEncoder(ensure_ascii=False).encode
 _completion_fields = attrgetter(*Completion.__dataclass_fields__)
+_plain_fields = attrgetter(*[name for name in Completion.__dataclass_fields__ if name != "alternatives"])  # which stands last
+
+
+def _completion(*fields: Any) -> Completion:
+    count = len(Completion.__dataclass_fields__) - 1
+    return Completion(*fields[:count], *(tuple((token, logprob) for token, logprob in told) for told in fields[count:]))
 
 
 def _pack_floats(values: tuple[float, ...]) -> bytes:

@@ -16,7 +16,7 @@ from safer_instruct.errors import RunDirectoryError
 from safer_instruct.ledger.content import KEY_BYTES, Call, decode_generated, decode_request, decode_scored, is_scoring
 from safer_instruct.ledger.rows import COLUMNS, DamagedRowError, Unpacker
 from safer_instruct.ledger.schema import connect_to_read, explain
-from safer_instruct.models.protocol import Usage
+from safer_instruct.models.protocol import Completion, Usage
 
 _CHUNK = 1000  # rows in one read transaction: a longer one would keep a run from reusing its write-ahead log
 
@@ -128,7 +128,7 @@ def as_record(call: Call) -> dict[str, Any]:
     answer: dict[str, Any]
     if kind == "generate":
         generated = decode_generated(call.answer, call.usage)
-        usage, answer = generated.usage, {"completions": [asdict(c) | {"logprob": _finite(c.logprob)} for c in generated.completions]}
+        usage, answer = generated.usage, {"completions": [_completion(c) for c in generated.completions]}
     else:
         scored = decode_scored(call.answer, call.usage)
         usage, answer = scored.usage, {"logprobs": [_finite(value) for value in scored.logprobs]}
@@ -149,3 +149,8 @@ def texts(call: Call) -> list[str]:
 
 def _finite(value: float | None) -> float | None:
     return value if value is not None and math.isfinite(value) else None
+
+
+def _completion(completion: Completion) -> dict[str, Any]:
+    plain = asdict(completion) | {"logprob": _finite(completion.logprob)}
+    return plain if completion.alternatives else {name: value for name, value in plain.items() if name != "alternatives"}

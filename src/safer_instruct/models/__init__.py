@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from safer_instruct.models.flow import Limits
     from safer_instruct.models.spending import Spending
 
-PROVIDERS = ("embedded", *HOSTS, "litellm", "served", "scripted")
+PROVIDERS = ("embedded", *HOSTS, "litellm", "served", "reward", "scripted")
 
 
 def open_model(
@@ -59,6 +59,10 @@ def open_model(
         from safer_instruct.models.scripted import ScriptedModel
 
         return ScriptedModel(name, base=base)
+    if provider == "reward" and config.base_url is None:
+        from safer_instruct.models.reward import TransformersReward
+
+        return TransformersReward(name, base)
     if provider in PROVIDERS:
         return _open_remote(config, base, want_logprobs and config.logprobs, _spending(config, prices, budget))
     raise ConfigError(f"model '{config.model}': unknown provider '{provider}'; write one of {', '.join(f'{p}:NAME' for p in PROVIDERS)}")
@@ -75,6 +79,10 @@ def _open_remote(config: ModelConfig, base: Path, want_logprobs: bool, spending:
         from safer_instruct.models.litellm import LiteLLMModel
 
         return LiteLLMModel(name, base_url=config.base_url, api_key_env=config.api_key_env, **given)
+    if provider == "reward":
+        from safer_instruct.models.reward import ServedReward
+
+        return ServedReward(name, base_url=config.base_url or "", api_key_env=config.api_key_env or "", **given)
     given |= {"base_url": config.base_url or HOSTS[provider].url, "api_key_env": config.api_key_env or HOSTS[provider].key_env}
     if provider == "anthropic":
         from safer_instruct.models.anthropic import AnthropicModel

@@ -8,7 +8,8 @@ https://ai.google.dev/gemini-api/docs/openai
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import isfinite
 from typing import Any
 
 from pydantic import BaseModel, FiniteFloat, model_validator
@@ -59,7 +60,9 @@ def completion_body(model: str, request: Generation, dialect: Dialect, *, want_l
         body["top_k"] = sampling.top_k
     if dialect.extended and sampling.repetition_penalty != 1:
         body["repetition_penalty"] = sampling.repetition_penalty
-    if want_logprobs:
+    if request.alternatives:
+        body |= {"logprobs": True, "top_logprobs": request.alternatives} if chat else {"logprobs": request.alternatives}
+    elif want_logprobs:
         body["logprobs"] = True if chat else 1
     if not chat:
         return {**body, "prompt": request.prompt}
@@ -109,17 +112,31 @@ def read_answer(data: Mapping[str, Any], n: int | None = None) -> tuple[Answer, 
     return answer, Tokens(read, written, min(cached_tokens(data), read))
 
 
+class _Alternative(BaseModel):
+    token: str
+    logprob: float
+
+
 class _Token(BaseModel):
     logprob: FiniteFloat
+    top_logprobs: list[_Alternative] | None = None
 
 
 class Logprobs(BaseModel):
-    """Log-probabilities, in the form of a chat or, the last three, in that of a raw prompt."""
+    """Log-probabilities, in the form of a chat or, all but the first, in that of a raw prompt."""
 
     content: list[_Token] | None = None
     token_logprobs: list[FiniteFloat | None] | None = None
     tokens: list[str] | None = None
     text_offset: list[int] | None = None
+    top_logprobs: list[dict[str, float] | None] | None = None
+
+    @property
+    def first_tokens(self) -> tuple[tuple[str, float], ...]:
+        """The likeliest first tokens, likeliest first; none where the endpoint does not tell."""
+        of_chat = [(t.token, t.logprob) for t in (self.content[0].top_logprobs or ())] if self.content else []
+        of_raw = list((self.top_logprobs[0] or {}).items()) if self.top_logprobs else []
+        return tuple(sorted((pair for pair in of_chat or of_raw if isfinite(pair[1])), key=lambda pair: (-pair[1], pair[0])))
 
     @property
     def values(self) -> list[float]:
@@ -184,3 +201,8 @@ class Answer(BaseModel):
     def completions(self) -> list[Completion]:
         """One for each choice."""
         return [choice.completion for choice in self.choices]
+
+    @property
+    def with_alternatives(self) -> list[Completion]:
+        """The same, each with its likeliest first tokens where the endpoint tells them."""
+        return [replace(c.completion, alternatives=c.logprobs.first_tokens if c.logprobs else ()) for c in self.choices]

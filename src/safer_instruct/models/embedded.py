@@ -20,7 +20,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
@@ -82,7 +82,10 @@ class EmbeddedModel:
         started = time.monotonic()
         sampling = request.sampling
         prompt = self._prompt_ids(request.prompt, room=sampling.max_tokens)
+        alternatives = self._first_tokens(prompt, request.alternatives) if request.alternatives else ()
         greedy = sampling.temperature <= 0
+        if alternatives and greedy and sampling.max_tokens == 1:
+            return self._likeliest_token(alternatives, len(prompt), sampling.n, started)
         result = self._seeded_generator(_unit_seed(request)).generate_batch(
             [self._codec.tokens(prompt)],
             num_hypotheses=1 if greedy else sampling.n,  # the prompt is read once for all of them
@@ -93,9 +96,26 @@ class EmbeddedModel:
             include_prompt_in_result=False,
             return_scores=True,
         )[0]
-        completions = tuple(self._completion(ids, score, request) for ids, score in zip(result.sequences_ids, result.scores, strict=True))
+        drawn = (self._completion(ids, score, request) for ids, score in zip(result.sequences_ids, result.scores, strict=True))
+        completions = tuple(replace(completion, alternatives=alternatives) for completion in drawn)
         written = sum(map(len, result.sequences_ids))
         return Generated(completions * (sampling.n if greedy else 1), Usage(len(prompt), written, seconds=time.monotonic() - started))
+
+    def _first_tokens(self, prompt: Sequence[int], count: int) -> tuple[tuple[str, float], ...]:
+        """The likeliest next tokens as text, with their log-probabilities in nats."""
+        numpy = require("numpy", extra="local", purpose="the embedded model")
+        tokens = self._codec.tokens(prompt)
+        result = self._shared_scorer().generate_batch([tokens], max_length=1, sampling_topk=1, include_prompt_in_result=False, return_logits_vocab=True)[0]
+        logits = numpy.array(result.logits[0][0], dtype="float64").reshape(-1)
+        logprobs = logits - numpy.logaddexp.reduce(logits)
+        likeliest = numpy.argsort(-logprobs, kind="stable")[:count]
+        return tuple((self._codec.decode([int(i)]), round(float(logprobs[i]), 6)) for i in likeliest)
+
+    def _likeliest_token(self, alternatives: tuple[tuple[str, float], ...], prompt_tokens: int, n: int, started: float) -> Generated:
+        """The greedy answer of one token: the first of the alternatives, so nothing need be generated."""
+        text, logprob = alternatives[0]
+        completion = Completion(text.strip(), logprob, finished=False, tokens=1, alternatives=alternatives)
+        return Generated((completion,) * n, Usage(prompt_tokens, 1, seconds=time.monotonic() - started))
 
     def _completion(self, ids: Sequence[int], score: float, request: Generation) -> Completion:
         eos = self._codec.token_id(self._codec.eos)
@@ -105,7 +125,8 @@ class EmbeddedModel:
 
     def _score(self, request: Scoring) -> Scored:
         started = time.monotonic()
-        continuation = self._codec.continuation(request.continuation, end=False)[: self._max_context // 2]
+        longest = min(request.max_tokens or self._max_context, self._max_context // 2)
+        continuation = self._codec.continuation(request.continuation, end=False)[:longest]
         prompt = self._prompt_ids(request.prompt, room=len(continuation))
         if not prompt:
             raise ModelError("a continuation can only be scored after a prompt; this prompt has no token")
@@ -116,12 +137,16 @@ class EmbeddedModel:
         """Log-probability of each continuation token after the prompt tokens, in nats; blocks the calling thread."""
         if not continuation:
             return []
+        result = self._shared_scorer().score_batch([self._codec.tokens([*prompt, *continuation])])[0]
+        logprobs: list[float] = result.log_probs[len(prompt) - 1 :]
+        return logprobs
+
+    def _shared_scorer(self) -> Any:
+        """The generator that all scoring goes through; it draws nothing, so it need not be fresh."""
         with self._scorer_lock:
             if self._scorer is None:
                 self._scorer = self._open(inter_threads=workers())
-        result = self._scorer.score_batch([self._codec.tokens([*prompt, *continuation])])[0]
-        logprobs: list[float] = result.log_probs[len(prompt) - 1 :]
-        return logprobs
+        return self._scorer
 
     def _prompt_ids(self, prompt: Prompt, *, room: int) -> list[int]:
         """Token ids of the prompt; what does not fit beside `room` tokens is cut from its middle."""

@@ -19,6 +19,8 @@ from safer_instruct.models.protocol import Completion, Generated, Generation, Sc
 from safer_instruct.models.remote import USE_EMBEDDED, Remote, access_hints, fill_up
 from safer_instruct.models.spending import Spending
 
+_MOST_CHARS_PER_TOKEN = 8  # of text that is to be scored: what is left out at a token cap need not be sent
+
 
 class OpenAIModel:
     """A model behind one OpenAI-compatible endpoint, or several that serve the same weights."""
@@ -76,12 +78,13 @@ class OpenAIModel:
             raise AccessError(f"{self.name} cannot score after a chat, only after a raw prompt; {USE_EMBEDDED}")
         if not request.continuation:
             return Scored(())
-        body = {"model": self._model, "prompt": request.prompt + request.continuation, "echo": True, "max_tokens": 1, "temperature": 0, "logprobs": 1}
+        continuation = request.continuation[: request.max_tokens * _MOST_CHARS_PER_TOKEN] if request.max_tokens else request.continuation
+        body = {"model": self._model, "prompt": request.prompt + continuation, "echo": True, "max_tokens": 1, "temperature": 0, "logprobs": 1}
         answer, usage = await self._ask("/completions", body, request)
-        logprobs = _continuation_logprobs(answer.choices[0].logprobs or Logprobs(), len(request.continuation), usage.prompt_tokens)
+        logprobs = _continuation_logprobs(answer.choices[0].logprobs or Logprobs(), len(continuation), usage.prompt_tokens)
         if not logprobs:
             raise AccessError(f"{self.name} at {self._remote.where} returns no log-probabilities of the prompt, so it cannot score; {USE_EMBEDDED}")
-        return Scored(logprobs, usage)
+        return Scored(logprobs[: request.max_tokens], usage)
 
     async def close(self) -> None:
         """Close the connections; a later call opens new ones."""
@@ -94,7 +97,7 @@ class OpenAIModel:
             answer, usage = await self._ask("/completions" if "prompt" in body else "/chat/completions", body, request)
         except FilteredError as exc:
             return [Completion(str(exc), withheld="filter")] * request.sampling.n, Usage()
-        return answer.completions, usage
+        return answer.with_alternatives if request.alternatives else answer.completions, usage
 
     def _ask(self, path: str, body: dict[str, Any], request: Generation | Scoring) -> Awaitable[tuple[Answer, Usage]]:
         return self._remote.ask(path, body, request, lambda data: read_answer(data, body.get("n", 1)))

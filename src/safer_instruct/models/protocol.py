@@ -75,26 +75,30 @@ def _definition(text: str) -> dict[str, Any]:
 class Generation:
     """A request for `sampling.n` completions of `prompt`, which fit `schema` where the model can be held to one.
 
-    `repr` leaves the schema out: the embedded engine draws its seed from it, and pays no heed to schemas.
+    With `alternatives` each completion tells so many of the likeliest first tokens, where the model can.
+    `repr` leaves both out: the embedded engine draws its seed from it, and neither changes what it draws.
     """
 
     prompt: Prompt
     sampling: Sampling
     seed: int = 0
     schema: Schema | None = field(default=None, repr=False)
+    alternatives: int | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Scoring:
-    """A request for the log-probability of `continuation` after `prompt`."""
+    """A request for the log-probability of `continuation` after `prompt`, of its first `max_tokens` tokens or of all."""
 
     prompt: Prompt
     continuation: str
+    max_tokens: int | None = None
 
 
 def encode_request(kind: str, request: Generation | Scoring) -> bytes:
     """The request as sorted JSON, which calls are known by on disk; a change of a single byte here makes every key another."""
-    if isinstance(request, Generation) and request.schema is None and not isinstance(request.prompt, str):  # most calls: the same, faster
+    plain = isinstance(request, Generation) and request.schema is None and request.alternatives is None
+    if isinstance(request, Generation) and plain and not isinstance(request.prompt, str):  # most calls: the same, faster
         turns = ", ".join(f'{{"content": {_quoted(turn.content)}, "role": {_quoted(turn.role)}}}' for turn in request.prompt)
         sampling = _sampling_json(*_fields_of_sampling(request.sampling))
         return f'["{kind}", {{"prompt": [{turns}], "sampling": {sampling}, "seed": {request.seed}}}]'.encode("utf-8", "surrogatepass")
@@ -156,6 +160,7 @@ class Completion:
         finished: False when it was cut at `max_tokens`.
         tokens: How many tokens `logprob` is the mean of, where the model tells.
         withheld: Set where this is not to be taken for an answer.
+        alternatives: The likeliest first tokens with their log-probabilities in nats, where they were asked for and the model tells.
     """
 
     text: str
@@ -163,6 +168,7 @@ class Completion:
     finished: bool = True
     tokens: int | None = None
     withheld: Withheld = ""
+    alternatives: tuple[tuple[str, float], ...] = ()
 
     @property
     def total_logprob(self) -> float | None:

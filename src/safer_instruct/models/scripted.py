@@ -42,10 +42,11 @@ Pattern = Annotated[str, AfterValidator(_regular)]
 
 
 class GenerateRule(Strict):
-    """Answers for prompts that `match`."""
+    """Answers for prompts that `match`, and log-probabilities of first tokens for those who ask for them."""
 
     match: Pattern = ""
     answers: Annotated[tuple[str, ...], Field(min_length=1)]
+    alternatives: dict[str, float] = Field(default_factory=dict)
 
 
 class ScoreRule(Strict):
@@ -88,7 +89,8 @@ class ScriptedModel:
         for i in range(request.sampling.n):
             digest = hashlib.sha256(f"{request.seed}\n{i}\n{text}".encode()).digest()
             answer = answers[digest[0] % len(answers)].replace("{words}", _words(digest))
-            made.append(Completion(answer, -1.0 - digest[1] / 256))
+            likeliest = sorted(rule.alternatives.items(), key=lambda pair: -pair[1])[: request.alternatives] if rule and request.alternatives else []
+            made.append(Completion(answer, -1.0 - digest[1] / 256, alternatives=tuple(likeliest)))
         return Generated(tuple(made), Usage(len(text.split()), sum(len(c.text.split()) for c in made)))
 
     async def score(self, request: Scoring) -> Scored:
@@ -96,7 +98,7 @@ class ScriptedModel:
         await self._wait()
         text = prompt_text(request.prompt)
         rule = next((r for r in self._script.score if re.search(r.match, text)), None)
-        tokens = request.continuation.split()
+        tokens = request.continuation.split()[: request.max_tokens]
         return Scored((rule.logprob if rule else -1.0,) * len(tokens), Usage(len(text.split()) + len(tokens), 0))
 
     async def close(self) -> None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from safer_instruct.config import FilterConfig
+from safer_instruct.config import ConsistencyConfig, FilterConfig
 from safer_instruct.example import Candidate, Example, Verdict
 from safer_instruct.filters.checks import Check, check_all
-from safer_instruct.filters.consistency import check_gain, text_logprob
+from safer_instruct.filters.consistency import TextGains, check_gain, ranks
 from safer_instruct.models.protocol import Model
 from safer_instruct.templates import Template
 
@@ -33,20 +33,37 @@ async def choose(example: Example, checks: Sequence[Check], scorer: Model | None
         ModelError: The scorer failed, or cannot score.
     """
     judged: list[Candidate] = []
-    alone: float | None = None  # log p(text), the same for every candidate
+    consistency = (
+        _Consistency(example, TextGains(example.text, scorer, template, config.consistency), config.consistency) if scorer and config.consistency else None
+    )
     for candidate in example.candidates:
         verdicts = _form(candidate, example, checks, config)
-        if scorer and config.consistency and not any(v.drops for v in verdicts):
-            if alone is None:
-                alone = await text_logprob(example.text, scorer, template, config.consistency)
-            given = await text_logprob(example.text, scorer, template, config.consistency, prompt=candidate.text)
-            verdicts = (*verdicts, check_gain(given, alone, config.consistency))
+        if consistency and not any(v.drops for v in verdicts):
+            verdicts = (*verdicts, await consistency.check(candidate))
         judged.append(replace(candidate, verdicts=verdicts))
         if not any(v.drops for v in verdicts):
             rest = example.candidates[len(judged) :]
             return replace(example, candidates=(*judged, *rest), prompt=candidate.text).with_verdicts(*verdicts)
     verdicts = judged[0].verdicts if judged else (Verdict("induce.empty", False, None, "the inducer wrote no instruction"),)
     return replace(example, candidates=tuple(judged)).with_verdicts(*verdicts)
+
+
+class _Consistency:
+    """The consistency gate for the candidates of one example; those of all are computed only where ranks are asked for."""
+
+    def __init__(self, example: Example, gains: TextGains, config: ConsistencyConfig) -> None:
+        self._example, self._gains, self._config = example, gains, config
+        self._all: dict[str, tuple[float, int]] = {}
+
+    async def check(self, candidate: Candidate) -> Verdict:
+        if self._config.max_rank is None:
+            return check_gain((await self._gains.of([candidate.text]))[0], self._config)
+        if not self._all:
+            texts = [c.text for c in self._example.candidates if c.text]
+            gains = await self._gains.of(texts)
+            self._all = dict(zip(texts, zip(gains, ranks(gains), strict=True), strict=True))
+        gain, rank = self._all[candidate.text]
+        return check_gain(gain, self._config, rank=rank)
 
 
 def _form(candidate: Candidate, example: Example, checks: Sequence[Check], config: FilterConfig) -> tuple[Verdict, ...]:

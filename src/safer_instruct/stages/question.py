@@ -14,6 +14,7 @@ from safer_instruct.models.protocol import Completion, Generation, Model, Sampli
 from safer_instruct.models.structured import object_schema, parse, strict_object
 from safer_instruct.models.together import together
 from safer_instruct.oneline import shortened
+from safer_instruct.stages.fence import mark_for
 from safer_instruct.stages.withheld import content_filter
 from safer_instruct.templates import Template
 
@@ -37,8 +38,8 @@ class QuestionVerifier:
 
         Args:
             judge: A strong model.
-            question: Asks all criteria; it is given `questions`, `prompt` and `response`.
-            pairwise: Asks which of two is better; it is given `guideline`, `prompt`, `first` and `second`.
+            question: Asks all criteria; it is given `questions`, `prompt`, `response`, and the `mark` that they stand between.
+            pairwise: Asks which of two is better; it is given `guideline`, `prompt`, `first`, `second` and `mark`.
             domain: Holds criteria and guidelines.
             config: Caps the answers.
             json_schema: Hold the judge to a JSON schema; without it the templates alone ask for JSON.
@@ -51,6 +52,8 @@ class QuestionVerifier:
         for name, category in domain.categories.items():
             if not category.criteria:
                 raise ConfigError(f"domain '{domain.name}', category '{name}': verify.form 'question' needs 'criteria'; give them, or use form 'contrast'")
+            if category.scales:
+                raise ConfigError(f"domain '{domain.name}', category '{name}': 'scales' need verify.answers 'weighted'")
 
     async def baseline(self, example: Example) -> float:
         """Nothing: the judge sees the rejected text beside each draft."""
@@ -73,7 +76,8 @@ class QuestionVerifier:
 
     async def _criteria(self, category: Category, prompt: str, response: str) -> list[Verdict]:
         """One verdict per criterion, or one on all of them where the judge said no to them as a whole."""
-        said = await self._ask(self._question.render(questions=category.criteria, prompt=prompt, response=response), _criteria_schema(len(category.criteria)))
+        shown = {"mark": mark_for(prompt, response), "prompt": prompt, "response": response}
+        said = await self._ask(self._question.render(questions=category.criteria, **shown), _criteria_schema(len(category.criteria)))
         answers = read_criteria(said, len(category.criteria))
         if len(answers) < len(category.criteria):
             return [Verdict("verify.criteria", False, None, "the judge said no to the criteria as a whole")]
@@ -85,7 +89,8 @@ class QuestionVerifier:
     async def _orders_won(self, category: Category, example: Example, draft: Draft) -> int:
         """In how many of the two orders the judge preferred the draft to the rejected text."""
         orders = ((draft.text, example.text, "A"), (example.text, draft.text, "B"))
-        asked = [self._pairwise.render(guideline=category.guideline, prompt=example.prompt, first=a, second=b) for a, b, _ in orders]
+        shown = {"mark": mark_for(example.prompt, draft.text, example.text), "prompt": example.prompt, "guideline": category.guideline}
+        asked = [self._pairwise.render(first=a, second=b, **shown) for a, b, _ in orders]
         said = await together(self._ask(text, _PREFERENCE) for text in asked)
         return sum(read_preference(text) == letter for text, (_, _, letter) in zip(said, orders, strict=True))
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
+from statistics import fmean
 from typing import Protocol
 
 from safer_instruct.config import VerifyConfig
-from safer_instruct.domain import Category, Domain
+from safer_instruct.domain import Category, Domain, ExamplePair, Opposites
 from safer_instruct.errors import ConfigError
 from safer_instruct.example import Draft, Example, Verdict
 from safer_instruct.models.protocol import Model, Scoring
@@ -98,14 +99,24 @@ class ContrastVerifier:
         return replace(draft, margin=margin, verdicts=(*draft.verdicts, *verdicts))
 
     async def contrast(self, prompt: str, response: str, category: Category) -> float:
-        """The contrast of one response, nats per token; positive speaks for the good guideline."""
+        """The contrast of one response, nats per token; positive speaks for the good guideline.
+
+        With further wordings it is the mean of two: that of the first wording with the examples, and that of all wordings
+        without (bench/README.md).
+        """
         assert category.contrast is not None  # noqa: S101 - checked on construction
+        first, *others = wordings = (category.contrast, *category.contrast.also)
         shown = category.examples[: self._config.examples]
+        if not others:
+            return round(await self._difference(prompt, response, first, shown), 6)
+        bare = fmean(await together(self._difference(prompt, response, wording, ()) for wording in wordings))
+        return round((await self._difference(prompt, response, first, shown) + bare) / 2 if shown else bare, 6)
+
+    async def _difference(self, prompt: str, response: str, wording: Opposites, shown: Sequence[ExamplePair]) -> float:
         good = [{"prompt": e.prompt, "response": e.chosen} for e in shown]
         bad = [{"prompt": e.prompt, "response": e.rejected} for e in shown]
-        likely = await self._mean(prompt, response, category.contrast.good, good)
-        unlikely = await self._mean(prompt, response, category.contrast.bad, bad)
-        return round(likely - unlikely, 6)
+        likely, unlikely = await together((self._mean(prompt, response, wording.good, good), self._mean(prompt, response, wording.bad, bad)))
+        return likely - unlikely
 
     async def _mean(self, prompt: str, response: str, description: str, examples: list[dict[str, str]]) -> float:
         rendered = self._template.render(description=description, examples=examples, prompt=prompt)

@@ -1,0 +1,214 @@
+"""From labels to bounds: every score of a run is fitted, and the best of them gets a bound for what is wanted."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, cast, get_args
+
+import yaml
+
+from safer_instruct import rundir
+from safer_instruct.calibration.conformal import Guarantee, guaranteed_cut, least_to_pass
+from safer_instruct.calibration.fit import LEAST_OF_EACH, Cut, Fit, Interval, Method, cut_for_precision, describe_cut, fit
+from safer_instruct.calibration.labels import digest, joined, read_examples, read_labels
+from safer_instruct.errors import ConfigError, RunDirectoryError
+from safer_instruct.thresholds import KEYS, REWARD_KEY
+from safer_instruct.wholefile import whole
+
+CALIBRATION = "calibration.yaml"
+
+
+@dataclass(frozen=True, slots=True)
+class Aim:
+    """What a bound is to give.
+
+    Attributes:
+        precision: Share of good ones among the kept, as estimated.
+        max_bad: Instead: a share of bad ones that is not to be passed, with `confidence`.
+        confidence: Of that guarantee.
+    """
+
+    precision: float = 0.9
+    max_bad: float | None = None
+    confidence: float = 0.95
+
+    @property
+    def described(self) -> str:
+        """In words."""
+        if self.max_bad is None:
+            return f"precision of at least {self.precision:g}"
+        return f"at most {self.max_bad:g} bad with {self.confidence:g} confidence"
+
+
+@dataclass(frozen=True, slots=True)
+class Calibrated:
+    """What labels say of one score.
+
+    Attributes:
+        name: Of the verdict.
+        key: Of the config that bounds it; empty where none does.
+        fit: How well it separates; None where there are too few labels of a kind.
+        cut: The bound that the aim asks for; None where there is none.
+        guarantee: The test that the bound passed, for an aim with `max_bad`.
+    """
+
+    name: str
+    key: str
+    fit: Fit | None
+    cut: Cut | None = None
+    guarantee: Guarantee | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Calibrations:
+    """All scores of a run, and those whose bounds were written."""
+
+    scores: tuple[Calibrated, ...]
+    chosen: tuple[Calibrated, ...]
+    labels: dict[str, str | int]
+
+
+def calibrate(path: Path, labels: Path, aim: Aim, *, method: Method = "auto", names: Sequence[str] = ()) -> Calibrations:
+    """Fit every score of a finished run to labels.
+
+    Args:
+        path: The run directory.
+        labels: A CSV file: id, label and, if wanted, score.
+        aim: What a bound is to give.
+        method: How a score is turned into a probability.
+        names: Scores that are to get a bound; by default the one whose bound loses the fewest good examples. Bounds add up: with
+            two of them more is lost than each says.
+
+    Raises:
+        ConfigError: The labels cannot be used, or a name is none of a labelled score that has a key.
+        RunDirectoryError: There is no finished run.
+        MissingExtraError: The extra `calibrate` is not installed.
+    """
+    found = joined(read_examples(path), read_labels(labels), labels)
+    keys = _keys(path)
+    scores = tuple(_calibrated(name, keys.get(name, ""), rows, aim, method) for name, rows in sorted(found.items()))
+    if not any(score.fit for score in scores):
+        raise ConfigError(f"{labels}: no score has {LEAST_OF_EACH} good and {LEAST_OF_EACH} bad labels; write a sheet with --sheet and label more")
+    possible = {score.name: score for score in scores if score.cut and score.key}
+    if unknown := [name for name in names if name not in possible]:
+        raise ConfigError(f"'{unknown[0]}' gets no bound: {_why_not(unknown[0], scores, aim)}")
+    best = sorted(possible.values(), key=lambda s: (-_recall(s), s.name))[:1]
+    used = {id_ for rows in found.values() for id_, _, _ in rows}
+    described: dict[str, str | int] = {"file": labels.name, "sha256": digest(labels), "used": len(used)}
+    return Calibrations(scores, tuple(possible[name] for name in names) or tuple(best), described)
+
+
+def write_calibration(found: Calibrations, aim: Aim, target: Path) -> None:
+    """Write the bounds, and what was found about each score, for `calibration: PATH` in a config."""
+    data = {
+        "labels": found.labels,
+        "aim": aim.described,
+        "thresholds": {score.key: round(score.cut.threshold, 6) for score in found.chosen if score.cut},
+        "scores": {score.name: _plain(score) for score in found.scores},
+    }
+    with whole(target) as part:
+        part.write_text(
+            f"# Written by 'safer-instruct calibrate'; a config takes the thresholds over with: calibration: {target.name}\n"
+            + yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=120),
+            encoding="utf-8",
+        )
+
+
+def point_config_at(config: Path, target: Path) -> None:
+    """Set `calibration:` in a config to `target`; every other line stays as it is, comments too.
+
+    Raises:
+        ConfigError: The config cannot be read.
+    """
+    try:
+        text = config.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as exc:
+        raise ConfigError(f"{config}: cannot be read as UTF-8 text: {exc}") from exc
+    relative = os.path.relpath(target, config.parent)
+    line = f"calibration: {json.dumps(relative, ensure_ascii=False)}"
+    changed, count = re.subn(r"^calibration:[^\n]*$", lambda _: line, text, count=1, flags=re.M)
+    if not count:
+        changed = f"{text.rstrip()}\n{line}\n"
+    with whole(config) as part:
+        part.write_text(changed, encoding="utf-8")
+
+
+def read_method(name: str) -> Method:
+    """The method of that name.
+
+    Raises:
+        ConfigError: There is none.
+    """
+    found = next((method for method in get_args(Method) if method == name), None)
+    if found is None:
+        raise ConfigError(f"'{name}' is no method; choose one of {', '.join(get_args(Method))}")
+    return cast(Method, found)
+
+
+def _calibrated(name: str, key: str, rows: Sequence[tuple[str, float, bool]], aim: Aim, method: Method) -> Calibrated:
+    values, good = [value for _, value, _ in rows], [label for _, _, label in rows]
+    if min(sum(good), len(good) - sum(good)) < LEAST_OF_EACH:
+        return Calibrated(name, key, None)
+    fitted = fit(values, good, method)
+    if aim.max_bad is None:
+        return Calibrated(name, key, fitted, cut_for_precision(values, good, aim.precision))
+    guarantee = guaranteed_cut(values, good, aim.max_bad, aim.confidence)
+    return Calibrated(name, key, fitted, describe_cut(values, good, guarantee.threshold) if guarantee else None, guarantee)
+
+
+def _keys(path: Path) -> dict[str, str]:
+    """Score -> key of the config, as the run's form of verification has it."""
+    try:
+        form = yaml.safe_load((path / rundir.RUN).read_text(encoding="utf-8"))["config"]["verify"]["form"]
+    except (OSError, yaml.YAMLError, KeyError, TypeError) as exc:
+        raise RunDirectoryError(f"{path / rundir.RUN} cannot be read ({exc}); give the 'run' command again to write it anew") from exc
+    gates = {name: key for name, key in KEYS.items() if not name.startswith("verify.")}
+    of_form = {
+        "contrast": {name: key for name, key in KEYS.items() if name.startswith("verify.")},
+        "reward": {"verify.acceptable": REWARD_KEY, "verify.better": KEYS["verify.better"]},
+    }
+    return gates | of_form.get(form, {})
+
+
+def _recall(score: Calibrated) -> float:
+    return score.cut.recall[0] if score.cut else 0.0
+
+
+def _why_not(name: str, scores: Sequence[Calibrated], aim: Aim) -> str:
+    score = next((s for s in scores if s.name == name), None)
+    if score is None:
+        return f"no labelled example has such a score; there are: {', '.join(s.name for s in scores)}"
+    if score.fit is None:
+        return f"fewer than {LEAST_OF_EACH} of its labels say good, or bad"
+    if not score.key:
+        return "no key of the config bounds it"
+    if aim.max_bad is not None:
+        least = least_to_pass(aim.max_bad, aim.confidence)
+        return f"none passes the test; it takes at least {least} labelled examples that are all good above the bound"
+    return f"none reaches a precision of {aim.precision:g}"
+
+
+def _plain(score: Calibrated) -> dict[str, Any]:
+    """For people: what the labels say of one score."""
+    plain: dict[str, Any] = {"key": score.key or None}
+    if score.fit:
+        told = asdict(score.fit)
+        plain |= {"labels": told["count"], "good": told["good"], "method": told["method"], "probability_at": [list(point) for point in told["curve"]]}
+        plain |= {"auc": _interval(score.fit.auc), "calibration_error": _interval(score.fit.ece)}
+    if score.cut:
+        plain |= {"threshold": round(score.cut.threshold, 6), "kept": score.cut.kept}
+        plain |= {"precision": _interval(score.cut.precision), "recall": _interval(score.cut.recall)}
+    if score.guarantee:
+        plain |= {"bad_among_kept": score.guarantee.bad, "most_bad": score.guarantee.most_bad}
+    return plain
+
+
+def _interval(interval: Interval) -> dict[str, float | None]:
+    value, low, high = (None if math.isnan(v) else v for v in interval)
+    return {"value": value, "low": low, "high": high}

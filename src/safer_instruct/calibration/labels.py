@@ -1,0 +1,174 @@
+"""Scores of a finished run beside what people said of its examples."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import random
+from bisect import bisect_left, insort
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safer_instruct import rundir
+from safer_instruct.errors import ConfigError, RunDirectoryError
+from safer_instruct.wholefile import whole
+
+SHEET_COLUMNS = ("id", "label", "score", "category", "dropped_by", "prompt", "chosen", "rejected")
+_GOOD, _BAD = {"1", "good", "yes", "true"}, {"0", "bad", "no", "false"}
+_STRATA = 5  # quantiles of the score that a sheet is stratified by
+_ROWS_READ = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """One example of a run, with its scores by the names of the verdicts that they belong to."""
+
+    id: str
+    category: str
+    prompt: str
+    chosen: str
+    rejected: str
+    dropped_by: str
+    scores: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """What a person said of an example; `score` is empty where it holds for every score of the example."""
+
+    id: str
+    good: bool
+    score: str = ""
+
+
+def read_examples(path: Path) -> list[Scored]:
+    """The examples of the finished run in `path` that have a score.
+
+    Raises:
+        RunDirectoryError: There is no finished run, or its examples cannot be read.
+    """
+    rundir.read_summary(path)
+    return [example for row in _rows(path / rundir.EXAMPLES) if (example := _scored(row)).scores]
+
+
+def read_labels(path: Path) -> list[Label]:
+    """Labels from a CSV file with the columns `id`, `label` and, if wanted, `score`; rows without a label are passed over.
+
+    Raises:
+        ConfigError: The file is missing, lacks a column, or says something that is no label.
+    """
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file)
+            if missing := [name for name in ("id", "label") if name not in (reader.fieldnames or ())]:
+                raise ConfigError(f"{path}: the column '{missing[0]}' is missing; a file of labels has id,label and, if wanted, score")
+            return [label for row in reader if (label := _label(row, f"{path}:{reader.line_num}"))]
+    except (OSError, UnicodeDecodeError, csv.Error) as exc:
+        raise ConfigError(f"{path}: cannot be read as a CSV file in UTF-8: {exc}") from exc
+
+
+def joined(examples: Sequence[Scored], labels: Sequence[Label], source: Path) -> dict[str, list[tuple[str, float, bool]]]:
+    """For each score the (id, value, good) of every example that has both, one per id, in the order of the run.
+
+    Raises:
+        ConfigError: A label names no example of the run, or two labels of one example contradict each other.
+    """
+    known = {example.id: example for example in examples}
+    said: dict[tuple[str, str], bool] = {}
+    for label in labels:
+        if label.id not in known:
+            raise ConfigError(f"{source}: the run has no scored example with id '{label.id}'")
+        if said.setdefault((label.id, label.score), label.good) != label.good:
+            raise ConfigError(f"{source}: the labels of '{label.id}' contradict each other; keep one")
+    found: dict[str, list[tuple[str, float, bool]]] = defaultdict(list)
+    for example in examples:
+        for name, value in example.scores.items():
+            good = said.get((example.id, name), said.get((example.id, "")))
+            if good is not None:
+                found[name].append((example.id, value, good))
+    return dict(found)
+
+
+def write_sheet(examples: Sequence[Scored], path: Path, count: int, *, seed: int = 0) -> int:
+    """Write a sheet for people to label: a sample in the proportions of the run, over categories, outcomes and scores.
+
+    Every stratum gets its share, so that the sample stands for the run without weights (Cochran 1977, chapter 5).
+
+    Returns:
+        How many rows it has.
+    """
+    chosen = _stratified(examples, count, seed)
+    with whole(path) as part, part.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, SHEET_COLUMNS)
+        writer.writeheader()
+        for example in chosen:
+            row = {name: _harmless(str(getattr(example, name))) for name in SHEET_COLUMNS if name not in ("id", "label", "score")}
+            writer.writerow({"id": example.id, "label": "", "score": "", **row})
+    return len(chosen)
+
+
+def _stratified(examples: Sequence[Scored], count: int, seed: int) -> list[Scored]:
+    """`count` examples, systematically from all of them sorted by stratum and, within, by chance."""
+    if count >= len(examples):
+        return list(examples)
+    values: dict[str, list[float]] = defaultdict(list)
+    for example in examples:
+        name, value = _last(example)
+        insort(values[name], value)
+
+    def stratum(example: Scored) -> tuple[str, str, int]:
+        name, value = _last(example)
+        return example.category, example.dropped_by, _STRATA * bisect_left(values[name], value) // len(values[name])
+
+    draw = random.Random(seed)
+    order = sorted(examples, key=lambda example: (stratum(example), draw.random()))
+    start = draw.random()
+    return [order[int((start + i) * len(order) / count)] for i in range(count)]
+
+
+def _last(example: Scored) -> tuple[str, float]:
+    """The score that was looked at last: it says the most about where the example ended."""
+    return list(example.scores.items())[-1]
+
+
+def _rows(file: Path) -> Iterator[dict[str, Any]]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    columns = ["id", "category", "text", "prompt", "chosen", "candidates", "drafts", "verdicts", "dropped_by"]
+    try:
+        with pq.ParquetFile(file, pre_buffer=False) as parquet:
+            for batch in parquet.iter_batches(_ROWS_READ, columns=columns):
+                yield from batch.to_pylist()
+    except (OSError, pa.ArrowException) as exc:
+        raise RunDirectoryError(f"{file} cannot be read ({exc}); give the 'run' command again to write it anew, from the ledger") from exc
+
+
+def _scored(row: dict[str, Any]) -> Scored:
+    """An example with the prompt and response that its verdicts speak of: the ones taken, or the first of those refused."""
+    prompt = row["prompt"] or next((c["text"] for c in row["candidates"]), "")
+    chosen = row["chosen"] or next((d["text"] for d in reversed(row["drafts"]) if d["verdicts"] == row["verdicts"][-len(d["verdicts"]) :]), "")
+    scores = {v["name"]: v["score"] for v in row["verdicts"] if v["score"] is not None}
+    return Scored(row["id"], row["category"], prompt, chosen, row["text"], row["dropped_by"] or "", scores)
+
+
+def _label(row: dict[str, str | None], where: str) -> Label | None:
+    word = (row["label"] or "").strip().lower()
+    if not word:
+        return None
+    if word not in _GOOD | _BAD:
+        raise ConfigError(f"{where}: label {word[:40]!r} is neither {', '.join(sorted(_GOOD))} nor {', '.join(sorted(_BAD))}")
+    return Label((row["id"] or "").strip(), word in _GOOD, (row.get("score") or "").strip())
+
+
+def _harmless(text: str) -> str:
+    """A text that a spreadsheet does not take for a formula."""
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
+
+
+def digest(path: Path) -> str:
+    """First 16 hex digits of the file's SHA-256."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]

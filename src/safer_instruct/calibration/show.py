@@ -1,0 +1,44 @@
+"""What a calibration found, as a table."""
+
+from __future__ import annotations
+
+import math
+
+from rich.console import Console
+from rich.table import Table
+
+from safer_instruct.calibration.calibrate import Aim, Calibrations
+from safer_instruct.calibration.fit import LEAST_OF_EACH, Interval
+from safer_instruct.terminal import safe
+
+_SEPARATES = 0.5
+
+
+def show_calibrations(console: Console, found: Calibrations, aim: Aim) -> None:
+    """One row per score; below, what was chosen and what stands in the way of more."""
+    table = Table(title=f"{found.labels['used']} labelled examples; threshold for: {aim.described}; in brackets 95% intervals", title_justify="left")
+    for heading in ("score", "labels", "good", "AUC", "calibration error", "threshold", "precision", "recall"):
+        table.add_column(heading, justify="left" if heading == "score" else "right")
+    for score in found.scores:
+        if score.fit is None:
+            table.add_row(safe(score.name), "", "", f"fewer than {LEAST_OF_EACH} good or bad", "", "", "", "")
+            continue
+        cut = [f"{score.cut.threshold:+.4f}", _shown(score.cut.precision), _shown(score.cut.recall)] if score.cut else ["none", "", ""]
+        table.add_row(safe(score.name), str(score.fit.count), str(score.fit.good), _shown(score.fit.auc), _shown(score.fit.ece), *cut)
+    console.print(table)
+    for score in found.scores:
+        if score.fit and score.fit.auc[1] <= _SEPARATES:
+            console.print(safe(f"{score.name}: its AUC may be that of chance; do not filter by it on the strength of these labels"))
+        if score.guarantee:
+            counted = f"{score.guarantee.bad} of {score.guarantee.kept} kept are bad"
+            console.print(safe(f"{score.name}: {counted}, so at most {score.guarantee.most_bad:.1%} of such with {aim.confidence:.0%} confidence"))
+    for score in found.chosen:
+        if score.cut:
+            console.print(safe(f"chosen: {score.key}: {score.cut.threshold:+.6f} (a bound on {score.name})"))
+    if not found.chosen:
+        console.print(safe("no score reaches that with a bound that a config can set: label more, ask for less, or use a stronger judge"))
+
+
+def _shown(interval: Interval) -> str:
+    value, low, high = interval
+    return "" if math.isnan(value) else f"{value:.3f} [{low:.3f}, {high:.3f}]"

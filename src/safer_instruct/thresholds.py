@@ -1,0 +1,76 @@
+"""Bounds that were fitted to human labels: which score belongs to which key of a config, and the file that carries them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, field_validator
+
+from safer_instruct import yamlfile
+from safer_instruct.yamlfile import Strict
+
+KEYS = {  # score of a verdict -> the key of the config that bounds it from below
+    "consistency": "filter.consistency.min_gain",
+    "likelihood": "filter.min_logprob",
+    "verify.acceptable": "verify.min_contrast",
+    "verify.better": "verify.min_margin",
+}
+REWARD_KEY = "verify.min_reward"  # of `verify.acceptable` where a reward model gives it
+_KNOWN = {*KEYS.values(), REWARD_KEY}
+
+
+class Calibration(Strict):
+    """What `safer-instruct calibrate` writes; a config takes it over with `calibration: PATH`.
+
+    Attributes:
+        labels: Where the labels came from, how many were used, and how many of them said good.
+        aim: What the bounds were chosen for.
+        thresholds: Key of the config -> bound.
+        scores: What was found about each score; for people.
+    """
+
+    labels: dict[str, str | int]
+    aim: str
+    thresholds: dict[str, Annotated[float, Field(allow_inf_nan=False)]]
+    scores: dict[str, dict[str, Any]] = Field(default_factory=dict)
+
+    @field_validator("thresholds")
+    @classmethod
+    def _known(cls, thresholds: dict[str, float]) -> dict[str, float]:
+        if unknown := sorted(thresholds.keys() - _KNOWN):
+            raise ValueError(f"no bounds of a config: {', '.join(unknown)}; there are {', '.join(sorted(_KNOWN))}")
+        return thresholds
+
+    @property
+    def described(self) -> str:
+        """For summary, card and report."""
+        bounds = ", ".join(f"{key} {value:+.3f}" for key, value in self.thresholds.items())
+        return f"calibrated on {self.labels['used']} labels ({self.aim}): {bounds}; all others are defaults or the config's own"
+
+
+def load_calibration(path: Path) -> Calibration:
+    """Read what `calibrate` wrote.
+
+    Raises:
+        ConfigError: It is missing or not valid.
+    """
+    return yamlfile.load(path, Calibration)
+
+
+def apply(config: dict[str, Any], thresholds: dict[str, float]) -> dict[str, Any]:
+    """A copy of a config as plain data with `thresholds` in the place of its own; a section that is switched off stays off."""
+    changed = {**config}
+    for key, value in thresholds.items():
+        *sections, name = key.split(".")
+        at: dict[str, Any] | None = changed
+        for section in sections:
+            inner = at.get(section) if at is not None else None
+            if at is None or not isinstance(inner, dict):
+                at = None
+                break
+            at[section] = {**inner}
+            at = at[section]
+        if at is not None:
+            at[name] = value
+    return changed

@@ -1,0 +1,268 @@
+"""From labels to thresholds: what is read, what is fitted, what is guaranteed, what is written back."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import random
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import yaml
+
+from safer_instruct import rundir
+from safer_instruct.calibration.calibrate import CALIBRATION, Aim, calibrate, point_config_at, read_method, write_calibration
+from safer_instruct.calibration.conformal import guaranteed_cut, least_to_pass, upper_bound
+from safer_instruct.calibration.labels import Label, read_examples, read_labels, write_sheet
+from safer_instruct.cli import main
+from safer_instruct.config import load_config
+from safer_instruct.errors import ConfigError, RunDirectoryError
+from safer_instruct.example import Candidate, Draft, Example, Verdict
+
+pytestmark = pytest.mark.filterwarnings("error")
+
+BASE = Example("x", "The rejected text.", "support", "texts.jsonl", 1, prompt="A prompt?", chosen="A reply.", margin=1.0)
+CONFIG = """# mine
+domain: civility
+source: {path: texts.jsonl}
+models: {inducer: 'scripted:', expert: 'scripted:'}
+filter:
+  min_logprob: -9.0  # by eye
+seed: 3
+"""
+
+
+def examples(count: int, seed: int = 0) -> list[tuple[Example, bool]]:
+    """Examples with a score that tells good from bad rather well, and one that tells nothing."""
+    draw = random.Random(seed)
+    made = []
+    for i in range(count):
+        good = draw.random() < 0.7
+        gain, noise = round(draw.gauss(1.0 if good else 0.0, 0.6), 4), round(draw.gauss(0, 1), 4)
+        verdicts = (Verdict("rules.length", True), Verdict("consistency", True, gain), Verdict("verify.better", True, noise))
+        made.append((replace(BASE, id=f"e{i:04}", line=i + 1, verdicts=verdicts), good))
+    return made
+
+
+def finished(path: Path, which: list[Example], form: str = "contrast") -> Path:
+    """A run directory with these examples."""
+    path.mkdir()
+    with rundir.outputs(path) as files:
+        for example in which:
+            files.add(example)
+    (path / rundir.RUN).write_text(yaml.safe_dump({"config": {"verify": {"form": form}}}), encoding="utf-8")
+    (path / rundir.SUMMARY).write_text(json.dumps({"pairs": len(which)}), encoding="utf-8")
+    return path
+
+
+def labelled(path: Path, rows: list[tuple[str, str]]) -> Path:
+    path.write_text("id,label\n" + "".join(f"{id_},{label}\n" for id_, label in rows), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def run_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return finished(tmp_path_factory.mktemp("runs") / "run", [example for example, _ in examples(300)])
+
+
+@pytest.fixture(scope="module")
+def labels(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return labelled(tmp_path_factory.mktemp("labels") / "labels.csv", [(e.id, "good" if good else "0") for e, good in examples(300)])
+
+
+# --- fitting
+
+
+def test_a_score_that_tells_good_from_bad_gets_the_threshold(run_dir: Path, labels: Path) -> None:
+    found = calibrate(run_dir, labels, Aim(precision=0.9))
+    by_name = {score.name: score for score in found.scores}
+    told, noise = by_name["consistency"], by_name["verify.better"]
+    assert told.fit and told.fit.auc[1] > 0.8 and told.fit.auc[1] < told.fit.auc[0] < told.fit.auc[2] and told.fit.ece[0] < 0.1
+    assert noise.fit and noise.fit.auc[1] < 0.5 < noise.fit.auc[2], "its interval holds the AUC of chance"
+    assert [score.name for score in found.chosen] == ["consistency"] and found.labels["used"] == 300
+    kept = [good for example, good in examples(300) if told.cut and (example.verdicts[1].score or 0) >= told.cut.threshold]
+    assert told.cut and told.cut.kept == len(kept) and told.cut.precision[0] == round(sum(kept) / len(kept), 4) >= 0.9
+
+
+def test_the_same_labels_give_the_same_calibration(run_dir: Path, labels: Path) -> None:
+    assert calibrate(run_dir, labels, Aim()) == calibrate(run_dir, labels, Aim())
+
+
+def test_isotonic_probabilities_never_fall_as_the_score_rises(run_dir: Path, labels: Path) -> None:
+    for method in ("isotonic", "logistic"):
+        (score,) = [s for s in calibrate(run_dir, labels, Aim(), method=read_method(method)).scores if s.name == "consistency"]
+        assert score.fit and score.fit.method == method
+        probabilities = [p for _, p in score.fit.curve]
+        assert probabilities == sorted(probabilities) and probabilities[0] < 0.5 < probabilities[-1]
+    with pytest.raises(ConfigError, match="'magic' is no method"):
+        read_method("magic")
+
+
+def test_a_label_for_one_score_holds_for_that_score_only(run_dir: Path, tmp_path: Path) -> None:
+    rows = [(e.id, int(good)) for e, good in examples(300)]
+    text = "id,label,score\n" + "".join(f"{i},{g},consistency\n{i},{1 - g},\n" for i, g in rows)
+    (tmp_path / "l.csv").write_text(text, encoding="utf-8")
+    by_name = {score.name: score.fit for score in calibrate(run_dir, tmp_path / "l.csv", Aim()).scores}
+    good = sum(g for _, g in rows)
+    assert by_name["consistency"] and by_name["consistency"].good == good
+    assert by_name["verify.better"] and by_name["verify.better"].good == 300 - good
+
+
+def test_a_precision_that_nothing_reaches_gives_no_threshold(run_dir: Path, tmp_path: Path) -> None:
+    rows = [(e.id, "bad" if (e.verdicts[1].score or 0) > 1.2 or i % 3 else "good") for i, (e, _) in enumerate(examples(300))]
+    found = calibrate(run_dir, labelled(tmp_path / "l.csv", rows), Aim(precision=0.999))
+    assert found.chosen == ()
+    with pytest.raises(ConfigError, match=r"'consistency' gets no bound: none reaches a precision of 0\.999"):
+        calibrate(run_dir, tmp_path / "l.csv", Aim(precision=0.999), names=["consistency"])
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("id,label\ne0001,maybe\n", r"l\.csv:2: label 'maybe' is neither"),
+        ("id,label\nzzz,1\n", "no scored example with id 'zzz'"),
+        ("id,label\ne0001,1\ne0001,0\n", "the labels of 'e0001' contradict each other"),
+        ("id,grade\ne0001,1\n", "the column 'label' is missing"),
+        ("id,label\ne0001,1\ne0002,0\n", "no score has 5 good and 5 bad labels"),
+    ],
+)
+def test_labels_that_cannot_be_used_are_refused_with_the_place(run_dir: Path, tmp_path: Path, text: str, said: str) -> None:
+    (tmp_path / "l.csv").write_text(text, encoding="utf-8")
+    with pytest.raises(ConfigError, match=said):
+        calibrate(run_dir, tmp_path / "l.csv", Aim())
+
+
+def test_rows_without_a_label_are_passed_over(tmp_path: Path) -> None:
+    assert read_labels(labelled(tmp_path / "l.csv", [("a", ""), ("b", " Yes ")])) == [Label("b", True)]
+
+
+def test_a_directory_without_a_finished_run_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RunDirectoryError, match="holds no finished run"):
+        read_examples(tmp_path)
+
+
+# --- the guarantee
+
+
+def test_the_exact_bound_is_that_of_clopper_and_pearson() -> None:
+    assert least_to_pass(0.05, 0.95) == 59
+    assert math.isclose(upper_bound(0, 59, 0.95), 1 - 0.05 ** (1 / 59)) and upper_bound(3, 3, 0.95) == 1.0
+    assert math.isclose(upper_bound(2, 100, 0.95), 0.0616, abs_tol=5e-5)  # 1 - 0.95 quantile of the beta distribution, tabulated
+
+
+def test_too_few_labels_guarantee_nothing() -> None:
+    assert guaranteed_cut([1.0] * 58, [True] * 58, 0.05, 0.95) is None
+    found = guaranteed_cut([1.0] * 59, [True] * 59, 0.05, 0.95)
+    assert found and (found.kept, found.bad) == (59, 0) and found.most_bad <= 0.05
+
+
+def test_the_guarantee_holds_as_often_as_it_says() -> None:
+    """Over 300 draws of 400 labels the true share of bad ones among the kept passes 10% in at most 10% of them, give or take."""
+    draw, broken, found = random.Random(1), 0, 0
+    for _ in range(300):
+        scores = [draw.random() for _ in range(400)]
+        good = [draw.random() < 0.6 + 0.4 * score for score in scores]
+        if cut := guaranteed_cut(scores, good, 0.1, 0.9):
+            found += 1
+            broken += 1 - (0.6 + 0.4 * (cut.threshold + 1) / 2) > 0.1  # of scores even above the threshold, the mean chance of bad
+    assert found > 200 and broken / 300 <= 0.1 + 0.035, "two standard errors"
+
+
+def test_a_guarantee_gives_a_threshold(run_dir: Path, labels: Path) -> None:
+    found = calibrate(run_dir, labels, Aim(max_bad=0.1, confidence=0.9))
+    (score,) = found.chosen
+    assert score.guarantee and score.cut and score.guarantee.most_bad <= 0.1 and score.cut.threshold == score.guarantee.threshold
+    with pytest.raises(ConfigError, match="it takes at least 299 labelled examples"):
+        calibrate(run_dir, labels, Aim(max_bad=0.01), names=["consistency"])
+
+
+# --- writing back
+
+
+def test_a_config_takes_the_thresholds_over_and_keeps_its_comments(run_dir: Path, labels: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text(CONFIG, encoding="utf-8")
+    target = tmp_path / "runs" / CALIBRATION
+    target.parent.mkdir()
+    found = calibrate(run_dir, labels, Aim())
+    write_calibration(found, Aim(), target)
+    before = load_config(tmp_path / "mine.yaml")
+    for _ in range(2):  # a second time replaces the line
+        point_config_at(tmp_path / "mine.yaml", target)
+    assert (tmp_path / "mine.yaml").read_text("utf-8") == CONFIG + 'calibration: "runs/calibration.yaml"\n'
+    after = load_config(tmp_path / "mine.yaml")
+    threshold = found.chosen[0].cut.threshold if found.chosen[0].cut else None
+    assert before.thresholds == "defaults, not calibrated" and before.filter.consistency and before.filter.consistency.min_gain == 0.1
+    assert after.filter.consistency and after.filter.consistency.min_gain == threshold and after.filter.min_logprob == -9.0
+    assert after.thresholds.startswith("calibrated on 300 labels (precision of at least 0.9): filter.consistency.min_gain +")
+    what, how = after.parted()
+    assert "calibration" not in what and how["calibration"] == "runs/calibration.yaml", "where it lies says nothing of the result"
+
+
+def test_a_gate_that_is_switched_off_stays_off(run_dir: Path, labels: Path, tmp_path: Path) -> None:
+    write_calibration(calibrate(run_dir, labels, Aim()), Aim(), tmp_path / CALIBRATION)
+    (tmp_path / "mine.yaml").write_text(CONFIG.replace("min_logprob: -9.0", "consistency: null") + f"calibration: {CALIBRATION}\n", encoding="utf-8")
+    assert load_config(tmp_path / "mine.yaml").filter.consistency is None
+
+
+def test_a_calibration_that_names_no_bound_is_refused(tmp_path: Path) -> None:
+    (tmp_path / CALIBRATION).write_text("labels: {used: 9}\naim: x\nthresholds: {seed: 4}\n", encoding="utf-8")
+    (tmp_path / "mine.yaml").write_text(f"{CONFIG}calibration: {CALIBRATION}\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match="no bounds of a config: seed"):
+        load_config(tmp_path / "mine.yaml")
+
+
+def test_with_a_reward_model_the_reward_is_bounded(labels: Path, tmp_path: Path) -> None:
+    which = [replace(e, verdicts=(Verdict("verify.acceptable", True, e.verdicts[1].score),)) for e, _ in examples(300)]
+    assert calibrate(finished(tmp_path / "reward", which, "reward"), labels, Aim()).chosen[0].key == "verify.min_reward"
+    assert calibrate(finished(tmp_path / "question", which, "question"), labels, Aim()).chosen == (), "a judge's answer has no bound of that kind"
+
+
+# --- the sheet
+
+
+def test_a_sheet_has_the_proportions_of_the_run(tmp_path: Path) -> None:
+    which = [replace(e, category="a" if i % 5 else "b") for i, (e, _) in enumerate(examples(300))]
+    dropped = [
+        replace(e, id=f"d{i}", prompt="", chosen="", verdicts=(Verdict("consistency", False, -1.0 - i, "no"),)) for i, (e, _) in enumerate(examples(100))
+    ]
+    dropped = [replace(e, candidates=(Candidate("=HYPERLINK(1)"),)) for e in dropped]
+    path = finished(tmp_path / "run", [*which, *dropped])
+    assert write_sheet(read_examples(path), tmp_path / "s.csv", 80) == 80
+    rows = list(csv.DictReader((tmp_path / "s.csv").read_text("utf-8").splitlines()))
+    assert len({row["id"] for row in rows}) == 80 and {row["label"] for row in rows} == {""}
+    assert abs(sum(row["dropped_by"] == "consistency" for row in rows) - 20) <= 2 and abs(sum(row["category"] == "b" for row in rows) - 12) <= 2
+    assert {row["prompt"] for row in rows} == {"A prompt?", "'=HYPERLINK(1)"}, "a spreadsheet takes nothing for a formula"
+    assert write_sheet(read_examples(path), tmp_path / "all.csv", 1000) == 400
+
+
+def test_a_dropped_example_shows_the_draft_that_its_verdicts_speak_of(tmp_path: Path) -> None:
+    bad = Verdict("verify.better", False, -0.2, "no")
+    which = replace(
+        BASE,
+        chosen="",
+        drafts=(Draft("First.", 0, verdicts=(Verdict("verify.better", False, -0.9, "no"),)), Draft("Second.", 1, verdicts=(bad,))),
+        verdicts=(bad,),
+    )
+    assert [e.chosen for e in read_examples(finished(tmp_path / "run", [which]))] == ["Second."]
+
+
+# --- the command
+
+
+def test_the_command_writes_sheets_and_thresholds(run_dir: Path, labels: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "mine.yaml").write_text(CONFIG, encoding="utf-8")
+    for arguments in (
+        ["--sheet", str(tmp_path / "s.csv"), "--n", "50"],
+        ["--labels", str(labels), "--precision", "0.9", "--config", str(tmp_path / "mine.yaml")],
+    ):
+        with pytest.raises(SystemExit) as stopped:
+            main(["calibrate", str(run_dir), *arguments])
+        assert stopped.value.code == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "50 rows to label" in said and "chosen: filter.consistency.min_gain" in said and "its AUC may be that of chance" in said
+    assert load_config(tmp_path / "mine.yaml").thresholds.startswith("calibrated on 300 labels")
+    with pytest.raises(SystemExit) as stopped:
+        main(["calibrate", str(run_dir)])
+    assert stopped.value.code == 2
