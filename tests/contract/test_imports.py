@@ -17,9 +17,10 @@ SOURCE = Path(__file__).parents[2] / "src" / "safer_instruct"
 RANKS = (
     ("errors", "example", "extras", "oneline", "seeds", "wholefile"),
     ("yamlfile",),
+    ("settings",),
     ("templates", "config", "domain", "prices"),
     ("models", "ledger", "sources", "budget"),
-    ("filters",),
+    ("filters", "reverse"),
     ("stages", "tuning"),
     ("rundir", "card", "state", "roles", "running"),
     ("accounts", "analysis", "stored"),

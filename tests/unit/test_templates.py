@@ -36,14 +36,16 @@ def rendered(name: str, text: str) -> str:
         "contrast": {"description": "kind", "examples": [{"prompt": text, "response": text}], "prompt": text},
         "forward": {"prompt": text},
         "pairwise": {"guideline": "Be kind.", "prompt": text, "first": text, "second": text},
+        "prompted": {"response": text, "examples": [{"prompt": text, "response": text}]},
         "question": {"prompt": text, "response": text, "questions": ["Is it kind?", "Does it help?"]},
         "respond": {"domain": DOMAIN.model_copy(update={"expert": text}), "category": support.model_copy(update={"guideline": text})},
         "reverse": {"response": text},
+        "reverse-chat": {"response": text, "history": [{"role": "user", "content": text}]},
     }
     return load_template(name).render(**values[name])
 
 
-PLACES = {"contrast": 3, "forward": 1, "pairwise": 3, "question": 2, "respond": 2, "reverse": 1}
+PLACES = {"contrast": 3, "forward": 1, "pairwise": 3, "prompted": 3, "question": 2, "respond": 2, "reverse": 1, "reverse-chat": 2}
 
 
 def test_the_table_of_places_knows_every_shipped_template() -> None:
