@@ -20,7 +20,7 @@ from safer_instruct.templates import Template, load_template
 
 RECORD = "tuning.json"
 Form = Literal["raw", "chat"]
-_NEXT_SECTION = re.compile(r"^#{2,}\s", re.M)  # where a model that was not tuned goes on with sections of its own
+_HEADING = re.compile(r"^#{2,}\s", re.M)
 _LABEL = re.compile(r"^(?:the )?(?:message|instruction|question|request|prompt)\s*:\s*", re.I)
 
 
@@ -77,12 +77,11 @@ class ReversedTemplate:
         """The instruction in what the model wrote. One that was shown examples may label or quote it, or go on with further examples."""
         if "examples" not in self.template.names:
             return completion
-        text = completion.text.strip()
-        section = _NEXT_SECTION.search(text, 1)
-        text = _LABEL.sub("", text[: section.start()] if section else text).strip()
+        completion = before_heading(completion)
+        text = _LABEL.sub("", completion.text).strip()
         if len(text) > 1 and (text[0], text[-1]) in (('"', '"'), ("\N{LEFT DOUBLE QUOTATION MARK}", "\N{RIGHT DOUBLE QUOTATION MARK}")):
             text = text[1:-1].strip()
-        return replace(completion, text=text, finished=completion.finished or bool(section))
+        return replace(completion, text=text)
 
     def record(self) -> dict[str, str]:
         """What an adapter's `tuning.json` says of it."""
@@ -117,6 +116,15 @@ def reversal(config: InduceConfig, inducer: ModelConfig, base: Path, shots: Mapp
         _check(asked, inducer, tuned)
         return Reversal(asked)
     return Reversal(asked, _note(asked, inducer))
+
+
+def before_heading(completion: Completion) -> Completion:
+    """What the model wrote up to the first heading: one that was not tuned goes on with sections of its own, and does not end."""
+    text = completion.text.strip()
+    heading = _HEADING.search(text)
+    if heading is None:
+        return completion
+    return replace(completion, text=text[: heading.start()].strip(), finished=True)
 
 
 def resolve_form(form: str, template: str) -> Form:

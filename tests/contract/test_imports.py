@@ -24,8 +24,8 @@ RANKS = (
     ("stages", "tuning"),
     ("rundir", "card", "state", "roles", "running"),
     ("accounts", "analysis", "stored"),
-    ("pipeline",),
-    ("export", "starter", "doctor", "terminal", "estimate", "ledgerview", "filterview", "story"),
+    ("pipeline", "evaluation"),
+    ("export", "starter", "doctor", "terminal", "estimate", "ledgerview", "filterview", "story", "tuneview"),
     ("cli", "__init__"),
 )
 # What stages and filters must know nothing of, although some of it ranks below them.

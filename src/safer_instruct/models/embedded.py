@@ -119,7 +119,8 @@ class EmbeddedModel:
         with self._scorer_lock:
             if self._scorer is None:
                 self._scorer = self._open(inter_threads=workers())
-        result = self._scorer.score_batch([self._codec.tokens([*prompt, *continuation])])[0]
+        tokens = self._codec.tokens([*prompt, *continuation])
+        result = self._scorer.score_batch([tokens], max_input_length=0)[0]  # by default 1,024 tokens, and the rest is not scored
         logprobs: list[float] = result.log_probs[len(prompt) - 1 :]
         return logprobs
 
