@@ -21,6 +21,7 @@ from safer_instruct.templates import Template, load_template
 RECORD = "tuning.json"
 Form = Literal["raw", "chat"]
 _HEADING = re.compile(r"^#{2,}\s", re.M)
+_HEADINGS_FIRST = re.compile(r"\A(?:#{2,}[^\n]*(?:\n+|\Z))+")
 _LABEL = re.compile(r"^(?:the )?(?:message|instruction|question|request|prompt)\s*:\s*", re.I)
 
 
@@ -119,12 +120,11 @@ def reversal(config: InduceConfig, inducer: ModelConfig, base: Path, shots: Mapp
 
 
 def before_heading(completion: Completion) -> Completion:
-    """What the model wrote up to the first heading: one that was not tuned goes on with sections of its own, and does not end."""
-    text = completion.text.strip()
+    """What the model wrote under its first heading, if it began with one, and up to the next: untuned, it goes on with sections of its own."""
+    text = _HEADINGS_FIRST.sub("", completion.text.strip())
     heading = _HEADING.search(text)
-    if heading is None:
-        return completion
-    return replace(completion, text=text[: heading.start()].strip(), finished=True)
+    text = text[: heading.start()] if heading else text
+    return replace(completion, text=text.strip(), finished=completion.finished or heading is not None)
 
 
 def resolve_form(form: str, template: str) -> Form:

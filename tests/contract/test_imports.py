@@ -48,6 +48,7 @@ HEAVY = {
     "huggingface_hub",
     "xllamacpp",
     "litellm",
+    "datasets",
 }
 
 Import = tuple[str, bool, int]  # dotted name, whether it runs when the module is imported, line

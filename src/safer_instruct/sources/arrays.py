@@ -61,7 +61,13 @@ class _Elements:
     def __iter__(self) -> Iterator[object]:
         self._expect("[")
         if self._next() == "]":
-            return
+            self._expect("]")
+        else:
+            yield from self._to_the_end()
+        if self._next():
+            raise RowRefused("the array ends here, and more stands behind it")
+
+    def _to_the_end(self) -> Iterator[object]:
         while True:
             yield self._element()
             if self._expect(",]") == "]":
