@@ -169,7 +169,7 @@ def _weights(inducer: ModelConfig, base: Path) -> Path | None:
     provider, _, name = inducer.model.partition(":")
     if provider == "served":
         named = inducer.serve.adapters if inducer.serve else {}
-        return base / (named.get(inducer.adapter, inducer.adapter) if inducer.adapter else name)
+        return base / Path(named.get(inducer.adapter, inducer.adapter) if inducer.adapter else name).expanduser()
     return adapter_path(inducer.adapter, base) if inducer.adapter else None
 
 

@@ -104,6 +104,25 @@ def test_a_tuning_config_stands_for_its_base_and_its_adapter(tmp_path: Path) -> 
         load_plan(tmp_path / "tune.yaml")
 
 
+def test_a_base_of_the_transformers_kind_is_served_with_its_adapter(tmp_path: Path) -> None:
+    workplace(tmp_path)
+    record = {"task": "induce", "template_digest": load_template("reverse").digest}
+    for folder, file in (("base", "config.json"), ("lora", "adapter_config.json"), ("whole", "config.json")):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / file).write_text("{}", encoding="utf-8")
+    for folder in ("lora", "whole"):
+        (tmp_path / folder / "tuning.json").write_text(json.dumps(record), encoding="utf-8")
+        config = {"model": "base", "data": ["d.jsonl"], "clean": {"near_duplicate": None}, "out": folder}
+        (tmp_path / "tune.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
+        zero, few, tuned = load_plan(tmp_path / "tune.yaml").systems
+        assert zero.model.model == few.model.model == f"served:{tmp_path / 'base'}" and few.template.form == "raw"
+        if folder == "lora":
+            assert tuned.model == zero.model.model_copy(update={"adapter": "tuned"}), "one server for all three"
+        else:
+            assert tuned.model.model == f"served:{tmp_path / 'whole'}"
+        assert tuned.template.form == "raw" and tuned.note == ""
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

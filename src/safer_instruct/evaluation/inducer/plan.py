@@ -12,9 +12,10 @@ import yaml
 from pydantic import Field, model_validator
 
 from safer_instruct import yamlfile
-from safer_instruct.config import BudgetConfig, InduceConfig, ModelConfig, Positive, RulesConfig, Share, TuneConfig, load_tune_config
+from safer_instruct.config import BudgetConfig, InduceConfig, ModelConfig, Positive, RulesConfig, ServeConfig, Share, TuneConfig, load_tune_config
 from safer_instruct.errors import ConfigError
-from safer_instruct.reverse import ReversedTemplate, Shot, reversal
+from safer_instruct.models import PROVIDERS
+from safer_instruct.reverse import ReversedTemplate, Shot, resolve_form, reversal
 from safer_instruct.settings.pairs import CleanConfig, Holdout, PairSource
 from safer_instruct.tuning.data import Prepared, prepare
 from safer_instruct.tuning.pairs import Pair
@@ -114,7 +115,7 @@ class Plan:
         systems: In the order they are shown.
         prepared: The data, split.
         pairs: The held-out pairs that are evaluated on.
-        adapter: Folder of the tuned adapter, whose card gets the table; None where there is none.
+        adapter: Folder of what was tuned, whose card gets the table; None where there is nothing.
     """
 
     config: EvaluationConfig
@@ -143,8 +144,8 @@ def load_plan(path: Path, *, limit: int | None = None) -> Plan:
         raise ConfigError(f"{base / config.tune}: tunes for task '{tuning.task}'; only inducers are evaluated")
     home = (base / config.tune).parent
     prepared = prepare(tuning.data, tuning.clean, tuning.holdout, home)
-    adapter = (home / tuning.out).resolve()
-    tuned = adapter if (adapter / "adapter_config.json").is_file() else None
+    out = (home / tuning.out).resolve()
+    tuned = out if _is_adapter(out) or (out / "config.json").is_file() else None
     return _plan(config, base, prepared, _of_tuning(tuning, home, config.shots, tuned), tuned)
 
 
@@ -156,17 +157,31 @@ def _is_tuning(path: Path) -> bool:
     return isinstance(read, dict) and not {"tune", "systems"} & read.keys() and "out" in read
 
 
-def _of_tuning(tuning: TuneConfig, home: Path, shots: int, adapter: Path | None) -> dict[str, SystemConfig]:
-    """The base model without and with examples, and the adapter."""
-    template = tuning.template if not (home / tuning.template).is_file() else str((home / tuning.template).absolute())
-    plain: dict[str, Any] = {"template": template, "form": tuning.form if tuning.form != "auto" or template == "reverse-chat" else "raw"}
+def _of_tuning(tuning: TuneConfig, home: Path, shots: int, tuned: Path | None) -> dict[str, SystemConfig]:
+    """The base model without and with examples, and what was tuned."""
+    template = str((home / tuning.template).absolute()) if (home / tuning.template).is_file() else tuning.template
+    asked: dict[str, Any] = {"template": template, "form": resolve_form(tuning.form, tuning.template)}
+    base, mine = _base_and_tuned(tuning.model, home, tuned)
     systems = {
-        "zero-shot": SystemConfig(model=ModelConfig(model=tuning.model), **plain),
-        "few-shot": SystemConfig(model=ModelConfig(model=tuning.model), template="prompted", shots=shots),
+        "zero-shot": SystemConfig(model=base, **asked),
+        "few-shot": SystemConfig(model=base, template="prompted", form="raw" if base.serve else "auto", shots=shots),
     }
-    if adapter:
-        systems["tuned"] = SystemConfig(model=ModelConfig(model=tuning.model, adapter=str(adapter)), **plain)
-    return systems
+    return systems | ({"tuned": SystemConfig(model=mine, **asked)} if mine else {})
+
+
+def _base_and_tuned(model: str, home: Path, tuned: Path | None) -> tuple[ModelConfig, ModelConfig | None]:
+    """The base model and what was tuned on it; a model of the transformers kind is served, and an adapter shares its server."""
+    if model.partition(":")[0] in PROVIDERS:
+        return ModelConfig(model=model), ModelConfig(model=model, adapter=str(tuned)) if tuned else None
+    weights = f"served:{(home / model).absolute() if (home / model).exists() else model}"
+    if tuned and not _is_adapter(tuned):  # a whole model
+        return ModelConfig(model=weights, serve=ServeConfig()), ModelConfig(model=f"served:{tuned}", serve=ServeConfig())
+    serve = ServeConfig(adapters={"tuned": str(tuned)} if tuned else {})
+    return ModelConfig(model=weights, serve=serve), ModelConfig(model=weights, serve=serve, adapter="tuned") if tuned else None
+
+
+def _is_adapter(folder: Path) -> bool:
+    return (folder / "adapter_config.json").is_file()
 
 
 def _plan(config: EvaluationConfig, base: Path, prepared: Prepared, own: dict[str, SystemConfig], adapter: Path | None) -> Plan:
