@@ -7,8 +7,8 @@ report.py    Markdown and JSON, and the section of an adapter's card
 run.py       all of it in order
 """
 
-from safer_instruct.evaluation.inducer.figures import SystemFigures
+from safer_instruct.evaluation.inducer.figures import Evaluation, SystemFigures
 from safer_instruct.evaluation.inducer.plan import EvaluationConfig, Plan, load_plan
-from safer_instruct.evaluation.inducer.run import Evaluation, evaluate_inducers
+from safer_instruct.evaluation.inducer.run import evaluate_inducers
 
 __all__ = ["Evaluation", "EvaluationConfig", "Plan", "SystemFigures", "evaluate_inducers", "load_plan"]

@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from safer_instruct.analysis.bootstrap import Bootstrap, Interval
 from safer_instruct.analysis.similarity import chrf, copied_share, distinct, rouge_l
@@ -118,6 +119,31 @@ class Difference:
     nll: Interval | None
     rank: Interval
     gain_rank: Interval
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """What an evaluation found.
+
+    Attributes:
+        path: Where the report, the result and the ledger are.
+        systems: Name -> figures, in the order of the plan; the true instruction's round trip last.
+        differences: Name -> the system less the first one.
+        induced: Name -> what it wrote, in the order of the plan's pairs.
+        calls: Model calls in all.
+        replayed: How many of them the ledger answered.
+        cost: US dollars, of calls in this sitting and earlier ones.
+        seconds: Wall time of this sitting.
+    """
+
+    path: Path
+    systems: dict[str, SystemFigures]
+    differences: dict[str, Difference]
+    induced: dict[str, tuple[str, ...]]
+    calls: int
+    replayed: int
+    cost: float
+    seconds: float
 
 
 def difference(mine: tuple[Sequence[Induced], Sequence[Ranks]], other: tuple[Sequence[Induced], Sequence[Ranks]], bootstrap: Bootstrap) -> Difference:

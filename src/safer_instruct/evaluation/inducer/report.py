@@ -5,16 +5,12 @@ from __future__ import annotations
 import html
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from safer_instruct.analysis.bootstrap import Interval
-from safer_instruct.evaluation.inducer.figures import SystemFigures
+from safer_instruct.evaluation.inducer.figures import Evaluation, SystemFigures
 from safer_instruct.evaluation.inducer.plan import Plan
 from safer_instruct.oneline import one_line, shortened
 from safer_instruct.wholefile import whole
-
-if TYPE_CHECKING:
-    from safer_instruct.evaluation.inducer.run import Evaluation
 
 _BEGIN, _END = "<!-- inducer-evaluation:begin -->", "<!-- inducer-evaluation:end -->"
 _NO = "not available"

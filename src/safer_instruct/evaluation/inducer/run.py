@@ -14,7 +14,7 @@ from safer_instruct.analysis.bootstrap import Bootstrap
 from safer_instruct.budget import Budget, Spent, earlier_spent, write_spent
 from safer_instruct.config import ModelConfig
 from safer_instruct.evaluation.inducer.calls import Induced, Ranks, Tick, count_calls, induce_all, rank_all
-from safer_instruct.evaluation.inducer.figures import Difference, SystemFigures, difference, figures, reference
+from safer_instruct.evaluation.inducer.figures import Difference, Evaluation, SystemFigures, difference, figures, reference
 from safer_instruct.evaluation.inducer.plan import Plan
 from safer_instruct.evaluation.inducer.report import markdown, put_into_card
 from safer_instruct.ledger import Ledger, Meter, Recorded, read_totals
@@ -35,31 +35,6 @@ class Progress:
     done: int
     total: int
     doing: str
-
-
-@dataclass(frozen=True, slots=True)
-class Evaluation:
-    """What an evaluation found.
-
-    Attributes:
-        path: Where the report, the result and the ledger are.
-        systems: Name -> figures, in the order of the plan; the true instruction's round trip last.
-        differences: Name -> the system less the first one.
-        induced: Name -> what it wrote, in the order of the plan's pairs.
-        calls: Model calls in all.
-        replayed: How many of them the ledger answered.
-        cost: US dollars, of calls in this sitting and earlier ones.
-        seconds: Wall time of this sitting.
-    """
-
-    path: Path
-    systems: dict[str, SystemFigures]
-    differences: dict[str, Difference]
-    induced: dict[str, tuple[str, ...]]
-    calls: int
-    replayed: int
-    cost: float
-    seconds: float
 
 
 def evaluate_inducers(plan: Plan, out: Path, report: Callable[[Progress], None] = lambda _: None) -> Evaluation:
