@@ -226,7 +226,7 @@ def tune(
 def evaluate_inducer(
     config: Annotated[Path, typer.Argument(help="A tuning config, or an evaluation config with further inducers.")],
     out: Annotated[Optional[Path], typer.Option(help="Where the report and the ledger go; by default runs/NAME-OF-CONFIG-evaluation.")] = None,
-    limit: Annotated[Optional[int], typer.Option(min=2, help="Evaluate on so many held-out pairs.")] = None,
+    limit: Annotated[Optional[int], typer.Option(min=1, help="Evaluate on so many held-out pairs.")] = None,
 ) -> None:
     """Say how good an inducer is: on held-out pairs, beside its base model without and with examples.
 

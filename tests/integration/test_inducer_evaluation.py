@@ -21,6 +21,7 @@ def test_the_shipped_inducer_beats_its_base_on_pairs_that_it_was_not_tuned_on(tm
             "tuned": {"model": {"model": f"embedded:{embedded_name}", "adapter": str(adapter_path("civility-inducer", Path()))}},
         },
         "limit": 3,
+        "distractors": 3,
         "max_tokens": 32,
         "max_response_chars": 60,
         "resamples": 200,

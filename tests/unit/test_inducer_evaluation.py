@@ -14,7 +14,7 @@ from safer_instruct.analysis.bootstrap import Bootstrap
 from safer_instruct.config import RulesConfig
 from safer_instruct.errors import AccessError, ConfigError, ModelError, RequestError
 from safer_instruct.evaluation.inducer import evaluate_inducers, load_plan
-from safer_instruct.evaluation.inducer.calls import Induced, Ranks, distractors, induce_all, rank_all
+from safer_instruct.evaluation.inducer.calls import Induced, Ranks, RoundTrip, induce_all, rank_all
 from safer_instruct.evaluation.inducer.figures import difference, figures, why_invalid
 from safer_instruct.evaluation.inducer.plan import EvaluationConfig, choose_shots
 from safer_instruct.evaluation.inducer.report import put_into_card
@@ -197,20 +197,25 @@ class Forward(ScriptedModel):
 
 
 def test_the_round_trip_ranks_the_true_response_and_the_gain_takes_off_what_it_is_like_by_itself() -> None:
-    config = settings(distractors=11)
+    trip = RoundTrip.of(PAIRS, PAIRS, settings(distractors=11))
     asked = [pair.prompt for pair in PAIRS]
-    ranks = asyncio.run(rank_all(asked, PAIRS, Forward(), load_template("forward"), config, lambda: None))
+    ranks = asyncio.run(rank_all(asked, trip, Forward(), load_template("forward"), lambda: None))
     assert ranks == [Ranks(1, 1), *[Ranks(2, 1)] * 11], "the kettle's response is likely whatever was asked"
-    silent = asyncio.run(rank_all(["Hello?"] * 12, PAIRS, Forward(), load_template("forward"), config, lambda: None))
+    silent = asyncio.run(rank_all(["Hello?"] * 12, trip, Forward(), load_template("forward"), lambda: None))
     assert silent[0] == Ranks(1, 6.5) and silent[1] == Ranks(7, 6.5), "ties count half"
 
 
-def test_distractors_are_drawn_by_content_and_are_never_the_response_itself() -> None:
-    texts = [pair.response for pair in PAIRS] + [PAIRS[0].response]
-    drawn = distractors(0, texts, settings(distractors=5))
-    assert len(set(drawn)) == 5 and not {0, 12} & set(drawn)
-    assert drawn == distractors(0, texts, settings(distractors=5)) != distractors(0, texts, settings(distractors=5, seed=1))
-    assert len(distractors(0, texts, settings(distractors=32))) == 11
+def test_distractors_are_drawn_by_content_from_all_that_is_held_out_and_are_never_the_response_itself() -> None:
+    twice = [*PAIRS, Pair("Another?", PAIRS[0].response, "x", "d")]
+    trip = RoundTrip.of(PAIRS[:3], twice, settings(distractors=5))
+    assert [len(set(others)) for others in trip.others] == [5, 5, 5] and len(set(trip.texts)) == len(trip.texts) == 12
+    assert all(true not in others for true, others in zip(trip.true, trip.others, strict=True))
+    drawn = {trip.texts[at] for at in trip.others[0]}
+    other_way = RoundTrip.of(PAIRS[:3], [*reversed(twice)], settings(distractors=5))
+    assert drawn == {other_way.texts[at] for at in other_way.others[0]}, "the order of the data does not matter"
+    another = RoundTrip.of(PAIRS[:3], twice, settings(distractors=5, seed=1))
+    assert drawn != {another.texts[at] for at in another.others[0]}
+    assert len(RoundTrip.of(PAIRS[:1], twice, settings(distractors=32)).others[0]) == 11
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
@@ -85,44 +84,62 @@ async def induce_all(system: System, model: Model, pairs: Sequence[Pair], config
     return await gathered(one, pairs, model.concurrency)
 
 
-async def rank_all(instructions: Sequence[str], pairs: Sequence[Pair], forward: Model, template: Template, config: EvaluationConfig, tick: Tick) -> list[Ranks]:
+@dataclass(frozen=True, slots=True)
+class RoundTrip:
+    """What responses are ranked among; the same for every system.
+
+    Attributes:
+        texts: Responses, shortened: those of the evaluated pairs and of all others that are held out.
+        true: For each evaluated pair: which of them is its own.
+        others: For each evaluated pair: which of them it is ranked among.
+    """
+
+    texts: tuple[str, ...]
+    true: tuple[int, ...]
+    others: tuple[tuple[int, ...], ...]
+
+    @classmethod
+    def of(cls, pairs: Sequence[Pair], held_out: Sequence[Pair], config: EvaluationConfig) -> RoundTrip:
+        """Draw the distractors of each pair from the held-out responses, by its content."""
+        texts = tuple(dict.fromkeys(pair.response[: config.max_response_chars] for pair in (*pairs, *held_out)))
+        place = {text: at for at, text in enumerate(texts)}
+        true = tuple(place[pair.response[: config.max_response_chars]] for pair in pairs)
+        return cls(texts, true, tuple(_distractors(at, texts, config) for at in true))
+
+    @property
+    def used(self) -> list[int]:
+        """Which of the texts are ranked at all."""
+        return sorted({*self.true, *(other for others in self.others for other in others)})
+
+    @property
+    def calls(self) -> int:
+        """Scorings that one system's round trip takes."""
+        return len(self.used) + sum(1 + len(others) for others in self.others)
+
+
+async def rank_all(instructions: Sequence[str], trip: RoundTrip, forward: Model, template: Template, tick: Tick) -> list[Ranks]:
     """The round trip: how the true response ranks among others given each instruction.
 
     Raises:
         ModelError: The forward model failed, or cannot score.
     """
-    texts = [pair.response[: config.max_response_chars] for pair in pairs]
 
     async def mean(job: tuple[str, int]) -> float:
         instruction, at = job
-        value = (await forward.score(Scoring(template.render(prompt=instruction), texts[at]))).mean
+        value = (await forward.score(Scoring(template.render(prompt=instruction), trip.texts[at]))).mean
         tick()
         return value
 
-    others = [distractors(at, texts, config) for at in range(len(pairs))]
-    jobs = [(instructions[at], response) for at in range(len(pairs)) for response in (at, *others[at])]
-    alone = await gathered(mean, [("", at) for at in range(len(pairs))], forward.concurrency)
+    among = [(true, *others) for true, others in zip(trip.true, trip.others, strict=True)]
+    alone = dict(zip(trip.used, await gathered(mean, [("", at) for at in trip.used], forward.concurrency), strict=True))
+    jobs = [(instruction, at) for instruction, ranked in zip(instructions, among, strict=True) for at in ranked]
     given = iter(await gathered(mean, jobs, forward.concurrency))
     ranks = []
-    for at in range(len(pairs)):
-        likely = {response: next(given) for response in (at, *others[at])}
-        gain = {response: value - alone[response] for response, value in likely.items()}
-        ranks.append(Ranks(_rank(likely, at), _rank(gain, at)))
+    for ranked in among:
+        likely = {at: next(given) for at in ranked}
+        gain = {at: value - alone[at] for at, value in likely.items()}
+        ranks.append(Ranks(_rank(likely, ranked[0]), _rank(gain, ranked[0])))
     return ranks
-
-
-def distractors(at: int, texts: Sequence[str], config: EvaluationConfig) -> list[int]:
-    """Other responses to rank the one at `at` among: drawn by its content, and the same for every system."""
-    others = [i for i, text in enumerate(texts) if text != texts[at]]
-    rng = random.Random(derive_seed(config.seed, "distractors", texts[at]))
-    return rng.sample(others, min(config.distractors, len(others)))
-
-
-def count_calls(systems: int, pairs: Sequence[Pair], config: EvaluationConfig) -> int:
-    """How many calls an evaluation makes, the true instruction's round trip included; texts without one count as if there were."""
-    texts = [pair.response[: config.max_response_chars] for pair in pairs]
-    ranked = sum(1 + len(distractors(at, texts, config)) for at in range(len(pairs)))
-    return systems * 2 * len(pairs) + (systems + 1) * (ranked + len(pairs))
 
 
 async def gathered(ask: Callable[[T], Awaitable[R]], items: Sequence[T], at_a_time: int) -> list[R]:
@@ -140,6 +157,12 @@ async def gathered(ask: Callable[[T], Awaitable[R]], items: Sequence[T], at_a_ti
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _distractors(at: int, texts: Sequence[str], config: EvaluationConfig) -> tuple[int, ...]:
+    others = [i for i in range(len(texts)) if i != at]
+    others.sort(key=lambda i: derive_seed(config.seed, "distractors", texts[at], texts[i]))
+    return tuple(others[: config.distractors])
 
 
 def _rank(values: dict[int, float], true: int) -> float:

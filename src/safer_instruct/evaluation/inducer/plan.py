@@ -191,8 +191,8 @@ def _plan(config: EvaluationConfig, base: Path, prepared: Prepared, own: dict[st
         asked = reversal(InduceConfig(template=given.template, form=given.form), given.model, base, shots)
         systems.append(System(name, given.model, asked.template, asked.note))
     pairs = sorted(prepared.held_out, key=lambda pair: _order(pair, 0))[: config.limit]
-    if len(pairs) < 2:
-        raise ConfigError(f"only {len(pairs)} pair is held out, and a round trip needs others to rank it among; raise 'holdout.share' or 'limit'")
+    if len(prepared.held_out) < 2:
+        raise ConfigError("only 1 pair is held out, and a round trip needs others to rank it among; raise 'holdout.share' or 'holdout.count'")
     return Plan(config, base, tuple(systems), prepared, tuple(pairs), adapter)
 
 

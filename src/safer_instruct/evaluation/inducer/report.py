@@ -76,11 +76,12 @@ def _setting(plan: Plan) -> list[str]:
         f" ({s.template.form}, digest `{s.template.digest}`)"
         for s in plan.systems
     ]
-    most = min(config.distractors, len(plan.pairs) - 1)
+    most = min(config.distractors, funnel.held_out - 1)
     return [
         f"{len(plan.pairs)} of {funnel.held_out} held-out pairs ({funnel.train} on the training side; data SHA-256 `{plan.prepared.sha256}`).",
         f"Intervals: {config.level:.0%}, percentile bootstrap over pairs, {config.resamples:,} resamples, seed {config.seed}.",
-        f"Round trip: the true response among {most} others under `{config.forward.model}`, the first {config.max_response_chars} characters of each.",
+        f"Round trip: the true response among {most} other held-out ones under `{config.forward.model}`; "
+        f"the first {config.max_response_chars} characters of each.",
         "By gain: what the instruction adds to the response's own log-probability. The last column is the true instruction's round trip.",
         "What a system wrote below a heading (`###`) is cut off, for all alike.",
         "",

@@ -13,7 +13,7 @@ from safer_instruct import rundir
 from safer_instruct.analysis.bootstrap import Bootstrap
 from safer_instruct.budget import Budget, Spent, earlier_spent, write_spent
 from safer_instruct.config import ModelConfig
-from safer_instruct.evaluation.inducer.calls import Induced, Ranks, Tick, count_calls, induce_all, rank_all
+from safer_instruct.evaluation.inducer.calls import Induced, Ranks, RoundTrip, Tick, induce_all, rank_all
 from safer_instruct.evaluation.inducer.figures import Difference, Evaluation, SystemFigures, difference, figures, reference
 from safer_instruct.evaluation.inducer.plan import Plan
 from safer_instruct.evaluation.inducer.report import markdown, put_into_card
@@ -55,7 +55,8 @@ def evaluate_inducers(plan: Plan, out: Path, report: Callable[[Progress], None] 
 async def _evaluate(plan: Plan, out: Path, report: Callable[[Progress], None]) -> Evaluation:
     started = time.monotonic()
     config, pairs = plan.config, plan.pairs
-    counted = _Counter(count_calls(len(plan.systems), pairs, config), report)
+    trip = RoundTrip.of(pairs, plan.prepared.held_out, config)
+    counted = _Counter(2 * len(plan.systems) * len(pairs) + (len(plan.systems) + 1) * trip.calls, report)
     written: dict[str, Sequence[Induced]] = {}
     ranked: dict[str, Sequence[Ranks]] = {}
     async with AsyncExitStack() as stack:
@@ -68,7 +69,7 @@ async def _evaluate(plan: Plan, out: Path, report: Callable[[Progress], None]) -
         forward, template = models.open(config.forward, "round trip"), load_template("forward")
         asked = {name: [item.text for item in items] for name, items in written.items()} | {TRUE: [pair.prompt for pair in pairs]}
         for name, texts in asked.items():
-            ranked[name] = await rank_all(texts, pairs, forward, template, config, counted.during(f"{name}: round trip"))
+            ranked[name] = await rank_all(texts, trip, forward, template, counted.during(f"{name}: round trip"))
         models.budget.close()
     systems, differences = _compute(plan, written, ranked)
     induced = {name: tuple(item.text for item in items) for name, items in written.items()}
