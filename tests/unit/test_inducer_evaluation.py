@@ -11,13 +11,14 @@ import pytest
 import yaml
 
 from safer_instruct.analysis.bootstrap import Bootstrap
-from safer_instruct.config import RulesConfig
+from safer_instruct.config import FilterConfig
 from safer_instruct.errors import AccessError, ConfigError, ModelError, RequestError
 from safer_instruct.evaluation.inducer import evaluate_inducers, load_plan
 from safer_instruct.evaluation.inducer.calls import Induced, Ranks, RoundTrip, induce_all, rank_all
 from safer_instruct.evaluation.inducer.figures import difference, figures, why_invalid
 from safer_instruct.evaluation.inducer.plan import EvaluationConfig, choose_shots
 from safer_instruct.evaluation.inducer.report import put_into_card
+from safer_instruct.filters.registry import open_filters
 from safer_instruct.ledger import read_totals
 from safer_instruct.models.protocol import Completion, Generated, Generation, Scored, Scoring, Usage
 from safer_instruct.models.scripted import ScriptedModel
@@ -25,6 +26,7 @@ from safer_instruct.templates import load_template
 from safer_instruct.tuning.pairs import Pair
 
 THINGS = ["kettle", "lamp", "radio", "clock", "drum", "bell", "chair", "stove", "fence", "wagon", "piano", "mirror"]
+CHECKS = open_filters(FilterConfig(), Path()).prompt
 PAIRS = [Pair(f"My {t} is broken, what now?", f"Bring the {t} back to us.", t, "d") for t in THINGS]
 
 
@@ -171,7 +173,7 @@ def test_a_model_that_does_not_score_has_no_likelihood_and_everything_else(tmp_p
     model = Remote()
     induced = asyncio.run(induce_all(system, model, PAIRS, settings(), lambda: None))
     assert {item.logprobs for item in induced} == {None} and {item.text for item in induced} == {"Where is it?"}
-    found = figures(PAIRS, induced, [Ranks(1, 1)] * len(PAIRS), RulesConfig(), Bootstrap(len(PAIRS), resamples=50))
+    found = figures(PAIRS, induced, [Ranks(1, 1)] * len(PAIRS), CHECKS, Bootstrap(len(PAIRS), resamples=50))
     assert found.nll is None and found.perplexity is None and found.chrf and found.rank.estimate == 1.0
 
 
@@ -179,7 +181,7 @@ def test_a_refused_request_is_an_instruction_that_is_not_there(tmp_path: Path) -
     system = load_plan(workplace(tmp_path)).systems[0]
     induced = asyncio.run(induce_all(system, Remote(refuses="Bring the lamp"), PAIRS, settings(), lambda: None))
     assert [item.text for item in induced].count("") == 1 and induced[1] == Induced("", False, None)
-    assert why_invalid(induced[1], PAIRS[1], RulesConfig()) == "empty"
+    assert why_invalid(induced[1], PAIRS[1], CHECKS) == "empty"
 
 
 def test_a_model_that_fails_ends_the_evaluation_with_its_own_words(tmp_path: Path) -> None:
@@ -223,13 +225,13 @@ def test_distractors_are_drawn_by_content_from_all_that_is_held_out_and_are_neve
     [
         (Induced("", True, None), "empty"),
         (Induced("What is", False, None), "unfinished"),
-        (Induced("What now?", True, None), "rules.length"),
-        (Induced("Bring the kettle back to us.", True, None), "rules.copying"),
+        (Induced("What now?", True, None), "prompt.length"),
+        (Induced("Bring the kettle back to us.", True, None), "prompt.copying"),
         (Induced("My kettle broke, what now?", True, None), ""),
     ],
 )
 def test_what_makes_an_instruction_invalid(item: Induced, reason: str) -> None:
-    assert why_invalid(item, PAIRS[0], RulesConfig()) == reason
+    assert why_invalid(item, PAIRS[0], CHECKS) == reason
 
 
 def test_a_difference_without_likelihoods_is_of_the_ranks_alone() -> None:

@@ -6,16 +6,15 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
 
-from safer_instruct.config import RulesConfig
-from safer_instruct.example import Verdict
+from safer_instruct.example import Example, Verdict
 from safer_instruct.filters.dedup import Deduplicator
-from safer_instruct.filters.rules import check_rules
+from safer_instruct.filters.protocol import Filter
+from safer_instruct.filters.rules import Language, Refusal
 from safer_instruct.settings.pairs import CleanConfig
 from safer_instruct.tuning.overlap import Overlap
 from safer_instruct.tuning.pairs import Pair, whole_pairs
 
 Check = Callable[[Pair], Verdict]
-_MANY = 1 << 40
 
 
 def clean(pairs: Iterable[Pair], config: CleanConfig, base: Path) -> Iterator[tuple[Pair, Verdict]]:
@@ -27,9 +26,9 @@ def clean(pairs: Iterable[Pair], config: CleanConfig, base: Path) -> Iterator[tu
     with ExitStack() as stack:
         checks: list[Check] = [_present, _bounds("prompt", config.prompt_words), _bounds("response", config.response_words)]
         if config.refusals:
-            checks.append(_rule("refusal", ()))
+            checks.append(_filtered("refusal", Refusal(on="prompt")))
         if config.languages:
-            checks.append(_rule("language", config.languages))
+            checks.append(_filtered("language", Language(on="prompt", languages=config.languages)))
         if config.evaluation:
             checks.append(_apart(config, base))
         seen = stack.enter_context(closing(Deduplicator("pair", config.near_duplicate)))
@@ -63,15 +62,12 @@ def _bounds(side: str, bounds: tuple[int, int]) -> Check:
     return check
 
 
-def _rule(name: str, languages: tuple[str, ...]) -> Check:
-    """One of the pipeline's rules, asked of the response."""
-    config = RulesConfig(min_words=1, max_words=_MANY, max_shared_run=_MANY, max_repetition=0.999, languages=languages)
+def _filtered(name: str, rule: Filter) -> Check:
+    """One of the pipeline's filters of instructions, asked of the response."""
 
     def check(pair: Pair) -> Verdict:
-        for verdict in check_rules(pair.response, "", config):
-            if verdict.name == f"rules.{name}" and not verdict.passed:
-                return Verdict(f"clean.{name}", False, verdict.score, f"its response {verdict.reason}".replace(" and not an instruction", ""))
-        return Verdict(f"clean.{name}", True)
+        passed, score, reason = rule.check(Example("", "", "", pair.file, pair.line, prompt=pair.response))
+        return Verdict(f"clean.{name}", passed, score, "" if passed else f"its response {reason}".replace(" and not an instruction", ""))
 
     return check
 

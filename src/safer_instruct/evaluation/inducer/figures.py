@@ -10,9 +10,9 @@ from pathlib import Path
 
 from safer_instruct.analysis.bootstrap import Bootstrap, Interval
 from safer_instruct.analysis.similarity import chrf, copied_share, distinct, rouge_l
-from safer_instruct.config import RulesConfig
 from safer_instruct.evaluation.inducer.calls import Induced, Ranks
-from safer_instruct.filters.rules import check_rules
+from safer_instruct.example import Example
+from safer_instruct.filters.checks import Check, check_all
 from safer_instruct.tuning.pairs import Pair
 
 
@@ -34,7 +34,7 @@ class SystemFigures:
         rouge_l: ROUGE-L F1 against it, 0 to 1.
         copied: Share of the instruction's words in runs of three or more taken from the response.
         length_ratio: Words written over words of the true instructions.
-        invalid: Share that is empty, cut, or fails a rule.
+        invalid: Share that is empty, cut, or stopped by a filter.
         distinct_1: Different words over words, all instructions together; no interval, as a resample repeats texts.
         distinct_2: The same of word pairs.
         invalid_by: Reason -> count.
@@ -59,10 +59,10 @@ class SystemFigures:
     invalid_by: dict[str, int] | None = None
 
 
-def figures(pairs: Sequence[Pair], induced: Sequence[Induced], ranks: Sequence[Ranks], rules: RulesConfig, bootstrap: Bootstrap) -> SystemFigures:
+def figures(pairs: Sequence[Pair], induced: Sequence[Induced], ranks: Sequence[Ranks], checks: Sequence[Check], bootstrap: Bootstrap) -> SystemFigures:
     """The figures of one system; everything is in the order of `pairs`."""
     texts = [item.text for item in induced]
-    reasons = [why_invalid(item, pair, rules) for item, pair in zip(induced, pairs, strict=True)]
+    reasons = [why_invalid(item, pair, checks) for item, pair in zip(induced, pairs, strict=True)]
     by_text = list(zip(texts, pairs, strict=True))
     nll, perplexity, nats = _likelihood(induced, bootstrap)
     return replace(
@@ -94,13 +94,14 @@ def reference(ranks: Sequence[Ranks], bootstrap: Bootstrap) -> SystemFigures:
     )
 
 
-def why_invalid(item: Induced, pair: Pair, rules: RulesConfig) -> str:
+def why_invalid(item: Induced, pair: Pair, checks: Sequence[Check]) -> str:
     """Name of the first thing wrong with an instruction; empty for a valid one."""
     if not item.text:
         return "empty"
     if not item.finished:
         return "unfinished"
-    return next((verdict.name for verdict in check_rules(item.text, pair.response, rules) if not verdict.passed), "")
+    verdicts = check_all(checks, Example("", pair.response, "", pair.file, pair.line, prompt=item.text))
+    return next((verdict.name for verdict in verdicts if not verdict.passed and not verdict.flag), "")
 
 
 def _likelihood(induced: Sequence[Induced], bootstrap: Bootstrap) -> tuple[Interval | None, Interval | None, Interval | None]:

@@ -12,7 +12,7 @@ import yaml
 from pydantic import Field, model_validator
 
 from safer_instruct import yamlfile
-from safer_instruct.config import BudgetConfig, InduceConfig, ModelConfig, Positive, RulesConfig, ServeConfig, Share, TuneConfig, load_tune_config
+from safer_instruct.config import BudgetConfig, FilterConfig, InduceConfig, ModelConfig, Positive, ServeConfig, Share, TuneConfig, load_tune_config
 from safer_instruct.errors import ConfigError
 from safer_instruct.models import PROVIDERS
 from safer_instruct.reverse import ReversedTemplate, Shot, resolve_form, reversal
@@ -57,7 +57,7 @@ class EvaluationConfig(Strict):
         max_response_chars: Responses are scored up to here in the round trip: its cost is in proportion.
         max_tokens: Cap on an instruction.
         temperature: Of the draw; 0 is greedy.
-        rules: What an instruction must pass to count as valid.
+        filter: As for `run`; its filters of instructions say what is valid.
         samples: Pairs shown side by side.
         resamples: Of the bootstrap.
         level: Confidence level of the intervals.
@@ -78,7 +78,7 @@ class EvaluationConfig(Strict):
     max_response_chars: Positive = 300
     max_tokens: Positive = 80
     temperature: Annotated[float, Field(ge=0)] = 0.0
-    rules: RulesConfig = RulesConfig()
+    filter: FilterConfig = FilterConfig()
     samples: Annotated[int, Field(ge=0)] = 20
     resamples: Positive = 2_000
     level: Share = 0.95

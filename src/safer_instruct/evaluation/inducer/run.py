@@ -17,6 +17,7 @@ from safer_instruct.evaluation.inducer.calls import Induced, Ranks, RoundTrip, T
 from safer_instruct.evaluation.inducer.figures import Difference, Evaluation, SystemFigures, difference, figures, reference
 from safer_instruct.evaluation.inducer.plan import Plan
 from safer_instruct.evaluation.inducer.report import markdown, put_into_card
+from safer_instruct.filters.registry import open_filters
 from safer_instruct.ledger import Ledger, Meter, Recorded, read_totals
 from safer_instruct.models import open_model
 from safer_instruct.models.protocol import Model, Usage
@@ -82,7 +83,8 @@ async def _evaluate(plan: Plan, out: Path, report: Callable[[Progress], None]) -
 def _compute(plan: Plan, written: dict[str, Sequence[Induced]], ranked: dict[str, Sequence[Ranks]]) -> tuple[dict[str, SystemFigures], dict[str, Difference]]:
     config = plan.config
     bootstrap = Bootstrap(len(plan.pairs), resamples=config.resamples, level=config.level, seed=config.seed)
-    systems = {name: figures(plan.pairs, items, ranked[name], config.rules, bootstrap) for name, items in written.items()}
+    checks = open_filters(config.filter, plan.base).prompt
+    systems = {name: figures(plan.pairs, items, ranked[name], checks, bootstrap) for name, items in written.items()}
     first = next(iter(written))
     against = (written[first], ranked[first])
     differences = {name: difference((items, ranked[name]), against, bootstrap) for name, items in written.items() if name != first}
