@@ -18,6 +18,7 @@ from safer_instruct.evaluation.inducer.calls import Induced, Ranks, RoundTrip, i
 from safer_instruct.evaluation.inducer.figures import difference, figures, why_invalid
 from safer_instruct.evaluation.inducer.plan import EvaluationConfig, choose_shots
 from safer_instruct.evaluation.inducer.report import put_into_card
+from safer_instruct.evaluation.inducer.run import Progress
 from safer_instruct.filters.registry import open_filters
 from safer_instruct.ledger import read_totals
 from safer_instruct.models.protocol import Completion, Generated, Generation, Scored, Scoring, Usage
@@ -25,6 +26,7 @@ from safer_instruct.models.scripted import ScriptedModel
 from safer_instruct.templates import load_template
 from safer_instruct.tuning.pairs import Pair
 
+EXAMPLES = Path(__file__).parents[2] / "examples"
 THINGS = ["kettle", "lamp", "radio", "clock", "drum", "bell", "chair", "stove", "fence", "wagon", "piano", "mirror"]
 CHECKS = open_filters(FilterConfig(), Path()).prompt
 PAIRS = [Pair(f"My {t} is broken, what now?", f"Bring the {t} back to us.", t, "d") for t in THINGS]
@@ -72,6 +74,31 @@ def test_systems_stand_side_by_side_and_a_second_evaluation_asks_nothing_again(t
     again = evaluate_inducers(plan, tmp_path / "out")
     assert again.replayed == again.calls == result.calls and again.systems == result.systems
     assert sum(t.calls for t in read_totals(tmp_path / "out" / "ledger.sqlite")) < result.calls, "equal requests are one call"
+
+
+def test_an_evaluation_that_was_stopped_goes_on_and_ends_as_if_it_had_not_been(tmp_path: Path) -> None:
+    plan = load_plan(workplace(tmp_path))
+    undisturbed = evaluate_inducers(plan, tmp_path / "whole")
+
+    class Stopped(Exception):
+        pass
+
+    def stop(progress: Progress) -> None:
+        if progress.done == 40:
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        evaluate_inducers(plan, tmp_path / "out", stop)
+    assert not (tmp_path / "out" / "evaluation.json").exists()
+    result = evaluate_inducers(plan, tmp_path / "out")
+    assert result.replayed > undisturbed.replayed
+    assert (tmp_path / "out" / "evaluation.md").read_bytes() == (tmp_path / "whole" / "evaluation.md").read_bytes()
+
+
+def test_the_shipped_example_evaluates_the_shipped_adapter() -> None:
+    plan = load_plan(EXAMPLES / "evaluate-inducer.yaml")
+    assert [system.name for system in plan.systems] == ["zero-shot", "few-shot", "tuned"] and len(plan.pairs) == 40
+    assert plan.adapter and plan.adapter.name == "civility-inducer" and plan.systems[2].note == ""
 
 
 def test_the_report_and_the_result_hold_every_system_and_sample(tmp_path: Path) -> None:
