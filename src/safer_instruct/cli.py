@@ -190,21 +190,62 @@ def init(
 
 
 @app.command()
-def tune(config: Annotated[Path, typer.Argument(help="A tuning config, such as examples/tune-embedded.yaml.")]) -> None:
+def tune(
+    config: Annotated[Path, typer.Argument(help="A tuning config, such as examples/tune-embedded.yaml.")],
+    data_only: Annotated[bool, typer.Option("--data-only", help="Read, clean and split the data, show the funnel, write both sides, and stop.")] = False,
+    evaluate: Annotated[bool, typer.Option("--evaluate", help="Then compare the adapter with its base model on the held-out pairs.")] = False,
+    out: Annotated[Optional[Path], typer.Option(help="For --data-only and --evaluate: by default runs/NAME-OF-CONFIG-data and -evaluation.")] = None,
+) -> None:
     """Tune an adapter: P(prompt | response) for an inducer, or P(response | prompt) for a small expert."""
     from rich.console import Console
 
     from safer_instruct.config import load_tune_config
     from safer_instruct.terminal import watch_tuning
-    from safer_instruct.tuning.tune import tune as tune_adapter
+    from safer_instruct.tuneview import show_prepared, show_written
+    from safer_instruct.tuning.data import prepare, write_prepared
 
     console = Console()
     loaded = load_tune_config(config)
+    if data_only:
+        prepared = prepare(loaded.data, loaded.clean, loaded.holdout, config.parent)
+        show_prepared(console, prepared)
+        show_written(console, write_prepared(prepared, out or Path("runs") / f"{config.stem}-data"))
+        return
+    from safer_instruct.tuning.tune import tune as tune_adapter
+
     with watch_tuning(console) as report:
         result = tune_adapter(loaded, config.parent, report)
     console.print(f"held-out loss {result.before:.3f} before, {result.after:.3f} after (nats per completion token), {result.seconds:.0f} s", highlight=False)
     console.print(f"in the embedded engine (merged, int8) {result.embedded:.3f}", highlight=False)
     console.print(f"{result.train_pairs} pairs trained on, {result.held_out_pairs} held out; adapter: {result.adapter}", highlight=False, soft_wrap=True)
+    if evaluate:
+        evaluate_inducer(config, out)
+
+
+@app.command("evaluate-inducer")
+def evaluate_inducer(
+    config: Annotated[Path, typer.Argument(help="A tuning config, or an evaluation config with further inducers.")],
+    out: Annotated[Optional[Path], typer.Option(help="Where the report and the ledger go; by default runs/NAME-OF-CONFIG-evaluation.")] = None,
+    limit: Annotated[Optional[int], typer.Option(min=1, help="Evaluate on so many held-out pairs.")] = None,
+) -> None:
+    """Say how good an inducer is: on held-out pairs, beside its base model without and with examples.
+
+    An evaluation that was stopped goes on where it was when the command is given again.
+    """
+    from rich.console import Console
+
+    from safer_instruct.evaluation.inducer import evaluate_inducers, load_plan
+    from safer_instruct.tuneview import show_evaluation, show_prepared, watch_evaluation
+
+    console = Console()
+    plan = load_plan(config, limit=limit)
+    show_prepared(console, plan.prepared, samples=0)
+    try:
+        with watch_evaluation(console) as report:
+            result = evaluate_inducers(plan, out or Path("runs") / f"{config.stem}-evaluation", report)
+    except KeyboardInterrupt:
+        _complain("stopped; finished model calls are saved: give the same command again to go on", 130)
+    show_evaluation(console, plan, result)
 
 
 @app.command()

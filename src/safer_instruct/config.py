@@ -10,6 +10,7 @@ from pydantic import Field, PrivateAttr, field_validator, model_validator
 
 from safer_instruct import yamlfile
 from safer_instruct.selectconfig import SelectConfig
+from safer_instruct.settings.pairs import CleanConfig, Holdout, PairSource
 from safer_instruct.thresholds import apply, load_calibration
 from safer_instruct.yamlfile import Strict
 
@@ -34,29 +35,6 @@ _SERVE_FLAGS = {
 _SECRET_WORDS = ("key", "token", "secret", "sig", "password")
 
 
-class PairSource(Strict):
-    """A JSONL file of tuning pairs.
-
-    Attributes:
-        path: The file, relative to the config.
-        prompt: Field with the instruction.
-        response: Field with the response.
-        group: Field to split by, so that no group stands on both sides; without it every row is its own group.
-    """
-
-    path: str
-    prompt: str = "prompt"
-    response: str = "response"
-    group: str | None = None
-
-
-class Holdout(Strict):
-    """What is kept out of training: the named groups, and of the other files a share chosen by content hash."""
-
-    groups: tuple[str, ...] = ()
-    share: Share = 0.1
-
-
 class Lora(Strict):
     """Low-rank adaptation of every linear layer (Hu et al. 2021)."""
 
@@ -72,10 +50,14 @@ class TuneConfig(Strict):
         task: `induce` tunes P(prompt | response), the paper's reversed instruction tuning (section 2.1);
             `respond` tunes P(response | prompt) under a domain's guideline, for a small expert.
         model: A model of the cache, `embedded:NAME`.
-        template: For `induce`: the reversed template, shipped (`reverse`) or a file.
+        template: For `induce`: the reversed template, shipped (`reverse`, `reverse-chat`) or a file.
+        form: For `induce`: `raw` trains on the rendered template as a text to continue, `chat` as a user's message in the
+            model's chat template; `auto` is chat for `reverse-chat` and raw for others.
         domain: For `respond`: the domain whose guideline is the system prompt.
         category: For `respond`: one of its categories.
         data: Where the pairs are.
+        clean: What they must pass.
+        holdout: Which of them are kept out of training.
         start: An adapter to go on from, one that ships with the package or a folder; its rank and alpha hold, not those of `lora`.
         dtype: Of the frozen base weights; `auto` is bfloat16 on a GPU that has it and float32 elsewhere: on processors
             bfloat16 was slower, even with AVX512-BF16. The adapter is trained in float32.
@@ -86,9 +68,11 @@ class TuneConfig(Strict):
     task: Literal["induce", "respond"] = "induce"
     model: str = "embedded:smollm2-135m-instruct"
     template: str = "reverse"
+    form: Literal["auto", "raw", "chat"] = "auto"
     domain: str | None = None
     category: str | None = None
     data: Annotated[tuple[PairSource, ...], Field(min_length=1)]
+    clean: CleanConfig = CleanConfig()
     holdout: Holdout = Holdout()
     start: str | None = None
     lora: Lora = Lora()
@@ -277,9 +261,12 @@ class InduceConfig(Strict):
     """Instruction induction (paper, section 2.2).
 
     Attributes:
-        template: The template the inducer was tuned with, shipped or a file.
-        form: `raw` sends the rendered template as a text to continue, `chat` as a user's message; `auto` is raw for
-            embedded models and chat for others.
+        template: The template the inducer was tuned with, shipped or a file; `prompted` for a strong model that was not tuned.
+        form: `raw` sends the rendered template as a text to continue, `chat` as a user's message; `auto` is the form that the
+            adapter was tuned with, else chat for `reverse-chat`, raw for embedded models and chat for others.
+        examples: For templates that show examples: `domain` takes the domain's own (each category its own, where it has some),
+            otherwise a file of pairs, as in tuning data.
+        shots: Most examples shown.
         candidates: Instructions drawn per text.
         max_tokens: Cap on an instruction.
         temperature: Of the draw.
@@ -288,6 +275,8 @@ class InduceConfig(Strict):
 
     template: str = "reverse"
     form: Literal["auto", "raw", "chat"] = "auto"
+    examples: str = "domain"
+    shots: Positive = 4
     candidates: Positive = 4
     max_tokens: Positive = 80
     temperature: Annotated[float, Field(ge=0)] = 0.8

@@ -32,8 +32,10 @@ from safer_instruct.filters.dedup import Deduplicator
 from safer_instruct.filters.registry import Filters, open_filters
 from safer_instruct.ledger import Ledger, Recorded, read_totals
 from safer_instruct.models.protocol import Model
+from safer_instruct.reverse import Reversal, ReversedTemplate, Shot, domain_shots, reversal
 from safer_instruct.roles import Roles
 from safer_instruct.running import run_to_end
+from safer_instruct.settings.pairs import PairSource
 from safer_instruct.sources import BadRow, SourceText, excerpt, read_source
 from safer_instruct.stages.filter import choose
 from safer_instruct.stages.induce import induce
@@ -41,6 +43,7 @@ from safer_instruct.stages.respond import respond
 from safer_instruct.stages.verify import answer
 from safer_instruct.state import STAGES, Figures, Row, RowMeter, RunState, StageState, note_calls_of, row_of, stage_of
 from safer_instruct.templates import Template, load_template
+from safer_instruct.tuning.pairs import whole_pairs
 
 _REFUSALS_BEFORE_STOP = 10  # a setting that the endpoint does not take is refused every time
 _COUNT_BELOW_BYTES = 256 << 20  # larger sources are not read twice just to know how many rows they hold
@@ -112,6 +115,7 @@ class _Opened:
     domain: Domain
     filters: Filters
     roles: Roles
+    asked: Reversal
     ledger: Ledger
     state: RunState
 
@@ -122,17 +126,18 @@ async def _open(config: RunConfig, out: Path, mode: rundir.Mode, state: RunState
     domain = load_domain(config.domain, config.base)
     _check_categories(config.source, domain)
     filters = open_filters(config.filter, config.base, config.file)
+    asked = reversal(config.induce, config.models.inducer, config.base, _shots(config, domain))
     async with AsyncExitStack() as stack:
         budget = state.budget = Budget(config.budget.max_cost, config.budget.max_tokens)
         roles = Roles(config, budget, out / rundir.BATCHES, stack)
         state.waits = roles.waits
         for stage, model in roles.by_stage().items():
             state.stages[stage].priced = model.priced
-        with rundir.open_run_directory(out, _resolve(config, domain, filters, roles), mode), Ledger(out / rundir.LEDGER) as ledger:
+        with rundir.open_run_directory(out, _resolve(config, domain, filters, roles, asked.template), mode), Ledger(out / rundir.LEDGER) as ledger:
             spent = out / rundir.SPENT
             budget.begin(earlier_spent(spent, lambda: _remote_spent(out / rundir.LEDGER)), lambda total: write_spent(spent, total))
             try:
-                yield _Opened(config, domain, filters, roles, ledger, state)
+                yield _Opened(config, domain, filters, roles, asked, ledger, state)
             finally:
                 budget.close()
 
@@ -151,6 +156,8 @@ async def _run(config: RunConfig, out: Path, mode: rundir.Mode, watch: Callable[
         if state.rows == state.set_aside:
             raise SourceError(_no_usable_row(config, out, state))
         summary = summarize(state, opened.roles.by_role(), opened.roles.by_stage(), config.thresholds)
+        if opened.asked.note:
+            summary["notes"] = [opened.asked.note]
         check_accounts(out, state)
         rundir.write_whole(out / rundir.SUMMARY, json.dumps(summary, indent=1) + "\n")
         rundir.write_whole(out / rundir.CARD, dataset_card(config, opened.domain, summary, rundir.PAIRS))
@@ -189,7 +196,6 @@ def _flow(opened: _Opened, set_aside: Callable[[BadRow], None], rows: Container[
     scorer = recorded(roles.scorer, "filter") if roles.scorer else None
     verifier = roles.verifier(config, domain, recorded)
     system, forward = _template(config.respond.template, config), load_template("forward")
-    reverse = _template(config.induce.template, config)
 
     async def write(example: Example, attempt: int) -> list[Draft]:
         return await respond(example, expert, system, domain, config.respond, seed=config.seed, attempt=attempt)
@@ -201,7 +207,7 @@ def _flow(opened: _Opened, set_aside: Callable[[BadRow], None], rows: Container[
     examples = _collect(config, domain, state, set_aside, rows)
     examples = _sifted(examples, filters.text, state.stages["collect"])
     examples = _distinct(examples, "text", config.filter, state.stages["collect"])
-    examples = _ordered(examples, lambda e: induce(e, inducer, reverse, config.induce, seed=config.seed), "induce", inducer, state)
+    examples = _ordered(examples, lambda e: induce(e, inducer, opened.asked.template, config.induce, seed=config.seed), "induce", inducer, state)
     examples = _ordered(examples, lambda e: choose(e, filters.prompt, scorer, forward, config.filter), "filter", scorer or inducer, state)
     examples = _distinct(examples, "prompt", config.filter, state.stages["filter"])
     return _ordered(examples, finish, "respond", expert, state)
@@ -340,16 +346,24 @@ def _check_categories(source: SourceConfig, domain: Domain) -> None:
         raise ConfigError(f"domain '{domain.name}' has several categories ({', '.join(domain.categories)}); set source.category or source.category_column")
 
 
-def _resolve(config: RunConfig, domain: Domain, filters: Filters, roles: Roles) -> dict[str, Any]:
+def _shots(config: RunConfig, domain: Domain) -> dict[str, tuple[Shot, ...]]:
+    """The examples that an inducer which was not tuned may be shown."""
+    if config.induce.examples == "domain":
+        return domain_shots(domain, config.induce.shots)
+    pairs = whole_pairs((PairSource(path=config.induce.examples),), config.base)
+    return {"": tuple(Shot(pair.prompt, pair.response) for pair in pairs[: config.induce.shots])}
+
+
+def _resolve(config: RunConfig, domain: Domain, filters: Filters, roles: Roles, asked: ReversedTemplate) -> dict[str, Any]:
     """The config with everything that the result depends on; a change of any of it makes another run, but for `how`."""
-    names = {"induce": config.induce.template, "respond": config.respond.template}
+    names = {"respond": config.respond.template}
     names |= {name: name for name in ("forward", "contrast", "question", "pairwise", "weighted", "prefer")}
     what, how = config.parted()
     what["filter"] |= filters.record()
     return {
         "config": what,
         "domain_sha256": hashlib.sha256(domain.model_dump_json().encode()).hexdigest(),
-        "templates": {use: _template(name, config).digest for use, name in names.items()},
+        "templates": {"induce": asked.digest} | {use: _template(name, config).digest for use, name in names.items()},
         "models": {role: model.fingerprint for role, model in roles.by_role().items()},
         rundir.HOW: how,
     }

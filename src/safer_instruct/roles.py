@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -11,7 +10,7 @@ from safer_instruct.budget import Budget
 from safer_instruct.config import ModelConfig, RunConfig
 from safer_instruct.domain import Domain
 from safer_instruct.errors import ConfigError
-from safer_instruct.models import adapter_path, open_model
+from safer_instruct.models import open_model
 from safer_instruct.models.protocol import Model
 from safer_instruct.prices import load_prices
 from safer_instruct.stages.asking import Asker
@@ -30,7 +29,7 @@ class Roles:
         """Open the models; `stack` closes them, and `batches` is the file of what is under way in batches.
 
         Raises:
-            SaferInstructError: One cannot be opened, or an adapter was tuned for something else.
+            SaferInstructError: One cannot be opened.
         """
         opened: dict[tuple[ModelConfig, bool], Model] = {}
         prices = load_prices(config.base / config.prices if config.prices else None)
@@ -43,7 +42,6 @@ class Roles:
             return opened[key]
 
         roles = config.models
-        _check_adapter_template(roles.inducer, config)
         self.inducer = open_once(roles.inducer, want_logprobs=True)
         self.expert = open_once(roles.expert)
         scored, asked = bool(config.filter.consistency) or config.verify.form == "contrast", config.verify.form == "question"
@@ -93,26 +91,3 @@ def _asking(judge: Model, which: ModelConfig, config: RunConfig, domain: Domain)
         asker = Asker(judge, max_tokens=config.verify.max_tokens, json_schema=which.json_schema, logprobs=which.logprobs)
         return WeightedVerifier(asker, load_template("weighted"), load_template("prefer"), domain, config.verify)
     return QuestionVerifier(judge, load_template("question"), load_template("pairwise"), domain, config.verify, json_schema=which.json_schema)
-
-
-def _check_adapter_template(inducer: ModelConfig, config: RunConfig) -> None:
-    """An inducer that was tuned with one template and is asked with another is silently worse: refuse."""
-    if not inducer.adapter:
-        return
-    if inducer.model.startswith("served:"):
-        named = inducer.serve.adapters if inducer.serve else {}
-        folder = config.base / named.get(inducer.adapter, inducer.adapter)
-    else:
-        folder = adapter_path(inducer.adapter, config.base)
-    record = folder / "tuning.json"
-    if not record.is_file():
-        return
-    tuned = json.loads(record.read_text(encoding="utf-8"))
-    if tuned.get("task") != "induce":
-        raise ConfigError(f"adapter '{inducer.adapter}' was tuned for '{tuned.get('task')}', not to induce instructions")
-    template = load_template(config.induce.template, config.base)
-    if tuned.get("template_digest") != template.digest:
-        raise ConfigError(
-            f"adapter '{inducer.adapter}' was tuned with template {tuned.get('template')} (digest {tuned.get('template_digest')}); "
-            f"induce.template {template.name} has digest {template.digest}"
-        )

@@ -34,6 +34,7 @@ models:
   scorer: embedded:smollm2-135m-instruct
 {judge}
 induce:
+  # template: prompted          # for a strong instruct model that was not tuned: it is shown the domain's examples
   candidates: 4                 # instructions drawn per text; the likeliest that passes the filter is taken
   temperature: 0.8              # of the draw; with the embedded model 10 candidates at 0.6 were better
 

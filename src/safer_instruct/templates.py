@@ -7,7 +7,7 @@ from functools import cached_property, lru_cache
 from importlib import resources
 from pathlib import Path
 
-from jinja2 import StrictUndefined, TemplateError
+from jinja2 import StrictUndefined, TemplateError, meta
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from safer_instruct.errors import ConfigError
@@ -33,6 +33,11 @@ class Template:
     def digest(self) -> str:
         """First 16 hex digits of the SHA-256 of the source."""
         return hashlib.sha256(self.source.encode()).hexdigest()[:16]
+
+    @cached_property
+    def names(self) -> frozenset[str]:
+        """Names of the values that it asks for."""
+        return frozenset(meta.find_undeclared_variables(_environment().parse(self.source)))
 
     def render(self, **values: object) -> str:
         """Fill the template.

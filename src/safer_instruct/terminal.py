@@ -65,6 +65,8 @@ def show_summary(console: Console, path: Path, summary: dict[str, Any], *, sampl
     tokens = f"{summary['prompt_tokens']:,} + {summary['completion_tokens']:,} tokens"
     console.print(f"{summary['pairs']:,} pairs from {summary['rows']:,} rows in {timing['wall_s']:.0f} s; {calls}, {tokens}, {_cost(summary['cost'])}")
     _show_budget(console, timing["budget"])
+    for note in summary.get("notes", []):
+        console.print(safe(f"note: {note}"))
     for name, what in _WRITTEN.items():
         console.print(Text(f"  {path / name}").append(f"  {what}", style="dim"), soft_wrap=True)
 

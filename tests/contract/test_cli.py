@@ -166,6 +166,7 @@ def test_another_config_is_refused_until_one_says_how_to_go_on(cli: Cli) -> None
             "run my.yaml", ('"scripted:script.yaml"}', '{model: "scripted:", adapter: x}}'), ("'adapter' is for embedded models",), id="adapter elsewhere"
         ),
         pytest.param("tune gone.yaml", None, ("gone.yaml: no such file",), id="missing tuning config"),
+        pytest.param("evaluate-inducer gone.yaml", None, ("gone.yaml: no such file",), id="missing evaluation config"),
         pytest.param("export out --format xml", None, ("unknown format 'xml'", "jsonl, messages, csv, parquet"), id="unknown export format"),
         pytest.param("export out --format csv", None, ("out holds no finished run", "safer-instruct run CONFIG --out out"), id="export before run"),
         pytest.param("status out", None, ("out holds no finished run",), id="status before run"),
@@ -347,10 +348,56 @@ def test_doctor_is_healthy_without_extras_and_names_their_pip_commands(cli: Cli)
     assert "cache (0 models)" in said.out and "cannot run without the extra local" in said.out
 
 
+# --- tuning data, and inducers side by side
+
+TUNE = """\
+model: "scripted:script.yaml"
+data: [{path: pairs.jsonl}]
+clean: {near_duplicate: null}
+holdout: {count: 3, near_duplicate: null}
+out: adapter
+"""
+
+
+@pytest.fixture
+def pairs(cli: Cli) -> None:
+    """What tuning configs name, in the folder where `cli` runs commands."""
+    rows = [{"instruction": f"What is thing {i} good for?", "output": f"Thing {i} is good for nothing at all."} for i in range(9)]
+    bad = {"instruction": "Why?", "output": None}
+    refused = {"instruction": "How?", "output": "I cannot help with that."}
+    Path("pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in [*rows, bad, refused]), encoding="utf-8")
+    Path("tune.yaml").write_text(TUNE, encoding="utf-8")
+
+
+@pytest.mark.usefixtures("pairs")
+def test_tune_shows_the_funnel_of_its_data_and_writes_both_sides(cli: Cli) -> None:
+    said = cli("tune", "tune.yaml", "--data-only", "--out", "data")
+    assert (said.code, said.err) == (0, "")
+    for part in ("format alpaca, told by its columns", "rows set aside: 1", "clean.refusal: 1", "6 to train on", "3 held out"):
+        assert part in said.out
+    assert "pairs.jsonl:10: set aside: column 'output' is not text" in said.out
+    assert len(Path("data/train.jsonl").read_text("utf-8").splitlines()) == 6
+
+
+@pytest.mark.usefixtures("pairs")
+def test_evaluate_inducer_shows_the_table_and_goes_on_from_its_ledger(cli: Cli) -> None:
+    Path("e.yaml").write_text("tune: tune.yaml\nforward: 'scripted:script.yaml'\nresamples: 50\n", encoding="utf-8")
+    said = cli("evaluate-inducer", "e.yaml")
+    assert (said.code, said.err) == (0, "")
+    for part in ("zero-shot", "few-shot", "true instruction", "round trip: mean rank", "report: runs/e-evaluation/evaluation.md"):
+        assert part in said.out
+    again = cli("evaluate-inducer", "e.yaml")
+    assert again.code == 0 and f"{json_calls(said.out)} of them from the ledger" in again.out
+
+
+def json_calls(out: str) -> str:
+    return out.split(" model calls")[0].rsplit(None, 1)[-1]
+
+
 # --- help
 
 
-@pytest.mark.parametrize("command", ["run", "status", "ledger", "init", "tune", "export", "select", "models", "doctor"])
+@pytest.mark.parametrize("command", ["run", "status", "ledger", "init", "tune", "evaluate-inducer", "export", "select", "models", "doctor"])
 def test_help_names_every_command_and_each_explains_itself(cli: Cli, command: str) -> None:
     assert command in cli("--help").out
     said = cli(command, "--help")

@@ -13,7 +13,8 @@ import pytest
 
 from safer_instruct.config import load_config, load_tune_config
 from safer_instruct.domain import load_domain
-from safer_instruct.tuning.pairs import read_pairs, split
+from safer_instruct.tuning.pairs import whole_pairs
+from safer_instruct.tuning.split import split
 
 pytestmark = pytest.mark.filterwarnings("error")
 ROOT = Path(__file__).parents[2]
@@ -143,5 +144,5 @@ def test_what_one_config_holds_out_no_other_trains_on() -> None:
     held = set().union(*(config.holdout.groups for config in configs))
     assert len(configs) == 3 and held
     for path, config in zip(TUNES, configs, strict=True):
-        train, _ = split(list(read_pairs(config.data, path.parent)), config.holdout)
+        train, _ = split(whole_pairs(config.data, path.parent), config.holdout)
         assert not held & {pair.group for pair in train}, path.stem

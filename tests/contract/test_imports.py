@@ -17,16 +17,16 @@ SOURCE = Path(__file__).parents[2] / "src" / "safer_instruct"
 RANKS = (
     ("errors", "example", "extras", "oneline", "seeds", "wholefile"),
     ("detect", "yamlfile"),
-    ("selectconfig", "thresholds"),
+    ("selectconfig", "settings", "thresholds"),
     ("templates", "config", "domain", "prices"),
     ("models", "ledger", "sources", "budget"),
     ("embed", "minilm", "selection"),
-    ("filters",),
+    ("filters", "reverse"),
     ("choosing", "stages", "tuning"),
     ("barrier", "rundir", "card", "state", "roles", "running"),
     ("accounts", "analysis", "stored"),
-    ("pipeline",),
-    ("export", "selected", "calibration", "judging", "starter", "doctor", "terminal", "estimate", "ledgerview", "filterview", "story"),
+    ("pipeline", "evaluation"),
+    ("export", "selected", "calibration", "judging", "starter", "doctor", "terminal", "estimate", "ledgerview", "filterview", "story", "tuneview"),
     ("cli", "__init__"),
 )
 # What stages and filters must know nothing of, although some of it ranks below them.
@@ -53,6 +53,7 @@ HEAVY = {
     "wordllama",
     "sklearn",
     "scipy",
+    "datasets",
 }
 
 Import = tuple[str, bool, int]  # dotted name, whether it runs when the module is imported, line

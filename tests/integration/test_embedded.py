@@ -128,3 +128,11 @@ def test_the_tokenizer_splits_like_the_published_one(embedded_name: str) -> None
     """Ids written down from transformers' own conversion of the same GGUF vocabulary."""
     codec = Codec(store.converted(embedded_name)[0])
     assert codec.tokens(codec.encode("It cost 1234 pounds")) == ["It", "Ġcost", "Ġ", "1", "2", "3", "4", "Ġpounds"]
+
+
+def test_a_text_longer_than_a_thousand_tokens_is_scored_to_its_end(embedded_name: str) -> None:
+    model = EmbeddedModel(embedded_name)
+    long = "The ferry left the harbour at nine and came back at noon. " * 80
+    scored = asyncio.run(model.score(Scoring(long, " The ferry left the harbour at nine.")))
+    assert scored.usage.prompt_tokens > 1_024 and len(scored.logprobs) == 8
+    assert min(scored.logprobs[2:7]) > -0.2, "what has been said eighty times is likely"

@@ -16,17 +16,18 @@ from safer_instruct.models import adapter_path, open_model, store
 from safer_instruct.models.codec import Codec
 from safer_instruct.models.convert import convert
 from safer_instruct.models.embedded import EmbeddedModel
-from safer_instruct.tuning.pairs import read_pairs, split
+from safer_instruct.tuning.data import prepare
+from safer_instruct.tuning.prompting import load_prompting
 from safer_instruct.tuning.train import Encoded, evaluate
-from safer_instruct.tuning.tune import _encoder, _prompting, embedded_loss, load_base, tune
+from safer_instruct.tuning.tune import embedded_loss, encoder, load_base, tune
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
 def held_out(config_name: str, codec: Codec, count: int) -> list[Encoded]:
     config = load_tune_config(EXAMPLES / config_name)
-    _, pairs = split(list(read_pairs(config.data, EXAMPLES)), config.holdout)
-    encode = _encoder(codec, config, _prompting(config, EXAMPLES)[1])
+    pairs = prepare(config.data, config.clean, config.holdout, EXAMPLES).held_out
+    encode = encoder(codec, load_prompting(config, EXAMPLES), config.max_tokens)
     return [encode(p) for p in pairs[:count]]
 
 

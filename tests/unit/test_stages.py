@@ -14,13 +14,14 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from safer_instruct.config import ConsistencyConfig, FilterConfig, InduceConfig, RespondConfig, VerifyConfig
+from safer_instruct.config import ConsistencyConfig, FilterConfig, InduceConfig, ModelConfig, RespondConfig, VerifyConfig
 from safer_instruct.domain import Category, Contrast, Domain, ExamplePair
 from safer_instruct.errors import ConfigError, RequestError
 from safer_instruct.example import Candidate, Draft, Example, Verdict
 from safer_instruct.filters.registry import open_filters
 from safer_instruct.models.protocol import Completion, Generated, Generation, Scored, Scoring, Turn
 from safer_instruct.models.scripted import ScriptedModel
+from safer_instruct.reverse import reversal
 from safer_instruct.seeds import derive_seed
 from safer_instruct.stages.fence import mark_for
 from safer_instruct.stages.filter import choose
@@ -95,7 +96,9 @@ class Says:
 
 
 def induced(model: Any, *, seed: int = 0, example: Example = EXAMPLE, **config: Any) -> Example:
-    return asyncio.run(induce(example, model, load_template("reverse"), InduceConfig(**config), seed=seed))
+    settings = InduceConfig(**config)
+    asked = reversal(settings, ModelConfig(model=model.name), Path())
+    return asyncio.run(induce(example, model, asked.template, settings, seed=seed))
 
 
 def test_candidates_are_distinct_and_likeliest_first(tmp_path: Path) -> None:

@@ -37,15 +37,17 @@ def rendered(name: str, text: str) -> str:
         "forward": {"prompt": text},
         "pairwise": {"guideline": "Be kind.", "mark": "M", "prompt": text, "first": text, "second": text},
         "prefer": {"guideline": "Be kind.", "mark": "M", "written": False, "prompt": text, "first": text, "second": text},
+        "prompted": {"response": text, "examples": [{"prompt": text, "response": text}]},
         "question": {"mark": "M", "prompt": text, "response": text, "questions": ["Is it kind?", "Does it help?"]},
         "weighted": {"question": "Is it kind?", "options_": "Yes or No", "mark": "M", "written": False, "prompt": text, "response": text},
         "respond": {"domain": DOMAIN.model_copy(update={"expert": text}), "category": support.model_copy(update={"guideline": text})},
         "reverse": {"response": text},
+        "reverse-chat": {"response": text, "history": [{"role": "user", "content": text}]},
     }
     return load_template(name).render(**values[name])
 
 
-PLACES = {"contrast": 3, "forward": 1, "pairwise": 3, "prefer": 3, "question": 2, "respond": 2, "reverse": 1, "weighted": 2}
+PLACES = {"contrast": 3, "forward": 1, "pairwise": 3, "prefer": 3, "prompted": 3, "question": 2, "respond": 2, "reverse": 1, "reverse-chat": 2, "weighted": 2}
 
 
 def test_the_table_of_places_knows_every_shipped_template() -> None:

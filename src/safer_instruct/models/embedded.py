@@ -137,7 +137,8 @@ class EmbeddedModel:
         """Log-probability of each continuation token after the prompt tokens, in nats; blocks the calling thread."""
         if not continuation:
             return []
-        result = self._shared_scorer().score_batch([self._codec.tokens([*prompt, *continuation])])[0]
+        tokens = self._codec.tokens([*prompt, *continuation])
+        result = self._shared_scorer().score_batch([tokens], max_input_length=0)[0]  # by default 1,024 tokens, and the rest is not scored
         logprobs: list[float] = result.log_probs[len(prompt) - 1 :]
         return logprobs
 

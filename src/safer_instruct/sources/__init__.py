@@ -7,27 +7,21 @@ be used comes out as a `BadRow` beside the good ones; only what makes the whole 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Iterator
 from pathlib import Path
 
 from safer_instruct.config import SourceConfig
+from safer_instruct.errors import SourceError
+from safer_instruct.sources.arrays import is_array, read_array
 from safer_instruct.sources.files import File, describe, find
 from safer_instruct.sources.jsonl import read_jsonl
 from safer_instruct.sources.parquet import read_parquet
-from safer_instruct.sources.records import BadRow, SourceText, excerpt
+from safer_instruct.sources.records import BadRow, SourceRow, SourceText, excerpt
+from safer_instruct.sources.rows import Made, Reading, Texts, Whole
 from safer_instruct.sources.tables import read_csv
 from safer_instruct.sources.text import read_text
 
-__all__ = ["BadRow", "SourceText", "excerpt", "read_source"]
-
-_READERS: dict[str, Callable[[File, SourceConfig], Iterator[SourceText | BadRow]]] = {
-    "jsonl": read_jsonl,
-    "csv": read_csv,
-    "tsv": partial(read_csv, delimiter="\t"),
-    "parquet": read_parquet,
-    "text": read_text,
-}
+__all__ = ["BadRow", "SourceRow", "SourceText", "excerpt", "read_rows", "read_source"]
 
 
 def read_source(config: SourceConfig, base: Path) -> Iterator[SourceText | BadRow]:
@@ -45,4 +39,28 @@ def read_source(config: SourceConfig, base: Path) -> Iterator[SourceText | BadRo
             broken from its start, or lacks a column.
     """
     files = [describe(path, config, base) for path in find(config, base)]
-    return (row for file in files for row in _READERS[file.format](file, config))
+    return (row for file in files for row in (read_text(file, config) if file.format == "text" else _rows(file, Texts(config))))
+
+
+def read_rows(config: SourceConfig, base: Path) -> Iterator[SourceRow | BadRow]:
+    """Like `read_source`, but every row comes whole, and a JSON file may also be one array of objects.
+
+    Raises:
+        SourceError: As for `read_source`, or a file is plain text.
+    """
+    files = [describe(path, config, base) for path in find(config, base)]
+    for file in files:
+        if file.format == "text":
+            raise SourceError(f"{file.name}: plain text has no columns; give a file of rows: JSONL, JSON, CSV, TSV or Parquet")
+    reading = Whole()
+    return (row for file in files for row in (read_array(file, reading) if is_array(file) else _rows(file, reading)))
+
+
+def _rows(file: File, reading: Reading[Made]) -> Iterator[Made | BadRow]:
+    match file.format:
+        case "jsonl":
+            return read_jsonl(file, reading)
+        case "parquet":
+            return read_parquet(file, reading)
+        case _:
+            return read_csv(file, reading, "\t" if file.format == "tsv" else ",")

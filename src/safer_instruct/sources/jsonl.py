@@ -6,19 +6,18 @@ import json
 from collections.abc import Iterator, Mapping
 from functools import partial
 
-from safer_instruct.config import SourceConfig
 from safer_instruct.sources.files import File
-from safer_instruct.sources.records import BadRow, RowRefused, SourceText
-from safer_instruct.sources.rows import decoded, kind, make_row
+from safer_instruct.sources.records import BadRow, RowRefused
+from safer_instruct.sources.rows import Made, Reading, decoded, kind, make_row
 from safer_instruct.sources.streams import bounded_lines, byte_limit, opened
 
 
-def read_jsonl(file: File, config: SourceConfig) -> Iterator[SourceText | BadRow]:
+def read_jsonl(file: File, reading: Reading[Made]) -> Iterator[Made | BadRow]:
     """One result per line of `file` that is not blank."""
     with opened(file) as stream:
-        for line, raw, flaw in bounded_lines(stream, byte_limit(config)):
+        for line, raw, flaw in bounded_lines(stream, byte_limit(reading.max_chars)):
             if flaw or raw.strip():
-                yield make_row(file, line, raw, partial(_json_fields, raw, flaw), config)
+                yield make_row(file, line, raw, partial(_json_fields, raw, flaw), reading)
 
 
 def _json_fields(raw: bytes, flaw: str) -> Mapping[str, object]:

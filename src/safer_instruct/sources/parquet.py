@@ -9,17 +9,16 @@ from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
-from safer_instruct.config import SourceConfig
 from safer_instruct.errors import SourceError
 from safer_instruct.sources.files import File
-from safer_instruct.sources.records import BadRow, SourceText
-from safer_instruct.sources.rows import make_row, require_columns
+from safer_instruct.sources.records import BadRow
+from safer_instruct.sources.rows import Made, Reading, make_row
 from safer_instruct.sources.streams import DAMAGE, MIB, opened
 
 _BATCH_ROWS = 1024
 
 
-def read_parquet(file: File, config: SourceConfig) -> Iterator[SourceText | BadRow]:
+def read_parquet(file: File, reading: Reading[Made]) -> Iterator[Made | BadRow]:
     """One result per row of `file`."""
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -38,12 +37,12 @@ def read_parquet(file: File, config: SourceConfig) -> Iterator[SourceText | BadR
             names = parquet.schema_arrow.names
         except damage as exc:
             raise SourceError(f"{file.name}: cannot be read as Parquet: {exc}; replace the file, or leave it out of 'path'") from exc
-        columns = require_columns(file, names, config)
+        columns = reading.columns(file, names)
         try:
             for batch in parquet.iter_batches(_BATCH_ROWS, columns=columns, use_threads=False):
                 for values in zip(*(map(_value, batch.column(name)) for name in columns), strict=True):
                     row += 1
-                    yield make_row(file, row, values[0], partial(dict, zip(columns, values, strict=True)), config)
+                    yield make_row(file, row, values[0], partial(dict, zip(columns, values, strict=True)), reading)
         except damage as exc:
             yield BadRow(file.name, row + 1, f"the file is damaged; nothing from this row on was read: {exc}", "")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import reprlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 EXCERPT_CHARS = 200
@@ -25,6 +26,15 @@ class SourceText:
     line: int
     id: str | None
     category: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class SourceRow:
+    """One row with all its columns; `file` and `line` as in `SourceText`."""
+
+    fields: Mapping[str, object]
+    file: str
+    line: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,28 +1,91 @@
-"""Fields of a row made into a text or a bad row, the columns that a source needs, and the messages about both."""
+"""What a reader makes of a row: a text with its id and category, or the row as it is; and the messages about what it cannot use."""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
 
 from safer_instruct.config import SourceConfig
 from safer_instruct.errors import SourceError
 from safer_instruct.sources.files import File
-from safer_instruct.sources.records import BadRow, RowRefused, SourceText, excerpt, visible
+from safer_instruct.sources.records import BadRow, RowRefused, SourceRow, SourceText, excerpt, visible
+
+Made = TypeVar("Made", covariant=True)
 
 
-def make_row(file: File, line: int, raw: object, fields: Callable[[], Mapping[str, object]], config: SourceConfig) -> SourceText | BadRow:
-    """What one row gives: a text, or a bad row where `fields` refuses it or a value cannot be used. `raw` is what a bad row shows."""
+class Reading(Protocol[Made]):
+    """What is wanted of the rows of a file."""
+
+    @property
+    def max_chars(self) -> int:
+        """Longest value; bounds what a reader holds of one row."""
+
+    def columns(self, file: File, names: list[str]) -> list[str]:
+        """Which of a table's columns to read.
+
+        Raises:
+            SourceError: One is missing, or its name stands twice.
+        """
+
+    def make(self, file: File, line: int, fields: Mapping[str, object]) -> Made:
+        """What one row gives.
+
+        Raises:
+            RowRefused: It cannot be used.
+        """
+
+
+def make_row(file: File, line: int, raw: object, fields: Callable[[], Mapping[str, object]], reading: Reading[Made]) -> Made | BadRow:
+    """What one row gives, or a bad row where `fields` or `reading` refuses it. `raw` is what a bad row shows."""
     try:
-        row = fields()
-        text = _string(row, config.text, "text").strip()
-        if len(text) > config.max_chars:
-            raise RowRefused(f"text longer than {config.max_chars:,} characters: {len(text):,}")
-        id = None if config.id is None else _id(row, config.id)
-        category = config.category if config.category_column is None else _string(row, config.category_column, "category").strip()
-        return SourceText(text, file.name, line, id, category)
+        return reading.make(file, line, fields())
     except RowRefused as exc:
         return BadRow(file.name, line, str(exc), excerpt(raw))
+
+
+@dataclass(frozen=True, slots=True)
+class Texts:
+    """Rows read as texts with their id and category."""
+
+    config: SourceConfig
+
+    @property
+    def max_chars(self) -> int:
+        """See `Reading.max_chars`."""
+        return self.config.max_chars
+
+    def columns(self, file: File, names: list[str]) -> list[str]:
+        """See `Reading.columns`: those that the config names."""
+        config = self.config
+        wanted = list(dict.fromkeys(column for column in (config.text, config.id, config.category_column) if column is not None))
+        return require_columns(file, names, wanted, "set 'text', 'id' or 'category_column' to one of them")
+
+    def make(self, file: File, line: int, fields: Mapping[str, object]) -> SourceText:
+        """See `Reading.make`."""
+        config = self.config
+        text = _string(fields, config.text, "text").strip()
+        if len(text) > config.max_chars:
+            raise RowRefused(f"text longer than {config.max_chars:,} characters: {len(text):,}")
+        id = None if config.id is None else _id(fields, config.id)
+        category = config.category if config.category_column is None else _string(fields, config.category_column, "category").strip()
+        return SourceText(text, file.name, line, id, category)
+
+
+@dataclass(frozen=True, slots=True)
+class Whole:
+    """Rows read with all their columns."""
+
+    max_chars: int = 1_000_000
+
+    def columns(self, file: File, names: list[str]) -> list[str]:
+        """See `Reading.columns`: all of them."""
+        return require_columns(file, names, names, "rename one of them")
+
+    def make(self, file: File, line: int, fields: Mapping[str, object]) -> SourceRow:
+        """See `Reading.make`."""
+        return SourceRow(fields, file.name, line)
 
 
 def _id(row: Mapping[str, object], column: str) -> str:
@@ -77,22 +140,18 @@ def not_utf8(exc: UnicodeDecodeError, before: int, unit: str) -> str:
     return f"invalid UTF-8 at byte offset {before + exc.start} of the {unit}{hint}"
 
 
-def _columns(config: SourceConfig) -> list[str]:
-    return list(dict.fromkeys(column for column in (config.text, config.id, config.category_column) if column is not None))
-
-
-def require_columns(file: File, names: list[str], config: SourceConfig) -> list[str]:
-    """The columns to read, all of which `names` holds once.
+def require_columns(file: File, names: list[str], wanted: list[str], remedy: str) -> list[str]:
+    """The `wanted` columns, all of which `names` holds once.
 
     Raises:
-        SourceError: A column is missing, or its name stands twice.
+        SourceError: A column is missing, or its name stands twice; `remedy` says what to do.
     """
     listed = ", ".join(visible(name) for name in names[:50]) + (f" and {len(names) - 50} more" if len(names) > 50 else "")
-    for column in _columns(config):
+    for column in wanted:
         if names.count(column) != 1:
             problem = f"two columns are named '{column}'" if column in names else f"no column '{visible(column)}'{_nearest(column, names)}"
-            raise SourceError(f"{file.name}: {problem}; columns: {listed}; set 'text', 'id' or 'category_column' to one of them")
-    return _columns(config)
+            raise SourceError(f"{file.name}: {problem}; columns: {listed}; {remedy}")
+    return wanted
 
 
 def _nearest(column: str, names: Iterable[str]) -> str:

@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import IO, Any
 
-from safer_instruct.config import SourceConfig
 from safer_instruct.errors import SourceError
 from safer_instruct.sources.files import File
 from safer_instruct.sources.records import EXCERPT_CHARS
@@ -81,9 +80,9 @@ class _Unpacked(io.RawIOBase):
         return len(data)
 
 
-def byte_limit(config: SourceConfig) -> int:
+def byte_limit(max_chars: int) -> int:
     """The most bytes that one line, CSV row or document may have: enough for `max_chars` and other columns beside it."""
-    return min(max(_CHARACTER_BYTES * config.max_chars, MIB) + 64 * 1024, 2**31 - 2)
+    return min(max(_CHARACTER_BYTES * max_chars, MIB) + 64 * 1024, 2**31 - 2)
 
 
 def bounded_lines(stream: IO[bytes], max_bytes: int) -> Iterator[Line]:

@@ -7,10 +7,9 @@ from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import IO
 
-from safer_instruct.config import SourceConfig
 from safer_instruct.sources.files import File
-from safer_instruct.sources.records import EXCERPT_CHARS, BadRow, RowRefused, SourceText, excerpt
-from safer_instruct.sources.rows import make_row, not_utf8, require_columns
+from safer_instruct.sources.records import EXCERPT_CHARS, BadRow, RowRefused, excerpt
+from safer_instruct.sources.rows import Made, Reading, make_row, not_utf8
 from safer_instruct.sources.streams import Line, bounded_lines, byte_limit, opened
 
 _CSV_ERRORS = {
@@ -20,19 +19,19 @@ _CSV_ERRORS = {
 }
 
 
-def read_csv(file: File, config: SourceConfig, delimiter: str = ",") -> Iterator[SourceText | BadRow]:
+def read_csv(file: File, reading: Reading[Made], delimiter: str = ",") -> Iterator[Made | BadRow]:
     """One result per row of `file` below its header, blank lines left out."""
     with opened(file) as stream:
-        records = _csv_records(stream, byte_limit(config), delimiter)
+        records = _csv_records(stream, byte_limit(reading.max_chars), delimiter)
         line, head, header, flaw = next(records, (1, b"", [], ""))
         if any("\0" in name for name in header):
             flaw = "NUL characters; is the file UTF-16?"
         if flaw:
             yield BadRow(file.name, line, f"the header cannot be read, so the file was skipped: {flaw}", excerpt(head))
         elif header:
-            places = {name: header.index(name) for name in require_columns(file, header, config)}
+            places = {name: header.index(name) for name in reading.columns(file, header)}
             for line, head, cells, flaw in records:
-                yield make_row(file, line, head, partial(_csv_fields, cells, len(header), places, flaw), config)
+                yield make_row(file, line, head, partial(_csv_fields, cells, len(header), places, flaw), reading)
 
 
 def _csv_records(stream: IO[bytes], max_bytes: int, delimiter: str) -> Iterator[tuple[int, bytes, list[str], str]]:

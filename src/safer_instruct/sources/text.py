@@ -9,7 +9,7 @@ from safer_instruct.config import SourceConfig
 from safer_instruct.errors import SourceError
 from safer_instruct.sources.files import File
 from safer_instruct.sources.records import BadRow, SourceText
-from safer_instruct.sources.rows import decoded, make_row
+from safer_instruct.sources.rows import Texts, decoded, make_row
 from safer_instruct.sources.streams import Line, bounded_lines, byte_limit, opened
 
 
@@ -19,13 +19,13 @@ def read_text(file: File, config: SourceConfig) -> Iterator[SourceText | BadRow]
         if column is not None:
             raise SourceError(f"{file.name}: plain text has no columns, so '{key}: {column}' cannot be read; remove the key, or narrow 'path'")
     with opened(file) as stream:
-        for line, raw, flaw in _documents(bounded_lines(stream, byte_limit(config)), config):
-            yield make_row(file, line, raw, partial(_document_fields, raw, flaw, config), config)
+        for line, raw, flaw in _documents(bounded_lines(stream, byte_limit(config.max_chars)), config):
+            yield make_row(file, line, raw, partial(_document_fields, raw, flaw, config), Texts(config))
 
 
 def _documents(lines: Iterable[Line], config: SourceConfig) -> Iterator[Line]:
     """Join lines to one document, or to the blocks between blank lines; each begins on the line that it gives."""
-    limit, paragraphs = byte_limit(config), config.unit == "paragraph"
+    limit, paragraphs = byte_limit(config.max_chars), config.unit == "paragraph"
     first, held, flaw = 0, bytearray(), ""
     for number, raw, problem in lines:
         if paragraphs and not problem and not raw.strip():

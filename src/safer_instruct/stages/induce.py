@@ -6,19 +6,19 @@ from dataclasses import replace
 
 from safer_instruct.config import InduceConfig
 from safer_instruct.example import Candidate, Example
-from safer_instruct.models.protocol import Generation, Model, Prompt, Sampling, Turn
+from safer_instruct.models.protocol import Generation, Model, Sampling
+from safer_instruct.reverse import ReversedTemplate
 from safer_instruct.seeds import derive_seed
 from safer_instruct.stages.withheld import content_filter
-from safer_instruct.templates import Template
 
 
-async def induce(example: Example, model: Model, template: Template, config: InduceConfig, *, seed: int) -> Example:
+async def induce(example: Example, model: Model, template: ReversedTemplate, config: InduceConfig, *, seed: int) -> Example:
     """Draw candidate instructions for `example.text`.
 
     Args:
         example: A collected text.
         model: A reversed-tuned model, or one prompted to act as one.
-        template: The template that the model was tuned with; it is given `response`.
+        template: What it is asked with: as it was tuned, or as it is prompted.
         config: How many candidates, and how they are drawn.
         seed: The run's seed.
 
@@ -28,15 +28,10 @@ async def induce(example: Example, model: Model, template: Template, config: Ind
     Raises:
         ModelError: The model failed after its retries.
     """
-    rendered = template.render(response=example.text)
-    prompt: Prompt = rendered if speaks_raw(model, config) else (Turn("user", rendered),)
+    prompt = template.prompt(example.text, category=example.category)
     sampling = Sampling(max_tokens=config.max_tokens, temperature=config.temperature, top_k=config.top_k, n=config.candidates)
     answer = await model.generate(Generation(prompt, sampling, derive_seed(seed, "induce", example.text)))
     if answer.withheld:
         return example.with_verdicts(content_filter("induce", answer.withheld))
-    return replace(example, candidates=tuple(Candidate(c.text, c.total_logprob, c.finished) for c in answer.ranked(whole=True)))
-
-
-def speaks_raw(model: Model, config: InduceConfig) -> bool:
-    """Whether the rendered template is continued as it is, or sent as a user's message."""
-    return config.form == "raw" or (config.form == "auto" and model.name.startswith("embedded:"))
+    read = replace(answer, completions=tuple(map(template.read, answer.completions)))
+    return replace(example, candidates=tuple(Candidate(c.text, c.total_logprob, c.finished) for c in read.ranked(whole=True)))

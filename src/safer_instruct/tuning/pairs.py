@@ -1,15 +1,18 @@
-"""Tuning pairs: read, checked, and split so that no group stands on both sides."""
+"""Tuning pairs: an instruction, the response to it, and where both came from."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from safer_instruct.config import Holdout, PairSource
 from safer_instruct.errors import SourceError
+from safer_instruct.models.protocol import Turn
+from safer_instruct.settings.pairs import PairSource
+from safer_instruct.sources import BadRow, SourceRow, excerpt
+from safer_instruct.sources.records import RowRefused
+from safer_instruct.tuning.formats import Reader, detect, reader
+from safer_instruct.tuning.open import open_rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,60 +24,72 @@ class Pair:
         response: What answers it.
         group: What the split goes by.
         source: Stem of the file it came from; losses are reported per source.
+        history: What was said before, where the source keeps it.
+        file: As results show it.
+        line: Counted from 1.
     """
 
     prompt: str
     response: str
     group: str
     source: str
+    history: tuple[Turn, ...] = ()
+    file: str = ""
+    line: int = 0
 
 
-def read_pairs(sources: tuple[PairSource, ...], base: Path) -> Iterator[Pair]:
-    """The pairs of all `sources`, in order.
+def read_pairs(sources: tuple[PairSource, ...], base: Path, told: Callable[[str], None] = lambda _: None) -> Iterator[Pair | BadRow]:
+    """The pairs of all `sources`, in order; a row that gives none comes as a bad row, with the reason.
+
+    Args:
+        sources: Where they are.
+        base: What paths are relative to.
+        told: Is given a line on the format of each source.
 
     Raises:
-        SourceError: A file is missing, or a row is not usable; tuning data is written by hand and must be whole.
+        SourceError: A source is missing, or its columns fit no format.
     """
     for source in sources:
-        path = base / source.path
-        if not path.is_file():
-            raise SourceError(f"tuning data {path} does not exist (from 'path: {source.path}', relative to {base})")
-        with path.open(encoding="utf-8") as lines:
-            for number, line in enumerate(lines, 1):
-                yield _pair(line, source, f"{path}:{number}", path.stem)
+        read: Reader | None = None
+        for row in open_rows(source, base):
+            if isinstance(row, BadRow):
+                yield row
+                continue
+            if read is None:
+                form = detect(row.fields, source, row.file) if source.format == "auto" else source.format
+                told(f"{source.path}: format {form}" + (", told by its columns" if source.format == "auto" and form != "pairs" else ""))
+                read = reader(form, source)
+            yield from _pairs(row, read, source)
 
 
-def split(pairs: list[Pair], holdout: Holdout) -> tuple[list[Pair], list[Pair]]:
-    """(training, held out): by named group where the pair's group is one, otherwise by a hash of the group.
-
-    A file whose groups are named in `holdout.groups` is split by those names alone.
-    """
-    named = set(holdout.groups)
-    split_by_name = {p.source for p in pairs if p.group in named}
-    train: list[Pair] = []
-    held: list[Pair] = []
-    for pair in pairs:
-        out = pair.group in named if pair.source in split_by_name else _fraction(pair.group) < holdout.share
-        (held if out else train).append(pair)
-    if not train or not held:
-        raise SourceError(f"the split leaves {len(train)} pairs to train on and {len(held)} held out; both are needed (see 'holdout')")
-    return train, held
-
-
-def _fraction(text: str) -> float:
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") / 2**64
-
-
-def _pair(line: str, source: PairSource, where: str, stem: str) -> Pair:
+def _pairs(row: SourceRow, read: Reader, source: PairSource) -> Iterator[Pair | BadRow]:
     try:
-        row = json.loads(line)
-        prompt, response = row[source.prompt], row[source.response]
-        group = row[source.group] if source.group else prompt
-    except json.JSONDecodeError as exc:
-        raise SourceError(f"{where}: not JSON: {exc}") from exc
-    except (KeyError, TypeError) as exc:
-        raise SourceError(f"{where}: no field {exc} in this row") from exc
-    for field, value in ((source.prompt, prompt), (source.response, response)):
-        if not isinstance(value, str) or not value.strip():
-            raise SourceError(f"{where}: field '{field}' must be text and not empty")
-    return Pair(prompt.strip(), response.strip(), str(group), stem)
+        found = read(row.fields)
+        named = None if source.group is None else _group(row, source.group)
+    except RowRefused as exc:
+        yield BadRow(row.file, row.line, str(exc), excerpt(dict(row.fields)))
+        return
+    conversation = found[0].prompt if found else ""  # its first message stands for all of it
+    for turn in found:
+        yield Pair(turn.prompt, turn.response, named or conversation, Path(row.file).stem, turn.history if source.history else (), row.file, row.line)
+
+
+def _group(row: SourceRow, column: str) -> str:
+    value = row.fields.get(column)
+    if not isinstance(value, str | int) or value == "":
+        raise RowRefused(f"group column '{column}' is missing or empty")
+    return str(value)
+
+
+def whole_pairs(sources: tuple[PairSource, ...], base: Path) -> list[Pair]:
+    """The pairs of sources that must not have a bad row, such as examples that a model is shown.
+
+    Raises:
+        SourceError: As for `read_pairs`, or a row gives no pair.
+    """
+    pairs = []
+    for item in read_pairs(sources, base):
+        if isinstance(item, BadRow):
+            raise SourceError(f"{item.file}:{item.line}: {item.reason}")
+        pairs.append(item)
+    return pairs

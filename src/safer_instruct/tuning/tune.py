@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -10,18 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from safer_instruct.config import TuneConfig
-from safer_instruct.domain import load_domain
 from safer_instruct.errors import ConfigError
 from safer_instruct.extras import require
 from safer_instruct.models import adapter_path, store
-from safer_instruct.models.codec import Codec, Message
+from safer_instruct.models.codec import Codec
 from safer_instruct.models.convert import dequantise, unpermute
 from safer_instruct.models.embedded import EmbeddedModel
-from safer_instruct.templates import Template, load_template
-from safer_instruct.tuning.pairs import Pair, read_pairs, split
+from safer_instruct.tuning.data import Prepared, prepare
+from safer_instruct.tuning.pairs import Pair
+from safer_instruct.tuning.prompting import Prompting, load_prompting
 from safer_instruct.tuning.train import Encoded, Progress, Trained, train
-
-PromptOf = Callable[[Pair], str | list[Message]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,10 +57,10 @@ def tune(config: TuneConfig, base: Path, report: Callable[[Progress], None] = la
     name = embedded_name(config.model)
     folder, _ = store.converted(name)
     codec = Codec(folder)
-    template, prompt_of = _prompting(config, base)
-    pairs = list(dict.fromkeys(read_pairs(config.data, base)))
-    train_pairs, held_out = split(pairs, config.holdout)
-    encode = _encoder(codec, config, prompt_of)
+    prompting = load_prompting(config, base)
+    prepared = prepare(config.data, config.clean, config.holdout, base)
+    train_pairs, held_out = prepared.train, prepared.held_out
+    encode = encoder(codec, prompting, config.max_tokens)
     dtype = base_dtype(config)
     start = adapter_path(config.start, base) if config.start else None
     start_digest = store.adapter_digest(start) if start else None
@@ -72,9 +69,7 @@ def tune(config: TuneConfig, base: Path, report: Callable[[Progress], None] = la
     out = (base / config.out).resolve()
     _save_weights(trained.model, out)
     embedded = embedded_loss(EmbeddedModel(name, out), held_out_encoded)
-    _save_record(
-        out, _record(config, template, pairs, train_pairs, held_out, trained) | {"dtype": dtype, "start_sha256": start_digest, "embedded_loss": embedded}
-    )
+    _save_record(out, _record(config, prompting, prepared, trained) | {"dtype": dtype, "start_sha256": start_digest, "embedded_loss": embedded})
     return TuneResult(out, trained.evaluations[0].loss, trained.best.loss, len(train_pairs), len(held_out), trained.seconds, embedded)
 
 
@@ -165,39 +160,30 @@ def _hugging_face_name(name: str) -> str:
     return f"model.layers.{layer}.{_NAMES[module]}.weight"
 
 
-def _prompting(config: TuneConfig, base: Path) -> tuple[Template, PromptOf]:
-    """The template, and what the model sees before the completion that it learns."""
-    if config.task == "induce":
-        template = load_template(config.template, base)
-        return template, lambda pair: template.render(response=pair.response)
-    template = load_template("respond")
-    domain = load_domain(config.domain or "", base)
-    category = domain.category(config.category or "")
-    system = template.render(domain=domain, category=category).strip()
-    return template, lambda pair: [{"role": "system", "content": system}, {"role": "user", "content": pair.prompt}]
+def encoder(codec: Codec, prompting: Prompting, max_tokens: int) -> Callable[[Pair], Encoded]:
+    """What turns a pair into token ids, each side cut at `max_tokens`."""
 
-
-def _encoder(codec: Codec, config: TuneConfig, prompt_of: PromptOf) -> Callable[[Pair], Encoded]:
     def encode(pair: Pair) -> Encoded:
-        completion = pair.prompt if config.task == "induce" else pair.response
-        context, target = codec.prompt(prompt_of(pair)), codec.continuation(completion, end=True)
-        return Encoded(tuple(context[: config.max_tokens]), tuple(target[: config.max_tokens]), pair.source)
+        prompt, completion = prompting.render(pair)
+        context = codec.prompt(prompt if isinstance(prompt, str) else [asdict(turn) for turn in prompt])
+        target = codec.continuation(completion, end=True)
+        return Encoded(tuple(context[:max_tokens]), tuple(target[:max_tokens]), pair.source)
 
     return encode
 
 
-def _record(config: TuneConfig, template: Template, pairs: list[Pair], train_pairs: list[Pair], held_out: list[Pair], trained: Trained) -> dict[str, Any]:
+def _record(config: TuneConfig, prompting: Prompting, prepared: Prepared, trained: Trained) -> dict[str, Any]:
     return {
         "task": config.task,
         "base": config.model,
         "base_sha256": store.stored(embedded_name(config.model)).sha256,
-        "template": template.name,
-        "template_digest": template.digest,
+        **prompting.record(),
         "domain": config.domain,
         "category": config.category,
-        "data_sha256": hashlib.sha256(json.dumps([asdict(p) for p in pairs]).encode()).hexdigest(),
-        "train_pairs": len(train_pairs),
-        "held_out_pairs": len(held_out),
+        "data_sha256": prepared.sha256,
+        "data": asdict(prepared.funnel),
+        "train_pairs": len(prepared.train),
+        "held_out_pairs": len(prepared.held_out),
         "config": config.model_dump(mode="json"),
         "evaluations": [asdict(e) for e in trained.evaluations],
         "best": asdict(trained.best),

@@ -1,0 +1,1 @@
+"""Measuring what was made: models side by side on data that none of them saw."""

@@ -1,0 +1,64 @@
+"""The split: decided by each group's own hash or name, so that it never depends on order, and nothing similar stands on both sides."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Sequence
+
+from safer_instruct.errors import SourceError
+from safer_instruct.example import Verdict
+from safer_instruct.settings.pairs import Holdout
+from safer_instruct.tuning.overlap import Overlap
+from safer_instruct.tuning.pairs import Pair
+
+
+def split(pairs: Sequence[Pair], holdout: Holdout) -> tuple[list[Pair], list[Pair]]:
+    """(training, held out): by named group where the pair's group is one, otherwise by a hash of the group.
+
+    A file whose groups are named in `holdout.groups` is split by those names alone.
+
+    Raises:
+        SourceError: A side is empty.
+    """
+    named = set(holdout.groups)
+    split_by_name = {p.source for p in pairs if p.group in named}
+    hashed = _held_by_hash([p.group for p in pairs if p.source not in split_by_name], holdout)
+    train: list[Pair] = []
+    held: list[Pair] = []
+    for pair in pairs:
+        out = pair.group in (named if pair.source in split_by_name else hashed)
+        (held if out else train).append(pair)
+    if not train or not held:
+        raise SourceError(f"the split leaves {len(train)} pairs to train on and {len(held)} held out; both are needed (see 'holdout')")
+    return train, held
+
+
+def straddling(train: Sequence[Pair], held_out: Sequence[Pair], holdout: Holdout) -> dict[Pair, Verdict]:
+    """The pairs to train on that a held-out one gives away: same or nearly the same instruction or response."""
+    if holdout.near_duplicate is None:
+        return {}
+    sides = [(side, Overlap((getattr(p, side) for p in held_out), holdout.near_duplicate)) for side in ("prompt", "response")]
+    found: dict[Pair, Verdict] = {}
+    for pair in train:
+        for side, index in sides:
+            if why := index.why(getattr(pair, side)):
+                found[pair] = Verdict(f"split.{side}", False, None, f"its {side} {why}, compared with what is held out")
+                break
+    return found
+
+
+def _held_by_hash(groups: Sequence[str], holdout: Holdout) -> set[str]:
+    if holdout.count is None:
+        return {group for group in groups if _fraction(group) < holdout.share}
+    held: set[str] = set()
+    sizes = Counter(groups)
+    for group in sorted(sizes, key=lambda g: (_fraction(g), g)):
+        if sum(sizes[g] for g in held) >= holdout.count:
+            break
+        held.add(group)
+    return held
+
+
+def _fraction(text: str) -> float:
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") / 2**64

@@ -1,0 +1,55 @@
+"""The bootstrap: bounds that hold what they should, the same for the same seed, paired between systems."""
+
+from __future__ import annotations
+
+import math
+import random
+
+import pytest
+
+from safer_instruct.analysis.bootstrap import Bootstrap, Interval
+
+
+def test_the_interval_of_a_mean_is_that_of_the_normal_approximation_for_many_examples() -> None:
+    rng = random.Random(0)
+    values = [rng.gauss(10.0, 2.0) for _ in range(400)]
+    mean = sum(values) / 400
+    error = math.sqrt(sum((v - mean) ** 2 for v in values) / 400) / math.sqrt(400)
+    found = Bootstrap(400).mean(values)
+    assert found.estimate == mean
+    assert found.low == pytest.approx(mean - 1.96 * error, abs=0.2 * error)
+    assert found.high == pytest.approx(mean + 1.96 * error, abs=0.2 * error)
+
+
+def test_intervals_hold_the_truth_about_as_often_as_they_say() -> None:
+    rng = random.Random(1)
+    held = 0
+    for trial in range(200):
+        found = Bootstrap(60, resamples=300, level=0.9, seed=trial).mean([rng.random() for _ in range(60)])
+        held += found.low <= 0.5 <= found.high
+    assert 165 <= held <= 193, "90% of 200, give or take three standard errors"
+
+
+def test_equal_seeds_give_equal_bounds_and_others_do_not() -> None:
+    values = [1 / (1 + i) for i in range(30)]
+    assert Bootstrap(30, seed=3).mean(values) == Bootstrap(30, seed=3).mean(values) != Bootstrap(30, seed=4).mean(values)
+
+
+def test_a_paired_difference_is_surer_than_either_side() -> None:
+    base = [float(i % 17) for i in range(100)]
+    better = [value - 1.0 for value in base]
+    bootstrap = Bootstrap(100)
+    assert bootstrap.mean(base).overlaps(bootstrap.mean(better))
+    assert bootstrap.mean([a - b for a, b in zip(better, base, strict=True)]) == Interval(-1.0, -1.0, -1.0)
+
+
+def test_a_ratio_weighs_examples_by_their_size() -> None:
+    found = Bootstrap(3).ratio([10.0, 1.0, 1.0], [10.0, 1.0, 2.0])
+    assert found.estimate == pytest.approx(12 / 13) and found.low <= found.estimate <= found.high
+    assert Bootstrap(2).ratio([0.0, 3.0], [0.0, 3.0]) == Interval(1.0, 1.0, 1.0), "a resample without any token says nothing"
+
+
+def test_equal_values_leave_no_doubt_and_none_are_refused() -> None:
+    assert Bootstrap(5).mean([0.5] * 5) == Interval(0.5, 0.5, 0.5)
+    with pytest.raises(ValueError, match="at least one"):
+        Bootstrap(0)
