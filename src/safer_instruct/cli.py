@@ -203,7 +203,8 @@ def tune(config: Annotated[Path, typer.Argument(help="A tuning config, such as e
     with watch_tuning(console) as report:
         result = tune_adapter(loaded, config.parent, report)
     console.print(f"held-out loss {result.before:.3f} before, {result.after:.3f} after (nats per completion token), {result.seconds:.0f} s", highlight=False)
-    console.print(f"in the embedded engine (merged, int8) {result.embedded:.3f}", highlight=False)
+    if result.embedded is not None:
+        console.print(f"in the embedded engine (merged, int8) {result.embedded:.3f}", highlight=False)
     console.print(f"{result.train_pairs} pairs trained on, {result.held_out_pairs} held out; adapter: {result.adapter}", highlight=False, soft_wrap=True)
 
 

@@ -20,7 +20,7 @@ from safer_instruct import rundir
 from safer_instruct.ledger import Total
 from safer_instruct.prices import show_usd
 from safer_instruct.state import RunState, StageState
-from safer_instruct.tuning.train import Progress
+from safer_instruct.tuning.progress import Progress
 
 _PLAIN_EVERY_S = 10.0
 
