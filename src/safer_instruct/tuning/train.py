@@ -137,7 +137,7 @@ def _prepared(base: Base, held_out: Sequence[Encoded], config: TuneConfig, start
     full = method == "full"
     loaded = base.load("float32" if full else compute_dtype(config), _four_bits(config) if method == "qlora" else None)
     if method != "qlora":
-        loaded.to(require("accelerate", extra="train", purpose="tuning").PartialState().device)
+        loaded.to(require("accelerate", extra="train", purpose="tuning").PartialState(cpu=device() == "cpu").device)
     evaluations = [evaluate(loaded, held_out, step=0)]
     if full:
         if start:
@@ -189,7 +189,7 @@ def _arguments(config: TuneConfig, lengths: Sequence[int], folder: Path) -> Any:
     trl = require("trl", extra="train", purpose="tuning")
     accelerate = require("accelerate", extra="train", purpose="tuning")
     training, on_gpu = config.training, device() == "cuda"
-    processes = accelerate.PartialState().num_processes
+    processes = accelerate.PartialState(cpu=not on_gpu).num_processes
     micro = micro_batch(config, max(lengths), processes)
     steps_per_epoch = math.ceil(len(lengths) / config.batch_size)
     every = max(1, steps_per_epoch // config.evaluations_per_epoch)
