@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ def byte_level(pattern: str, *, bos: str | None) -> Any:
     from tokenizers import AddedToken, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 
-    specials = [t for t in (bos, "<|im_start|>", "<|im_end|>", "<|pad|>") if t]
+    specials = [t for t in (bos, "<|im_start|>", "<|im_end|>", "<|endoftext|>") if t]
     bpe = tokenizers.Tokenizer(tokenizers.models.BPE())
     bpe.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.Split(tokenizers.Regex(pattern), "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
@@ -34,7 +35,7 @@ def byte_level(pattern: str, *, bos: str | None) -> Any:
     bpe.train_from_iterator(CORPUS, trainer)
     if bos:
         bpe.post_processor = processors.TemplateProcessing(single=f"{bos} $A", special_tokens=[(bos, bpe.token_to_id(bos))])
-    made = PreTrainedTokenizerFast(tokenizer_object=bpe, bos_token=bos, eos_token="<|im_end|>", pad_token="<|pad|>")
+    made = PreTrainedTokenizerFast(tokenizer_object=bpe, bos_token=bos, eos_token="<|im_end|>", pad_token="<|endoftext|>")
     made.chat_template = CHAT
     return made
 
@@ -57,9 +58,9 @@ def pieces(*, prefix: bool) -> Any:
         vocab_size=640, show_progress=False, special_tokens=[*[AddedToken(t, special=True) for t in specials], *alphabet], max_token_length=12
     )
     bpe.train_from_iterator(CORPUS, trainer)
-    document = __import__("json").loads(bpe.to_str())
+    document = json.loads(bpe.to_str())
     document["added_tokens"] = [t for t in document["added_tokens"] if t["content"] in specials]  # byte pieces are plain entries of the vocabulary
-    bpe = tokenizers.Tokenizer.from_str(__import__("json").dumps(document))
+    bpe = tokenizers.Tokenizer.from_str(json.dumps(document))
     bpe.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", bpe.token_to_id("<s>"))])
     made = PreTrainedTokenizerFast(tokenizer_object=bpe, unk_token="<unk>", bos_token="<s>", eos_token="</s>", pad_token="</s>")
     made.chat_template = CHAT

@@ -23,7 +23,7 @@ class Training(Strict):
             without padding, none seeing another (for GPUs with `attention: flash_attention_2`).
         gradient_checkpointing: Recompute activations in the backward pass: a third more work for a fraction of the memory.
             `auto` does so on GPUs.
-        attention: The attention implementation of transformers.
+        attention: The attention implementation of transformers; by default the one that it takes for the model.
         save_steps: Write a checkpoint every so many steps, besides one at every evaluation.
         trackers: Where the losses are sent, besides the terminal.
     """
@@ -32,6 +32,6 @@ class Training(Strict):
     micro_batch: Positive | None = None
     batching: Literal["bucketed", "packed"] = "bucketed"
     gradient_checkpointing: Literal["auto"] | bool = "auto"
-    attention: str = "sdpa"
+    attention: str | None = None
     save_steps: Positive | None = None
     trackers: tuple[Literal["tensorboard", "wandb"], ...] = ()

@@ -37,7 +37,7 @@ class Base:
     load: Callable[..., Any]
 
 
-def open_base(model: str, base: Path, *, attention: str = "sdpa") -> Base:
+def open_base(model: str, base: Path, *, attention: str | None = None) -> Base:
     """The base that `model` names: `embedded:NAME`, a folder relative to `base`, or a hub name.
 
     Raises:
@@ -86,7 +86,7 @@ class PretrainedCodec(Codec):
             raise ModelError(f"the chat template of {self._pretrained.name_or_path} refuses this conversation: {exc}") from exc
 
 
-def _of_cache(name: str, attention: str) -> Base:
+def _of_cache(name: str, attention: str | None) -> Base:
     transformers = require("transformers", extra="train", purpose="tuning")
     folder, _ = store.converted(name)
     codec = Codec(folder)
@@ -101,7 +101,7 @@ def _of_cache(name: str, attention: str) -> Base:
     return Base(f"embedded:{name}", store.stored(name).sha256, codec, tokenizer, name, load)
 
 
-def _of_transformers(where: str, name: str, attention: str) -> Base:
+def _of_transformers(where: str, name: str, attention: str | None) -> Base:
     transformers = require("transformers", extra="train", purpose="tuning")
     try:
         config = transformers.AutoConfig.from_pretrained(where)
@@ -113,8 +113,8 @@ def _of_transformers(where: str, name: str, attention: str) -> Base:
     digest = _folder_digest(local) if local.is_dir() else str(getattr(config, "_commit_hash", ""))
 
     def load(dtype: str = "float32", quantization: Any = None) -> Any:
-        more = {"quantization_config": quantization} if quantization is not None else {}
-        return transformers.AutoModelForCausalLM.from_pretrained(where, dtype=dtype, attn_implementation=attention, **more)
+        given = {"quantization_config": quantization, "attn_implementation": attention}
+        return transformers.AutoModelForCausalLM.from_pretrained(where, dtype=dtype, **{name: value for name, value in given.items() if value is not None})
 
     return Base(name, digest, PretrainedCodec(tokenizer), tokenizer, None, load)
 
@@ -127,7 +127,7 @@ def _folder_digest(folder: Path) -> str:
     return digest.hexdigest()
 
 
-def load_base(name: str, dtype: str = "float32", *, attention: str = "sdpa") -> Any:
+def load_base(name: str, dtype: str = "float32", *, attention: str | None = None) -> Any:
     """The cached model `name` as a transformers `LlamaForCausalLM` on the CPU, dequantised from its GGUF file.
 
     Raises:
@@ -152,7 +152,7 @@ def load_base(name: str, dtype: str = "float32", *, attention: str = "sdpa") -> 
         rope_parameters={"rope_type": "default", "rope_theta": meta["llama.rope.freq_base"]},
         tie_word_embeddings="output.weight" not in tensors,
         dtype=dtype,
-        attn_implementation=attention,
+        attn_implementation=attention or "sdpa",
     )
     model = transformers.LlamaForCausalLM(config).to(getattr(torch, dtype))
     parameters = dict(model.named_parameters())
