@@ -46,7 +46,7 @@ def pieces(*, prefix: bool) -> Any:
     from tokenizers import AddedToken, decoders, normalizers, processors
     from transformers import PreTrainedTokenizerFast
 
-    specials = ["<unk>", "<s>", "</s>", "<|im_start|>", "<|im_end|>"]
+    specials = ["<unk>", "<s>", "<|im_start|>", "<|im_end|>"]
     alphabet = [f"<0x{i:02X}>" for i in range(256)]
     bpe = tokenizers.Tokenizer(tokenizers.models.BPE(unk_token="<unk>", fuse_unk=True, byte_fallback=True))
     steps = [normalizers.Prepend("\u2581")] if prefix else []
@@ -62,7 +62,7 @@ def pieces(*, prefix: bool) -> Any:
     document["added_tokens"] = [t for t in document["added_tokens"] if t["content"] in specials]  # byte pieces are plain entries of the vocabulary
     bpe = tokenizers.Tokenizer.from_str(json.dumps(document))
     bpe.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", bpe.token_to_id("<s>"))])
-    made = PreTrainedTokenizerFast(tokenizer_object=bpe, unk_token="<unk>", bos_token="<s>", eos_token="</s>", pad_token="</s>")
+    made = PreTrainedTokenizerFast(tokenizer_object=bpe, unk_token="<unk>", bos_token="<s>", eos_token="<|im_end|>", pad_token="<|im_end|>")
     made.chat_template = CHAT
     return made
 
@@ -77,15 +77,15 @@ def tokenizer_of(family: str) -> Any:
 FAMILIES = ("llama", "qwen2", "qwen3", "mistral", "gemma", "gemma2", "gemma3_text")
 
 
-def save_tiny(family: str, folder: Path, *, seed: int = 0, scale: float = 4.0) -> Path:
-    """Save a tiny random model of `family` and its tokenizer to `folder`; weights are scaled up so that its answers are not all alike."""
+def save_tiny(family: str, folder: Path, *, seed: int = 0) -> Path:
+    """Save a tiny random model of `family` and its tokenizer to `folder`; its weights are large, so that it prefers some tokens to others."""
     import torch
     import transformers
 
     tokenizer = tokenizer_of(family)
     head = {} if family in ("llama", "qwen2", "mistral") else {"head_dim": 24}
     ids = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
-    more: dict[str, Any] = {"sliding_window": 16, "query_pre_attn_scalar": 24} if family in ("gemma2", "gemma3_text") else {}
+    more: dict[str, Any] = {"sliding_window": 64, "query_pre_attn_scalar": 24} if family in ("gemma2", "gemma3_text") else {}
     if family == "mistral":
         more = {"sliding_window": None}
     config = transformers.AutoConfig.for_model(family, vocab_size=len(tokenizer), **SHAPE, **head, **ids, **more)
@@ -95,8 +95,8 @@ def save_tiny(family: str, folder: Path, *, seed: int = 0, scale: float = 4.0) -
         for name, weight in model.named_parameters():
             if "norm" in name:
                 weight.add_(torch.randn_like(weight) * 0.1)
-            elif "embed" not in name and "lm_head" not in name:
-                weight.mul_(scale)
+            else:
+                weight.mul_(10 if "embed" in name or "lm_head" in name else 4)
             if name.endswith("bias"):
                 weight.add_(torch.randn_like(weight) * 0.1)
     model.save_pretrained(folder)

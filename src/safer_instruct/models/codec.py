@@ -33,6 +33,7 @@ class Codec:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         self.eos: str = config["eos_token"]
         self._bos: str | None = config["bos_token"] if config.get("begin_prompts") else None
+        self.window: int | None = config.get("window")  # tokens that the engine can score at most
 
     def encode(self, text: str) -> list[int]:
         """Token ids of `text`; control tokens written in it are honoured, so never pass untrusted text here alone."""

@@ -62,6 +62,18 @@ def export_model(adapter: Path, form: Form, out: Path, *, base: str | None = Non
     return out
 
 
+def checked_form(text: str) -> Form:
+    """`text` as a form.
+
+    Raises:
+        ConfigError: It is none.
+    """
+    for form in get_args(Form):
+        if form == text:
+            return form  # type: ignore[no-any-return]
+    raise ConfigError(f"'{text}' is no form to export; write one of {', '.join(get_args(Form))} (--to)")
+
+
 def _base_of(adapter: Path, given: str | None) -> tuple[str, Path]:
     """The base as the command line, the record of `tune`, or PEFT names it, and what the name is relative to."""
     if given:
@@ -97,10 +109,18 @@ def _save(model: Any, base: Base, out: Path, dtype: str = "bfloat16") -> None:
 
 
 def _write_engine(base: Base, adapter: Path, lora: bool, out: Path, quantization: str) -> None:
-    """Through CTranslate2's own converter, which reads a folder."""
+    """Through CTranslate2's own converter, which reads a folder.
+
+    CTranslate2 4.8 leaves Gemma 2's soft caps out, and fails on texts longer than Gemma 3's sliding window.
+    """
     ctranslate2 = require("ctranslate2", extra="local", purpose="the embedded engine")
     with tempfile.TemporaryDirectory(prefix="safer-instruct-") as folder:
-        _save(_merged(base, adapter, lora), base, Path(folder), "float32")
+        model = _merged(base, adapter, lora)
+        if model.config.model_type == "gemma2":
+            raise ModelError("the embedded engine leaves out the soft caps of Gemma 2, so its log-probabilities would be wrong; export 'gguf' or 'merged'")
+        window = model.config.sliding_window if model.config.model_type == "gemma3_text" else None
+        _save(model, base, Path(folder), "float32")
+        del model
         try:
             ctranslate2.converters.TransformersConverter(folder).convert(str(out), quantization=quantization)
         except (ValueError, NotImplementedError) as exc:
@@ -108,5 +128,5 @@ def _write_engine(base: Base, adapter: Path, lora: bool, out: Path, quantization
         shutil.copy(Path(folder) / "tokenizer.json", out)
     (out / "chat.jinja").write_text(base.tokenizer.chat_template or "", encoding="utf-8")
     config = json.loads((out / "config.json").read_text(encoding="utf-8"))
-    config |= {"eos_token": base.codec.eos, "begin_prompts": _begins(base)}
+    config |= {"eos_token": base.codec.eos, "begin_prompts": _begins(base), "window": window}
     (out / "config.json").write_text(json.dumps(config, indent=1), encoding="utf-8")

@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
-from typing import Literal
 
 from safer_instruct.errors import ConfigError
 from safer_instruct.extras import require
 
-Sharding = Literal["fsdp", "none"]
 _FILES = {"fsdp": "fsdp.yaml", "none": "ddp.yaml"}
 
 
-def command(config: Path, processes: int, sharding: Sharding) -> list[str]:
+def command(config: Path, processes: int, sharding: str) -> list[str]:
     """The command line that tunes as `config` says on `processes` GPUs of this machine, or on processor cores where there is none.
 
     Raises:
-        ConfigError: There are fewer GPUs.
+        ConfigError: There are fewer GPUs, or no such sharding.
         MissingExtraError: The extra `train` is not installed.
     """
+    if sharding not in _FILES:
+        raise ConfigError(f"--sharding '{sharding}': write one of {', '.join(_FILES)}")
     torch = require("torch", extra="train", purpose="tuning")
     require("accelerate", extra="train", purpose="tuning on several devices")
     gpus = torch.cuda.device_count()
@@ -34,7 +37,7 @@ def command(config: Path, processes: int, sharding: Sharding) -> list[str]:
     ]
 
 
-def launch(config: Path, processes: int, sharding: Sharding) -> int:
+def launch(config: Path, processes: int, sharding: str) -> int:
     """Run `command`; its output is the processes'.
 
     Returns:
@@ -44,3 +47,21 @@ def launch(config: Path, processes: int, sharding: Sharding) -> int:
         ConfigError: As `command`.
     """
     return subprocess.run(command(config, processes, sharding), check=False).returncode
+
+
+def is_first() -> bool:
+    """Whether this process is alone, or the first of several: the one that speaks."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+@contextmanager
+def joined() -> Iterator[None]:
+    """Leaves the group of processes at the end, where there is one."""
+    try:
+        yield
+    finally:
+        if "RANK" in os.environ:
+            import torch
+
+            if torch.distributed.is_initialized():
+                torch.distributed.destroy_process_group()

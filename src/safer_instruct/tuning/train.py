@@ -225,6 +225,7 @@ def _arguments(config: TuneConfig, lengths: Sequence[int], folder: Path) -> Any:
             restore_callback_states_from_checkpoint=True,
             logging_steps=1,
             seed=config.seed,
+            ddp_find_unused_parameters=False,
             report_to=list(training.trackers) or "none",
             disable_tqdm=True,
         )

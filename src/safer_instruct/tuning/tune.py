@@ -20,9 +20,10 @@ from safer_instruct.tuning.bases import Base, load_base, open_base
 from safer_instruct.tuning.loss import Encoded
 from safer_instruct.tuning.pairs import Pair, read_pairs, split
 from safer_instruct.tuning.progress import Progress
+from safer_instruct.tuning.rehearse import Rehearsal, rehearse
 from safer_instruct.tuning.train import Trained, compute_dtype, train
 
-__all__ = ["TuneResult", "embedded_loss", "load_base", "tune"]
+__all__ = ["TuneResult", "dry_run", "embedded_loss", "load_base", "tune"]
 
 CHECKPOINTS = "checkpoints"
 
@@ -56,32 +57,58 @@ class TuneResult:
 def tune(config: TuneConfig, base: Path, report: Callable[[Progress], None] = lambda _: None) -> TuneResult:
     """Tune an adapter as `config` says; its paths are relative to `base`.
 
+    A run that was stopped goes on from its last checkpoint when it is called again with the same config and data.
+
     Raises:
-        ConfigError: The config names something that does not exist.
+        ConfigError: The config names something that does not exist, or the method does not run here.
         SourceError: The data is not usable.
         MissingExtraError: The extra `train` is not installed.
-        ModelError: The base model has not been pulled.
+        ModelError: The base model is not there.
     """
+    ready = _prepare(config, base)
+    out = (base / config.out).resolve()
+    trained = train(ready.model, ready.train, ready.held_out, config, report, checkpoints=out / CHECKPOINTS, start=ready.start)
+    result = TuneResult(out, trained.evaluations[0].loss, trained.best.loss, len(ready.train), len(ready.held_out), trained.seconds)
+    if not trained.main:
+        return result
+    _save_weights(trained, ready.model, out)
+    if ready.model.embedded and config.training.method == "lora":
+        result = replace(result, embedded=embedded_loss(EmbeddedModel(ready.model.embedded, out), ready.held_out))
+    _save_record(out, _record(config, base, ready, trained) | {"embedded_loss": result.embedded})
+    shutil.rmtree(out / CHECKPOINTS)
+    return result
+
+
+def dry_run(config: TuneConfig, base: Path) -> Rehearsal:
+    """What `tune` would take, from three real steps; nothing is written.
+
+    Raises:
+        As `tune`.
+    """
+    ready = _prepare(config, base)
+    return rehearse(ready.model, ready.train, ready.held_out, config, ready.start)
+
+
+@dataclass(frozen=True, slots=True)
+class _Ready:
+    """All that training starts from."""
+
+    model: Base
+    template: Template
+    pairs: list[Pair]
+    train: list[Encoded]
+    held_out: list[Encoded]
+    start: Path | None
+
+
+def _prepare(config: TuneConfig, base: Path) -> _Ready:
     model = open_base(config.model, base, attention=config.training.attention)
     template, prompt_of = _prompting(config, base)
     pairs = list(dict.fromkeys(read_pairs(config.data, base)))
     train_pairs, held_out = split(pairs, config.holdout)
     encode = _encoder(model.codec, config, prompt_of)
     start = adapter_path(config.start, base) if config.start else None
-    out = (base / config.out).resolve()
-    held_out_encoded = [encode(p) for p in held_out]
-    trained = train(model, [encode(p) for p in train_pairs], held_out_encoded, config, report, checkpoints=out / CHECKPOINTS, start=start)
-    result = TuneResult(out, trained.evaluations[0].loss, trained.best.loss, len(train_pairs), len(held_out), trained.seconds)
-    if not trained.main:
-        return result
-    _save_weights(trained, model, out)
-    record = _record(config, model, template, pairs, train_pairs, held_out, trained)
-    record |= {"dtype": compute_dtype(config), "start_sha256": store.adapter_digest(start) if start else None}
-    if model.embedded and config.training.method == "lora":
-        result = replace(result, embedded=embedded_loss(EmbeddedModel(model.embedded, out), held_out_encoded))
-    _save_record(out, record | {"embedded_loss": result.embedded})
-    shutil.rmtree(out / CHECKPOINTS)
-    return result
+    return _Ready(model, template, pairs, [encode(p) for p in train_pairs], [encode(p) for p in held_out], start)
 
 
 def embedded_loss(model: EmbeddedModel, pairs: list[Encoded]) -> float:
@@ -111,21 +138,24 @@ def _encoder(codec: Codec, config: TuneConfig, prompt_of: PromptOf) -> Callable[
     return encode
 
 
-def _record(config: TuneConfig, model: Base, template: Template, pairs: list[Pair], train_pairs: list[Pair], held_out: list[Pair], trained: Trained) -> dict[str, Any]:
+def _record(config: TuneConfig, base: Path, ready: _Ready, trained: Trained) -> dict[str, Any]:
     return {
         "task": config.task,
         "base": config.model,
-        "base_sha256": model.digest,
-        "template": template.name,
-        "template_digest": template.digest,
+        "base_folder": None if ready.model.embedded else str(base.resolve()),
+        "base_sha256": ready.model.digest,
+        "template": ready.template.name,
+        "template_digest": ready.template.digest,
         "domain": config.domain,
         "category": config.category,
-        "data_sha256": hashlib.sha256(json.dumps([asdict(p) for p in pairs]).encode()).hexdigest(),
-        "train_pairs": len(train_pairs),
-        "held_out_pairs": len(held_out),
+        "data_sha256": hashlib.sha256(json.dumps([asdict(p) for p in ready.pairs]).encode()).hexdigest(),
+        "train_pairs": len(ready.train),
+        "held_out_pairs": len(ready.held_out),
         "config": config.model_dump(mode="json"),
         "evaluations": [asdict(e) for e in trained.evaluations],
         "best": asdict(trained.best),
+        "dtype": compute_dtype(config),
+        "start_sha256": store.adapter_digest(ready.start) if ready.start else None,
     }
 
 
