@@ -6,7 +6,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-CHAT = "{{ bos_token }}{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+CHAT = (
+    "{{ bos_token }}{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
 CORPUS = [
     "My lamp is broken. So your lamp broke. How sad. Where is my parcel? It is late again, and nobody knows why.",
     "Below is a response to a certain instruction. Write the instruction that the response is trying to complete.",
@@ -30,7 +33,10 @@ def byte_level(pattern: str, *, bos: str | None) -> Any:
     )
     bpe.decoder = tokenizers.decoders.ByteLevel()
     trainer = tokenizers.trainers.BpeTrainer(
-        vocab_size=512, show_progress=False, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), special_tokens=[AddedToken(t, special=True) for t in specials]
+        vocab_size=512,
+        show_progress=False,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        special_tokens=[AddedToken(t, special=True) for t in specials],
     )
     bpe.train_from_iterator(CORPUS, trainer)
     if bos:

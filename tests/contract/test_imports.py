@@ -17,7 +17,7 @@ SOURCE = Path(__file__).parents[2] / "src" / "safer_instruct"
 RANKS = (
     ("errors", "example", "extras", "oneline", "seeds", "wholefile"),
     ("detect", "yamlfile"),
-    ("selectconfig", "thresholds"),
+    ("selectconfig", "settings", "thresholds"),
     ("templates", "config", "domain", "prices"),
     ("models", "ledger", "sources", "budget"),
     ("embed", "minilm", "selection"),
@@ -35,6 +35,9 @@ HEAVY = {
     "torch",
     "transformers",
     "peft",
+    "trl",
+    "accelerate",
+    "datasets",
     "ctranslate2",
     "numpy",
     "pyarrow",

@@ -14,6 +14,7 @@ pytest.importorskip("torch", reason="the extra train is not installed")
 pytest.importorskip("peft", reason="the extra train is not installed")
 
 import tiny_models
+
 from safer_instruct.config import ModelConfig, ServeConfig
 from safer_instruct.errors import ConfigError, ModelError
 from safer_instruct.models import open_model

@@ -17,6 +17,7 @@ import yaml
 pytest.importorskip("trl", reason="the extra train is not installed")
 
 import tiny_models
+
 from safer_instruct.config import load_tune_config
 from safer_instruct.errors import ConfigError
 from safer_instruct.tuning import launch
@@ -27,7 +28,22 @@ from safer_instruct.tuning.progress import Progress
 from safer_instruct.tuning.train import micro_batch
 from safer_instruct.tuning.tune import TuneResult, _prepare, dry_run, tune
 
-THINGS = ["lamp", "kettle", "radio", "clock", "bell", "drum", "umbrella", "parcel", "late parcel", "broken bell", "red lamp", "old radio", "kettle lid", "clock hand"]
+THINGS = [
+    "lamp",
+    "kettle",
+    "radio",
+    "clock",
+    "bell",
+    "drum",
+    "umbrella",
+    "parcel",
+    "late parcel",
+    "broken bell",
+    "red lamp",
+    "old radio",
+    "kettle lid",
+    "clock hand",
+]
 
 
 @pytest.fixture
@@ -206,7 +222,7 @@ def test_a_dry_run_counts_everything_and_writes_nothing(folder: Path) -> None:
     ready = _prepare(config, folder)
     assert (found.prompt_tokens, found.completion_tokens) == (sum(len(e.prompt) for e in ready.train), sum(len(e.completion) for e in ready.train))
     assert found.steps == 9 and found.micro_batch == 4
-    assert 0.2 < found.memory_gb < 8 and 0 < found.seconds and found.tokens_per_s > (found.prompt_tokens / (time.monotonic() - started)) / 100
+    assert 0.2 < found.memory_gb < 8 and found.seconds > 0 and found.tokens_per_s > (found.prompt_tokens / (time.monotonic() - started)) / 100
     assert sorted(folder.rglob("*")) == before
 
 

@@ -16,9 +16,9 @@ from safer_instruct.models import adapter_path, open_model, store
 from safer_instruct.models.codec import Codec
 from safer_instruct.models.convert import convert
 from safer_instruct.models.embedded import EmbeddedModel
-from safer_instruct.tuning.pairs import read_pairs, split
 from safer_instruct.tuning.bases import load_base
 from safer_instruct.tuning.loss import Encoded, evaluate
+from safer_instruct.tuning.pairs import read_pairs, split
 from safer_instruct.tuning.tune import _encoder, _prompting, embedded_loss, tune
 
 EXAMPLES = Path(__file__).parents[2] / "examples"

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safer_instruct.config import TuneConfig
 from safer_instruct.errors import ConfigError, ModelError
 from safer_instruct.extras import require
 from safer_instruct.models import store

@@ -93,7 +93,7 @@ def permute(weight: Matrix, heads: int) -> Matrix:
 def _architecture(config: Any) -> str:
     found = ARCHITECTURES.get(config.model_type)
     if found is None:
-        raise ModelError(f"models of type '{config.model_type}' cannot be written as GGUF here, only {', '.join(ARCHITECTURES)}; export 'merged' and convert that")
+        raise ModelError(f"models of type '{config.model_type}' cannot be written as GGUF here, only {', '.join(ARCHITECTURES)}; export 'merged'")
     return found
 
 

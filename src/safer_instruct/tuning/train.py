@@ -123,7 +123,7 @@ def micro_batch(config: TuneConfig, longest: int, processes: int = 1) -> int:
         raise ConfigError(f"batch_size {config.batch_size} is no multiple of {processes} processes; set it to one")
     if config.training.micro_batch:
         if share % config.training.micro_batch:
-            raise ConfigError(f"training.micro_batch {config.training.micro_batch} does not divide the {share} sequences of a step on each of {processes} devices")
+            raise ConfigError(f"training.micro_batch {config.training.micro_batch} does not divide the {share} sequences of a step on each device")
         return config.training.micro_batch
     fits = max(1, _MICRO_TOKENS[device()] // longest)
     return max(m for m in range(1, share + 1) if share % m == 0 and m <= fits)
