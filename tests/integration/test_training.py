@@ -238,3 +238,13 @@ def test_what_cannot_be_done_here_is_said(folder: Path) -> None:
     with pytest.raises(ConfigError, match="batch_size 4 is no multiple of 3 processes"):
         micro_batch(config, 100, 3)
     assert micro_batch(load_tune_config(write_config(folder, batch_size=12)), 200) in (4, 12), "on a processor 1024 tokens"
+
+
+def test_losses_are_sent_to_tensorboard_when_asked(folder: Path) -> None:
+    pytest.importorskip("tensorboard", reason="the extra trackers is not installed")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    result, seen = tuned(folder, epochs=1, training={"trackers": ["tensorboard"]})
+    log = EventAccumulator(str(next((result.adapter / "tensorboard").rglob("events.*")).parent))
+    log.Reload()
+    assert {e.step: e.value for e in log.Scalars("train/loss")} == pytest.approx(losses(seen), abs=1e-5)

@@ -17,6 +17,7 @@ from safer_instruct.errors import ConfigError
 from safer_instruct.extras import require
 from safer_instruct.models import store
 from safer_instruct.tuning.bases import Base
+from safer_instruct.tuning.launch import is_first
 from safer_instruct.tuning.loss import Encoded, Evaluation, completion_nll, evaluate
 from safer_instruct.tuning.order import Bucketed
 from safer_instruct.tuning.progress import Progress, evaluation, watcher
@@ -175,7 +176,7 @@ def _trainer(model: Any, base: Base, train_set: Sequence[Encoded], held_out: Seq
         train_dataset=datasets.Dataset.from_list(rows),
         eval_dataset=datasets.Dataset.from_list(rows[:1]),  # `evaluate` has its own; the trainer insists on one
         processing_class=base.tokenizer,
-        callbacks=[transformers.EarlyStoppingCallback(config.patience)],
+        callbacks=[transformers.EarlyStoppingCallback(config.patience), *_tensorboard(config, folder.parents[1])],
     )
     trainer.remove_callback(transformers.PrinterCallback)
     trainer.held_out = held_out
@@ -183,6 +184,18 @@ def _trainer(model: Any, base: Base, train_set: Sequence[Encoded], held_out: Seq
     if device() == "cpu":
         trainer.score_completions_only()
     return trainer
+
+
+def _tensorboard(config: TuneConfig, out: Path) -> list[Any]:
+    """TensorBoard's callback, beside the checkpoints, which go."""
+    for tracker in config.training.trackers:
+        require(tracker, extra="trackers", purpose=f"training.trackers '{tracker}'")
+    if "tensorboard" not in config.training.trackers or not is_first():
+        return []
+    from torch.utils.tensorboard import SummaryWriter
+    from transformers.integrations import TensorBoardCallback
+
+    return [TensorBoardCallback(SummaryWriter(str(out / "tensorboard")))]
 
 
 def _arguments(config: TuneConfig, lengths: Sequence[int], folder: Path) -> Any:
@@ -226,7 +239,7 @@ def _arguments(config: TuneConfig, lengths: Sequence[int], folder: Path) -> Any:
             logging_steps=1,
             seed=config.seed,
             ddp_find_unused_parameters=False,
-            report_to=list(training.trackers) or "none",
+            report_to=[t for t in training.trackers if t != "tensorboard"] or "none",
             disable_tqdm=True,
         )
 
