@@ -237,7 +237,7 @@ def test_what_cannot_be_done_here_is_said(folder: Path) -> None:
         micro_batch(config, 100)
     with pytest.raises(ConfigError, match="batch_size 4 is no multiple of 3 processes"):
         micro_batch(config, 100, 3)
-    assert micro_batch(load_tune_config(write_config(folder, batch_size=12)), 200) in (4, 12), "on a processor 1024 tokens"
+    assert micro_batch(load_tune_config(write_config(folder, batch_size=12)), 200) == (12 if torch.cuda.is_available() else 2), "512 tokens on a processor"
 
 
 def test_losses_are_sent_to_tensorboard_when_asked(folder: Path) -> None:

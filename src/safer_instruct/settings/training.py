@@ -17,8 +17,8 @@ class Training(Strict):
     Attributes:
         method: `lora` trains low-rank updates of a frozen base, `qlora` the same over a base in 4 bits (Dettmers et al. 2023;
             a CUDA GPU and bitsandbytes), `full` every weight.
-        micro_batch: Sequences in memory at a time, on each device; by default as many as fit a budget of tokens: 1024 on a
-            processor, where larger ones were no faster, and 16384 on a GPU. Gradients are summed until `batch_size` is reached.
+        micro_batch: Sequences in memory at a time, on each device; by default as many as fit a budget of tokens: 512 on a
+            processor, so that 135M parameters train in 3.5 GB, and 16384 on a GPU. Gradients are summed until `batch_size` is reached.
         batching: `bucketed` puts sequences of like length together and pads them, `packed` lays those of a micro-batch end to end
             without padding, none seeing another (for GPUs with `attention: flash_attention_2`).
         gradient_checkpointing: Recompute activations in the backward pass: a third more work for a fraction of the memory.

@@ -25,7 +25,7 @@ from safer_instruct.tuning.trainer import completion_trainer
 
 __all__ = ["Encoded", "Evaluation", "Progress", "Trained", "completion_nll", "evaluate", "train"]
 
-_MICRO_TOKENS = {"cpu": 1024, "cuda": 16384}
+_MICRO_TOKENS = {"cpu": 512, "cuda": 16384}
 
 
 @dataclass(frozen=True, slots=True)
