@@ -113,6 +113,8 @@ def _of_transformers(where: str, name: str, attention: str | None) -> Base:
 
     def load(dtype: str = "float32", quantization: Any = None) -> Any:
         given = {"quantization_config": quantization, "attn_implementation": attention}
+        if quantization is not None:  # 4-bit weights stay on the GPU that they are loaded to
+            given["device_map"] = {"": require("accelerate", extra="train", purpose="tuning").PartialState().device}
         return transformers.AutoModelForCausalLM.from_pretrained(where, dtype=dtype, **{name: value for name, value in given.items() if value is not None})
 
     return Base(name, digest, PretrainedCodec(tokenizer), tokenizer, None, load)
