@@ -192,33 +192,42 @@ def init(
 @app.command()
 def tune(
     config: Annotated[Path, typer.Argument(help="A tuning config, such as examples/tune-embedded.yaml.")],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Make three steps and tell what all of them will take; write nothing.")] = False,
+    launch: Annotated[Optional[int], typer.Option(min=1, metavar="N", help="Train on N GPUs of this machine (accelerate).")] = None,
+    sharding: Annotated[str, typer.Option(help="With --launch: fsdp spreads the weights over the GPUs, none copies them to each.")] = "fsdp",
     data_only: Annotated[bool, typer.Option("--data-only", help="Read, clean and split the data, show the funnel, write both sides, and stop.")] = False,
     evaluate: Annotated[bool, typer.Option("--evaluate", help="Then compare the adapter with its base model on the held-out pairs.")] = False,
     out: Annotated[Optional[Path], typer.Option(help="For --data-only and --evaluate: by default runs/NAME-OF-CONFIG-data and -evaluation.")] = None,
 ) -> None:
-    """Tune an adapter: P(prompt | response) for an inducer, or P(response | prompt) for a small expert."""
+    """Tune an adapter: P(prompt | response) for an inducer, or P(response | prompt) for a small expert.
+
+    A training that was stopped, by whatever, goes on from its last checkpoint when the command is given again.
+    """
     from rich.console import Console
 
     from safer_instruct.config import load_tune_config
-    from safer_instruct.terminal import watch_tuning
+    from safer_instruct.terminal import show_rehearsal, show_tuned, watch_tuning
     from safer_instruct.tuneview import show_prepared, show_written
+    from safer_instruct.tuning import launch as several
+    from safer_instruct.tuning import tune as tuning
     from safer_instruct.tuning.data import prepare, write_prepared
 
-    console = Console()
     loaded = load_tune_config(config)
+    if launch:
+        raise typer.Exit(several.launch(config, launch, sharding))
+    console = Console(quiet=not several.is_first())
     if data_only:
         prepared = prepare(loaded.data, loaded.clean, loaded.holdout, config.parent)
         show_prepared(console, prepared)
         show_written(console, write_prepared(prepared, out or Path("runs") / f"{config.stem}-data"))
         return
-    from safer_instruct.tuning.tune import tune as tune_adapter
-
-    with watch_tuning(console) as report:
-        result = tune_adapter(loaded, config.parent, report)
-    console.print(f"held-out loss {result.before:.3f} before, {result.after:.3f} after (nats per completion token), {result.seconds:.0f} s", highlight=False)
-    console.print(f"in the embedded engine (merged, int8) {result.embedded:.3f}", highlight=False)
-    console.print(f"{result.train_pairs} pairs trained on, {result.held_out_pairs} held out; adapter: {result.adapter}", highlight=False, soft_wrap=True)
-    if evaluate:
+    if dry_run:
+        show_rehearsal(console, tuning.dry_run(loaded, config.parent), loaded.epochs)
+        return
+    with several.joined(), watch_tuning(console) as report:
+        result = tuning.tune(loaded, config.parent, report)
+    show_tuned(console, result)
+    if evaluate and several.is_first():
         evaluate_inducer(config, out)
 
 
@@ -353,6 +362,23 @@ def list_() -> None:
     for name, entry in store.CATALOG.items():
         if name not in have:
             typer.echo(f"{name}  {entry.model.size / 1e6:.0f} MB  {entry.model.source}  not pulled: safer-instruct models pull {name}")
+
+
+@models_app.command("export")
+def export_(
+    adapter: Annotated[Path, typer.Argument(help="The folder that 'tune' wrote, or any PEFT LoRA or transformers folder.")],
+    to: Annotated[str, typer.Option(help="merged (safetensors), embedded (this package's engine), gguf, or gguf-lora (beside its base).")],
+    out: Annotated[Optional[Path], typer.Option(help="A folder, for GGUF a file; by default ADAPTER-TO.")] = None,
+    base: Annotated[Optional[str], typer.Option(help="The base model, where the adapter does not say or it has moved.")] = None,
+    quantization: Annotated[Optional[str], typer.Option(help="gguf: f32, f16, bf16 or q8_0; embedded: int8 or float32.")] = None,
+) -> None:
+    """Write a tuned adapter in the form in which it is served."""
+    from safer_instruct.tuning.export import checked_form, export_model
+
+    form = checked_form(to)
+    ending = ".gguf" if form.startswith("gguf") else ""
+    written = export_model(adapter, form, out or adapter.with_name(f"{adapter.name}-{form}{ending}"), base=base, quantization=quantization)
+    typer.echo(f"wrote {written}")
 
 
 @app.command()

@@ -11,6 +11,7 @@ from pydantic import Field, PrivateAttr, field_validator, model_validator
 from safer_instruct import yamlfile
 from safer_instruct.selectconfig import SelectConfig
 from safer_instruct.settings.pairs import CleanConfig, Holdout, PairSource
+from safer_instruct.settings.training import Training
 from safer_instruct.thresholds import apply, load_calibration
 from safer_instruct.yamlfile import Strict
 
@@ -44,12 +45,12 @@ class Lora(Strict):
 
 
 class TuneConfig(Strict):
-    """`safer-instruct tune`: LoRA tuning of a small causal LM.
+    """`safer-instruct tune`: tuning of a causal LM.
 
     Attributes:
         task: `induce` tunes P(prompt | response), the paper's reversed instruction tuning (section 2.1);
             `respond` tunes P(response | prompt) under a domain's guideline, for a small expert.
-        model: A model of the cache, `embedded:NAME`.
+        model: A model of the cache, `embedded:NAME`; or a folder (relative to the config) or hub name of a transformers model.
         template: For `induce`: the reversed template, shipped (`reverse`, `reverse-chat`) or a file.
         form: For `induce`: `raw` trains on the rendered template as a text to continue, `chat` as a user's message in the
             model's chat template; `auto` is chat for `reverse-chat` and raw for others.
@@ -62,6 +63,7 @@ class TuneConfig(Strict):
         dtype: Of the frozen base weights; `auto` is bfloat16 on a GPU that has it and float32 elsewhere: on processors
             bfloat16 was slower, even with AVX512-BF16. The adapter is trained in float32.
         patience: Stop after this many evaluations without a lower held-out loss; the best state is kept.
+        training: How the steps are carried out.
         out: Folder of the adapter, relative to the config.
     """
 
@@ -85,6 +87,7 @@ class TuneConfig(Strict):
     evaluations_per_epoch: Positive = 1
     patience: Positive = 1
     seed: int = 0
+    training: Training = Training()
     out: str
 
     @model_validator(mode="after")

@@ -20,7 +20,9 @@ from safer_instruct import rundir
 from safer_instruct.ledger import Total
 from safer_instruct.prices import show_usd
 from safer_instruct.state import RunState, StageState
-from safer_instruct.tuning.train import Progress
+from safer_instruct.tuning.progress import Progress
+from safer_instruct.tuning.rehearse import Rehearsal
+from safer_instruct.tuning.tune import TuneResult
 
 _PLAIN_EVERY_S = 10.0
 
@@ -100,6 +102,26 @@ def watch_tuning(console: Console) -> Iterator[Any]:
                 bar.console.print(f"step {progress.step}: held-out loss {progress.held_out.loss:.3f} ({parts})", highlight=False)
 
         yield report
+
+
+def show_tuned(console: Console, result: TuneResult) -> None:
+    """What tuning gave."""
+    console.print(f"held-out loss {result.before:.3f} before, {result.after:.3f} after (nats per completion token), {result.seconds:.0f} s", highlight=False)
+    if result.embedded is not None:
+        console.print(f"in the embedded engine (merged, int8) {result.embedded:.3f}", highlight=False)
+    console.print(f"{result.train_pairs} pairs trained on, {result.held_out_pairs} held out; adapter: {result.adapter}", highlight=False, soft_wrap=True)
+
+
+def show_rehearsal(console: Console, found: Rehearsal, epochs: int) -> None:
+    """What tuning will take."""
+    tokens = found.prompt_tokens + found.completion_tokens
+    lines = (
+        f"{tokens:,} tokens an epoch, {found.completion_tokens:,} of them learned; {epochs} epochs, {found.steps:,} steps",
+        f"peak memory {found.memory_gb:.1f} GB with {found.micro_batch} sequences at a time (measured on the longest pairs; {found.device})",
+        f"about {found.seconds / 60:.0f} min at {found.tokens_per_s:,.0f} tokens/s (measured on two steps, after one to warm up), less if it stops early",
+    )
+    for line in lines:
+        console.print(line, highlight=False)
 
 
 _WRITTEN = {

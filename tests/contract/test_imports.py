@@ -35,6 +35,9 @@ HEAVY = {
     "torch",
     "transformers",
     "peft",
+    "trl",
+    "accelerate",
+    "datasets",
     "ctranslate2",
     "numpy",
     "pyarrow",
@@ -53,7 +56,6 @@ HEAVY = {
     "wordllama",
     "sklearn",
     "scipy",
-    "datasets",
 }
 
 Import = tuple[str, bool, int]  # dotted name, whether it runs when the module is imported, line

@@ -54,7 +54,7 @@ def open_model(
     if provider == "embedded":
         from safer_instruct.models.embedded import EmbeddedModel
 
-        return EmbeddedModel(name, adapter_path(config.adapter, base) if config.adapter else None)
+        return EmbeddedModel(str((base / name).resolve()) if "/" in name else name, adapter_path(config.adapter, base) if config.adapter else None)
     if provider == "scripted":
         from safer_instruct.models.scripted import ScriptedModel
 

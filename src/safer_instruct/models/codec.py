@@ -22,7 +22,7 @@ class Codec:
     """
 
     def __init__(self, folder: Path) -> None:
-        """Read `tokenizer.json` and `chat.jinja` from a converted model.
+        """Read `tokenizer.json`, `chat.jinja` and `config.json` from a converted model.
 
         Raises:
             MissingExtraError: The extra `local` is not installed.
@@ -32,6 +32,8 @@ class Codec:
         self._chat = Template((folder / "chat.jinja").read_text(encoding="utf-8"), name="chat template")
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         self.eos: str = config["eos_token"]
+        self._bos: str | None = config["bos_token"] if config.get("begin_prompts") else None
+        self.window: int | None = config.get("window")  # tokens that the engine can score at most
 
     def encode(self, text: str) -> list[int]:
         """Token ids of `text`; control tokens written in it are honoured, so never pass untrusted text here alone."""
@@ -41,10 +43,12 @@ class Codec:
     def prompt(self, prompt: str | Sequence[Message]) -> list[int]:
         """Token ids of a raw prompt, or of a chat up to the point where the assistant speaks.
 
+        A raw prompt begins with the token of beginning where the model was trained so (`begin_prompts` in its `config.json`).
         Control tokens that a message spells out are broken up: a text cannot end its own turn.
         """
         if isinstance(prompt, str):
-            return self.encode(self._defused(prompt))
+            begin = [self.token_id(self._bos)] if self._bos else []
+            return begin + self.encode(self._defused(prompt))
         if not self._chat.source:
             raise ModelError("this model has no chat template; send it a raw prompt")
         messages = [{"role": m["role"], "content": self._defused(m["content"])} for m in prompt]

@@ -39,7 +39,12 @@ _MODULES = {
 
 
 class Lora:
-    """A PEFT LoRA adapter read with numpy: `delta(layer, module)` is its weight update, or None."""
+    """A PEFT LoRA adapter read with numpy: `delta(layer, module)` is its weight update, or None.
+
+    Attributes:
+        scale: What the product of its factors is multiplied by.
+        weights: The factors by PEFT's names.
+    """
 
     def __init__(self, folder: Path) -> None:
         """Read `adapter_config.json` and `adapter_model.safetensors` from `folder`.
@@ -58,7 +63,7 @@ class Lora:
             raise ModelError(f"{config_path}: only plain LoRA adapters can be merged, not {config.get('peft_type')}")
         rank = int(config["r"])
         self.scale = float(config["lora_alpha"]) / (rank**0.5 if config.get("use_rslora") else rank)
-        self._weights = load_file(weights_path)
+        self.weights = load_file(weights_path)
         self._used: set[str] = set()
 
     def delta(self, layer: int, module: str) -> Matrix | None:
@@ -67,16 +72,16 @@ class Lora:
 
         stem = f"base_model.model.model.layers.{layer}.{module}"
         key_a, key_b = f"{stem}.lora_A.weight", f"{stem}.lora_B.weight"
-        if key_a not in self._weights:
+        if key_a not in self.weights:
             return None
         self._used.update((key_a, key_b))
-        a, b = self._weights[key_a].astype(np.float32), self._weights[key_b].astype(np.float32)
+        a, b = self.weights[key_a].astype(np.float32), self.weights[key_b].astype(np.float32)
         merged: Matrix = self.scale * (b @ a)
         return merged
 
     def check_all_used(self) -> None:
         """Raise `ModelError` if the adapter holds weights that no layer asked for."""
-        left = sorted(set(self._weights) - self._used)
+        left = sorted(set(self.weights) - self._used)
         if left:
             raise ModelError(f"adapter weights that this model has no place for: {', '.join(left[:3])} ...")
 

@@ -58,7 +58,7 @@ class EmbeddedModel:
         self._codec = Codec(self._folder)
         self._scorer: Any = None
         self._scorer_lock = threading.Lock()
-        self._max_context = max_context
+        self._max_context = max_context = min(max_context, self._codec.window or max_context)
         self.name = f"embedded:{name}" + (f"+{adapter.name}" if adapter else "")
         self.fingerprint = f"embedded:{digest}:ctranslate2-{self._engine.__version__}:{max_context}"
         self.concurrency = workers()

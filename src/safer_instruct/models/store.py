@@ -148,12 +148,16 @@ def pull(what: str, *, name: str | None = None) -> StoredModel:
 def converted(name: str, adapter: Path | None = None) -> tuple[Path, str]:
     """The CTranslate2 form of a pulled model, with `adapter` merged in; made on first use.
 
+    A name with a slash is the folder of a model that `safer-instruct models export --to embedded` wrote.
+
     Returns:
         The folder, and the digest that names it (weights, adapter and converter version).
 
     Raises:
         ModelError: The model has not been pulled, or cannot be converted.
     """
+    if "/" in name:
+        return _exported(Path(name), adapter)
     from safer_instruct.models.convert import VERSION, convert_apart
 
     gguf = gguf_path(name)
@@ -163,6 +167,16 @@ def converted(name: str, adapter: Path | None = None) -> tuple[Path, str]:
         with _new_folder(folder) as new:
             convert_apart(gguf, new, adapter=adapter)
     return folder, digest
+
+
+def _exported(folder: Path, adapter: Path | None) -> tuple[Path, str]:
+    if adapter is not None:
+        raise ModelError(f"'adapter' cannot be merged into {folder}, whose weights are quantised; export that adapter with --to embedded instead")
+    files = [folder / name for name in ("config.json", "tokenizer.json", "chat.jinja", "model.bin")]
+    for path in files:
+        if not path.is_file():
+            raise ModelError(f"{path} does not exist; expected a folder that 'safer-instruct models export --to embedded' wrote")
+    return folder, hashlib.sha256("".join(_digest(path) for path in files).encode()).hexdigest()[:32]
 
 
 def adapter_digest(folder: Path) -> str:

@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from safer_instruct.config import TuneConfig
-from safer_instruct.errors import ConfigError
-from safer_instruct.extras import require
 from safer_instruct.models import adapter_path, store
 from safer_instruct.models.codec import Codec
-from safer_instruct.models.convert import dequantise, unpermute
 from safer_instruct.models.embedded import EmbeddedModel
+from safer_instruct.tuning.bases import Base, load_base, open_base
 from safer_instruct.tuning.data import Prepared, prepare
+from safer_instruct.tuning.loss import Encoded
 from safer_instruct.tuning.pairs import Pair
+from safer_instruct.tuning.progress import Progress
 from safer_instruct.tuning.prompting import Prompting, load_prompting
-from safer_instruct.tuning.train import Encoded, Progress, Trained, train
+from safer_instruct.tuning.rehearse import Rehearsal, rehearse
+from safer_instruct.tuning.train import Trained, compute_dtype, train
+
+__all__ = ["TuneResult", "dry_run", "embedded_loss", "load_base", "tune"]
+
+CHECKPOINTS = "checkpoints"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +39,7 @@ class TuneResult:
         held_out_pairs: How many were held out.
         seconds: Wall time of training and evaluation.
         embedded: Held-out loss of the adapter as the embedded engine sees it: merged, in int8. It differs from `after` by
-            the quantisation error.
+            the quantisation error. None where the base is no model of the cache.
     """
 
     adapter: Path
@@ -42,122 +48,69 @@ class TuneResult:
     train_pairs: int
     held_out_pairs: int
     seconds: float
-    embedded: float
+    embedded: float | None = None
 
 
 def tune(config: TuneConfig, base: Path, report: Callable[[Progress], None] = lambda _: None) -> TuneResult:
     """Tune an adapter as `config` says; its paths are relative to `base`.
 
+    A run that was stopped goes on from its last checkpoint when it is called again with the same config and data.
+
     Raises:
-        ConfigError: The config names something that does not exist.
+        ConfigError: The config names something that does not exist, or the method does not run here.
         SourceError: The data is not usable.
         MissingExtraError: The extra `train` is not installed.
-        ModelError: The base model has not been pulled.
+        ModelError: The base model is not there.
     """
-    name = embedded_name(config.model)
-    folder, _ = store.converted(name)
-    codec = Codec(folder)
-    prompting = load_prompting(config, base)
-    prepared = prepare(config.data, config.clean, config.holdout, base)
-    train_pairs, held_out = prepared.train, prepared.held_out
-    encode = encoder(codec, prompting, config.max_tokens)
-    dtype = base_dtype(config)
-    start = adapter_path(config.start, base) if config.start else None
-    start_digest = store.adapter_digest(start) if start else None
-    held_out_encoded = [encode(p) for p in held_out]
-    trained = train(load_base(name, dtype), [encode(p) for p in train_pairs], held_out_encoded, config, report, start=start)
+    ready = _prepare(config, base)
     out = (base / config.out).resolve()
-    _save_weights(trained.model, out)
-    embedded = embedded_loss(EmbeddedModel(name, out), held_out_encoded)
-    _save_record(out, _record(config, prompting, prepared, trained) | {"dtype": dtype, "start_sha256": start_digest, "embedded_loss": embedded})
-    return TuneResult(out, trained.evaluations[0].loss, trained.best.loss, len(train_pairs), len(held_out), trained.seconds, embedded)
+    trained = train(ready.model, ready.train, ready.held_out, config, report, checkpoints=out / CHECKPOINTS, start=ready.start)
+    result = TuneResult(out, trained.evaluations[0].loss, trained.best.loss, len(ready.train), len(ready.held_out), trained.seconds)
+    if not trained.main:
+        return result
+    _save_weights(trained, ready.model, out)
+    if ready.model.embedded and config.training.method == "lora":
+        result = replace(result, embedded=embedded_loss(EmbeddedModel(ready.model.embedded, out), ready.held_out))
+    _save_record(out, _record(config, base, ready, trained) | {"embedded_loss": result.embedded})
+    shutil.rmtree(out / CHECKPOINTS)
+    return result
+
+
+def dry_run(config: TuneConfig, base: Path) -> Rehearsal:
+    """What `tune` would take, from three real steps; nothing is written.
+
+    Raises:
+        As `tune`.
+    """
+    ready = _prepare(config, base)
+    return rehearse(ready.model, ready.train, ready.held_out, config, ready.start)
+
+
+@dataclass(frozen=True, slots=True)
+class _Ready:
+    """All that training starts from."""
+
+    model: Base
+    prompting: Prompting
+    data: Prepared
+    train: list[Encoded]
+    held_out: list[Encoded]
+    start: Path | None
+
+
+def _prepare(config: TuneConfig, base: Path) -> _Ready:
+    model = open_base(config.model, base, attention=config.training.attention)
+    prompting = load_prompting(config, base)
+    data = prepare(config.data, config.clean, config.holdout, base)
+    encode = encoder(model.codec, prompting, config.max_tokens)
+    start = adapter_path(config.start, base) if config.start else None
+    return _Ready(model, prompting, data, [encode(p) for p in data.train], [encode(p) for p in data.held_out], start)
 
 
 def embedded_loss(model: EmbeddedModel, pairs: list[Encoded]) -> float:
     """Mean negative log-likelihood per completion token in nats, as the embedded engine sees it."""
     logprobs = [value for pair in pairs for value in model.token_logprobs(pair.prompt, pair.completion)]
     return -sum(logprobs) / len(logprobs)
-
-
-def embedded_name(model: str) -> str:
-    """The cache name in `embedded:NAME`.
-
-    Raises:
-        ConfigError: The string is of another form.
-    """
-    provider, _, name = model.partition(":")
-    if provider != "embedded" or not name:
-        raise ConfigError(f"model '{model}': tuning starts from a model of the cache, 'embedded:NAME' (see: safer-instruct models list)")
-    return name
-
-
-def base_dtype(config: TuneConfig) -> str:
-    """The dtype of the frozen weights: the config's, or the faster one of this machine."""
-    if config.dtype != "auto":
-        return config.dtype
-    torch = require("torch", extra="train", purpose="tuning")
-    return "bfloat16" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "float32"
-
-
-def load_base(name: str, dtype: str = "float32") -> Any:
-    """The model `name` as a transformers `LlamaForCausalLM`, dequantised from its GGUF file, on the GPU if there is one.
-
-    Raises:
-        MissingExtraError: torch, transformers or gguf is not installed.
-    """
-    torch = require("torch", extra="train", purpose="tuning")
-    transformers = require("transformers", extra="train", purpose="tuning")
-    gguf = require("gguf", extra="local", purpose="reading GGUF weights")
-    reader = gguf.GGUFReader(store.gguf_path(name))
-    meta = {key: reader.fields[key].contents() for key in reader.fields if key.startswith("llama.")}
-    heads, kv_heads = meta["llama.attention.head_count"], meta["llama.attention.head_count_kv"]
-    weights = {t.name: dequantise(t) for t in reader.tensors}
-    config = transformers.LlamaConfig(
-        vocab_size=meta["llama.vocab_size"],
-        hidden_size=meta["llama.embedding_length"],
-        intermediate_size=meta["llama.feed_forward_length"],
-        num_hidden_layers=meta["llama.block_count"],
-        num_attention_heads=heads,
-        num_key_value_heads=kv_heads,
-        max_position_embeddings=meta["llama.context_length"],
-        rms_norm_eps=meta["llama.attention.layer_norm_rms_epsilon"],
-        rope_parameters={"rope_type": "default", "rope_theta": meta["llama.rope.freq_base"]},
-        tie_word_embeddings="output.weight" not in weights,
-        dtype="float32",
-    )
-    model = transformers.LlamaForCausalLM(config)
-    state = {}
-    for key, weight in weights.items():
-        if key.endswith("attn_q.weight"):
-            weight = unpermute(weight, heads)
-        elif key.endswith("attn_k.weight"):
-            weight = unpermute(weight, kv_heads)
-        state[_hugging_face_name(key)] = torch.from_numpy(weight.copy())
-    if config.tie_word_embeddings:
-        state["lm_head.weight"] = state["model.embed_tokens.weight"]
-    model.load_state_dict(state)
-    return model.to(dtype=getattr(torch, dtype), device="cuda" if torch.cuda.is_available() else "cpu")
-
-
-_NAMES = {
-    "attn_q": "self_attn.q_proj",
-    "attn_k": "self_attn.k_proj",
-    "attn_v": "self_attn.v_proj",
-    "attn_output": "self_attn.o_proj",
-    "attn_norm": "input_layernorm",
-    "ffn_gate": "mlp.gate_proj",
-    "ffn_up": "mlp.up_proj",
-    "ffn_down": "mlp.down_proj",
-    "ffn_norm": "post_attention_layernorm",
-}
-
-
-def _hugging_face_name(name: str) -> str:
-    top = {"token_embd.weight": "model.embed_tokens.weight", "output_norm.weight": "model.norm.weight", "output.weight": "lm_head.weight"}
-    if name in top:
-        return top[name]
-    _, layer, module, _ = name.split(".")
-    return f"model.layers.{layer}.{_NAMES[module]}.weight"
 
 
 def encoder(codec: Codec, prompting: Prompting, max_tokens: int) -> Callable[[Pair], Encoded]:
@@ -172,29 +125,38 @@ def encoder(codec: Codec, prompting: Prompting, max_tokens: int) -> Callable[[Pa
     return encode
 
 
-def _record(config: TuneConfig, prompting: Prompting, prepared: Prepared, trained: Trained) -> dict[str, Any]:
+def _record(config: TuneConfig, base: Path, ready: _Ready, trained: Trained) -> dict[str, Any]:
     return {
         "task": config.task,
         "base": config.model,
-        "base_sha256": store.stored(embedded_name(config.model)).sha256,
-        **prompting.record(),
+        "base_folder": None if ready.model.embedded else str(base.resolve()),
+        "base_sha256": ready.model.digest,
+        **ready.prompting.record(),
         "domain": config.domain,
         "category": config.category,
-        "data_sha256": prepared.sha256,
-        "data": asdict(prepared.funnel),
-        "train_pairs": len(prepared.train),
-        "held_out_pairs": len(prepared.held_out),
+        "data_sha256": ready.data.sha256,
+        "data": asdict(ready.data.funnel),
+        "train_pairs": len(ready.train),
+        "held_out_pairs": len(ready.held_out),
         "config": config.model_dump(mode="json"),
         "evaluations": [asdict(e) for e in trained.evaluations],
         "best": asdict(trained.best),
+        "dtype": compute_dtype(config),
+        "start_sha256": store.adapter_digest(ready.start) if ready.start else None,
     }
 
 
-def _save_weights(model: Any, out: Path) -> None:
-    """Write the adapter in half precision: half the bytes, and far below the int8 error of the engine."""
-    torch = require("torch", extra="train", purpose="tuning")
+def _save_weights(trained: Trained, model: Base, out: Path) -> None:
+    """Write an adapter in half precision, half the bytes and far below the int8 error of the engine; a whole model in bfloat16, with its tokenizer."""
+    import torch
+
     out.mkdir(parents=True, exist_ok=True)
-    model.to(torch.float16).save_pretrained(out)
+    adapter = hasattr(trained.model, "peft_config")
+    dtype = torch.float16 if adapter else torch.bfloat16
+    state = {name: weight.to(dtype) for name, weight in (trained.state or {}).items() if not adapter or "lora_" in name}
+    trained.model.save_pretrained(out, state_dict=state)
+    if not adapter:
+        model.tokenizer.save_pretrained(out)
 
 
 def _save_record(out: Path, record: dict[str, Any]) -> None:
@@ -212,9 +174,13 @@ def _card(record: dict[str, Any]) -> str:
     )
     config = record["config"]
     started = f"- Started from: adapter `{config['start']}`, SHA-256 `{record['start_sha256']}`\n" if config["start"] else ""
-    return f"""# Adapter: {Path(config["out"]).name}
+    method = config["training"]["method"]
+    form = "A whole model, tuned from" if method == "full" else f"A {'QLoRA' if method == 'qlora' else 'LoRA'} adapter (rank {config['lora']['rank']}) for"
+    engine = record["embedded_loss"]
+    served = "" if engine is None else f"The embedded engine, with the adapter merged and quantised to int8, gives the same held-out pairs {engine:.3f}.\n\n"
+    return f"""# {"Model" if method == "full" else "Adapter"}: {Path(config["out"]).name}
 
-A LoRA adapter (rank {config["lora"]["rank"]}) for `{record["base"]}`, written by `safer-instruct tune`. It generates {what}.
+{form} `{record["base"]}`, written by `safer-instruct tune`. It generates {what}.
 
 - Base weights, SHA-256: `{record["base_sha256"]}`
 {started}- Template: `{record["template"]}`, digest `{record["template_digest"]}`
@@ -226,7 +192,5 @@ A LoRA adapter (rank {config["lora"]["rank"]}) for `{record["base"]}`, written b
 | all | {before["loss"]:.3f} | {best["loss"]:.3f} |
 {rows}
 
-The embedded engine, with the adapter merged and quantised to int8, gives the same held-out pairs {record["embedded_loss"]:.3f}.
-
-Every evaluation, the seed and all settings are in `tuning.json`.
+{served}Every evaluation, the seed and all settings are in `tuning.json`.
 """

@@ -1,0 +1,81 @@
+"""What training tells of itself while it runs."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from safer_instruct.extras import require
+from safer_instruct.tuning.loss import Evaluation
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """One step's news, for the progress display."""
+
+    step: int
+    steps: int
+    loss: float
+    tokens_per_s: float
+    held_out: Evaluation | None = None
+
+
+class Watcher:
+    """Stands before `TrainerCallback` in the class that `watcher` makes: reports steps, and decides when to evaluate and save."""
+
+    def __init__(self, report: Callable[[Progress], None], before: Sequence[Evaluation], save_steps: int | None) -> None:
+        """Report `before`, the evaluations made before training, then each step; save every `save_steps`, besides at evaluations."""
+        self._report, self._before, self._save_steps = report, before, save_steps
+        self._since: tuple[float, float] | None = None
+        self._last = Progress(0, 0, math.nan, 0.0)
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Where training goes on is the state to beat."""
+        if state.best_metric is None:
+            state.best_metric = self._before[-1].loss
+        for evaluation in self._before if state.global_step == 0 else ():
+            self._report(Progress(0, state.max_steps, math.nan, 0.0, evaluation))
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Evaluate after the last step, whatever its number."""
+        if state.global_step >= state.max_steps:
+            control.should_evaluate = control.should_save = True
+        if self._save_steps and state.global_step % self._save_steps == 0:
+            control.should_save = True
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Mapping[str, float], **_: Any) -> None:
+        """A step was made."""
+        if "loss" not in logs:
+            return
+        now, tokens = time.monotonic(), logs["num_tokens"]
+        self._since = self._since or (now, tokens)  # the first step warms up
+        seconds = now - self._since[0]
+        self._last = Progress(state.global_step, state.max_steps, logs["loss"], (tokens - self._since[1]) / seconds if seconds else 0.0)
+        self._report(self._last)
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, metrics: Mapping[str, float], **_: Any) -> None:
+        """The held-out loss was taken."""
+        last = self._last
+        self._report(Progress(state.global_step, state.max_steps, last.loss, last.tokens_per_s, evaluation({**metrics, "step": state.global_step})))
+
+
+def watcher(report: Callable[[Progress], None], before: Sequence[Evaluation], save_steps: int | None) -> Any:
+    """A `Watcher` that transformers' trainer takes.
+
+    Raises:
+        MissingExtraError: transformers is not installed.
+    """
+    transformers = require("transformers", extra="train", purpose="tuning")
+    return type("TrainingWatcher", (Watcher, transformers.TrainerCallback), {})(report, before, save_steps)
+
+
+_PREFIX = "eval_loss_"
+
+
+def evaluation(logged: Mapping[str, float]) -> Evaluation:
+    """An evaluation from what the trainer logged of it."""
+    by_source = {name.removeprefix(_PREFIX): loss for name, loss in logged.items() if name.startswith(_PREFIX)}
+    return Evaluation(int(logged["step"]), logged["eval_loss"], by_source)
