@@ -25,12 +25,16 @@ _WHAT_THE_COLUMNS_SAY = (
 def show_filters(console: Console, path: Path, figures: SetFigures) -> None:
     """A row per filter."""
     table = Table(title=safe(f"{path}: {figures.pairs:,} pairs from {figures.examples:,} examples"), title_justify="left")
-    for heading in ("filter", "seen", "failed", "kept", "dropped", "alone", "other prompt", "fails with"):
-        table.add_column(heading, justify="left" if heading in ("filter", "fails with") else "right")
+    table.add_column("filter", no_wrap=True)
+    for heading in ("seen", "failed", "kept", "dropped", "alone", "other prompt"):
+        table.add_column(heading, justify="right")
     for f in figures.filters:
         counts = ["" if n == 0 else f"{n:,}" for n in (f.dropped, f.alone, f.changed)]
-        table.add_row(_name(f), f"{f.seen:,}", f"{f.failed:,}", f"{f.keep_rate:.1%}", *counts, _fails_with(f))
+        table.add_row(_name(f), f"{f.seen:,}", f"{f.failed:,}", f"{f.keep_rate:.1%}", *counts)
     console.print(table)
+    for f in figures.filters:
+        if f.overlaps:
+            console.print(Text.assemble(safe(f.name), " fails with ", _fails_with(f)), soft_wrap=True)
     console.print(Text(_WHAT_THE_COLUMNS_SAY, style="dim"), soft_wrap=True)
 
 
@@ -52,7 +56,7 @@ def _name(figures: FilterFigures) -> Text:
 
 
 def _fails_with(figures: FilterFigures, most: int = 2) -> Text:
-    return safe("\n".join(f"{o.other}: {o.both:,} ({o.jaccard:.0%})" for o in figures.overlaps[:most]))
+    return safe(", ".join(f"{o.other}: {o.both:,} ({o.jaccard:.0%})" for o in figures.overlaps[:most]))
 
 
 def _panel(example: Example, name: str, width: int) -> Panel:
