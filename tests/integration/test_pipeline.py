@@ -651,7 +651,7 @@ class TestHostileText:
         assert {name: p["chosen"] for name, p in kept.items()} == {name: f"Kind words about it: {nasty} all good" for name, nasty in HOSTILE.items()}
         check_accounts(project.out, summary)
         for name in ("jsonl", "csv", "parquet"):
-            _, count = export_pairs(project.out, name, project.path / f"exported.{name}")
+            count = export_pairs(project.out, name, project.path / f"exported.{name}").pairs
             assert count == len(HOSTILE)
         assert json_lines(project.path / "exported.jsonl") == list(kept.values())
         with (project.path / "exported.csv").open(encoding="utf-8", newline="") as file:
