@@ -142,7 +142,7 @@ def _contents(summary: Mapping[str, Any], release: Release) -> str:
     ]
     if len(release.counts) > 1:
         counts = ", ".join(f"{split} {count}" for split, count in release.counts.items())
-        parts.append(f"Splits: {counts}. Pairs that share a prompt or a source text stand in the same split.")
+        parts.append(f"Splits: {counts}. Pairs with the same or nearly the same prompt or source text stand in one split.")
     if release.provenance:
         parts.append(f"Each row says where it comes from: {', '.join(f'`{name}`' for name in release.provenance)}.")
     if release.redacted:

@@ -273,6 +273,7 @@ def export(
     out: Annotated[Optional[Path], typer.Option(help="The file or folder; by default DIR/export.ENDING or DIR/export-FORMAT.")] = None,
     split: Annotated[Optional[list[str]], typer.Option(metavar="NAME=SHARE", help="A part to keep apart, by cluster: test=0.1.")] = None,
     seed: Annotated[int, typer.Option(help="Another one divides otherwise.")] = 0,
+    near: Annotated[float, typer.Option(min=0.0, max=1.0, help="With --split: how alike texts of one cluster are; 0 for equal ones.")] = 0.5,
     provenance: Annotated[bool, typer.Option("--provenance", help="Add columns that say where each pair comes from.")] = False,
     redact: Annotated[bool, typer.Option("--redact-rejected", help="Give digest and length of rejected responses instead of their text.")] = False,
     gated: Annotated[Optional[Gate], typer.Option(help="Readers must agree to the terms; with 'manual' you let each of them in.")] = None,
@@ -293,7 +294,7 @@ def export(
         raise typer.BadParameter("--push is for --format datasets")
     repository = check_repository(push) if push else ""
     gate = gated.value if gated else None
-    exported = export_pairs(path, format_, out, Options(parse_splits(split or ()), seed, provenance, redact, gate))
+    exported = export_pairs(path, format_, out, Options(parse_splits(split or ()), seed, near, provenance, redact, gate))
     parts = ", ".join(f"{name} {count}" for name, count in exported.splits.items())
     typer.echo(f"{exported.pairs} pairs{f' ({parts})' if split else ''}: {exported.path}")
     if not repository:

@@ -52,6 +52,7 @@ class Options:
     Attributes:
         splits: Share of the pairs by name of a split, beside `train`, which gets the rest; empty for one undivided set.
         seed: Another one divides otherwise.
+        near: How alike prompts or source texts must be to stay in one split; see `splits.assign`.
         provenance: Add the columns of `PROVENANCE`.
         redact: Give digest and length of each rejected response instead of its text.
         gated: Ask for the reader's agreement before they get the files: granted at once (`auto`), or by the owner (`manual`).
@@ -59,6 +60,7 @@ class Options:
 
     splits: Mapping[str, float] = field(default_factory=dict)
     seed: int = 0
+    near: float = 0.5
     provenance: bool = False
     redact: bool = False
     gated: str | None = None
@@ -77,7 +79,7 @@ class Finished:
         self.path, self.options, self.summary = path, options, rundir.read_summary(path)
         self.columns = PAIR | PROVENANCE if options.provenance else PAIR
         self._constant = _constant(path, self.described()) if options.provenance else {}
-        self._assignment: Assignment | None = assign(rundir.read_pairs(path), options.splits, options.seed) if options.splits else None
+        self._assignment: Assignment | None = assign(lambda: rundir.read_pairs(path), options.splits, options.seed, options.near) if options.splits else None
 
     @property
     def counts(self) -> dict[str, int]:

@@ -1,18 +1,20 @@
-"""Train and test apart: what shares a prompt or a source text never stands in both."""
+"""Train and test apart: what shares a prompt or a source text, or nearly so, never stands in both."""
 
 from __future__ import annotations
 
 import hashlib
 import re
 from array import array
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from safer_instruct.errors import ConfigError
+from safer_instruct.filters.near import deduplicate
 from safer_instruct.seeds import derive_seed
 
 WHOLE = "train"
+_LINKING = ("prompt", "rejected")
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 
 
@@ -59,22 +61,26 @@ def parse_splits(given: Sequence[str]) -> dict[str, float]:
     return shares
 
 
-def assign(rows: Iterable[Mapping[str, Any]], shares: Mapping[str, float], seed: int) -> Assignment:
+def assign(read: Callable[[], Iterable[Mapping[str, Any]]], shares: Mapping[str, float], seed: int, near: float = 0.0) -> Assignment:
     """Divide pairs by cluster, as near to the shares as whole clusters allow.
 
     Clusters are taken in an order that hangs on the seed and on their content, not on where they stand.
 
     Args:
-        rows: Pairs, gone through once; numbers of some bytes per pair are kept, no text.
+        read: Gives the pairs, from the first on each time it is called. What is kept of them are numbers, no text.
         shares: By name, for all splits but `train`.
         seed: Another one takes other clusters.
+        near: Jaccard similarity of word trigrams from which two prompts, or two source texts, belong together; 0 asks for
+            the same words only.
 
     Raises:
         ConfigError: A split would be empty.
     """
     clusters = _Clusters()
-    for row in rows:
+    for row in read():
         clusters.add(_keys(row))
+    for column in _LINKING if near else ():
+        clusters.join(deduplicate((row[column] for row in read()), threshold=near).cluster.tolist())
     roots = array("q", clusters.roots())
     sizes = array("q", bytes(8 * len(roots)))
     for root in roots:
@@ -88,13 +94,15 @@ def assign(rows: Iterable[Mapping[str, Any]], shares: Mapping[str, float], seed:
             chosen[root] = place + 1
     assignment = Assignment((WHOLE, *shares), array("B", (chosen[root] for root in roots)))
     if empty := [name for name, count in assignment.counts.items() if not count and len(roots)]:
-        raise ConfigError(f"the split '{empty[0]}' of {len(roots)} pairs in {sum(map(bool, sizes))} clusters would be empty; give other shares")
+        raise ConfigError(
+            f"the split '{empty[0]}' of {len(roots)} pairs in {sum(map(bool, sizes))} clusters would be empty; give another share, or a higher --near"
+        )
     return assignment
 
 
 def _keys(row: Mapping[str, Any]) -> Iterator[int]:
     """What two pairs of one cluster have in common: prompt or source text, but for case and white space."""
-    for column in ("prompt", "rejected"):
+    for column in _LINKING:
         text = " ".join(row[column].split()).casefold()
         yield int.from_bytes(hashlib.blake2b(f"{column}:{text}".encode(), digest_size=8).digest(), "big")
 
@@ -115,6 +123,11 @@ class _Clusters:
             if not number:
                 self.marks.append(key)
             self._link(row, self._first.setdefault(key, row))
+
+    def join(self, others: Iterable[int]) -> None:
+        """Link each row with another one, or with itself."""
+        for row, other in enumerate(others):
+            self._link(row, other)
 
     def roots(self) -> Iterator[int]:
         """For each row the first row of its cluster."""
