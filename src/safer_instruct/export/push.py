@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from safer_instruct.errors import ConfigError
+from safer_instruct.errors import ConfigError, HubError
 from safer_instruct.extras import require
+from safer_instruct.oneline import one_line
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*")
 
@@ -36,9 +37,10 @@ def push_folder(folder: Path, repository: str, *, public: bool = False, gated: s
 
     Raises:
         MissingExtraError: huggingface_hub is not installed.
-        ConfigError: The repository is public already and `public` was not said, or the hub refuses.
+        ConfigError: The repository is public already and `public` was not said.
+        HubError: The hub refuses, or cannot be reached.
     """
-    hub = require("huggingface_hub", extra="hub", purpose="--push")
+    hub, http = (require(module, extra="hub", purpose="--push") for module in ("huggingface_hub", "httpx2"))
     api, name = hub.HfApi(), check_repository(repository)
     try:
         url = api.create_repo(name, repo_type="dataset", private=not public, exist_ok=True)
@@ -48,5 +50,7 @@ def push_folder(folder: Path, repository: str, *, public: bool = False, gated: s
             api.update_repo_settings(name, repo_type="dataset", gated=gated)
         api.upload_folder(repo_id=name, repo_type="dataset", folder_path=folder, commit_message="Export by Safer-Instruct")
     except (hub.errors.HfHubHTTPError, hub.errors.LocalTokenNotFoundError) as exc:
-        raise ConfigError(f"the hub refused {name}: {exc}; check the token (hf auth login) and its right to write there") from exc
+        raise HubError(f"the hub refused {name}: {one_line(str(exc))}; check the token (hf auth login) and its right to write there") from exc
+    except http.TransportError as exc:
+        raise HubError(f"the hub cannot be reached: {one_line(str(exc))}; {folder} holds the export, give the same command again later") from exc
     return str(url)
