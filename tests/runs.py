@@ -20,6 +20,7 @@ SUMMARY: dict[str, Any] = {
     "completion_tokens": 200,
     "cost": 0.25,
     "models": {"inducer": "embedded:small+reverse", "expert": "openai:large"},
+    "notes": ["the judge was asked 20 times and disagreed with itself twice"],
     "thresholds": "defaults, not calibrated",
     "domain": {
         "name": "civility",

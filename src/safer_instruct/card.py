@@ -101,12 +101,17 @@ Preference tuning (DPO and its kin) and reward modelling in this domain.
 - What counts as acceptable is the domain's guideline, applied by a model; thresholds: {summary["thresholds"]}.
 - The two sides come from different writers, so style and length may tell them apart; check before training a reward model on them.
 - The source texts may name people or things; they stand as they were found, where no filter of the run removed them.
+{_notes(summary)}
 
 ## Licence
 
 This set: {summary["license"] or "not decided; without a licence nobody else may use it"}. Source texts:
 {summary["source_license"] or "not stated in the config; they keep the licence of their source"}.
 """
+
+
+def _notes(summary: Mapping[str, Any]) -> str:
+    return "".join(f"- {note}\n" for note in summary.get("notes", ()))
 
 
 def _header(summary: Mapping[str, Any], release: Release) -> dict[str, Any]:

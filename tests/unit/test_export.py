@@ -210,7 +210,7 @@ def test_a_card_tells_counts_limits_licences_and_terms(run: Path) -> None:
     assert splits == {"train": 6, "test": 2} and "Splits: train 6, test 2." in body
     assert data["license"] == "cc-by-4.0" and "cc0-1.0" in body and data["size_categories"] == ["n<1K"]
     assert data["extra_gated_prompt"] == SUMMARY["domain"]["misuse"] in body
-    for expected in ("dedup.text 2", "`openai:large`", "not calibrated", "are withheld", "`source_line`", "0.25"):
+    for expected in ("dedup.text 2", "`openai:large`", "not calibrated", "are withheld", "`source_line`", "0.25", "- the judge was asked 20 times"):
         assert expected in body
 
 
