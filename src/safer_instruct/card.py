@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from importlib import metadata
 from typing import Any
 
@@ -11,58 +15,153 @@ from safer_instruct.config import RunConfig
 from safer_instruct.domain import Domain
 from safer_instruct.prices import show_usd
 
+_HUB_LICENSE = re.compile(r"[a-z0-9][a-z0-9.-]*")
+_SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"), (10_000_000, "1M<n<10M"))
 
-def dataset_card(config: RunConfig, domain: Domain, summary: dict[str, Any], pairs_file: str) -> str:
-    """A Hugging Face dataset card in Markdown, YAML header included."""
-    header = {
-        "license": config.license or "other",
-        "task_categories": ["text-generation"],
-        "tags": ["preference", "dpo", "safer-instruct", domain.name],
-        "configs": [{"config_name": "default", "data_files": [{"split": "train", "path": pairs_file}]}],
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """What a card is for.
+
+    Attributes:
+        files: Data file by split, relative to the card.
+        counts: Pairs by split.
+        provenance: Columns that say where each pair comes from; empty when they were left out.
+        redacted: Whether the rejected responses are digests.
+        gated: Whether readers must agree to the terms first.
+    """
+
+    files: Mapping[str, str]
+    counts: Mapping[str, int]
+    provenance: tuple[str, ...] = ()
+    redacted: bool = False
+    gated: bool = False
+
+
+def describe(config: RunConfig, domain: Domain) -> dict[str, Any]:
+    """What the summary keeps of config and domain, so that a card can be written long after the run, without either file."""
+    guidelines = {name: hashlib.sha256(category.guideline.encode()).hexdigest()[:16] for name, category in domain.categories.items()}
+    return {
+        "domain": {"name": domain.name, "description": domain.description, "misuse": domain.misuse, "guidelines": guidelines},
+        "license": config.license,
+        "source_license": config.source.license,
     }
-    roles = "\n".join(f"| {role} | `{name}` |" for role, name in summary["models"].items())
+
+
+def dataset_card(summary: Mapping[str, Any], release: Release) -> str:
+    """A Hugging Face dataset card in Markdown, YAML header included.
+
+    Args:
+        summary: `summary.json` of the run.
+        release: What the card is for.
+    """
+    domain = summary["domain"]
     return f"""---
-{yaml.safe_dump(header, sort_keys=False).strip()}
+{yaml.safe_dump(_header(summary, release), sort_keys=False, allow_unicode=True).strip()}
 ---
 
-# {domain.name}: preference pairs from real text
+# {domain["name"]}: preference pairs from real text
 
-{domain.description}
+{domain["description"]}
 
-{summary["pairs"]} pairs (prompt, chosen, rejected, category, id), built by Safer-Instruct {metadata.version("safer-instruct")} from
-{summary["rows"]} rows of source text. The rejected response is a source text as it stood; a reversed-tuned model wrote the
-prompt that it answers; an expert model wrote the chosen response from the domain's guideline; a verifier accepted it.
+{_contents(summary, release)}
 
 ## How it was built
 
 | stage | in | dropped | out |
 |---|---|---|---|
-{_funnel(summary)}
+{_table(_funnel(summary))}
 
-{summary["set_aside"]} rows were set aside before the first stage (`rejected_rows.jsonl` says why); every dropped example stands in
-`examples.parquet` with the verdict that dropped it. Thresholds: {summary["thresholds"]}.
+{summary["set_aside"]} rows were set aside before the first stage, because they could not be read or used. Thresholds of the filters:
+{summary["thresholds"]}.
 
 | role | model |
 |---|---|
-{roles}
+{_table((role, f"`{name}`") for role, name in summary["models"].items())}
 
 {summary["calls"]} model calls, {summary["prompt_tokens"]} prompt tokens and {summary["completion_tokens"]} completion tokens;
 cost in US dollars: {show_usd(summary["cost"])}.
 
-## Intended use and limits
+| category | digest of the guideline that the expert wrote from |
+|---|---|
+{_table((name, f"`{digest}`") for name, digest in domain["guidelines"].items())}
 
-Preference tuning (DPO and its kin) and reward modelling in this domain. Prompts and chosen responses are written by
-models and were not read by a person; they may state things that are not so.
+## Intended use
 
-{domain.misuse}
+Preference tuning (DPO and its kin) and reward modelling in this domain.
 
-Licence: {config.license or "not decided (set `license` in the config)"}; the source texts keep the licence of their source.
+## Misuse
+
+{domain["misuse"]}
+
+## Known limits
+
+- Prompts were inferred from the rejected text by a model; nobody asked them in these words.
+- Prompts and chosen responses are written by models and were not read by a person; they may state things that are not so.
+- What counts as acceptable is the domain's guideline, applied by a model; thresholds: {summary["thresholds"]}.
+- The two sides come from different writers, so style and length may tell them apart; check before training a reward model on them.
+- The source texts may name people or things; they stand as they were found, where no filter of the run removed them.
+{_notes(summary)}
+
+## Licence
+
+This set: {summary["license"] or "not decided; without a licence nobody else may use it"}. Source texts:
+{summary["source_license"] or "not stated in the config; they keep the licence of their source"}.
 """
 
 
-def _funnel(summary: dict[str, Any]) -> str:
-    rows = []
+def _notes(summary: Mapping[str, Any]) -> str:
+    return "".join(f"- {note}\n" for note in summary.get("notes", ()))
+
+
+def _header(summary: Mapping[str, Any], release: Release) -> dict[str, Any]:
+    name, total = summary["domain"]["name"], sum(release.counts.values())
+    header: dict[str, Any] = {
+        "pretty_name": f"{name}: preference pairs",
+        **_license(summary["license"]),
+        "task_categories": ["text-generation"],
+        "tags": ["preference", "dpo", "safer-instruct", name],
+        "size_categories": [next((label for most, label in _SIZES if total < most), "n>10M")],
+        "configs": [{"config_name": "default", "data_files": [{"split": split, "path": file} for split, file in release.files.items()]}],
+    }
+    if release.gated:
+        header["extra_gated_heading"] = "Agree to the terms of use"
+        header["extra_gated_prompt"] = summary["domain"]["misuse"]
+        header["extra_gated_fields"] = {"I will not train a model to produce the rejected responses": "checkbox"}
+    return header
+
+
+def _license(name: str) -> dict[str, str]:
+    """As the hub takes it: one of its identifiers, which are lower-case, or `other` with a name."""
+    if _HUB_LICENSE.fullmatch(name.lower()):
+        return {"license": name.lower()}
+    return {"license": "other", "license_name": re.sub(r"[^a-z0-9.-]+", "-", name.lower()).strip("-") or "not-decided"}
+
+
+def _contents(summary: Mapping[str, Any], release: Release) -> str:
+    total = sum(release.counts.values())
+    parts = [
+        f"{total} pairs (prompt, chosen, rejected, category, id), built by Safer-Instruct {metadata.version('safer-instruct')} from\n"
+        f"{summary['rows']} rows of source text. The rejected response is a source text as it stood; a reversed-tuned model wrote the\n"
+        "prompt that it answers; an expert model wrote the chosen response from the domain's guideline; a verifier accepted it."
+    ]
+    if len(release.counts) > 1:
+        counts = ", ".join(f"{split} {count}" for split, count in release.counts.items())
+        parts.append(f"Splits: {counts}. Pairs with the same or nearly the same prompt or source text stand in one split.")
+    if release.provenance:
+        parts.append(f"Each row says where it comes from: {', '.join(f'`{name}`' for name in release.provenance)}.")
+    if release.redacted:
+        parts.append(
+            "**The rejected responses are withheld.** In their place stand length and SHA-256 of the text, so that whoever has the\nsources can put them back."
+        )
+    return "\n\n".join(parts)
+
+
+def _funnel(summary: Mapping[str, Any]) -> Iterable[tuple[object, ...]]:
     for name, stage in summary["stages"].items():
         reasons = ", ".join(f"{reason} {n}" for reason, n in stage["dropped"].items()) or "none"
-        rows.append(f"| {name} | {stage['in']} | {reasons} | {stage['out']} |")
-    return "\n".join(rows)
+        yield name, stage["in"], reasons, stage["out"]
+
+
+def _table(rows: Iterable[Iterable[object]]) -> str:
+    return "\n".join(f"| {' | '.join(str(cell).replace('|', '&#124;') for cell in row)} |" for row in rows)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn, Optional
 
@@ -13,6 +14,14 @@ from safer_instruct.errors import SaferInstructError
 
 if TYPE_CHECKING:
     from safer_instruct.rundir import Mode
+
+
+class Gate(StrEnum):
+    """Who lets readers of a gated dataset in."""
+
+    auto = "auto"
+    manual = "manual"
+
 
 app = typer.Typer(name="safer-instruct", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 models_app = typer.Typer(no_args_is_help=True, help="Bring models into the cache, and list what is there.")
@@ -260,14 +269,40 @@ def evaluate_inducer(
 @app.command()
 def export(
     path: Annotated[Path, typer.Argument(metavar="DIR", help="A finished run directory.")],
-    format_: Annotated[str, typer.Option("--format", help="jsonl, parquet, csv, or messages (conversational JSONL).")],
-    out: Annotated[Optional[Path], typer.Option(help="The file; by default DIR/export.ENDING.")] = None,
+    format_: Annotated[str, typer.Option("--format", help="jsonl, messages, csv, parquet, kto, datasets, ...; 'list' names them all.")],
+    out: Annotated[Optional[Path], typer.Option(help="The file or folder; by default DIR/export.ENDING or DIR/export-FORMAT.")] = None,
+    split: Annotated[Optional[list[str]], typer.Option(metavar="NAME=SHARE", help="A part to keep apart, by cluster: test=0.1.")] = None,
+    seed: Annotated[int, typer.Option(help="Another one divides otherwise.")] = 0,
+    near: Annotated[float, typer.Option(min=0.0, max=1.0, help="With --split: how alike texts of one cluster are; 0 for equal ones.")] = 0.5,
+    provenance: Annotated[bool, typer.Option("--provenance", help="Add columns that say where each pair comes from.")] = False,
+    redact: Annotated[bool, typer.Option("--redact-rejected", help="Give digest and length of rejected responses instead of their text.")] = False,
+    gated: Annotated[Optional[Gate], typer.Option(help="Readers must agree to the terms; with 'manual' you let each of them in.")] = None,
+    push: Annotated[Optional[str], typer.Option(metavar="ORG/NAME", help="Then upload it to the Hugging Face hub, as a private dataset.")] = None,
+    public: Annotated[bool, typer.Option("--public", help="With --push: for everybody to see.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="With --push: do not ask again.")] = False,
 ) -> None:
-    """Write the pairs in another form."""
-    from safer_instruct.export import export_pairs
+    """Write the pairs in the format of those who read them: TRL, LLaMA-Factory, Axolotl, Argilla, the Hugging Face hub and others."""
+    from safer_instruct.export import FORMATS, Options, export_pairs, parse_splits
+    from safer_instruct.export.push import check_repository, push_folder
 
-    written, count = export_pairs(path, format_, out)
-    typer.echo(f"{count} pairs: {written}")
+    if format_ == "list":
+        typer.echo("\n".join(f"{name:17} {form.about}" for name, form in FORMATS.items()))
+        return
+    if (public or yes) and not push:
+        raise typer.BadParameter("--public and --yes are for --push")
+    if push and format_ != "datasets":
+        raise typer.BadParameter("--push is for --format datasets")
+    repository = check_repository(push) if push else ""
+    gate = gated.value if gated else None
+    exported = export_pairs(path, format_, out, Options(parse_splits(split or ()), seed, near, provenance, redact, gate))
+    parts = ", ".join(f"{name} {count}" for name, count in exported.splits.items())
+    typer.echo(f"{exported.pairs} pairs{f' ({parts})' if split else ''}: {exported.path}")
+    if not repository:
+        return
+    who = "for everybody to see" if public else "private"
+    if not yes and not typer.confirm(f"upload {exported.path} to {repository} ({who}{f', gated: {gate}' if gate else ''})?"):
+        raise typer.Exit(1)
+    typer.echo(push_folder(exported.path, repository, public=public, gated=gate))
 
 
 @app.command("select")

@@ -110,6 +110,7 @@ class SourceConfig(Strict):
         category_column: Column with the category.
         unit: For plain text: one document per `file`, or one per `paragraph` (blocks between empty lines).
         max_chars: Longer texts are set aside.
+        license: Licence of the texts, for the dataset card and for `--provenance`.
     """
 
     path: str
@@ -120,6 +121,7 @@ class SourceConfig(Strict):
     category_column: str | None = None
     unit: Literal["file", "paragraph"] = "paragraph"
     max_chars: Positive = 20_000
+    license: str = ""
 
 
 class ServeConfig(Strict):

@@ -21,7 +21,7 @@ from safer_instruct import rundir
 from safer_instruct.accounts import check_accounts, summarize
 from safer_instruct.barrier import at_once
 from safer_instruct.budget import Budget, Spent, earlier_spent, write_spent
-from safer_instruct.card import dataset_card
+from safer_instruct.card import Release, dataset_card, describe
 from safer_instruct.choosing import Pair, choose_pairs, distinct
 from safer_instruct.config import FilterConfig, RunConfig, SourceConfig
 from safer_instruct.domain import Domain, load_domain
@@ -155,12 +155,12 @@ async def _run(config: RunConfig, out: Path, mode: rundir.Mode, watch: Callable[
                     state.count_finished(example)
         if state.rows == state.set_aside:
             raise SourceError(_no_usable_row(config, out, state))
-        summary = summarize(state, opened.roles.by_role(), opened.roles.by_stage(), config.thresholds)
+        summary = summarize(state, opened.roles.by_role(), opened.roles.by_stage(), config.thresholds) | describe(config, opened.domain)
         if opened.asked.note:
             summary["notes"] = [opened.asked.note]
         check_accounts(out, state)
         rundir.write_whole(out / rundir.SUMMARY, json.dumps(summary, indent=1) + "\n")
-        rundir.write_whole(out / rundir.CARD, dataset_card(config, opened.domain, summary, rundir.PAIRS))
+        rundir.write_whole(out / rundir.CARD, dataset_card(summary, Release({"train": rundir.PAIRS}, {"train": summary["pairs"]})))
     return RunResult(out, summary)
 
 

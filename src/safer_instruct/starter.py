@@ -19,6 +19,7 @@ source:
   path: texts.jsonl             # a file, a folder or a glob: .jsonl .csv .tsv .parquet .txt, also .gz and .zst of these
   text: text                    # the column with the undesirable text: it becomes the rejected response
   # id: id                      # the column with your own id; without it the id is a digest of the text
+  # license: cc0-1.0            # of these texts, for the dataset card
 {category}
 models:
   # The inducer writes the instruction that a text answers. The adapter was tuned for customer support; tune your own

@@ -1,8 +1,9 @@
-"""Files that appear whole, or not at all."""
+"""Files that appear whole, or not at all, and folders of them."""
 
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,3 +28,35 @@ def whole(path: Path) -> Iterator[Path]:
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
+
+
+@contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """An empty folder to fill, whose files take their places in `path` when the block ends well.
+
+    Raises:
+        RunDirectoryError: `path` holds files that would stay beside the new ones, or is no folder.
+    """
+    if path.exists() and not path.is_dir():
+        raise RunDirectoryError(f"{path} is no folder; choose another --out")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.part")
+    shutil.rmtree(part, ignore_errors=True)  # of a process that was killed
+    part.mkdir()
+    try:
+        yield part
+        new = sorted(_files(part))
+        if others := sorted(_files(path) - set(new)):
+            raise RunDirectoryError(f"{path} holds other files ({', '.join(map(str, others[:3]))}); choose another --out, or remove the folder first")
+        for name in new:
+            target = path / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with (part / name).open("rb") as file:
+                os.fsync(file.fileno())
+            (part / name).replace(target)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def _files(folder: Path) -> set[Path]:
+    return {file.relative_to(folder) for file in folder.rglob("*") if not file.is_dir()}

@@ -252,6 +252,41 @@ def test_export_writes_each_format_and_says_where(cli: Cli, format_: str, name: 
     assert cli("export", "out", "--format", format_, "--out", "elsewhere/x").out == "3 pairs: elsewhere/x\n" and Path("elsewhere/x").is_file()
 
 
+def test_export_names_its_formats(cli: Cli) -> None:
+    from safer_instruct.export import FORMATS
+
+    said = cli("export", "out", "--format", "list")
+    assert said.code == 0 and [line.split()[0] for line in said.out.splitlines()] == list(FORMATS)
+
+
+def test_export_of_a_run_with_all_that_may_go_along(cli: Cli) -> None:
+    Path("my.yaml").write_text(CONFIG.replace("{path: texts.jsonl}", "{path: texts.jsonl, license: cc0-1.0}") + "license: cc-by-4.0\n", encoding="utf-8")
+    cli("run", "my.yaml", "--out", "out")
+    said = cli("export", "out", "--format", "datasets", "--split", "test=0.3", "--provenance", "--redact-rejected", "--gated", "auto")
+    assert (said.code, said.out, said.err) == (0, "3 pairs (train 2, test 1): out/export-datasets\n", "")
+    rows = [row for name in ("train", "test") for row in pq.read_table(f"out/export-datasets/data/{name}.parquet").to_pylist()]
+    assert {row["source_line"] for row in rows} == {1, 2, 3} and {row["source_license"] for row in rows} == {"cc0-1.0"}
+    assert all(row["rejected"].startswith("[withheld: ") and len(row["guideline"]) == 16 and "script" in row["models"] for row in rows)
+    assert "prompt.length" in {verdict["name"] for verdict in json.loads(rows[0]["verdicts"])}
+    card = Path("out/export-datasets/README.md").read_text("utf-8")
+    assert "license: cc-by-4.0" in card and "cc0-1.0" in card and "extra_gated_prompt" in card
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (("--format", "jsonl", "--split", "train=0.1"), "write NAME=SHARE"),
+        (("--format", "jsonl", "--split", "test=0.01"), "the split 'test' of 3 pairs in 3 clusters would be empty"),
+        (("--format", "jsonl", "--gated", "manual"), "use --format datasets"),
+        (("--format", "openai", "--provenance"), "no room for further columns"),
+    ],
+)
+def test_export_says_which_option_does_not_fit(cli: Cli, arguments: tuple[str, ...], expected: str) -> None:
+    cli("run", "my.yaml", "--out", "out")
+    said = cli("export", "out", *arguments)
+    assert said.code == 2 and expected in said.err and not list(Path("out").glob("export*"))
+
+
 # --- ledger
 
 

@@ -263,7 +263,7 @@ class TestRunDirectory:
         assert command("status", str(project.out)) == 0
         assert "5 pairs from 5 rows" in capsys.readouterr().out
         written = {name: export_pairs(project.out, name, project.path / f"exported-{name}") for name in ("jsonl", "messages", "csv", "parquet")}
-        assert {count for _, count in written.values()} == {5}
+        assert {exported.pairs for exported in written.values()} == {5}
         assert json_lines(written["jsonl"][0]) == kept == pq.read_table(written["parquet"][0]).to_pylist()
         with written["csv"][0].open(encoding="utf-8", newline="") as file:
             assert list(csv.DictReader(file)) == kept
@@ -651,7 +651,7 @@ class TestHostileText:
         assert {name: p["chosen"] for name, p in kept.items()} == {name: f"Kind words about it: {nasty} all good" for name, nasty in HOSTILE.items()}
         check_accounts(project.out, summary)
         for name in ("jsonl", "csv", "parquet"):
-            _, count = export_pairs(project.out, name, project.path / f"exported.{name}")
+            count = export_pairs(project.out, name, project.path / f"exported.{name}").pairs
             assert count == len(HOSTILE)
         assert json_lines(project.path / "exported.jsonl") == list(kept.values())
         with (project.path / "exported.csv").open(encoding="utf-8", newline="") as file:

@@ -77,15 +77,15 @@ def load(path: Path) -> Any:
     return datasets.load_dataset(kind, data_files=str(path), split="train", cache_dir=str(path.parent / "cache"))
 
 
-def train_one_step(dataset: Any, tokenizer: Any, folder: Path) -> tuple[float, int]:
-    """Loss of one DPO step on a tiny random Llama, and how many weight tensors it changed."""
+def train_one_step(dataset: Any, tokenizer: Any, folder: Path, method: str = "DPO") -> tuple[float, int]:
+    """Loss of one step on a tiny random Llama, and how many weight tensors it changed."""
     torch.manual_seed(0)
     shape = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
     ids = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
     config = transformers.LlamaConfig(vocab_size=len(tokenizer), max_position_embeddings=256, **shape, **ids)
     model = transformers.LlamaForCausalLM(config)
     before = {name: weight.detach().clone() for name, weight in model.named_parameters()}
-    arguments = trl.DPOConfig(
+    arguments = getattr(trl, f"{method}Config")(
         output_dir=str(folder),
         max_steps=1,
         per_device_train_batch_size=4,
@@ -96,7 +96,7 @@ def train_one_step(dataset: Any, tokenizer: Any, folder: Path) -> tuple[float, i
         use_cpu=True,
         bf16=False,
     )
-    trainer = trl.DPOTrainer(model=model, ref_model=copy.deepcopy(model), args=arguments, train_dataset=dataset, processing_class=tokenizer)
+    trainer = getattr(trl, f"{method}Trainer")(model=model, ref_model=copy.deepcopy(model), args=arguments, train_dataset=dataset, processing_class=tokenizer)
     loss = trainer.train().training_loss
     changed = sum(not torch.equal(weight, before[name]) for name, weight in trainer.model.named_parameters())
     return loss, changed
@@ -120,7 +120,7 @@ def test_the_run_directory_loads_by_its_card(finished: Path, tmp_path: Path) -> 
 
 
 def test_messages_load_and_train_as_they_are(finished: Path, tokenizer: Any, tmp_path: Path) -> None:
-    path, count = export_pairs(finished, "messages", tmp_path / "messages.jsonl")
+    path, count, _ = export_pairs(finished, "messages", tmp_path / "messages.jsonl")
     dataset = load(path)
     assert len(dataset) == count == ROWS
     assert trl.is_conversational(dataset[0])
@@ -132,3 +132,11 @@ def test_messages_load_and_train_as_they_are(finished: Path, tokenizer: Any, tmp
     loss, changed = train_one_step(dataset, tokenizer, tmp_path / "out")
     assert math.isfinite(loss) and loss == pytest.approx(math.log(2), abs=1e-3)
     assert changed > 0
+
+
+@pytest.mark.parametrize("name", ["kto", "kto-messages"])
+def test_unpaired_rows_load_and_train_as_they_are(finished: Path, tokenizer: Any, tmp_path: Path, name: str) -> None:
+    dataset = load(export_pairs(finished, name, tmp_path / f"{name}.jsonl").path)
+    assert len(dataset) == 2 * ROWS and dataset.features["label"].dtype == "bool"
+    loss, changed = train_one_step(dataset, tokenizer, tmp_path / "out", "KTO")
+    assert loss == pytest.approx(0.5, abs=1e-2) and changed > 0  # 1 - sigmoid(0), weights one on both sides

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 import os
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+import yaml
+from runs import SUMMARY, write_books
 
 from safer_instruct import rundir
+from safer_instruct.card import Release, dataset_card
 from safer_instruct.errors import ConfigError, RunDirectoryError, SaferInstructError
 from safer_instruct.example import Example, Verdict
-from safer_instruct.export import FORMATS, export_pairs
+from safer_instruct.export import FORMATS, Options, export_pairs
+from safer_instruct.export.registry import FileFormat
+from safer_instruct.export.rows import PROVENANCE
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -29,7 +36,11 @@ ODD = [
     "  spaces  ",
     "\ufeffbom",
 ]
-EXAMPLES = [Example(f"id{i}", f"rejected {text}", "support", "t.jsonl", i, prompt=f"prompt {text}", chosen=f"chosen {text}") for i, text in enumerate(ODD)]
+OK = Verdict("prompt.length", True, 7.0)
+EXAMPLES = [
+    Example(f"id{i}", f"rejected {text}", "support", "t.jsonl", i, prompt=f"prompt {text}", chosen=f"chosen {text}").with_verdicts(OK)
+    for i, text in enumerate(ODD)
+]
 PAIRS = [{"prompt": e.prompt, "chosen": e.chosen, "rejected": e.text, "category": "support", "id": e.id} for e in EXAMPLES]
 
 
@@ -39,18 +50,18 @@ def run(tmp_path: Path) -> Path:
     with rundir.outputs(tmp_path) as out:
         for example in (*EXAMPLES, replace(EXAMPLES[0], id="dropped").with_verdicts(Verdict("prompt.length", False))):
             out.add(example)
-    (tmp_path / rundir.SUMMARY).write_text(json.dumps({"pairs": len(PAIRS)}), encoding="utf-8")
+    write_books(tmp_path, len(PAIRS))
     return tmp_path
 
 
 def test_jsonl_holds_one_object_per_line_in_trls_columns(run: Path) -> None:
-    path, count = export_pairs(run, "jsonl")
+    path, count, _ = export_pairs(run, "jsonl")
     assert (path, count) == (run / "export.jsonl", len(PAIRS))
     assert [json.loads(line) for line in path.read_bytes().split(b"\n")[:-1]] == PAIRS
 
 
 def test_messages_are_conversations_of_one_turn_each(run: Path) -> None:
-    path, _ = export_pairs(run, "messages")
+    path = export_pairs(run, "messages").path
     rows = [json.loads(line) for line in path.read_bytes().split(b"\n")[:-1]]
     assert path.name == "export.messages.jsonl" and len(rows) == len(PAIRS)
     for row, pair in zip(rows, PAIRS, strict=True):
@@ -61,14 +72,14 @@ def test_messages_are_conversations_of_one_turn_each(run: Path) -> None:
 
 
 def test_csv_comes_back_character_by_character(run: Path) -> None:
-    path, _ = export_pairs(run, "csv")
+    path = export_pairs(run, "csv").path
     with path.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     assert rows == PAIRS and list(rows[0]) == list(rundir.PAIR_COLUMNS)
 
 
 def test_parquet_has_text_columns_only(run: Path) -> None:
-    path, _ = export_pairs(run, "parquet")
+    path = export_pairs(run, "parquet").path
     table = pq.read_table(path)
     assert table.to_pylist() == PAIRS and {str(field.type) for field in table.schema} == {"string"}
 
@@ -76,8 +87,8 @@ def test_parquet_has_text_columns_only(run: Path) -> None:
 def test_a_run_without_pairs_exports_an_empty_file_of_each_format(tmp_path: Path) -> None:
     with rundir.outputs(tmp_path):
         pass
-    (tmp_path / rundir.SUMMARY).write_text('{"pairs": 0}')
-    sizes = {name: export_pairs(tmp_path, name)[0].stat().st_size for name in FORMATS}
+    write_books(tmp_path, 0)
+    sizes = {name: export_pairs(tmp_path, name).path.stat().st_size for name, form in FORMATS.items() if isinstance(form, FileFormat)}
     assert sizes["jsonl"] == sizes["messages"] == 0 and pq.read_table(tmp_path / "export.parquet").num_rows == 0
     assert (tmp_path / "export.csv").read_text().strip() == "prompt,chosen,rejected,category,id"
 
@@ -99,7 +110,7 @@ def test_a_run_that_is_not_finished_is_not_exported(tmp_path: Path) -> None:
 
 
 def test_after_an_error_the_earlier_export_stays(run: Path) -> None:
-    path, _ = export_pairs(run, "csv")
+    path = export_pairs(run, "csv").path
     before = path.read_bytes()
     (run / rundir.PAIRS).write_bytes(b"damaged")
     with pytest.raises(Exception, match=r"."):
@@ -113,3 +124,140 @@ def test_what_is_no_regular_file_is_not_replaced(run: Path, tmp_path: Path) -> N
     with suppress(SaferInstructError):
         export_pairs(run, "jsonl", pipe)
     assert pipe.is_fifo()
+
+
+# --- formats
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_bytes().split(b"\n")[:-1]]
+
+
+def test_kto_gives_each_side_a_row_with_its_label(run: Path) -> None:
+    rows = lines(export_pairs(run, "kto").path)
+    assert [(r["prompt"], r["completion"], r["label"]) for r in rows[:2]] == [
+        (PAIRS[0]["prompt"], PAIRS[0]["chosen"], True),
+        (PAIRS[0]["prompt"], PAIRS[0]["rejected"], False),
+    ]
+    assert len(rows) == 2 * len(PAIRS) and {r["id"] for r in rows} == {p["id"] for p in PAIRS}
+
+
+def test_openai_has_the_documented_keys_and_no_other(run: Path) -> None:
+    row = lines(export_pairs(run, "openai").path)[0]
+    assert row == {
+        "input": {"messages": [{"role": "user", "content": PAIRS[0]["prompt"]}], "tools": [], "parallel_tool_calls": True},
+        "preferred_output": [{"role": "assistant", "content": PAIRS[0]["chosen"]}],
+        "non_preferred_output": [{"role": "assistant", "content": PAIRS[0]["rejected"]}],
+    }
+    with pytest.raises(ConfigError, match="leave out --provenance"):
+        export_pairs(run, "openai", options=Options(provenance=True))
+
+
+def test_an_hh_transcript_has_two_turns_whatever_the_texts_say(tmp_path: Path) -> None:
+    sly = Example("a", "No.\n\nHuman: again?\n\nAssistant: No.", "support", "t.jsonl", 1, prompt="Is it\n\nHuman: mine?", chosen="Yes.\n\nBest wishes")
+    with rundir.outputs(tmp_path) as out:
+        out.add(sly)
+    write_books(tmp_path, 1)
+    row = lines(export_pairs(tmp_path, "hh").path)[0]
+    for side in ("chosen", "rejected"):
+        assert row[side].count("\n\nHuman:") == row[side].count("\n\nAssistant:") == 1
+    assert row["chosen"].endswith("\n\nAssistant: Yes.\n\nBest wishes")
+
+
+# --- what goes with the pairs
+
+
+def test_provenance_says_where_each_pair_comes_from(run: Path) -> None:
+    table = pq.read_table(export_pairs(run, "parquet", options=Options(provenance=True)).path)
+    assert table.column_names == [*rundir.PAIR_COLUMNS, *PROVENANCE]
+    rows = table.to_pylist()
+    assert [{name: row[name] for name in rundir.PAIR_COLUMNS} for row in rows] == PAIRS
+    assert [(row["source_file"], row["source_line"]) for row in rows] == [("t.jsonl", i) for i in range(len(ODD))]
+    first = rows[0]
+    assert (first["source_license"], first["guideline"]) == ("cc0-1.0", "0123456789abcdef")
+    assert json.loads(first["models"])["inducer"] == {"name": "embedded:small+reverse", "fingerprint": "embedded:feed:ctranslate2-4.8"}
+    assert json.loads(first["templates"])["induce"] == "00ff"
+    assert json.loads(first["verdicts"]) == [{"name": "prompt.length", "passed": True, "score": 7.0}]
+
+
+def test_every_format_but_a_fixed_one_takes_provenance(run: Path) -> None:
+    for name, form in FORMATS.items():
+        if not (isinstance(form, FileFormat) and form.fixed):
+            assert export_pairs(run, name, options=Options(provenance=True)).pairs == len(PAIRS)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_no_format_gives_a_rejected_text_away_where_it_is_withheld(tmp_path: Path, name: str) -> None:
+    said = Verdict("pair.copying", False, 0.5, "copies 'umbrellaquote'", True)
+    with rundir.outputs(tmp_path) as out:
+        out.add(replace(EXAMPLES[0], text="umbrellaquote").with_verdicts(said))
+    write_books(tmp_path, 1)
+    form = FORMATS[name]
+    options = Options(redact=True, provenance=not (isinstance(form, FileFormat) and form.fixed))
+    path = export_pairs(tmp_path, name, options=options).path
+    files = [file for file in ([path] if path.is_file() else path.rglob("*")) if file.is_file()]
+    texts = [pq.read_table(file).to_pylist().__repr__() if file.suffix == ".parquet" else file.read_text("utf-8") for file in files]
+    assert not any("umbrellaquote" in text for text in texts)
+    digest = hashlib.sha256(b"umbrellaquote").hexdigest()
+    assert any(f"[withheld: 13 characters, sha256 {digest}]" in text for text in texts)
+
+
+def test_a_card_tells_counts_limits_licences_and_terms(run: Path) -> None:
+    options = Options({"test": 0.25}, provenance=True, redact=True, gated="manual")
+    folder, _, splits = export_pairs(run, "datasets", options=options)
+    _, header, body = (folder / "README.md").read_text("utf-8").split("---\n", 2)
+    data = yaml.safe_load(header)
+    assert splits == {"train": 6, "test": 2} and "Splits: train 6, test 2." in body
+    assert data["license"] == "cc-by-4.0" and "cc0-1.0" in body and data["size_categories"] == ["n<1K"]
+    assert data["extra_gated_prompt"] == SUMMARY["domain"]["misuse"] in body
+    for expected in ("dedup.text 2", "`openai:large`", "not calibrated", "are withheld", "`source_line`", "0.25", "- the judge was asked 20 times"):
+        assert expected in body
+
+
+@pytest.mark.parametrize(
+    ("license_", "header"),
+    [
+        ("", {"license": "other", "license_name": "not-decided"}),
+        ("Apache-2.0", {"license": "apache-2.0"}),
+        ("Our own terms, 2nd", {"license": "other", "license_name": "our-own-terms-2nd"}),
+    ],
+)
+def test_a_licence_that_the_hub_does_not_know_is_another_with_a_name(license_: str, header: dict[str, str]) -> None:
+    card = dataset_card({**SUMMARY, "pairs": 1, "license": license_}, Release({"train": "x"}, {"train": 1}))
+    data = yaml.safe_load(card.split("---\n")[1])
+    assert {name: value for name, value in data.items() if name.startswith("license")} == header
+
+
+def test_only_a_card_can_be_gated(run: Path) -> None:
+    with pytest.raises(ConfigError, match="use --format datasets"):
+        export_pairs(run, "croissant", options=Options(gated="auto"))
+
+
+def test_a_run_of_an_older_version_is_told_to_be_run_again(run: Path) -> None:
+    (run / rundir.SUMMARY).write_text('{"pairs": 8}')
+    assert export_pairs(run, "jsonl").pairs == 8
+    for name, options in (("datasets", Options()), ("jsonl", Options(provenance=True))):
+        with pytest.raises(RunDirectoryError, match="older version"):
+            export_pairs(run, name, options=options)
+
+
+# --- folders
+
+
+def test_a_folder_is_written_again_but_not_over_other_files(run: Path) -> None:
+    first = export_pairs(run, "datasets").path
+    assert first == run / "export-datasets"
+    names = {str(file.relative_to(first)) for file in first.rglob("*") if file.is_file()}
+    assert names == {"README.md", "croissant.json", "data/train.parquet"}
+    export_pairs(run, "datasets")
+    (first / "mine.txt").touch()
+    with pytest.raises(RunDirectoryError, match=r"holds other files \(mine.txt\)"):
+        export_pairs(run, "datasets")
+    assert not list(run.glob(".*.part"))
+
+
+def test_splits_of_a_file_format_are_files_of_a_folder(run: Path) -> None:
+    path, count, splits = export_pairs(run, "messages", options=Options({"test": 0.25}, seed=3))
+    assert (path, count, splits) == (run / "export-messages", 8, {"train": 6, "test": 2})
+    train, test = lines(path / "train.messages.jsonl"), lines(path / "test.messages.jsonl")
+    assert sorted(row["id"] for row in train + test) == [pair["id"] for pair in PAIRS] and len(test) == 2

@@ -1,0 +1,27 @@
+"""A dataset folder: Parquet by split, described by Croissant metadata and a dataset card, as `load_dataset` and the hub read it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from safer_instruct.card import Release, dataset_card
+from safer_instruct.export.croissant import write_croissant
+from safer_instruct.export.rows import PROVENANCE, Finished
+from safer_instruct.export.tables import write_parquet
+
+
+def write_data(finished: Finished, folder: Path) -> dict[str, str]:
+    """Parquet files and `croissant.json`; gives the files by split, relative to the folder."""
+    (folder / "data").mkdir()
+    files = {split: f"data/{split}.parquet" for split in finished.counts}
+    for split, file in files.items():
+        write_parquet(folder / file, finished.rows(split), finished.columns)
+    write_croissant(finished, folder, files)
+    return files
+
+
+def write_dataset(finished: Finished, folder: Path) -> None:
+    """The data, and `README.md` with a header that names the splits."""
+    files, options = write_data(finished, folder), finished.options
+    release = Release(files, finished.counts, tuple(PROVENANCE) if options.provenance else (), options.redact, options.gated is not None)
+    (folder / "README.md").write_text(dataset_card(finished.described(), release), encoding="utf-8")

@@ -1,0 +1,148 @@
+"""What every format is written from: a finished run's pairs as a stream of plain rows, and what may go with them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from safer_instruct import rundir
+from safer_instruct.errors import RunDirectoryError
+from safer_instruct.example import Example
+from safer_instruct.export.splits import WHOLE, Assignment, assign
+from safer_instruct.stored import read_examples
+
+Row = dict[str, Any]
+Kind = Literal["text", "integer", "real"]
+PAIR: dict[str, Kind] = dict.fromkeys(rundir.PAIR_COLUMNS, "text")
+PROVENANCE: dict[str, Kind] = {
+    "source_file": "text",
+    "source_line": "integer",
+    "source_license": "text",
+    "models": "text",
+    "templates": "text",
+    "guideline": "text",
+    "margin": "real",
+    "verdicts": "text",
+}
+"""Columns of `--provenance`. `models`, `templates` and `verdicts` are JSON, so that they fit into every format."""
+_READ = (
+    "id",
+    "text",
+    "category",
+    "file",
+    "line",
+    "prompt",
+    "chosen",
+    "margin",
+    *(f"verdicts.list.element.{n}" for n in ("name", "passed", "score", "reason", "flag")),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What leaves the run.
+
+    Attributes:
+        splits: Share of the pairs by name of a split, beside `train`, which gets the rest; empty for one undivided set.
+        seed: Another one divides otherwise.
+        near: How alike prompts or source texts must be to stay in one split; see `splits.assign`.
+        provenance: Add the columns of `PROVENANCE`.
+        redact: Give digest and length of each rejected response instead of its text.
+        gated: Ask for the reader's agreement before they get the files: granted at once (`auto`), or by the owner (`manual`).
+    """
+
+    splits: Mapping[str, float] = field(default_factory=dict)
+    seed: int = 0
+    near: float = 0.5
+    provenance: bool = False
+    redact: bool = False
+    gated: str | None = None
+
+
+class Finished:
+    """The pairs of a finished run as the options want them, read anew on each pass."""
+
+    def __init__(self, path: Path, options: Options) -> None:
+        """Read the run's books; with splits, its pairs are gone through once.
+
+        Raises:
+            RunDirectoryError: The directory holds no finished run, or cannot be read.
+            ConfigError: A split would be empty.
+        """
+        self.path, self.options, self.summary = path, options, rundir.read_summary(path)
+        self.columns = PAIR | PROVENANCE if options.provenance else PAIR
+        self._constant = _constant(path, self.described()) if options.provenance else {}
+        self._assignment: Assignment | None = assign(lambda: rundir.read_pairs(path), options.splits, options.seed, options.near) if options.splits else None
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Pairs by split; the one split of an undivided set is `train`."""
+        return self._assignment.counts if self._assignment else {WHOLE: self.summary["pairs"]}
+
+    def described(self) -> dict[str, Any]:
+        """The summary, with what it says of domain and licence.
+
+        Raises:
+            RunDirectoryError: It was written before summaries said that.
+        """
+        if "domain" not in self.summary:
+            raise RunDirectoryError(f"{self.path} was finished by an older version; give its 'run' command again (no call is paid twice), then export")
+        return self.summary
+
+    @property
+    def finished_on(self) -> str:
+        """The day on which the run ended, in UTC."""
+        return datetime.fromtimestamp((self.path / rundir.SUMMARY).stat().st_mtime, UTC).date().isoformat()
+
+    def rows(self, split: str) -> Iterator[Row]:
+        """The pairs of one split, in order; memory holds some hundred."""
+        rows = self._with_provenance() if self.options.provenance else rundir.read_pairs(self.path)
+        for number, row in enumerate(rows):
+            if self._assignment is None or self._assignment.of(number) == split:
+                yield _redacted(row) if self.options.redact else row
+
+    def _with_provenance(self) -> Iterator[Row]:
+        guidelines = self._constant["guidelines"]
+        for example in read_examples(self.path, _READ):
+            if example.alive:
+                yield {
+                    **rundir.pair_row(example),
+                    "source_file": example.file,
+                    "source_line": example.line,
+                    **self._constant["columns"],
+                    "guideline": guidelines.get(example.category, ""),
+                    "margin": example.margin,
+                    "verdicts": _verdicts(example, reasons=not self.options.redact),
+                }
+
+
+def _constant(path: Path, summary: dict[str, Any]) -> dict[str, Any]:
+    """What is the same for all rows: digests of guidelines, and columns that never change."""
+    file = path / rundir.RUN
+    try:
+        resolved = yaml.safe_load(file.read_text(encoding="utf-8"))
+        models = {role: {"name": summary["models"].get(role, ""), "fingerprint": mark} for role, mark in resolved["models"].items()}
+        templates = resolved["templates"]
+    except (OSError, ValueError, TypeError, KeyError, yaml.YAMLError) as exc:
+        raise RunDirectoryError(f"{file} cannot be read ({exc}), so where the pairs come from is not known; give the 'run' command again") from exc
+    columns = {"source_license": summary["source_license"], "models": json.dumps(models), "templates": json.dumps(templates)}
+    return {"columns": columns, "guidelines": summary["domain"]["guidelines"]}
+
+
+def _verdicts(example: Example, *, reasons: bool) -> str:
+    """As JSON. Reasons may quote the text that they speak of, so they go where it goes."""
+    said = ({"name": v.name, "passed": v.passed, "score": v.score, **({"reason": v.reason} if reasons and v.reason else {})} for v in example.verdicts)
+    return json.dumps(list(said), ensure_ascii=False)
+
+
+def _redacted(row: Row) -> Row:
+    """Digest and length in place of the rejected text: who has the sources can put it back, nobody else can read it."""
+    text: str = row["rejected"]
+    return {**row, "rejected": f"[withheld: {len(text)} characters, sha256 {hashlib.sha256(text.encode()).hexdigest()}]"}

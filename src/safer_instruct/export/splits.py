@@ -1,0 +1,145 @@
+"""Train and test apart: what shares a prompt or a source text, or nearly so, never stands in both."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from safer_instruct.errors import ConfigError
+from safer_instruct.filters.near import deduplicate
+from safer_instruct.seeds import derive_seed
+
+WHOLE = "train"
+_LINKING = ("prompt", "rejected")
+_NAME = re.compile(r"[a-z][a-z0-9_]*")
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """Which split each pair is in.
+
+    Attributes:
+        names: The splits, `train` first.
+        places: [pairs] Index into `names`.
+    """
+
+    names: tuple[str, ...]
+    places: array[int]
+
+    def of(self, number: int) -> str:
+        """The split of pair `number`."""
+        return self.names[self.places[number]]
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Pairs by split."""
+        return {name: self.places.count(i) for i, name in enumerate(self.names)}
+
+
+def parse_splits(given: Sequence[str]) -> dict[str, float]:
+    """Shares by name, from `NAME=SHARE`.
+
+    Raises:
+        ConfigError: One is not of that form, stands twice, or nothing would be left to train on.
+    """
+    shares: dict[str, float] = {}
+    for text in given:
+        name, _, share = text.partition("=")
+        try:
+            value = float(share)
+        except ValueError:
+            value = -1.0
+        if not _NAME.fullmatch(name) or name == WHOLE or name in shares or not 0 < value < 1:
+            raise ConfigError(f"split '{text}': write NAME=SHARE with a share between 0 and 1, such as test=0.1; '{WHOLE}' gets what the others leave")
+        shares[name] = value
+    if sum(shares.values()) >= 1:
+        raise ConfigError(f"the splits {', '.join(given)} leave nothing for '{WHOLE}'; give smaller shares")
+    return shares
+
+
+def assign(read: Callable[[], Iterable[Mapping[str, Any]]], shares: Mapping[str, float], seed: int, near: float = 0.0) -> Assignment:
+    """Divide pairs by cluster, as near to the shares as whole clusters allow.
+
+    Clusters are taken in an order that hangs on the seed and on their content, not on where they stand.
+
+    Args:
+        read: Gives the pairs, from the first on each time it is called. What is kept of them are numbers, no text.
+        shares: By name, for all splits but `train`.
+        seed: Another one takes other clusters.
+        near: Jaccard similarity of word trigrams from which two prompts, or two source texts, belong together; 0 asks for
+            the same words only.
+
+    Raises:
+        ConfigError: A split would be empty.
+    """
+    clusters = _Clusters()
+    for row in read():
+        clusters.add(_keys(row))
+    for column in _LINKING if near else ():
+        clusters.join(deduplicate((row[column] for row in read()), threshold=near).cluster.tolist())
+    roots = array("q", clusters.roots())
+    sizes = array("q", bytes(8 * len(roots)))
+    for root in roots:
+        sizes[root] += 1
+    wanted = [round(share * len(roots)) for share in shares.values()]
+    chosen = array("B", bytes(len(roots)))
+    for root in sorted((i for i, size in enumerate(sizes) if size), key=lambda i: derive_seed(seed, clusters.marks[i])):
+        place = next((i for i, left in enumerate(wanted) if sizes[root] <= left), None)
+        if place is not None:
+            wanted[place] -= sizes[root]
+            chosen[root] = place + 1
+    assignment = Assignment((WHOLE, *shares), array("B", (chosen[root] for root in roots)))
+    if empty := [name for name, count in assignment.counts.items() if not count and len(roots)]:
+        raise ConfigError(
+            f"the split '{empty[0]}' of {len(roots)} pairs in {sum(map(bool, sizes))} clusters would be empty; give another share, or a higher --near"
+        )
+    return assignment
+
+
+def _keys(row: Mapping[str, Any]) -> Iterator[int]:
+    """What two pairs of one cluster have in common: prompt or source text, but for case and white space."""
+    for column in _LINKING:
+        text = " ".join(row[column].split()).casefold()
+        yield int.from_bytes(hashlib.blake2b(f"{column}:{text}".encode(), digest_size=8).digest(), "big")
+
+
+class _Clusters:
+    """Rows linked by common keys, directly or through others (union-find)."""
+
+    def __init__(self) -> None:
+        self.marks = array("Q")
+        self._parents = array("q")
+        self._first: dict[int, int] = {}
+
+    def add(self, keys: Iterable[int]) -> None:
+        """Take the next row."""
+        row = len(self._parents)
+        self._parents.append(row)
+        for number, key in enumerate(keys):
+            if not number:
+                self.marks.append(key)
+            self._link(row, self._first.setdefault(key, row))
+
+    def join(self, others: Iterable[int]) -> None:
+        """Link each row with another one, or with itself."""
+        for row, other in enumerate(others):
+            self._link(row, other)
+
+    def roots(self) -> Iterator[int]:
+        """For each row the first row of its cluster."""
+        return map(self._root, range(len(self._parents)))
+
+    def _link(self, row: int, other: int) -> None:
+        low, high = sorted((self._root(row), self._root(other)))
+        self._parents[high] = low
+
+    def _root(self, row: int) -> int:
+        parents = self._parents
+        while parents[row] != row:
+            parents[row] = parents[parents[row]]
+            row = parents[row]
+        return row

@@ -1,0 +1,73 @@
+"""From a finished run to files in somebody else's format, which appear whole or not at all."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+from safer_instruct.errors import ConfigError
+from safer_instruct.export.registry import FORMATS, FileFormat, FolderFormat
+from safer_instruct.export.rows import Finished, Options
+from safer_instruct.wholefile import whole, whole_folder
+
+
+class Exported(NamedTuple):
+    """What was written.
+
+    Attributes:
+        path: The file or folder.
+        pairs: How many pairs it holds.
+        splits: Pairs by split; only `train` in an undivided set.
+    """
+
+    path: Path
+    pairs: int
+    splits: dict[str, int]
+
+
+def export_pairs(path: Path, format_: str, out: Path | None = None, options: Options | None = None) -> Exported:
+    """Write the pairs of the run directory `path` as `format_`.
+
+    Args:
+        path: A finished run.
+        format_: One of `FORMATS`.
+        out: The file, or the folder where there are several; by default `export.ENDING` or `export-FORMAT/` in `path`.
+        options: What leaves the run.
+
+    Raises:
+        ConfigError: There is no such format, an option is not for it, or a split would be empty.
+        RunDirectoryError: The directory holds no finished run, its pairs cannot be read, or something else stands at `out`.
+    """
+    options = options or Options()
+    form = _format(format_, options)
+    finished = Finished(path, options)
+    counts = finished.counts
+    if isinstance(form, FileFormat) and not options.splits:
+        target = out or path / f"export.{form.ending}"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with whole(target) as part:
+            form.write(part, finished.rows(next(iter(counts))), finished.columns)
+    else:
+        target = out or path / f"export-{format_}"
+        with whole_folder(target) as part:
+            _fill(part, form, finished)
+    return Exported(target, sum(counts.values()), counts)
+
+
+def _fill(folder: Path, form: FileFormat | FolderFormat, finished: Finished) -> None:
+    if isinstance(form, FolderFormat):
+        form.write(finished, folder)
+        return
+    for split in finished.counts:
+        form.write(folder / f"{split}.{form.ending}", finished.rows(split), finished.columns)
+
+
+def _format(name: str, options: Options) -> FileFormat | FolderFormat:
+    if name not in FORMATS:
+        raise ConfigError(f"unknown format '{name}'; choose one of {', '.join(FORMATS)}")
+    form = FORMATS[name]
+    if options.provenance and isinstance(form, FileFormat) and form.fixed:
+        raise ConfigError(f"format '{name}' has no room for further columns; leave out --provenance")
+    if options.gated and not (isinstance(form, FolderFormat) and form.card):
+        raise ConfigError(f"--gated is said in a dataset card, and format '{name}' has none; use --format datasets")
+    return form

@@ -1,0 +1,43 @@
+"""The books of a finished run, for tests of what reads them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from safer_instruct import rundir
+
+SUMMARY: dict[str, Any] = {
+    "rows": 12,
+    "set_aside": 1,
+    "dropped": 2,
+    "stages": {"collect": {"in": 11, "dropped": {"dedup.text": 2}, "out": 9}},
+    "calls": 30,
+    "prompt_tokens": 400,
+    "completion_tokens": 200,
+    "cost": 0.25,
+    "models": {"inducer": "embedded:small+reverse", "expert": "openai:large"},
+    "notes": ["the judge was asked 20 times and disagreed with itself twice"],
+    "thresholds": "defaults, not calibrated",
+    "domain": {
+        "name": "civility",
+        "description": "Replies, rude and kind.",
+        "misuse": "Do not train a model to be rude.",
+        "guidelines": {"support": "0123456789abcdef"},
+    },
+    "license": "CC-BY-4.0",
+    "source_license": "cc0-1.0",
+}
+RESOLVED = {
+    "models": {"inducer": "embedded:feed:ctranslate2-4.8", "expert": "openai:large@host"},
+    "templates": {"induce": "00ff", "respond": "11ee"},
+}
+
+
+def write_books(path: Path, pairs: int) -> None:
+    """`summary.json` and `run.yaml` of a run with so many pairs."""
+    (path / rundir.SUMMARY).write_text(json.dumps({**SUMMARY, "pairs": pairs}), encoding="utf-8")
+    (path / rundir.RUN).write_text(yaml.safe_dump(RESOLVED), encoding="utf-8")
