@@ -54,7 +54,8 @@ def test_an_answer_is_the_same_in_another_process(model: EmbeddedModel) -> None:
         "print(json.dumps([asdict(c) for c in answer.completions]))\n"
     )
     done = subprocess.run([sys.executable, "-c", code, json.dumps(asdict(DRAW))], capture_output=True, text=True, check=True)
-    assert json.loads(done.stdout) == [asdict(c) for c in asyncio.run(model.generate(DRAW)).completions]
+    here = asyncio.run(model.generate(DRAW)).completions
+    assert json.loads(done.stdout) == json.loads(json.dumps([asdict(c) for c in here]))
 
 
 def test_candidates_differ_and_seeds_matter(model: EmbeddedModel) -> None:

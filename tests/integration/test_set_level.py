@@ -42,7 +42,7 @@ def write_config(folder: Path, texts: list[str], **sections: Any) -> Path:
     (folder / "script.yaml").write_text(SCRIPT, "utf-8")
     models = dict.fromkeys(("inducer", "expert", "scorer"), "scripted:script.yaml")
     config = {"domain": "civility", "source": {"path": "texts.jsonl", "id": "id"}, "models": models, **sections}
-    config["filter"] = {"rules": {"languages": []}, **sections.get("filter", {})}
+    config["filter"] = {"prompt": {"language": None}, **sections.get("filter", {})}
     (folder / "config.yaml").write_text(yaml.safe_dump(config), "utf-8")
     return folder / "config.yaml"
 
