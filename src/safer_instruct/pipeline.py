@@ -290,7 +290,11 @@ def _selected(examples: Examples, config: RunConfig) -> Examples:
     chosen = config.select
     if chosen is None:
         return examples
-    return at_once(examples, lambda e: Pair(e.id, e.prompt, e.chosen, e.text, e.category, e.margin), lambda pairs: choose_pairs(pairs, chosen).verdicts)
+
+    def pair(e: Example) -> Pair:
+        return Pair(e.id, e.prompt, e.chosen, e.rejected or e.text, e.category, e.margin)
+
+    return at_once(examples, pair, lambda pairs: choose_pairs(pairs, chosen).verdicts)
 
 
 async def _ordered(examples: Examples, step: Step, name: str, model: Model, state: RunState) -> Examples:
