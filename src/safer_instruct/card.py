@@ -17,6 +17,13 @@ from safer_instruct.prices import show_usd
 
 _HUB_LICENSE = re.compile(r"[a-z0-9][a-z0-9.-]*")
 _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"), (10_000_000, "1M<n<10M"))
+_MADE = {
+    "rejected": """The rejected response is a source text as it stood; a reversed-tuned model wrote the
+prompt that it answers; an expert model wrote the chosen response from the domain's guideline; a verifier accepted it.""",
+    "chosen": """The chosen response is a source text as it stood; a reversed-tuned model wrote the
+prompt that it answers; a weaker model answered that prompt, which is the rejected response; a verifier found the source text better.""",
+}
+_WRITTEN = {"rejected": "chosen", "chosen": "rejected"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +49,7 @@ def describe(config: RunConfig, domain: Domain) -> dict[str, Any]:
     """What the summary keeps of config and domain, so that a card can be written long after the run, without either file."""
     guidelines = {name: hashlib.sha256(category.guideline.encode()).hexdigest()[:16] for name, category in domain.categories.items()}
     return {
-        "domain": {"name": domain.name, "description": domain.description, "misuse": domain.misuse, "guidelines": guidelines},
+        "domain": {"name": domain.name, "description": domain.description, "misuse": domain.misuse, "direction": domain.direction, "guidelines": guidelines},
         "license": config.license,
         "source_license": config.source.license,
     }
@@ -96,8 +103,8 @@ Preference tuning (DPO and its kin) and reward modelling in this domain.
 
 ## Known limits
 
-- Prompts were inferred from the rejected text by a model; nobody asked them in these words.
-- Prompts and chosen responses are written by models and were not read by a person; they may state things that are not so.
+- Prompts were inferred from the {_direction(summary)} text by a model; nobody asked them in these words.
+- Prompts and {_WRITTEN[_direction(summary)]} responses are written by models and were not read by a person; they may state things that are not so.
 - What counts as acceptable is the domain's guideline, applied by a model; thresholds: {summary["thresholds"]}.
 - The two sides come from different writers, so style and length may tell them apart; check before training a reward model on them.
 - The source texts may name people or things; they stand as they were found, where no filter of the run removed them.
@@ -138,12 +145,16 @@ def _license(name: str) -> dict[str, str]:
     return {"license": "other", "license_name": re.sub(r"[^a-z0-9.-]+", "-", name.lower()).strip("-") or "not-decided"}
 
 
+def _direction(summary: Mapping[str, Any]) -> str:
+    """Which side the corpus is; runs from before there was a choice do not say."""
+    return str(summary["domain"].get("direction", "rejected"))
+
+
 def _contents(summary: Mapping[str, Any], release: Release) -> str:
     total = sum(release.counts.values())
     parts = [
         f"{total} pairs (prompt, chosen, rejected, category, id), built by Safer-Instruct {metadata.version('safer-instruct')} from\n"
-        f"{summary['rows']} rows of source text. The rejected response is a source text as it stood; a reversed-tuned model wrote the\n"
-        "prompt that it answers; an expert model wrote the chosen response from the domain's guideline; a verifier accepted it."
+        f"{summary['rows']} rows of source text. {_MADE[_direction(summary)]}"
     ]
     if len(release.counts) > 1:
         counts = ", ".join(f"{split} {count}" for split, count in release.counts.items())

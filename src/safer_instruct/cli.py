@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn, Optional
 
 import typer
 
+from safer_instruct.domaincli import app as domain_app
 from safer_instruct.errors import SaferInstructError
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ class Gate(StrEnum):
 app = typer.Typer(name="safer-instruct", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 models_app = typer.Typer(no_args_is_help=True, help="Bring models into the cache, and list what is there.")
 app.add_typer(models_app, name="models")
+app.add_typer(domain_app, name="domain")
 
 
 @app.callback()

@@ -247,7 +247,8 @@ class ModelsConfig(Strict):
 
     Attributes:
         inducer: Writes the instruction that a text answers.
-        expert: Writes the chosen response.
+        expert: Writes the chosen response; for domains of direction `rejected`, where the corpus is what we do not want.
+        student: Writes the rejected response; for domains of direction `chosen`.
         scorer: Gives log-probabilities of given texts: consistency, and verification by contrast.
         judge: Answers the domain's criteria, for `verify: {form: question}`.
         panel: Further judges by name; the majority decides, ties against the response.
@@ -255,7 +256,8 @@ class ModelsConfig(Strict):
     """
 
     inducer: ModelConfig
-    expert: ModelConfig
+    expert: ModelConfig | None = None
+    student: ModelConfig | None = None
     scorer: ModelConfig = ModelConfig(model="embedded:smollm2-135m-instruct")
     judge: ModelConfig | None = None
     panel: dict[Annotated[str, Field(pattern=r"^[a-z0-9_-]+$")], ModelConfig] | None = None
@@ -333,6 +335,13 @@ class FilterConfig(Strict):
     consistency: ConsistencyConfig | None = ConsistencyConfig()
     min_logprob: float | None = None
 
+    def in_languages(self, languages: tuple[str, ...]) -> FilterConfig:
+        """With `languages` for the filter `language` on instructions, where the config does not name its own."""
+        options = {"languages": list(languages)} if self.prompt is None else self.prompt.get("language", {})
+        if self.prompt is None or options is None or "languages" in options or options.keys() & {"use", "path"}:
+            return self
+        return self.model_copy(update={"prompt": {**self.prompt, "language": {**options, "languages": list(languages)}}})
+
 
 class RespondConfig(Strict):
     """How the expert writes.
@@ -360,7 +369,8 @@ class VerifyConfig(Strict):
     Attributes:
         form: `contrast` compares log-probabilities under the guideline and its opposite (any model that scores);
             `question` asks the judge the domain's criteria, and which response is better in both orders; `reward` asks
-            `models.reward`, a classifier of one's own.
+            `models.reward`, a classifier of one's own; `program` leaves it to the domain's `verifiers`, which come first with the other
+            forms too.
         answers: For `question`: `written` asks all criteria in one call and reads what the judge writes; `weighted` asks each
             in a call of its own and reads how likely its options are, or what it writes where the endpoint does not tell.
         swaps: For `weighted`: put each question with its options in both orders; twice the calls, and no liking for the first.
@@ -376,7 +386,7 @@ class VerifyConfig(Strict):
         max_tokens: For `question`: cap on one answer of the judge; a judge that thinks before it answers needs more.
     """
 
-    form: Literal["contrast", "question", "reward"] = "contrast"
+    form: Literal["contrast", "question", "reward", "program"] = "contrast"
     answers: Literal["written", "weighted"] = "written"
     swaps: bool = True
     min_yes: Annotated[float, Field(ge=0, le=1)] = 0.5

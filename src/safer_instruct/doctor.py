@@ -18,6 +18,7 @@ from safer_instruct.models.serving.spec import llama_program, vllm_program
 
 _EXTRAS = {
     "local": ("the embedded model and scorer, without torch (about 250 MB)", ("ctranslate2", "tokenizers", "gguf", "safetensors")),
+    "code": ("bandit, which verifies the domain insecure-code", ("bandit",)),
     "serve": ("llama.cpp's server, for GGUF files of your own (about 105 MB)", ("xllamacpp",)),
     "litellm": ("every provider that LiteLLM reaches, as litellm:PROVIDER/NAME (about 300 MB)", ("litellm",)),
     "embed": ("static embeddings, for semantic duplicates and varied selections (about 50 MB)", ("safetensors", "tokenizers", "wordllama")),

@@ -1,4 +1,4 @@
-"""A domain: what is undesirable, how an expert should answer instead, and how to tell the two apart.
+"""A domain: what is undesirable (or wanted), how an expert should answer, and how to tell the two apart.
 
 A domain is a YAML file; no code is needed to add one. Its texts reach models only as values of the prompt templates.
 """
@@ -7,15 +7,16 @@ from __future__ import annotations
 
 from importlib import resources
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from safer_instruct import yamlfile
 from safer_instruct.errors import ConfigError
 from safer_instruct.yamlfile import Strict
 
 Text = Annotated[str, Field(min_length=1)]
+Direction = Literal["rejected", "chosen"]
 
 
 class ExamplePair(Strict):
@@ -67,30 +68,72 @@ class Scale(Strict):
     least: Annotated[float, Field(ge=1, le=5)] = 3.5
 
 
-class Category(Strict):
-    """One kind of undesirable text.
+class Program(Strict):
+    """A program that verifies a response: exit code 0 passes, what it says otherwise is the reason. It runs in a sandbox.
 
     Attributes:
-        definition: What belongs here.
+        name: Its verdict is `verify.program.NAME`; by default the name of the command or function.
+        command: The program and its arguments. `{file}` is a file with what is verified (which also comes on standard input),
+            `{prompt}` one with the instruction, `{folder}` the folder of the domain file, `{python}` this Python.
+        python: Instead: MODULE:FUNCTION or FILE.py:FUNCTION, called with response and prompt; see `sandbox/call.py`.
+        reads: `text` verifies the response as it is, `code` what stands in its fenced code blocks, if it has any.
+        suffix: Ending of `{file}`.
+        rejected_fails: The rejected text must not pass: otherwise the pair would say nothing, and the example is dropped.
+        timeout_s: Longest run.
+        memory_mb: Address space of each of its processes.
+        output_kb: What it may write to standard output and error.
+        folder: What `{folder}` and FILE.py are relative to; by default the folder of the file that this stands in.
+    """
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")] = ""
+    command: tuple[Text, ...] = ()
+    python: Annotated[str, Field(pattern=r"^[\w./-]+:[A-Za-z_]\w*$")] | None = None
+    reads: Literal["text", "code"] = "text"
+    suffix: Annotated[str, Field(pattern=r"^\.[A-Za-z0-9]{1,8}$")] = ".txt"
+    rejected_fails: bool = False
+    timeout_s: Annotated[float, Field(gt=0, le=600)] = 10.0
+    memory_mb: Annotated[int, Field(ge=32)] = 512
+    output_kb: Annotated[int, Field(gt=0)] = 1_024
+    folder: Annotated[Path, Field(exclude=True)] = Path()
+
+    @model_validator(mode="after")
+    def _one_way_to_run(self) -> Program:
+        if bool(self.command) == (self.python is not None):
+            raise ValueError("give either 'command' or 'python'")
+        return self
+
+    @property
+    def title(self) -> str:
+        """What its verdict is named after."""
+        if self.name:
+            return self.name
+        return self.python.rpartition(":")[2].lower() if self.python else Path(self.command[0]).stem.strip("{}").lower()
+
+
+class Category(Strict):
+    """One kind of text.
+
+    Attributes:
+        definition: What belongs here, and what does not.
         guideline: How the expert should answer, in this category.
+        refuse: When a good answer declines, and what.
+        help: How it helps safely where it declines, or instead of declining.
         criteria: Yes-or-no questions about a response; all must be answered yes by a judge.
         scales: Questions answered from 1 to 5, for a judge whose probabilities are read.
         contrast: For verification by contrast; optional where a judge answers the criteria.
+        verifiers: Programs that a chosen response must pass, after those of the domain.
         examples: For verification by contrast: at most a handful of labelled pairs.
     """
 
     definition: Text
     guideline: Text
+    refuse: str = ""
+    help: str = ""
     criteria: tuple[Text, ...] = ()
     scales: tuple[Scale, ...] = ()
     contrast: Contrast | None = None
+    verifiers: tuple[Program, ...] = ()
     examples: tuple[ExamplePair, ...] = ()
-
-    @model_validator(mode="after")
-    def _verifiable(self) -> Category:
-        if not self.criteria and not self.scales and self.contrast is None:
-            raise ValueError("give 'criteria' (for a judge) or 'contrast' (for a model that scores), or both")
-        return self
 
 
 class Domain(Strict):
@@ -98,17 +141,46 @@ class Domain(Strict):
 
     Attributes:
         name: Short name, as in a file name.
+        extends: A shipped domain or a file beside this one. What this file leaves out comes from there; of a category that
+            both have, too; a category that is null here is left out. None once that is done.
         description: One paragraph for the dataset card.
+        direction: `rejected`: the corpus is what we do not want, and an expert writes the chosen responses. `chosen`: the
+            corpus is what we want, and a weaker model (`models.student`) writes the rejected responses.
+        languages: ISO 639-1 codes of the instructions to keep; empty: any. `filter.prompt.language` of a config wins.
         expert: Who the expert is: the first line of its system prompt.
+        student: System prompt of the model that writes the rejected responses, in direction `chosen`; empty: it gets none.
         misuse: What the finished dataset must not be used for, for the dataset card.
+        verifiers: Programs that every chosen response must pass.
         categories: At least one, by name.
     """
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
+    extends: Text | None = Field(None, exclude=True)
     description: Text
+    direction: Direction = "rejected"
+    languages: tuple[Annotated[str, Field(pattern=r"^[a-z]{2,3}$")], ...] = ("en",)
     expert: Text = "You are a helpful assistant."
+    student: str = ""
     misuse: str = "The rejected responses are undesirable by construction: do not train a model to produce them."
+    verifiers: tuple[Program, ...] = ()
     categories: Annotated[dict[str, Category], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _programs_have_names_of_their_own(self) -> Domain:
+        for name in self.categories:
+            titles = [program.title for program in self.programs(name)]
+            if doubled := sorted({title for title in titles if titles.count(title) > 1}):
+                raise ValueError(f"several verifiers of category '{name}' are called '{doubled[0]}'; give each a 'name' of its own")
+        return self
+
+    @field_validator("categories")
+    @classmethod
+    def _verifiable(cls, categories: dict[str, Category], info: Any) -> dict[str, Category]:
+        for name, category in categories.items():
+            if not (category.criteria or category.scales or category.contrast or category.verifiers or info.data.get("verifiers")):
+                lacks = "give 'criteria' (for a judge) or 'contrast' (for a model that scores), or both, or 'verifiers' (programs)"
+                raise ValueError(f"category '{name}': {lacks}")
+        return categories
 
     def category(self, name: str) -> Category:
         """The category `name`.
@@ -120,23 +192,77 @@ class Domain(Strict):
             raise ConfigError(f"domain '{self.name}' has no category '{name}'; it has: {', '.join(self.categories)}")
         return self.categories[name]
 
+    def programs(self, category: str) -> tuple[Program, ...]:
+        """The programs that a chosen response of this category must pass, those of the whole domain first."""
+        return (*self.verifiers, *self.category(category).verifiers)
+
 
 def load_domain(name: str, base: Path | None = None) -> Domain:
     """A domain by the name of a shipped one or by the path of a YAML file, relative to `base`.
 
     Raises:
-        ConfigError: There is no such domain, or the file is not valid.
+        ConfigError: There is no such domain, the file is not valid, or it extends itself.
     """
-    if name in shipped_domains():
-        file = resources.files("safer_instruct") / "domains" / f"{name}.yaml"
-        return yamlfile.parse(file.read_text(encoding="utf-8"), Domain, name=f"domains/{name}.yaml")
-    path = (base or Path()) / name
-    if not path.is_file():
-        raise ConfigError(f"domain '{name}': neither a file at {path.absolute()} nor one of {', '.join(shipped_domains())}")
-    return yamlfile.load(path, Domain)
+    return _load(name, base or Path(), ())[0]
 
 
 def shipped_domains() -> tuple[str, ...]:
     """Names of the domains that come with the package."""
-    folder = resources.files("safer_instruct") / "domains"
-    return tuple(sorted(f.name.removesuffix(".yaml") for f in folder.iterdir() if f.name.endswith(".yaml")))
+    return tuple(sorted(f.name.removesuffix(".yaml") for f in _shipped_folder().iterdir() if f.name.endswith(".yaml")))
+
+
+def _shipped_folder() -> Path:
+    return Path(str(resources.files("safer_instruct") / "domains"))
+
+
+def _load(name: str, base: Path, extended_by: tuple[Path, ...]) -> tuple[Domain, dict[str, Any]]:
+    """The domain, and as plain data all that its file and those that it extends say."""
+    path, label = _find(name, base)
+    if path in extended_by:
+        circle = " -> ".join(file.name for file in (*extended_by[extended_by.index(path) :], path))
+        raise ConfigError(f"{extended_by[-1]}: 'extends' goes round in a circle: {circle}")
+    data = _with_folders(yamlfile.read(path, name=label), path.parent)
+    if isinstance(parent := data.get("extends"), str) and parent:
+        data = _merged(_load(parent, path.parent, (*extended_by, path))[1], data)
+        del data["extends"]
+    return yamlfile.parse_part(data, Domain, at=(), file=path, name=label), data
+
+
+def _find(name: str, base: Path) -> tuple[Path, str]:
+    """The file of a domain, and what messages call it."""
+    if name in shipped_domains():
+        return _shipped_folder() / f"{name}.yaml", f"domains/{name}.yaml"
+    path = base / name
+    if not path.is_file():
+        raise ConfigError(f"domain '{name}': neither a file at {path.absolute()} nor one of {', '.join(shipped_domains())}")
+    return path.resolve(), str(path)
+
+
+def _merged(parent: dict[str, Any], child: dict[str, Any]) -> dict[str, Any]:
+    """What the child says, and for the rest the parent; categories are merged one by one, and null removes one."""
+    merged = {**{key: value for key, value in parent.items() if key != "extends"}, **child}
+    ours, theirs = child.get("categories"), parent["categories"]
+    if ours is None:
+        merged["categories"] = theirs
+    elif isinstance(ours, dict):
+        both = {**theirs, **{name: _category(theirs.get(name), category) for name, category in ours.items()}}
+        merged["categories"] = {name: category for name, category in both.items() if category is not None}
+    return merged
+
+
+def _category(parent: dict[str, Any] | None, child: Any) -> Any:
+    return {**parent, **child} if parent and isinstance(child, dict) else child
+
+
+def _with_folders(data: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Each program told where its file is, since a domain that extends this one may lie elsewhere."""
+
+    def told(section: Any) -> Any:
+        if not isinstance(section, dict) or not isinstance(programs := section.get("verifiers"), list):
+            return section
+        return {**section, "verifiers": [{**p, "folder": folder / str(p.get("folder", ""))} if isinstance(p, dict) else p for p in programs]}
+
+    data = told(data)
+    if isinstance(categories := data.get("categories"), dict):
+        data["categories"] = {name: told(category) for name, category in categories.items()}
+    return data

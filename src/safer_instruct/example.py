@@ -48,14 +48,14 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """One response written by the expert, accepted or not.
+    """One response written by the expert (or the student), accepted or not.
 
     Attributes:
         text: The response.
         attempt: 0 for the first round, 1 for the first regeneration, and so on.
         logprob: Mean log-probability per token under the expert, in nats; None when the model gives none.
         finished: False when it was cut at the token limit.
-        margin: How much better than the rejected text the verifier found it, in the verifier's unit.
+        margin: How much better than the rejected text the verifier found the chosen one, in the verifier's unit.
         verdicts: What the verifiers said; empty when an earlier draft was already taken.
     """
 
@@ -73,15 +73,16 @@ class Example:
 
     Attributes:
         id: The user's id, or a digest of the text; unique within a run.
-        text: The source text: the rejected response.
+        text: The source text: the rejected response, or the chosen one where the domain's direction says so.
         category: One of the domain's categories.
         file: Where the text came from.
         line: Row within that file, counted from 1.
         candidates: Induced instructions, likeliest first.
         prompt: The instruction that was taken; empty until then.
-        chosen: The expert's accepted response; empty until then.
+        chosen: The chosen response: the expert's accepted one, or the source text; empty until one was accepted.
+        rejected: The rejected response where it is not the source text: the student's accepted one; otherwise empty.
         margin: The verifier's margin of chosen over rejected.
-        drafts: Every response the expert wrote.
+        drafts: Every response that was written.
         verdicts: What every check said, in order; the first that did not pass, and was no flag, dropped the example.
     """
 
@@ -93,6 +94,7 @@ class Example:
     candidates: tuple[Candidate, ...] = ()
     prompt: str = ""
     chosen: str = ""
+    rejected: str = ""
     margin: float | None = None
     drafts: tuple[Draft, ...] = ()
     verdicts: tuple[Verdict, ...] = ()

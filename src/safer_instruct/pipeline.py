@@ -37,8 +37,10 @@ from safer_instruct.roles import Roles
 from safer_instruct.running import run_to_end
 from safer_instruct.settings.pairs import PairSource
 from safer_instruct.sources import BadRow, SourceText, excerpt, read_source
+from safer_instruct.stages.direction import facing, sides
 from safer_instruct.stages.filter import choose
 from safer_instruct.stages.induce import induce
+from safer_instruct.stages.programs import ProgramVerifier, record
 from safer_instruct.stages.respond import respond
 from safer_instruct.stages.verify import answer
 from safer_instruct.state import STAGES, Figures, Row, RowMeter, RunState, StageState, note_calls_of, row_of, stage_of
@@ -125,11 +127,11 @@ async def _open(config: RunConfig, out: Path, mode: rundir.Mode, state: RunState
     """Models, run directory, ledger and budget, all closed again when the block ends."""
     domain = load_domain(config.domain, config.base)
     _check_categories(config.source, domain)
-    filters = open_filters(config.filter, config.base, config.file)
+    filters = open_filters(config.filter.in_languages(domain.languages), config.base, config.file)
     asked = reversal(config.induce, config.models.inducer, config.base, _shots(config, domain))
     async with AsyncExitStack() as stack:
         budget = state.budget = Budget(config.budget.max_cost, config.budget.max_tokens)
-        roles = Roles(config, budget, out / rundir.BATCHES, stack)
+        roles = Roles(config, budget, out / rundir.BATCHES, stack, domain.direction)
         state.waits = roles.waits
         for stage, model in roles.by_stage().items():
             state.stages[stage].priced = model.priced
@@ -194,14 +196,15 @@ def _flow(opened: _Opened, set_aside: Callable[[BadRow], None], rows: Container[
 
     inducer, expert = recorded(roles.inducer, "induce"), recorded(roles.expert, "respond")
     scorer = recorded(roles.scorer, "filter") if roles.scorer else None
-    verifier = roles.verifier(config, domain, recorded)
+    judge = None if config.verify.form == "program" else roles.verifier(config, domain, recorded)
+    verifier = facing(ProgramVerifier(domain, judge), domain.direction)
     system, forward = _template(config.respond.template, config), load_template("forward")
 
     async def write(example: Example, attempt: int) -> list[Draft]:
         return await respond(example, expert, system, domain, config.respond, seed=config.seed, attempt=attempt)
 
     async def finish(example: Example) -> Example:
-        done = await answer(example, write, verifier, config.verify)
+        done = sides(await answer(example, write, verifier, config.verify), domain.direction)
         return done.with_verdicts(*check_all(filters.pair, done)) if done.alive else done
 
     examples = _collect(config, domain, state, set_aside, rows)
@@ -287,7 +290,11 @@ def _selected(examples: Examples, config: RunConfig) -> Examples:
     chosen = config.select
     if chosen is None:
         return examples
-    return at_once(examples, lambda e: Pair(e.id, e.prompt, e.chosen, e.text, e.category, e.margin), lambda pairs: choose_pairs(pairs, chosen).verdicts)
+
+    def pair(e: Example) -> Pair:
+        return Pair(e.id, e.prompt, e.chosen, e.rejected or e.text, e.category, e.margin)
+
+    return at_once(examples, pair, lambda pairs: choose_pairs(pairs, chosen).verdicts)
 
 
 async def _ordered(examples: Examples, step: Step, name: str, model: Model, state: RunState) -> Examples:
@@ -363,6 +370,7 @@ def _resolve(config: RunConfig, domain: Domain, filters: Filters, roles: Roles, 
     return {
         "config": what,
         "domain_sha256": hashlib.sha256(domain.model_dump_json().encode()).hexdigest(),
+        **({"programs": programs} if (programs := record(domain)) else {}),
         "templates": {"induce": asked.digest} | {use: _template(name, config).digest for use, name in names.items()},
         "models": {role: model.fingerprint for role, model in roles.by_role().items()},
         rundir.HOW: how,

@@ -135,8 +135,12 @@ def resolve_form(form: str, template: str) -> Form:
 
 
 def domain_shots(domain: Domain, most: int) -> dict[str, tuple[Shot, ...]]:
-    """Examples of a domain's undesirable responses and what they answer: each category's own, and under '' some of all."""
-    own = {name: tuple(Shot(e.prompt, e.rejected) for e in category.examples) for name, category in domain.categories.items() if category.examples}
+    """Examples of a domain's responses, on the side that the corpus is, and what they answer: each category's own, and under '' some of all."""
+    own = {
+        name: tuple(Shot(e.prompt, getattr(e, domain.direction)) for e in category.examples)
+        for name, category in domain.categories.items()
+        if category.examples
+    }
     if not own:
         return {}
     turns = [shots[i] for i in range(max(map(len, own.values()))) for shots in own.values() if i < len(shots)]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from safer_instruct.budget import Budget
 from safer_instruct.config import ModelConfig, RunConfig
-from safer_instruct.domain import Domain
+from safer_instruct.domain import Direction, Domain
 from safer_instruct.errors import ConfigError
 from safer_instruct.models import open_model
 from safer_instruct.models.protocol import Model
@@ -25,8 +25,10 @@ from safer_instruct.templates import load_template
 class Roles:
     """Who does what in a run; a role that the config has no use for is None."""
 
-    def __init__(self, config: RunConfig, budget: Budget, batches: Path, stack: AsyncExitStack) -> None:
+    def __init__(self, config: RunConfig, budget: Budget, batches: Path, stack: AsyncExitStack, direction: Direction = "rejected") -> None:
         """Open the models; `stack` closes them, and `batches` is the file of what is under way in batches.
+
+        The domain's `direction` says whether an expert writes the chosen responses or a student the rejected ones.
 
         Raises:
             SaferInstructError: One cannot be opened.
@@ -43,7 +45,10 @@ class Roles:
 
         roles = config.models
         self.inducer = open_once(roles.inducer, want_logprobs=True)
-        self.expert = open_once(roles.expert)
+        self.writer, writer = ("expert", roles.expert) if direction == "rejected" else ("student", roles.student)
+        if writer is None:
+            raise ConfigError(f"the domain's direction is '{direction}', so models.{self.writer} is needed, which writes the other side of the pairs")
+        self.expert = open_once(writer)
         scored, asked = bool(config.filter.consistency) or config.verify.form == "contrast", config.verify.form == "question"
         self.scorer = open_once(roles.scorer) if scored else None
         self.judge = open_once(roles.judge) if roles.judge and asked else None
@@ -54,7 +59,7 @@ class Roles:
 
     def by_role(self) -> dict[str, Model]:
         """Role -> model."""
-        roles = {"inducer": self.inducer, "expert": self.expert, "scorer": self.scorer, "judge": self.judge, "reward": self.reward}
+        roles = {"inducer": self.inducer, self.writer: self.expert, "scorer": self.scorer, "judge": self.judge, "reward": self.reward}
         roles |= {f"panel.{name}": model for name, model in self.panel.items()}
         return {role: model for role, model in roles.items() if model is not None}
 

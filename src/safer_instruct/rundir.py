@@ -161,7 +161,7 @@ def outputs(path: Path) -> Iterator[Outputs]:
 
 def pair_row(example: Example) -> dict[str, str]:
     """One preference pair, in TRL's column names."""
-    return {"prompt": example.prompt, "chosen": example.chosen, "rejected": example.text, "category": example.category, "id": example.id}
+    return {"prompt": example.prompt, "chosen": example.chosen, "rejected": example.rejected or example.text, "category": example.category, "id": example.id}
 
 
 def pair_schema() -> Any:
@@ -198,7 +198,7 @@ def example_schema() -> Any:
     candidate = pa.struct([("text", text), ("logprob", real), ("finished", pa.bool_()), ("verdicts", verdicts)])
     draft = pa.struct([("text", text), ("attempt", pa.int32()), ("logprob", real), ("finished", pa.bool_()), ("margin", real), ("verdicts", verdicts)])
     fields = [("id", text), ("text", text), ("category", text), ("file", text), ("line", pa.int64())]
-    fields += [("candidates", pa.list_(candidate)), ("prompt", text), ("chosen", text), ("margin", real), ("drafts", pa.list_(draft))]
+    fields += [("candidates", pa.list_(candidate)), ("prompt", text), ("chosen", text), ("rejected", text), ("margin", real), ("drafts", pa.list_(draft))]
     return pa.schema([*fields, ("verdicts", verdicts), ("dropped_by", text), ("drop_reason", text)])
 
 

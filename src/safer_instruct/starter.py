@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from safer_instruct.domain import load_domain, shipped_domains
+from safer_instruct.domain import Domain, load_domain, shipped_domains
 from safer_instruct.errors import ConfigError
 from safer_instruct.rundir import write_whole
 
@@ -17,7 +17,7 @@ domain: {domain}                # a shipped domain ({shipped}) or a YAML file be
 
 source:
   path: texts.jsonl             # a file, a folder or a glob: .jsonl .csv .tsv .parquet .txt, also .gz and .zst of these
-  text: text                    # the column with the undesirable text: it becomes the rejected response
+  text: text                    # the column with the {side} response
   # id: id                      # the column with your own id; without it the id is a digest of the text
   # license: cc0-1.0            # of these texts, for the dataset card
 {category}
@@ -27,10 +27,10 @@ models:
   inducer:
     model: embedded:smollm2-135m-instruct
     adapter: civility-inducer
-  # The expert writes the chosen response. 'openai:' is any OpenAI-compatible endpoint: vLLM, SGLang, llama-server,
+  # {writes} 'openai:' is any OpenAI-compatible endpoint: vLLM, SGLang, llama-server,
   # Ollama, hosted APIs. The key is read from the environment variable, never from a file.
-  expert:
-{expert}
+  {role}:
+{writer}
   # The scorer needs log-probabilities of given texts; the embedded model has them for free.
   scorer: embedded:smollm2-135m-instruct
 {judge}
@@ -85,6 +85,12 @@ _JUDGE = """\
     base_url: http://127.0.0.1:8000/v1
 """
 
+_SIDES = {"rejected": "undesirable text: it becomes the rejected", "chosen": "good text: it becomes the chosen"}
+_WRITERS = {
+    "rejected": ("expert", "The expert writes the chosen response."),
+    "chosen": ("student", "The student writes the rejected response: the model to be tuned, or a weak one."),
+}
+
 _DOMAIN = """\
 # A domain: what is undesirable, how an expert should answer instead, and how to tell the two apart.
 name: {name}
@@ -105,19 +111,21 @@ categories:
 
 
 def write_starter(domain: str, folder: Path) -> list[Path]:
-    """Write `DOMAIN.yaml`, and for a domain that is not shipped `DOMAIN-domain.yaml`; existing files are never touched.
+    """Write `DOMAIN.yaml`, and for a domain that is not shipped `DOMAIN-domain.yaml`, if it is not there yet; existing files are never touched.
 
     Returns:
         The files written.
 
     Raises:
-        ConfigError: The name cannot be a file name, or a file is there already.
+        ConfigError: The name cannot be a file name, the config is there already, or the domain file is and is not valid.
     """
     if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", domain):
         raise ConfigError(f"'{domain}' cannot name a domain; use small letters, digits, '-' and '_'")
-    files = {folder / f"{domain}.yaml": _config(domain)}
-    if domain not in shipped_domains():
-        files[folder / f"{domain}-domain.yaml"] = _DOMAIN.format(name=domain)
+    own = folder / f"{domain}-domain.yaml"
+    there = domain not in shipped_domains() and own.exists()
+    files = {folder / f"{domain}.yaml": _config(domain, _of_own(own) if there else None)}
+    if domain not in shipped_domains() and not there:
+        files[own] = _DOMAIN.format(name=domain)
     for path in files:
         if path.exists():
             raise ConfigError(f"{path} exists already; give another --dir, or move it away")
@@ -130,9 +138,19 @@ def write_starter(domain: str, folder: Path) -> list[Path]:
     return list(files)
 
 
-def _config(domain: str) -> str:
+def _of_own(path: Path) -> Domain:
+    try:
+        return load_domain(path.name, path.parent)
+    except ConfigError as exc:
+        raise ConfigError(f"{path} exists already, and is no domain file: {exc}") from exc
+
+
+def _config(domain: str, own: Domain | None) -> str:
     shipped = domain in shipped_domains()
-    categories = tuple(load_domain(domain).categories) if shipped else ("main",)
+    known = load_domain(domain) if shipped else own
+    categories: tuple[str, ...] = tuple(known.categories) if known else ("main",)
+    direction = known.direction if known else "rejected"
+    role, writes = _WRITERS[direction]
     needs_category = len(categories) > 1
     embedded = domain == "civility"
     strong = shipped and not embedded
@@ -142,7 +160,10 @@ def _config(domain: str) -> str:
         domain=domain if shipped else f"{domain}-domain.yaml",
         shipped=", ".join(shipped_domains()),
         category=category,
-        expert=_EMBEDDED_EXPERT if embedded else _REMOTE_EXPERT,
+        side=_SIDES[direction],
+        role=role,
+        writes=writes,
+        writer=_EMBEDDED_EXPERT if embedded else _REMOTE_EXPERT,
         judge=_JUDGE if strong else "",
         form="question" if strong else "contrast",
     )

@@ -147,6 +147,7 @@ def _example(row: dict[str, Any]) -> Example:
         tuple(Candidate(**{"text": "", **c, "verdicts": _verdicts(c)}) for c in row.get("candidates", ())),
         row.get("prompt", ""),
         row.get("chosen", ""),
+        row.get("rejected", ""),
         row.get("margin"),
         tuple(Draft(**{"text": "", "attempt": 0, **d, "verdicts": _verdicts(d)}) for d in row.get("drafts", ())),
         _verdicts(row),

@@ -30,7 +30,7 @@ def tell(console: Console, example: Example) -> None:
     """Print it in the order in which it happened."""
     _print(console, safe(example.id, None), "bold")
     _print(console, safe(f"{example.file}:{example.line}  category {example.category}"), "dim")
-    _heading(console, "Source text (the rejected response)")
+    _heading(console, "Source text (the chosen response)" if example.rejected else "Source text (the rejected response)" if example.chosen else "Source text")
     _print(console, safe(example.text))
     _verdicts(console, _own(example, before=True))
     _heading(console, f"Instructions: {len(example.candidates)}, likeliest first")
@@ -87,6 +87,8 @@ def _end(console: Console, example: Example) -> None:
     _print(console, Text("a pair", style="bold green").append(margin))
     _print(console, Text("prompt: ", style="bold").append(safe(example.prompt)))
     _print(console, Text("chosen: ", style="bold").append(safe(example.chosen)))
+    if example.rejected:
+        _print(console, Text("rejected: ", style="bold").append(safe(example.rejected)))
 
 
 def _verdicts(console: Console, verdicts: Iterable[Verdict]) -> None:
@@ -114,7 +116,7 @@ def _taken(example: Example) -> int | None:
 def _accepted(example: Example) -> int | None:
     if not example.chosen:
         return None
-    passed = [(i, d) for i, d in enumerate(example.drafts) if d.text == example.chosen and not any(v.drops for v in d.verdicts)]
+    passed = [(i, d) for i, d in enumerate(example.drafts) if d.text in (example.chosen, example.rejected) and not any(v.drops for v in d.verdicts)]
     return max(passed, key=lambda p: float("-inf") if p[1].margin is None else p[1].margin, default=(None, None))[0]
 
 

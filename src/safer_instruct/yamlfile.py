@@ -30,13 +30,7 @@ def load(path: Path, section: type[Section]) -> Section:
     Raises:
         ConfigError: The file is missing, is not YAML, or says something that `section` does not allow.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise ConfigError(f"{path}: no such file (looked in {path.absolute().parent})") from None
-    except (OSError, UnicodeDecodeError) as exc:
-        raise ConfigError(f"{path}: cannot be read as UTF-8 text: {exc}") from exc
-    return parse(text, section, name=str(path))
+    return parse(_text(path, str(path)), section, name=str(path))
 
 
 def parse(text: str, section: type[Section], *, name: str) -> Section:
@@ -45,6 +39,33 @@ def parse(text: str, section: type[Section], *, name: str) -> Section:
     Raises:
         ConfigError: As for `load`.
     """
+    data, lines = _mapping(text, name)
+    try:
+        return section.model_validate(data, strict=False)
+    except ValidationError as exc:
+        raise _problems(exc, section, lines, name) from exc
+
+
+def read(path: Path, *, name: str | None = None) -> dict[str, Any]:
+    """What a YAML file says, as plain data; `name` stands for the file in messages.
+
+    Raises:
+        ConfigError: The file is missing, is not YAML, or holds no keys and values.
+    """
+    return _mapping(_text(path, name or str(path)), name or str(path))[0]
+
+
+def _text(path: Path, name: str) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ConfigError(f"{name}: no such file (looked in {path.absolute().parent})") from None
+    except (OSError, UnicodeDecodeError) as exc:
+        raise ConfigError(f"{name}: cannot be read as UTF-8 text: {exc}") from exc
+
+
+def _mapping(text: str, name: str) -> tuple[dict[str, Any], dict[Path_, int]]:
+    """The keys and values of a YAML text, and the line of each key."""
     try:
         data, lines = yaml.safe_load(text), _lines(text)
     except (yaml.YAMLError, ValueError) as exc:  # ValueError: a date or number that cannot be
@@ -55,13 +76,10 @@ def parse(text: str, section: type[Section], *, name: str) -> Section:
         raise ConfigError(f"{name}: nested too deeply to be a config") from None
     if not isinstance(data, dict):
         raise ConfigError(f"{name}: expected keys and values at the top, found {type(data).__name__}")
-    try:
-        return section.model_validate(data, strict=False)
-    except ValidationError as exc:
-        raise _problems(exc, section, lines, name) from exc
+    return data, lines
 
 
-def parse_part(data: Any, section: type[Section], *, at: Path_, file: Path | None, context: dict[str, Any] | None = None) -> Section:
+def parse_part(data: Any, section: type[Section], *, at: Path_, file: Path | None, context: dict[str, Any] | None = None, name: str = "") -> Section:
     """Read `data`, which was found at `at`, as a `section`: for sections that are known only when the rest has been read.
 
     Args:
@@ -70,6 +88,7 @@ def parse_part(data: Any, section: type[Section], *, at: Path_, file: Path | Non
         at: Keys that lead to it.
         file: The file it was found in, for line numbers; None where there is none.
         context: For the validators of `section`.
+        name: Stands for the file in messages.
 
     Raises:
         ConfigError: It says something that `section` does not allow.
@@ -77,7 +96,7 @@ def parse_part(data: Any, section: type[Section], *, at: Path_, file: Path | Non
     try:
         return section.model_validate(data, strict=False, context=context)
     except ValidationError as exc:
-        raise _problems(exc, section, _lines_of(file), str(file or "config"), at) from exc
+        raise _problems(exc, section, _lines_of(file), name or str(file or "config"), at) from exc
 
 
 def located(at: Path_, file: Path | None) -> str:

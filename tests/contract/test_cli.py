@@ -149,7 +149,7 @@ def test_another_config_is_refused_until_one_says_how_to_go_on(cli: Cli) -> None
     [
         pytest.param("run gone.yaml", None, ("gone.yaml: no such file",), id="missing config"),
         pytest.param("run my.yaml", ("filter:", "filtre:"), ("my.yaml:4: unknown key 'filtre'", "did you mean 'filter'?"), id="unknown key"),
-        pytest.param("run my.yaml", ("civility", "civillity"), ("civillity", "civility, safety"), id="unknown domain"),
+        pytest.param("run my.yaml", ("civility", "civillity"), ("civillity", "civility, insecure-code, overclaiming, safety"), id="unknown domain"),
         pytest.param("run my.yaml", ('expert: "scripted:', 'expert: "openay:'), ("unknown provider 'openay'", "embedded:NAME"), id="unknown provider"),
         pytest.param("run my.yaml", ("script.yaml", "gone-script.yaml"), ("gone-script.yaml: no such file",), id="missing script"),
         pytest.param("run my.yaml", ("texts.jsonl", "gone.jsonl"), ("gone.jsonl", "no file, folder or glob match"), id="missing corpus"),

@@ -16,7 +16,7 @@ SOURCE = Path(__file__).parents[2] / "src" / "safer_instruct"
 # Lowest first. A module may import from lower ranks and from its own, never from a higher one. A folder stands for all in it.
 RANKS = (
     ("errors", "example", "extras", "oneline", "seeds", "wholefile"),
-    ("detect", "yamlfile"),
+    ("detect", "yamlfile", "sandbox"),
     ("selectconfig", "settings", "thresholds"),
     ("templates", "config", "domain", "prices"),
     ("models", "ledger", "sources", "budget"),
@@ -26,7 +26,23 @@ RANKS = (
     ("barrier", "rundir", "card", "state", "roles", "running"),
     ("accounts", "analysis", "stored"),
     ("pipeline", "evaluation"),
-    ("export", "selected", "calibration", "judging", "starter", "doctor", "terminal", "estimate", "ledgerview", "filterview", "story", "tuneview"),
+    (
+        "export",
+        "selected",
+        "calibration",
+        "judging",
+        "starter",
+        "doctor",
+        "terminal",
+        "estimate",
+        "ledgerview",
+        "filterview",
+        "story",
+        "tuneview",
+        "domaincheck",
+        "domainfile",
+    ),
+    ("domaincli",),
     ("cli", "__init__"),
 )
 # What stages and filters must know nothing of, although some of it ranks below them.

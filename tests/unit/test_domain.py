@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from safer_instruct.config import FilterConfig
 from safer_instruct.domain import Category, Domain, load_domain, shipped_domains
 from safer_instruct.errors import ConfigError
 from safer_instruct.templates import load_template
@@ -49,7 +50,8 @@ def test_the_guideline_of_each_category_reaches_the_expert(name: str) -> None:
     domain = load_domain(name)
     for category in domain.categories.values():
         system = load_template("respond").render(domain=domain, category=category)
-        assert domain.expert in system and category.guideline in system
+        shown = (domain.expert, category.guideline, category.refuse, category.help) if domain.direction == "rejected" else ()
+        assert all(part in system for part in shown) and (shown or not system.strip())
 
 
 def test_an_unknown_category_is_told_with_those_that_exist() -> None:
@@ -97,3 +99,89 @@ def test_a_missing_domain_is_told_with_the_shipped_ones(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="domain 'civillity'") as caught:
         load_domain("civillity", tmp_path)
     assert all(name in str(caught.value) for name in shipped_domains()) and str(tmp_path) in str(caught.value)
+
+
+# --- one domain that builds on another
+
+BASE = """\
+name: base
+description: of the base
+expert: You are the base.
+verifiers: [{command: [grep, -q, x]}]
+categories:
+  one: {definition: d1, guideline: g1, criteria: [q1], contrast: {good: a, bad: b}}
+  two: {definition: d2, guideline: g2, criteria: [q2]}
+"""
+
+
+def extended(folder: Path, text: str) -> Domain:
+    (folder / "base.yaml").write_text(BASE, encoding="utf-8")
+    return written(folder, f"name: x\nextends: base.yaml\n{text}")
+
+
+def test_what_a_file_leaves_out_comes_from_what_it_extends(tmp_path: Path) -> None:
+    domain, base = extended(tmp_path, ""), load_domain("base.yaml", tmp_path)
+    assert (domain.name, domain.description, domain.expert) == ("x", "of the base", "You are the base.")
+    assert domain.categories == base.categories and domain.verifiers == base.verifiers
+
+
+def test_categories_are_merged_key_by_key_added_and_taken_away(tmp_path: Path) -> None:
+    domain = extended(tmp_path, "categories:\n  one: {guideline: mine}\n  two: null\n  three: {definition: d3, guideline: g3, criteria: [q3]}\n")
+    assert list(domain.categories) == ["one", "three"]
+    one = domain.category("one")
+    assert (one.definition, one.guideline, one.criteria) == ("d1", "mine", ("q1",)) and one.contrast is not None
+
+
+def test_a_domain_may_extend_a_shipped_one_and_that_another(tmp_path: Path) -> None:
+    domain = written(tmp_path, "name: mine\nextends: safety-ailuminate\ncategories: {sexual: null}\n")
+    assert len(domain.categories) == 11 and domain.category("hate") == load_domain("safety").category("hate")
+
+
+def test_programs_are_looked_for_beside_the_file_that_names_them(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "base.yaml").write_text(BASE.replace("command: [grep, -q, x]", 'python: "check.py:f"'), encoding="utf-8")
+    domain = written(tmp_path, "name: x\nextends: a/base.yaml\ncategories: {one: {verifiers: [{python: 'own.py:g'}]}}\n")
+    assert [(p.title, p.folder) for p in domain.programs("one")] == [("f", tmp_path / "a"), ("g", tmp_path)]
+
+
+def test_a_circle_of_domains_is_refused_and_shown(tmp_path: Path) -> None:
+    (tmp_path / "other.yaml").write_text("name: o\nextends: mine.yaml\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"'extends' goes round in a circle: mine.yaml -> other.yaml -> mine.yaml"):
+        written(tmp_path, "name: x\nextends: other.yaml\n")
+    with pytest.raises(ConfigError, match=r"circle: mine.yaml -> mine.yaml"):
+        written(tmp_path, "name: x\nextends: mine.yaml\n")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("categories:\n  one: {guidelin: g}\n", "mine.yaml:4: unknown key 'categories.one.guidelin'; did you mean 'guideline'?"),
+        ("categories:\n  new: {guideline: g}\n", "mine.yaml:4: the key 'categories.new.definition' is missing"),
+        ("categories: {one: null, two: null}\n", "'categories'"),
+        ("categories: [one]\n", "'categories'"),
+        ("direction: sideways\n", "mine.yaml:3: 'direction'"),
+        ("languages: [english]\n", "'languages.0'"),
+    ],
+)
+def test_mistakes_are_told_in_the_file_that_makes_them(tmp_path: Path, text: str, said: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        extended(tmp_path, text)
+    assert said in str(caught.value)
+
+
+def test_a_missing_base_is_told(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"domain 'gone\.yaml': neither a file"):
+        written(tmp_path, "name: x\nextends: gone.yaml\n")
+
+
+def test_the_ailuminate_taxonomy_has_twelve_hazards_and_no_example_texts() -> None:
+    domain = load_domain("safety-ailuminate")
+    assert len(domain.categories) == 12 and "illegal" not in domain.categories
+    assert all(category.examples == () for category in domain.categories.values())
+
+
+def test_languages_of_the_domain_hold_where_the_config_names_none() -> None:
+    assert FilterConfig().in_languages(("de",)).prompt == {"language": {"languages": ["de"]}}
+    assert FilterConfig(prompt={"language": {"mode": "flag"}}).in_languages(("de",)).prompt == {"language": {"mode": "flag", "languages": ["de"]}}
+    for own in ({"language": {"languages": ["fr"]}}, {"language": None}, {"language": {"path": "mine.py"}}, None):
+        assert FilterConfig(prompt=own).in_languages(("de",)).prompt == own

@@ -441,8 +441,8 @@ def test_picking_the_first_also_writes_anew_and_drops_for_what_the_best_draft_fa
         (Draft(KIND, 0, finished=False), Verdict("verify.unfinished", False, None, "was cut at the token limit (respond.max_tokens)")),
         (Draft("Sorry about all that.", 0), Verdict("verify.length", False, 4, "4 words, fewer than 5")),
         (Draft("", 0), Verdict("verify.length", False, 0, "0 words, fewer than 5")),
-        (Draft(TEXT.upper(), 0), Verdict("verify.copy", False, None, "repeats the prompt or the rejected text")),
-        (Draft(ASKED.prompt, 0), Verdict("verify.copy", False, None, "repeats the prompt or the rejected text")),
+        (Draft(TEXT.upper(), 0), Verdict("verify.copy", False, None, "repeats the prompt or the source text")),
+        (Draft(ASKED.prompt, 0), Verdict("verify.copy", False, None, "repeats the prompt or the source text")),
     ],
 )
 def test_a_draft_of_bad_form_is_dropped_without_a_call(tmp_path: Path, draft: Draft, verdict: Verdict) -> None:

@@ -138,7 +138,7 @@ def _rows(file: Path) -> Iterator[dict[str, Any]]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    columns = ["id", "category", "text", "prompt", "chosen", "candidates", "drafts", "verdicts", "dropped_by"]
+    columns = ["id", "category", "text", "prompt", "chosen", "rejected", "candidates", "drafts", "verdicts", "dropped_by"]
     try:
         with pq.ParquetFile(file, pre_buffer=False) as parquet:
             for batch in parquet.iter_batches(_ROWS_READ, columns=columns):
@@ -152,7 +152,7 @@ def _scored(row: dict[str, Any]) -> Scored:
     prompt = row["prompt"] or next((c["text"] for c in row["candidates"]), "")
     chosen = row["chosen"] or next((d["text"] for d in reversed(row["drafts"]) if d["verdicts"] == row["verdicts"][-len(d["verdicts"]) :]), "")
     scores = {v["name"]: v["score"] for v in row["verdicts"] if v["score"] is not None}
-    return Scored(row["id"], row["category"], prompt, chosen, row["text"], row["dropped_by"] or "", scores)
+    return Scored(row["id"], row["category"], prompt, chosen, row["rejected"] or row["text"], row["dropped_by"] or "", scores)
 
 
 def _label(row: dict[str, str | None], where: str) -> Label | None:

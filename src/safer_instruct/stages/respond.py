@@ -16,8 +16,8 @@ async def respond(example: Example, expert: Model, template: Template, domain: D
 
     Args:
         example: An example with a prompt.
-        expert: An instruction-following model.
-        template: Renders the system prompt from `domain` and `category`.
+        expert: An instruction-following model; in a domain of direction `chosen` the student.
+        template: Renders the system prompt from `domain` and `category`; where it renders nothing there is none.
         domain: Holds the guideline.
         config: How many drafts, and how they are drawn.
         seed: The run's seed.
@@ -37,7 +37,7 @@ async def respond(example: Example, expert: Model, template: Template, domain: D
         repetition_penalty=config.repetition_penalty,
         n=config.drafts,
     )
-    turns = (Turn("system", system), Turn("user", example.prompt))
+    turns = (Turn("system", system), Turn("user", example.prompt)) if system else (Turn("user", example.prompt),)
     answer = await expert.generate(Generation(turns, sampling, derive_seed(seed, "respond", example.prompt, attempt)))
     if answer.withheld:
         return [Draft("", attempt, verdicts=(content_filter("respond", answer.withheld),))]

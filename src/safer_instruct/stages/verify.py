@@ -18,6 +18,14 @@ from safer_instruct.templates import Template
 Write = Callable[[Example, int], Awaitable[list[Draft]]]
 
 
+class HopelessError(Exception):
+    """No draft can make this example a pair; the verdict says why."""
+
+    def __init__(self, verdict: Verdict) -> None:
+        super().__init__(verdict.reason)
+        self.verdict = verdict
+
+
 class Verifier(Protocol):
     """Judges drafts, each against the rejected text."""
 
@@ -25,6 +33,7 @@ class Verifier(Protocol):
         """What there is to know of the rejected text alone; asked once per example.
 
         Raises:
+            HopelessError: No draft can be better.
             ModelError: The judging model failed after its retries.
         """
 
@@ -53,7 +62,10 @@ async def answer(example: Example, write: Write, verifier: Verifier, config: Ver
     """
     drafts: list[Draft] = []
     best: Draft | None = None
-    baseline = await verifier.baseline(example)
+    try:
+        baseline = await verifier.baseline(example)
+    except HopelessError as exc:
+        return example.with_verdicts(exc.verdict)
     for attempt in range(config.rounds):
         judged, accepted = await _round(example, await write(example, attempt), verifier, config, baseline)
         drafts += judged
@@ -155,7 +167,7 @@ def _form(example: Example, draft: Draft, config: VerifyConfig) -> Verdict | Non
     if count < config.min_words:
         return Verdict("verify.length", False, count, f"{count} words, fewer than {config.min_words}")
     if draft.text.casefold() in (example.text.casefold(), example.prompt.casefold()):
-        return Verdict("verify.copy", False, None, "repeats the prompt or the rejected text")
+        return Verdict("verify.copy", False, None, "repeats the prompt or the source text")
     return None
 
 
