@@ -7,6 +7,7 @@ whether it is intact. Sections named here are those of the SQLite file format (h
 
 from __future__ import annotations
 
+import os
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -105,13 +106,20 @@ class Pages:
 
 
 def find_header_damage(path: Path) -> str:
-    """What is wrong with the header of a database (section 1.3); empty when nothing is."""
+    """What is wrong with the header of a database (section 1.3), or with the file's size by it; empty when nothing is."""
     with path.open("rb") as file:
         header = file.read(_HEADER_BYTES)
+        size = os.fstat(file.fileno()).st_size
     if not header:
         return "it is empty"
     sound = len(header) == _HEADER_BYTES and header.startswith(_MAGIC) and header[18] in (1, 2) and header[19] in (1, 2) and not header[20]
-    return "" if sound and header[44:48] <= b"\0\0\0\4" and header[56:60] == b"\0\0\0\1" else "its header is broken"
+    if not (sound and header[44:48] <= b"\0\0\0\4" and header[56:60] == b"\0\0\0\1"):
+        return "its header is broken"
+    wal = path.with_name(path.name + "-wal")
+    if wal.is_file() and wal.stat().st_size:  # pages that the file lacks may stand there
+        return ""
+    page, pages = int.from_bytes(header[16:18], "big"), int.from_bytes(header[28:32], "big")
+    return "" if size >= pages * (65536 if page == 1 else page) else f"it is cut off after {size:,} bytes"
 
 
 def _varint(data: bytes, at: int) -> tuple[int, int]:
