@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 import yaml
-
 from runs import write_books
+
 from safer_instruct import rundir
 from safer_instruct.example import Example, Verdict
 from safer_instruct.export import Options, export_pairs

@@ -14,8 +14,8 @@ from threading import Thread
 from typing import Any
 
 import pytest
-
 from runs import write_books
+
 from safer_instruct import rundir
 from safer_instruct.example import Example
 

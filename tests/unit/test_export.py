@@ -14,8 +14,8 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 import yaml
-
 from runs import SUMMARY, write_books
+
 from safer_instruct import rundir
 from safer_instruct.card import Release, dataset_card
 from safer_instruct.errors import ConfigError, RunDirectoryError, SaferInstructError
