@@ -26,7 +26,8 @@ _WORD = re.compile(r"[\w'\N{RIGHT SINGLE QUOTATION MARK}]+")
 _CUES = frozenset(
     _WORD.findall(
         "blocked bounds crosses discourage flagged gossip harmful infringe neutral reluctant rephrase secrecy uncomfortable violation "
-        "abstain avoid avoiding afraid against ain't aren't barred beyond breach breaches breaking breaks can't cannot cant confidential conflict conflicts contrary "
+        "abstain avoid avoiding afraid against ain't aren't barred beyond breach breaches breaking breaks can't cannot cant "
+        "confidential conflict conflicts contrary "
         "couldn't crime deceptive decline declined declining denied dishonest disservice doesn't don't dont encourage ends forbidden fraud guidelines "
         "half illegal impossible inappropriate irresponsible isn't kept lack leave leaving lie limited mustn't nah neither never no nobody nope not "
         "nothing okay omitted outside pass policy prefer prevent prevents private prohibited rather refrain refuse refused refusing restricted rules "
@@ -35,7 +36,11 @@ _CUES = frozenset(
     )
 )
 _CLAUSE_CUES = _CUES | frozenset(_WORD.findall("back break draw drawing else end holding im just keep left line move off only out over own part please"))
-_RARE_WORDS = frozenset(_WORD.findall("considered cross defeat far hold holding keep keeping over removed set sit stay table think topic turn want change chat conversation count discussion draw here just leave leaving only out own part please talk"))
+_RARE_WORDS = frozenset(
+    _WORD.findall(
+        "considered cross defeat far hold holding keep keeping over removed set sit stay table think topic turn want change chat conversation count discussion draw here just leave leaving only out own part please talk"
+    )
+)
 _RARER = re.compile(
     r"\b(?:please (?:do not|don|ask)|count me out|your own|(?:chat|conversation|discussion) (?:must|has to|will|needs to|should|ends|stops)"
     r"|get back to|change the subject|i (?:only|just|am here)|we only|i draw|in part|out of the question|leav\w+ .{0,40}out|left|kept .{0,40}out"

@@ -94,10 +94,7 @@ SECRET_KINDS = tuple(_SHAPES)
 
 
 def _holds_mark(text: str) -> bool:
-    for mark in _MARKS if "-" in text or "_" in text else _UNDASHED_MARKS:
-        if mark in text:
-            return True
-    return False
+    return any(mark in text for mark in (_MARKS if "-" in text or "_" in text else _UNDASHED_MARKS))
 
 
 def find_secrets(text: str) -> list[Span]:
