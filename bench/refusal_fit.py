@@ -1,6 +1,6 @@
 """Fit the models of refusal detection and write them where the package reads them (needs scikit-learn).
 
-    python bench/refusal_fit.py [FILE ...]     FILE: more labelled answers to fit on, beside tests/data/refusals/train.jsonl
+    python bench/refusal_fit.py     fits on tests/data/refusals/train.jsonl, phrases.jsonl and the half "dev" of bench/data/refusals-blind.jsonl
 
 Two steps. The models of clauses learn from phrases labelled by role (`phrases.jsonl`) and from the clauses of the labelled answers: all of a
 compliant answer decline nothing, all of a refusal help with nothing, and the rest goes by the patterns. The models of answers then learn
@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import random
-import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -21,6 +20,7 @@ from safer_instruct.detect import cues, phrasing, refusal
 from safer_instruct.detect.refusal import Features, features
 
 ROOT = Path(__file__).parents[1]
+BLIND = ROOT / "bench" / "data" / "refusals-blind.jsonl"
 DATA = ROOT / "tests" / "data" / "refusals"
 PACKAGE = ROOT / "src" / "safer_instruct" / "detect"
 FOLDS, SEED, COMPOSED, COMPOSED_WEIGHT = 5, 3, 1200, 0.5
@@ -38,7 +38,7 @@ class Told(NamedTuple):
 
 
 def main() -> None:
-    rows = [row for path in (DATA / "train.jsonl", *map(Path, sys.argv[1:])) for row in read(path)]
+    rows = [*read(DATA / "train.jsonl"), *(row for row in read(BLIND) if row["split"] == "dev")]
     phrases = read(DATA / "phrases.jsonl")
     clauses = [*of_phrases(phrases), *of_answers(rows)]
     declines, helps = fit_answers(rows, phrases, clauses)

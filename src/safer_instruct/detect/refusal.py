@@ -26,6 +26,7 @@ _WORD = re.compile(r"[\w'\N{RIGHT SINGLE QUOTATION MARK}]+")
 _CUES = frozenset(
     _WORD.findall(
         "blocked bounds crosses discourage flagged gossip harmful infringe neutral reluctant rephrase secrecy uncomfortable violation "
+        "bound deceive haven't incapable tied "
         "abstain avoid avoiding afraid against ain't aren't barred beyond breach breaches breaking breaks can't cannot cant "
         "confidential conflict conflicts contrary "
         "couldn't crime deceptive decline declined declining denied dishonest disservice doesn't don't dont encourage ends forbidden fraud guidelines "
@@ -38,7 +39,8 @@ _CUES = frozenset(
 _CLAUSE_CUES = _CUES | frozenset(_WORD.findall("back break draw drawing else end holding im just keep left line move off only out over own part please"))
 _RARE_WORDS = frozenset(
     _WORD.findall(
-        "considered cross defeat far hold holding keep keeping over removed set sit stay table think topic turn want change chat conversation count discussion draw here just leave leaving only out own part please talk"
+        "considered cross defeat far hold holding keep keeping over removed set sit stay table think topic turn want "
+        "change chat conversation count discussion draw here just leave leaving only out own part please talk"
     )
 )
 _RARER = re.compile(
