@@ -20,10 +20,12 @@ from safer_instruct.detect import cues, phrasing, refusal
 from safer_instruct.detect.refusal import Features, features
 
 ROOT = Path(__file__).parents[1]
+REAL = ROOT.parent / "shared" / "data" / "instruction_response_585.jsonl"
 BLIND = ROOT / "bench" / "data" / "refusals-blind.jsonl"
 DATA = ROOT / "tests" / "data" / "refusals"
 PACKAGE = ROOT / "src" / "safer_instruct" / "detect"
 FOLDS, SEED, COMPOSED, COMPOSED_WEIGHT = 5, 3, 1200, 0.5
+REAL_WEIGHT = 0.4
 PIVOTS = ("However, ", "That said, ", "But ", "Instead, ", "What I can do: ", "Here's what may help: ", "Still, ", "In general terms: ", "For the rest: ", "")
 HELPS = ("helps", "answers")
 Row = dict[str, str]
@@ -38,7 +40,7 @@ class Told(NamedTuple):
 
 
 def main() -> None:
-    rows = [*read(DATA / "train.jsonl"), *(row for row in read(BLIND) if row["split"] == "dev")]
+    rows = [*read(DATA / "train.jsonl"), *(row for row in read(BLIND) if row["split"] == "dev"), *real_answers()]
     phrases = read(DATA / "phrases.jsonl")
     clauses = [*of_phrases(phrases), *of_answers(rows)]
     declines, helps = fit_answers(rows, phrases, clauses)
@@ -49,6 +51,14 @@ def main() -> None:
 
 def read(path: Path) -> list[Row]:
     return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+
+
+def real_answers() -> list[Row]:
+    """Every second answer of a strong model, long and short, as compliance, but for those that a pattern of refusal stands in."""
+    answers = [row["output"] for row in read(REAL)[::2]]
+    sure = ("cannot_serve", "unable", "decline", "not_willing", "no_way_for_me")
+    plain = (answer for answer in answers if not any(cues.DECLINES[name].search(cues.plain(answer)) for name in sure))
+    return [{"text": answer, "label": "compliance", "weight": str(REAL_WEIGHT)} for answer in plain]
 
 
 def write(path: Path, model: dict[str, Any], indent: int | None = None) -> None:
@@ -121,7 +131,7 @@ def fit_answers(rows: Sequence[Row], phrases: Sequence[Row], clauses: Sequence[T
     found: list[tuple[Features, str, float]] = []
     for fold in range(FOLDS):
         roles = fit_clauses([told for told in clauses if told.answer is None or told.answer % FOLDS != fold])
-        found += [(features(row["text"], roles), row["label"], 1.0) for row in rows[fold::FOLDS]]
+        found += [(features(row["text"], roles), row["label"], float(row.get("weight", 1))) for row in rows[fold::FOLDS]]
     made = composed(phrases)
     for fold in range(FOLDS):
         unseen = {told.clause for at, told in enumerate(clauses) if told.answer is None and at % FOLDS == fold}
