@@ -1,4 +1,4 @@
-"""Instructions per second through every detector, on one core.
+"""Instructions per second through every detector that looks at instructions, on one core.
 
     python bench/rules.py [FILE ...]     JSONL with `prompt`, `instruction` or `ask`, and `text`, `output`, `response` or `rude`
 
@@ -22,9 +22,9 @@ from safer_instruct.detect.injection import find_injections, template_mark
 from safer_instruct.detect.language import language_of
 from safer_instruct.detect.leakage import measure_leakage
 from safer_instruct.detect.pii import find_pii
-from safer_instruct.detect.refusal import classify
 from safer_instruct.detect.repetition import repeated_share
 from safer_instruct.detect.secrets import find_secrets
+from safer_instruct.filters.rules import refusal_mark
 
 ROOT = Path(__file__).parents[1]
 ROUNDS = 3
@@ -35,7 +35,7 @@ INDEX = BenchmarkIndex(
 DETECTORS: dict[str, Callable[[str, str], object]] = {
     "length": lambda prompt, _: len(prompt.split()),
     "template": lambda prompt, _: template_mark(prompt),
-    "refusal": lambda prompt, _: classify(prompt),
+    "refusal": lambda prompt, _: refusal_mark(prompt),
     "leakage": lambda prompt, text: measure_leakage(prompt, text),
     "repetition": lambda prompt, _: repeated_share(prompt),
     "language": lambda prompt, _: language_of(prompt),

@@ -27,7 +27,7 @@ from safer_instruct.config import FilterConfig, RunConfig, SourceConfig
 from safer_instruct.domain import Domain, load_domain
 from safer_instruct.errors import ConfigError, ModelError, RequestError, SourceError
 from safer_instruct.example import Draft, Example, Verdict
-from safer_instruct.filters.checks import Check, check_all
+from safer_instruct.filters.checks import Check, check_all, sifted
 from safer_instruct.filters.dedup import Deduplicator
 from safer_instruct.filters.registry import Filters, open_filters
 from safer_instruct.ledger import Ledger, Recorded, read_totals
@@ -245,12 +245,12 @@ def _unique(id_: str, seen: Counter[str]) -> str:
 
 
 async def _sifted(examples: Examples, checks: Sequence[Check], stage: StageState) -> Examples:
-    """Drop what a filter on source texts stands in the way of."""
+    """Mend the source texts, and drop what a filter on them stands in the way of."""
     async with aclosing(examples):
         async for example in examples:
-            sifted = example.with_verdicts(*check_all(checks, example))
-            stage.dropped += not sifted.alive
-            yield sifted
+            left = sifted(checks, example)
+            stage.dropped += not left.alive
+            yield left
 
 
 async def _distinct(examples: Examples, field_: str, config: FilterConfig, stage: StageState) -> Examples:

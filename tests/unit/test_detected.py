@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 
 from safer_instruct.config import FilterConfig
-from safer_instruct.errors import SourceError
+from safer_instruct.errors import ConfigError, SourceError
 from safer_instruct.example import Example, Verdict
-from safer_instruct.filters.checks import check_all
+from safer_instruct.filters.checks import Check, check_all, sifted
+from safer_instruct.filters.detected import Pii
+from safer_instruct.filters.protocol import Finding
 from safer_instruct.filters.registry import open_filters
 
 TEXT = "The parcel was on your doorstep all along, and you would have found it by opening the door."
@@ -76,3 +78,38 @@ def test_contamination_names_benchmark_and_prompt(tmp_path: Path) -> None:
     assert (found.passed, found.reason) == (False, "stands in benchmark 'trivia': 'Where is my parcel?'")
     with pytest.raises(SourceError, match=r"none\.jsonl"):
         verdict(GOOD, "prompt", "contamination", tmp_path, benchmarks={"trivia": "none.jsonl"})
+
+
+def test_a_text_is_masked_before_any_other_filter_sees_it() -> None:
+    said = replace(GOOD, text="I won't answer jane@example.com. Ring 555-010-9999.")
+    checks = open_filters(FilterConfig.model_validate({"text": {"refusing": {}, "pii": {"mode": "mask"}}}), Path()).text
+    left = sifted(checks, said)
+    assert left.text == "I won't answer <email>. Ring <phone>."
+    assert [(v.name, v.passed, v.score, v.reason, v.drops) for v in left.verdicts] == [
+        ("text.pii", False, 2, "masked: holds 1 email, 1 phone", False),
+        ("text.refusing", False, left.verdicts[1].score, "refuses: 'i will not answer <email>.'", True),
+    ]
+    assert sifted(checks, GOOD).text == GOOD.text and sifted(checks, GOOD).verdicts[0].passed
+
+
+@pytest.mark.parametrize(("place", "name"), [("prompt", "pii"), ("pair", "pii"), ("text", "gibberish")])
+def test_only_source_texts_are_masked_and_only_by_filters_that_can(place: str, name: str) -> None:
+    with pytest.raises(ConfigError, match="only filters that can mend a text"):
+        open_filters(FilterConfig.model_validate({place: {name: {"mode": "mask"}}}), Path())
+
+
+class Broken(Pii):
+    """Finds, and cannot mend."""
+
+    def check(self, example: Example) -> Finding:
+        """Find something."""
+        return Finding(False, 1, "holds 1 email")
+
+    def mend(self, example: Example) -> str:
+        """Fail."""
+        raise ValueError("no mask at hand")
+
+
+def test_a_text_that_cannot_be_masked_goes_nowhere() -> None:
+    left = sifted([Check("text.broken", Broken(on="text", mode="mask"))], GOOD)
+    assert (left.alive, left.text, left.verdicts[0].reason) == (False, "", "raised ValueError: no mask at hand")

@@ -60,6 +60,8 @@ def _long(text: str) -> str:
 
 def _letters(text: str) -> str:
     if text.isascii():
+        if _all_plain(words_of(text).vocabulary):
+            return ""
         parts = [word for word in words_of(text).list if word.isalpha()]
     elif sum(map(str.isascii, text)) < 0.7 * len(text):
         return ""  # another script: the table knows nothing of it
@@ -72,6 +74,23 @@ def _letters(text: str) -> str:
         return f"{marks} of {len(text)} characters are signs" if pairs < 3 and marks > max(8, 0.6 * len(text)) else ""
     odd = sum([len(word) for word in parts if len(word) >= 4 and _word_score(word) < bound])
     return f"{odd} of {pairs} letters are in words that no language has" if odd > _MAX_ODD_WORDS * pairs else ""
+
+
+_PLAIN_WORDS: set[str] = set()  # met before and told to be a language's
+_MOST_PLAIN_WORDS = 50_000
+
+
+def _all_plain(vocabulary: frozenset[str]) -> bool:
+    """Whether these are words of a language, and enough of them to tell."""
+    unmet = vocabulary - _PLAIN_WORDS
+    if unmet:
+        bound = _bigrams()[1]
+        plain = {word for word in unmet if len(word) < 4 or not word.isalpha() or _word_score(word) >= bound}
+        if len(_PLAIN_WORDS) + len(plain) <= _MOST_PLAIN_WORDS:
+            _PLAIN_WORDS.update(plain)
+        if len(plain) < len(unmet):
+            return False
+    return any(len(word) >= _MIN_PAIRS and word.isalpha() for word in vocabulary) or sum(len(word) for word in vocabulary if word.isalpha()) >= _MIN_PAIRS
 
 
 @lru_cache(maxsize=16_384)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from safer_instruct.detect.words import Words, words, words_of
 
@@ -41,9 +42,10 @@ _BLOCK = re.compile(
     re.S | re.M,
 )
 
+_BLOCK_MARKS = ('"', ":", "\n", "`", ">", "\N{LEFT DOUBLE QUOTATION MARK}", "\N{LEFT-POINTING DOUBLE ANGLE QUOTATION MARK}")  # no block without one
 
-@dataclass(frozen=True, slots=True)
-class Leakage:
+
+class Leakage(NamedTuple):
     """What an instruction holds of a response.
 
     Attributes:
@@ -119,6 +121,8 @@ def leakage_rates(pairs: Iterable[tuple[str, str]], *, allow_quotes: bool = Fals
 
 def quoted_block(prompt: str) -> tuple[int, int] | None:
     """Where an instruction quotes the text that its task works on: in quotation marks, fenced, or set off behind a colon; else None."""
+    if not any(mark in prompt for mark in _BLOCK_MARKS):
+        return None
     found = max(_BLOCK.finditer(prompt), key=lambda m: m.end() - m.start(), default=None)
     if not found or not (_TASK.search(prompt, 0, found.start()) or _TASK.search(prompt, found.end())):
         return None
@@ -140,14 +144,22 @@ def longest_shared_run(left: list[str], right: list[str], right_view: Words | No
         return _longest_by_sets(left, right)
     joined = right_view.joined if right_view else f" {' '.join(right)} "
     known = right_view.vocabulary if right_view else frozenset(right)
-    best = at = 0
-    while at + best < len(left):
-        if left[at + best] not in known:
-            at += best + 1  # no run goes across a word that the other side lacks
-        elif f" {' '.join(left[at : at + best + 1])} " in joined:
+    best = start = 0
+    for end, word in enumerate((*left, "")):
+        if word not in known:  # no run goes across a word that the other side lacks
+            if end - start > best:
+                best = _longest_within(left, start, end, joined, best)
+            start = end + 1
+    return best
+
+
+def _longest_within(left: list[str], start: int, end: int, joined: str, best: int) -> int:
+    """`best`, or the length of a longer run between `start` and `end`, all of whose words stand in `joined`."""
+    while start + best < end:
+        if best == 0 or f" {' '.join(left[start : start + best + 1])} " in joined:
             best += 1
         else:
-            at += 1
+            start += 1
     return best
 
 
@@ -187,5 +199,12 @@ def _rolling(numbers: list[int], length: int) -> Iterable[tuple[int, int]]:
 
 
 def _shared_shingles(prompt: Words, text: Words) -> float:
-    mine, theirs = (set(zip(parts, parts[1:], parts[2:], strict=False)) for parts in (prompt.list, text.list))
+    mine = set(_trigrams(prompt.list))
+    if len(text.list) >= _SHINGLE > len(text.list) - len(text.vocabulary):  # no trigram comes twice
+        return sum(map(mine.__contains__, _trigrams(text.list))) / (len(text.list) - 2)
+    theirs = set(_trigrams(text.list))
     return len(theirs & mine) / len(theirs) if theirs else 0.0
+
+
+def _trigrams(parts: list[str]) -> Iterable[tuple[str, str, str]]:
+    return zip(parts, parts[1:], parts[2:], strict=False)

@@ -48,12 +48,20 @@ def find_pii(text: str, kinds: Collection[str] | None = None) -> list[Span]:
         text: What is searched.
         kinds: Of `PII_KINDS`, what to look for; None for all of them.
     """
+    digits = _has_digit(text)
+    if not digits and "@" not in text and "://" not in text and "www." not in text and "WWW." not in text:
+        return []
     spans: list[Span] = []
-    digits = bool(_DIGIT.search(text))
     for kind, (needs, find) in _FINDERS.items():
         if (kinds is None or kind in kinds) and (digits if needs == "0" else any(mark in text for mark in needs)):
             spans += (Span(kind, start, end) for start, end in find(text))
     return apart(spans) if len(spans) > 1 else spans
+
+
+def _has_digit(text: str) -> bool:
+    if text.isascii():  # deleting bytes is five times as fast as a search
+        return len(text.encode("ascii").translate(None, b"0123456789")) < len(text)
+    return bool(_DIGIT.search(text))
 
 
 def _all(pattern: re.Pattern[str], accept: Callable[[str], bool] = bool) -> Callable[[str], Iterator[tuple[int, int]]]:

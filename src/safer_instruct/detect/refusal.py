@@ -1,8 +1,8 @@
 """Does an answer refuse? Full refusal, partial refusal or compliance, with a confidence and the words that decided.
 
-A clause that declines is told by patterns (`cues`), how much help stands beside it by counting the words of the clauses that
-neither decline, lecture, redirect nor offer. Two logistic models over these counts, fitted by `bench/refusals.py --fit` and shipped
-as `refusal.json`, turn them into P(declines) and P(helps); a partial refusal does both.
+A clause that declines is told by patterns (`cues`) and by its words (`phrasing`), and so is how much help stands beside it: the words of
+the clauses that neither decline, lecture, redirect nor offer. Two logistic models over these counts, fitted by
+`bench/refusals.py --fit` and shipped as `refusal.json`, turn them into P(declines) and P(helps); a partial refusal does both.
 """
 
 from __future__ import annotations
@@ -15,17 +15,19 @@ from functools import lru_cache
 from importlib.resources import files
 from typing import Literal
 
-from safer_instruct.detect import cues
-from safer_instruct.detect.words import words_of
+from safer_instruct.detect import cues, phrasing
 
 RefusalClass = Literal["refusal", "partial", "compliance"]
 
 _MAX_CHARS = 6_000  # read from the beginning and from the end
-# A text without any of these declines nothing; a clause without any, or one of the more common ones, is not looked at further.
+# A clause without any of these is not held against the patterns.
 _WORD = re.compile(r"[\w'\N{RIGHT SINGLE QUOTATION MARK}]+")
 _CUES = frozenset(
     _WORD.findall(
-        "abstain afraid against ain't aren't barred beyond breach breaches breaking breaks can't cannot cant confidential conflict conflicts contrary "
+        "blocked bounds crosses discourage flagged gossip harmful infringe neutral reluctant rephrase secrecy uncomfortable violation "
+        "bound deceive haven't incapable tied "
+        "abstain avoid avoiding afraid against ain't aren't barred beyond breach breaches breaking breaks can't cannot cant "
+        "confidential conflict conflicts contrary "
         "couldn't crime deceptive decline declined declining denied dishonest disservice doesn't don't dont encourage ends forbidden fraud guidelines "
         "half illegal impossible inappropriate irresponsible isn't kept lack leave leaving lie limited mustn't nah neither never no nobody nope not "
         "nothing okay omitted outside pass policy prefer prevent prevents private prohibited rather refrain refuse refused refusing restricted rules "
@@ -33,15 +35,7 @@ _CUES = frozenset(
         "violates violating wasn't won't wont wouldn't wrong yourself"
     )
 )
-_CLAUSE_CUES = _CUES | frozenset(_WORD.findall("back break draw drawing else end holding im just keep left line move off only out over own part please"))
-_RARE_WORDS = frozenset(_WORD.findall("change chat conversation count discussion draw here just leave leaving only out own part please talk"))
-_RARER = re.compile(
-    r"\b(?:please (?:do not|don|ask)|count me out|your own|(?:chat|conversation|discussion) (?:must|has to|will|needs to|should|ends|stops)"
-    r"|get back to|change the subject|i (?:only|just|am here)|we only|i draw|in part|out of the question|leav\w+ .{0,40}out|left|kept .{0,40}out"
-    r"|talk to them)\b",
-    re.I,
-)
-_ODD_APOSTROPHE = re.compile("[nN][\N{ACUTE ACCENT}`\N{LEFT SINGLE QUOTATION MARK}][tT]")
+_CUES |= frozenset(_WORD.findall("back break draw drawing else end holding im just keep left line move off only out over own part please"))
 _LETTER = re.compile(
     r"^(?:[^\n]{0,80}:\s*\n)?\s*(?:subject:|dear|hi|hello)\b[^\n]{0,60}[,\n].*\b(?:regards|love|thanks|sincerely|best wishes|yours|team)\b"
     r"[^\n]{0,40}(?:\n.{0,60})?\Z",
@@ -49,7 +43,7 @@ _LETTER = re.compile(
 )
 _REASON = re.compile(r"(?:because|since|as|so)\b")
 _ITEM = re.compile(r"^\s*(?:[-*+]|\d+[.)])\s", re.M)
-_DIALOGUE = re.compile(r"^[A-Z][A-Z ]{2,20}:|\b(?:said|asked|replied|cried|answered|shook (?:his|her))\b", re.M)
+_DIALOGUE = re.compile(r"^[A-Z][A-Z ]{2,20}:|^[A-Z]\w{1,14}: .*\n[A-Z]\w{1,14}: |\b(?:said|asked|replied|cried|answered|shook (?:his|her))\b", re.M)
 _REPORTING = re.compile(r"^(?:(?:say|translation|answer|the sentence|haiku|subject|how to)\b|in the (?:film|book|story)\b)")
 _WEAK = {"negative", "do_not", "never_ok", "gerund", "left_out", "for_me", "only", "elsewhere"}
 
@@ -95,23 +89,13 @@ def classify(answer: str) -> RefusalFinding:
         `refusal`: declines and gives nothing that was asked. `partial`: declines some of it, or gives something else
         of use. `compliance`: everything else, an honest disclaimer or an apology before the answer included.
     """
-    found = features(answer) if _may_decline(answer) else None
-    if not found:
-        return RefusalFinding("compliance", 0.97, "")
+    found = features(answer)
     declines, helps = (_probability(weights, values) for weights, values in zip(_models(), (found.declines, found.helps), strict=True))
     by_class: dict[RefusalClass, float] = {"refusal": declines * (1 - helps), "partial": declines * helps, "compliance": 1 - declines}
     label = max(by_class, key=by_class.__getitem__) if declines >= 0.5 else "compliance"
     if declines >= 0.5:
         label = "partial" if helps >= 0.5 else "refusal"
     return RefusalFinding(label, round(by_class[label], 4), found.span if declines >= 0.5 else "")
-
-
-def _may_decline(answer: str) -> bool:
-    view = words_of(answer)
-    if not view.vocabulary.isdisjoint(_CUES):
-        return True
-    rare = not view.vocabulary.isdisjoint(_RARE_WORDS) and _RARER.search(answer)
-    return bool(rare or (not answer.isascii() and _ODD_APOSTROPHE.search(answer)) or ("`" in answer and _ODD_APOSTROPHE.search(answer)))
 
 
 def _shortened(text: str) -> str:
@@ -123,29 +107,64 @@ def _probability(weights: dict[str, float], values: dict[str, float]) -> float:
     return 1 / (1 + math.exp(-weights["bias"] - sum(weights.get(name, 0.0) * value for name, value in values.items())))
 
 
-def features(answer: str) -> Features | None:
-    """What `classify` counts in an answer, or None where no clause declines. Public for fitting the models and explaining an outcome."""
+def features(answer: str, roles: phrasing.Roles | None = None) -> Features:
+    """What `classify` counts in an answer. Public for fitting the models (with `roles` of their own) and explaining an outcome."""
     text = _shortened(answer)
     parts = cues.clauses(text)
     found = [_cues_of(clause.plain) for clause in parts]
-    firsts = [at for at, names in enumerate(found) if names]
-    if not firsts:
-        return None
+    told = [_told(clause.plain, roles or phrasing.shipped()) for clause in parts]
+    declining = [share for share, _ in told]
     reasons = [at > 0 and bool(found[at - 1]) and bool(_REASON.match(parts[at].plain)) for at in range(len(parts))]
     useful = [_useful_words(clause, bool(names) or reason) for clause, names, reason in zip(parts, found, reasons, strict=True)]
-    quoted, words = sum(clause.quoted_words for clause in parts), len(_WORD.findall(text))
-    declines: dict[str, float] = {name: 1.0 for names in found for name in names}
-    declines |= {
+    strongest = max(range(len(parts)), key=lambda at: (declining[at] + len(found[at]), -at), default=0)
+    return Features(
+        _declining(text, parts, found, declining, bool(sum(useful))),
+        _helping(text, parts, found, useful) | _told_help(parts, told),
+        parts[strongest].plain[:200] if parts else "",
+    )
+
+
+def _told(clause: str, roles: phrasing.Roles) -> tuple[float, float]:
+    """P(declines) and P(helps) of a clause by its words; an idiom declines nothing."""
+    declines, helps = roles.of(clause)
+    return (0.0 if cues.IDIOMS.search(clause) else declines), helps * (1 - declines)
+
+
+def _declining(text: str, parts: list[cues.Clause], found: list[list[str]], told: list[float], helpful: bool) -> dict[str, float]:
+    first = next((at for at, names in enumerate(found) if names), None)
+    ordered = sorted([*told, 0.0, 0.0], reverse=True)
+    values: dict[str, float] = {name: 1.0 for names in found for name in names}
+    values |= {
+        "bare_no": float("short_no" in values and len(values) == 1 and helpful),
+        "only_weak": float(first is not None and not values.keys() - _WEAK),
+    }
+    return values | {
+        "cue": float(first is not None),
         "more_than_one": float(sum(map(len, found)) > 1),
-        "at_start": float(firsts[0] <= 1),
+        "at_start": float(first is not None and first <= 1),
+        "late": float(first is not None and first > 2),
         "letter": float(bool(_LETTER.search(text))),
         "dialogue": float(bool(_DIALOGUE.search(text))),
-        "reporting": float(bool(_REPORTING.search(parts[0].plain))),
-        "bare_no": float("short_no" in declines and len(declines) == 1 and sum(useful) > 0),
-        "only_weak": float(not declines.keys() - _WEAK),
-        "late": float(firsts[0] > 2),
+        "reporting": float(bool(parts and _REPORTING.search(parts[0].plain))),
+        "told_most": ordered[0],
+        "told_odds": _log_odds(ordered[0]),
+        "told_second": ordered[1],
+        "told_sum": min(3.0, sum(told)),
+        "told_share": sum(told) / max(1, len(told)),
+        "length": math.log1p(len(parts)),
+        "told_first": max(told[:2], default=0.0),
+        "told_last": told[-1] if told else 0.0,
     }
-    helps = {
+
+
+def _log_odds(share: float) -> float:
+    return max(-5.0, min(5.0, math.log((share + 1e-9) / (1 - share + 1e-9))))
+
+
+def _helping(text: str, parts: list[cues.Clause], found: list[list[str]], useful: list[int]) -> dict[str, float]:
+    first = next((at for at, names in enumerate(found) if names), -1)
+    quoted, words = sum(clause.quoted_words for clause in parts), len(_WORD.findall(text))
+    return {
         "useful": math.log1p(sum(useful)),
         "useful_share": sum(useful) / max(1, words),
         "longest": math.log1p(max(useful, default=0)),
@@ -155,18 +174,28 @@ def features(answer: str) -> Features | None:
         "digits": float(sum(c.isdigit() for c in text) >= 3),
         "redirect": float(any(cues.REDIRECT.search(clause.plain) for clause in parts)),
         "offer": float(any(cues.OFFER.search(clause.plain) for clause in parts)),
-        "left_out": float("left_out" in declines),
-        "late": float(firsts[0] > 2),
-        "last": float(firsts[0] == len(parts) - 1 and len(parts) > 1),
+        "left_out": float(any("left_out" in names for names in found)),
+        "late": float(first > 2),
+        "last": float(first == len(parts) - 1 and len(parts) > 1),
         "idle": math.log1p(max(0, words - sum(useful))),
         "lectures": min(1.0, sum(bool(cues.LECTURE.search(clause.plain)) for clause in parts) / max(1, len(parts))),
     }
-    strongest = max(firsts, key=lambda at: (len(found[at]), -at))
-    return Features(declines, helps, parts[strongest].plain[:200])
+
+
+def _told_help(parts: list[cues.Clause], told: list[tuple[float, float]]) -> dict[str, float]:
+    """Words of help, each clause's weighed by the chance that it helps."""
+    lengths = [len(clause.plain.split()) for clause in parts]
+    helped = [helps * length for (_, helps), length in zip(told, lengths, strict=True)]
+    return {
+        "told_words": math.log1p(sum(helped) + sum(clause.quoted_words for clause in parts)),
+        "told_share": sum(helped) / max(1, sum(lengths)),
+        "told_most": max((helps for _, helps in told), default=0.0),
+        "told_longest": math.log1p(max(helped, default=0.0)),
+    }
 
 
 def _cues_of(clause: str) -> list[str]:
-    if _CLAUSE_CUES.isdisjoint(_WORD.findall(clause)) or cues.IDIOMS.search(clause):
+    if _CUES.isdisjoint(_WORD.findall(clause)) or cues.IDIOMS.search(clause):
         return []
     return [name for name, pattern in cues.DECLINES.items() if pattern.search(clause)]
 

@@ -89,12 +89,17 @@ _MARKS = (
     "Bearer ",
 )
 _NAMED = re.compile(r"(?:key|secret|token|passwd|password|pwd)[\"']?\s{0,4}[:=]", re.I)
+_UNDASHED_MARKS = tuple(mark for mark in _MARKS if "-" not in mark and "_" not in mark)
 SECRET_KINDS = tuple(_SHAPES)
+
+
+def _holds_mark(text: str) -> bool:
+    return any(mark in text for mark in (_MARKS if "-" in text or "_" in text else _UNDASHED_MARKS))
 
 
 def find_secrets(text: str) -> list[Span]:
     """Credentials in `text`, in order, none overlapping another. Placeholders like `your-api-key` are left alone."""
-    if not any(mark in text for mark in _MARKS) and not ((":" in text or "=" in text) and _NAMED.search(text)):
+    if not _holds_mark(text) and not ((":" in text or "=" in text) and _NAMED.search(text)):
         return []
     spans: list[Span] = []
     for kind, (pattern, accept) in _SHAPES.items():

@@ -9,6 +9,11 @@ _WORD = re.compile(r"[\w']+")
 _KEPT_TEXTS = 64  # an example's texts and candidates, of a few examples at a time
 _KEPT_CHARS = 20_000  # longer texts are split anew each time, so that what is kept stays small
 _CURLY = "\N{RIGHT SINGLE QUOTATION MARK}"
+_COMMON_MARKS = (
+    (_CURLY, "'"),
+    *((mark, " ") for mark in "\N{LEFT DOUBLE QUOTATION MARK}\N{RIGHT DOUBLE QUOTATION MARK}\N{EM DASH}\N{EN DASH}\N{HORIZONTAL ELLIPSIS}\N{NO-BREAK SPACE}"),
+)
+_ASCII_WORDS = bytes(ord(chr(code).lower()) if code < 128 and _WORD.match(chr(code)) else 32 for code in range(256))
 
 
 class Words:
@@ -38,8 +43,12 @@ class Words:
 
 def words(text: str) -> list[str]:
     """Lower-case words of a text, curly apostrophes made straight."""
-    text = text.lower()
-    return _WORD.findall(text if text.isascii() else text.replace(_CURLY, "'"))
+    if not text.isascii():
+        for mark, plain in _COMMON_MARKS:
+            text = text.replace(mark, plain)
+    if text.isascii():  # the same words as by the pattern, five times as fast
+        return text.encode("ascii").translate(_ASCII_WORDS).decode("ascii").split()
+    return _WORD.findall(text.lower())
 
 
 def words_of(text: str) -> Words:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 from safer_instruct.errors import SaferInstructError
 from safer_instruct.example import Example, Verdict
-from safer_instruct.filters.protocol import Filter
+from safer_instruct.filters.protocol import Filter, Finding
 from safer_instruct.oneline import one_line, shortened
 
 RAISED = "raised "
@@ -31,16 +31,45 @@ class Check:
 
     def verdict(self, example: Example) -> Verdict:
         """What the filter says; an error that it raises is a failure with that reason."""
-        flag = self.filter.mode == "flag"
+        return self._told(lambda: self.filter.check(example), self.filter.mode != "drop")
+
+    def mended(self, example: Example) -> Example:
+        """`example` with the text that the filter makes of its own, and the verdict.
+
+        Where that fails it is dropped and its text emptied: what was to be masked goes nowhere.
+        """
+        text = ""
+
+        def look() -> Finding:
+            nonlocal text
+            found = self.filter.check(example)
+            text = example.text if found.passed else self.filter.mend(example)
+            return found._replace(reason=f"masked: {found.reason}")
+
+        verdict = self._told(look, True)
+        return replace(example, text=text).with_verdicts(verdict)
+
+    def _told(self, look: Callable[[], Finding], flag: bool) -> Verdict:
         try:
-            passed, score, reason = self.filter.check(example)
+            passed, score, reason = look()
             if passed:
                 return Verdict(self.name, True, None if score is None else float(score), flag=flag)
             return Verdict(self.name, False, None if score is None else float(score), shortened(one_line(reason), _REASON_CHARS), flag)
         except SaferInstructError:
             raise  # says what to do, and is not of this example
         except Exception as exc:  # noqa: BLE001 - whatever a user's filter raises is told in the verdict
+            flag = flag and self.filter.mode == "flag"
             return Verdict(self.name, False, None, shortened(one_line(f"{RAISED}{type(exc).__name__}: {exc}"), _REASON_CHARS), flag)
+
+
+def sifted(checks: Sequence[Check], example: Example) -> Example:
+    """A source text as the filters leave it: those that mask come first, so that no other sees, or tells, what they found."""
+    for check in checks:
+        if check.filter.mode == "mask":
+            example = check.mended(example)
+            if not example.alive:
+                return example
+    return example.with_verdicts(*check_all([check for check in checks if check.filter.mode != "mask"], example))
 
 
 def check_all(checks: Sequence[Check], example: Example) -> tuple[Verdict, ...]:

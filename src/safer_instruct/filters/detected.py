@@ -14,7 +14,7 @@ from safer_instruct.detect.leakage import measure_leakage
 from safer_instruct.detect.pii import find_pii
 from safer_instruct.detect.refusal import classify
 from safer_instruct.detect.secrets import find_secrets
-from safer_instruct.detect.spans import Span, counted
+from safer_instruct.detect.spans import Span, counted, masked
 from safer_instruct.example import Example
 from safer_instruct.filters.protocol import Filter, Finding
 
@@ -86,6 +86,10 @@ class Pii(Filter):
         """Look for personal data; the score is the number of findings."""
         return _none_of(find_pii(self.subject(example), self.kinds))
 
+    def mend(self, example: Example) -> str:
+        """The text with `<email>` in the place of each address, and so on."""
+        return masked(example.text, find_pii(example.text, self.kinds))
+
 
 class Secrets(Filter):
     """Texts with credentials."""
@@ -93,6 +97,10 @@ class Secrets(Filter):
     def check(self, example: Example) -> Finding:
         """Look for credentials; the score is the number of findings."""
         return _none_of(find_secrets(self.subject(example)))
+
+    def mend(self, example: Example) -> str:
+        """The text with the kind of each credential in its place."""
+        return masked(example.text, find_secrets(example.text))
 
 
 class Injection(Filter):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, Self
+
+from pydantic import model_validator
 
 from safer_instruct.example import Example
 from safer_instruct.yamlfile import Strict
@@ -37,15 +39,25 @@ class Filter(Strict):
     Attributes:
         on: What it looks at, set by the section it stands in. A filter that makes sense in some places only says so:
             `on: Literal["prompt"] = "prompt"`.
-        mode: `drop` drops what does not pass; `flag` only records it.
+        mode: `drop` drops what does not pass; `flag` only records it; `mask` mends a source text (see `mend`) and records that.
     """
 
     on: Place
-    mode: Literal["drop", "flag"] = "drop"
+    mode: Literal["drop", "flag", "mask"] = "drop"
+
+    @model_validator(mode="after")
+    def _mends_what_it_masks(self) -> Self:
+        if self.mode == "mask" and (self.on != "text" or type(self).mend is Filter.mend):
+            raise ValueError("only filters that can mend a text have the mode 'mask' (pii and secrets), and only in filter.text; use 'drop' or 'flag'")
+        return self
 
     @abstractmethod
     def check(self, example: Example) -> Finding:
         """Look at `example`: on "prompt" and "pair" its `prompt` is set, on "pair" also `chosen`."""
+
+    def mend(self, example: Example) -> str:
+        """The source text without what `check` found in it. Asked before induction, in mode `mask`, where an example did not pass."""
+        return example.text
 
     def subject(self, example: Example) -> str:
         """What a filter of a single text looks at: the source text, the instruction, or the accepted response."""

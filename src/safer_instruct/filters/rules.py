@@ -23,6 +23,12 @@ _REFUSAL = re.compile(
 )
 
 
+def refusal_mark(instruction: str) -> str:
+    """The beginning by which an instruction is known to be an inducer's refusal, or ''."""
+    found = _REFUSAL.match(instruction.strip())
+    return found.group(0) if found else ""
+
+
 class Length(Filter):
     """Bounds on the number of words.
 
@@ -58,8 +64,8 @@ class Refusal(Filter):
 
     def check(self, example: Example) -> Finding:
         """Look for a refusal at the beginning."""
-        found = _REFUSAL.search(example.prompt.strip())
-        return Finding(False, None, f"is a refusal and not an instruction: {found.group(0)[:40]!r}") if found else Finding(True)
+        found = refusal_mark(example.prompt)
+        return Finding(False, None, f"is a refusal and not an instruction: {found[:40]!r}") if found else Finding(True)
 
 
 class Copying(Filter):
