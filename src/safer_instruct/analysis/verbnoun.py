@@ -16,22 +16,24 @@ from pathlib import Path
 
 _TOKEN = re.compile(r"[a-z][a-z'’-]*|\d+|[.!?\n]+|[^\w\s]")
 _LEAD = re.compile(
-    r"^(?:please|kindly|hi|hello|hey|there|ok|okay|now|then|also|first|so|and|just|thanks|thank you|"
-    r"(?:can|could|would|will) you(?: please)?|i(?: want|(?: woul)?d like|'d like| need)(?: you)? to|help me(?: to)?|let's|try to|"
-    r"you (?:should|must|need to)|your (?:task|job|goal) is to|how (?:do|can|should|would|could|might) (?:i|you|we|one|people|someone)|"
-    r"(?:tell|show) me how to|how to|(?:can|could|may|should|do|shall) (?:i|we)|(?:what|which) is the (?:best|easiest|right) way to|[a-z]+ly|,)(?= |$)"
+    r"""^(?:please|kindly|hi|hello|hey|there|ok|okay|now|then|also|first|so|and|just|thanks|thank\ you
+    |(?:can|could|would|will)\ you(?:\ please)?
+    |i(?:\ want|(?:\ woul)?d\ like|'d\ like|\ need)(?:\ you)?\ to|help\ me\ to|let's|try\ to|you\ (?:should|must|need\ to)|your\ (?:task|job|goal)\ is\ to
+    |(?:how|when|where|why)\ (?:do|can|should|would|could|might)\ (?:i|you|we|one|people|someone)|(?:tell|show)\ me\ how\ to|how\ to
+    |(?:do|does|did|can|could|may|might|will|would|should|shall|have|has)\ (?:i|we|you|they|he|she|it|(?:my|your|our|the)\ [a-z]+)
+    |(?:what|which)\ is\ the\ (?:best|easiest|right)\ way\ to|[a-z]+ly|,)(?=\ |$)""",
+    re.VERBOSE,
 )
-_BEFORE_VERB = frozenset("i we you they he she it who that to not have has had am is are was were been be do did does can could will would should must just".split())
 _CONTRACTED = ("'ve", "'m", "n't", "'re", "'d", "'ll")
-_SKIPPED = frozenset(
-    "me us him her them it you myself yourself a an the my your our his their its this that these those some any each every another all both no one two three "
-    "four five ten many several more most few much of up out off back down over to for".split()
-)
-_END = frozenset(
-    "about above after against and any are as at be because before between but by can could do during for from had has have how i if in into is it of on or "
-    "over please so than that then the through to under until using was were what when where whether which while who why will with without would you your".split()
-)
-_BE = frozenset("is are was were 's".split())
+_BE = ("is", "are", "was", "were", "'s")
+_WORDS = """
+before a verb: i we you they he she it who that to not have has had am is are was were been be do did does can could will would should must just
+skipped: me us him her them it you myself yourself a an the my your our his their its this that these those some any each every another all both no
+skipped: one two three four five ten many several more most few much of up out off back down
+end: about above after again against and any are as at be because before between but by can could do during for from had has have how i if in into is it
+end: of on or over please so than that then the through to under until using was were what when where whether which while who why will with without would you
+end: your today tomorrow yesterday now twice once
+"""
 _FIRST_SENTENCES = 3
 _TOKENS_READ = 60
 
@@ -100,26 +102,34 @@ def _of_sentence(sentence: str) -> tuple[str, str]:
         return "", ""
     verbs = _forms()
     if verbs.get(tokens[0]) == tokens[0]:
-        return tokens[0], _object(tokens[1:])
+        return _followed(tokens, 0)
     if tokens[0] in ("what", "who", "what's", "who's"):
         rest = tokens[2:] if len(tokens) > 1 and tokens[1] in _BE else tokens[1:] if tokens[0].endswith("'s") else []
         if rest:
             return "be", _object(rest)
     for at in range(1, len(tokens)):
         before = tokens[at - 1]
-        if tokens[at] in verbs and (before in _BEFORE_VERB or before.endswith(_CONTRACTED)):
-            return verbs[tokens[at]], _object(tokens[at + 1 :])
+        if tokens[at] in verbs and (before in _listed("before a verb") or before.endswith(_CONTRACTED)):
+            return _followed(tokens, at)
     return "", ""
+
+
+def _followed(tokens: list[str], at: int) -> tuple[str, str]:
+    """The verb there and its object; of 'need to bring a coat' the second verb."""
+    verbs = _forms()
+    if tokens[at + 1 : at + 2] == ["to"] and at + 2 < len(tokens) and verbs.get(tokens[at + 2]) == tokens[at + 2]:
+        at += 2
+    return verbs[tokens[at]], _object(tokens[at + 1 :])
 
 
 def _object(tokens: list[str]) -> str:
     """The last word of the first noun phrase, where one begins at once."""
     at = 0
-    while at < len(tokens) and tokens[at] in _SKIPPED:
+    while at < len(tokens) and tokens[at] in _listed("skipped"):
         at += 1
     run: list[str] = []
     for token in tokens[at:]:
-        if token in _END or not token[0].isalpha():
+        if token in _listed("end") or not token[0].isalpha():
             break
         if not token.endswith("ly"):
             run.append(token)
@@ -134,6 +144,12 @@ def _singular(noun: str) -> str:
     if noun.endswith("s") and not noun.endswith(("ss", "us", "is")) and len(noun) > 3:
         return noun[:-1]
     return noun
+
+
+@cache
+def _listed(kind: str) -> frozenset[str]:
+    lines = (line.split(": ", 1) for line in _WORDS.strip().splitlines())
+    return frozenset(word for name, text in lines if name == kind for word in text.split())
 
 
 @cache

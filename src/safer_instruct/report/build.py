@@ -7,6 +7,7 @@ from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 
+from safer_instruct import rundir
 from safer_instruct.prices import show_usd
 from safer_instruct.report.document import Document, Section
 from safer_instruct.report.flow import categories, cost, funnel
@@ -39,7 +40,7 @@ def write_report(path: Path, compare: Path | None = None, out: Path | None = Non
         ConfigError: The labels cannot be used.
     """
     document = describe(path, compare, labels)
-    html = out or path / "report.html"
+    html = out or path / rundir.REPORT
     markdown = html.with_suffix(".md")
     for file, text in ((html, as_html(document)), (markdown, as_markdown(document))):
         with whole(file) as part:
@@ -68,7 +69,9 @@ def describe(path: Path, compare: Path | None = None, labels: Path | None = None
     beside = f", beside {views[1].name}" if len(views) > 1 else ""
     notes = [f"Made by Safer-Instruct {metadata.version('safer-instruct')}. Everything is in this file; it asks nothing of any network."]
     if len(first.prompts) > TEXTS_LOOKED_AT:
-        notes.append(f"Verbs, variety and map rest on {TEXTS_LOOKED_AT:,} of the {len(first.prompts):,} pairs, drawn by their ids; counts, lengths and scores on all.")
+        notes.append(
+            f"Verbs, variety and map rest on {TEXTS_LOOKED_AT:,} of the {len(first.prompts):,} pairs, drawn by their ids; counts, lengths and scores on all."
+        )
     if embedded.note:
         notes.append(embedded.note)
     return Document(f"{first.name}: preference pairs", f"Domain {domain}{beside}", _tiles(first), sections, tuple(notes))
@@ -86,7 +89,7 @@ def _named(views: Sequence[RunView]) -> list[RunView]:
 
 def _problems(number: int, view: RunView, views: Sequence[RunView]) -> Section:
     title = f"What to look at: {view.name}" if len(views) > 1 else "What to look at"
-    return Section(f"problems-{number}", title, problems=find_problems(view))
+    return Section(f"problems-{number}", f"Findings {number}" if len(views) > 1 else "Findings", title, problems=find_problems(view))
 
 
 def _tiles(view: RunView) -> tuple[tuple[str, str, str], ...]:

@@ -91,6 +91,7 @@
               color: t.ink,
               fontSize: narrow ? 11 : 13,
               fontFamily: FONT,
+              lineHeight: narrow ? 14 : 17,
               textBorderColor: t.card,
               textBorderWidth: 3,
               formatter: (p) => `${labels.get(p.name).label}\n${number.format(labels.get(p.name).value)}`,
@@ -102,14 +103,13 @@
 
     bars(d, t, box) {
       box.style.height = `${Math.max(150, 70 + 34 * d.labels.length)}px`;
-      const short = (text) => (text.length > 34 ? `${text.slice(0, 33)}…` : text);
       return {
         aria: { enabled: true, label: { enabled: false }, decal: { show: d.series.length > 1 } },
         legend: d.series.length > 1 ? { top: 0, left: 0, textStyle: { color: t.dim }, itemWidth: 16, itemHeight: 10 } : undefined,
         grid: { left: 10, right: 60, top: d.series.length > 1 ? 34 : 8, bottom: 26, containLabel: true },
         tooltip: { trigger: "item", formatter: (p) => tip(d.labels[p.dataIndex], `${p.seriesName}: ${number.format(p.value)} ${d.unit}`) },
-        xAxis: axis(t, "", { type: "value" }),
-        yAxis: axis(t, "", { type: "category", data: d.labels.map((_, i) => i), inverse: true, axisLabel: { color: t.ink, fontSize: 13, formatter: (i) => short(d.labels[i]) } }),
+        xAxis: axis(t, "", { type: "value", minInterval: 1 }),
+        yAxis: axis(t, "", { type: "category", data: d.labels.map((_, i) => i), inverse: true, axisLabel: { color: t.ink, fontSize: 13, width: Math.round(box.clientWidth * 0.36), overflow: "truncate", formatter: (i) => d.labels[i] } }),
         series: d.series.map((series) => ({
           type: "bar",
           name: series.name,
@@ -123,7 +123,6 @@
     },
 
     histogram(d, t) {
-      const own = new Set();
       const many = d.series.length > 1;
       return {
         legend: many ? { top: 0, left: 0, textStyle: { color: t.dim }, itemWidth: 20, itemHeight: 8 } : undefined,
@@ -139,17 +138,16 @@
         xAxis: axis(t, d.x, { type: "value", min: d.edges[0], max: d.edges.at(-1), splitLine: { show: false } }),
         yAxis: axis(t, d.y, { type: "value", nameGap: 34 }),
         series: d.series.map((series, i) => {
-          const again = own.has(series.color);
-          own.add(series.color);
+          const color = series.beside && series.color === d.series[0].color ? t.ink : t[series.color];
           return {
             type: "line",
             name: series.name,
             step: "end",
             symbol: "none",
             data: [...series.values.map((value, bin) => [d.edges[bin], value]), [d.edges.at(-1), series.values.at(-1)]],
-            lineStyle: { color: again ? t.ink : t[series.color], width: again ? 2 : 1.5, type: again || i > 1 ? "dashed" : "solid" },
-            itemStyle: { color: again ? t.ink : t[series.color] },
-            areaStyle: again || i > 1 ? undefined : { color: t[series.color], opacity: 0.28 },
+            lineStyle: { color, width: series.beside ? 2 : 1.5, type: series.beside ? "dashed" : "solid" },
+            itemStyle: { color },
+            areaStyle: series.beside ? undefined : { color, opacity: 0.28 },
             markLine:
               i === 0 && d.marks.length
                 ? {
@@ -174,7 +172,7 @@
           ...verb,
           itemStyle: { color, opacity: 0.92 },
           label: { color: t.dark ? "#101418" : "#fff" },
-          children: verb.children.map((noun) => ({ ...noun, itemStyle: { color, opacity: 0.3 }, label: { color: t.ink } })),
+          children: verb.children.map((noun) => ({ ...noun, itemStyle: { color, opacity: noun.rest ? 0.1 : 0.3 }, label: { color: noun.rest ? t.dim : t.ink } })),
         };
       });
       return {
@@ -208,8 +206,8 @@
         legend: { type: "scroll", top: 0, left: 0, textStyle: { color: t.dim }, pageTextStyle: { color: t.dim }, formatter: (name) => (name.length > 40 ? `${name.slice(0, 39)}…` : name) },
         grid: { left: 10, right: 10, top: 40, bottom: 10 },
         tooltip: { trigger: "item", formatter: (p) => tip(p.seriesName, p.value[2]) },
-        xAxis: axis(t, "", { type: "value", scale: true, axisLabel: { show: false }, axisLine: { show: false } }),
-        yAxis: axis(t, "", { type: "value", scale: true, axisLabel: { show: false }, axisLine: { show: false } }),
+        xAxis: axis(t, "", { type: "value", scale: true, axisLabel: { show: false }, axisLine: { show: false }, splitLine: { show: false } }),
+        yAxis: axis(t, "", { type: "value", scale: true, axisLabel: { show: false }, axisLine: { show: false }, splitLine: { show: false } }),
         dataZoom: [{ type: "inside", xAxisIndex: 0, zoomOnMouseWheel: "ctrl" }, { type: "inside", yAxisIndex: 0, zoomOnMouseWheel: "ctrl" }],
         series: d.groups.map((group, i) => ({
           type: "scatter",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -22,6 +23,11 @@ class Table:
     caption: str
     columns: tuple[str, ...]
     rows: tuple[tuple[Cell, ...], ...]
+
+    def numeric(self, column: int) -> bool:
+        """Whether the column holds numbers or shares only, so that it is set to the right."""
+        cells = [row[column] for row in self.rows if row[column] is not None]
+        return bool(cells) and all(not isinstance(cell, str) or re.fullmatch(r"-?[\d.,]+%?", cell) for cell in cells)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,9 +95,10 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """A heading with what stands below it."""
+    """A heading with what stands below it; `short` is its name in the navigation."""
 
     id: str
+    short: str
     title: str
     intro: str = ""
     parts: tuple[Figure | Table, ...] = ()

@@ -14,12 +14,18 @@ _CATEGORIES_DRAWN = 25
 
 def funnel(views: Sequence[RunView]) -> Section:
     """A Sankey diagram per run: rows flow through the stages, and leave them for a reason."""
-    return Section("funnel", "From source to pair", "Each band is a number of texts; those that leave a stage end at the check that dropped them.", tuple(_flow(number, view) for number, view in enumerate(views)))
+    return Section(
+        "funnel",
+        "Funnel",
+        "From source to pair",
+        "Each band is a number of texts; those that leave a stage end at the check that dropped them.",
+        tuple(_flow(number, view) for number, view in enumerate(views)),
+    )
 
 
 def categories(views: Sequence[RunView]) -> Section:
     """Texts and pairs of each category."""
-    figures = []
+    figures: list[Figure | Table] = []
     for view in views:
         order = sorted(view.rows, key=lambda name: (-view.kept[name], -view.rows[name], name))
         rows = tuple((name, view.rows[name], view.kept[name], view.kept[name] / view.rows[name]) for name in order)
@@ -29,14 +35,15 @@ def categories(views: Sequence[RunView]) -> Section:
             {"name": "dropped", "values": [view.rows[name] - view.kept[name] for name in drawn], "color": "muted"},
         ]
         most = order[0] if order else ""
-        says = f"{len(order)} {'category' if len(order) == 1 else 'categories'}; the most pairs come from {most!r}: {view.kept[most]:,} of {view.rows[most]:,} texts."
+        says = f"All texts are of the category '{most}'." if len(order) == 1 else f"{len(order)} categories; the most pairs come from '{most}'"
+        says += "" if len(order) == 1 else f": {view.kept[most]:,} of its {view.rows[most]:,} texts."
         if len(order) > len(drawn):
             says += f" The chart shows the first {len(drawn)}."
         data = {"labels": drawn, "series": series, "stacked": True, "unit": "texts"}
         title = _titled("Pairs by category", view, views)
         table = Table("", ("category", "texts", "pairs", "kept"), rows)
         figures.append(Figure(f"categories-{len(figures)}", title, says, "bars", data, table, wide=len(views) == 1))
-    return Section("categories", "Categories", "", tuple(figures))
+    return Section("categories", "Categories", "Categories", "", tuple(figures))
 
 
 def cost(views: Sequence[RunView]) -> Section:
@@ -44,7 +51,8 @@ def cost(views: Sequence[RunView]) -> Section:
     parts: list[Figure | Table] = []
     for number, view in enumerate(views):
         rows = _stage_rows(view)
-        labels = [f"{stage} · {model}" if model else stage for stage, model, *_ in rows]
+        stages = [stage for stage, *_ in rows]
+        labels = [f"{stage} · {model}" if stages.count(stage) > 1 else stage for stage, model, *_ in rows]
         seconds = [round(float(row[6]), 2) for row in rows]
         timing = view.summary.get("timing", {})
         says = (
@@ -56,7 +64,7 @@ def cost(views: Sequence[RunView]) -> Section:
         table = Table("", columns, tuple((s, m, c, i, o, d, f"{t:,.1f}") for s, m, c, i, o, d, t in rows))
         parts.append(Figure(f"cost-{number}", _titled("Model time by stage", view, views), says, "bars", data, table, wide=len(views) == 1))
     intro = "Model seconds add up over calls that ran at the same time, so they may exceed the clock."
-    return Section("cost", "Cost and time", intro, tuple(parts))
+    return Section("cost", "Cost", "Cost and time", intro, tuple(parts))
 
 
 def _titled(title: str, view: RunView, views: Sequence[RunView]) -> str:
@@ -90,7 +98,9 @@ def _flow(number: int, view: RunView) -> Figure:
     if largest:
         says += f" The check that dropped the most is {largest[1]}, in the stage {largest[0]}: {largest[2]:,}."
     data = {"nodes": nodes, "links": [link for link in links if link["value"] > 0]}
-    return Figure(f"funnel-{number}", f"Funnel of {view.name}", says, "sankey", data, Table("", ("stage", "what became of them", "texts"), tuple(rows)), wide=True)
+    return Figure(
+        f"funnel-{number}", f"Funnel of {view.name}", says, "sankey", data, Table("", ("stage", "what became of them", "texts"), tuple(rows)), wide=True
+    )
 
 
 def _drop(nodes: list[dict[str, Any]], source: str, name: str, label: str, count: int, depth: int) -> dict[str, Any]:
@@ -103,7 +113,15 @@ def _stage_rows(view: RunView) -> list[tuple[str, str, int, int, int, str, float
     if view.totals:
         priced = {name: stage["cost"] is not None for name, stage in view.summary["stages"].items()}
         return [
-            (t.stage, t.model, t.calls, t.usage.prompt_tokens, t.usage.completion_tokens, show_usd(t.usage.cost if priced.get(t.stage, True) else None), t.usage.seconds)
+            (
+                t.stage,
+                t.model,
+                t.calls,
+                t.usage.prompt_tokens,
+                t.usage.completion_tokens,
+                show_usd(t.usage.cost if priced.get(t.stage, True) else None),
+                t.usage.seconds,
+            )
             for t in view.totals
         ]
     seconds = view.summary["timing"]["model_s"]

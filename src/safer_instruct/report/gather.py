@@ -13,6 +13,7 @@ from typing import Any, Generic, TypeVar
 import yaml
 
 from safer_instruct import rundir, stored
+from safer_instruct.analysis.diversity import Clusters, near_clusters
 from safer_instruct.analysis.filters import SetFigures, describe_filters
 from safer_instruct.errors import RunDirectoryError
 from safer_instruct.example import Example
@@ -84,7 +85,9 @@ class RunView:
         pairs: A sample of at most 20,000.
         prompts: Those of all pairs.
         samples: To be read by people.
+        clusters: Near-duplicates among all prompts.
         hidden: Texts that hold characters nobody sees.
+        identical: Pairs whose responses are the same.
     """
 
     name: str
@@ -101,6 +104,7 @@ class RunView:
     pairs: list[Pair] = field(default_factory=list)
     prompts: list[str] = field(default_factory=list)
     samples: list[Sample] = field(default_factory=list)
+    clusters: Clusters = field(default_factory=lambda: Clusters(0, 0, (), ()))
     hidden: int = 0
     identical: int = 0
 
@@ -128,6 +132,7 @@ def read_run(path: Path) -> RunView:
 
     view.figures = describe_filters(passing())
     view.pairs = pairs.items()
+    view.clusters = near_clusters(view.prompts)
     view.samples = [sample for key in sorted(shown, key=lambda key: (key[0] != "kept", key)) for sample in shown[key].items()]
     return view
 
@@ -146,7 +151,7 @@ def _count(view: RunView, example: Example) -> None:
         if verdict.score is not None:
             scores = view.scores[verdict.name]
             (scores.passed if verdict.passed else scores.failed).append(verdict.score)
-    view.hidden += any(not text.isascii() and any(map(hides, text)) or "\x1b" in text for text in (example.text, example.prompt, example.chosen))
+    view.hidden += any((not text.isascii() and any(map(hides, text))) or "\x1b" in text for text in (example.text, example.prompt, example.chosen))
     if dropped := example.dropped_by:
         reasons = view.reasons[dropped.name]
         reason = _plain(dropped.reason)
@@ -173,7 +178,8 @@ def _sample(run: str, example: Example, outcome: str, by: str) -> Sample:
     prompt = example.prompt or next((candidate.text for candidate in example.candidates), "")
     chosen = example.chosen or next((draft.text for draft in reversed(example.drafts)), "")
     verdicts = tuple((v.name, v.passed, v.score, shorten(v.reason, 300)) for v in example.verdicts)
-    return Sample(run, example.id, example.category, outcome, by, *(shorten(text, _SHOWN_CHARS) for text in (prompt, chosen, example.text)), verdicts)
+    prompt, chosen, rejected = (shorten(text, _SHOWN_CHARS) for text in (prompt, chosen, example.text))
+    return Sample(run, example.id, example.category, outcome, by, prompt, chosen, rejected, verdicts)
 
 
 def _plain(reason: str) -> str:

@@ -40,7 +40,7 @@ def _section(section: Section) -> Iterator[str]:
 
 def _table(table: Table) -> Iterator[str]:
     yield f"| {' | '.join(map(_text, table.columns))} |"
-    yield f"|{'|'.join('---:' if _numeric(table, i) else '---' for i in range(len(table.columns)))}|"
+    yield f"|{'|'.join('---:' if table.numeric(i) else '---' for i in range(len(table.columns)))}|"
     for row in table.rows[:_ROWS]:
         yield f"| {' | '.join(_cell(cell) for cell in row)} |"
     if len(table.rows) > _ROWS:
@@ -65,10 +65,6 @@ def show(cell: Cell) -> str:
 
 def _cell(cell: Cell) -> str:
     return _text(cell) if isinstance(cell, str) else show(cell)
-
-
-def _numeric(table: Table, column: int) -> bool:
-    return bool(table.rows) and all(isinstance(row[column], int | float) for row in table.rows)
 
 
 def _text(text: str) -> str:

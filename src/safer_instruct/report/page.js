@@ -21,7 +21,7 @@ if (window.trustedTypes) {
   let most = STEP;
 
   function choose() {
-    const wanted = ["outcome", "by", "category", "run"].map((name) => [name, form.elements[name].value]);
+    const wanted = ["outcome", "by", "category", "run"].filter((name) => form.elements[name]).map((name) => [name, form.elements[name].value]);
     const text = form.elements.text.value.trim().toLowerCase();
     let found = 0;
     cards.forEach((card, i) => {

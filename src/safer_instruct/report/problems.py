@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator
 
-from safer_instruct.analysis.diversity import near_clusters
 from safer_instruct.detect.words import words
 from safer_instruct.report.document import Problem
 from safer_instruct.report.gather import RunView
@@ -65,26 +64,44 @@ def _balance(view: RunView) -> Iterator[Problem]:
     most, least = max(view.rows, key=lambda c: view.kept[c]), min(view.rows, key=lambda c: view.kept[c])
     if view.kept[most] > _UNEVEN * max(1, view.kept[least]):
         what = f"The categories are uneven: {view.kept[most]:,} pairs of '{most}', {view.kept[least]:,} of '{least}'."
-        yield Problem("look", what, "Training will hardly see the small ones.", "Collect more of them, or choose an even set: safer-instruct select DIR --quota CATEGORY=SHARE.")
+        yield Problem(
+            "look",
+            what,
+            "Training will hardly see the small ones.",
+            "Collect more of them, or choose an even set: safer-instruct select DIR --quota CATEGORY=SHARE.",
+        )
     small = [category for category in sorted(view.rows) if view.kept[category] < _SMALL_CATEGORY]
     if small and len(small) < len(view.rows):
         named = ", ".join(f"'{category}'" for category in small[:5]) + (f" and {len(small) - 5} more" if len(small) > 5 else "")
-        yield Problem("look", f"{len(small)} categories have fewer than {_SMALL_CATEGORY} pairs: {named}.", "They can neither be learned nor evaluated.", "Collect more, or leave them out.")
+        yield Problem(
+            "look",
+            f"{len(small)} categories have fewer than {_SMALL_CATEGORY} pairs: {named}.",
+            "They can neither be learned nor evaluated.",
+            "Collect more, or leave them out.",
+        )
 
 
 def _sameness(view: RunView) -> Iterator[Problem]:
     if len(view.prompts) < _ENOUGH_TO_JUDGE:
         return
-    clusters = near_clusters(view.prompts)
+    clusters = view.clusters
     if clusters.clustered > _NEAR * clusters.texts:
         what = f"{clusters.clustered / clusters.texts:.0%} of the prompts are near-duplicates of others (the largest group has {clusters.sizes[0]:,})."
-        yield Problem("serious", what, "The model sees the same again and again, and a test split leaks into training.", "safer-instruct select DIR keeps the best of each group.")
-    for name, texts in (("prompts", [p.prompt for p in view.pairs]), ("chosen responses", [p.chosen for p in view.pairs])):
+        yield Problem(
+            "serious",
+            what,
+            "The model sees the same again and again, and a test split leaks into training.",
+            "safer-instruct select DIR keeps the best of each group.",
+        )
+    for name, texts, why in (
+        ("prompts", [p.prompt for p in view.pairs], "A model tuned on them meets other beginnings for the first time in use."),
+        ("chosen responses", [p.chosen for p in view.pairs], "A phrase that marks one side is learned before anything else."),
+    ):
         opening, count = _commonest_opening(texts)
         if count > _OPENING * len(texts):
             what = f"{count / len(texts):.0%} of the {name} begin with '{opening}'."
-            do = "Raise the temperature, vary the template, or give the expert examples that begin in different ways."
-            yield Problem("look", what, "A phrase that marks one side is learned before anything else.", do)
+            do = "Raise the temperature, vary the template, or give the model examples that begin in different ways."
+            yield Problem("look", what, why, do)
 
 
 def _commonest_opening(texts: list[str]) -> tuple[str, int]:
@@ -94,10 +111,20 @@ def _commonest_opening(texts: list[str]) -> tuple[str, int]:
 
 def _texts(view: RunView) -> Iterator[Problem]:
     if view.identical:
-        yield Problem("serious", f"In {view.identical:,} pairs the chosen and the rejected response are the same.", "They teach nothing.", "Switch the verifier on (verify.min_margin).")
+        yield Problem(
+            "serious",
+            f"In {view.identical:,} pairs the chosen and the rejected response are the same.",
+            "They teach nothing.",
+            "Switch the verifier on (verify.min_margin).",
+        )
     if view.hidden:
         what = f"{view.hidden:,} texts hold characters that nobody sees (terminal escapes, bidirectional or zero-width controls)."
-        yield Problem("serious", what, "They can hide instructions to a model. This report shows them as marks such as \u27e8U+202E\u27e9.", "Read these texts before training on them, or strip them from the source.")
+        yield Problem(
+            "serious",
+            what,
+            "They can hide instructions to a model. This report shows them as marks such as \u27e8U+202E\u27e9.",
+            "Read these texts before training on them, or strip them from the source.",
+        )
     if view.summary["set_aside"]:
         what = f"{view.summary['set_aside']:,} source rows could not be read."
         yield Problem("look", what, "They are missing from everything here.", "rejected_rows.jsonl says which and why.")
@@ -113,10 +140,15 @@ def _checks(view: RunView) -> Iterator[Problem]:
             yield Problem("look", what, "They are in the set.", f"Read them below, or with: safer-instruct filters DIR --dropped-by {figures.name}")
     if "not calibrated" in str(view.summary.get("thresholds", "")):
         what = "The thresholds are defaults; no label was ever compared with them."
-        yield Problem("look", what, "Nobody knows how many good pairs they drop, or bad ones they keep.", "safer-instruct calibrate DIR --sheet labels.csv writes a sheet to label.")
+        yield Problem(
+            "look",
+            what,
+            "Nobody knows how many good pairs they drop, or bad ones they keep.",
+            "safer-instruct calibrate DIR --sheet labels.csv writes a sheet to label.",
+        )
     if view.summary["cost"] is None:
         yield Problem("look", "The cost is unknown.", "No price is known for a model that was called.", "Set price_per_million for it in the config.")
 
 
-_READ_DROPPED = "Read what it dropped (samples below, filter 'dropped'), and move the bound if those are good."
+_READ_DROPPED = "Read what was dropped (the samples below), and move the bound if those are good."
 _CHECKS: tuple[Callable[[RunView], Iterator[Problem]], ...] = (_size, _one_check, _length, _balance, _sameness, _texts, _checks)

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from safer_instruct.calibration.calibrate import CALIBRATION
 from safer_instruct.calibration.labels import Scored, joined, read_examples, read_labels
+from safer_instruct.report.bins import histogram, round_edges, spread
 from safer_instruct.report.document import Figure, Section, Table
 from safer_instruct.report.gather import RunView
-from safer_instruct.report.lengths import histogram, spread
 from safer_instruct.thresholds import KEYS, Calibration, load_calibration
 
-_BINS = 30
+_MOST_BINS = 40
 _SHOWN = 12
 _POINTS = 400  # of a precision-recall curve
 _ABOUT = {
@@ -38,7 +39,7 @@ def scores(views: Sequence[RunView], labels: Path | None = None) -> Section:
     intro = "The line is the bound that the run was made with; what lies left of it was dropped."
     if not file:
         intro += " Without labels nobody knows whether it lies well: label a sample ('safer-instruct calibrate DIR --sheet FILE.csv') and make the report anew."
-    return Section("scores", "Scores and thresholds", intro, tuple(parts))
+    return Section("scores", "Scores", "Scores and thresholds", intro, tuple(parts))
 
 
 def bound(config: dict[str, Any], name: str) -> float | None:
@@ -60,22 +61,32 @@ def _figure(number: int, name: str, views: Sequence[RunView]) -> Figure:
 
     view = views[0]
     both = view.scores[name]
-    everything = np.concatenate([np.asarray(part) for v in views if name in v.scores for part in (v.scores[name].passed, v.scores[name].failed)])
-    low, high = (float(v) for v in np.percentile(everything, [0.5, 99.5]))
-    edges = [round(float(e), 4) for e in np.linspace(low, high if high > low else low + 1, _BINS + 1)]
+    columns = [np.concatenate([v.scores[name].passed, v.scores[name].failed]) for v in views if name in v.scores]
+    edges = round_edges(columns, most=_MOST_BINS, whole=all(bool((column == np.round(column)).all()) for column in columns))
     total = len(both.passed) + len(both.failed)
     series: list[dict[str, Any]] = []
     for label, values, color in (("passed", both.passed, "chosen"), ("failed", both.failed, "rejected")):
+        if not values:
+            continue
         share = len(values) / total
         series.append({"name": label, "values": [round(v * share, 3) for v in histogram(values, edges)], "color": color})
     for other in views[1:]:
         if name in other.scores:
-            series.append({"name": other.name, "values": histogram([*other.scores[name].passed, *other.scores[name].failed], edges), "color": "gap"})
+            series.append(
+                {"name": other.name, "values": histogram([*other.scores[name].passed, *other.scores[name].failed], edges), "color": "gap", "beside": True}
+            )
     at = bound(view.config, name)
     _, middle, _, _ = spread([*both.passed, *both.failed])
     says = f"{total:,} values, median {middle:.3g}; {len(both.failed):,} did not pass{f' the bound of {at:g}' if at is not None else ''}."
-    rows = [(f"{a:.3f} to {b:.3f}", *(s["values"][i] for s in series)) for i, (a, b) in enumerate(zip(edges, edges[1:], strict=False))]
-    data = {"edges": edges, "series": series, "x": _ABOUT.get(name, name), "y": "%", "stacked": True, "marks": [] if at is None else [{"at": at, "name": "bound"}]}
+    rows = [(f"{a:g} to {b:g}", *(s["values"][i] for s in series)) for i, (a, b) in enumerate(pairwise(edges))]
+    data = {
+        "edges": edges,
+        "series": series,
+        "x": _ABOUT.get(name, name),
+        "y": "%",
+        "stacked": True,
+        "marks": [] if at is None else [{"at": at, "name": "bound"}],
+    }
     return Figure(f"score-{number}", name, says, "histogram", data, Table("", ("value", *(f"{s['name']}, %" for s in series)), tuple(rows)))
 
 
@@ -89,7 +100,9 @@ def _calibrated(calibration: Calibration) -> Table:
     for name, found in calibration.scores.items():
         figures = [_value(found.get(key)) for key in ("auc", "threshold", "precision", "recall")]
         rows.append((name, found.get("labels"), *figures))
-    return Table(f"Calibrated on {calibration.labels['used']} labels, for {calibration.aim}", ("score", "labels", "AUC", "threshold", "precision", "recall"), tuple(rows))
+    return Table(
+        f"Calibrated on {calibration.labels['used']} labels, for {calibration.aim}", ("score", "labels", "AUC", "threshold", "precision", "recall"), tuple(rows)
+    )
 
 
 def _value(found: Any) -> str | float | None:

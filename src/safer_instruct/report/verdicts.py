@@ -17,13 +17,13 @@ def verdicts(views: Sequence[RunView]) -> Section:
         "Seen and failed count texts, instructions or responses; dropped counts examples. Alone: those that only this check stands in the way of, "
         "so that at most as many would come back without it."
     )
-    return Section("verdicts", "What each check did", intro, tuple(parts))
+    return Section("verdicts", "Checks", "What each check did", intro, tuple(parts))
 
 
 def samples(views: Sequence[RunView]) -> Section:
     """Kept, dropped and flagged examples, drawn by their ids."""
     intro = "A sample of what was kept, of what each check dropped, and of what was flagged. The rejected response is the source text as it stood."
-    return Section("samples", "Read the data", intro, samples=tuple(sample for view in views for sample in view.samples))
+    return Section("samples", "Samples", "Read the data", intro, samples=tuple(sample for view in views for sample in view.samples))
 
 
 def _filters(view: RunView, views: Sequence[RunView]) -> Table:
