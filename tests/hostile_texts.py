@@ -72,6 +72,6 @@ PAYLOADS = (
     "![image](http://198.51.100.1/x.png) [link](javascript:alert(1)) <http://198.51.100.1>",
     "| a | b |\n|---|---|\n# heading\n- [ ] task",
     f"<ｓcript>{_RUN}</ｓcript>",
-    f"<noscript><p title=\"</noscript><img src=x onerror={_RUN}>\">",
+    f'<noscript><p title="</noscript><img src=x onerror={_RUN}>">',
     f"<x contenteditable onblur={_RUN} autofocus>focus</x>",
 )

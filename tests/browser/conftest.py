@@ -44,7 +44,8 @@ class Watched:
     def serious(self) -> list[str]:
         """Findings of axe that are serious or critical, as rule and elements."""
         found = self.page.context.new_cdp_session(self.page).send(  # past the page's own policy, which lets no script of ours in
-            "Runtime.evaluate", {"expression": f"{AXE.read_text('utf-8')};axe.run(document,{{resultTypes:['violations']}})", "awaitPromise": True, "returnByValue": True}
+            "Runtime.evaluate",
+            {"expression": f"{AXE.read_text('utf-8')};axe.run(document,{{resultTypes:['violations']}})", "awaitPromise": True, "returnByValue": True},
         )
         violations = found["result"]["value"]["violations"]
         return [f"{v['id']}: {[node['html'][:150] for node in v['nodes'][:3]]}" for v in violations if v["impact"] in ("serious", "critical")]

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from browser.conftest import Watched
 from hostile_texts import MARK, PAYLOADS
 from made_runs import made_up, write_run
 
+from browser.conftest import Watched
 from safer_instruct.example import Candidate, Example, Verdict
 from safer_instruct.report import write_report
 
@@ -37,7 +37,7 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
     base = list(made_up(len(PAYLOADS) * 2, seed=2))
     examples = [_poisoned(example, i, PAYLOADS[i % len(PAYLOADS)]) for i, example in enumerate(base)]
     folder = tmp_path_factory.mktemp("runs") / "<img src=x onerror=window.pwned=1>"
-    dropped = {payload: 3 for payload in PAYLOADS[:12]}
+    dropped = dict.fromkeys(PAYLOADS[:12], 3)
     run = write_run(folder, examples, thresholds=PAYLOADS[0])
     summary = json.loads((run / "summary.json").read_text("utf-8"))
     summary["stages"]["filter"]["dropped"] = dropped
@@ -169,3 +169,10 @@ def test_the_policy_lets_no_other_script_in(watched: Watched, report: Path) -> N
       try {{ script.textContent = 'window.{MARK}=1'; document.body.append(script); }} catch (error) {{ /* trusted types refuse it already */ }} }}""")
     refused = page.evaluate("() => { try { document.body.insertAdjacentHTML('beforeend', '<b>x</b>'); return false; } catch (error) { return true; } }")
     assert page.evaluate(f"window.{MARK}") is None and refused
+
+
+def test_axe_is_awake(watched: Watched, tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    page.write_text("<!doctype html><html><body><img src='data:,'><input></body></html>", "utf-8")
+    watched.page.goto(page.as_uri())
+    assert {finding.partition(":")[0] for finding in watched.serious()} >= {"image-alt", "label", "html-has-lang"}

@@ -21,6 +21,8 @@ def round_edges(columns: Sequence[Any], *, most: int, whole: bool) -> list[float
 
     ends = [np.percentile(np.asarray(column, np.float64), [0.5, 99.5]) for column in columns if len(column)]
     low, high = (float(min(e[0] for e in ends)), float(max(e[1] for e in ends))) if ends else (0.0, 1.0)
+    if whole:
+        low, high = math.floor(low), math.ceil(high)
     least = max((high - low) / most, 1.0 if whole else 0.0) or 1.0
     power = 10.0 ** math.floor(math.log10(least) + _ROUNDING)
     step = next(power * m for m in (1, 2, 5, 10) if power * m >= least * (1 - _ROUNDING))
