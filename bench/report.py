@@ -26,9 +26,8 @@ def main() -> None:
         run = write_run(Path(folder) / "run", list(made_up(arguments.examples)))
         started, cpu = time.perf_counter(), time.process_time()
         html, _ = write_report(run)
-        print(
-            f"{arguments.examples:,} examples: {time.perf_counter() - started:.1f} s, {time.process_time() - cpu:.1f} s of CPU, {html.stat().st_size / 1e6:.2f} MB"
-        )
+        took, of_cpu = time.perf_counter() - started, time.process_time() - cpu
+        print(f"{arguments.examples:,} examples: {took:.1f} s, {of_cpu:.1f} s of CPU, {html.stat().st_size / 1e6:.2f} MB")
         print("opened in", ", ".join(f"{seconds:.2f} s" for seconds in open_times(html, arguments.opens)))
 
 

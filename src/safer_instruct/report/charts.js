@@ -7,6 +7,7 @@
   const LIGHT = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#b8860b", "#56b4e9", "#7a5195", "#5b6570"];
   const DARK = ["#56b4e9", "#f0915a", "#3ec99a", "#e59ac2", "#e6c229", "#9fd2f5", "#b79ad6", "#a6afb9"];
   const SHAPES = ["circle", "triangle", "rect", "diamond", "pin", "roundRect", "arrow", "circle"];
+  const LEAST_FLOW = 640; // pixels that a flow of five stages needs for its labels
   const FONT = getComputedStyle(document.body).fontFamily;
 
   function theme() {
@@ -23,6 +24,12 @@
     box.className = "tip";
     box.append(Object.assign(document.createElement("b"), { textContent: head }), lines.join("\n"));
     return box;
+  }
+
+  /** Black or white, whichever stands out more on a colour (WCAG's relative luminance). */
+  function textOn(color) {
+    const [r, g, b] = [1, 3, 5].map((at) => (parseInt(color.slice(at, at + 2), 16) / 255) ** 2.2);
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b > 0.18 ? "#101418" : "#fff";
   }
 
   function common(t) {
@@ -56,7 +63,10 @@
       const colors = { stage: t.chosen, drop: t.rejected, pairs: t.prompt };
       const drops = d.nodes.filter((node) => node.role === "drop").length;
       box.style.height = `${Math.max(300, 150 + 34 * drops)}px`;
-      const narrow = box.clientWidth < 600;
+      if (box.clientWidth < LEAST_FLOW) {
+        box.style.minWidth = `${LEAST_FLOW}px`; // the figure scrolls sideways, by keyboard too
+        box.parentElement.tabIndex = 0;
+      }
       return {
         tooltip: {
           trigger: "item",
@@ -69,7 +79,7 @@
           {
             type: "sankey",
             left: 8,
-            right: narrow ? 90 : 150,
+            right: 150,
             top: 24,
             bottom: 14,
             nodeWidth: 14,
@@ -89,9 +99,9 @@
             })),
             label: {
               color: t.ink,
-              fontSize: narrow ? 11 : 13,
+              fontSize: 13,
               fontFamily: FONT,
-              lineHeight: narrow ? 14 : 17,
+              lineHeight: 17,
               textBorderColor: t.card,
               textBorderWidth: 3,
               formatter: (p) => `${labels.get(p.name).label}\n${number.format(labels.get(p.name).value)}`,
@@ -171,7 +181,7 @@
         return {
           ...verb,
           itemStyle: { color, opacity: 0.92 },
-          label: { color: t.dark ? "#101418" : "#fff" },
+          label: { color: textOn(color) },
           children: verb.children.map((noun) => ({ ...noun, itemStyle: { color, opacity: noun.rest ? 0.1 : 0.3 }, label: { color: noun.rest ? t.dim : t.ink } })),
         };
       });
@@ -242,7 +252,7 @@
               label: { color: t.dim, position: "insideStartTop", formatter: () => "share of good labels" },
               data: [{ yAxis: d.base }],
             },
-            markPoint: d.at ? { symbol: "circle", symbolSize: 13, itemStyle: { color: t.rejected }, label: { show: true, position: "left", color: t.ink, formatter: () => "bound" }, data: [{ coord: d.at }] } : undefined,
+            markPoint: d.at ? { symbol: "circle", symbolSize: 13, itemStyle: { color: t.rejected }, label: { show: true, position: "bottom", color: t.ink, formatter: () => "bound" }, data: [{ coord: d.at }] } : undefined,
           },
         ],
       };

@@ -63,6 +63,9 @@ def _figure(number: int, name: str, views: Sequence[RunView]) -> Figure:
     both = view.scores[name]
     columns = [np.concatenate([v.scores[name].passed, v.scores[name].failed]) for v in views if name in v.scores]
     edges = round_edges(columns, most=_MOST_BINS, whole=all(bool((column == np.round(column)).all()) for column in columns))
+    at = bound(view.config, name)
+    if at is not None and edges[0] >= at:
+        edges.insert(0, round(2 * edges[0] - edges[1], 10))  # room to the left of the bound
     total = len(both.passed) + len(both.failed)
     series: list[dict[str, Any]] = []
     for label, values, color in (("passed", both.passed, "chosen"), ("failed", both.failed, "rejected")):
@@ -75,14 +78,14 @@ def _figure(number: int, name: str, views: Sequence[RunView]) -> Figure:
             series.append(
                 {"name": other.name, "values": histogram([*other.scores[name].passed, *other.scores[name].failed], edges), "color": "gap", "beside": True}
             )
-    at = bound(view.config, name)
     _, middle, _, _ = spread([*both.passed, *both.failed])
-    says = f"{total:,} values, median {middle:.3g}; {len(both.failed):,} did not pass{f' the bound of {at:g}' if at is not None else ''}."
+    about = f"{_ABOUT[name]}. " if name in _ABOUT else ""
+    says = f"{about}{total:,} values, median {middle:.3g}; {len(both.failed):,} did not pass{f' the bound of {at:g}' if at is not None else ''}."
     rows = [(f"{a:g} to {b:g}", *(s["values"][i] for s in series)) for i, (a, b) in enumerate(pairwise(edges))]
     data = {
         "edges": edges,
         "series": series,
-        "x": _ABOUT.get(name, name),
+        "x": "",
         "y": "%",
         "stacked": True,
         "marks": [] if at is None else [{"at": at, "name": "bound"}],
