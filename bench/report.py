@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-from runs import made_up, write_run
+from made_runs import made_up, write_run
 
 from safer_instruct.report import write_report
 

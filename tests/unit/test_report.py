@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from hostile_texts import PAYLOADS
-from runs import made_up, write_run
+from made_runs import made_up, write_run
 
 from safer_instruct.cli import main
 from safer_instruct.errors import RunDirectoryError
