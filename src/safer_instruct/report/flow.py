@@ -28,7 +28,7 @@ def categories(views: Sequence[RunView]) -> Section:
     figures: list[Figure | Table] = []
     for view in views:
         order = sorted(view.rows, key=lambda name: (-view.kept[name], -view.rows[name], name))
-        rows = tuple((name, view.rows[name], view.kept[name], view.kept[name] / view.rows[name]) for name in order)
+        rows = tuple((name, view.rows[name], view.kept[name], f"{view.kept[name] / view.rows[name]:.1%}") for name in order)
         drawn = order[:_CATEGORIES_DRAWN]
         series = [
             {"name": "pairs", "values": [view.kept[name] for name in drawn], "color": "chosen"},

@@ -9,7 +9,7 @@ from safer_instruct.report.document import Cell, Document, Figure, Sample, Secti
 from safer_instruct.visible import shorten, visible
 
 _ROWS, _SAMPLES = 40, 10
-_SPECIAL = re.compile(r"([\\`*_{}\[\]()#+!|~$:@-])")  # a colon and an @ too, so that no address becomes a link
+_SPECIAL = re.compile(r"([\\`*_{}\[\]|~$@]|:(?=\S)|(?<=www)\.|^[-+#=])")  # no address becomes a link, no first character a heading or a list
 
 
 def as_markdown(document: Document) -> str:
