@@ -365,6 +365,20 @@ def calibrate(
 
 
 @app.command()
+def report(
+    path: Annotated[Path, typer.Argument(metavar="DIR", help="A finished run directory.")],
+    compare: Annotated[Optional[Path], typer.Option(metavar="DIR", help="Another, to stand beside it.")] = None,
+    out: Annotated[Optional[Path], typer.Option(metavar="FILE.html", help="By default DIR/report.html; the Markdown file goes beside it.")] = None,
+    labels: Annotated[Optional[Path], typer.Option(metavar="FILE.csv", help="Labels, for precision and recall; by default those that lie in DIR.")] = None,
+) -> None:
+    """Write a report on a run: one HTML file that works offline, and one of Markdown."""
+    from safer_instruct.report import write_report
+
+    for file in write_report(path, compare, out, labels):
+        typer.echo(f"{file}  {file.stat().st_size / 1e6:.1f} MB")
+
+
+@app.command()
 def judges(path: Annotated[Path, typer.Argument(metavar="DIR", help="A finished run directory.")]) -> None:
     """Show how often order turned a judge's answer, and how far the judges of a panel agree."""
     from rich.console import Console

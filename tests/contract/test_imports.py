@@ -15,7 +15,7 @@ SOURCE = Path(__file__).parents[2] / "src" / "safer_instruct"
 
 # Lowest first. A module may import from lower ranks and from its own, never from a higher one. A folder stands for all in it.
 RANKS = (
-    ("errors", "example", "extras", "oneline", "seeds", "wholefile"),
+    ("errors", "example", "extras", "oneline", "seeds", "visible", "wholefile"),
     ("detect", "yamlfile", "sandbox"),
     ("selectconfig", "settings", "thresholds"),
     ("templates", "config", "domain", "prices"),
@@ -43,6 +43,7 @@ RANKS = (
         "domainfile",
     ),
     ("domaincli",),
+    ("report",),
     ("cli", "__init__"),
 )
 # What stages and filters must know nothing of, although some of it ranks below them.

@@ -1,0 +1,108 @@
+"""From one or two finished runs to the document, and from that to the two files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from importlib import metadata
+from pathlib import Path
+
+from safer_instruct import rundir
+from safer_instruct.prices import show_usd
+from safer_instruct.report.document import Document, Section
+from safer_instruct.report.flow import categories, cost, funnel
+from safer_instruct.report.gather import TEXTS_LOOKED_AT, RunView, read_run
+from safer_instruct.report.language import diversity, embed_prompts, instructions
+from safer_instruct.report.lengths import lengths
+from safer_instruct.report.markdown import as_markdown
+from safer_instruct.report.page import as_html
+from safer_instruct.report.problems import find_problems
+from safer_instruct.report.scores import scores
+from safer_instruct.report.verdicts import samples, verdicts
+from safer_instruct.wholefile import whole
+
+
+def write_report(path: Path, compare: Path | None = None, out: Path | None = None, labels: Path | None = None) -> tuple[Path, Path]:
+    """Write `report.html` and, beside it, `report.md`.
+
+    Args:
+        path: A finished run directory.
+        compare: Another, to stand beside it.
+        out: The HTML file; by default in `path`. The Markdown file has its name with the ending `.md`.
+        labels: A CSV file of labels for precision and recall; by default the one that `calibration.yaml` names, or `labels.csv`,
+            where it lies in `path`.
+
+    Returns:
+        Both files.
+
+    Raises:
+        RunDirectoryError: A directory holds no finished run, or a file cannot be replaced.
+        ConfigError: The labels cannot be used.
+    """
+    document = describe(path, compare, labels)
+    html = out or path / rundir.REPORT
+    markdown = html.with_suffix(".md")
+    for file, text in ((html, as_html(document)), (markdown, as_markdown(document))):
+        with whole(file) as part:
+            part.write_text(text, encoding="utf-8")
+    return html, markdown
+
+
+def describe(path: Path, compare: Path | None = None, labels: Path | None = None) -> Document:
+    """Read one or two finished runs into a document; arguments and errors are those of `write_report`."""
+    views = _named([read_run(each) for each in (path, compare) if each is not None])
+    embedded = embed_prompts(views)
+    sections = (
+        *(_problems(number, view, views) for number, view in enumerate(views, 1)),
+        funnel(views),
+        categories(views),
+        lengths(views),
+        instructions(views),
+        diversity(views, embedded),
+        scores(views, labels),
+        verdicts(views),
+        cost(views),
+        samples(views),
+    )
+    first = views[0]
+    domain = str(first.config.get("domain", "preference data"))
+    beside = f", beside {views[1].name}" if len(views) > 1 else ""
+    notes = [f"Made by Safer-Instruct {metadata.version('safer-instruct')}. Everything is in this file; it asks nothing of any network."]
+    if len(first.prompts) > TEXTS_LOOKED_AT:
+        notes.append(
+            f"Verbs, variety and map rest on {TEXTS_LOOKED_AT:,} of the {len(first.prompts):,} pairs, drawn by their ids; counts, lengths and scores on all."
+        )
+    if embedded.note:
+        notes.append(embedded.note)
+    return Document(f"{first.name}: preference pairs", f"Domain {domain}{beside}", _tiles(first), sections, tuple(notes))
+
+
+def _named(views: Sequence[RunView]) -> list[RunView]:
+    """Two folders of one name are told apart by their parents, or by a number."""
+    if len(views) == 2 and views[0].name == views[1].name:
+        names = [f"{view.path.resolve().parent.name}/{view.name}" for view in views]
+        for view, name, number in zip(views, names, (1, 2), strict=True):
+            view.name = name if names[0] != names[1] else f"{name} ({number})"
+            view.samples = [replace(sample, run=view.name) for sample in view.samples]
+    return list(views)
+
+
+def _problems(number: int, view: RunView, views: Sequence[RunView]) -> Section:
+    title = f"What to look at: {view.name}" if len(views) > 1 else "What to look at"
+    return Section(f"problems-{number}", f"Findings {number}" if len(views) > 1 else "Findings", title, problems=find_problems(view))
+
+
+def _tiles(view: RunView) -> tuple[tuple[str, str, str], ...]:
+    summary = view.summary
+    rows, pairs = summary["rows"], summary["pairs"]
+    tokens = summary["prompt_tokens"] + summary["completion_tokens"]
+    wall = summary.get("timing", {}).get("wall_s", 0.0)
+    took = f"{wall:,.0f} s" if wall < 600 else f"{wall / 60:,.0f} min" if wall < 36_000 else f"{wall / 3600:,.1f} h"
+    return (
+        ("pairs", f"{pairs:,}", f"of {rows:,} source rows"),
+        ("kept", f"{pairs / rows:.1%}" if rows else "0%", f"{summary['dropped']:,} dropped"),
+        ("categories", f"{len(view.kept):,}", "with a pair"),
+        ("model calls", f"{summary['calls']:,}", f"{tokens:,} tokens"),
+        ("cost", "unknown" if summary["cost"] is None else f"${show_usd(summary['cost'])}", "US dollars"),
+        ("time", took, "by the clock"),
+    )

@@ -1,0 +1,197 @@
+"""One pass over a finished run: everything that the report's sections are made from, in memory that does not grow with the texts."""
+
+from __future__ import annotations
+
+import heapq
+from array import array
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import yaml
+
+from safer_instruct import rundir, stored
+from safer_instruct.analysis.diversity import Clusters, near_clusters
+from safer_instruct.analysis.filters import SetFigures, describe_filters
+from safer_instruct.errors import RunDirectoryError
+from safer_instruct.example import Example
+from safer_instruct.ledger import Total, read_totals
+from safer_instruct.report.document import Sample
+from safer_instruct.seeds import derive_seed
+from safer_instruct.visible import hides, shorten
+
+TEXTS_LOOKED_AT = 20_000  # pairs whose texts are kept for what cannot be counted in passing
+_KEPT_SHOWN, _DROPPED_SHOWN, _FLAGGED_SHOWN = 60, 12, 6
+_SHOWN_CHARS = 1_500
+T = TypeVar("T")
+_REASONS = 400  # different reasons counted for one filter; what numbers stand in them makes no other reason
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """The texts of one example that came through."""
+
+    category: str
+    prompt: str
+    chosen: str
+    rejected: str
+
+
+class Lowest(Generic[T]):
+    """The items of the lowest rank: a sample that depends on the ids alone."""
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+        self._items: list[tuple[int, int, T]] = []
+        self._seen = 0
+
+    def add(self, rank: int, item: T) -> None:
+        """Offer one."""
+        self._seen += 1
+        self._items.append((rank, self._seen, item))
+        if len(self._items) > 2 * self._count:
+            self._items = heapq.nsmallest(self._count, self._items, key=lambda entry: entry[:2])
+
+    def items(self) -> list[T]:
+        """Those taken, in the order in which they came."""
+        taken = heapq.nsmallest(self._count, self._items, key=lambda entry: entry[:2])
+        return [item for _, _, item in sorted(taken, key=lambda entry: entry[1])]
+
+
+@dataclass(slots=True)
+class Scores:
+    """The values of one score, by what became of the verdict."""
+
+    passed: array[float] = field(default_factory=lambda: array("d"))
+    failed: array[float] = field(default_factory=lambda: array("d"))
+
+
+@dataclass(slots=True)
+class RunView:
+    """What is known of one run.
+
+    Attributes:
+        name: Of its folder.
+        summary: `summary.json`.
+        config: The run's config, as `run.yaml` has it.
+        totals: Calls by stage and model; empty where the ledger is gone.
+        figures: What each filter did.
+        rows, kept: Examples and pairs by category.
+        words: Words of each `prompt`, `chosen` and `rejected` of a pair, in order.
+        scores: By name, of the examples' own verdicts.
+        reasons: By filter, why it dropped, with numbers left out.
+        pairs: A sample of at most 20,000.
+        prompts: Those of all pairs.
+        samples: To be read by people.
+        clusters: Near-duplicates among all prompts.
+        hidden: Texts that hold characters nobody sees.
+        identical: Pairs whose responses are the same.
+    """
+
+    name: str
+    path: Path
+    summary: dict[str, Any]
+    config: dict[str, Any]
+    totals: list[Total]
+    figures: SetFigures
+    rows: Counter[str] = field(default_factory=Counter)
+    kept: Counter[str] = field(default_factory=Counter)
+    words: dict[str, array[int]] = field(default_factory=lambda: {name: array("l") for name in ("prompt", "chosen", "rejected")})
+    scores: dict[str, Scores] = field(default_factory=lambda: defaultdict(Scores))
+    reasons: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
+    pairs: list[Pair] = field(default_factory=list)
+    prompts: list[str] = field(default_factory=list)
+    samples: list[Sample] = field(default_factory=list)
+    clusters: Clusters = field(default_factory=lambda: Clusters(0, 0, (), ()))
+    hidden: int = 0
+    identical: int = 0
+
+
+def read_run(path: Path) -> RunView:
+    """Read a finished run.
+
+    Raises:
+        RunDirectoryError: There is none, or one of its files is damaged.
+    """
+    summary = rundir.read_summary(path)
+    view = RunView(path.resolve().name, path, summary, _config(path), _totals(path / rundir.LEDGER), SetFigures(0, 0, ()))
+    pairs: Lowest[Pair] = Lowest(TEXTS_LOOKED_AT)
+    shown: dict[tuple[str, str], Lowest[Sample]] = {}
+
+    def passing() -> Iterator[Example]:
+        for example in stored.read_examples(path):
+            rank = derive_seed(0, example.id)
+            _count(view, example)
+            if example.alive:
+                pairs.add(rank, Pair(example.category, example.prompt, example.chosen, example.text))
+            for outcome, by, most in _outcomes(example):
+                shown.setdefault((outcome, by), Lowest(most)).add(rank, _sample(view.name, example, outcome, by))
+            yield example
+
+    view.figures = describe_filters(passing())
+    view.pairs = pairs.items()
+    view.clusters = near_clusters(view.prompts)
+    view.samples = [sample for key in sorted(shown, key=lambda key: (key[0] != "kept", key)) for sample in shown[key].items()]
+    return view
+
+
+def _totals(ledger: Path) -> list[Total]:
+    """Of a ledger that is gone, damaged or of another version nothing: the summary has the sums, if not the models."""
+    try:
+        return read_totals(ledger) if ledger.is_file() else []
+    except RunDirectoryError:
+        return []
+
+
+def _count(view: RunView, example: Example) -> None:
+    view.rows[example.category] += 1
+    for verdict in example.verdicts:
+        if verdict.score is not None:
+            scores = view.scores[verdict.name]
+            (scores.passed if verdict.passed else scores.failed).append(verdict.score)
+    view.hidden += any((not text.isascii() and any(map(hides, text))) or "\x1b" in text for text in (example.text, example.prompt, example.chosen))
+    if dropped := example.dropped_by:
+        reasons = view.reasons[dropped.name]
+        reason = _plain(dropped.reason)
+        reasons[reason if reason in reasons or len(reasons) < _REASONS else "other reasons"] += 1
+        return
+    view.kept[example.category] += 1
+    for name, text in (("prompt", example.prompt), ("chosen", example.chosen), ("rejected", example.text)):
+        view.words[name].append(len(text.split()))
+    view.prompts.append(example.prompt)
+    view.identical += example.chosen.strip() == example.text.strip()
+
+
+def _outcomes(example: Example) -> Iterator[tuple[str, str, int]]:
+    if dropped := example.dropped_by:
+        yield "dropped", dropped.name, _DROPPED_SHOWN
+        return
+    yield "kept", "", _KEPT_SHOWN
+    for verdict in example.verdicts:
+        if verdict.flag and not verdict.passed:
+            yield "flagged", verdict.name, _FLAGGED_SHOWN
+
+
+def _sample(run: str, example: Example, outcome: str, by: str) -> Sample:
+    prompt = example.prompt or next((candidate.text for candidate in example.candidates), "")
+    chosen = example.chosen or next((draft.text for draft in reversed(example.drafts)), "")
+    verdicts = tuple((v.name, v.passed, v.score, shorten(v.reason, 300)) for v in example.verdicts)
+    prompt, chosen, rejected = (shorten(text, _SHOWN_CHARS) for text in (prompt, chosen, example.text))
+    return Sample(run, example.id, example.category, outcome, by, prompt, chosen, rejected, verdicts)
+
+
+def _plain(reason: str) -> str:
+    """A reason without its numbers, so that equal ones count as one."""
+    words = ("#" if word.strip("+-.,;:()%").replace(".", "").replace(",", "").isdigit() else word for word in shorten(reason, 160).split())
+    return " ".join(words) or "no reason given"
+
+
+def _config(path: Path) -> dict[str, Any]:
+    try:
+        data = yaml.safe_load((path / rundir.RUN).read_text(encoding="utf-8"))
+        config = data["config"]
+    except (OSError, yaml.YAMLError, KeyError, TypeError) as exc:
+        raise RunDirectoryError(f"{path / rundir.RUN} cannot be read ({exc}); give the 'run' command again to write it anew") from exc
+    return config if isinstance(config, dict) else {}

@@ -1,0 +1,73 @@
+"""The document as Markdown: the same findings, tables in the place of charts."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from safer_instruct.report.document import Cell, Document, Figure, Sample, Section, Table
+from safer_instruct.visible import shorten, visible
+
+_ROWS, _SAMPLES = 40, 10
+_SPECIAL = re.compile(r"([\\`*_{}\[\]|~$@]|:(?=\S)|(?<=www)\.|^[-+#=])")  # no address becomes a link, no first character a heading or a list
+
+
+def as_markdown(document: Document) -> str:
+    """The whole report; text from data is escaped, so that no renderer takes it for Markdown or HTML."""
+    lines = [f"# {_text(document.title)}", "", _text(document.subtitle), ""]
+    lines += _table(Table("", tuple(label for label, _, _ in document.tiles), (tuple(f"{value} ({note})" for _, value, note in document.tiles),)))
+    for section in document.sections:
+        lines += ["", f"## {_text(section.title)}", "", *_section(section)]
+    lines += ["", *(f"> {_text(note)}" for note in document.notes)]
+    return "\n".join(lines) + "\n"
+
+
+def _section(section: Section) -> Iterator[str]:
+    if section.intro:
+        yield from (_text(section.intro), "")
+    for problem in section.problems or ():
+        yield f"- **{'Serious' if problem.level == 'serious' else 'Look'}**: {_text(problem.what)} {_text(problem.why)} *What to do:* {_text(problem.do)}"
+    if section.problems == ():
+        yield "Nothing was found."
+    for part in section.parts:
+        if isinstance(part, Figure):
+            yield from (f"### {_text(part.title)}", "", _text(part.says), "", *_table(part.table), "")
+        else:
+            yield from (f"### {_text(part.caption)}", "", *_table(part), "")
+    for sample in [s for s in section.samples or () if s.outcome == "kept"][:_SAMPLES]:
+        yield from _sample(sample)
+
+
+def _table(table: Table) -> Iterator[str]:
+    yield f"| {' | '.join(map(_text, table.columns))} |"
+    yield f"|{'|'.join('---:' if table.numeric(i) else '---' for i in range(len(table.columns)))}|"
+    for row in table.rows[:_ROWS]:
+        yield f"| {' | '.join(_cell(cell) for cell in row)} |"
+    if len(table.rows) > _ROWS:
+        yield f"\n{len(table.rows) - _ROWS} more rows are in the HTML report."
+
+
+def _sample(sample: Sample) -> Iterator[str]:
+    yield f"### {_text(sample.id)} ({_text(sample.category)})"
+    for name, text in (("prompt", sample.prompt), ("chosen", sample.chosen), ("rejected", sample.rejected)):
+        yield f"\n*{name}*: {_text(shorten(text, 600))}"
+    yield ""
+
+
+def show(cell: Cell) -> str:
+    """A cell as people read it."""
+    if cell is None:
+        return ""
+    if isinstance(cell, int):
+        return f"{cell:,}"
+    return f"{cell:,.3f}" if isinstance(cell, float) else cell
+
+
+def _cell(cell: Cell) -> str:
+    return _text(cell) if isinstance(cell, str) else show(cell)
+
+
+def _text(text: str) -> str:
+    """On one line, with every character that Markdown or HTML reads made plain."""
+    clean = visible(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return _SPECIAL.sub(r"\\\1", " ".join(clean.split()))

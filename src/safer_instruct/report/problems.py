@@ -1,0 +1,154 @@
+"""Problems of the data that its figures show, in plain words, each with what to do."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+
+from safer_instruct.detect.words import words
+from safer_instruct.report.document import Problem
+from safer_instruct.report.gather import RunView
+
+_FEW_PAIRS = 200
+_LOW_YIELD, _ONE_CHECK = 0.1, 0.5
+_LONGER, _LENGTH_TELLS = 1.5, 0.8
+_UNEVEN, _SMALL_CATEGORY = 10, 20
+_NEAR, _OPENING = 0.05, 0.15
+_OPENING_WORDS = 4
+_ENOUGH_TO_JUDGE = 20
+
+
+def find_problems(view: RunView) -> tuple[Problem, ...]:
+    """What the user of the set should know, serious ones first."""
+    found = [problem for check in _CHECKS for problem in check(view)]
+    return tuple(sorted(found, key=lambda problem: problem.level != "serious"))
+
+
+def _size(view: RunView) -> Iterator[Problem]:
+    pairs, rows = view.summary["pairs"], view.summary["rows"]
+    if not pairs:
+        yield Problem("serious", "No text became a pair.", "There is nothing to train on.", "See the funnel: the check that drops the most is where to begin.")
+        return
+    if pairs < _FEW_PAIRS:
+        yield Problem("look", f"{pairs:,} pairs are few.", "Figures below rest on few texts, and preference tuning wants thousands.", "Add source texts.")
+    if pairs < _LOW_YIELD * rows:
+        yield Problem("look", f"Only {pairs / rows:.1%} of the source rows became pairs.", "What is left may no longer stand for the source.", _READ_DROPPED)
+
+
+def _one_check(view: RunView) -> Iterator[Problem]:
+    rows = view.summary["rows"]
+    for stage in view.summary["stages"].values():
+        for check, count in stage["dropped"].items():
+            if count > _ONE_CHECK * rows:
+                yield Problem("look", f"{check} alone dropped {count / rows:.0%} of all rows.", "Its bound may not fit this data.", _READ_DROPPED)
+
+
+def _length(view: RunView) -> Iterator[Problem]:
+    chosen, rejected = view.words["chosen"], view.words["rejected"]
+    if len(chosen) < _ENOUGH_TO_JUDGE:
+        return
+    longer = sum(a > b for a, b in zip(chosen, rejected, strict=True)) / len(chosen)
+    shorter = sum(a < b for a, b in zip(chosen, rejected, strict=True)) / len(chosen)
+    ratio = sum(chosen) / max(1, sum(rejected))
+    if max(longer, shorter) < _LENGTH_TELLS and 1 / _LONGER < ratio < _LONGER:
+        return
+    which = "longer" if longer > shorter else "shorter"
+    what = f"The chosen response is the {which} one in {max(longer, shorter):.0%} of the pairs ({ratio:.1f} times as many words on average)."
+    do = "Bound the expert's length (respond.max_tokens), or train with a length-normalised loss; evaluate with length control."
+    yield Problem("serious", what, f"Length alone tells the sides apart, so a model can learn to write {which} answers and nothing else.", do)
+
+
+def _balance(view: RunView) -> Iterator[Problem]:
+    if len(view.rows) < 2 or not view.kept:
+        return
+    most, least = max(view.rows, key=lambda c: view.kept[c]), min(view.rows, key=lambda c: view.kept[c])
+    if view.kept[most] > _UNEVEN * max(1, view.kept[least]):
+        what = f"The categories are uneven: {view.kept[most]:,} pairs of '{most}', {view.kept[least]:,} of '{least}'."
+        yield Problem(
+            "look",
+            what,
+            "Training will hardly see the small ones.",
+            "Collect more of them, or choose an even set: safer-instruct select DIR --quota CATEGORY=SHARE.",
+        )
+    small = [category for category in sorted(view.rows) if view.kept[category] < _SMALL_CATEGORY]
+    if small and len(small) < len(view.rows):
+        named = ", ".join(f"'{category}'" for category in small[:5]) + (f" and {len(small) - 5} more" if len(small) > 5 else "")
+        yield Problem(
+            "look",
+            f"{len(small)} categories have fewer than {_SMALL_CATEGORY} pairs: {named}.",
+            "They can neither be learned nor evaluated.",
+            "Collect more, or leave them out.",
+        )
+
+
+def _sameness(view: RunView) -> Iterator[Problem]:
+    if len(view.prompts) < _ENOUGH_TO_JUDGE:
+        return
+    clusters = view.clusters
+    if clusters.clustered > _NEAR * clusters.texts:
+        what = f"{clusters.clustered / clusters.texts:.0%} of the prompts are near-duplicates of others (the largest group has {clusters.sizes[0]:,})."
+        yield Problem(
+            "serious",
+            what,
+            "The model sees the same again and again, and a test split leaks into training.",
+            "safer-instruct select DIR keeps the best of each group.",
+        )
+    for name, texts, why in (
+        ("prompts", [p.prompt for p in view.pairs], "A model tuned on them meets other beginnings for the first time in use."),
+        ("chosen responses", [p.chosen for p in view.pairs], "A phrase that marks one side is learned before anything else."),
+    ):
+        opening, count = _commonest_opening(texts)
+        if count > _OPENING * len(texts):
+            what = f"{count / len(texts):.0%} of the {name} begin with '{opening}'."
+            do = "Raise the temperature, vary the template, or give the model examples that begin in different ways."
+            yield Problem("look", what, why, do)
+
+
+def _commonest_opening(texts: list[str]) -> tuple[str, int]:
+    openings = Counter(" ".join(words(text[:200])[:_OPENING_WORDS]) for text in texts)
+    return openings.most_common(1)[0] if openings else ("", 0)
+
+
+def _texts(view: RunView) -> Iterator[Problem]:
+    if view.identical:
+        yield Problem(
+            "serious",
+            f"In {view.identical:,} pairs the chosen and the rejected response are the same.",
+            "They teach nothing.",
+            "Switch the verifier on (verify.min_margin).",
+        )
+    if view.hidden:
+        what = f"{view.hidden:,} texts hold characters that nobody sees (terminal escapes, bidirectional or zero-width controls)."
+        yield Problem(
+            "serious",
+            what,
+            "They can hide instructions to a model. This report shows them as marks such as \u27e8U+202E\u27e9.",
+            "Read these texts before training on them, or strip them from the source.",
+        )
+    if view.summary["set_aside"]:
+        what = f"{view.summary['set_aside']:,} source rows could not be read."
+        yield Problem("look", what, "They are missing from everything here.", "rejected_rows.jsonl says which and why.")
+
+
+def _checks(view: RunView) -> Iterator[Problem]:
+    for figures in view.figures.filters:
+        if figures.raised:
+            what = f"The filter {figures.name} raised an error {figures.raised:,} times."
+            yield Problem("serious", what, "Each error counts as failed, so good texts may be gone.", f"safer-instruct filters DIR --dropped-by {figures.name}")
+        elif figures.flag and figures.failed:
+            what = f"{figures.name} flagged {figures.failed:,} of {figures.seen:,}, and dropped none."
+            yield Problem("look", what, "They are in the set.", f"Read them below, or with: safer-instruct filters DIR --dropped-by {figures.name}")
+    if "not calibrated" in str(view.summary.get("thresholds", "")):
+        what = "The thresholds are defaults; no label was ever compared with them."
+        yield Problem(
+            "look",
+            what,
+            "Nobody knows how many good pairs they drop, or bad ones they keep.",
+            "safer-instruct calibrate DIR --sheet labels.csv writes a sheet to label.",
+        )
+    if view.summary["cost"] is None:
+        yield Problem("look", "The cost is unknown.", "No price is known for a model that was called.", "Set price_per_million for it in the config.")
+
+
+_READ_DROPPED = "Read what was dropped (the samples below), and move the bound if those are good."
+_CHECKS: tuple[Callable[[RunView], Iterator[Problem]], ...] = (_size, _one_check, _length, _balance, _sameness, _texts, _checks)

@@ -1,0 +1,65 @@
+"""A real browser for tests: Debian's Chromium, driven by Playwright. Without either the tests are skipped, with the command that helps."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+AXE = Path(__file__).with_name("vendor") / "axe.min.js"
+INSTALL = "apt-get install -y chromium"
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Any]:
+    """A started browser (`playwright.sync_api.Browser`)."""
+    sync_api = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed: pip install playwright")
+    path = shutil.which("chromium") or shutil.which("chromium-browser")
+    if path is None:
+        pytest.skip(f"no Chromium: {INSTALL}")
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])  # root has no sandbox; pages are our own
+        yield browser
+        browser.close()
+
+
+@dataclass
+class Watched:
+    """A page, and everything that it should not do.
+
+    Attributes:
+        page: Playwright's page.
+        complaints: Console warnings and errors, uncaught exceptions, dialogs.
+        requests: Addresses asked for, data and blob URLs left out.
+    """
+
+    page: Any
+    complaints: list[str] = field(default_factory=list)
+    requests: list[str] = field(default_factory=list)
+
+    def serious(self) -> list[str]:
+        """Findings of axe that are serious or critical, as rule and elements."""
+        found = self.page.context.new_cdp_session(self.page).send(  # past the page's own policy, which lets no script of ours in
+            "Runtime.evaluate",
+            {"expression": f"{AXE.read_text('utf-8')};axe.run(document,{{resultTypes:['violations']}})", "awaitPromise": True, "returnByValue": True},
+        )
+        violations = found["result"]["value"]["violations"]
+        return [f"{v['id']}: {[node['html'][:150] for node in v['nodes'][:3]]}" for v in violations if v["impact"] in ("serious", "critical")]
+
+
+@pytest.fixture
+def watched(chromium: Any) -> Iterator[Watched]:
+    """A fresh page of 1280 by 900 that is watched."""
+    context = chromium.new_context(viewport={"width": 1280, "height": 900})
+    found = Watched(context.new_page())
+    page = found.page
+    page.on("console", lambda message: found.complaints.append(f"{message.type}: {message.text}") if message.type in ("warning", "error") else None)
+    page.on("pageerror", lambda error: found.complaints.append(f"exception: {error}"))
+    page.on("dialog", lambda dialog: (found.complaints.append(f"dialog: {dialog.message}"), dialog.dismiss()))
+    page.on("request", lambda request: None if request.url.startswith(("data:", "blob:")) else found.requests.append(request.url))
+    yield found
+    context.close()

@@ -1,0 +1,242 @@
+"""What a report says: its figures against counts made here, its findings, and that text stays text in both files."""
+
+from __future__ import annotations
+
+import hashlib
+import html
+import json
+import re
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hostile_texts import PAYLOADS
+from made_runs import made_up, write_run
+
+from safer_instruct.cli import main
+from safer_instruct.errors import RunDirectoryError
+from safer_instruct.example import Example, Verdict
+from safer_instruct.report import write_report
+from safer_instruct.report.bins import histogram, round_edges
+from safer_instruct.report.build import describe
+from safer_instruct.report.document import Document, Figure, Problem, Table
+from safer_instruct.report.page import as_script_data
+from safer_instruct.report.scores import precision_recall
+
+
+@pytest.fixture(scope="module")
+def examples() -> list[Example]:
+    return list(made_up(300))
+
+
+@pytest.fixture(scope="module")
+def run(examples: list[Example], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_run(tmp_path_factory.mktemp("run") / "made", examples)
+
+
+@pytest.fixture(scope="module")
+def document(run: Path) -> Document:
+    return describe(run)
+
+
+def part(document: Document, id_: str) -> Figure:
+    return next(p for section in document.sections for p in section.parts if isinstance(p, Figure) and p.id == id_)
+
+
+def found(document: Document) -> list[Problem]:
+    return [problem for section in document.sections for problem in section.problems or ()]
+
+
+def test_the_funnel_loses_nothing_on_the_way(document: Document, examples: list[Example]) -> None:
+    links = part(document, "funnel-0").data["links"]
+    into, out = Counter[str](), Counter[str]()
+    for link in links:
+        into[link["target"]] += link["value"]
+        out[link["source"]] += link["value"]
+    assert out["source"] == 300 and into["pairs"] == sum(e.alive for e in examples)
+    assert all(into[name] == out[name] for name in out if name != "source")
+    by = Counter(e.dropped_by.name for e in examples if e.dropped_by)
+    assert {row[1]: row[2] for row in part(document, "funnel-0").table.rows if row[0]} == by
+
+
+def test_categories_and_lengths_are_those_of_the_examples(document: Document, examples: list[Example]) -> None:
+    kept, rows = Counter(e.category for e in examples if e.alive), Counter(e.category for e in examples)
+    assert {row[0]: (row[1], row[2]) for row in part(document, "categories-0").table.rows} == {c: (rows[c], kept[c]) for c in rows}
+    figure = part(document, "length-chosen")
+    lengths = [len(e.chosen.split()) for e in examples if e.alive]
+    edges, values = figure.data["edges"], figure.data["series"][0]["values"]
+    inner = [(low, high, v) for low, high, v in zip(edges[1:-2], edges[2:-1], values[1:-1], strict=True)]
+    assert inner and all(v == pytest.approx(100 * sum(low <= n < high for n in lengths) / len(lengths), abs=0.01) for low, high, v in inner)
+    assert sum(values) == pytest.approx(100, abs=0.1)
+
+
+def test_scores_show_the_bound_of_the_config(document: Document) -> None:
+    figure = next(p for s in document.sections for p in s.parts if isinstance(p, Figure) and p.title == "likelihood")
+    assert figure.data["marks"] == [{"at": -6.0, "name": "bound"}]
+    edges = figure.data["edges"]
+    for series in figure.data["series"]:
+        wrong = [v for low, v in zip(edges, series["values"], strict=False) if v and (low < -6) == (series["name"] == "passed")]
+        assert wrong == []
+
+
+def test_precision_and_recall_at_each_bound() -> None:
+    rows = [(0.9, True), (0.8, False), (0.8, True), (0.2, True), (0.1, False)]
+    assert precision_recall(rows) == [(1 / 3, 1.0, 0.9), (2 / 3, 2 / 3, 0.8), (1.0, 3 / 4, 0.2), (1.0, 3 / 5, 0.1)]
+
+
+def test_labels_give_a_curve(run: Path, examples: list[Example], tmp_path: Path) -> None:
+    labels = tmp_path / "labels.csv"
+    labels.write_text("id,label\n" + "".join(f"{e.id},{'good' if i % 4 else 'bad'}\n" for i, e in enumerate(examples[:80])), "utf-8")
+    curve = part(describe(run, labels=labels), "curve-0")
+    assert "80 labelled examples, 60 of them good" in curve.says
+    recalls = [point[0] for point in curve.data["points"]]
+    assert recalls == sorted(recalls) and recalls[-1] == 1.0 and curve.data["base"] == 0.75
+
+
+@pytest.mark.parametrize(
+    ("values", "whole", "edges"),
+    [([0, 10], True, list(range(12))), ([3, 3, 3], True, [3, 4]), ([], True, [0, 1, 2]), ([-0.5, 0.5], False, None)],
+)
+def test_edges_are_round_and_hold_the_values(values: list[float], whole: bool, edges: list[float] | None) -> None:
+    made = round_edges([values], most=20, whole=whole)
+    assert edges is None or made == edges
+    assert made == sorted(set(made)) and 2 <= len(made) <= 45
+    assert not values or sum(histogram(values, made)) == pytest.approx(100, abs=0.1)
+
+
+def _changed(examples: list[Example], **fields: Any) -> list[Example]:
+    return [replace(e, **{k: v(e) for k, v in fields.items()}) if e.alive else e for e in examples]
+
+
+@pytest.mark.parametrize(
+    ("fields", "changed", "level", "says"),
+    [
+        ({"chosen": lambda e: e.chosen + " and more" * 40}, {}, "serious", "is the longer one in 100%"),
+        ({"chosen": lambda e: "Yes."}, {}, "serious", "is the shorter one in 100%"),
+        ({"chosen": lambda e: e.text}, {}, "serious", "chosen and the rejected response are the same"),
+        ({"prompt": lambda e: "How do I return the green kettle that leaks?"}, {}, "serious", "near-duplicates of others"),
+        ({"prompt": lambda e: f"Tell me all about {e.prompt}"}, {}, "look", "of the prompts begin with 'tell me all about'"),
+        ({"text": lambda e: f"\u202e{e.text}"}, {}, "serious", "characters that nobody sees"),
+        ({"category": lambda e: "rare" if e.id == "e000000" else "common"}, {}, "look", "fewer than 20 pairs"),
+        ({}, {"set_aside": 7}, "look", "7 source rows could not be read"),
+        ({}, {"cost": None}, "look", "The cost is unknown"),
+        ({"verdicts": lambda e: (*e.verdicts, Verdict("pii", False, None, "a name", True))}, {}, "look", "pii flagged"),
+    ],
+)
+def test_a_problem_of_the_data_is_named(
+    examples: list[Example], tmp_path: Path, fields: dict[str, Any], changed: dict[str, Any], level: str, says: str
+) -> None:
+    alive = [replace(e, id=f"e{i:06}") for i, e in enumerate(e for e in examples if e.alive)]
+    run = write_run(tmp_path / "run", _changed(alive, **fields), **changed)
+    named = [problem for problem in found(describe(run)) if says in problem.what]
+    assert [problem.level for problem in named] == [level] and all(problem.do for problem in named)
+
+
+def test_a_sound_set_has_no_serious_problem(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", [e for e in made_up(900, seed=3) if e.alive], thresholds="calibrated on 200 labels")
+    assert [problem.what for problem in found(describe(run)) if problem.level == "serious"] == []
+
+
+@pytest.mark.parametrize("kept", [0, 1, 2])
+def test_hardly_any_pairs_still_make_a_report(examples: list[Example], tmp_path: Path, kept: int) -> None:
+    few = [e for e in examples if e.alive][:kept] + [e for e in examples if not e.alive][:3]
+    html_file, markdown = write_report(write_run(tmp_path / "run", few))
+    assert html_file.is_file() and markdown.is_file()
+
+
+def test_two_runs_stand_side_by_side(run: Path, tmp_path: Path) -> None:
+    other = write_run(tmp_path / "made", list(made_up(80, seed=5)))
+    document = describe(run, other)
+    variety = next(p for s in document.sections for p in s.parts if isinstance(p, Table) and p.caption == "Variety")
+    names = variety.columns[1:3]
+    assert len(set(names)) == 2 and [series["name"] for series in part(document, "length-prompt").data["series"]] == list(names)
+    assert part(document, "funnel-1").data["links"][0]["value"] == 80
+    assert {group["name"] for group in part(document, "map").data["groups"]} == set(names)
+
+
+def test_the_same_run_gives_the_same_bytes(run: Path, tmp_path: Path) -> None:
+    first, second = (write_report(run, out=tmp_path / f"{name}.html") for name in "ab")
+    assert [f.read_bytes() for f in first] == [f.read_bytes() for f in second]
+
+
+@pytest.mark.parametrize("payload", PAYLOADS)
+def test_a_payload_cannot_end_the_data(payload: str) -> None:
+    written = as_script_data({"a": payload, payload: [payload]})
+    assert not set("<>&\u2028\u2029\x00\x1b\u202e") & set(written) and json.loads(written)["a"] is not None
+
+
+def test_text_is_escaped_in_both_files(tmp_path: Path) -> None:
+    base = [e for e in made_up(len(PAYLOADS) * 2) if e.alive]
+    examples = [replace(e, text=p, prompt=p, chosen=f"{p} yes", category=p, id=f"{i}{p}") for i, (e, p) in enumerate(zip(base, PAYLOADS, strict=False))]
+    page, markdown = (file.read_text("utf-8") for file in write_report(write_run(tmp_path / "run", examples)))
+    own = {
+        "html",
+        "head",
+        "meta",
+        "title",
+        "style",
+        "body",
+        "script",
+        "a",
+        "b",
+        "p",
+        "h1",
+        "h2",
+        "h3",
+        "dl",
+        "div",
+        "dt",
+        "dd",
+        "span",
+        "nav",
+        "ul",
+        "li",
+        "main",
+    }
+    own |= {
+        "section",
+        "figure",
+        "details",
+        "summary",
+        "table",
+        "caption",
+        "thead",
+        "tbody",
+        "tr",
+        "th",
+        "td",
+        "bdi",
+        "strong",
+        "form",
+        "label",
+        "select",
+        "option",
+    }
+    own |= {"input", "output", "article", "button", "footer", "header"}
+    without_scripts = re.sub(r"(?s)<script>.*?</script>", "", page)
+    assert set(re.findall(r"<([a-zA-Z][\w:-]*)", without_scripts)) <= own
+    assert len(re.findall(r"<script", without_scripts)) == 1 and "<img" not in without_scripts
+    assert not re.search(r"<[a-zA-Z/!]", markdown) and not re.search(r"(?<!\\)\]\(", markdown) and "javascript:" not in markdown
+    assert not set("\x00\x1b\u202e\u2066\u200b\u2028") & set(page + markdown)
+    assert html.escape(PAYLOADS[0], quote=True).replace("&#x27;", "&#39;") in page
+
+
+def test_the_vendored_charts_are_the_published_ones_and_fit_inline() -> None:
+    folder = Path(__file__).parents[2] / "src/safer_instruct/report/vendor"
+    script = (folder / "echarts.min.js").read_bytes()
+    assert hashlib.sha256(script).hexdigest() == "b66b25aeb4df84e33199dc21694014d336d222cbd9deb0e5a7c14bd6aa0d0fd0"
+    assert b"</script" not in script.lower() and b"<!--" not in script and b"\r" not in script
+
+
+def test_the_command_says_what_it_wrote(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as done:
+        main(["report", str(run), "--out", str(tmp_path / "r.html")])
+    assert done.value.code == 0 and "r.html" in capsys.readouterr().out
+    assert (tmp_path / "r.md").read_text("utf-8").startswith("# made")
+
+
+def test_an_unfinished_run_has_no_report(tmp_path: Path) -> None:
+    with pytest.raises(RunDirectoryError, match="no finished run"):
+        write_report(tmp_path)
