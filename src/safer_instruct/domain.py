@@ -13,6 +13,7 @@ from pydantic import Field, model_validator
 
 from safer_instruct import yamlfile
 from safer_instruct.errors import ConfigError
+from safer_instruct.settings.review import ReviewConfig
 from safer_instruct.yamlfile import Strict
 
 Text = Annotated[str, Field(min_length=1)]
@@ -102,6 +103,7 @@ class Domain(Strict):
         expert: Who the expert is: the first line of its system prompt.
         misuse: What the finished dataset must not be used for, for the dataset card.
         categories: At least one, by name.
+        review: What people are asked who read the pairs; no part of what decides the result, so a change of it makes no other run.
     """
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
@@ -109,6 +111,7 @@ class Domain(Strict):
     expert: Text = "You are a helpful assistant."
     misuse: str = "The rejected responses are undesirable by construction: do not train a model to produce them."
     categories: Annotated[dict[str, Category], Field(min_length=1)]
+    review: Annotated[ReviewConfig, Field(exclude=True)] = ReviewConfig()
 
     def category(self, name: str) -> Category:
         """The category `name`.

@@ -24,9 +24,10 @@ RANKS = (
     ("filters", "reverse"),
     ("choosing", "stages", "tuning"),
     ("barrier", "rundir", "card", "state", "roles", "running"),
-    ("accounts", "analysis", "stored"),
+    ("accounts", "analysis", "progress", "stored"),
     ("pipeline", "evaluation"),
-    ("export", "selected", "calibration", "judging", "starter", "doctor", "terminal", "estimate", "ledgerview", "filterview", "story", "tuneview"),
+    ("export", "selected", "calibration", "judging", "starter", "doctor", "terminal", "estimate", "ledgerview", "filterview", "story", "tuneview", "review"),
+    ("liveview", "reviewview"),
     ("cli", "__init__"),
 )
 # What stages and filters must know nothing of, although some of it ranks below them.
@@ -54,6 +55,8 @@ HEAVY = {
     "sklearn",
     "scipy",
     "datasets",
+    "starlette",
+    "uvicorn",
 }
 
 Import = tuple[str, bool, int]  # dotted name, whether it runs when the module is imported, line
