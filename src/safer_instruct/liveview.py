@@ -64,7 +64,9 @@ def _table(said: dict[str, Any]) -> RenderableType:
     for name, stage in said["stages"].items():
         done = f"{stage['done']}/{said['total']}" if said["total"] else str(stage["done"])
         rate = f"{stage['fresh_tokens'] / elapsed:.0f}" if stage["fresh_tokens"] else ""
-        table.add_row(safe(name), done, str(stage["dropped"]), str(stage["refused"]), str(stage["calls"]), rate, show_usd(stage["cost"]) if stage["calls"] else "")
+        table.add_row(
+            safe(name), done, str(stage["dropped"]), str(stage["refused"]), str(stage["calls"]), rate, show_usd(stage["cost"]) if stage["calls"] else ""
+        )
     below = [Text(_line(said), style="dim"), *(safe(f"waiting: {message}") for message in said["waits"])]
     return Group(table, *below)
 

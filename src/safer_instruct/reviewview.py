@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import Progress
+from rich.progress import Progress, TaskID
 
 from safer_instruct import rundir
 from safer_instruct.errors import ConfigError, RunDirectoryError
@@ -38,7 +38,7 @@ def serve(
         console.print(safe(f"{name}: {address}"), soft_wrap=True)
 
     with Progress(console=console, transient=True) as bar:
-        tasks = []
+        tasks: list[TaskID] = []
 
         def report(done: int, total: int) -> None:
             if not tasks:

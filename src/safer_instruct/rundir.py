@@ -28,7 +28,23 @@ HOW = "how"  # the section of run.yaml that says nothing of the result: addresse
 PAIR_COLUMNS = ("prompt", "chosen", "rejected", "category", "id")
 _RECOVERED = "ledger.recovered.sqlite"  # of a recovery that was cut short: the next ledger here would take it for its own
 _DATABASES = tuple(f"{name}{end}" for name in (LEDGER, BATCHES, REVIEW) for end in ("", "-wal", "-shm"))
-_FILES = (EXAMPLES, PAIRS, PAIRS_JSONL, BAD_ROWS, *_DATABASES, _RECOVERED, RUN, SUMMARY, CARD, SPENT, SELECTED, SELECTED_JSONL, SELECTION, PROGRESS, REVIEW_INDEX)
+_FILES = (
+    EXAMPLES,
+    PAIRS,
+    PAIRS_JSONL,
+    BAD_ROWS,
+    *_DATABASES,
+    _RECOVERED,
+    RUN,
+    SUMMARY,
+    CARD,
+    SPENT,
+    SELECTED,
+    SELECTED_JSONL,
+    SELECTION,
+    PROGRESS,
+    REVIEW_INDEX,
+)
 _ROWS_PER_GROUP, _ROWS_READ = 2_000, 200
 Mode = Literal["auto", "continue", "fresh"]
 

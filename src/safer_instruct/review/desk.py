@@ -213,4 +213,3 @@ class Desk:
 
 
 _EMPTY: dict[str, Any] = {"tags": (), "comment": "", "answers": {}, "edit": {}}
-

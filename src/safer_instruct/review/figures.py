@@ -96,7 +96,6 @@ def _shared(store: Store) -> dict[str, Said]:
         " WHERE decision IN ('accept', 'reject') AND id IN (SELECT id FROM label WHERE decision IN ('accept', 'reject') GROUP BY id HAVING count(*) > 1)"
     )
 
-
     by_text: dict[tuple[str, str], Said] = defaultdict(dict)
     for id_, name, decision, digest, answers in rows:
         by_text[id_, digest][name] = (decision, json.loads(answers))

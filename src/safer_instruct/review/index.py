@@ -94,7 +94,7 @@ def _is_of(index: Path, source: tuple[int, int, int]) -> bool:
     try:
         connection = sqlite3.connect(f"{index.absolute().as_uri()}?mode=ro", uri=True)
         try:
-            return connection.execute("SELECT version, size, changed_ns FROM source").fetchone() == source
+            return bool(connection.execute("SELECT version, size, changed_ns FROM source").fetchone() == source)
         finally:
             connection.close()
     except sqlite3.DatabaseError:  # damaged, or of another layout: it is only an index
