@@ -113,8 +113,10 @@ HOSTILE = [
     "<style>@import '//example.org/x.css';</style>", "<div style='background:url(//example.org/x)'>x", "<img srcset='//example.org/x 1x'>",
     "<iframe srcdoc='<script>alert(1)</script>'>", "<object data=//example.org>", "<svg><use href='//example.org/x#y'>", "<svg><animate onbegin=alert(1)>",
     "<marquee onstart=alert(1)>x", "<details open ontoggle=alert(1)>x", "<x contenteditable onblur=alert(1)>x", "<!--><img src=x onerror=alert(1)>-->",
-    "<![CDATA[<script>alert(1)</script>]]>", "&lt;script&gt;alert(1)&lt;/script&gt;", "{{constructor.constructor('alert(1)')()}}", "${alert(1)}", "<%= alert(1) %>",
-    "'-alert(1)-'", "\"onmouseover=alert(1) x=\"", "javascript:alert(1)", "\u202egnp.exe", "\x1b]0;owned\x07\x1b[31mred", "a\x00b", "\u2028alert(1)", "\ufeffx\u200by",
+    "<![CDATA[<script>alert(1)</script>]]>", "&lt;script&gt;alert(1)&lt;/script&gt;", "{{constructor.constructor('alert(1)')()}}", "${alert(1)}",
+    "<%= alert(1) %>",
+    "'-alert(1)-'", "\"onmouseover=alert(1) x=\"", "javascript:alert(1)", "\u202egnp.exe", "\x1b]0;owned\x07\x1b[31mred", "a\x00b", "\u2028alert(1)",
+    "\ufeffx\u200by",
     "<noscript><p title='</noscript><img src=x onerror=alert(1)>'>", "<svg/onload=alert(1)//", "<img src=x:x onerror&#61;alert(1)>",
 ]  # fmt: skip
 ELEMENTS = "() => [...document.querySelectorAll('*')].map((e) => e.tagName.toLowerCase()).sort().join()"

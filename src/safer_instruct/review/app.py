@@ -122,8 +122,8 @@ async def _unfinished(request: Request) -> Response:
 
 
 async def _invalid(request: Request, exc: Exception) -> Response:
-    assert isinstance(exc, ValidationError)
-    said = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in exc.errors(include_input=False, include_url=False)[:3])
+    errors = exc.errors(include_input=False, include_url=False) if isinstance(exc, ValidationError) else []
+    said = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in errors[:3])
     return JSONResponse({"error": said}, 422)
 
 

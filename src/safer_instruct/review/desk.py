@@ -24,7 +24,6 @@ from safer_instruct.yamlfile import Strict
 
 Short = Annotated[str, Field(max_length=40)]
 Long = Annotated[str, Field(max_length=200_000)]
-_EXCERPT = 160
 _LISTED = 50
 
 
@@ -172,11 +171,10 @@ class Desk:
         return {**shown, "outcome": item.outcome, "source": f"{example.file}:{example.line}", "margin": example.margin, "verdicts": verdicts}
 
     def _excerpt(self, annotator: int, item: Item) -> dict[str, Any]:
-        prompt, texts = self._texts(self._example(item))
         label = self.store.label(annotator, item.id)
         decision = self._said(annotator, item.id, label)["decision"] if label and label.digest == item.digest else None
-        told = {"id": item.id, "category": item.category, "prompt": prompt[:_EXCERPT], "decision": decision}
-        return told if self.plan.blind else {**told, "outcome": item.outcome, "chosen": texts["chosen"][:_EXCERPT]}
+        told = {"id": item.id, "category": item.category, "prompt": item.excerpt, "decision": decision}
+        return told if self.plan.blind else {**told, "outcome": item.outcome}
 
     def _example(self, item: Item) -> Example:
         with self._reading:

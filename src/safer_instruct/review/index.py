@@ -21,7 +21,7 @@ from safer_instruct.wholefile import whole
 
 PAIR = "pair"  # the outcome of an example that came through
 _VERSION = 1
-_ROWS_READ = 2_000
+_EXCERPT = 160
 _COLUMNS = ("id", "text", "category", "prompt", "chosen", "dropped_by")
 _SCHEMA = """
     CREATE TABLE item (
@@ -33,6 +33,7 @@ _SCHEMA = """
         part INTEGER NOT NULL,      -- row group
         at INTEGER NOT NULL,        -- place in it
         digest TEXT NOT NULL,       -- of the three texts: a label of other texts under this id does not count
+        excerpt TEXT NOT NULL,      -- how the prompt begins, so that a list needs no texts
         draw INTEGER NOT NULL       -- 0 to 9999, by chance: those below the overlap are read by two annotators
     );
     CREATE TABLE facet (category TEXT, outcome TEXT, count INTEGER, PRIMARY KEY (category, outcome));
@@ -128,10 +129,10 @@ def _fill(connection: sqlite3.Connection, parquet: Any, report: Callable[[int, i
             category, outcome = row["category"], row["dropped_by"] or PAIR
             facets[category, outcome] += 1
             place, draw = places[done - 1]
-            items.append((done, place, row["id"], category, outcome, part, at, texts_digest(prompt, chosen, row["text"]), draw))
+            items.append((done, place, row["id"], category, outcome, part, at, texts_digest(prompt, chosen, row["text"]), prompt[:_EXCERPT], draw))
             tokens = f"{facet_token('category', category)} {facet_token('outcome', outcome)}"
             words.append((done, "\n".join((row["id"], prompt, chosen, row["text"], tokens))))
-        connection.executemany("INSERT INTO item VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", items)
+        connection.executemany("INSERT INTO item VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", items)
         connection.executemany("INSERT INTO word (rowid, text) VALUES (?, ?)", words)
         report(done, total)
     connection.executemany("INSERT INTO facet VALUES (?, ?, ?)", [(*facet, count) for facet, count in facets.items()])

@@ -17,7 +17,7 @@ State = Literal["open", "accept", "reject", "skip", "done", "any"]
 CLAIM_S = 30 * 60.0  # how long an example that somebody has on the screen is kept for them
 COUNTED_TO = 10_000  # matches of a search are counted up to here
 _WORD = re.compile(r"\w+")
-_ITEM = "item.row, item.place, item.id, item.category, item.outcome, item.part, item.at, item.digest, item.draw"
+_ITEM = "item.row, item.place, item.id, item.category, item.outcome, item.part, item.at, item.digest, item.excerpt, item.draw"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +32,7 @@ class Item:
     part: int
     at: int
     digest: str
+    excerpt: str
     draw: int
 
 
