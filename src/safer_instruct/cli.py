@@ -85,7 +85,10 @@ def _mode(continue_: bool, fresh: bool) -> Mode:
 
 
 @app.command()
-def status(path: Annotated[Path, typer.Argument(metavar="DIR", help="A run directory.")]) -> None:
+def status(
+    path: Annotated[Path, typer.Argument(metavar="DIR", help="A run directory.")],
+    follow: Annotated[bool, typer.Option("--follow", help="Show a run that is going on, until it ends.")] = False,
+) -> None:
     """Show the funnel and some pairs of a finished run, or how far an unfinished one is."""
     from rich.console import Console
 
@@ -94,6 +97,10 @@ def status(path: Annotated[Path, typer.Argument(metavar="DIR", help="A run direc
     from safer_instruct.terminal import show_summary, show_totals
 
     console = Console()
+    if follow:
+        from safer_instruct.liveview import follow_run
+
+        follow_run(console, path)
     if (path / rundir.SUMMARY).is_file():
         show_summary(console, path, rundir.read_summary(path))
     elif (path / rundir.LEDGER).is_file():
@@ -362,6 +369,28 @@ def calibrate(
         if found.chosen and config is not None:
             point_config_at(config, path / CALIBRATION)
             typer.echo(f"{config} uses them now: run it again with --continue; finished calls are not made twice")
+
+
+@app.command("review")
+def review_(
+    path: Annotated[Path, typer.Argument(metavar="DIR", help="A run directory.")],
+    annotator: Annotated[Optional[list[str]], typer.Option(metavar="NAME", help="Who reads; may be given several times.")] = None,
+    port: Annotated[Optional[int], typer.Option(min=1024, max=65535, help="By default 8737, or any other where that is taken.")] = None,
+    no_browser: Annotated[bool, typer.Option("--no-browser", help="Print the address only.")] = False,
+    blind: Annotated[bool, typer.Option("--blind", help="Hide which response is the chosen one, and shuffle the sides.")] = False,
+    overlap: Annotated[float, typer.Option(min=0, max=1, help="Share of examples that two annotators read.")] = 0.1,
+    domain: Annotated[Optional[str], typer.Option(help="A domain whose questions are asked; by default the run's.")] = None,
+    labels: Annotated[Optional[Path], typer.Option(metavar="FILE.csv", help="Write what was decided, for 'calibrate', instead.")] = None,
+) -> None:
+    """Read pairs in the browser: accept, reject, correct. Everything stays on this machine, in DIR/review.sqlite."""
+    from rich.console import Console
+
+    from safer_instruct import reviewview
+
+    if labels is not None:
+        reviewview.write_labels(path, labels)
+        return
+    reviewview.serve(Console(), path, annotator, port=port, browser=not no_browser, blind=blind, overlap=overlap, domain=domain)
 
 
 @app.command()

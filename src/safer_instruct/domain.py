@@ -13,6 +13,7 @@ from pydantic import Field, field_validator, model_validator
 
 from safer_instruct import yamlfile
 from safer_instruct.errors import ConfigError
+from safer_instruct.settings.review import ReviewConfig
 from safer_instruct.yamlfile import Strict
 
 Text = Annotated[str, Field(min_length=1)]
@@ -152,6 +153,7 @@ class Domain(Strict):
         misuse: What the finished dataset must not be used for, for the dataset card.
         verifiers: Programs that every chosen response must pass.
         categories: At least one, by name.
+        review: What people are asked who read the pairs; no part of what decides the result, so a change of it makes no other run.
     """
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
@@ -164,6 +166,7 @@ class Domain(Strict):
     misuse: str = "The rejected responses are undesirable by construction: do not train a model to produce them."
     verifiers: tuple[Program, ...] = ()
     categories: Annotated[dict[str, Category], Field(min_length=1)]
+    review: Annotated[ReviewConfig, Field(exclude=True)] = ReviewConfig()
 
     @model_validator(mode="after")
     def _programs_have_names_of_their_own(self) -> Domain:

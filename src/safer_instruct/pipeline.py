@@ -32,6 +32,7 @@ from safer_instruct.filters.dedup import Deduplicator
 from safer_instruct.filters.registry import Filters, open_filters
 from safer_instruct.ledger import Ledger, Recorded, read_totals
 from safer_instruct.models.protocol import Model
+from safer_instruct.progress import published
 from safer_instruct.reverse import Reversal, ReversedTemplate, Shot, domain_shots, reversal
 from safer_instruct.roles import Roles
 from safer_instruct.running import run_to_end
@@ -150,7 +151,7 @@ async def _run(config: RunConfig, out: Path, mode: rundir.Mode, watch: Callable[
         if watch:
             watch(state)
         rundir.forget_results(out)
-        with rundir.outputs(out) as files:
+        with published(out, state), rundir.outputs(out) as files:
             async with aclosing(_selected(_flow(opened, files.add_bad), config)) as examples:
                 async for example in examples:
                     files.add(example)

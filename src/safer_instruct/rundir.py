@@ -22,13 +22,32 @@ from safer_instruct.wholefile import whole
 
 EXAMPLES, PAIRS, PAIRS_JSONL, BAD_ROWS = "examples.parquet", "pairs.parquet", "pairs.jsonl", "rejected_rows.jsonl"
 LEDGER, BATCHES, RUN, SUMMARY, CARD, SPENT = "ledger.sqlite", "batches.sqlite", "run.yaml", "summary.json", "README.md", "spent.json"
+PROGRESS, REVIEW, REVIEW_INDEX = "progress.json", "review.sqlite", "review-index.sqlite"
 SELECTED, SELECTED_JSONL, SELECTION = "selected.parquet", "selected.jsonl", "selection.json"
 REPORT, REPORT_MD = "report.html", "report.md"
 HOW = "how"  # the section of run.yaml that says nothing of the result: addresses, rates, budget
 PAIR_COLUMNS = ("prompt", "chosen", "rejected", "category", "id")
 _RECOVERED = "ledger.recovered.sqlite"  # of a recovery that was cut short: the next ledger here would take it for its own
-_DATABASES = tuple(f"{name}{end}" for name in (LEDGER, BATCHES) for end in ("", "-wal", "-shm"))
-_FILES = (EXAMPLES, PAIRS, PAIRS_JSONL, BAD_ROWS, *_DATABASES, _RECOVERED, RUN, SUMMARY, CARD, SPENT, SELECTED, SELECTED_JSONL, SELECTION, REPORT, REPORT_MD)
+_DATABASES = tuple(f"{name}{end}" for name in (LEDGER, BATCHES, REVIEW) for end in ("", "-wal", "-shm"))
+_FILES = (
+    EXAMPLES,
+    PAIRS,
+    PAIRS_JSONL,
+    BAD_ROWS,
+    *_DATABASES,
+    _RECOVERED,
+    RUN,
+    SUMMARY,
+    CARD,
+    SPENT,
+    SELECTED,
+    SELECTED_JSONL,
+    SELECTION,
+    REPORT,
+    REPORT_MD,
+    PROGRESS,
+    REVIEW_INDEX,
+)
 _ROWS_PER_GROUP, _ROWS_READ = 2_000, 200
 Mode = Literal["auto", "continue", "fresh"]
 

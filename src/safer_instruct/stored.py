@@ -33,7 +33,7 @@ def read_examples(path: Path, columns: Sequence[str] | None = None) -> Iterator[
     Raises:
         RunDirectoryError: The directory holds no finished run, or the file is damaged.
     """
-    with _opened(path) as parquet:
+    with opened(path) as parquet:
         for batch in parquet.iter_batches(_ROWS_READ, columns=list(columns) if columns else None):
             yield from map(_example, batch.to_pylist())
 
@@ -46,10 +46,10 @@ def find_example(path: Path, id_: str) -> Example:
     """
     begin: list[str] = []
     near: list[str] = []
-    with _opened(path) as parquet:
+    with opened(path) as parquet:
         for group, ids in _column(parquet, "id"):
             if id_ in ids:
-                return _row(parquet, group, ids.index(id_))
+                return read_row(parquet, group, ids.index(id_))
             begin += [other for other in ids if other.startswith(id_)][:3]
             if group < _GROUPS_COMPARED:
                 near += difflib.get_close_matches(id_, ids, n=3)
@@ -77,7 +77,7 @@ def sample_failed(path: Path, name: str, count: int, rank: Callable[[str], int])
     def flagged(verdicts: list[dict[str, Any]]) -> bool:
         return any(v["name"] == name and not v["passed"] and v.get("flag") for v in verdicts)
 
-    with _opened(path) as parquet:
+    with opened(path) as parquet:
         found, total = _lowest(_matching(parquet, "dropped_by", lambda by: by == name), count, rank)
         if not total:
             found, total = _lowest(_matching(parquet, "verdicts", flagged), count, rank)
@@ -85,12 +85,16 @@ def sample_failed(path: Path, name: str, count: int, rank: Callable[[str], int])
             did = Counter(by for _, group in _column(parquet, "dropped_by") for by in group if by)
             known = ", ".join(f"{by} ({n})" for by, n in sorted(did.items())) or "nothing"
             raise RunDirectoryError(f"{path}: '{name}' dropped no example; what did: {known}")
-        return [_row(parquet, group, at) for group, at in found], total
+        return [read_row(parquet, group, at) for group, at in found], total
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Any]:
-    """The file of a finished run, closed again; while a run goes on in the directory, the file is of an earlier one."""
+def opened(path: Path) -> Iterator[Any]:
+    """The `ParquetFile` of a finished run, closed again; while a run goes on in the directory, the file is of an earlier one.
+
+    Raises:
+        RunDirectoryError: The directory holds no finished run, or the file is damaged.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -127,8 +131,8 @@ def _lowest(rows: Iterable[tuple[str, int, int]], count: int, rank: Callable[[st
     return sorted((group, at) for _, group, at in heapq.nsmallest(count, kept)), total
 
 
-def _row(parquet: Any, group: int, at: int) -> Example:
-    """One row; its row group is gone through in parts."""
+def read_row(parquet: Any, group: int, at: int) -> Example:
+    """The example at place `at` of a row group, which is gone through in parts."""
     for batch in parquet.iter_batches(_ROWS_READ, row_groups=[group]):
         if at < batch.num_rows:
             return _example(batch.slice(at, 1).to_pylist()[0])

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -63,3 +64,30 @@ def watched(chromium: Any) -> Iterator[Watched]:
     page.on("request", lambda request: None if request.url.startswith(("data:", "blob:")) else found.requests.append(request.url))
     yield found
     context.close()
+
+
+@pytest.fixture
+def new_page(chromium: Any) -> Iterator[Callable[..., Any]]:
+    """Makes pages, each with a browser profile of its own; the test fails for a console error or a request elsewhere."""
+    contexts, complaints = [], []
+
+    def make(**options: Any) -> Any:
+        context = chromium.new_context(viewport={"width": 1280, "height": 860}, bypass_csp=False, **options)
+        contexts.append(context)
+        page = context.new_page()
+        page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on("dialog", lambda dialog: (complaints.append(f"dialog: {dialog.message}"), dialog.dismiss()))
+        page.on("request", lambda request: complaints.append(f"request to {request.url}") if _is_elsewhere(request.url) else None)
+        return page
+
+    make.complaints = complaints  # type: ignore[attr-defined]
+    yield make
+    for context in contexts:
+        context.close()
+    assert complaints == []
+
+
+def _is_elsewhere(url: str) -> bool:
+    parts = urlsplit(url)
+    return parts.scheme not in ("data", "blob", "about", "file") and parts.hostname not in ("127.0.0.1", "localhost")

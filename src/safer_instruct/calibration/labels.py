@@ -147,10 +147,15 @@ def _rows(file: Path) -> Iterator[dict[str, Any]]:
         raise RunDirectoryError(f"{file} cannot be read ({exc}); give the 'run' command again to write it anew, from the ledger") from exc
 
 
-def _scored(row: dict[str, Any]) -> Scored:
-    """An example with the prompt and response that its verdicts speak of: the ones taken, or the first of those refused."""
+def judged_texts(row: dict[str, Any]) -> tuple[str, str]:
+    """The prompt and response that the verdicts of a row of `examples.parquet` speak of: the ones taken, or the first of those refused."""
     prompt = row["prompt"] or next((c["text"] for c in row["candidates"]), "")
     chosen = row["chosen"] or next((d["text"] for d in reversed(row["drafts"]) if d["verdicts"] == row["verdicts"][-len(d["verdicts"]) :]), "")
+    return prompt, chosen
+
+
+def _scored(row: dict[str, Any]) -> Scored:
+    prompt, chosen = judged_texts(row)
     scores = {v["name"]: v["score"] for v in row["verdicts"] if v["score"] is not None}
     return Scored(row["id"], row["category"], prompt, chosen, row["rejected"] or row["text"], row["dropped_by"] or "", scores)
 

@@ -1,0 +1,165 @@
+"""The index of a run's examples: `review-index.sqlite`, made once from `examples.parquet` and made again when that changes.
+
+A row per example says where its texts stand (row group and place), what a reader filters by, and its place in the reading
+order, which is shuffled: the first hundred read stand for the whole run. Texts are not copied; their words are, into a
+contentless full-text table.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sqlite3
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from safer_instruct import rundir, stored
+from safer_instruct.calibration.labels import judged_texts
+from safer_instruct.errors import RunDirectoryError
+from safer_instruct.wholefile import whole
+
+PAIR = "pair"  # the outcome of an example that came through
+_VERSION = 1
+_EXCERPT = 160
+_COLUMNS = ("id", "text", "category", "prompt", "chosen", "dropped_by")
+_SCHEMA = """
+    CREATE TABLE item (
+        row INTEGER PRIMARY KEY,    -- place in examples.parquet, from 1
+        place INTEGER NOT NULL,     -- place in the reading order, from 1
+        id TEXT NOT NULL,
+        category TEXT NOT NULL,
+        outcome TEXT NOT NULL,      -- 'pair', or the verdict that dropped it
+        part INTEGER NOT NULL,      -- row group
+        at INTEGER NOT NULL,        -- place in it
+        digest TEXT NOT NULL,       -- of the three texts: a label of other texts under this id does not count
+        excerpt TEXT NOT NULL,      -- how the prompt begins, so that a list needs no texts
+        draw INTEGER NOT NULL       -- 0 to 9999, by chance: those below the overlap are read by two annotators
+    );
+    CREATE TABLE facet (category TEXT, outcome TEXT, count INTEGER, PRIMARY KEY (category, outcome));
+    CREATE TABLE source (version INTEGER, size INTEGER, changed_ns INTEGER);
+    CREATE VIRTUAL TABLE word USING fts5(text, content='', detail=none, tokenize='unicode61 remove_diacritics 2');
+"""
+_INDEXES = """
+    CREATE UNIQUE INDEX by_id ON item (id);
+    CREATE UNIQUE INDEX by_place ON item (place);
+    CREATE INDEX by_category ON item (category, place);
+    CREATE INDEX by_outcome ON item (outcome, place);
+    CREATE INDEX by_both ON item (category, outcome, place);
+"""
+
+
+def ensure_index(path: Path, report: Callable[[int, int], None] = lambda done, total: None) -> Path:
+    """The index of the finished run in `path`, made if it is missing or of another `examples.parquet`.
+
+    Args:
+        path: The run directory.
+        report: Told now and then how many of how many examples are in it.
+
+    Raises:
+        RunDirectoryError: The run is not finished, or its file is damaged.
+    """
+    rundir.read_summary(path)
+    index, source = path / rundir.REVIEW_INDEX, _source(path / rundir.EXAMPLES)
+    if not _is_of(index, source):
+        for ending in ("-wal", "-shm", "-journal"):
+            index.with_name(index.name + ending).unlink(missing_ok=True)
+        with whole(index) as part:
+            part.unlink(missing_ok=True)
+            _build(path, part, source, report)
+    return index
+
+
+def facet_token(kind: str, value: str) -> str:
+    """The word that stands for a category or an outcome in the full-text table, so that both are looked up at once."""
+    return "facet" + hashlib.sha256(f"{kind}:{value}".encode("utf-8", "surrogatepass")).hexdigest()[:20]
+
+
+def texts_digest(prompt: str, chosen: str, rejected: str) -> str:
+    """16 hex digits that change with any of the three texts."""
+    sizes = f"{len(prompt)} {len(chosen)} {len(rejected)}\n"
+    return hashlib.sha256("".join((sizes, prompt, chosen, rejected)).encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
+def _source(examples: Path) -> tuple[int, int, int]:
+    try:
+        stat = examples.stat()
+    except OSError as exc:
+        raise RunDirectoryError(f"{examples} cannot be read ({exc}); give the 'run' command again to write it anew, from the ledger") from exc
+    return _VERSION, stat.st_size, stat.st_mtime_ns
+
+
+def _is_of(index: Path, source: tuple[int, int, int]) -> bool:
+    if not index.is_file():
+        return False
+    try:
+        connection = sqlite3.connect(f"{index.absolute().as_uri()}?mode=ro", uri=True)
+        try:
+            return bool(connection.execute("SELECT version, size, changed_ns FROM source").fetchone() == source)
+        finally:
+            connection.close()
+    except sqlite3.DatabaseError:  # damaged, or of another layout: it is only an index
+        return False
+
+
+def _build(path: Path, file: Path, source: tuple[int, int, int], report: Callable[[int, int], None]) -> None:
+    connection = sqlite3.connect(file, isolation_level=None)
+    try:
+        connection.executescript("PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA cache_size = -200000;" + _SCHEMA)
+        with stored.opened(path) as parquet:
+            _fill(connection, parquet, report)
+        connection.executescript(_INDEXES)
+        connection.execute("INSERT INTO word (word) VALUES ('optimize')")
+        connection.execute("INSERT INTO source VALUES (?, ?, ?)", source)
+        connection.execute("ANALYZE")
+    finally:
+        connection.close()
+
+
+def _fill(connection: sqlite3.Connection, parquet: Any, report: Callable[[int, int], None]) -> None:
+    total, done = parquet.metadata.num_rows, 0
+    places = _reading_order(parquet)
+    facets: Counter[tuple[str, str]] = Counter()
+    connection.execute("BEGIN")
+    for part in range(parquet.num_row_groups):
+        items, words = [], []
+        for at, row in enumerate(_rows(parquet, part)):
+            done += 1
+            prompt, chosen = judged_texts(row)
+            category, outcome = row["category"], row["dropped_by"] or PAIR
+            facets[category, outcome] += 1
+            place, draw = places[done - 1]
+            items.append((done, place, row["id"], category, outcome, part, at, texts_digest(prompt, chosen, row["text"]), prompt[:_EXCERPT], draw))
+            tokens = f"{facet_token('category', category)} {facet_token('outcome', outcome)}"
+            words.append((done, "\n".join((row["id"], prompt, chosen, row["text"], tokens))))
+        connection.executemany("INSERT INTO item VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", items)
+        connection.executemany("INSERT INTO word (rowid, text) VALUES (?, ?)", words)
+        report(done, total)
+    connection.executemany("INSERT INTO facet VALUES (?, ?, ?)", [(*facet, count) for facet, count in facets.items()])
+    connection.execute("COMMIT")
+
+
+def _reading_order(parquet: Any) -> list[tuple[int, int]]:
+    """For every row its place in a shuffled order, and a draw of 0 to 9999; both depend on the ids alone."""
+    ids = [id_ for part in range(parquet.num_row_groups) for id_ in parquet.read_row_group(part, columns=["id"])["id"].to_pylist()]
+    digests = [hashlib.blake2b(id_.encode("utf-8", "surrogatepass"), digest_size=12).digest() for id_ in ids]
+    places = [(0, 0)] * len(ids)
+    for place, row in enumerate(sorted(range(len(ids)), key=digests.__getitem__), start=1):
+        places[row] = (place, int.from_bytes(digests[row][8:], "big") % 10_000)
+    return places
+
+
+def _rows(parquet: Any, part: int) -> Iterator[dict[str, Any]]:
+    """The rows of a row group; candidates, drafts and verdicts only where the taken texts are missing."""
+    table = parquet.read_row_group(part, columns=list(_COLUMNS))
+    rows: list[dict[str, Any]] = table.to_pylist()
+    lacking = [at for at, row in enumerate(rows) if not row["prompt"] or not row["chosen"]]
+    if lacking:
+        nested = parquet.read_row_group(part, columns=["candidates", "drafts", "verdicts"]).take(lacking).to_pylist()
+        for at, more in zip(lacking, nested, strict=True):
+            rows[at] |= more
+    for row in rows:
+        row.setdefault("candidates", ())
+        row.setdefault("drafts", ())
+        row.setdefault("verdicts", ())
+    yield from rows

@@ -1,0 +1,69 @@
+// A run: live while it goes on, its funnel when it is finished.
+
+import { ask } from "./api.js";
+import { el } from "./dom.js";
+import { visible } from "./text.js";
+
+const EVERY_MS = 1000;
+const PHASES = { running: "running", finished: "finished", stopped: "stopped before its end", lost: "silent: its process is gone, or hangs" };
+const number = (value) => value.toLocaleString("en");
+const money = (value) => (value === null ? "price unknown" : value ? `$${value.toFixed(4)}` : "");
+
+export function runView(page, main) {
+  let timer = 0;
+  async function load() {
+    const said = await ask("live");
+    const going = said.progress?.phase === "running";
+    const shown = said.progress && (going || !said.summary) ? live(said.progress) : said.summary ? funnel(said.summary) : [el("p", { class: "empty" }, "No run has begun here.")];
+    const over = page.about.unfinished && said.summary;
+    main.replaceChildren(el("h1", {}, "Run"), ...(over ? [el("p", { class: "note" }, "The run is finished: start the review again to read its pairs.")] : []), ...shown);
+    if (!said.summary || going) timer = setTimeout(() => load().catch(() => null), EVERY_MS);
+  }
+  return { shown: load(), leave: () => clearTimeout(timer) };
+}
+
+function live(progress) {
+  const seconds = Math.max(progress.elapsed_s, 0.001);
+  return [
+    el("p", { class: "lead" }, el("span", { class: `badge ${progress.phase}` }, PHASES[progress.phase] ?? progress.phase),
+      ` ${number(Math.round(progress.elapsed_s))} s, ${number(progress.pairs)} pairs, ${number(progress.set_aside)} rows set aside, spent ${progress.spent}`),
+    stages(Object.entries(progress.stages).map(([name, s]) => ({
+      name, done: s.done, of: progress.total, dropped: s.dropped, calls: s.calls, refused: s.refused,
+      rate: s.fresh_tokens ? `${number(Math.round(s.fresh_tokens / seconds))} tokens/s` : "", cost: s.calls ? money(s.cost) : "",
+    }))),
+    ...progress.waits.map((wait) => el("p", { class: "note" }, "waiting: ", visible(wait))),
+    reasons(progress.reasons),
+  ];
+}
+
+function funnel(summary) {
+  const dropped = Object.entries(summary.stages).flatMap(([stage, s]) => Object.entries(s.dropped).map(([by, count]) => ({ stage, by, count })));
+  const sum = (s) => Object.values(s.dropped).reduce((all, n) => all + n, 0);
+  return [
+    el("p", { class: "lead" }, el("span", { class: "badge finished" }, "finished"), ` ${number(summary.pairs)} pairs from ${number(summary.rows)} rows`),
+    stages(Object.entries(summary.stages).map(([name, s]) => ({
+      name, done: s.out, of: summary.rows, dropped: sum(s), calls: s.calls, refused: null, rate: s.calls ? `${number(s.prompt_tokens + s.completion_tokens)} tokens` : "",
+      cost: s.calls ? money(s.cost) : "",
+    }))),
+    reasons(dropped.sort((a, b) => b.count - a.count)),
+  ];
+}
+
+function stages(rows) {
+  return el("div", { class: "scroll" }, el("table", { class: "stages" },
+    el("caption", {}, "Stages"),
+    el("thead", {}, el("tr", {}, ["stage", "examples", "", "dropped", "calls", "refused", "tokens", "cost"].map((h) => el(h ? "th" : "td", h ? { scope: "col" } : {}, h)))),
+    el("tbody", {}, rows.map((r) => el("tr", {},
+      el("th", { scope: "row" }, r.name),
+      el("td", { class: "number" }, r.of ? `${number(r.done)} of ${number(r.of)}` : number(r.done)),
+      el("td", { class: "bar" }, r.of ? el("progress", { max: r.of, value: r.done, "aria-label": `${r.name}: ${r.done} of ${r.of}` }) : ""),
+      el("td", { class: "number" }, number(r.dropped)), el("td", { class: "number" }, number(r.calls)),
+      el("td", { class: "number" }, r.refused === null ? "" : number(r.refused)), el("td", { class: "number" }, r.rate), el("td", { class: "number" }, r.cost))))));
+}
+
+function reasons(rows) {
+  if (!rows.length) return "";
+  return el("div", { class: "scroll" }, el("table", {}, el("caption", {}, "What dropped examples"),
+    el("thead", {}, el("tr", {}, ["stage", "check", "examples"].map((h) => el("th", { scope: "col" }, h)))),
+    el("tbody", {}, rows.map((r) => el("tr", {}, el("td", {}, r.stage), el("td", {}, visible(r.by)), el("td", { class: "number" }, number(r.count)))))));
+}

@@ -1,0 +1,72 @@
+"""The review app as the terminal sees it: addresses, the index on its way, labels written."""
+
+from __future__ import annotations
+
+import getpass
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import Progress, TaskID
+
+from safer_instruct import rundir
+from safer_instruct.errors import ConfigError, RunDirectoryError
+from safer_instruct.review import labels
+from safer_instruct.review.serve import plan_review, serve_review
+from safer_instruct.terminal import safe
+
+_NAME = re.compile(r"[^\W_][\w.@-]{0,39}")
+
+
+def serve(
+    console: Console, path: Path, names: Sequence[str] | None, *, port: int | None, browser: bool, blind: bool, overlap: float, domain: str | None
+) -> None:
+    """Serve the page until Ctrl-C, with an address per annotator on the console.
+
+    Raises:
+        ConfigError: A name is no name.
+        RunDirectoryError: As for `serve_review`.
+    """
+    readers = list(dict.fromkeys(names or [_own_name()]))
+    for name in readers:
+        if not _NAME.fullmatch(name):
+            raise ConfigError(f"annotator {name!r}: a name begins with a letter or digit and has letters, digits and . _ - @ only, at most 40")
+    plan = plan_review(path, domain, blind=blind, overlap=overlap)
+
+    def opened(name: str, address: str) -> None:
+        console.print(safe(f"{name}: {address}"), soft_wrap=True)
+
+    with Progress(console=console, transient=True) as bar:
+        tasks: list[TaskID] = []
+
+        def report(done: int, total: int) -> None:
+            if not tasks:
+                tasks.append(bar.add_task("indexing the run, once", total=total))
+            bar.update(tasks[0], completed=done)
+            if done == total:
+                bar.stop()
+
+        console.print("each address opens once; Ctrl-C ends the review, and nothing that was clicked is lost")
+        serve_review(path, plan, readers, port=port, opened=opened, report=report, browser=browser)
+
+
+def write_labels(path: Path, file: Path) -> None:
+    """Write the labels of the run in `path` to `file`, and say how many.
+
+    Raises:
+        RunDirectoryError: Nobody has reviewed it.
+    """
+    if not (path / rundir.REVIEW).is_file():
+        raise RunDirectoryError(f"{path} has no review yet; begin one: safer-instruct review {path}")
+    written = labels.write_labels(path, file)
+    Console().print(safe(f"{written} labels: {file}; next: safer-instruct calibrate {path} --labels {file}"), soft_wrap=True)
+
+
+def _own_name() -> str:
+    """The login name, as far as it is a name."""
+    try:
+        name = getpass.getuser()
+    except (KeyError, OSError):  # a process without an account
+        return "me"
+    return name if _NAME.fullmatch(name) else "me"

@@ -1,0 +1,148 @@
+"""The review app as people use it: by keyboard, interrupted, two at once, and with texts that want to be markup."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from browsing import serious_findings
+from reviewing import Server, write_run
+
+from safer_instruct.review.labels import read_reviewed, reviewed_pairs
+from safer_instruct.review.store import read_labels
+
+TEXTS = [(f"Where is parcel {n}?", f"Sorry about parcel {n}. I will look for it today.", f"Parcel {n} is where you left it.") for n in range(24)]
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    return write_run(tmp_path / "run", TEXTS, dropped=2)
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[..., Server]]:
+    started: list[Server] = []
+
+    def start(*arguments: Any, **options: Any) -> Server:
+        started.append(Server(*arguments, **options))
+        return started[-1]
+
+    yield start
+    for server in started:
+        server.kill()
+
+
+def shown(page: Any) -> str:
+    page.wait_for_selector(".pair .head .id")
+    return str(page.inner_text(".pair .head .id"))
+
+
+def press(page: Any, key: str) -> None:
+    """Press a key and wait until the page shows another pair."""
+    before = shown(page)
+    page.keyboard.press(key)
+    page.wait_for_function("before => document.querySelector('.pair .head .id')?.textContent !== before", arg=before)
+
+
+def test_twenty_pairs_are_read_by_keyboard_with_undo_correction_and_reload(run: Path, serve: Any, new_page: Any) -> None:
+    page = new_page()
+    page.goto(serve(run, "ada").addresses["ada"])
+    first = shown(page)
+    press(page, "r")
+    page.keyboard.press("u")
+    page.wait_for_function("id => document.querySelector('.pair .head .id').textContent === id", arg=first)
+    assert page.query_selector("#decision") is None
+    page.keyboard.press("e")
+    page.fill("#edit-prompt", "Where is my parcel?")
+    page.keyboard.press("Control+Enter")
+    page.wait_for_selector("text=corrected")
+    press(page, "a")
+    for _ in range(9):
+        press(page, "a")
+    here = shown(page)
+    page.reload()
+    assert shown(page) == here
+    for _ in range(9):
+        press(page, "r")
+    press(page, "s")
+    labels = {id_: label for _, id_, label in read_labels(run)}
+    assert [sum(label.decision == d for label in labels.values()) for d in ("accept", "reject", "skip")] == [10, 9, 1]
+    pairs = list(reviewed_pairs(run))
+    assert len(pairs) == 10 and {p["prompt"] for p in pairs if p["id"] == first} == {"Where is my parcel?"}
+    assert serious_findings(page) == []
+
+
+def test_a_click_that_a_killed_server_could_not_answer_is_sent_when_it_is_back(run: Path, serve: Any, new_page: Any) -> None:
+    page = new_page()
+    server = serve(run, "ada")
+    page.goto(server.addresses["ada"])
+    first = shown(page)
+    press(page, "a")
+    second = shown(page)
+    server.kill()
+    page.keyboard.press("r")
+    page.wait_for_selector("#alert p")
+    serve(run, "ada", port=server.port)
+    page.wait_for_function("id => document.querySelector('.pair .head .id').textContent !== id", arg=second)
+    assert {id_: label.decision for _, id_, label in read_labels(run)} == {first: "accept", second: "reject"}
+    new_page.complaints[:] = [c for c in new_page.complaints if "ERR_" not in c]  # the browser reports the refused connection
+
+
+def test_two_annotators_share_only_the_overlap(run: Path, serve: Any, new_page: Any) -> None:
+    server = serve(run, "ada", "ben", options=["--overlap", "0"])
+    pages = [new_page(), new_page()]
+    for page, name in zip(pages, ("ada", "ben"), strict=True):
+        page.goto(server.addresses[name])
+        shown(page)
+    for _ in range(5):
+        for page in pages:
+            press(page, "a")
+    said = list(read_reviewed(run))
+    assert len(said) == 10 and all(len(one.accepted) == 1 for one in said)
+
+
+HOSTILE = [
+    *(f"<{tag} onload=alert(1) onerror=alert(1) src=x>" for tag in ("img", "svg", "body", "video", "audio", "iframe", "object", "embed", "input", "link")),
+    *(f"<{tag} onfocus=alert(1) onmouseover=alert(1) onclick=alert(1) autofocus tabindex=0>x" for tag in ("a", "b", "select", "textarea", "button", "details")),
+    *(f"</{tag}><script>alert(1)</script>" for tag in ("title", "textarea", "style", "script", "noscript", "template", "pre", "option", "dialog")),
+    "<script>alert(1)</script>", "<ScRiPt src=//example.org/x.js></sCrIpT>", "<svg><script>alert(1)</script>", "<math><mtext><img src=x onerror=alert(1)>",
+    "<a href=javascript:alert(1)>x</a>", "<a href='data:text/html,<script>alert(1)</script>'>x</a>", "<form action=javascript:alert(1)><button>x",
+    "<meta http-equiv=refresh content='0;url=//example.org'>", "<base href=//example.org/>", "<link rel=stylesheet href=//example.org/x.css>",
+    "<style>@import '//example.org/x.css';</style>", "<div style='background:url(//example.org/x)'>x", "<img srcset='//example.org/x 1x'>",
+    "<iframe srcdoc='<script>alert(1)</script>'>", "<object data=//example.org>", "<svg><use href='//example.org/x#y'>", "<svg><animate onbegin=alert(1)>",
+    "<marquee onstart=alert(1)>x", "<details open ontoggle=alert(1)>x", "<x contenteditable onblur=alert(1)>x", "<!--><img src=x onerror=alert(1)>-->",
+    "<![CDATA[<script>alert(1)</script>]]>", "&lt;script&gt;alert(1)&lt;/script&gt;", "{{constructor.constructor('alert(1)')()}}", "${alert(1)}",
+    "<%= alert(1) %>",
+    "'-alert(1)-'", "\"onmouseover=alert(1) x=\"", "javascript:alert(1)", "\u202egnp.exe", "\x1b]0;owned\x07\x1b[31mred", "a\x00b", "\u2028alert(1)",
+    "\ufeffx\u200by",
+    "<noscript><p title='</noscript><img src=x onerror=alert(1)>'>", "<svg/onload=alert(1)//", "<img src=x:x onerror&#61;alert(1)>",
+]  # fmt: skip
+ELEMENTS = "() => [...document.querySelectorAll('*')].map((e) => e.tagName.toLowerCase()).sort().join()"
+
+
+def test_hostile_texts_stand_in_every_view_as_what_they_are(tmp_path: Path, serve: Any, new_page: Any) -> None:
+    assert len(HOSTILE) >= 50
+    run = write_run(tmp_path / "run", [(text, f"chosen {text}", f"rejected {text}") for text in HOSTILE])
+    page = new_page()
+    page.goto(serve(run, "ada").addresses["ada"])
+    shown(page)
+    home = page.url.partition("#")[0]
+    allowed = set(page.evaluate(ELEMENTS).split(",")) | {"mark", "details", "summary", "datalist", "option"}
+    for number, text in enumerate(HOSTILE):
+        page.goto(f"{home}#/read/x{number:03}")
+        page.wait_for_function("id => document.querySelector('.pair .head .id')?.textContent === id", arg=f"x{number:03}")
+        page.keyboard.press("b")
+        page.keyboard.press("d")
+        assert set(page.evaluate(ELEMENTS).split(",")) <= allowed
+        said = page.inner_text("[data-side=rejected]")
+        assert said.startswith("rejected ") and (not text.isprintable() or said == f"rejected {text}")
+        assert not set(said) & set("\x1b\x00\x07\u202e\u2028\ufeff\u200b")
+    page.goto(f"{home}#/list")
+    page.wait_for_selector(".row")
+    page.click("text=Show more")
+    page.wait_for_function("count => document.querySelectorAll('.row').length === count", arg=len(HOSTILE))
+    assert {"script", "img"} & set(page.evaluate(ELEMENTS).split(",")) == {"script", "img"}  # the page's own
+    assert page.evaluate("() => document.querySelectorAll('main img, main script, main svg, main iframe, main style').length") == 0
+    assert serious_findings(page) == []

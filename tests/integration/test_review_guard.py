@@ -1,0 +1,72 @@
+"""Who gets an answer from the review server: asked by a bare client, over a real socket."""
+
+from __future__ import annotations
+
+import http.client
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from reviewing import Server, write_run
+
+from safer_instruct.review.store import read_labels
+
+pytest.importorskip("starlette", reason="needs the extra review")
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    started = Server(write_run(tmp_path / "run", [("Where is it?", "I will look.", "Look yourself.")]), "ada")
+    yield started
+    started.kill()
+
+
+def ask(server: Server, path: str, *, method: str = "GET", body: str | None = None, **headers: str) -> tuple[int, str, str]:
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=10)
+    try:
+        connection.request(method, path, body, {name.replace("_", "-"): value for name, value in headers.items()})
+        response = connection.getresponse()
+        return response.status, response.read().decode(), response.headers.get("set-cookie", "").partition(";")[0]
+    finally:
+        connection.close()
+
+
+def enter(server: Server) -> str:
+    return ask(server, "/enter?" + server.addresses["ada"].partition("?")[2])[2]
+
+
+@pytest.mark.parametrize("path", ["/", "/api/about", "/api/step", "/api/list", "/api/live", "/api/agreement", "/static/main.js"])
+def test_nothing_is_said_without_a_session(server: Server, path: str) -> None:
+    assert ask(server, path)[0] == 401
+    assert ask(server, path, cookie=f"safer-instruct-{server.port}=guessed")[0] == 401
+
+
+def test_an_address_opens_once(server: Server) -> None:
+    cookie = enter(server)
+    assert ask(server, "/api/about", cookie=cookie)[0] == 200
+    assert ask(server, "/enter?" + server.addresses["ada"].partition("?")[2])[0] == 403
+    assert ask(server, "/enter?token=guessed")[0] == 403
+
+
+@pytest.mark.parametrize("host", ["example.org", "127.0.0.1", "127.0.0.1:1", "localhost.example.org:80", ""])
+def test_another_host_is_refused(server: Server, host: str) -> None:
+    assert ask(server, "/api/about", cookie=enter(server), host=host)[0] == 421
+
+
+def test_only_this_origin_may_change_anything(server: Server, tmp_path: Path) -> None:
+    cookie, here = enter(server), f"http://127.0.0.1:{server.port}"
+    item = json.loads(ask(server, "/api/step", cookie=cookie)[1])["item"]
+    body = json.dumps({"key": "k" * 16, "digest": item["digest"], "decision": "accept"})
+
+    def say(**headers: str) -> int:
+        return ask(server, f"/api/label?id={item['id']}", method="POST", body=body, cookie=cookie, **headers)[0]
+
+    assert say(content_type="application/json") == 403
+    assert say(content_type="application/json", origin="http://example.org") == 403
+    assert say(content_type="application/json", origin="null") == 403
+    assert say(content_type="application/json", origin=here, sec_fetch_site="cross-site") == 403
+    assert say(content_type="text/plain", origin=here) == 415
+    assert list(read_labels(tmp_path / "run")) == []
+    assert say(content_type="application/json", origin=here) == 200
+    assert [label.decision for _, _, label in read_labels(tmp_path / "run")] == ["accept"]

@@ -1,0 +1,46 @@
+"""What a run says of itself while it goes on, as other processes read it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from safer_instruct import rundir
+from safer_instruct.errors import RunDirectoryError
+from safer_instruct.liveview import follow_run
+from safer_instruct.progress import published, read_progress
+from safer_instruct.state import RunState
+
+
+def phase(path: Path) -> str:
+    said = read_progress(path)
+    assert said
+    return str(said["phase"])
+
+
+def test_a_run_is_running_then_finished_and_follow_ends_with_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with published(tmp_path, RunState(total=3, pairs=2)):
+        assert phase(tmp_path) == "running"
+    follow_run(Console(), tmp_path)
+    assert "pairs 2" in (said := capsys.readouterr().out) and "finished" in said
+
+
+def test_a_run_that_failed_is_stopped(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt), published(tmp_path, RunState()):
+        raise KeyboardInterrupt
+    assert phase(tmp_path) == "stopped"
+
+
+def test_a_run_that_fell_silent_is_lost(tmp_path: Path) -> None:
+    with published(tmp_path, RunState()):
+        said = json.loads((tmp_path / rundir.PROGRESS).read_text("utf-8"))
+    (tmp_path / rundir.PROGRESS).write_text(json.dumps(said | {"phase": "running", "written": said["written"] - 60}), "utf-8")
+    assert phase(tmp_path) == "lost"
+
+
+def test_follow_says_where_no_run_ever_was(tmp_path: Path) -> None:
+    with pytest.raises(RunDirectoryError, match="no run is going on"):
+        follow_run(Console(), tmp_path)
