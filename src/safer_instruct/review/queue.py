@@ -16,7 +16,6 @@ from safer_instruct.review.store import Store
 State = Literal["open", "accept", "reject", "skip", "done", "any"]
 CLAIM_S = 30 * 60.0  # how long an example that somebody has on the screen is kept for them
 COUNTED_TO = 10_000  # matches of a search are counted up to here
-_PREFIX_FROM = 5  # letters: the beginnings of too many words would be merged for a shorter one, which takes seconds at a million
 _WORD = re.compile(r"\w+")
 _ITEM = "item.row, item.place, item.id, item.category, item.outcome, item.part, item.at, item.digest, item.excerpt, item.draw"
 
@@ -45,7 +44,7 @@ class Filters:
         category: Of the domain; empty for all.
         outcome: `pair`, `dropped`, a verdict that dropped examples, or empty for all.
         state: `open`: nothing decided by this reader, and not taken by others; `done`: anything decided.
-        search: Words that must all occur; the last may be the beginning of one, from five letters on.
+        search: Words that must all occur; `*` at the end makes the last the beginning of one, which may take seconds at a million.
     """
 
     category: str = ""
@@ -145,7 +144,7 @@ def _match(filters: Filters) -> str:
     """A query of the full-text table: every word is quoted, so that none is read as an operator."""
     words = _WORD.findall(filters.search)
     terms = [f'"{word}"' for word in words]
-    if terms and filters.search[-1:].isalnum() and len(words[-1]) >= _PREFIX_FROM:
+    if terms and filters.search.endswith("*"):
         terms[-1] += " *"
     terms += [f'"{facet_token("category", filters.category)}"'] if filters.category else []
     terms += [f'"{facet_token("outcome", filters.outcome)}"'] if filters.outcome not in ("", "dropped") else []
