@@ -15,9 +15,9 @@ AXE = Path(__file__).with_name("vendor") / "axe.min.js"
 INSTALL = "apt-get install -y chromium"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Any]:
-    """A started browser (`playwright.sync_api.Browser`)."""
+    """A started browser (`playwright.sync_api.Browser`); as long as it lives an event loop runs in this thread, so no longer than a module."""
     sync_api = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed: pip install playwright")
     path = shutil.which("chromium") or shutil.which("chromium-browser")
     if path is None:
@@ -77,6 +77,7 @@ def new_page(chromium: Any) -> Iterator[Callable[..., Any]]:
         page = context.new_page()
         page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
         page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on("response", lambda answer: complaints.append(f"{answer.status} from {answer.url}") if answer.status >= 400 else None)
         page.on("dialog", lambda dialog: (complaints.append(f"dialog: {dialog.message}"), dialog.dismiss()))
         page.on("request", lambda request: complaints.append(f"request to {request.url}") if _is_elsewhere(request.url) else None)
         return page

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
-from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
@@ -39,6 +39,7 @@ def make_app(path: Path, desk: Desk | None, doors: Doors, port: int) -> Guard:
     routes = [
         Route("/enter", _entry(doors, port)),
         Route("/", _page),
+        Route("/favicon.ico", _icon),  # browsers ask for it before they have read the page that names another
         Mount("/static", StaticFiles(directory=_STATIC)),
         Route("/api/live", _live(path)),
     ]
@@ -103,6 +104,10 @@ def _entry(doors: Doors, port: int) -> Handler:
         return response
 
     return enter
+
+
+async def _icon(_: Request) -> Response:
+    return FileResponse(_STATIC / "icon.svg", media_type="image/svg+xml")
 
 
 async def _page(request: Request) -> Response:
