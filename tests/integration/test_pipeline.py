@@ -32,7 +32,7 @@ from safer_instruct.models import calls
 from safer_instruct.pipeline import RunState, run
 
 DATA_FILES = ("examples.parquet", "pairs.parquet", "pairs.jsonl", "rejected_rows.jsonl")
-FILES = {*DATA_FILES, "ledger.sqlite", "run.yaml", "summary.json", "README.md", ".lock"}
+FILES = {*DATA_FILES, "ledger.sqlite", "run.yaml", "summary.json", "progress.json", "README.md", ".lock"}
 PAIR_COLUMNS = ["prompt", "chosen", "rejected", "category", "id"]
 EXAMPLE_COLUMNS = [
     *("id", "text", "category", "file", "line", "candidates", "prompt", "chosen", "rejected", "margin", "drafts", "verdicts", "dropped_by", "drop_reason"),
