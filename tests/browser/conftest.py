@@ -5,13 +5,12 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+from browsing import serious_findings
 
-AXE = Path(__file__).with_name("vendor") / "axe.min.js"
 INSTALL = "apt-get install -y chromium"
 
 
@@ -43,13 +42,8 @@ class Watched:
     requests: list[str] = field(default_factory=list)
 
     def serious(self) -> list[str]:
-        """Findings of axe that are serious or critical, as rule and elements."""
-        found = self.page.context.new_cdp_session(self.page).send(  # past the page's own policy, which lets no script of ours in
-            "Runtime.evaluate",
-            {"expression": f"{AXE.read_text('utf-8')};axe.run(document,{{resultTypes:['violations']}})", "awaitPromise": True, "returnByValue": True},
-        )
-        violations = found["result"]["value"]["violations"]
-        return [f"{v['id']}: {[node['html'][:150] for node in v['nodes'][:3]]}" for v in violations if v["impact"] in ("serious", "critical")]
+        """See `serious_findings`."""
+        return serious_findings(self.page)
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ from typing import NamedTuple
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from civil_script import SCRIPT
 
 from safer_instruct import rundir
 from safer_instruct.cli import main
@@ -30,16 +31,6 @@ TEXTS = [
     "Your parcel is where you told us to leave it, which is more than can be said for your good manners.",
     "Your parcel is where you told us to leave it, which is more than can be said for your good manners!",
 ]
-SCRIPT = """\
-generate:
-- {match: "Below is a response", answers: ["Could you tell me about {words}, please?"]}
-- {answers: ["I am sorry about that, and I will look into {words}."]}
-score:
-- {match: "that is kind", logprob: -1.0}
-- {match: "that is rude", logprob: -1.5}
-- {match: "Instruction:", logprob: -1.0}
-- {logprob: -2.0}
-"""
 CONFIG = """\
 domain: civility
 source: {path: texts.jsonl}

@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from civil_script import SCRIPT
 
 from safer_instruct.cli import main
 from safer_instruct.config import load_config
@@ -18,16 +19,6 @@ from safer_instruct.rundir import read_pairs
 from safer_instruct.selectconfig import SelectConfig, read_quotas
 from safer_instruct.selected import select_from_run
 
-SCRIPT = """\
-generate:
-- {match: "Below is a response", answers: ["Could you tell me about {words}, please?"]}
-- {answers: ["I am sorry about that, and I will look into {words}."]}
-score:
-- {match: "that is kind", logprob: -1.0}
-- {match: "that is rude", logprob: -1.5}
-- {match: "Instruction:", logprob: -1.0}
-- {logprob: -2.0}
-"""
 SHORT = "Your parcel is where you told us to leave it which is more than can be said for your good manners towards our driver"
 LONG = SHORT + " on Friday"
 OTHERS = [
