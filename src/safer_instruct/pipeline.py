@@ -307,13 +307,19 @@ async def _ordered(examples: Examples, step: Step, name: str, model: Model, stat
             async for example in examples:
                 pending.append(asyncio.create_task(_step(example, step, name)))
                 while len(pending) >= window or (pending and pending[0].done()):
-                    yield _counted(await pending.popleft(), name, stage)
+                    yield _counted(await _oldest(pending), name, stage)
             while pending:
-                yield _counted(await pending.popleft(), name, stage)
+                yield _counted(await _oldest(pending), name, stage)
     finally:
         for task in pending:
             task.cancel()
         await asyncio.gather(*pending, return_exceptions=True)
+
+
+async def _oldest(pending: deque[asyncio.Task[Example]]) -> Example:
+    """What the first task comes to; who stops waiting for it does not cancel it alone, as the slot that it gave free would send another call."""
+    await asyncio.wait({pending[0]})
+    return pending.popleft().result()
 
 
 async def _step(example: Example, step: Step, name: str) -> Example:
