@@ -67,6 +67,7 @@ def test_systems_stand_side_by_side_and_a_second_evaluation_asks_nothing_again(t
     assert good.nll and vague.nll and (good.nll.estimate, vague.nll.estimate) == (0.5, 1.0)
     assert vague.distinct_1 == pytest.approx(3 / 24) and good.distinct_1 and good.distinct_1 > vague.distinct_1
     assert good.chrf and vague.chrf and good.chrf.low > vague.chrf.high
+    assert good.cosine and vague.cosine and good.cosine.low > vague.cosine.high and good.cosine.high <= 1.000001
     assert good.invalid and good.invalid.estimate == 0.0
     assert result.differences["good"].nll and result.differences["good"].nll.high < 0
     assert ticks[-1] == (ticks[-1][1], ticks[-1][1]) and len(ticks) == 6 * 2 * 2 + 3 * (6 * 4 + 6), "every call is counted beforehand"
@@ -99,6 +100,11 @@ def test_the_shipped_example_evaluates_the_shipped_adapter() -> None:
     plan = load_plan(EXAMPLES / "evaluate-inducer.yaml")
     assert [system.name for system in plan.systems] == ["zero-shot", "few-shot", "tuned"] and len(plan.pairs) == 40
     assert plan.adapter and plan.adapter.name == "civility-inducer" and plan.systems[2].note == ""
+
+
+def test_without_an_embedder_that_figure_is_missing_and_nothing_else(tmp_path: Path) -> None:
+    good = evaluate_inducers(load_plan(workplace(tmp_path, embedder=None)), tmp_path / "out").systems["good"]
+    assert good.cosine is None and good.chrf
 
 
 def test_the_report_and_the_result_hold_every_system_and_sample(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from safer_instruct.analysis.bootstrap import Bootstrap, Interval
 from safer_instruct.analysis.similarity import chrf, copied_share, distinct, rouge_l
+from safer_instruct.embed import Embedder
 from safer_instruct.evaluation.inducer.calls import Induced, Ranks
 from safer_instruct.example import Example
 from safer_instruct.filters.checks import Check, check_all
@@ -32,6 +33,7 @@ class SystemFigures:
         nats: Mean negative log-likelihood of a whole instruction: comparable between models with different tokens.
         chrf: chrF2 against the true instruction, 0 to 100.
         rouge_l: ROUGE-L F1 against it, 0 to 1.
+        cosine: Of the vectors of both under an embedder, -1 to 1; None without one.
         copied: Share of the instruction's words in runs of three or more taken from the response.
         length_ratio: Words written over words of the true instructions.
         invalid: Share that is empty, cut, or stopped by a filter.
@@ -51,6 +53,7 @@ class SystemFigures:
     nats: Interval | None = None
     chrf: Interval | None = None
     rouge_l: Interval | None = None
+    cosine: Interval | None = None
     copied: Interval | None = None
     length_ratio: Interval | None = None
     invalid: Interval | None = None
@@ -59,7 +62,9 @@ class SystemFigures:
     invalid_by: dict[str, int] | None = None
 
 
-def figures(pairs: Sequence[Pair], induced: Sequence[Induced], ranks: Sequence[Ranks], checks: Sequence[Check], bootstrap: Bootstrap) -> SystemFigures:
+def figures(
+    pairs: Sequence[Pair], induced: Sequence[Induced], ranks: Sequence[Ranks], checks: Sequence[Check], bootstrap: Bootstrap, embedder: Embedder | None = None
+) -> SystemFigures:
     """The figures of one system; everything is in the order of `pairs`."""
     texts = [item.text for item in induced]
     reasons = [why_invalid(item, pair, checks) for item, pair in zip(induced, pairs, strict=True)]
@@ -72,6 +77,7 @@ def figures(pairs: Sequence[Pair], induced: Sequence[Induced], ranks: Sequence[R
         nats=nats,
         chrf=bootstrap.mean([chrf(text, pair.prompt) for text, pair in by_text]),
         rouge_l=bootstrap.mean([rouge_l(text, pair.prompt) for text, pair in by_text]),
+        cosine=bootstrap.mean(_cosines(texts, [pair.prompt for pair in pairs], embedder)) if embedder else None,
         copied=bootstrap.mean([copied_share(text, pair.response) for text, pair in by_text]),
         length_ratio=bootstrap.ratio([len(text.split()) for text in texts], [len(pair.prompt.split()) for pair in pairs]),
         invalid=bootstrap.mean([float(bool(reason)) for reason in reasons]),
@@ -102,6 +108,10 @@ def why_invalid(item: Induced, pair: Pair, checks: Sequence[Check]) -> str:
         return "unfinished"
     verdicts = check_all(checks, Example("", pair.response, "", pair.file, pair.line, prompt=item.text))
     return next((verdict.name for verdict in verdicts if not verdict.passed and not verdict.flag), "")
+
+
+def _cosines(texts: Sequence[str], others: Sequence[str], embedder: Embedder) -> list[float]:
+    return [float(one @ other) for one, other in zip(embedder.embed(texts), embedder.embed(others), strict=True)]
 
 
 def _likelihood(induced: Sequence[Induced], bootstrap: Bootstrap) -> tuple[Interval | None, Interval | None, Interval | None]:

@@ -57,6 +57,8 @@ class EvaluationConfig(Strict):
         max_response_chars: Responses are scored up to here in the round trip: its cost is in proportion.
         max_tokens: Cap on an instruction.
         temperature: Of the draw; 0 is greedy.
+        embedder: What tells likeness in meaning to the true instruction: `static`, `minilm` or `sentence-transformers:NAME` (extra
+            `embed`); null leaves that figure out, and so does `auto`, which is `static`, where the extra is not installed.
         filter: As for `run`; its filters of instructions say what is valid.
         samples: Pairs shown side by side.
         resamples: Of the bootstrap.
@@ -78,6 +80,7 @@ class EvaluationConfig(Strict):
     max_response_chars: Positive = 300
     max_tokens: Positive = 80
     temperature: Annotated[float, Field(ge=0)] = 0.0
+    embedder: str | None = "auto"
     filter: FilterConfig = FilterConfig()
     samples: Annotated[int, Field(ge=0)] = 20
     resamples: Positive = 2_000

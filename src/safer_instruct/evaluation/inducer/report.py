@@ -26,6 +26,7 @@ _ROWS = (
     ("gain_top1", "round trip by gain: top-1", "higher", 3),
     ("chrf", "chrF to the true instruction", "higher", 1),
     ("rouge_l", "ROUGE-L to the true instruction", "higher", 3),
+    ("cosine", "embedding cosine to the true instruction", "higher", 3),
     ("copied", "copied from the response", "", 3),
     ("length_ratio", "length, of the true one's", "", 2),
     ("distinct_1", "distinct-1", "higher", 3),

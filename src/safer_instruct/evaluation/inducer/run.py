@@ -13,6 +13,8 @@ from safer_instruct import rundir
 from safer_instruct.analysis.bootstrap import Bootstrap
 from safer_instruct.budget import Budget, Spent, earlier_spent, write_spent
 from safer_instruct.config import ModelConfig
+from safer_instruct.embed import Embedder, load_embedder
+from safer_instruct.errors import MissingExtraError
 from safer_instruct.evaluation.inducer.calls import Induced, Ranks, RoundTrip, Tick, induce_all, rank_all
 from safer_instruct.evaluation.inducer.figures import Difference, Evaluation, SystemFigures, difference, figures, reference
 from safer_instruct.evaluation.inducer.plan import Plan
@@ -55,7 +57,7 @@ def evaluate_inducers(plan: Plan, out: Path, report: Callable[[Progress], None] 
 
 async def _evaluate(plan: Plan, out: Path, report: Callable[[Progress], None]) -> Evaluation:
     started = time.monotonic()
-    config, pairs = plan.config, plan.pairs
+    config, pairs, embedder = plan.config, plan.pairs, _embedder(plan.config.embedder)
     trip = RoundTrip.of(pairs, plan.prepared.held_out, config)
     counted = _Counter(2 * len(plan.systems) * len(pairs) + (len(plan.systems) + 1) * trip.calls, report)
     written: dict[str, Sequence[Induced]] = {}
@@ -72,7 +74,7 @@ async def _evaluate(plan: Plan, out: Path, report: Callable[[Progress], None]) -
         for name, texts in asked.items():
             ranked[name] = await rank_all(texts, trip, forward, template, counted.during(f"{name}: round trip"))
         models.budget.close()
-    systems, differences = _compute(plan, written, ranked)
+    systems, differences = _compute(plan, written, ranked, embedder)
     induced = {name: tuple(item.text for item in items) for name, items in written.items()}
     used = models.used()
     result = Evaluation(out, systems, differences, induced, used.calls, used.replayed, used.usage.cost, time.monotonic() - started)
@@ -80,15 +82,29 @@ async def _evaluate(plan: Plan, out: Path, report: Callable[[Progress], None]) -
     return result
 
 
-def _compute(plan: Plan, written: dict[str, Sequence[Induced]], ranked: dict[str, Sequence[Ranks]]) -> tuple[dict[str, SystemFigures], dict[str, Difference]]:
+def _compute(
+    plan: Plan, written: dict[str, Sequence[Induced]], ranked: dict[str, Sequence[Ranks]], embedder: Embedder | None
+) -> tuple[dict[str, SystemFigures], dict[str, Difference]]:
     config = plan.config
     bootstrap = Bootstrap(len(plan.pairs), resamples=config.resamples, level=config.level, seed=config.seed)
     checks = open_filters(config.filter, plan.base).prompt
-    systems = {name: figures(plan.pairs, items, ranked[name], checks, bootstrap) for name, items in written.items()}
+    systems = {name: figures(plan.pairs, items, ranked[name], checks, bootstrap, embedder) for name, items in written.items()}
     first = next(iter(written))
     against = (written[first], ranked[first])
     differences = {name: difference((items, ranked[name]), against, bootstrap) for name, items in written.items() if name != first}
     return systems | {TRUE: reference(ranked[TRUE], bootstrap)}, differences
+
+
+def _embedder(name: str | None) -> Embedder | None:
+    """Opened before the first call is made, so that one which is missing costs none."""
+    if name is None:
+        return None
+    try:
+        return load_embedder("static" if name == "auto" else name)
+    except MissingExtraError:
+        if name == "auto":
+            return None
+        raise
 
 
 def _write(plan: Plan, result: Evaluation) -> None:
