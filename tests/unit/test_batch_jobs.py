@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from safer_instruct.errors import ModelError, RunDirectoryError
@@ -122,7 +122,6 @@ values = st.recursive(
 )
 
 
-@settings(deadline=None)
 @given(line=st.binary(max_size=40) | st.dictionaries(NAMES, values, max_size=5).map(lambda data: json.dumps(data).encode()))
 def test_a_result_line_may_hold_anything(line: bytes) -> None:
     for provider in providers():
@@ -131,7 +130,6 @@ def test_a_result_line_may_hold_anything(line: bytes) -> None:
         assert result.fate is not Fate.ANSWERED or is_final(result)
 
 
-@settings(deadline=None)
 @given(
     prompt=st.text(st.characters(), max_size=30),
     seed=st.integers(0, 2**63),

@@ -426,7 +426,7 @@ calls = st.lists(
 )
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(calls, st.none() | st.integers(0, 200), st.none() | st.integers(0, 200), st.integers(0, 50))
 @example([Call(0, 60, 1, 3, "leave", 1.0, None)] * 4, 100, None, 0)
 @example([Call(0, 60, 1, 3, "settle", 0.0, 2)] * 4, 100, None, 0)

@@ -7,7 +7,7 @@ import math
 import random
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
@@ -133,7 +133,6 @@ figures = st.builds(
 rows = st.dictionaries(st.sampled_from(STAGES), figures)
 
 
-@settings(deadline=None)
 @given(st.lists(rows, min_size=1, max_size=8), st.integers(0, 10**6))
 def test_whatever_the_sample_the_ranges_are_in_order_and_nothing_breaks(sample: list[Row], left: int) -> None:
     total = len(sample) + left

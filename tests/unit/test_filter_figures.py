@@ -120,7 +120,7 @@ NAMES = ("prompt.a", "prompt.b", "prompt.c")
 UNITS = st.tuples(*(st.sampled_from([name, f"-{name}"]) for name in NAMES)).map(" ".join)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.lists(st.lists(UNITS, min_size=1, max_size=3), max_size=6), st.sampled_from(NAMES))
 def test_alone_is_what_dropping_the_filter_from_the_set_brings_back(sets: list[list[str]], gone: str) -> None:
     examples = [example(tuple(units)) for units in sets]

@@ -214,7 +214,7 @@ def test_where_the_language_cannot_be_told_the_instruction_stays(prompt: str) ->
     assert failed(prompt) == ""
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.text(max_size=60), st.text(max_size=60))
 def test_no_text_breaks_a_rule(prompt: str, text: str) -> None:
     found = verdicts_on(prompt, text)
@@ -230,13 +230,13 @@ def naive_run(left: list[str], right: list[str]) -> int:
 WORDS = st.lists(st.sampled_from("abc"), max_size=9)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(WORDS, WORDS)
 def test_longest_shared_run_agrees_with_a_naive_search(left: list[str], right: list[str]) -> None:
     assert longest_shared_run(left, right) == naive_run(left, right) == longest_shared_run(right, left)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(WORDS, WORDS, WORDS)
 def test_a_text_shares_all_of_a_part_that_was_put_into_it(before: list[str], part: list[str], after: list[str]) -> None:
     assert longest_shared_run(part, before + part + after) == len(part)
@@ -318,7 +318,7 @@ def test_fields_are_kept_apart_by_name() -> None:
     assert Deduplicator("prompt", None).check("x", "1").name == "dedup.prompt"
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.lists(st.text(max_size=20), max_size=8))
 def test_a_second_pass_over_the_same_texts_finds_every_one(texts: list[str]) -> None:
     seen = Deduplicator("text", 0.7)

@@ -19,7 +19,7 @@ from safer_instruct.models.calls import backoff_s
 from safer_instruct.models.flow import AttemptError, Flow, Limits, Slot, State, can_pass
 
 NAME = "openai:gpt-x at https://api.example.com/v1"
-FAST = settings(max_examples=60, deadline=None)
+FAST = settings(max_examples=60)
 
 
 def flow(*, on_stall: Callable[[], None] | None = None, **limits: Any) -> Flow:

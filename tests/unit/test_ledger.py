@@ -140,7 +140,7 @@ GENERATED = st.builds(
 SCORED = st.builds(Scored, st.lists(FINITE, max_size=5).map(tuple), USAGE)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(GENERATED, SCORED, ODD)
 @example(Generated((Completion("half a pair \ud83d \0 \u2028"),)), Scored((float("-inf"),)), "\udfff \u202e")
 def test_any_answer_to_any_request_survives_the_ledger_unchanged(generated: Generated, scored: Scored, text: str) -> None:
@@ -152,7 +152,7 @@ def test_any_answer_to_any_request_survives_the_ledger_unchanged(generated: Gene
     assert fresh == replayed == [generated, generated, scored] and model.asked == 3
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.lists(st.tuples(ODD, ODD, st.booleans()), max_size=6))
 def test_two_calls_share_an_answer_exactly_when_their_requests_are_equal(drawn: list[tuple[str, str, bool]]) -> None:
     requests: list[Generation | Scoring] = [Scoring(a, b) if scoring else Generation((Turn(a, b),), Sampling()) for a, b, scoring in drawn]
@@ -676,7 +676,7 @@ def test_a_stored_call_tells_what_was_asked_and_when(path: Path) -> None:
     assert math.isclose(generated.finished_at, path.stat().st_mtime, abs_tol=60) and len(generated.key) == 16
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.lists(st.tuples(ODD, ODD), max_size=4), st.integers(), st.builds(Sampling, COUNT, FINITE, COUNT, FINITE, COUNT))
 def test_the_quick_way_of_writing_a_request_changes_no_byte(turns: list[tuple[str, str]], seed: int, sampling: Sampling) -> None:
     request = Generation(tuple(Turn(role, content) for role, content in turns), sampling, seed)

@@ -68,7 +68,7 @@ def test_settings_and_the_form_of_storage_are_not_searched(path: Path, text: str
     assert found == ([1, 2] if text == "n" else expected)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.text(st.characters(exclude_categories=[])), st.text(max_size=5), st.text(max_size=5))
 def test_every_text_is_found_by_itself(tmp_path_factory: pytest.TempPathFactory, text: str, before: str, after: str) -> None:
     path = tmp_path_factory.mktemp("found") / "ledger.sqlite"

@@ -6,7 +6,7 @@ import random
 from itertools import combinations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from safer_instruct.detect.words import words
@@ -36,7 +36,6 @@ def greedy(texts: list[str], scores: list[float], threshold: float) -> dict[int,
     return kept
 
 
-@settings(deadline=None)
 @given(TEXTS, st.randoms(use_true_random=False), st.sampled_from([0.3, 0.5, 0.7, 1.0]))
 def test_what_is_kept_is_what_comparing_all_with_all_would_keep(texts: list[str], rng: random.Random, threshold: float) -> None:
     texts = [*texts, *(" ".join(w if rng.random() < 0.8 else rng.choice(WORDS) for w in text.split()) for text in texts)]
@@ -48,7 +47,6 @@ def test_what_is_kept_is_what_comparing_all_with_all_would_keep(texts: list[str]
     assert found.similarity.tolist() == pytest.approx([jaccard(texts[i], texts[expected[i]]) for i in range(len(texts))])
 
 
-@settings(deadline=None)
 @given(TEXTS, st.sampled_from([0.3, 0.5, 0.7, 1.0]))
 def test_a_cluster_is_all_that_near_pairs_link(texts: list[str], threshold: float) -> None:
     first = list(range(len(texts)))

@@ -147,7 +147,7 @@ def test_elements_longer_than_what_is_read_at_once_come_whole(tmp_path: Path) ->
     assert [row.fields for row in array_rows(tmp_path, json.dumps(rows, ensure_ascii=False))] == rows
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(
     rows=st.lists(st.dictionaries(st.text(max_size=5), st.one_of(st.text(), st.integers(), st.none(), st.lists(st.integers())))),
     indent=st.sampled_from([None, 1]),

@@ -17,7 +17,7 @@ from safer_instruct.errors import AccessError, ConfigError, ModelError, RequestE
 from safer_instruct.models.flow import AttemptError, Flow, Limits, Slot, can_pass
 from safer_instruct.models.pool import Pool
 
-FAST = settings(max_examples=60, deadline=None)
+FAST = settings(max_examples=60)
 
 
 class Host(Server):

@@ -178,7 +178,7 @@ def test_the_old_file_stays_after_an_error_and_the_part_is_gone(tmp_path: Path) 
     assert target.read_text() == "old" and names(tmp_path) == {"a.txt"}
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.text(alphabet=st.characters(exclude_categories=["Cs"], exclude_characters="\r")))
 def test_any_text_is_written_whole(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
     path = tmp_path_factory.getbasetemp() / "any.txt"

@@ -638,7 +638,7 @@ text_lines = st.text().map(lambda text: json.dumps({"text": text, "id": 1}, ensu
 junk_lines = st.binary().map(lambda raw: raw.replace(b"\n", b""))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.lists(text_lines | json_lines | junk_lines), st.sampled_from([b"\n", b"\r\n"]), st.sampled_from(list(PACK)), st.booleans())
 def test_any_lines_give_one_result_each_and_never_an_exception(lines: list[bytes], end: bytes, packing: str, bom: bool) -> None:
     content = b"\xef\xbb\xbf" * bom + end.join(lines)
@@ -650,7 +650,7 @@ def test_any_lines_give_one_result_each_and_never_an_exception(lines: list[bytes
     assert all(row.text and row.text == row.text.strip() and row.text.encode() for row in rows if isinstance(row, SourceText))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.lists(st.text(st.characters(exclude_characters="\0", codec="utf-8"))), st.sampled_from(["csv", "tsv"]))
 def test_what_the_csv_module_writes_comes_back_whole(written: list[str], ending: str) -> None:
     out = io.StringIO()
@@ -666,7 +666,7 @@ def test_what_the_csv_module_writes_comes_back_whole(written: list[str], ending:
     assert [row.text if isinstance(row, SourceText) else "" for row in rows] == [text.strip() for text in written]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.binary(max_size=400), st.sampled_from(["csv", "tsv", "txt"]))
 def test_any_bytes_give_rows_in_order_and_never_an_exception(junk: bytes, ending: str) -> None:
     with TemporaryDirectory() as base:
@@ -676,7 +676,7 @@ def test_any_bytes_give_rows_in_order_and_never_an_exception(junk: bytes, ending
     assert all(row.reason for row in rows if isinstance(row, BadRow))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.data())
 def test_damaged_bytes_of_a_packed_or_parquet_file_are_reported_never_a_crash(data: st.DataObject) -> None:
     name = data.draw(st.sampled_from(["x.jsonl.gz", "x.jsonl.zst", "x.parquet"]))

@@ -176,7 +176,7 @@ def test_template_syntax_in_a_text_reaches_the_model_as_it_stands(tmp_path: Path
     assert "{{ 7*7 }} {% for %}" in model.generations[0].prompt[0].content  # type: ignore[union-attr]
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.integers(), st.lists(st.text() | st.integers(), max_size=3))
 def test_seeds_fit_every_engine_and_parts_do_not_run_together(seed: int, parts: list[str | int]) -> None:
     assert 0 <= derive_seed(seed, *parts) < 2**31

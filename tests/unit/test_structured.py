@@ -190,7 +190,7 @@ JSON = st.recursive(
 PROSE = st.text(st.characters(exclude_characters="{"), max_size=30)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.dictionaries(st.text(), JSON, max_size=5), PROSE, PROSE, st.sampled_from([None, 0, 2]), st.booleans())
 @example({"a": '", "b": "}'}, "", "", None, True)
 @example({"": [{}, [], "\u201d,", "// x"]}, "```json\n", "\n```", 2, False)
@@ -221,13 +221,13 @@ def dressed(value: Any, draw: Any) -> str:
     return "{" + gap + ", ".join(f"{dressed(k, draw)}: {dressed(v, draw)}" for k, v in value.items()) + (end if value else "") + gap + "}"
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.dictionaries(WORDS, PLAIN, max_size=4), st.data())
 def test_any_json_is_read_through_what_models_add_to_it(data: dict[str, Any], drawn: st.DataObject) -> None:
     assert objects(dressed(data, drawn.draw))[-1] == data
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.text() | st.text(st.sampled_from(list("{}[]:,\"'\\/*#\n ayesn1eu\u201c\u201d")), max_size=80) | st.text(st.characters(categories=["Cs", "Cc"])))
 @example("\ud83d{'answer': 'yes\udfff'")
 def test_any_text_is_read_or_is_the_one_error(text: str) -> None:
@@ -237,7 +237,7 @@ def test_any_text_is_read_or_is_the_one_error(text: str) -> None:
         assert "".join(got.values()).encode().decode() == "".join(got.values()), "no half characters"
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.fixed_dictionaries({"reason": st.text(), "answer": st.sampled_from(["yes", "no"])}), st.data())
 def test_an_answer_that_was_cut_off_is_never_read_as_another(data: dict[str, str], drawn: st.DataObject) -> None:
     whole = json.dumps(data)

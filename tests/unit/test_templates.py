@@ -60,7 +60,7 @@ def test_template_syntax_in_a_text_comes_through_unchanged(name: str, text: str)
     assert rendered(name, text).count(text) == PLACES[name]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.text() | st.text(alphabet="{}%#-+ \n\r\tx"))
 def test_any_text_comes_through_unchanged(text: str) -> None:
     assert Template("<{{ response }}>", name="t").render(response=text) == f"<{text}>"

@@ -77,7 +77,7 @@ def test_a_long_text_is_cut_to_the_limit_with_a_sign(limit: int | None, plain: s
     assert safe("abcdef", limit).plain == plain
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.text())
 def test_no_text_can_send_a_control_code(text: str) -> None:
     made = safe(text)

@@ -203,7 +203,7 @@ def test_a_valid_file_is_read_with_defaults_for_what_it_leaves_out(tmp_path: Pat
     assert yamlfile.load(tmp_path / "tree.yaml", Tree) == Tree(leaf=Leaf(count=3), named={"a": Leaf(label="\N{SNOWMAN}")})
 
 
-@settings(max_examples=150, deadline=None, derandomize=True)
+@settings(max_examples=150, derandomize=True)
 @given(st.text(alphabet="abelf: -[]{}&*!?|>'\"\n\t#%,0x1._", max_size=30))
 @example("&a {leaf: *a}")
 @example("leaf: 0x_")
