@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from safer_instruct.export.rows import Finished, Kind
+from safer_instruct.export.tables import as_written
 
 _TYPES: dict[Kind, str] = {"text": "sc:Text", "integer": "sc:Integer", "real": "sc:Float"}
 _TERMS = ("citeAs", "column", "extract", "field", "fileObject", "fileProperty", "fileSet", "format", "includes", "isLiveDataset", "jsonPath", "key", "md5")
@@ -42,7 +43,7 @@ def write_croissant(finished: Finished, folder: Path, files: Mapping[str, str]) 
         "datePublished": finished.finished_on,
         "keywords": ["preference data", "DPO", "safer-instruct"],
         "distribution": [_file_object(folder, file) for file in files.values()],
-        "recordSet": [_record_set(split, file, finished.columns) for split, file in files.items()],
+        "recordSet": [_record_set(split, file, as_written(finished.columns)) for split, file in files.items()],
     }
     (folder / "croissant.json").write_text(json.dumps(metadata, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
