@@ -23,6 +23,18 @@ prompt that it answers; an expert model wrote the chosen response from the domai
     "chosen": """The chosen response is a source text as it stood; a reversed-tuned model wrote the
 prompt that it answers; a weaker model answered that prompt, which is the rejected response; a verifier found the source text better.""",
 }
+_MADE_KEPT = {
+    "rejected": """The rejected response is a source text as it stood, and the prompt what it answered;
+an expert model wrote the chosen response from the domain's guideline; a verifier accepted it.""",
+    "chosen": """The chosen response is a source text as it stood, and the prompt what it answered;
+a weaker model answered that prompt, which is the rejected response; a verifier found the source text better.""",
+}
+_CONVERSATIONS = {
+    "replace": """The source texts are turns of conversations. A prompt is a list of messages: what was said before, as it stood, and
+at its end the message that the model wrote. Pairs with one value of `conversation` are turns of one conversation.""",
+    "keep": """The source texts are turns of conversations. A prompt is a list of messages: all that was said before the text, as it
+stood; no model wrote any of it. Pairs with one value of `conversation` are turns of one conversation.""",
+}
 _WRITTEN = {"rejected": "chosen", "chosen": "rejected"}
 
 
@@ -52,6 +64,7 @@ def describe(config: RunConfig, domain: Domain) -> dict[str, Any]:
         "domain": {"name": domain.name, "description": domain.description, "misuse": domain.misuse, "direction": domain.direction, "guidelines": guidelines},
         "license": config.license,
         "source_license": config.source.license,
+        **({"conversations": {"turns": config.source.turns, "given": config.induce.given}} if config.source.messages else {}),
     }
 
 
@@ -103,8 +116,7 @@ Preference tuning (DPO and its kin) and reward modelling in this domain.
 
 ## Known limits
 
-- Prompts were inferred from the {_direction(summary)} text by a model; nobody asked them in these words.
-- Prompts and {_WRITTEN[_direction(summary)]} responses are written by models and were not read by a person; they may state things that are not so.
+{_of_prompts(summary)}
 - What counts as acceptable is the domain's guideline, applied by a model; thresholds: {summary["thresholds"]}.
 - The two sides come from different writers, so style and length may tell them apart; check before training a reward model on them.
 - The source texts may name people or things; they stand as they were found, where no filter of the run removed them.
@@ -115,6 +127,17 @@ Preference tuning (DPO and its kin) and reward modelling in this domain.
 This set: {summary["license"] or "not decided; without a licence nobody else may use it"}. Source texts:
 {summary["source_license"] or "not stated in the config; they keep the licence of their source"}.
 """
+
+
+def _of_prompts(summary: Mapping[str, Any]) -> str:
+    """What is to be known of the prompts, and of what models wrote."""
+    source, written = _direction(summary), _WRITTEN[_direction(summary)]
+    unread = "written by models and were not read by a person; they may state things that are not so."
+    before = f"- What was said before a prompt stands as it was found; the assistant spoke there as it does in the {source} text.\n"
+    if summary.get("conversations", {}).get("given") == "keep":
+        return f"{before}- {written.capitalize()} responses are {unread}"
+    inferred = f"- Prompts were inferred from the {source} text by a model; nobody asked them in these words.\n- Prompts and {written} responses are {unread}"
+    return before + inferred if "conversations" in summary else inferred
 
 
 def _notes(summary: Mapping[str, Any]) -> str:
@@ -151,11 +174,12 @@ def _direction(summary: Mapping[str, Any]) -> str:
 
 
 def _contents(summary: Mapping[str, Any], release: Release) -> str:
-    total = sum(release.counts.values())
-    parts = [
-        f"{total} pairs (prompt, chosen, rejected, category, id), built by Safer-Instruct {metadata.version('safer-instruct')} from\n"
-        f"{summary['rows']} rows of source text. {_MADE[_direction(summary)]}"
-    ]
+    total, turns = sum(release.counts.values()), summary.get("conversations")
+    made = (_MADE_KEPT if turns and turns["given"] == "keep" else _MADE)[_direction(summary)]
+    columns = "prompt, chosen, rejected, category, id" + (", conversation" if turns else "")
+    parts = [f"{total} pairs ({columns}), built by Safer-Instruct {metadata.version('safer-instruct')} from\n{summary['rows']} rows of source text. {made}"]
+    if turns:
+        parts.append(_CONVERSATIONS[turns["given"]])
     if len(release.counts) > 1:
         counts = ", ".join(f"{split} {count}" for split, count in release.counts.items())
         parts.append(f"Splits: {counts}. Pairs with the same or nearly the same prompt or source text stand in one split.")

@@ -25,6 +25,7 @@ _HOW_REACHED = (
     *("timeout_s", "retries", "max_pause_s", "price_per_million"),
     *("batch", "batch_rows", "batch_wait_s", "batch_poll_s"),
 )
+_OF_CONVERSATIONS = {"source": ("messages", "turns"), "induce": ("given",)}
 _OURS = "it is set for you, so that nobody else on this machine can use the server"
 _SERVE_FLAGS = {
     **dict.fromkeys(("--host", "--uds", "--api-key", "--api-key-file", "--reuse-port", "--root-path", "--api-prefix"), _OURS),
@@ -105,6 +106,9 @@ class SourceConfig(Strict):
             unpacked on the way.
         format: `auto` goes by the file's ending: .jsonl .ndjson .json (one object per line), .csv, .tsv, .parquet, .txt .md.
         text: Column with the source text.
+        messages: Column with a conversation, in place of `text`: OpenAI's messages, ShareGPT's turns, or an HH transcript. The
+            assistant's turn is the source text, and what was said before it its history.
+        turns: Of a conversation: `last` takes the last turn of the assistant, `all` makes an example of each.
         id: Column with the user's own id; without it the id is a digest of the text.
         category: The domain's category that all rows belong to; needed when the domain has several and no column tells.
         category_column: Column with the category.
@@ -116,12 +120,22 @@ class SourceConfig(Strict):
     path: str
     format: Literal["auto", "jsonl", "csv", "tsv", "parquet", "text"] = "auto"
     text: str = "text"
+    messages: str | None = None
+    turns: Literal["last", "all"] = "last"
     id: str | None = None
     category: str | None = None
     category_column: str | None = None
     unit: Literal["file", "paragraph"] = "paragraph"
     max_chars: Positive = 20_000
     license: str = ""
+
+    @model_validator(mode="after")
+    def _text_or_messages(self) -> SourceConfig:
+        if self.messages is not None and self.text != "text":
+            raise ValueError("has both 'text' and 'messages'; a conversation's text is the assistant's turn, so leave out 'text'")
+        if self.messages is None and self.turns != "last":
+            raise ValueError("'turns' is for conversations; name their column with 'messages'")
+        return self
 
 
 class ServeConfig(Strict):
@@ -246,7 +260,7 @@ class ModelsConfig(Strict):
     """Who does what.
 
     Attributes:
-        inducer: Writes the instruction that a text answers.
+        inducer: Writes the instruction that a text answers; not needed with `induce: {given: keep}`.
         expert: Writes the chosen response; for domains of direction `rejected`, where the corpus is what we do not want.
         student: Writes the rejected response; for domains of direction `chosen`.
         scorer: Gives log-probabilities of given texts: consistency, and verification by contrast.
@@ -255,7 +269,7 @@ class ModelsConfig(Strict):
         reward: A sequence classifier, for `verify: {form: reward}`.
     """
 
-    inducer: ModelConfig
+    inducer: ModelConfig | None = None
     expert: ModelConfig | None = None
     student: ModelConfig | None = None
     scorer: ModelConfig = ModelConfig(model="embedded:smollm2-135m-instruct")
@@ -268,6 +282,8 @@ class InduceConfig(Strict):
     """Instruction induction (paper, section 2.2).
 
     Attributes:
+        given: What becomes of the user's message that a conversation gives before the text: `replace` it by one that is induced,
+            which is the method; or `keep` it as the prompt, and no inducer is called.
         template: The template the inducer was tuned with, shipped or a file; `prompted` for a strong model that was not tuned.
         form: `raw` sends the rendered template as a text to continue, `chat` as a user's message; `auto` is the form that the
             adapter was tuned with, else chat for `reverse-chat`, raw for embedded models and chat for others.
@@ -280,6 +296,7 @@ class InduceConfig(Strict):
         top_k: Of the draw; 0 for all tokens.
     """
 
+    given: Literal["replace", "keep"] = "replace"
     template: str = "reverse"
     form: Literal["auto", "raw", "chat"] = "auto"
     examples: str = "domain"
@@ -465,11 +482,21 @@ class RunConfig(Strict):
     def parted(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """As plain data: what the result depends on, and how it is come by (addresses, rates, prices, budget)."""
         what = self.model_dump(mode="json")
+        for section, fields in _OF_CONVERSATIONS.items():  # a run that was begun before they could be said goes on
+            what[section] = {name: value for name, value in what[section].items() if self.source.messages or name not in fields}
         how = {name: what.pop(name) for name in ("budget", "prices", "calibration")}  # the calibrated thresholds stand in their places
         models = {role: model for role, model in what["models"].items() if model and role != "panel"}
         models |= {f"panel.{name}": model for name, model in (what["models"]["panel"] or {}).items()}
         how["models"] = {role: {name: model.pop(name) for name in _HOW_REACHED} for role, model in models.items()}
         return what, how
+
+    @model_validator(mode="after")
+    def _given_or_induced(self) -> RunConfig:
+        if self.induce.given == "keep" and self.source.messages is None:
+            raise ValueError("induce.given 'keep' is for conversations; name their column with source.messages")
+        if self.induce.given == "replace" and self.models.inducer is None:
+            raise ValueError("models.inducer is missing: the model that writes the instructions")
+        return self
 
     @model_validator(mode="after")
     def _judge_for_questions(self) -> RunConfig:

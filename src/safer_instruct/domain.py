@@ -75,7 +75,8 @@ class Program(Strict):
     Attributes:
         name: Its verdict is `verify.program.NAME`; by default the name of the command or function.
         command: The program and its arguments. `{file}` is a file with what is verified (which also comes on standard input),
-            `{prompt}` one with the instruction, `{folder}` the folder of the domain file, `{python}` this Python.
+            `{prompt}` one with the instruction, `{messages}` one with the conversation that ends in it, as JSON, `{folder}` the
+            folder of the domain file, `{python}` this Python.
         python: Instead: MODULE:FUNCTION or FILE.py:FUNCTION, called with response and prompt; see `sandbox/call.py`.
         reads: `text` verifies the response as it is, `code` what stands in its fenced code blocks, if it has any.
         suffix: Ending of `{file}`.

@@ -30,8 +30,16 @@ class Verdict:
 
 
 @dataclass(frozen=True, slots=True)
+class Turn:
+    """One message of a conversation; `role` is `user`, `assistant` or `system`."""
+
+    role: str
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
 class Candidate:
-    """One induced instruction, chosen or not.
+    """One instruction, chosen or not: induced, or as the source gives it.
 
     Attributes:
         text: The instruction.
@@ -77,13 +85,14 @@ class Example:
         category: One of the domain's categories.
         file: Where the text came from.
         line: Row within that file, counted from 1.
-        candidates: Induced instructions, likeliest first.
+        candidates: Induced instructions, likeliest first; or the one that the source gives, where the config keeps it.
         prompt: The instruction that was taken; empty until then.
         chosen: The chosen response: the expert's accepted one, or the source text; empty until one was accepted.
         rejected: The rejected response where it is not the source text: the student's accepted one; otherwise empty.
         margin: The verifier's margin of chosen over rejected.
         drafts: Every response that was written.
         verdicts: What every check said, in order; the first that did not pass, and was no flag, dropped the example.
+        history: What was said before the prompt, user and assistant in turn; empty where the text begins a conversation.
     """
 
     id: str
@@ -98,6 +107,7 @@ class Example:
     margin: float | None = None
     drafts: tuple[Draft, ...] = ()
     verdicts: tuple[Verdict, ...] = ()
+    history: tuple[Turn, ...] = ()
 
     @property
     def dropped_by(self) -> Verdict | None:

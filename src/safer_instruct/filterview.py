@@ -62,7 +62,8 @@ def _fails_with(figures: FilterFigures, most: int = 2) -> Text:
 def _panel(example: Example, name: str, width: int) -> Panel:
     verdict = next(v for v in example.verdicts if v.name == name and not v.passed)
     lines = Text()
-    for heading, text in (("text", example.text), ("instruction", example.prompt or _likeliest(example)), ("chosen", example.chosen)):
+    said = "\n".join(f"{turn.role}: {turn.content}" for turn in example.history)
+    for heading, text in (("said before", said), ("text", example.text), ("instruction", example.prompt or _likeliest(example)), ("chosen", example.chosen)):
         if text:
             lines.append(f"{heading}: ", style="bold").append(safe(text, _SHOWN_CHARS)).append("\n")
     lines.append("flagged: " if verdict.flag else "dropped: ", style="bold red").append(safe(verdict.reason))

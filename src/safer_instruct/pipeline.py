@@ -17,23 +17,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safer_instruct import rundir
+from safer_instruct import conversation, rundir
 from safer_instruct.accounts import check_accounts, summarize
 from safer_instruct.barrier import at_once
 from safer_instruct.budget import Budget, Spent, earlier_spent, write_spent
 from safer_instruct.card import Release, dataset_card, describe
 from safer_instruct.choosing import Pair, choose_pairs, distinct
 from safer_instruct.config import FilterConfig, RunConfig, SourceConfig
+from safer_instruct.conversation import in_context, told_apart
 from safer_instruct.domain import Domain, load_domain
 from safer_instruct.errors import ConfigError, ModelError, RequestError, SourceError
-from safer_instruct.example import Draft, Example, Verdict
+from safer_instruct.example import Candidate, Draft, Example, Verdict
 from safer_instruct.filters.checks import Check, check_all, sifted
 from safer_instruct.filters.dedup import Deduplicator
 from safer_instruct.filters.registry import Filters, open_filters
 from safer_instruct.ledger import Ledger, Recorded, read_totals
 from safer_instruct.models.protocol import Model
 from safer_instruct.progress import published
-from safer_instruct.reverse import Reversal, ReversedTemplate, Shot, domain_shots, reversal
+from safer_instruct.reverse import Reversal, Shot, domain_shots, reversal
 from safer_instruct.roles import Roles
 from safer_instruct.running import run_to_end
 from safer_instruct.settings.pairs import PairSource
@@ -118,7 +119,7 @@ class _Opened:
     domain: Domain
     filters: Filters
     roles: Roles
-    asked: Reversal
+    asked: Reversal | None
     ledger: Ledger
     state: RunState
 
@@ -129,14 +130,15 @@ async def _open(config: RunConfig, out: Path, mode: rundir.Mode, state: RunState
     domain = load_domain(config.domain, config.base)
     _check_categories(config.source, domain)
     filters = open_filters(config.filter.in_languages(domain.languages), config.base, config.file)
-    asked = reversal(config.induce, config.models.inducer, config.base, _shots(config, domain))
+    inducer = config.models.inducer if config.induce.given == "replace" else None
+    asked = reversal(config.induce, inducer, config.base, _shots(config, domain)) if inducer else None
     async with AsyncExitStack() as stack:
         budget = state.budget = Budget(config.budget.max_cost, config.budget.max_tokens)
         roles = Roles(config, budget, out / rundir.BATCHES, stack, domain.direction)
         state.waits = roles.waits
         for stage, model in roles.by_stage().items():
             state.stages[stage].priced = model.priced
-        with rundir.open_run_directory(out, _resolve(config, domain, filters, roles, asked.template), mode), Ledger(out / rundir.LEDGER) as ledger:
+        with rundir.open_run_directory(out, _resolve(config, domain, filters, roles, asked), mode), Ledger(out / rundir.LEDGER) as ledger:
             spent = out / rundir.SPENT
             budget.begin(earlier_spent(spent, lambda: _remote_spent(out / rundir.LEDGER)), lambda total: write_spent(spent, total))
             try:
@@ -151,7 +153,7 @@ async def _run(config: RunConfig, out: Path, mode: rundir.Mode, watch: Callable[
         if watch:
             watch(state)
         rundir.forget_results(out)
-        with published(out, state), rundir.outputs(out) as files:
+        with published(out, state), rundir.outputs(out, conversations=config.source.messages is not None) as files:
             async with aclosing(_selected(_flow(opened, files.add_bad), config)) as examples:
                 async for example in examples:
                     files.add(example)
@@ -159,7 +161,7 @@ async def _run(config: RunConfig, out: Path, mode: rundir.Mode, watch: Callable[
         if state.rows == state.set_aside:
             raise SourceError(_no_usable_row(config, out, state))
         summary = summarize(state, opened.roles.by_role(), opened.roles.by_stage(), config.thresholds) | describe(config, opened.domain)
-        if opened.asked.note:
+        if opened.asked and opened.asked.note:
             summary["notes"] = [opened.asked.note]
         check_accounts(out, state)
         rundir.write_whole(out / rundir.SUMMARY, json.dumps(summary, indent=1) + "\n")
@@ -195,11 +197,14 @@ def _flow(opened: _Opened, set_aside: Callable[[BadRow], None], rows: Container[
     def recorded(model: Model, stage: str) -> Model:
         return Recorded(model, opened.ledger, stage, state.stages[stage].meter)
 
-    inducer, expert = recorded(roles.inducer, "induce"), recorded(roles.expert, "respond")
+    inducer, expert = recorded(roles.inducer, "induce") if roles.inducer else None, recorded(roles.expert, "respond")
     scorer = recorded(roles.scorer, "filter") if roles.scorer else None
     judge = None if config.verify.form == "program" else roles.verifier(config, domain, recorded)
     verifier = facing(ProgramVerifier(domain, judge), domain.direction)
     system, forward = _template(config.respond.template, config), load_template("forward")
+
+    async def ask(example: Example) -> Example:
+        return await induce(example, inducer, opened.asked.template, config.induce, seed=config.seed) if inducer and opened.asked else example
 
     async def write(example: Example, attempt: int) -> list[Draft]:
         return await respond(example, expert, system, domain, config.respond, seed=config.seed, attempt=attempt)
@@ -211,8 +216,8 @@ def _flow(opened: _Opened, set_aside: Callable[[BadRow], None], rows: Container[
     examples = _collect(config, domain, state, set_aside, rows)
     examples = _sifted(examples, filters.text, state.stages["collect"])
     examples = _distinct(examples, "text", config.filter, state.stages["collect"])
-    examples = _ordered(examples, lambda e: induce(e, inducer, opened.asked.template, config.induce, seed=config.seed), "induce", inducer, state)
-    examples = _ordered(examples, lambda e: choose(e, filters.prompt, scorer, forward, config.filter), "filter", scorer or inducer, state)
+    examples = _ordered(examples, ask, "induce", inducer or expert, state)
+    examples = _ordered(examples, lambda e: choose(e, filters.prompt, scorer, forward, config.filter), "filter", scorer or inducer or expert, state)
     examples = _distinct(examples, "prompt", config.filter, state.stages["filter"])
     return _ordered(examples, finish, "respond", expert, state)
 
@@ -231,8 +236,8 @@ async def _collect(config: RunConfig, domain: Domain, state: RunState, set_aside
             state.set_aside += 1
             set_aside(row)
             continue
-        id_ = row.id or hashlib.sha256(row.text.encode()).hexdigest()[:16]
-        yield Example(_unique(id_, seen), row.text, row.category or only or "", row.file, row.line)
+        given = (Candidate(row.asked),) if config.induce.given == "keep" else ()
+        yield Example(_unique(row.id or row.digest, seen), row.text, row.category or only or "", row.file, row.line, given, history=row.history)
 
 
 def _unique(id_: str, seen: Counter[str]) -> str:
@@ -269,7 +274,7 @@ async def _keep_first(examples: Examples, field_: str, config: FilterConfig) -> 
     with closing(Deduplicator(field_, config.near_duplicate)) as seen:
         async with aclosing(examples):
             async for example in examples:
-                yield example.with_verdicts(seen.check(getattr(example, field_), example.id)) if example.alive else example
+                yield example.with_verdicts(seen.check(_compared(example, field_), example.id)) if example.alive else example
 
 
 def _keep_best(examples: Examples, field_: str, config: FilterConfig) -> Examples:
@@ -283,7 +288,12 @@ def _keep_best(examples: Examples, field_: str, config: FilterConfig) -> Example
         ids, texts, scores = zip(*rows, strict=True) if rows else ((), (), ())
         return [[verdict] for verdict in distinct(f"dedup.{field_}", ids, texts, scores, config.near_duplicate or 1.0)]
 
-    return at_once(examples, lambda e: (e.id, getattr(e, field_), score(e)), judge)
+    return at_once(examples, lambda e: (e.id, _compared(e, field_), score(e)), judge)
+
+
+def _compared(example: Example, field_: str) -> str:
+    """What a duplicate is known by: the text, whatever it answers; or the instruction, which is another one after another history."""
+    return example.text if field_ == "text" else told_apart(example.history, example.prompt)
 
 
 def _selected(examples: Examples, config: RunConfig) -> Examples:
@@ -293,7 +303,7 @@ def _selected(examples: Examples, config: RunConfig) -> Examples:
         return examples
 
     def pair(e: Example) -> Pair:
-        return Pair(e.id, e.prompt, e.chosen, e.rejected or e.text, e.category, e.margin)
+        return Pair(e.id, in_context(e.history, e.prompt), e.chosen, e.rejected or e.text, e.category, e.margin)
 
     return at_once(examples, pair, lambda pairs: choose_pairs(pairs, chosen).verdicts)
 
@@ -368,17 +378,19 @@ def _shots(config: RunConfig, domain: Domain) -> dict[str, tuple[Shot, ...]]:
     return {"": tuple(Shot(pair.prompt, pair.response) for pair in pairs[: config.induce.shots])}
 
 
-def _resolve(config: RunConfig, domain: Domain, filters: Filters, roles: Roles, asked: ReversedTemplate) -> dict[str, Any]:
+def _resolve(config: RunConfig, domain: Domain, filters: Filters, roles: Roles, asked: Reversal | None) -> dict[str, Any]:
     """The config with everything that the result depends on; a change of any of it makes another run, but for `how`."""
     names = {"respond": config.respond.template}
     names |= {name: name for name in ("forward", "contrast", "question", "pairwise", "weighted", "prefer")}
+    names |= {name: name for name in conversation.TEMPLATES if config.source.messages}
+    induced = {"induce": asked.template.digest} if asked else {}
     what, how = config.parted()
     what["filter"] |= filters.record()
     return {
         "config": what,
         "domain_sha256": hashlib.sha256(domain.model_dump_json().encode()).hexdigest(),
         **({"programs": programs} if (programs := record(domain)) else {}),
-        "templates": {"induce": asked.digest} | {use: _template(name, config).digest for use, name in names.items()},
+        "templates": induced | {use: _template(name, config).digest for use, name in names.items()},
         "models": {role: model.fingerprint for role, model in roles.by_role().items()},
         rundir.HOW: how,
     }

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from safer_instruct.config import InduceConfig, ModelConfig
+from safer_instruct.conversation import said_before
 from safer_instruct.domain import Domain
 from safer_instruct.errors import ConfigError
 from safer_instruct.models import adapter_path
@@ -63,11 +64,14 @@ class ReversedTemplate:
     def prompt(self, response: str, *, history: Sequence[Turn] = (), category: str = "") -> Prompt:
         """What the model is given, in training and in induction alike.
 
+        A template that does not ask for `history` stands as it was tuned with, and what was said before is put ahead of it.
+
         Raises:
             ConfigError: The template asks for a value that it is not given.
         """
         shots = self.shots.get(category) or self.shots.get("", ())
-        rendered = self.template.render(response=response, history=history, examples=shots)
+        before = "" if "history" in self.template.names else said_before(history)
+        rendered = before + self.template.render(response=response, history=history, examples=shots)
         return rendered if self.form == "raw" else (Turn("user", rendered),)
 
     def completion(self, instruction: str) -> str:

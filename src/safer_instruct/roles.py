@@ -44,7 +44,7 @@ class Roles:
             return opened[key]
 
         roles = config.models
-        self.inducer = open_once(roles.inducer, want_logprobs=True)
+        self.inducer = open_once(roles.inducer, want_logprobs=True) if roles.inducer and config.induce.given == "replace" else None
         self.writer, writer = ("expert", roles.expert) if direction == "rejected" else ("student", roles.student)
         if writer is None:
             raise ConfigError(f"the domain's direction is '{direction}', so models.{self.writer} is needed, which writes the other side of the pairs")

@@ -15,6 +15,7 @@ from typing import IO, Any, Literal
 
 import yaml
 
+from safer_instruct.conversation import as_messages, as_texts, conversational
 from safer_instruct.errors import RunDirectoryError
 from safer_instruct.example import Example
 from safer_instruct.sources import BadRow
@@ -27,6 +28,7 @@ SELECTED, SELECTED_JSONL, SELECTION = "selected.parquet", "selected.jsonl", "sel
 REPORT, REPORT_MD = "report.html", "report.md"
 HOW = "how"  # the section of run.yaml that says nothing of the result: addresses, rates, budget
 PAIR_COLUMNS = ("prompt", "chosen", "rejected", "category", "id")
+CONVERSATION = "conversation"  # column of runs over conversations: those of one are not independent of each other
 _RECOVERED = "ledger.recovered.sqlite"  # of a recovery that was cut short: the next ledger here would take it for its own
 _DATABASES = tuple(f"{name}{end}" for name in (LEDGER, BATCHES, REVIEW) for end in ("", "-wal", "-shm"))
 _FILES = (
@@ -128,12 +130,12 @@ def _room_for(path: Path) -> Iterator[None]:
 class Outputs:
     """Writes examples, pairs and bad rows as they come; memory holds one row group."""
 
-    def __init__(self, examples: Path, pairs: Path, jsonl: Path, bad_rows: Path) -> None:
+    def __init__(self, examples: Path, pairs: Path, jsonl: Path, bad_rows: Path, *, conversations: bool = False) -> None:
         import pyarrow.parquet as pq
 
-        self._folder = examples.parent
-        self._examples = pq.ParquetWriter(examples, example_schema(), compression="zstd")
-        self._pairs = pq.ParquetWriter(pairs, pair_schema(), compression="zstd")
+        self._folder, self._conversations = examples.parent, conversations
+        self._examples = pq.ParquetWriter(examples, example_schema(conversations=conversations), compression="zstd")
+        self._pairs = pq.ParquetWriter(pairs, pair_schema(conversations=conversations), compression="zstd")
         self._jsonl: IO[str] = jsonl.open("w", encoding="utf-8")
         self._bad: IO[str] = bad_rows.open("w", encoding="utf-8")
         self._rows: list[Example] = []
@@ -161,18 +163,20 @@ class Outputs:
 
         if not self._rows:
             return
-        self._examples.write_table(pa.Table.from_pylist([_example_row(e) for e in self._rows], schema=example_schema()))
-        pairs = [pair_row(e) for e in self._rows if e.alive]
-        self._pairs.write_table(pa.Table.from_pylist(pairs, schema=pair_schema()))
+        self._examples.write_table(pa.Table.from_pylist([_example_row(e) for e in self._rows], schema=self._examples.schema))
+        pairs: list[dict[str, Any]] = [pair_row(e) for e in self._rows if e.alive]
+        if self._conversations:
+            pairs = [conversational(conversation_row(e)) for e in self._rows if e.alive]
+        self._pairs.write_table(pa.Table.from_pylist(pairs, schema=self._pairs.schema))
         self._jsonl.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in pairs)
         self._rows.clear()
 
 
 @contextmanager
-def outputs(path: Path) -> Iterator[Outputs]:
-    """The four data files of a run directory, which appear together when the block ends well."""
+def outputs(path: Path, *, conversations: bool = False) -> Iterator[Outputs]:
+    """The four data files of a run directory, which appear together when the block ends well; of `conversations` with their histories."""
     with whole(path / EXAMPLES) as examples, whole(path / PAIRS) as pairs, whole(path / PAIRS_JSONL) as jsonl, whole(path / BAD_ROWS) as bad:
-        out = Outputs(examples, pairs, jsonl, bad)
+        out = Outputs(examples, pairs, jsonl, bad, conversations=conversations)
         try:
             yield out
         finally:
@@ -184,33 +188,60 @@ def pair_row(example: Example) -> dict[str, str]:
     return {"prompt": example.prompt, "chosen": example.chosen, "rejected": example.rejected or example.text, "category": example.category, "id": example.id}
 
 
-def pair_schema() -> Any:
-    """Arrow schema of `pairs.parquet`: text columns."""
+def conversation_row(example: Example) -> dict[str, Any]:
+    """A pair of a run over conversations: besides, what was said before the prompt, and which conversation it is from."""
+    return {**pair_row(example), CONVERSATION: f"{example.file}:{example.line}", "history": as_messages(example.history)}
+
+
+def pair_schema(*, conversations: bool = False) -> Any:
+    """Arrow schema of `pairs.parquet`: text columns; of `conversations` prompt and responses are lists of messages."""
     import pyarrow as pa
 
-    return pa.schema([(name, pa.string()) for name in PAIR_COLUMNS])
+    if not conversations:
+        return pa.schema([(name, pa.string()) for name in PAIR_COLUMNS])
+    said = ("prompt", "chosen", "rejected")
+    return pa.schema([(name, _messages_type() if name in said else pa.string()) for name in (*PAIR_COLUMNS, CONVERSATION)])
 
 
-def read_pairs(path: Path) -> Iterator[dict[str, str]]:
-    """The pairs of a finished run, in order, a batch of them in memory at a time.
+def holds_conversations(path: Path) -> bool:
+    """Whether the pairs of a finished run have conversations for prompts.
 
     Raises:
         RunDirectoryError: `pairs.parquet` is missing or damaged.
     """
+    with _opened_pairs(path) as parquet:
+        return CONVERSATION in parquet.schema_arrow.names
+
+
+def read_pairs(path: Path) -> Iterator[dict[str, Any]]:
+    """The pairs of a finished run, in order, a batch of them in memory at a time.
+
+    Prompt and responses are texts; of a run over conversations `history` holds the messages before the prompt.
+
+    Raises:
+        RunDirectoryError: `pairs.parquet` is missing or damaged.
+    """
+    with _opened_pairs(path) as parquet:
+        conversations = CONVERSATION in parquet.schema_arrow.names
+        for batch in parquet.iter_batches(_ROWS_READ, columns=[*PAIR_COLUMNS, *([CONVERSATION] if conversations else [])]):
+            yield from map(as_texts, batch.to_pylist()) if conversations else batch.to_pylist()
+
+
+@contextmanager
+def _opened_pairs(path: Path) -> Iterator[Any]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     file = path / PAIRS
     try:
         with pq.ParquetFile(file, pre_buffer=False) as parquet:
-            for batch in parquet.iter_batches(_ROWS_READ, columns=list(PAIR_COLUMNS)):
-                yield from batch.to_pylist()
+            yield parquet
     except (OSError, pa.ArrowException) as exc:
         raise RunDirectoryError(f"{file} cannot be read ({exc}); give the 'run' command again to write it anew, from the ledger") from exc
 
 
-def example_schema() -> Any:
-    """Arrow schema of `examples.parquet`: the fields of `Example`, and which verdict dropped it."""
+def example_schema(*, conversations: bool = False) -> Any:
+    """Arrow schema of `examples.parquet`: the fields of `Example`, and which verdict dropped it; of `conversations` with `history`."""
     import pyarrow as pa
 
     text, real = pa.string(), pa.float64()
@@ -219,7 +250,14 @@ def example_schema() -> Any:
     draft = pa.struct([("text", text), ("attempt", pa.int32()), ("logprob", real), ("finished", pa.bool_()), ("margin", real), ("verdicts", verdicts)])
     fields = [("id", text), ("text", text), ("category", text), ("file", text), ("line", pa.int64())]
     fields += [("candidates", pa.list_(candidate)), ("prompt", text), ("chosen", text), ("rejected", text), ("margin", real), ("drafts", pa.list_(draft))]
-    return pa.schema([*fields, ("verdicts", verdicts), ("dropped_by", text), ("drop_reason", text)])
+    history = [("history", _messages_type())] if conversations else []
+    return pa.schema([*fields, *history, ("verdicts", verdicts), ("dropped_by", text), ("drop_reason", text)])
+
+
+def _messages_type() -> Any:
+    import pyarrow as pa
+
+    return pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
 
 
 def read_summary(path: Path) -> dict[str, Any]:

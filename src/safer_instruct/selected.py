@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from safer_instruct import rundir
 from safer_instruct.choosing import Choice, Pair, choose_pairs
-from safer_instruct.errors import RunDirectoryError
-from safer_instruct.example import Verdict
+from safer_instruct.conversation import conversational, in_context
+from safer_instruct.example import Example, Verdict
 from safer_instruct.selectconfig import SelectConfig
+from safer_instruct.stored import read_examples
 from safer_instruct.wholefile import whole
 
-_COLUMNS = ("id", "prompt", "chosen", "text", "category", "margin", "dropped_by")
+_COLUMNS = (
+    *("id", "prompt", "chosen", "text", "rejected", "category", "margin", "file", "line"),
+    *(f"history.list.element.{name}" for name in ("role", "content")),
+    *(f"verdicts.list.element.{name}" for name in ("name", "passed", "reason", "flag")),
+)
 
 
 def select_from_run(path: Path, config: SelectConfig) -> dict[str, Any]:
@@ -38,11 +43,13 @@ def select_from_run(path: Path, config: SelectConfig) -> dict[str, Any]:
     """
     rundir.read_summary(path)
     with rundir.hold(path):
-        pairs = list(_read(path / rundir.EXAMPLES))
+        examples = [example for example in read_examples(path, _COLUMNS) if example.alive]
+        pairs = [_as_pair(example) for example in examples]
         choice = choose_pairs(pairs, config)
-        rows = [_as_row(pairs[i]) for i in sorted(choice.living(), key=lambda i: (_place(choice, i), i))]
+        conversations = rundir.holds_conversations(path)
+        rows = [_as_row(examples[i], conversations=conversations) for i in sorted(choice.living(), key=lambda i: (_place(choice, i), i))]
         report = _report(pairs, choice, config)
-        _write(path, rows)
+        _write(path, rows, rundir.pair_schema(conversations=conversations))
         rundir.write_whole(path / rundir.SELECTION, json.dumps(report, indent=1, ensure_ascii=False) + "\n")
     return report
 
@@ -58,24 +65,13 @@ def describe(path: Path, report: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _read(file: Path) -> Iterator[Pair]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        with pq.ParquetFile(file) as parquet:
-            for batch in parquet.iter_batches(columns=list(_COLUMNS)):
-                yield from (
-                    Pair(row["id"], row["prompt"], row["chosen"], row["text"], row["category"], row["margin"])
-                    for row in batch.to_pylist()
-                    if row["dropped_by"] is None
-                )
-    except (OSError, pa.ArrowException) as exc:
-        raise RunDirectoryError(f"{file} cannot be read ({exc}); give the 'run' command again to write it anew, from the ledger") from exc
+def _as_pair(example: Example) -> Pair:
+    prompt = in_context(example.history, example.prompt)
+    return Pair(example.id, prompt, example.chosen, example.rejected or example.text, example.category, example.margin)
 
 
-def _as_row(pair: Pair) -> dict[str, str]:
-    return {"prompt": pair.prompt, "chosen": pair.chosen, "rejected": pair.rejected, "category": pair.category, "id": pair.id}
+def _as_row(example: Example, *, conversations: bool) -> dict[str, Any]:
+    return conversational(rundir.conversation_row(example)) if conversations else dict(rundir.pair_row(example))
 
 
 def _place(choice: Choice, at: int) -> float:
@@ -110,11 +106,11 @@ def _cluster(group: Sequence[int], pairs: Sequence[Pair], dropped: Mapping[int, 
     }
 
 
-def _write(path: Path, rows: Sequence[dict[str, str]]) -> None:
+def _write(path: Path, rows: Sequence[dict[str, Any]], schema: Any) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     with whole(path / rundir.SELECTED) as parquet, whole(path / rundir.SELECTED_JSONL) as jsonl:
-        pq.write_table(pa.Table.from_pylist(list(rows), schema=rundir.pair_schema()), parquet, compression="zstd")
+        pq.write_table(pa.Table.from_pylist(list(rows), schema=schema), parquet, compression="zstd")
         with jsonl.open("w", encoding="utf-8") as file:
             file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)

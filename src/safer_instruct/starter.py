@@ -18,6 +18,7 @@ domain: {domain}                # a shipped domain ({shipped}) or a YAML file be
 source:
   path: texts.jsonl             # a file, a folder or a glob: .jsonl .csv .tsv .parquet .txt, also .gz and .zst of these
   text: text                    # the column with the {side} response
+  # messages: messages          # instead of 'text': a column of conversations (docs/conversations.md); 'turns: all' takes each answer
   # id: id                      # the column with your own id; without it the id is a digest of the text
   # license: cc0-1.0            # of these texts, for the dataset card
 {category}

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from safer_instruct import rundir
+from safer_instruct.conversation import as_turns
 from safer_instruct.errors import RunDirectoryError
 from safer_instruct.example import Candidate, Draft, Example, Verdict
 
@@ -155,6 +156,7 @@ def _example(row: dict[str, Any]) -> Example:
         row.get("margin"),
         tuple(Draft(**{"text": "", "attempt": 0, **d, "verdicts": _verdicts(d)}) for d in row.get("drafts", ())),
         _verdicts(row),
+        as_turns(row.get("history")),
     )
 
 

@@ -18,6 +18,8 @@ def as_record(example: Example) -> dict[str, Any]:
     """The story as plain data: every field, which candidate and draft were taken, and how it ended."""
     dropped, taken, accepted = example.dropped_by, _taken(example), _accepted(example)
     record = asdict(example)
+    if not example.history:
+        del record["history"]
     for number, candidate in enumerate(record["candidates"]):
         candidate["taken"] = number == taken
     for number, draft in enumerate(record["drafts"]):
@@ -30,6 +32,10 @@ def tell(console: Console, example: Example) -> None:
     """Print it in the order in which it happened."""
     _print(console, safe(example.id, None), "bold")
     _print(console, safe(f"{example.file}:{example.line}  category {example.category}"), "dim")
+    if example.history:
+        _heading(console, f"Said before: {len(example.history)} turns")
+        for turn in example.history:
+            _print(console, Text(f"{turn.role}: ", style="bold").append(safe(turn.content)))
     _heading(console, "Source text (the chosen response)" if example.rejected else "Source text (the rejected response)" if example.chosen else "Source text")
     _print(console, safe(example.text))
     _verdicts(console, _own(example, before=True))

@@ -198,14 +198,16 @@ def _funnel(summary: dict[str, Any]) -> Table:
     return table
 
 
-def _some_pairs(path: Path, total: int, count: int) -> list[dict[str, str]]:
+def _some_pairs(path: Path, total: int, count: int) -> list[dict[str, Any]]:
     """Pairs spread evenly over the `total` there are."""
     wanted = {total * i // count for i in range(count)}
     return [pair for number, pair in enumerate(rundir.read_pairs(path)) if number in wanted]
 
 
-def _pair_panel(pair: dict[str, str], width: int) -> Panel:
+def _pair_panel(pair: dict[str, Any], width: int) -> Panel:
     lines = Text()
+    for turn in pair.get("history", ()):
+        lines.append(f"{turn['role']}: ", style="dim").append(safe(turn["content"], 300)).append("\n")
     for name, style in (("prompt", "bold"), ("chosen", "green"), ("rejected", "red")):
         lines.append(f"{name}: ", style=style).append(safe(pair[name], 600)).append("\n")
     lines.rstrip()

@@ -18,7 +18,7 @@ RANKS = (
     ("errors", "example", "extras", "oneline", "seeds", "visible", "wholefile"),
     ("detect", "yamlfile", "sandbox"),
     ("selectconfig", "settings", "thresholds"),
-    ("templates", "config", "domain", "prices"),
+    ("templates", "conversation", "config", "domain", "prices"),
     ("models", "ledger", "sources", "budget"),
     ("embed", "minilm", "selection"),
     ("filters", "reverse"),

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from safer_instruct import rundir
+from safer_instruct.conversation import as_turns, in_context
 from safer_instruct.errors import ConfigError, RunDirectoryError
 from safer_instruct.wholefile import whole
 
@@ -138,7 +139,7 @@ def _rows(file: Path) -> Iterator[dict[str, Any]]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    columns = ["id", "category", "text", "prompt", "chosen", "rejected", "candidates", "drafts", "verdicts", "dropped_by"]
+    columns = ["id", "category", "text", "prompt", "chosen", "rejected", "candidates", "drafts", "verdicts", "dropped_by", "history"]
     try:
         with pq.ParquetFile(file, pre_buffer=False) as parquet:
             for batch in parquet.iter_batches(_ROWS_READ, columns=columns):
@@ -157,6 +158,7 @@ def judged_texts(row: dict[str, Any]) -> tuple[str, str]:
 def _scored(row: dict[str, Any]) -> Scored:
     prompt, chosen = judged_texts(row)
     scores = {v["name"]: v["score"] for v in row["verdicts"] if v["score"] is not None}
+    prompt = in_context(as_turns(row.get("history")), prompt)
     return Scored(row["id"], row["category"], prompt, chosen, row["rejected"] or row["text"], row["dropped_by"] or "", scores)
 
 

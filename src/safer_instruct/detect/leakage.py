@@ -15,6 +15,7 @@ from safer_instruct.detect.words import Words, words, words_of
 
 GRAM = 8  # words: the run that per-run measures count, as published measurements of this method's sets do
 _SHINGLE = 3
+_GONE = "''"  # a word to these detectors, and none that an instruction holds
 _WHOLE_FROM_WORDS = 4  # "Yes" and "Option B" stand in many a fair question
 _QUOTED_FROM_WORDS = 4  # shorter runs are no quotation, and no bound is as tight
 _BY_SUBSTRING_BELOW = 4_000_000  # characters of text times words of instruction; beyond, sets of n-grams are faster than substring search
@@ -117,6 +118,14 @@ def leakage_rates(pairs: Iterable[tuple[str, str]], *, allow_quotes: bool = Fals
         sum(f.shares_gram for f in found) / many,
         sum(f.quoting for f in found) / many,
     )
+
+
+def without_said(text: str, said: Iterable[str]) -> str:
+    """The words of a text without the runs of three or more that stand in one of the texts `said` before it; a mark stands in the place of each."""
+    known = {trigram for other in said for trigram in _trigrams(words_of(other).list)}
+    mine = words_of(text).list
+    gone = {place for at, trigram in enumerate(_trigrams(mine)) if trigram in known for place in range(at, at + _SHINGLE)}
+    return " ".join(_GONE if at in gone else word for at, word in enumerate(mine))
 
 
 def quoted_block(prompt: str) -> tuple[int, int] | None:

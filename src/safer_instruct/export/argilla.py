@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from safer_instruct.export.lines import beside
+from safer_instruct.export.messages import asked
 from safer_instruct.export.rows import Finished, Row
 
 _FIELDS = {"prompt": "Instruction", "chosen": "Response meant to be better", "rejected": "Response meant to be worse"}
@@ -28,19 +29,23 @@ def write_argilla(finished: Finished, folder: Path) -> None:
                 file.write(f"{before}\n{json.dumps(_record(row, split))}")
                 before = ","
         file.write("\n]\n" if before == "," else "[]\n")
-    (folder / ".argilla" / "settings.json").write_text(json.dumps(_settings(domain, list(finished.counts)), indent=1) + "\n", encoding="utf-8")
+    settings = _settings(domain, list(finished.counts), chat=finished.conversations)
+    (folder / ".argilla" / "settings.json").write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
     (folder / ".argilla" / "dataset.json").write_text(json.dumps({"name": domain["name"], "allow_extra_metadata": True}) + "\n", encoding="utf-8")
 
 
 def _record(row: Row, split: str) -> dict[str, Any]:
     metadata = {name: value for name, value in beside(row).items() if name != "id" and value is not None}
-    return {"id": row["id"], "fields": {name: row[name] for name in _FIELDS}, "metadata": {**metadata, "split": split}}
+    fields = {name: row[name] for name in _FIELDS} | ({"prompt": asked(row)} if "history" in row else {})
+    return {"id": row["id"], "fields": fields, "metadata": {**metadata, "split": split}}
 
 
-def _settings(domain: dict[str, Any], splits: list[str]) -> dict[str, Any]:
+def _settings(domain: dict[str, Any], splits: list[str], *, chat: bool) -> dict[str, Any]:
+    types = dict.fromkeys(_FIELDS, "text") | ({"prompt": "chat"} if chat else {})
+    fields = [{"name": n, "title": title, "required": True, "settings": {"type": types[n], "use_markdown": False}} for n, title in _FIELDS.items()]
     return {
         "guidelines": f"{domain['description']}\n\n{domain['misuse']}",
-        "fields": [{"name": name, "title": title, "required": True, "settings": {"type": "text", "use_markdown": False}} for name, title in _FIELDS.items()],
+        "fields": fields,
         "questions": list(_questions()),
         "metadata": [_terms("category", sorted(domain["guidelines"])), _terms("split", splits)],
         "vectors": [],

@@ -15,6 +15,8 @@ from safer_instruct.export.trl import unpaired
 
 _HEAD = "# Add these keys to your Axolotl config, and start Axolotl in the folder where this file is (or write the paths out).\n"
 _KTO_HEAD = "# 'chatml' is the chat template that is written into the texts; 'llama3.prompt_pairs' writes that of Llama 3.\n"
+_TURNS_HEAD = "# 'chatml' is the chat template that is written into the texts, the earlier turns of these conversations included.\n"
+_CHATML = "<|im_end|>\n<|im_start|>{role}\n{content}"
 
 
 def write_dpo(finished: Finished, folder: Path) -> None:
@@ -25,7 +27,8 @@ def write_dpo(finished: Finished, folder: Path) -> None:
 
 def write_kto(finished: Finished, folder: Path) -> None:
     """For `rl: kto`: Axolotl has no type for it that applies the model's own chat template."""
-    _write(finished, folder, unpaired, {"rl": "kto", "remove_unused_columns": False}, {"type": "chatml.prompt_pairs"}, _HEAD + _KTO_HEAD)
+    head = _HEAD + (_TURNS_HEAD if finished.conversations else _KTO_HEAD)
+    _write(finished, folder, _kto, {"rl": "kto", "remove_unused_columns": False}, {"type": "chatml.prompt_pairs"}, head)
 
 
 def _write(finished: Finished, folder: Path, reshape: Reshape, config: dict[str, Any], loaded: dict[str, str], head: str) -> None:
@@ -38,4 +41,11 @@ def _write(finished: Finished, folder: Path, reshape: Reshape, config: dict[str,
 
 
 def _dpo(row: Row) -> Iterator[Any]:
-    yield {"messages": asked(row["prompt"]), "chosen": answered(row["chosen"]), "rejected": answered(row["rejected"]), **beside(row)}
+    yield {"messages": asked(row), "chosen": answered(row["chosen"]), "rejected": answered(row["rejected"]), **beside(row)}
+
+
+def _kto(row: Row) -> Iterator[Any]:
+    """`prompt_pairs` writes ChatML around one message of the user; what was said before stands within it, up to where that message ends."""
+    first, *others = asked(row)
+    prompt = first["content"] + "".join(_CHATML.format_map(message) for message in others)
+    yield from unpaired({**row, "prompt": prompt})

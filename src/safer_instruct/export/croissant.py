@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from safer_instruct.export.rows import Finished, Kind
+from safer_instruct.export.tables import as_written
 
 _TYPES: dict[Kind, str] = {"text": "sc:Text", "integer": "sc:Integer", "real": "sc:Float"}
 _TERMS = ("citeAs", "column", "extract", "field", "fileObject", "fileProperty", "fileSet", "format", "includes", "isLiveDataset", "jsonPath", "key", "md5")
@@ -42,7 +43,7 @@ def write_croissant(finished: Finished, folder: Path, files: Mapping[str, str]) 
         "datePublished": finished.finished_on,
         "keywords": ["preference data", "DPO", "safer-instruct"],
         "distribution": [_file_object(folder, file) for file in files.values()],
-        "recordSet": [_record_set(split, file, finished.columns) for split, file in files.items()],
+        "recordSet": [_record_set(split, file, as_written(finished.columns)) for split, file in files.items()],
     }
     (folder / "croissant.json").write_text(json.dumps(metadata, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
@@ -62,14 +63,23 @@ def _file_object(folder: Path, file: str) -> dict[str, Any]:
 
 
 def _record_set(split: str, file: str, columns: Mapping[str, Kind]) -> dict[str, Any]:
-    fields = [
+    fields = [_field(f"{split}/{name}", name, kind, file) for name, kind in columns.items()]
+    return {"@type": "cr:RecordSet", "@id": split, "name": split, "key": {"@id": f"{split}/id"}, "field": fields}
+
+
+def _field(id_: str, column: str, kind: Kind, file: str) -> dict[str, Any]:
+    source: dict[str, Any] = {"fileObject": {"@id": file}, "extract": {"column": column}}
+    named = {"@type": "cr:Field", "@id": id_, "name": column}
+    if kind != "messages":
+        return {**named, "dataType": _TYPES[kind], "source": source}
+    parts = [
         {
             "@type": "cr:Field",
-            "@id": f"{split}/{name}",
-            "name": name,
-            "dataType": _TYPES[kind],
-            "source": {"fileObject": {"@id": file}, "extract": {"column": name}},
+            "@id": f"{id_}/{part}",
+            "name": part,
+            "dataType": "sc:Text",
+            "source": {**source, "transform": {"jsonPath": part}},
         }
-        for name, kind in columns.items()
+        for part in ("role", "content")
     ]
-    return {"@type": "cr:RecordSet", "@id": split, "name": split, "key": {"@id": f"{split}/id"}, "field": fields}
+    return {**named, "repeated": True, "subField": parts}

@@ -10,19 +10,20 @@ from safer_instruct.export.lines import beside
 from safer_instruct.export.messages import answered, asked
 from safer_instruct.export.rows import Row
 
+_SPEAKERS = {"user": "Human", "assistant": "Assistant"}
 _TURN = re.compile(r"\n\n(?=(?:Human|Assistant):)")
 
 
 def hh(row: Row) -> Iterator[Any]:
     """Two transcripts that differ in the last answer (https://huggingface.co/datasets/Anthropic/hh-rlhf)."""
-    before = f"\n\nHuman: {_one_turn(row['prompt'])}\n\nAssistant: "
+    before = "".join(f"\n\n{_SPEAKERS[turn['role']]}: {_one_turn(turn['content'])}" for turn in asked(row)) + "\n\nAssistant: "
     yield {"chosen": before + _one_turn(row["chosen"]), "rejected": before + _one_turn(row["rejected"]), **beside(row)}
 
 
 def openai(row: Row) -> Iterator[Any]:
     """OpenAI's direct preference optimisation (https://developers.openai.com/api/docs/guides/direct-preference-optimization)."""
     yield {
-        "input": {"messages": asked(row["prompt"]), "tools": [], "parallel_tool_calls": True},
+        "input": {"messages": asked(row), "tools": [], "parallel_tool_calls": True},
         "preferred_output": [answered(row["chosen"])],
         "non_preferred_output": [answered(row["rejected"])],
     }
@@ -30,7 +31,7 @@ def openai(row: Row) -> Iterator[Any]:
 
 def rewardbench(row: Row) -> Iterator[Any]:
     """As `rewardbench --dataset FILE --load_json` reads it: both sides are conversations, the prompt included."""
-    sides = {side: [*asked(row["prompt"]), answered(row[side])] for side in ("chosen", "rejected")}
+    sides = {side: [*asked(row), answered(row[side])] for side in ("chosen", "rejected")}
     yield {"prompt": row["prompt"], **sides, "subset": row["category"], **beside(row)}
 
 

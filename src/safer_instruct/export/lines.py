@@ -20,5 +20,5 @@ def write_lines(path: Path, rows: Iterable[Row], reshape: Reshape) -> None:
 
 
 def beside(row: Row) -> Row:
-    """All columns but the pair itself: category, id, provenance."""
-    return {name: value for name, value in row.items() if name not in ("prompt", "chosen", "rejected")}
+    """All columns but the pair itself: category, id, provenance; of a conversation which one it is."""
+    return {name: value for name, value in row.items() if name not in ("prompt", "chosen", "rejected", "history")}

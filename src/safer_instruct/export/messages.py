@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-Message = dict[str, str]
+from collections.abc import Mapping
+from typing import Any
+
+from safer_instruct.conversation import Message
 
 
-def asked(prompt: str) -> list[Message]:
-    """What comes before the response."""
-    return [{"role": "user", "content": prompt}]
+def asked(row: Mapping[str, Any]) -> list[Message]:
+    """What comes before the response: in a conversation all that was said, and then the prompt."""
+    return [*row.get("history", ()), {"role": "user", "content": row["prompt"]}]
 
 
 def answered(response: str) -> Message:

@@ -20,12 +20,14 @@ class FileFormat:
         ending: Of the file's name.
         write: Writes rows with these columns to a path.
         fixed: Whether its columns are given, so that no others may stand beside them.
+        plain: Where prompts are plain texts, the format for conversations; empty where this one takes them.
     """
 
     about: str
     ending: str
     write: Callable[[Path, Iterable[Row], Mapping[str, Kind]], None]
     fixed: bool = False
+    plain: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,19 +45,19 @@ class FolderFormat:
     card: bool = False
 
 
-def _lines(about: str, name: str, reshape: Reshape, *, fixed: bool = False) -> FileFormat:
+def _lines(about: str, name: str, reshape: Reshape, *, fixed: bool = False, plain: str = "") -> FileFormat:
     def write(path: Path, rows: Iterable[Row], columns: Mapping[str, Kind]) -> None:
         write_lines(path, rows, reshape)
 
-    return FileFormat(about, f"{name}.jsonl".removeprefix("."), write, fixed)
+    return FileFormat(about, f"{name}.jsonl".removeprefix("."), write, fixed, plain)
 
 
 FORMATS: dict[str, FileFormat | FolderFormat] = {
-    "jsonl": _lines("TRL: preference", "", trl.standard),
+    "jsonl": _lines("TRL: preference", "", trl.standard, plain="messages"),
     "messages": _lines("TRL: preference, conversational", "messages", trl.conversational),
     "csv": FileFormat("spreadsheets", "csv", tables.write_csv),
     "parquet": FileFormat("TRL: preference, as a table", "parquet", tables.write_parquet),
-    "kto": _lines("TRL: unpaired preference, for KTO", "kto", trl.unpaired),
+    "kto": _lines("TRL: unpaired preference, for KTO", "kto", trl.unpaired, plain="kto-messages"),
     "kto-messages": _lines("TRL: unpaired preference, conversational", "kto-messages", trl.unpaired_conversational),
     "hh": _lines("Anthropic HH: transcripts", "hh", dialogues.hh),
     "openai": _lines("OpenAI: preference fine-tuning", "openai", dialogues.openai, fixed=True),

@@ -19,8 +19,10 @@ from safer_instruct.export.splits import WHOLE, Assignment, assign
 from safer_instruct.stored import read_examples
 
 Row = dict[str, Any]
-Kind = Literal["text", "integer", "real"]
+Kind = Literal["text", "integer", "real", "messages"]
 PAIR: dict[str, Kind] = dict.fromkeys(rundir.PAIR_COLUMNS, "text")
+CONVERSATIONS: dict[str, Kind] = {rundir.CONVERSATION: "text", "history": "messages"}
+"""Columns of rows whose prompt is the last message of a conversation; `history` holds the messages before it."""
 PROVENANCE: dict[str, Kind] = {
     "source_file": "text",
     "source_line": "integer",
@@ -41,6 +43,7 @@ _READ = (
     "prompt",
     "chosen",
     "margin",
+    *(f"history.list.element.{n}" for n in ("role", "content")),
     *(f"verdicts.list.element.{n}" for n in ("name", "passed", "score", "reason", "flag")),
 )
 
@@ -77,7 +80,8 @@ class Finished:
             ConfigError: A split would be empty.
         """
         self.path, self.options, self.summary = path, options, rundir.read_summary(path)
-        self.columns = PAIR | PROVENANCE if options.provenance else PAIR
+        self.conversations = rundir.holds_conversations(path)
+        self.columns = PAIR | (CONVERSATIONS if self.conversations else {}) | (PROVENANCE if options.provenance else {})
         self._constant = _constant(path, self.described()) if options.provenance else {}
         self._assignment: Assignment | None = assign(lambda: rundir.read_pairs(path), options.splits, options.seed, options.near) if options.splits else None
 
@@ -106,14 +110,22 @@ class Finished:
         rows = self._with_provenance() if self.options.provenance else rundir.read_pairs(self.path)
         for number, row in enumerate(rows):
             if self._assignment is None or self._assignment.of(number) == split:
-                yield _redacted(row) if self.options.redact else row
+                yield self._redacted(row) if self.options.redact else row
+
+    def _redacted(self, row: Row) -> Row:
+        """The row without the rejected text, and without the assistant's earlier turns where they are of the rejected side too."""
+        row = {**row, "rejected": _withheld(row["rejected"])}
+        if self.conversations and self.described()["domain"].get("direction", "rejected") == "rejected":
+            withheld = [m if m["role"] == "user" else {**m, "content": _withheld(m["content"])} for m in row["history"]]
+            return {**row, "history": withheld}
+        return row
 
     def _with_provenance(self) -> Iterator[Row]:
         guidelines = self._constant["guidelines"]
         for example in read_examples(self.path, _READ):
             if example.alive:
                 yield {
-                    **rundir.pair_row(example),
+                    **(rundir.conversation_row(example) if self.conversations else rundir.pair_row(example)),
                     "source_file": example.file,
                     "source_line": example.line,
                     **self._constant["columns"],
@@ -142,7 +154,6 @@ def _verdicts(example: Example, *, reasons: bool) -> str:
     return json.dumps(list(said), ensure_ascii=False)
 
 
-def _redacted(row: Row) -> Row:
-    """Digest and length in place of the rejected text: who has the sources can put it back, nobody else can read it."""
-    text: str = row["rejected"]
-    return {**row, "rejected": f"[withheld: {len(text)} characters, sha256 {hashlib.sha256(text.encode()).hexdigest()}]"}
+def _withheld(text: str) -> str:
+    """Digest and length in place of a text: who has the sources can put it back, nobody else can read it."""
+    return f"[withheld: {len(text)} characters, sha256 {hashlib.sha256(text.encode()).hexdigest()}]"

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from safer_instruct.conversation import as_turns, told_apart
 from safer_instruct.errors import ConfigError
 from safer_instruct.filters.near import deduplicate
 from safer_instruct.seeds import derive_seed
@@ -80,7 +81,7 @@ def assign(read: Callable[[], Iterable[Mapping[str, Any]]], shares: Mapping[str,
     for row in read():
         clusters.add(_keys(row))
     for column in _LINKING if near else ():
-        clusters.join(deduplicate((row[column] for row in read()), threshold=near).cluster.tolist())
+        clusters.join(deduplicate((_compared(row, column) for row in read()), threshold=near).cluster.tolist())
     roots = array("q", clusters.roots())
     sizes = array("q", bytes(8 * len(roots)))
     for root in roots:
@@ -101,10 +102,23 @@ def assign(read: Callable[[], Iterable[Mapping[str, Any]]], shares: Mapping[str,
 
 
 def _keys(row: Mapping[str, Any]) -> Iterator[int]:
-    """What two pairs of one cluster have in common: prompt or source text, but for case and white space."""
+    """What two pairs of one cluster have in common: prompt or source text, but for case and white space; or a conversation."""
     for column in _LINKING:
-        text = " ".join(row[column].split()).casefold()
-        yield int.from_bytes(hashlib.blake2b(f"{column}:{text}".encode(), digest_size=8).digest(), "big")
+        yield _key(column, " ".join(_compared(row, column).split()).casefold())
+    if "history" in row:
+        yield _key("conversation", row["conversation"])
+    if row.get("history"):
+        yield _key("history", repr([(turn["role"], turn["content"]) for turn in row["history"]]))
+
+
+def _key(column: str, text: str) -> int:
+    return int.from_bytes(hashlib.blake2b(f"{column}:{text}".encode(), digest_size=8).digest(), "big")
+
+
+def _compared(row: Mapping[str, Any], column: str) -> str:
+    """The text; a prompt is another one after another history."""
+    text: str = row[column]
+    return told_apart(as_turns(row.get("history")), text) if column == "prompt" else text
 
 
 class _Clusters:

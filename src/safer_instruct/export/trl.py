@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from safer_instruct import conversation
 from safer_instruct.export.lines import beside
 from safer_instruct.export.messages import answered, asked
 from safer_instruct.export.rows import Row
@@ -20,7 +21,7 @@ def standard(row: Row) -> Iterator[Any]:
 
 def conversational(row: Row) -> Iterator[Any]:
     """Preference, conversational: the trainer applies the model's chat template."""
-    yield {**row, "prompt": asked(row["prompt"]), "chosen": [answered(row["chosen"])], "rejected": [answered(row["rejected"])]}
+    yield conversation.conversational(row)
 
 
 def unpaired(row: Row) -> Iterator[Any]:
@@ -32,4 +33,4 @@ def unpaired(row: Row) -> Iterator[Any]:
 def unpaired_conversational(row: Row) -> Iterator[Any]:
     """Unpaired preference, conversational."""
     for record in unpaired(row):
-        yield {**record, "prompt": asked(record["prompt"]), "completion": [answered(record["completion"])]}
+        yield {**record, "prompt": asked(row), "completion": [answered(record["completion"])]}

@@ -41,6 +41,10 @@ def export_pairs(path: Path, format_: str, out: Path | None = None, options: Opt
     options = options or Options()
     form = _format(format_, options)
     finished = Finished(path, options)
+    if isinstance(form, FileFormat) and form.plain and finished.conversations:
+        raise ConfigError(
+            f"the prompts of this run are conversations, and format '{format_}' holds plain texts; use --format {form.plain}, or hh for transcripts"
+        )
     counts = finished.counts
     if isinstance(form, FileFormat) and not options.splits:
         target = out or path / f"export.{form.ending}"

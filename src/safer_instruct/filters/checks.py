@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from safer_instruct.errors import SaferInstructError
-from safer_instruct.example import Example, Verdict
+from safer_instruct.example import Example, Turn, Verdict
 from safer_instruct.filters.protocol import Filter, Finding
 from safer_instruct.oneline import one_line, shortened
 
@@ -34,20 +34,32 @@ class Check:
         return self._told(lambda: self.filter.check(example), self.filter.mode != "drop")
 
     def mended(self, example: Example) -> Example:
-        """`example` with the text that the filter makes of its own, and the verdict.
+        """`example` with the text that the filter makes of its own, and the verdict; likewise what was said before it.
 
-        Where that fails it is dropped and its text emptied: what was to be masked goes nowhere.
+        Where that fails it is dropped and its texts emptied: what was to be masked goes nowhere.
         """
-        text = ""
+        left = replace(example, text="", history=(), candidates=())
 
         def look() -> Finding:
-            nonlocal text
-            found = self.filter.check(example)
-            text = example.text if found.passed else self.filter.mend(example)
+            nonlocal left
+            found = self.filter.check(replace(example, history=(*example.history, *(Turn("user", c.text) for c in example.candidates))))
+            left = example if found.passed else self._masked(example)
             return found._replace(reason=f"masked: {found.reason}")
 
         verdict = self._told(look, True)
-        return replace(example, text=text).with_verdicts(verdict)
+        return left.with_verdicts(verdict)
+
+    def _masked(self, example: Example) -> Example:
+        if not example.history and not example.candidates:
+            return replace(example, text=self.filter.mend(example))
+
+        def mended(text: str) -> str:
+            alone = replace(example, text=text, history=())
+            return text if self.filter.check(alone).passed else self.filter.mend(alone)
+
+        history = tuple(replace(turn, content=mended(turn.content)) for turn in example.history)
+        candidates = tuple(replace(candidate, text=mended(candidate.text)) for candidate in example.candidates)
+        return replace(example, text=mended(example.text), history=history, candidates=candidates)
 
     def _told(self, look: Callable[[], Finding], flag: bool) -> Verdict:
         try:

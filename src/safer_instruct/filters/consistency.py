@@ -1,7 +1,8 @@
 """Cycle consistency: does the instruction make the text likelier than it is by itself?
 
 The gain of an instruction is mean log p(text | instruction) - mean log p(text), the pointwise mutual information of the two
-per token of the text (Church and Hanks 1990). log p(text) is the same for every instruction, so it is computed once.
+per token of the text (Church and Hanks 1990). log p(text) is the same for every instruction, so it is computed once. In a
+conversation both stand under what was said before: it is the instruction's own gain that counts.
 
 The mean goes over the first tokens only (`ConsistencyConfig.max_tokens`): later ones follow from the earlier ones more than
 from any instruction, so they dilute the mean of long texts and cost the most (bench/README.md). What is computed for a request
@@ -14,7 +15,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from safer_instruct.config import ConsistencyConfig
-from safer_instruct.example import Verdict
+from safer_instruct.conversation import in_context
+from safer_instruct.example import Turn, Verdict
 from safer_instruct.models.protocol import Model, Scoring
 from safer_instruct.models.together import together
 from safer_instruct.templates import Template
@@ -23,7 +25,7 @@ from safer_instruct.templates import Template
 class TextGains:
     """The gains of instructions for one text."""
 
-    def __init__(self, text: str, scorer: Model, template: Template, config: ConsistencyConfig) -> None:
+    def __init__(self, text: str, scorer: Model, template: Template, config: ConsistencyConfig, history: Sequence[Turn] = ()) -> None:
         """Score nothing yet.
 
         Args:
@@ -31,8 +33,10 @@ class TextGains:
             scorer: The forward model.
             template: Lays out instruction and text for it.
             config: How much of the text is scored.
+            history: What was said before the instructions; the text is scored after it, with an instruction and without.
         """
         self._text, self._scorer, self._template, self._config = text, scorer, template, config
+        self._history = tuple(history)
         self._alone: float | None = None
 
     async def of(self, prompts: Sequence[str]) -> list[float]:
@@ -48,8 +52,9 @@ class TextGains:
         return [round(value - self._alone, 6) for value in given]
 
     async def _mean(self, prompt: str) -> float:
-        """Mean log p(text | prompt) per token in nats; without a prompt, mean log p(text)."""
-        return (await self._scorer.score(Scoring(self._template.render(prompt=prompt), self._text, self._config.max_tokens))).mean
+        """Mean log p(text | history, prompt) per token in nats; without a prompt, mean log p(text | history)."""
+        rendered = self._template.render(prompt=in_context(self._history, prompt))
+        return (await self._scorer.score(Scoring(rendered, self._text, self._config.max_tokens))).mean
 
 
 def ranks(gains: Sequence[float]) -> list[int]:

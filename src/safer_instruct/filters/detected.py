@@ -10,13 +10,14 @@ from pydantic import Field, PrivateAttr
 from safer_instruct.detect.contamination import BenchmarkIndex, read_prompts
 from safer_instruct.detect.gibberish import gibberish_reason
 from safer_instruct.detect.injection import find_injections
-from safer_instruct.detect.leakage import measure_leakage
+from safer_instruct.detect.leakage import measure_leakage, without_said
 from safer_instruct.detect.pii import find_pii
 from safer_instruct.detect.refusal import classify
 from safer_instruct.detect.secrets import find_secrets
 from safer_instruct.detect.spans import Span, counted, masked
 from safer_instruct.example import Example
 from safer_instruct.filters.protocol import Filter, Finding
+from safer_instruct.filters.rules import said_already
 
 _Share = Annotated[float, Field(ge=0, le=1)]
 _PiiKind = Literal["email", "url", "iban", "ip", "ssn", "card", "phone"]
@@ -40,8 +41,20 @@ class Leakage(Filter):
     allow_quotes: bool = True
 
     def check(self, example: Example) -> Finding:
-        """Compare instruction and text; the score is the longest run in common."""
-        found = measure_leakage(example.prompt, example.text, allow_quotes=self.allow_quotes)
+        """Compare instruction and text; the score is the longest run in common.
+
+        What the text repeats of its conversation is no secret that an instruction could give away.
+        """
+        if said := said_already(example):
+            return Finding(False, None, said)
+        found = self._measured(example, example.text)
+        if example.history and not found.passed:
+            relieved = self._measured(example, without_said(example.text, [turn.content for turn in example.history]))
+            return relieved if relieved.passed else found
+        return found
+
+    def _measured(self, example: Example, text: str) -> Finding:
+        found = measure_leakage(example.prompt, text, allow_quotes=self.allow_quotes)
         reasons = (
             (found.identical, "is the text itself"),
             (found.whole, "contains the whole text"),
@@ -73,7 +86,15 @@ class Refusing(Filter):
         return Finding(not refuses or found.confidence < self.min_confidence, found.confidence, f"{how}: {found.span[:60]!r}")
 
 
-class Pii(Filter):
+class _Kept(Filter):
+    """A filter on what is kept of a source: on source texts it also looks at what was said before them, which stands in the prompts."""
+
+    def texts(self, example: Example) -> list[str]:
+        """What is looked at."""
+        return [self.subject(example), *(turn.content for turn in example.history if self.on == "text")]
+
+
+class Pii(_Kept):
     """Texts with personal data.
 
     Attributes:
@@ -84,26 +105,26 @@ class Pii(Filter):
 
     def check(self, example: Example) -> Finding:
         """Look for personal data; the score is the number of findings."""
-        return _none_of(find_pii(self.subject(example), self.kinds))
+        return _none_of([span for text in self.texts(example) for span in find_pii(text, self.kinds)])
 
     def mend(self, example: Example) -> str:
         """The text with `<email>` in the place of each address, and so on."""
         return masked(example.text, find_pii(example.text, self.kinds))
 
 
-class Secrets(Filter):
+class Secrets(_Kept):
     """Texts with credentials."""
 
     def check(self, example: Example) -> Finding:
         """Look for credentials; the score is the number of findings."""
-        return _none_of(find_secrets(self.subject(example)))
+        return _none_of([span for text in self.texts(example) for span in find_secrets(text)])
 
     def mend(self, example: Example) -> str:
         """The text with the kind of each credential in its place."""
         return masked(example.text, find_secrets(example.text))
 
 
-class Injection(Filter):
+class Injection(_Kept):
     """Texts with marks of prompt injection.
 
     Attributes:
@@ -114,7 +135,7 @@ class Injection(Filter):
 
     def check(self, example: Example) -> Finding:
         """Look for marks; the score is the number of kinds."""
-        return _none_of([span for span in find_injections(self.subject(example)) if span.kind in self.kinds])
+        return _none_of([span for text in self.texts(example) for span in find_injections(text) if span.kind in self.kinds])
 
 
 class Gibberish(Filter):

@@ -56,7 +56,10 @@ class Filter(Strict):
         """Look at `example`: on "prompt" and "pair" its `prompt` is set, on "pair" also `chosen`."""
 
     def mend(self, example: Example) -> str:
-        """The source text without what `check` found in it. Asked before induction, in mode `mask`, where an example did not pass."""
+        """The source text without what `check` found in it. Asked before induction, in mode `mask`, where an example did not pass.
+
+        In a conversation it is asked for each turn that did not pass, as if that were the text.
+        """
         return example.text
 
     def subject(self, example: Example) -> str:

@@ -69,7 +69,7 @@ class Refusal(Filter):
 
 
 class Copying(Filter):
-    """Instructions that quote the text they were induced from.
+    """Instructions that quote the text they were induced from, or were said before in their conversation.
 
     Attributes:
         max_shared_run: Longest run of words that it may share with the text.
@@ -82,9 +82,18 @@ class Copying(Filter):
         """Look for the longest shared run of words; the score is its length."""
         mine, view = words_of(example.prompt).list, words_of(example.text)
         run = longest_shared_run(mine, view.list, view)
+        if said := said_already(example):
+            return Finding(False, run, said)
         if run > self.max_shared_run:
             return Finding(False, run, f"shares a run of {run} words with the text, more than {self.max_shared_run}")
         return Finding(not mine or run < len(mine), run, "stands in the text word for word")
+
+
+def said_already(example: Example) -> str:
+    """Why an instruction is no new one: an inducer that is shown the turns before it may take it from them; or ''."""
+    asked = f" {' '.join(words_of(example.prompt).list)} "
+    said = next((turn.role for turn in example.history if asked.strip() and asked in words_of(turn.content).joined), "")
+    return f"was said before in the conversation, by the {said}" if said else ""
 
 
 class Repetition(Filter):

@@ -9,14 +9,7 @@ from functools import lru_cache
 from operator import attrgetter
 from typing import Any, Literal, Protocol
 
-
-@dataclass(frozen=True, slots=True)
-class Turn:
-    """One chat message."""
-
-    role: str
-    content: str
-
+from safer_instruct.example import Turn as Turn
 
 Prompt = str | tuple[Turn, ...]
 """A raw prompt, which the model continues, or a chat, which it answers."""

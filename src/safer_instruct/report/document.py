@@ -80,6 +80,7 @@ class Sample:
         by: The filter that dropped or flagged it.
         prompt: The instruction taken; of a dropped example, the likeliest one.
         verdicts: (name, passed, score, reason) of each check, in order.
+        history: (role, text) of what was said before the prompt.
     """
 
     run: str
@@ -91,6 +92,7 @@ class Sample:
     chosen: str
     rejected: str
     verdicts: tuple[tuple[str, bool, float | None, str], ...]
+    history: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ import yaml
 from safer_instruct import rundir, stored
 from safer_instruct.analysis.diversity import Clusters, near_clusters
 from safer_instruct.analysis.filters import SetFigures, describe_filters
+from safer_instruct.conversation import told_apart
 from safer_instruct.errors import RunDirectoryError
 from safer_instruct.example import Example
 from safer_instruct.ledger import Total, read_totals
@@ -119,12 +120,14 @@ def read_run(path: Path) -> RunView:
     view = RunView(path.resolve().name, path, summary, _config(path), _totals(path / rundir.LEDGER), SetFigures(0, 0, ()))
     pairs: Lowest[Pair] = Lowest(TEXTS_LOOKED_AT)
     shown: dict[tuple[str, str], Lowest[Sample]] = {}
+    compared: list[str] = []
 
     def passing() -> Iterator[Example]:
         for example in stored.read_examples(path):
             rank = derive_seed(0, example.id)
             _count(view, example)
             if example.alive:
+                compared.append(told_apart(example.history, example.prompt))
                 pairs.add(rank, Pair(example.category, example.prompt, example.chosen, example.text))
             for outcome, by, most in _outcomes(example):
                 shown.setdefault((outcome, by), Lowest(most)).add(rank, _sample(view.name, example, outcome, by))
@@ -132,7 +135,7 @@ def read_run(path: Path) -> RunView:
 
     view.figures = describe_filters(passing())
     view.pairs = pairs.items()
-    view.clusters = near_clusters(view.prompts)
+    view.clusters = near_clusters(compared)
     view.samples = [sample for key in sorted(shown, key=lambda key: (key[0] != "kept", key)) for sample in shown[key].items()]
     return view
 
@@ -151,7 +154,7 @@ def _count(view: RunView, example: Example) -> None:
         if verdict.score is not None:
             scores = view.scores[verdict.name]
             (scores.passed if verdict.passed else scores.failed).append(verdict.score)
-    view.hidden += any((not text.isascii() and any(map(hides, text))) or "\x1b" in text for text in (example.text, example.prompt, example.chosen))
+    view.hidden += any((not text.isascii() and any(map(hides, text))) or "\x1b" in text for text in _texts(example))
     if dropped := example.dropped_by:
         reasons = view.reasons[dropped.name]
         reason = _plain(dropped.reason)
@@ -162,6 +165,10 @@ def _count(view: RunView, example: Example) -> None:
         view.words[name].append(len(text.split()))
     view.prompts.append(example.prompt)
     view.identical += example.chosen.strip() == example.text.strip()
+
+
+def _texts(example: Example) -> tuple[str, ...]:
+    return (example.text, example.prompt, example.chosen, *(turn.content for turn in example.history))
 
 
 def _outcomes(example: Example) -> Iterator[tuple[str, str, int]]:
@@ -179,7 +186,8 @@ def _sample(run: str, example: Example, outcome: str, by: str) -> Sample:
     chosen = example.chosen or next((draft.text for draft in reversed(example.drafts)), "")
     verdicts = tuple((v.name, v.passed, v.score, shorten(v.reason, 300)) for v in example.verdicts)
     prompt, chosen, rejected = (shorten(text, _SHOWN_CHARS) for text in (prompt, chosen, example.text))
-    return Sample(run, example.id, example.category, outcome, by, prompt, chosen, rejected, verdicts)
+    history = tuple((turn.role, shorten(turn.content, _SHOWN_CHARS)) for turn in example.history)
+    return Sample(run, example.id, example.category, outcome, by, prompt, chosen, rejected, verdicts, history)
 
 
 def _plain(reason: str) -> str:

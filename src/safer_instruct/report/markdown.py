@@ -49,6 +49,8 @@ def _table(table: Table) -> Iterator[str]:
 
 def _sample(sample: Sample) -> Iterator[str]:
     yield f"### {_text(sample.id)} ({_text(sample.category)})"
+    for role, text in sample.history:
+        yield f"\n*{_text(role)}, before*: {_text(shorten(text, 300))}"
     for name, text in (("prompt", sample.prompt), ("chosen", sample.chosen), ("rejected", sample.rejected)):
         yield f"\n*{name}*: {_text(shorten(text, 600))}"
     yield ""

@@ -13,6 +13,7 @@ from pydantic import Field, field_validator
 
 from safer_instruct import stored
 from safer_instruct.calibration.labels import judged_texts
+from safer_instruct.conversation import as_messages
 from safer_instruct.example import Example
 from safer_instruct.review import figures, queue
 from safer_instruct.review.index import ensure_index
@@ -159,6 +160,7 @@ class Desk:
             "id": item.id,
             "digest": item.digest,
             "category": item.category,
+            "history": as_messages(example.history),
             "prompt": prompt,
             "left": {"text": texts[first], "side": None if self.plan.blind else first, "veiled": self._veiled(first)},
             "right": {"text": texts[second], "side": None if self.plan.blind else second, "veiled": self._veiled(second)},

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import sqlite3
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from safer_instruct.wholefile import whole
 PAIR = "pair"  # the outcome of an example that came through
 _VERSION = 1
 _EXCERPT = 160
-_COLUMNS = ("id", "text", "category", "prompt", "chosen", "dropped_by")
+_COLUMNS = ("id", "text", "category", "prompt", "chosen", "dropped_by", *(f"history.list.element.{name}" for name in ("role", "content")))
 _SCHEMA = """
     CREATE TABLE item (
         row INTEGER PRIMARY KEY,    -- place in examples.parquet, from 1
@@ -75,10 +75,11 @@ def facet_token(kind: str, value: str) -> str:
     return "facet" + hashlib.sha256(f"{kind}:{value}".encode("utf-8", "surrogatepass")).hexdigest()[:20]
 
 
-def texts_digest(prompt: str, chosen: str, rejected: str) -> str:
-    """16 hex digits that change with any of the three texts."""
+def texts_digest(prompt: str, chosen: str, rejected: str, history: Sequence[Mapping[str, str]] | None = None) -> str:
+    """16 hex digits that change with any of the three texts, and with what was said before them."""
+    before = "\0".join(part for message in history or () for part in (message["role"], message["content"]))
     sizes = f"{len(prompt)} {len(chosen)} {len(rejected)}\n"
-    return hashlib.sha256("".join((sizes, prompt, chosen, rejected)).encode("utf-8", "surrogatepass")).hexdigest()[:16]
+    return hashlib.sha256("".join((sizes, prompt, chosen, rejected, before)).encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
 def _source(examples: Path) -> tuple[int, int, int]:
@@ -129,9 +130,11 @@ def _fill(connection: sqlite3.Connection, parquet: Any, report: Callable[[int, i
             category, outcome = row["category"], row["dropped_by"] or PAIR
             facets[category, outcome] += 1
             place, draw = places[done - 1]
-            items.append((done, place, row["id"], category, outcome, part, at, texts_digest(prompt, chosen, row["text"]), prompt[:_EXCERPT], draw))
+            said = row.get("history") or ()
+            digest = texts_digest(prompt, chosen, row["text"], said)
+            items.append((done, place, row["id"], category, outcome, part, at, digest, prompt[:_EXCERPT], draw))
             tokens = f"{facet_token('category', category)} {facet_token('outcome', outcome)}"
-            words.append((done, "\n".join((row["id"], prompt, chosen, row["text"], tokens))))
+            words.append((done, "\n".join((row["id"], *(message["content"] for message in said), prompt, chosen, row["text"], tokens))))
         connection.executemany("INSERT INTO item VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", items)
         connection.executemany("INSERT INTO word (rowid, text) VALUES (?, ?)", words)
         report(done, total)

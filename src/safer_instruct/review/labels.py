@@ -7,6 +7,7 @@ import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from safer_instruct import rundir
 from safer_instruct.review.index import texts_digest
@@ -55,7 +56,7 @@ def read_reviewed(path: Path) -> Iterator[Reviewed]:
         yield Reviewed(id_, digest, tuple(name for name, _ in accepted), tuple(n for n, label in said if label.decision == "reject"), edit)
 
 
-def reviewed_pairs(path: Path) -> Iterator[dict[str, str]]:
+def reviewed_pairs(path: Path) -> Iterator[dict[str, Any]]:
     """The pairs of the finished run in `path` that people accepted, in the run's order, with their corrections in place.
 
     Pairs in a tie are left out, and so is what was said of texts that the run has replaced since.
@@ -65,7 +66,7 @@ def reviewed_pairs(path: Path) -> Iterator[dict[str, str]]:
     """
     good = {(reviewed.id, reviewed.digest): reviewed for reviewed in read_reviewed(path) if reviewed.good}
     for pair in rundir.read_pairs(path):
-        if found := good.get((pair["id"], texts_digest(pair["prompt"], pair["chosen"], pair["rejected"]))):
+        if found := good.get((pair["id"], texts_digest(pair["prompt"], pair["chosen"], pair["rejected"], pair.get("history")))):
             yield {**pair, **found.edit}
 
 

@@ -17,7 +17,7 @@ from safer_instruct.sources.files import File, describe, find
 from safer_instruct.sources.jsonl import read_jsonl
 from safer_instruct.sources.parquet import read_parquet
 from safer_instruct.sources.records import BadRow, SourceRow, SourceText, excerpt
-from safer_instruct.sources.rows import Made, Reading, Texts, Whole
+from safer_instruct.sources.rows import Conversations, Made, Reading, Texts, Whole
 from safer_instruct.sources.tables import read_csv
 from safer_instruct.sources.text import read_text
 
@@ -32,14 +32,15 @@ def read_source(config: SourceConfig, base: Path) -> Iterator[SourceText | BadRo
         base: The folder that relative paths start from.
 
     Returns:
-        One result per row or document, in order. Blank lines of JSONL and CSV are counted, but give no result.
+        One result per row or document, in order; of a conversation one per turn that is asked for. Blank lines of JSONL and
+        CSV are counted, but give no result.
 
     Raises:
         SourceError: Nothing matches, or a file's ending tells no format; and, while iterating: a file cannot be opened, is
             broken from its start, or lacks a column.
     """
     files = [describe(path, config, base) for path in find(config, base)]
-    return (row for file in files for row in (read_text(file, config) if file.format == "text" else _rows(file, Texts(config))))
+    return (row for file in files for row in (read_text(file, config) if file.format == "text" else _texts(file, config)))
 
 
 def read_rows(config: SourceConfig, base: Path) -> Iterator[SourceRow | BadRow]:
@@ -54,6 +55,14 @@ def read_rows(config: SourceConfig, base: Path) -> Iterator[SourceRow | BadRow]:
             raise SourceError(f"{file.name}: plain text has no columns; give a file of rows: JSONL, JSON, CSV, TSV or Parquet")
     reading = Whole()
     return (row for file in files for row in (read_array(file, reading) if is_array(file) else _rows(file, reading)))
+
+
+def _texts(file: File, config: SourceConfig) -> Iterator[SourceText | BadRow]:
+    if config.messages is None:
+        yield from _rows(file, Texts(config))
+        return
+    for found in _rows(file, Conversations(config)):
+        yield from (found,) if isinstance(found, BadRow) else found
 
 
 def _rows(file: File, reading: Reading[Made]) -> Iterator[Made | BadRow]:

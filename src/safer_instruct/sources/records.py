@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+
+from safer_instruct.example import Turn
 
 EXCERPT_CHARS = 200
 
@@ -19,6 +22,8 @@ class SourceText:
         line: Counted from 1: the line on which the row or document begins (JSONL, CSV, TSV, plain text), or the row (Parquet).
         id: The user's own id, where a column has one.
         category: From its column, else the config's constant.
+        history: What was said before `asked`; see `Example`.
+        asked: The user's message that the text answers, where it comes from a conversation.
     """
 
     text: str
@@ -26,6 +31,14 @@ class SourceText:
     line: int
     id: str | None
     category: str | None
+    history: tuple[Turn, ...] = ()
+    asked: str = ""
+
+    @property
+    def digest(self) -> str:
+        """Sixteen hex digits of the text; of the text and what it answers, where that is known."""
+        known = self.text if not self.asked else repr((self.history, self.asked, self.text))
+        return hashlib.sha256(known.encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from typing import Protocol, TypeVar
 
 from safer_instruct.config import SourceConfig
 from safer_instruct.errors import SourceError
+from safer_instruct.sources.conversations import Answer, answers, read_conversation
 from safer_instruct.sources.files import File
 from safer_instruct.sources.records import BadRow, RowRefused, SourceRow, SourceText, excerpt, visible
 
@@ -58,19 +59,52 @@ class Texts:
 
     def columns(self, file: File, names: list[str]) -> list[str]:
         """See `Reading.columns`: those that the config names."""
-        config = self.config
-        wanted = list(dict.fromkeys(column for column in (config.text, config.id, config.category_column) if column is not None))
-        return require_columns(file, names, wanted, "set 'text', 'id' or 'category_column' to one of them")
+        return _columns(self.config, self.config.text, file, names, "text")
 
     def make(self, file: File, line: int, fields: Mapping[str, object]) -> SourceText:
         """See `Reading.make`."""
         config = self.config
         text = _string(fields, config.text, "text").strip()
-        if len(text) > config.max_chars:
-            raise RowRefused(f"text longer than {config.max_chars:,} characters: {len(text):,}")
-        id = None if config.id is None else _id(fields, config.id)
-        category = config.category if config.category_column is None else _string(fields, config.category_column, "category").strip()
-        return SourceText(text, file.name, line, id, category)
+        _bounded(text, config.max_chars)
+        return SourceText(text, file.name, line, *_id_and_category(fields, config))
+
+
+@dataclass(frozen=True, slots=True)
+class Conversations:
+    """Rows read as conversations: from each the assistant's last turn, or all of them, with what led to it."""
+
+    config: SourceConfig
+
+    @property
+    def max_chars(self) -> int:
+        """See `Reading.max_chars`."""
+        return self.config.max_chars
+
+    def columns(self, file: File, names: list[str]) -> list[str]:
+        """See `Reading.columns`: those that the config names."""
+        return _columns(self.config, self._column, file, names, "messages")
+
+    def make(self, file: File, line: int, fields: Mapping[str, object]) -> tuple[SourceText | BadRow, ...]:
+        """See `Reading.make`; a turn that is too long leaves the others as they are."""
+        if self._column not in fields:
+            raise RowRefused(f"messages column '{visible(self._column)}' is missing{_nearest(self._column, fields)}")
+        found = answers(read_conversation(fields[self._column], self._column))
+        id, category = _id_and_category(fields, self.config)
+        if self.config.turns == "last":
+            return (self._made(file, line, found[-1], id, category),)
+        return tuple(self._made(file, line, answer, None if id is None else f"{id}#{answer.turn}", category) for answer in found)
+
+    @property
+    def _column(self) -> str:
+        return self.config.messages or ""
+
+    def _made(self, file: File, line: int, answer: Answer, id: str | None, category: str | None) -> SourceText | BadRow:
+        try:
+            _bounded(answer.text, self.max_chars)
+            _bounded("".join((answer.asked, *(turn.content for turn in answer.history))), self.max_chars, "what was said before the text is")
+        except RowRefused as exc:
+            return BadRow(file.name, line, f"turn {answer.turn}: {exc}", excerpt(answer.text))
+        return SourceText(answer.text, file.name, line, id, category, answer.history, answer.asked)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +120,21 @@ class Whole:
     def make(self, file: File, line: int, fields: Mapping[str, object]) -> SourceRow:
         """See `Reading.make`."""
         return SourceRow(fields, file.name, line)
+
+
+def _columns(config: SourceConfig, text: str, file: File, names: list[str], key: str) -> list[str]:
+    wanted = list(dict.fromkeys(column for column in (text, config.id, config.category_column) if column is not None))
+    return require_columns(file, names, wanted, f"set '{key}', 'id' or 'category_column' to one of them")
+
+
+def _id_and_category(row: Mapping[str, object], config: SourceConfig) -> tuple[str | None, str | None]:
+    id = None if config.id is None else _id(row, config.id)
+    return id, config.category if config.category_column is None else _string(row, config.category_column, "category").strip()
+
+
+def _bounded(text: str, max_chars: int, what: str = "text") -> None:
+    if len(text) > max_chars:
+        raise RowRefused(f"{what} longer than {max_chars:,} characters: {len(text):,}")
 
 
 def _id(row: Mapping[str, object], column: str) -> str:

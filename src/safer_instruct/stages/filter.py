@@ -34,7 +34,9 @@ async def choose(example: Example, checks: Sequence[Check], scorer: Model | None
     """
     judged: list[Candidate] = []
     consistency = (
-        _Consistency(example, TextGains(example.text, scorer, template, config.consistency), config.consistency) if scorer and config.consistency else None
+        _Consistency(example, TextGains(example.text, scorer, template, config.consistency, example.history), config.consistency)
+        if scorer and config.consistency
+        else None
     )
     for candidate in example.candidates:
         verdicts = _form(candidate, example, checks, config)

@@ -13,7 +13,7 @@ from safer_instruct.stages.withheld import content_filter
 
 
 async def induce(example: Example, model: Model, template: ReversedTemplate, config: InduceConfig, *, seed: int) -> Example:
-    """Draw candidate instructions for `example.text`.
+    """Draw candidate instructions for `example.text`, which comes after `example.history`.
 
     Args:
         example: A collected text.
@@ -28,7 +28,7 @@ async def induce(example: Example, model: Model, template: ReversedTemplate, con
     Raises:
         ModelError: The model failed after its retries.
     """
-    prompt = template.prompt(example.text, category=example.category)
+    prompt = template.prompt(example.text, history=example.history, category=example.category)
     sampling = Sampling(max_tokens=config.max_tokens, temperature=config.temperature, top_k=config.top_k, n=config.candidates)
     answer = await model.generate(Generation(prompt, sampling, derive_seed(seed, "induce", example.text)))
     if answer.withheld:

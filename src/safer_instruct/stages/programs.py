@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 import os
 import re
 import shutil
 import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 
 from safer_instruct import sandbox
+from safer_instruct.conversation import messages
 from safer_instruct.domain import Domain, Program
 from safer_instruct.errors import ConfigError
-from safer_instruct.example import Draft, Example, Verdict
+from safer_instruct.example import Draft, Example, Turn, Verdict
 from safer_instruct.oneline import one_line
 from safer_instruct.sandbox import Limits, run_program
 from safer_instruct.sandbox.run import environment
@@ -55,22 +58,22 @@ class ProgramVerifier:
         """
         for program in self._programs[example.category]:
             if program.spec.rejected_fails:
-                found = await self._run(program, example.prompt, example.text)
+                found = await self._run(program, example, example.text)
                 if found.passed:
                     raise HopelessError(replace(found, passed=False, reason="the rejected text passes it as well, so the pair would say nothing"))
         return await self._judge.baseline(example) if self._judge else 0.0
 
     async def judge(self, example: Example, draft: Draft, baseline: float) -> Draft:
         """See `Verifier.judge`; a draft that fails a program is not shown to the judge."""
-        found = [await self._run(program, example.prompt, draft.text) for program in self._programs[example.category]]
+        found = [await self._run(program, example, draft.text) for program in self._programs[example.category]]
         draft = replace(draft, verdicts=(*draft.verdicts, *found))
         if self._judge is None or not all(v.passed for v in found):
             return draft
         return await self._judge.judge(example, draft, baseline)
 
-    async def _run(self, program: Runnable, prompt: str, response: str) -> Verdict:
+    async def _run(self, program: Runnable, example: Example, response: str) -> Verdict:
         async with self._slots:
-            return await program.verdict(prompt, response)
+            return await program.verdict(example.prompt, response, example.history)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +82,7 @@ class Runnable:
 
     Attributes:
         spec: As the domain says it.
-        command: What is run; `{file}` and `{prompt}` are filled in each time.
+        command: What is run; `{file}`, `{prompt}` and `{messages}` are filled in each time.
     """
 
     spec: Program
@@ -94,7 +97,7 @@ class Runnable:
         """
         folder = str(spec.folder.absolute())
         if spec.python is not None:
-            return cls(spec, (sys.executable, "-I", str(_CALL), folder, _found(spec.python, spec), "{prompt}"))
+            return cls(spec, (sys.executable, "-I", str(_CALL), folder, _found(spec.python, spec), "{prompt}", "{messages}"))
         filled = [_filled(word, {"folder": folder, "python": sys.executable}) for word in spec.command]
         path = shutil.which(filled[0], path=environment(spec.folder)["PATH"] + os.pathsep + os.environ.get("PATH", ""))
         if path is None:
@@ -107,13 +110,15 @@ class Runnable:
         """What its verdicts are called."""
         return f"verify.program.{self.spec.title}"
 
-    async def verdict(self, prompt: str, response: str) -> Verdict:
-        """What it says of one response."""
+    async def verdict(self, prompt: str, response: str, history: Sequence[Turn] = ()) -> Verdict:
+        """What it says of one response to a prompt, which comes after `history`."""
         spec = self.spec
         limits = Limits(timeout_s=spec.timeout_s, memory_mb=spec.memory_mb, output_kb=spec.output_kb)
         with tempfile.TemporaryDirectory(prefix="safer-instruct-") as folder:
-            files = {"file": Path(folder, f"response{spec.suffix}"), "prompt": Path(folder, "prompt.txt")}
-            for name, text in (("file", code_of(response) if spec.reads == "code" else response), ("prompt", prompt)):
+            names = {"file": f"response{spec.suffix}", "prompt": "prompt.txt", "messages": "messages.json"}
+            files = {name: Path(folder, file) for name, file in names.items()}
+            held = {"file": code_of(response) if spec.reads == "code" else response, "prompt": prompt, "messages": json.dumps(messages(history, prompt))}
+            for name, text in held.items():
                 files[name].write_bytes(text.encode("utf-8", "replace"))
             ran = await run_program([_filled(word, {k: str(v) for k, v in files.items()}) for word in self.command], Path(folder), files["file"], limits)
         if not ran.confined:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from safer_instruct.config import VerifyConfig
+from safer_instruct.conversation import in_context
 from safer_instruct.domain import Category, Domain
 from safer_instruct.errors import AnswerError, ConfigError
 from safer_instruct.example import Draft, Example, Verdict
@@ -63,7 +64,7 @@ class QuestionVerifier:
         """See `Verifier.judge`; the margin is the share of orders won less the share lost."""
         category, verdicts, margin = self._domain.category(example.category), list(draft.verdicts), None
         try:
-            verdicts += await self._criteria(category, example.prompt, draft.text)
+            verdicts += await self._criteria(category, in_context(example.history, example.prompt), draft.text)
             if all(v.passed for v in verdicts):
                 won = await self._orders_won(category, example, draft)
                 verdicts.append(Verdict("verify.better", won == 2, None, "" if won == 2 else f"the judge preferred it in {won} of 2 orders"))
@@ -89,7 +90,8 @@ class QuestionVerifier:
     async def _orders_won(self, category: Category, example: Example, draft: Draft) -> int:
         """In how many of the two orders the judge preferred the draft to the rejected text."""
         orders = ((draft.text, example.text, "A"), (example.text, draft.text, "B"))
-        shown = {"mark": mark_for(example.prompt, draft.text, example.text), "prompt": example.prompt, "guideline": category.guideline}
+        prompt = in_context(example.history, example.prompt)
+        shown = {"mark": mark_for(prompt, draft.text, example.text), "prompt": prompt, "guideline": category.guideline}
         asked = [self._pairwise.render(first=a, second=b, **shown) for a, b, _ in orders]
         said = await together(self._ask(text, _PREFERENCE) for text in asked)
         return sum(read_preference(text) == letter for text, (_, _, letter) in zip(said, orders, strict=True))

@@ -12,7 +12,7 @@ from safer_instruct.templates import Template
 
 
 async def respond(example: Example, expert: Model, template: Template, domain: Domain, config: RespondConfig, *, seed: int, attempt: int) -> list[Draft]:
-    """Draw one round of responses to `example.prompt`.
+    """Draw one round of responses to `example.prompt`, which comes after `example.history`.
 
     Args:
         example: An example with a prompt.
@@ -37,7 +37,7 @@ async def respond(example: Example, expert: Model, template: Template, domain: D
         repetition_penalty=config.repetition_penalty,
         n=config.drafts,
     )
-    turns = (Turn("system", system), Turn("user", example.prompt)) if system else (Turn("user", example.prompt),)
+    turns = (*([Turn("system", system)] if system else []), *example.history, Turn("user", example.prompt))
     answer = await expert.generate(Generation(turns, sampling, derive_seed(seed, "respond", example.prompt, attempt)))
     if answer.withheld:
         return [Draft("", attempt, verdicts=(content_filter("respond", answer.withheld),))]

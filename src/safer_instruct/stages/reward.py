@@ -18,11 +18,11 @@ class RewardVerifier:
 
     async def baseline(self, example: Example) -> float:
         """The reward of the rejected text."""
-        return await self._reward(example.prompt, example.text)
+        return await self._reward(example, example.text)
 
     async def judge(self, example: Example, draft: Draft, baseline: float) -> Draft:
         """See `Verifier.judge`; the margin is the difference of the two rewards."""
-        reward, least = await self._reward(example.prompt, draft.text), self._config.min_reward
+        reward, least = await self._reward(example, draft.text), self._config.min_reward
         margin = round(reward - baseline, 6)
         acceptable, better = least is None or reward >= least, margin >= self._config.min_margin
         verdicts = (
@@ -31,5 +31,6 @@ class RewardVerifier:
         )
         return replace(draft, margin=margin, verdicts=(*draft.verdicts, *verdicts))
 
-    async def _reward(self, prompt: str, response: str) -> float:
-        return round((await self._model.score(Scoring((Turn("user", prompt),), response))).mean, 6)
+    async def _reward(self, example: Example, response: str) -> float:
+        asked = (*example.history, Turn("user", example.prompt))
+        return round((await self._model.score(Scoring(asked, response))).mean, 6)

@@ -8,6 +8,7 @@ from statistics import fmean
 from typing import Protocol
 
 from safer_instruct.config import VerifyConfig
+from safer_instruct.conversation import in_context
 from safer_instruct.domain import Category, Domain, ExamplePair, Opposites
 from safer_instruct.errors import ConfigError
 from safer_instruct.example import Draft, Example, Verdict
@@ -96,11 +97,11 @@ class ContrastVerifier:
 
     async def baseline(self, example: Example) -> float:
         """The contrast of the rejected text."""
-        return await self.contrast(example.prompt, example.text, self._domain.category(example.category))
+        return await self.contrast(in_context(example.history, example.prompt), example.text, self._domain.category(example.category))
 
     async def judge(self, example: Example, draft: Draft, baseline: float) -> Draft:
         """See `Verifier.judge`."""
-        chosen = await self.contrast(example.prompt, draft.text, self._domain.category(example.category))
+        chosen = await self.contrast(in_context(example.history, example.prompt), draft.text, self._domain.category(example.category))
         margin = round(chosen - baseline, 6)
         acceptable = chosen >= self._config.min_contrast
         better = margin >= self._config.min_margin
@@ -168,6 +169,8 @@ def _form(example: Example, draft: Draft, config: VerifyConfig) -> Verdict | Non
         return Verdict("verify.length", False, count, f"{count} words, fewer than {config.min_words}")
     if draft.text.casefold() in (example.text.casefold(), example.prompt.casefold()):
         return Verdict("verify.copy", False, None, "repeats the prompt or the source text")
+    if draft.text.casefold() in (turn.content.casefold() for turn in example.history):
+        return Verdict("verify.copy", False, None, "repeats what was said before")
     return None
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from safer_instruct.config import VerifyConfig
+from safer_instruct.conversation import in_context
 from safer_instruct.domain import Category, Domain, Scale
 from safer_instruct.errors import AnswerError, ConfigError
 from safer_instruct.example import Draft, Example, Verdict
@@ -43,7 +44,7 @@ class WeightedVerifier:
         """See `Verifier.judge`; the margin is the probability of being better less that of being worse."""
         category, verdicts, margin = self._domain.category(example.category), list(draft.verdicts), None
         try:
-            criteria, flips = await self._criteria(category, example.prompt, draft.text)
+            criteria, flips = await self._criteria(category, in_context(example.history, example.prompt), draft.text)
             verdicts += criteria
             if all(v.passed for v in verdicts):
                 better, flipped = await self._better(category, example, draft)
@@ -89,7 +90,7 @@ class WeightedVerifier:
 
     async def _better(self, category: Category, example: Example, draft: Draft) -> tuple[Verdict, bool]:
         """Whether the draft beats the rejected text in both orders; a judge that goes by position prefers it in one."""
-        shown = {"prompt": example.prompt, "guideline": category.guideline}
+        shown = {"prompt": in_context(example.history, example.prompt), "guideline": category.guideline}
         first, second = await together(
             self._asker.ask(self._prefer, LETTERS, first=a, second=b, **shown) for a, b in ((draft.text, example.text), (example.text, draft.text))
         )

@@ -9,6 +9,7 @@ from functools import partial
 from safer_instruct.errors import SourceError
 from safer_instruct.models.protocol import Turn
 from safer_instruct.settings.pairs import PairFormat, PairSource
+from safer_instruct.sources.conversations import checked, turn_of
 from safer_instruct.sources.records import RowRefused, visible
 
 Fields = Mapping[str, object]
@@ -25,12 +26,6 @@ class Exchange:
 
 Reader = Callable[[Fields], list[Exchange]]
 _CONVERSATIONS = ("conversations", "conversation", "items")
-_ROLES = {
-    **dict.fromkeys(("human", "user", "prompter"), "user"),
-    **dict.fromkeys(("gpt", "assistant", "chatgpt", "bot", "model", "bing", "bard", "claude"), "assistant"),
-    **dict.fromkeys(("system", "developer"), "system"),
-    **dict.fromkeys(("tool", "function", "function_call", "observation", "ipython"), "tool"),
-}
 
 
 def detect(fields: Fields, source: PairSource, where: str) -> PairFormat:
@@ -88,17 +83,7 @@ def _text(fields: Fields, column: str, *, optional: bool = False) -> str:
     value = fields.get(column)
     if value is None and optional:
         return ""
-    return _checked(value, f"column '{column}'")
-
-
-def _checked(value: object, what: str) -> str:
-    if not isinstance(value, str):
-        raise RowRefused(f"{what} is not text")
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        raise RowRefused(f"{what} holds a lone surrogate, which is no character") from None
-    return value.strip()
+    return checked(value, f"column '{column}'")
 
 
 def _conversation(fields: Fields, *, source: PairSource, columns: Sequence[str], role: str, content: str) -> list[Exchange]:
@@ -107,7 +92,7 @@ def _conversation(fields: Fields, *, source: PairSource, columns: Sequence[str],
     listed = fields.get(column)
     if not isinstance(listed, list | tuple):
         raise RowRefused(f"column '{column}' is no list of turns")
-    turns = [_turn(item, role, content, number) for number, item in enumerate(listed, 1)]
+    turns = [turn_of(item, role, content, number) for number, item in enumerate(listed, 1)]
     found = list(_exchanges(turns))
     if not found:
         raise RowRefused("no answer that follows a user's message")
@@ -120,23 +105,3 @@ def _exchanges(turns: Sequence[Turn]) -> Iterator[Exchange]:
         asked, answered = spoken[at - 1], spoken[at]
         if (asked.role, answered.role) == ("user", "assistant"):
             yield Exchange(asked.content, answered.content, tuple(spoken[: at - 1]))
-
-
-def _turn(item: object, role: str, content: str, number: int) -> Turn:
-    if not isinstance(item, Mapping):
-        raise RowRefused(f"turn {number} is no object")
-    spoken_by = _ROLES.get(str(item.get(role, "")).lower())
-    if spoken_by is None:
-        raise RowRefused(f"turn {number}: '{role}' is {visible(repr(item.get(role)))}, not one of {', '.join(_ROLES)}")
-    said = item.get(content)
-    if isinstance(said, list | tuple):  # OpenAI's content parts
-        said = "\n".join(_part(part, number) for part in said)
-    if said is None and spoken_by in ("assistant", "tool"):  # a tool call has no text: as an answer it is empty, and is cleaned away
-        said = ""
-    return Turn(spoken_by, _checked(said, f"turn {number}: '{content}'"))
-
-
-def _part(part: object, number: int) -> str:
-    if not isinstance(part, Mapping) or not isinstance(part.get("text"), str):
-        raise RowRefused(f"turn {number} holds a part that is not text")
-    return str(part["text"])

@@ -99,6 +99,7 @@ export function readView(page, main, id) {
     const response = (name) => panel({ name, item: item[name], body: body(name), original: now[name] === texts[name] ? null : texts[name], now: now[name] });
     place.replaceChildren(...[
       head(item, label),
+      before(item.history, item.left.veiled || item.right.veiled),
       panel({ name: "prompt", item: { text: item.prompt, side: "prompt", veiled: item.veiled }, body: body("prompt"), original: now.prompt === item.prompt ? null : item.prompt, now: now.prompt }),
       el("div", { class: "sides" }, response("left"), response("right")),
       el("p", { class: "dim differ" }, el("button", { type: "button", class: "quiet", "aria-pressed": String(differ), onclick: toggleDiffer, "data-keep": "differ" }, "Mark the words that differ", el("kbd", { "aria-hidden": "true" }, "d")),
@@ -118,6 +119,16 @@ export function readView(page, main, id) {
       outcome ? el("span", { class: "chip warn" }, visible(outcome)) : null,
       label.decision ? el("span", { class: `badge ${label.decision}`, id: "decision" }, DECIDED[label.decision]) : null,
       item.margin !== undefined && item.margin !== null ? el("span", { class: "dim" }, `margin ${item.margin.toFixed(2)}`) : null);
+  }
+
+  // What was said before the prompt. The assistant's earlier turns are of the corpus as well: they are veiled with the sides.
+  function before(turns, veiled) {
+    if (!turns.length) return null;
+    const hide = (turn) => veiled && !view.bare && turn.role === "assistant";
+    return el("section", { class: "card before", "aria-label": "Said before" }, el("h2", {}, "Said before"),
+      el("ol", { class: "turns" }, turns.map((turn) => el("li", { class: turn.role === "assistant" ? "assistant" : "user" },
+        el("span", { class: "dim" }, visible(turn.role)),
+        el("div", { class: hide(turn) ? "text small veil" : "text small", dir: "auto", inert: hide(turn), "aria-hidden": hide(turn) ? "true" : null, tabindex: hide(turn) ? null : "0", role: "group", "aria-label": `${turn.role}, before: text` }, visible(turn.content))))));
   }
 
   function panel({ name, item, body, original, now }) {
