@@ -216,7 +216,8 @@ def example_schema() -> Any:
     text, real = pa.string(), pa.float64()
     verdicts = pa.list_(pa.struct([("name", text), ("passed", pa.bool_()), ("score", real), ("reason", text), ("flag", pa.bool_())]))
     candidate = pa.struct([("text", text), ("logprob", real), ("finished", pa.bool_()), ("verdicts", verdicts)])
-    draft = pa.struct([("text", text), ("attempt", pa.int32()), ("logprob", real), ("finished", pa.bool_()), ("margin", real), ("verdicts", verdicts)])
+    written = [("text", text), ("attempt", pa.int32()), ("logprob", real), ("finished", pa.bool_()), ("margin", real), ("verdicts", verdicts)]
+    draft = pa.struct([*written, ("expert", text), ("revision", pa.int32())])
     fields = [("id", text), ("text", text), ("category", text), ("file", text), ("line", pa.int64())]
     fields += [("candidates", pa.list_(candidate)), ("prompt", text), ("chosen", text), ("rejected", text), ("margin", real), ("drafts", pa.list_(draft))]
     return pa.schema([*fields, ("verdicts", verdicts), ("dropped_by", text), ("drop_reason", text)])
