@@ -330,13 +330,13 @@ def _selected(examples: Examples, config: RunConfig) -> Examples:
 
 async def _ordered(examples: Examples, step: Step, name: str, model: Model, state: RunState) -> Examples:
     """Apply `step` to the living, a window of examples at a time, and yield all in input order."""
-    stage, window = state.stages[name], max(16, 4 * model.concurrency)
+    stage, widest = state.stages[name], max(16, 4 * model.concurrency)
     pending: deque[asyncio.Task[Example]] = deque()
     try:
         async with aclosing(examples):
             async for example in examples:
                 pending.append(asyncio.create_task(_step(example, step, name)))
-                while len(pending) >= window or (pending and pending[0].done()):
+                while len(pending) >= min(widest, state.room) or (pending and pending[0].done()):
                     yield _counted(await _oldest(pending), name, stage)
             while pending:
                 yield _counted(await _oldest(pending), name, stage)

@@ -63,6 +63,7 @@ class RunState:
         reasons: How many examples each verdict has dropped, by stage and verdict.
         writers: What each of those who write has used of stage `respond`, by role, and drafts and pairs of theirs.
         target: How the wanted number of pairs stands to those there are, at the end; None where none is wanted.
+        room: How many examples are worth having under way at a stage; a target that is near needs few.
         surplus_calls: Calls made for examples beyond the target, whose windows were open when it was reached.
         surplus_cost: What they cost in US dollars.
         budget: What may be spent, and is.
@@ -78,6 +79,7 @@ class RunState:
     started: float = field(default_factory=time.monotonic)
     writers: dict[str, WriterState] = field(default_factory=dict)
     target: dict[str, Any] | None = None
+    room: int = 1 << 30
     surplus_calls: int = 0
     surplus_cost: float = 0.0
     budget: Budget = field(default_factory=Budget)

@@ -9,6 +9,7 @@ whose example was dropped, in the same order, with other seeds.
 from __future__ import annotations
 
 import heapq
+import math
 from collections import Counter, deque
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from contextlib import ExitStack, aclosing, closing
@@ -39,6 +40,7 @@ _STOPS = {
     "ceiling.candidates": "ceiling.candidates is reached: raise it",
     "ceiling.cost": "ceiling.cost is reached: raise it",
 }
+_LEAST_ROOM, _WINDOWS = 8, 3  # the stages that call models have a window each
 _FULL = "target.full"
 _FOR_GOOD = (".refused", ".content_filter")  # what was refused once is not asked again
 
@@ -104,6 +106,7 @@ class Pursuit:
         self._held: list[BadRow] = []  # those before the next example that counts
         self._rows = self._aside = self._drawn = 0
         self._cost = 0.0
+        self._make_room()
 
     def bad(self, row: BadRow) -> None:
         """Note an unusable row where it stands among the others."""
@@ -160,11 +163,17 @@ class Pursuit:
         self._drawn += 0 if dropped and stage_of(dropped) == "collect" else self._config.induce.candidates
         if dropped is None:
             self._wanted.take(example.category)
+        self._make_room()
         if self._wanted.full:
             return "target"
         if ceiling.candidates is not None and self._drawn >= ceiling.candidates:
             return "ceiling.candidates"
         return "ceiling.cost" if ceiling.cost is not None and self._cost >= ceiling.cost else ""
+
+    def _make_room(self) -> None:
+        """Have no more under way than is likely to be needed: who is near the target pays for few examples beyond it."""
+        likely = (self._state.pairs + 1) / (self._rows + 2)
+        self._state.room = max(_LEAST_ROOM, math.ceil(sum(self._wanted.missing().values()) / likely / _WINDOWS))
 
     async def _first(self, examples: Examples, through: Callable[[Examples, int], Examples], seed: int) -> AsyncGenerator[Entry, None]:
         """The sources from their beginning; unusable rows count when an example behind them does, or when there is none any more."""

@@ -20,7 +20,7 @@ from safer_instruct.state import stage_of
 
 BOILERPLATE = "pair.boilerplate"
 NEAR = 0.7  # the similarity that the share of unique responses is reported at, whatever a config asks for
-_WAVE = 64  # part of what decides the result, so it does not follow the number of calls in flight
+_WAVE = 32  # part of what decides the result, so it does not follow the number of calls in flight
 _BEFORE_ANSWERS = ("collect", "induce", "filter")
 
 
