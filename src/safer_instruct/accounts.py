@@ -35,7 +35,8 @@ def summarize(state: RunState, models: Mapping[str, Model], stage_models: Mappin
     stages = state.stages.values()
     used: dict[str, list[StageState]] = {}
     for name, model in stage_models.items():
-        used.setdefault(model.name, []).append(state.stages[name])
+        for at, part in _parts(name, model, state):
+            used.setdefault(at, []).append(part)
     return {
         "rows": state.rows,
         "set_aside": state.set_aside,
@@ -45,12 +46,15 @@ def summarize(state: RunState, models: Mapping[str, Model], stage_models: Mappin
         **_took(stages),
         "models": {role: model.name for role, model in models.items()},
         "by_model": {name: _took(parts) for name, parts in used.items()},
+        "writers": {name: {"model": w.model, "drafts": w.drafts, "pairs": w.pairs, **_took([w])} for name, w in state.writers.items()},
+        **({"target": state.target} if state.target else {}),
         "thresholds": thresholds,
         "timing": {
             "wall_s": round(time.monotonic() - state.started, 3),
             "calls_from_ledger": sum(s.meter.replayed for s in stages),
             "model_s": {name: round(s.meter.usage.seconds, 3) for name, s in state.stages.items()},
             "budget": _budget(state),
+            **({"surplus": {"calls": state.surplus_calls, "cost": round(state.surplus_cost, _COST_DIGITS)}} if state.target else {}),
         },
     }
 
@@ -78,6 +82,13 @@ def check_accounts(out: Path, state: RunState) -> None:
             f"{out}: {state.rows} rows went in, {pairs} pairs + {dropped} dropped + {aside} set aside came out "
             f"({lines} lines in {rundir.PAIRS_JSONL}); this is a bug in safer-instruct: please report it with {rundir.RUN}"
         )
+
+
+def _parts(stage: str, model: Model, state: RunState) -> Iterable[tuple[str, StageState]]:
+    """Model name and figures of each model that works at a stage, as far as they are told apart."""
+    if stage == "respond" and state.writers:
+        return [(writer.model, writer) for writer in state.writers.values()]
+    return [(model.name, state.stages[stage])]
 
 
 def _took(stages: Iterable[StageState]) -> dict[str, Any]:

@@ -100,7 +100,7 @@ def dataset_card(summary: Mapping[str, Any], release: Release) -> str:
 {_table((role, f"`{name}`") for role, name in summary["models"].items())}
 
 {summary["calls"]} model calls, {summary["prompt_tokens"]} prompt tokens and {summary["completion_tokens"]} completion tokens;
-cost in US dollars: {show_usd(summary["cost"])}.
+cost in US dollars: {show_usd(summary["cost"])}.{_wrote(summary)}
 
 | category | digest of the guideline that the expert wrote from |
 |---|---|
@@ -138,6 +138,24 @@ def _of_prompts(summary: Mapping[str, Any]) -> str:
         return f"{before}- {written.capitalize()} responses are {unread}"
     inferred = f"- Prompts were inferred from the {source} text by a model; nobody asked them in these words.\n- Prompts and {written} responses are {unread}"
     return before + inferred if "conversations" in summary else inferred
+
+
+def repeats_said(summary: Mapping[str, Any]) -> str:
+    """How many of the chosen responses are unique, in a sentence; empty for a set without pairs, and for runs from before it was counted."""
+    unique = summary.get("unique_chosen") or {}
+    if unique.get("share") is None:
+        return ""
+    repeats = f"{unique['exact_repeats']} repeat an earlier one word for word, {unique['near_repeats']} nearly (trigram similarity from {unique['near']})"
+    return f"{unique['share']:.1%} of the chosen responses are unique; {repeats}"
+
+
+def _wrote(summary: Mapping[str, Any]) -> str:
+    """How many pairs each of several experts wrote, and how varied they are; empty where there is nothing to say."""
+    writers = summary.get("writers") or {}
+    by_expert = ", ".join(f"{name} {took['pairs']}" for name, took in writers.items())
+    said = [f"Pairs by expert: {by_expert}."] if len(writers) > 1 else []
+    said += [f"{repeats}."] if (repeats := repeats_said(summary)) else []
+    return "\n\n".join(["", *said]) if said else ""
 
 
 def _notes(summary: Mapping[str, Any]) -> str:

@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import parse_qsl, urlsplit
 
-from pydantic import Field, PrivateAttr, field_validator, model_validator
+from pydantic import BeforeValidator, Field, PrivateAttr, field_validator, model_validator
 
 from safer_instruct import yamlfile
 from safer_instruct.selectconfig import SelectConfig
+from safer_instruct.settings.answers import AlsoCheck, BoilerplateConfig, CeilingConfig, Target, named_check
 from safer_instruct.settings.pairs import CleanConfig, Holdout, PairSource
 from safer_instruct.settings.training import Training
 from safer_instruct.thresholds import apply, load_calibration
@@ -256,12 +257,36 @@ class ModelConfig(Strict):
         return base_url
 
 
+class ExpertConfig(ModelConfig):
+    """One of several experts: a model as everywhere, and when it writes.
+
+    Attributes:
+        weight: Share of the prompts that it answers, in any unit, for `respond.choose: weight`.
+        categories: The categories that it writes for; by default all.
+        template: Renders its system prompt; by default `respond.template`.
+        temperature: Of its draws; by default `respond.temperature`.
+        max_tokens: Cap on its responses; by default `respond.max_tokens`.
+    """
+
+    weight: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
+    categories: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
+    template: str | None = None
+    temperature: Annotated[float, Field(ge=0)] | None = None
+    max_tokens: Positive | None = None
+
+    @property
+    def bare(self) -> ModelConfig:
+        """The model alone: experts that differ in nothing else share it."""
+        return ModelConfig.model_construct(None, **{name: getattr(self, name) for name in ModelConfig.model_fields})
+
+
 class ModelsConfig(Strict):
     """Who does what.
 
     Attributes:
         inducer: Writes the instruction that a text answers; not needed with `induce: {given: keep}`.
         expert: Writes the chosen response; for domains of direction `rejected`, where the corpus is what we do not want.
+        experts: Instead of `expert`: several, by name; `respond.choose` says who answers which prompt.
         student: Writes the rejected response; for domains of direction `chosen`.
         scorer: Gives log-probabilities of given texts: consistency, and verification by contrast.
         judge: Answers the domain's criteria, for `verify: {form: question}`.
@@ -271,11 +296,18 @@ class ModelsConfig(Strict):
 
     inducer: ModelConfig | None = None
     expert: ModelConfig | None = None
+    experts: Annotated[dict[Annotated[str, Field(pattern=r"^[a-z0-9_-]+$")], ExpertConfig], Field(min_length=1)] | None = None
     student: ModelConfig | None = None
     scorer: ModelConfig = ModelConfig(model="embedded:smollm2-135m-instruct")
     judge: ModelConfig | None = None
     panel: dict[Annotated[str, Field(pattern=r"^[a-z0-9_-]+$")], ModelConfig] | None = None
     reward: ModelConfig | None = None
+
+    @model_validator(mode="after")
+    def _expert_or_experts(self) -> ModelsConfig:
+        if self.expert and self.experts:
+            raise ValueError("give 'expert' (one) or 'experts' (several by name), not both")
+        return self
 
 
 class InduceConfig(Strict):
@@ -370,6 +402,12 @@ class RespondConfig(Strict):
         temperature: Of the draw.
         top_k: Of the draw; 0 for all tokens.
         repetition_penalty: Above 1 keeps small models from looping.
+        choose: Of several experts: `weight` takes one for each prompt and round, by a hash of the prompt and in shares as their weights;
+            `best` has all of them write, and the verifier's margin decides.
+        revise: How often in each round the expert is shown why its draft was not accepted, and mends it.
+        revision: Renders what it is shown then.
+        critique: Before that, the judge (`models.judge`) says what is to be changed, by the guideline.
+        boilerplate: What becomes of responses that repeat accepted ones; null accepts them.
     """
 
     template: str = "respond"
@@ -378,6 +416,17 @@ class RespondConfig(Strict):
     temperature: Annotated[float, Field(ge=0)] = 0.7
     top_k: Annotated[int, Field(ge=0)] = 40
     repetition_penalty: Annotated[float, Field(ge=1)] = 1.1
+    choose: Literal["weight", "best"] = "weight"
+    revise: Annotated[int, Field(ge=0)] = 0
+    revision: str = "revise"
+    critique: bool = False
+    boilerplate: BoilerplateConfig | None = None
+
+    @model_validator(mode="after")
+    def _critique_is_for_revising(self) -> RespondConfig:
+        if self.critique and not self.revise:
+            raise ValueError("'critique' is part of revising: set 'revise' to 1 or more")
+        return self
 
 
 class VerifyConfig(Strict):
@@ -401,6 +450,8 @@ class VerifyConfig(Strict):
         min_margin: For `contrast`: least margin over the rejected response, nats per token; a judge must prefer it in both orders.
         min_words: Shorter responses are not acceptable.
         max_tokens: For `question`: cap on one answer of the judge; a judge that thinks before it answers needs more.
+        also: Further checks that each response must pass before `form` is asked: `grounded` and `refusal`, by name or with options
+            (`{check: grounded, by: judge}`).
     """
 
     form: Literal["contrast", "question", "reward", "program"] = "contrast"
@@ -415,6 +466,15 @@ class VerifyConfig(Strict):
     min_margin: float = 0.0
     min_words: Positive = 5
     max_tokens: Positive = 512
+    also: tuple[Annotated[AlsoCheck, BeforeValidator(named_check)], ...] = ()
+
+    @field_validator("also")
+    @classmethod
+    def _each_once(cls, also: tuple[AlsoCheck, ...]) -> tuple[AlsoCheck, ...]:
+        names = [check.check for check in also]
+        if doubled := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"'{doubled[0]}' stands there twice")
+        return also
 
 
 class BudgetConfig(Strict):
@@ -440,6 +500,9 @@ class RunConfig(Strict):
         source: Where the texts are.
         models: Who does what.
         select: Which of the accepted pairs make the set; null takes all.
+        target: How many pairs are wanted, in all or by category (`{hate: 500, illegal: 300}`); the run ends as soon as it has them, and
+            goes through the sources again for what is missing. Null: one pass, and as many pairs as it gives.
+        ceiling: Where a run with a target stops all the same.
         budget: How much it may cost.
         prices: A file of prices, relative to the config, that wins over the shipped ones and the user's own.
         calibration: What `safer-instruct calibrate` wrote, relative to the config: its thresholds take the place of those here.
@@ -455,6 +518,8 @@ class RunConfig(Strict):
     respond: RespondConfig = RespondConfig()
     verify: VerifyConfig = VerifyConfig()
     select: SelectConfig | None = None
+    target: Target | None = None
+    ceiling: CeilingConfig = CeilingConfig()
     budget: BudgetConfig = BudgetConfig()
     prices: str | None = None
     calibration: str | None = None
@@ -485,8 +550,8 @@ class RunConfig(Strict):
         for section, fields in _OF_CONVERSATIONS.items():  # a run that was begun before they could be said goes on
             what[section] = {name: value for name, value in what[section].items() if self.source.messages or name not in fields}
         how = {name: what.pop(name) for name in ("budget", "prices", "calibration")}  # the calibrated thresholds stand in their places
-        models = {role: model for role, model in what["models"].items() if model and role != "panel"}
-        models |= {f"panel.{name}": model for name, model in (what["models"]["panel"] or {}).items()}
+        models = {role: model for role, model in what["models"].items() if model and role not in ("panel", "experts")}
+        models |= {f"{group}.{name}": model for group in ("panel", "experts") for name, model in (what["models"][group] or {}).items()}
         how["models"] = {role: {name: model.pop(name) for name in _HOW_REACHED} for role, model in models.items()}
         return what, how
 
@@ -504,6 +569,17 @@ class RunConfig(Strict):
             raise ValueError("verify.form 'question' needs models.judge")
         if self.verify.form == "reward" and self.models.reward is None:
             raise ValueError("verify.form 'reward' needs models.reward")
+        if self.models.judge is None and (self.respond.critique or any(c.check == "grounded" and c.by == "judge" for c in self.verify.also)):
+            raise ValueError(f"{'respond.critique' if self.respond.critique else 'grounded by judge'} needs models.judge")
+        if self.models.experts and self.respond.choose == "best" and self.verify.pick != "best":
+            raise ValueError("respond.choose 'best' compares margins, so it needs verify.pick 'best'")
+        return self
+
+    @model_validator(mode="after")
+    def _target_streams(self) -> RunConfig:
+        if self.target is not None and (self.select is not None or self.filter.keep == "best"):
+            what = "select" if self.select is not None else "filter.keep 'best'"
+            raise ValueError(f"a target ends the run as soon as it is reached, and {what} must see all examples first; give one or the other")
         return self
 
 

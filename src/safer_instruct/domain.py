@@ -18,6 +18,7 @@ from safer_instruct.yamlfile import Strict
 
 Text = Annotated[str, Field(min_length=1)]
 Direction = Literal["rejected", "chosen"]
+Refusals = Literal["never", "allowed", "expected"]
 
 
 class ExamplePair(Strict):
@@ -120,6 +121,8 @@ class Category(Strict):
         guideline: How the expert should answer, in this category.
         refuse: When a good answer declines, and what.
         help: How it helps safely where it declines, or instead of declining.
+        refusals: What `verify: {also: [refusal]}` asks of a response: that it helps, at least with a part (`never`), that it declines, at
+            least a part (`expected`), or nothing (`allowed`).
         criteria: Yes-or-no questions about a response; all must be answered yes by a judge.
         scales: Questions answered from 1 to 5, for a judge whose probabilities are read.
         contrast: For verification by contrast; optional where a judge answers the criteria.
@@ -131,6 +134,7 @@ class Category(Strict):
     guideline: Text
     refuse: str = ""
     help: str = ""
+    refusals: Refusals = "allowed"
     criteria: tuple[Text, ...] = ()
     scales: tuple[Scale, ...] = ()
     contrast: Contrast | None = None

@@ -7,19 +7,22 @@ from dataclasses import dataclass, replace
 
 from safer_instruct.config import InduceConfig, RespondConfig, VerifyConfig
 from safer_instruct.domain import Category, Domain
-from safer_instruct.example import Draft, Example
+from safer_instruct.example import Draft, Example, Verdict
 from safer_instruct.models.protocol import Completion, Generated, Generation, Scored, Scoring
 from safer_instruct.models.scripted import prompt_text
 from safer_instruct.reverse import ReversedTemplate, domain_shots
 from safer_instruct.stages.direction import facing
+from safer_instruct.stages.experts import Expert, Experts
 from safer_instruct.stages.induce import induce
 from safer_instruct.stages.programs import ProgramVerifier
 from safer_instruct.stages.question import QuestionVerifier
 from safer_instruct.stages.respond import respond
+from safer_instruct.stages.revise import Critic, Reviser
 from safer_instruct.stages.verify import ContrastVerifier, Verifier
 from safer_instruct.templates import load_template
 
 _TEXT, _PROMPT, _RESPONSE = "(a text of the corpus)", "(the instruction that was induced)", "(a response that was written)"
+_REASON = "(why it was not accepted)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,8 +88,21 @@ async def _render(domain: Domain) -> list[Rendered]:
         await respond(example, asked, load_template("respond"), domain, RespondConfig(), seed=0, attempt=0)
         writer = "expert" if domain.direction == "rejected" else "student"
         found += [Rendered(name, title, text) for title, text in zip(("inducer", "inducer that was not tuned", writer), asked.texts, strict=True)]
+        found += await _revision(domain, name, example)
         found += [Rendered(name, title, text) for title, text in await _verification(domain, name, category, example)]
     return found
+
+
+async def _revision(domain: Domain, name: str, example: Example) -> list[Rendered]:
+    """What the critic and the expert are shown where `respond.revise` is on, which mends chosen responses only."""
+    if domain.direction == "chosen":
+        return []
+    asked, config = _Asked(), RespondConfig(revise=1)
+    experts = Experts({"expert": Expert("expert", asked, load_template("respond"), config)}, domain, config)
+    reviser = Reviser(experts, load_template("revise"), domain, config, Critic(asked, load_template("critique"), domain))
+    await reviser.mend(example, Draft(_RESPONSE, 0, verdicts=(Verdict("verify", False, None, _REASON),), expert="expert"), 0)
+    titles = ("judge (respond.critique)", "expert (respond.revise)")
+    return [Rendered(name, title, text) for title, text in zip(titles, asked.texts, strict=True)]
 
 
 async def _verification(domain: Domain, name: str, category: Category, example: Example) -> list[tuple[str, str]]:

@@ -65,6 +65,8 @@ class Draft:
         finished: False when it was cut at the token limit.
         margin: How much better than the rejected text the verifier found the chosen one, in the verifier's unit.
         verdicts: What the verifiers said; empty when an earlier draft was already taken.
+        expert: Who wrote it: the role (`expert`, `student`), or the name of one of several experts.
+        revision: 0 for a draft that was drawn, 1 for one that mends such a draft, 2 for one that mends that, and so on.
     """
 
     text: str
@@ -73,6 +75,18 @@ class Draft:
     finished: bool = True
     margin: float | None = None
     verdicts: tuple[Verdict, ...] = ()
+    expert: str = ""
+    revision: int = 0
+
+    @property
+    def passed(self) -> bool:
+        """True while no verifier stands in its way."""
+        return not any(v.drops for v in self.verdicts)
+
+    @property
+    def rank(self) -> float:
+        """Its margin, for comparing; below all others where it has none."""
+        return self.margin if self.margin is not None else float("-inf")
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +122,13 @@ class Example:
     drafts: tuple[Draft, ...] = ()
     verdicts: tuple[Verdict, ...] = ()
     history: tuple[Turn, ...] = ()
+
+    @property
+    def accepted(self) -> Draft | None:
+        """The draft that became a side of the pair; of several with its text the one with the largest margin."""
+        if not self.chosen:
+            return None
+        return max((d for d in self.drafts if d.text in (self.chosen, self.rejected) and d.passed), key=lambda d: d.rank, default=None)
 
     @property
     def dropped_by(self) -> Verdict | None:

@@ -11,7 +11,7 @@ import asyncio
 import hashlib
 import json
 from collections import Counter, deque
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Container, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Container, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager, closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,27 +27,30 @@ from safer_instruct.config import FilterConfig, RunConfig, SourceConfig
 from safer_instruct.conversation import in_context, told_apart
 from safer_instruct.domain import Domain, load_domain
 from safer_instruct.errors import ConfigError, ModelError, RequestError, SourceError
-from safer_instruct.example import Candidate, Draft, Example, Verdict
-from safer_instruct.filters.checks import Check, check_all, sifted
-from safer_instruct.filters.dedup import Deduplicator
+from safer_instruct.example import Candidate, Example, Verdict
+from safer_instruct.filters.checks import Check, sifted
+from safer_instruct.filters.dedup import Deduplicators
 from safer_instruct.filters.registry import Filters, open_filters
 from safer_instruct.ledger import Ledger, Recorded, read_totals
 from safer_instruct.models.protocol import Model
 from safer_instruct.progress import published
 from safer_instruct.reverse import Reversal, Shot, domain_shots, reversal
-from safer_instruct.roles import Roles
+from safer_instruct.roles import EXPERTS, Roles
 from safer_instruct.running import run_to_end
+from safer_instruct.settings.answers import BoilerplateConfig
 from safer_instruct.settings.pairs import PairSource
 from safer_instruct.sources import BadRow, SourceText, excerpt, read_source
-from safer_instruct.stages.direction import facing, sides
+from safer_instruct.stages.also import AllOf
+from safer_instruct.stages.direction import facing
 from safer_instruct.stages.filter import choose
+from safer_instruct.stages.finish import Finisher
 from safer_instruct.stages.induce import induce
 from safer_instruct.stages.programs import ProgramVerifier, record
-from safer_instruct.stages.respond import respond
-from safer_instruct.stages.verify import answer
-from safer_instruct.state import STAGES, Figures, Row, RowMeter, RunState, StageState, note_calls_of, row_of, stage_of
+from safer_instruct.state import STAGES, Both, Figures, Row, RowMeter, RunState, StageState, WriterState, note_calls_of, row_of, stage_of
+from safer_instruct.target import Pursuit, check_target, described
 from safer_instruct.templates import Template, load_template
 from safer_instruct.tuning.pairs import whole_pairs
+from safer_instruct.variety import Unique, Variety
 
 _REFUSALS_BEFORE_STOP = 10  # a setting that the endpoint does not take is refused every time
 _COUNT_BELOW_BYTES = 256 << 20  # larger sources are not read twice just to know how many rows they hold
@@ -122,6 +125,7 @@ class _Opened:
     asked: Reversal | None
     ledger: Ledger
     state: RunState
+    seen: dict[str, Deduplicators]
 
 
 @asynccontextmanager
@@ -136,13 +140,16 @@ async def _open(config: RunConfig, out: Path, mode: rundir.Mode, state: RunState
         budget = state.budget = Budget(config.budget.max_cost, config.budget.max_tokens)
         roles = Roles(config, budget, out / rundir.BATCHES, stack, domain.direction)
         state.waits = roles.waits
-        for stage, model in roles.by_stage().items():
-            state.stages[stage].priced = model.priced
+        for stage in state.stages:
+            state.stages[stage].priced = roles.priced(stage)
+        state.writers = {role.removeprefix(EXPERTS): WriterState(priced=m.priced, role=role, model=m.name) for role, m in roles.writers.items()}
+        check_target(config, domain, state)
+        seen = {name: stack.enter_context(closing(memory)) for name, memory in _memories(config).items()}
         with rundir.open_run_directory(out, _resolve(config, domain, filters, roles, asked), mode), Ledger(out / rundir.LEDGER) as ledger:
             spent = out / rundir.SPENT
             budget.begin(earlier_spent(spent, lambda: _remote_spent(out / rundir.LEDGER)), lambda total: write_spent(spent, total))
             try:
-                yield _Opened(config, domain, filters, roles, asked, ledger, state)
+                yield _Opened(config, domain, filters, roles, asked, ledger, state, seen)
             finally:
                 budget.close()
 
@@ -153,16 +160,18 @@ async def _run(config: RunConfig, out: Path, mode: rundir.Mode, watch: Callable[
         if watch:
             watch(state)
         rundir.forget_results(out)
-        with published(out, state), rundir.outputs(out, conversations=config.source.messages is not None) as files:
+        with published(out, state), rundir.outputs(out, conversations=config.source.messages is not None) as files, closing(Unique()) as unique:
             async with aclosing(_selected(_flow(opened, files.add_bad), config)) as examples:
                 async for example in examples:
                     files.add(example)
                     state.count_finished(example)
+                    unique.add(example)
         if state.rows == state.set_aside:
             raise SourceError(_no_usable_row(config, out, state))
         summary = summarize(state, opened.roles.by_role(), opened.roles.by_stage(), config.thresholds) | describe(config, opened.domain)
-        if opened.asked and opened.asked.note:
-            summary["notes"] = [opened.asked.note]
+        summary["unique_chosen"] = unique.record()
+        if notes := [note for note in (opened.asked.note if opened.asked else "", described(state.target) if state.target else "") if note]:
+            summary["notes"] = notes
         check_accounts(out, state)
         rundir.write_whole(out / rundir.SUMMARY, json.dumps(summary, indent=1) + "\n")
         rundir.write_whole(out / rundir.CARD, dataset_card(summary, Release({"train": rundir.PAIRS}, {"train": summary["pairs"]})))
@@ -193,33 +202,36 @@ async def _sample(config: RunConfig, out: Path, rows: int, mode: rundir.Mode, wa
 def _flow(opened: _Opened, set_aside: Callable[[BadRow], None], rows: Container[int] | None = None) -> Examples:
     """The method, read from top to bottom; yields every example that entered, in input order."""
     config, domain, filters, roles, state = opened.config, opened.domain, opened.filters, opened.roles, opened.state
+    pursuit = Pursuit(config, state, set_aside) if config.target is not None and rows is None else None
 
-    def recorded(model: Model, stage: str) -> Model:
-        return Recorded(model, opened.ledger, stage, state.stages[stage].meter)
+    def recorded(model: Model, stage: str, writer: str = "") -> Model:
+        whole = state.stages[stage].meter
+        return Recorded(model, opened.ledger, stage, Both(part=state.writers[writer.removeprefix(EXPERTS)].meter, whole=whole) if writer else whole)
 
-    inducer, expert = recorded(roles.inducer, "induce") if roles.inducer else None, recorded(roles.expert, "respond")
+    inducer = recorded(roles.inducer, "induce") if roles.inducer else None
     scorer = recorded(roles.scorer, "filter") if roles.scorer else None
-    judge = None if config.verify.form == "program" else roles.verifier(config, domain, recorded)
-    verifier = facing(ProgramVerifier(domain, judge), domain.direction)
-    system, forward = _template(config.respond.template, config), load_template("forward")
+    experts, forward = roles.experts(config, domain, recorded), load_template("forward")
+    reviser = roles.reviser(config, domain, experts, recorded)
+    judge = ProgramVerifier(domain, None if config.verify.form == "program" else roles.verifier(config, domain, recorded))
+    verifier = facing(AllOf(checks, judge) if (checks := roles.also(config, domain, recorded)) else judge, domain.direction)
 
-    async def ask(example: Example) -> Example:
-        return await induce(example, inducer, opened.asked.template, config.induce, seed=config.seed) if inducer and opened.asked else example
+    async def ask(example: Example, seed: int) -> Example:
+        return await induce(example, inducer, opened.asked.template, config.induce, seed=seed) if inducer and opened.asked else example
 
-    async def write(example: Example, attempt: int) -> list[Draft]:
-        return await respond(example, expert, system, domain, config.respond, seed=config.seed, attempt=attempt)
+    def through(examples: Examples, seed: int) -> Examples:
+        finisher = Finisher(experts, reviser, verifier, filters.pair, config, domain.direction, seed)
+        examples = _ordered(examples, lambda e: ask(e, seed), "induce", roles.inducer or roles.expert, state)
+        examples = _ordered(
+            examples, lambda e: choose(e, filters.prompt, scorer, forward, config.filter), "filter", roles.scorer or roles.inducer or roles.expert, state
+        )
+        examples = _distinct(examples, "prompt", config.filter, opened.seen, state.stages["filter"])
+        examples = _ordered(examples, finisher.finish, "respond", roles.expert, state)
+        return _varied(examples, finisher, config.respond.boilerplate, opened.seen)
 
-    async def finish(example: Example) -> Example:
-        done = sides(await answer(example, write, verifier, config.verify), domain.direction)
-        return done.with_verdicts(*check_all(filters.pair, done)) if done.alive else done
-
-    examples = _collect(config, domain, state, set_aside, rows)
-    examples = _sifted(examples, filters.text, state.stages["collect"])
-    examples = _distinct(examples, "text", config.filter, state.stages["collect"])
-    examples = _ordered(examples, ask, "induce", inducer or expert, state)
-    examples = _ordered(examples, lambda e: choose(e, filters.prompt, scorer, forward, config.filter), "filter", scorer or inducer or expert, state)
-    examples = _distinct(examples, "prompt", config.filter, state.stages["filter"])
-    return _ordered(examples, finish, "respond", expert, state)
+    examples = _collect(config, domain, state, pursuit.bad if pursuit else set_aside, rows)
+    examples = _sifted(pursuit.noted(examples) if pursuit else examples, filters.text, state.stages["collect"])
+    examples = _distinct(examples, "text", config.filter, opened.seen, state.stages["collect"])
+    return pursuit.until_there(examples, through) if pursuit else through(examples, config.seed)
 
 
 async def _collect(config: RunConfig, domain: Domain, state: RunState, set_aside: Callable[[BadRow], None], rows: Container[int] | None) -> Examples:
@@ -259,9 +271,31 @@ async def _sifted(examples: Examples, checks: Sequence[Check], stage: StageState
             yield left
 
 
-async def _distinct(examples: Examples, field_: str, config: FilterConfig, stage: StageState) -> Examples:
+def _memories(config: RunConfig) -> dict[str, Deduplicators]:
+    """What duplicates are found by. With a target by category, which examples reach a model is known within each category only."""
+    near, boilerplate = config.filter.near_duplicate, config.respond.boilerplate
+    apart = isinstance(config.target, dict)
+    return {
+        "text": Deduplicators("text", near, by_category=False),
+        "prompt": Deduplicators("prompt", near, by_category=apart),
+        "response": Deduplicators("response", boilerplate.near if boilerplate else None, by_category=apart),
+    }
+
+
+def _varied(examples: Examples, finisher: Finisher, config: BoilerplateConfig | None, seen: Mapping[str, Deduplicators]) -> Examples:
+    """Have responses that repeat accepted ones written anew, where that is on."""
+    if config is None:
+        return examples
+
+    async def again(example: Example, warmer: float) -> Example:
+        return await _step(example, lambda e: finisher.again(e, warmer), "respond")
+
+    return Variety(config, seen["response"], again, finisher.with_draft).through(examples)
+
+
+async def _distinct(examples: Examples, field_: str, config: FilterConfig, seen: Mapping[str, Deduplicators], stage: StageState) -> Examples:
     """Drop duplicates: all but the first as they come, or all but the best once all are there."""
-    checked = _keep_first(examples, field_, config) if config.keep == "first" else _keep_best(examples, field_, config)
+    checked = _keep_first(examples, field_, seen[field_]) if config.keep == "first" else _keep_best(examples, field_, config)
     async with aclosing(checked):
         async for example in checked:
             dropped = example.dropped_by
@@ -270,11 +304,10 @@ async def _distinct(examples: Examples, field_: str, config: FilterConfig, stage
             yield example
 
 
-async def _keep_first(examples: Examples, field_: str, config: FilterConfig) -> Examples:
-    with closing(Deduplicator(field_, config.near_duplicate)) as seen:
-        async with aclosing(examples):
-            async for example in examples:
-                yield example.with_verdicts(seen.check(_compared(example, field_), example.id)) if example.alive else example
+async def _keep_first(examples: Examples, field_: str, seen: Deduplicators) -> Examples:
+    async with aclosing(examples):
+        async for example in examples:
+            yield example.with_verdicts(seen.check(_compared(example, field_), example.id, example.category)) if example.alive else example
 
 
 def _keep_best(examples: Examples, field_: str, config: FilterConfig) -> Examples:
@@ -310,13 +343,13 @@ def _selected(examples: Examples, config: RunConfig) -> Examples:
 
 async def _ordered(examples: Examples, step: Step, name: str, model: Model, state: RunState) -> Examples:
     """Apply `step` to the living, a window of examples at a time, and yield all in input order."""
-    stage, window = state.stages[name], max(16, 4 * model.concurrency)
+    stage, widest = state.stages[name], max(16, 4 * model.concurrency)
     pending: deque[asyncio.Task[Example]] = deque()
     try:
         async with aclosing(examples):
             async for example in examples:
                 pending.append(asyncio.create_task(_step(example, step, name)))
-                while len(pending) >= window or (pending and pending[0].done()):
+                while len(pending) >= min(widest, state.room) or (pending and pending[0].done()):
                     yield _counted(await _oldest(pending), name, stage)
             while pending:
                 yield _counted(await _oldest(pending), name, stage)
@@ -381,6 +414,10 @@ def _shots(config: RunConfig, domain: Domain) -> dict[str, tuple[Shot, ...]]:
 def _resolve(config: RunConfig, domain: Domain, filters: Filters, roles: Roles, asked: Reversal | None) -> dict[str, Any]:
     """The config with everything that the result depends on; a change of any of it makes another run, but for `how`."""
     names = {"respond": config.respond.template}
+    several = config.models.experts if domain.direction == "rejected" else None
+    names |= {f"respond.{name}": which.template for name, which in (several or {}).items() if which.template}
+    names |= {"revise": config.respond.revision} if config.respond.revise else {}
+    names |= {"critique": "critique"} if config.respond.critique else {}
     names |= {name: name for name in ("forward", "contrast", "question", "pairwise", "weighted", "prefer")}
     names |= {name: name for name in conversation.TEMPLATES if config.source.messages}
     induced = {"induce": asked.template.digest} if asked else {}

@@ -13,13 +13,19 @@ from safer_instruct.errors import ConfigError
 from safer_instruct.models import open_model
 from safer_instruct.models.protocol import Model
 from safer_instruct.prices import load_prices
+from safer_instruct.settings.answers import RefusalConfig
+from safer_instruct.stages.also import AlsoCheck, GroundedByGain, GroundedByJudge, RefusalAsWanted
 from safer_instruct.stages.asking import Asker
+from safer_instruct.stages.experts import Expert, Experts, expert_of
 from safer_instruct.stages.panel import PanelVerifier
 from safer_instruct.stages.question import QuestionVerifier
+from safer_instruct.stages.revise import Critic, Reviser
 from safer_instruct.stages.reward import RewardVerifier
 from safer_instruct.stages.verify import ContrastVerifier, Verifier
 from safer_instruct.stages.weighted import WeightedVerifier
 from safer_instruct.templates import load_template
+
+EXPERTS = "experts."  # before the name of one of several, in roles
 
 
 class Roles:
@@ -45,21 +51,21 @@ class Roles:
 
         roles = config.models
         self.inducer = open_once(roles.inducer, want_logprobs=True) if roles.inducer and config.induce.given == "replace" else None
-        self.writer, writer = ("expert", roles.expert) if direction == "rejected" else ("student", roles.student)
-        if writer is None:
-            raise ConfigError(f"the domain's direction is '{direction}', so models.{self.writer} is needed, which writes the other side of the pairs")
-        self.expert = open_once(writer)
-        scored, asked = bool(config.filter.consistency) or config.verify.form == "contrast", config.verify.form == "question"
+        self.writers = {name: open_once(which) for name, which in _writers(config, direction).items()}
+        self.expert = max(self.writers.values(), key=lambda model: model.concurrency)
+        grounded = next((check.by for check in config.verify.also if check.check == "grounded"), "")
+        asked = config.verify.form == "question"
+        scored = bool(config.filter.consistency) or config.verify.form == "contrast" or grounded == "scorer"
         self.scorer = open_once(roles.scorer) if scored else None
-        self.judge = open_once(roles.judge) if roles.judge and asked else None
+        self.judge = open_once(roles.judge) if roles.judge and (asked or grounded == "judge" or config.respond.critique) else None
         self.panel = {name: open_once(which) for name, which in (roles.panel or {}).items()} if asked else {}
         self.reward = open_once(roles.reward) if roles.reward and config.verify.form == "reward" else None
-        self._verifier_model = self.judge or self.reward or self.scorer
+        self._verifier_model = (self.judge if asked else None) or self.reward or self.scorer or self.judge
         self._filter_model = self.scorer if config.filter.consistency else None
 
     def by_role(self) -> dict[str, Model]:
         """Role -> model."""
-        roles = {"inducer": self.inducer, self.writer: self.expert, "scorer": self.scorer, "judge": self.judge, "reward": self.reward}
+        roles = {"inducer": self.inducer, **self.writers, "scorer": self.scorer, "judge": self.judge, "reward": self.reward}
         roles |= {f"panel.{name}": model for name, model in self.panel.items()}
         return {role: model for role, model in roles.items() if model is not None}
 
@@ -67,6 +73,55 @@ class Roles:
         """Stage -> the model that its calls go to."""
         stages = {"induce": self.inducer, "filter": self._filter_model, "respond": self.expert, "verify": self._verifier_model}
         return {stage: model for stage, model in stages.items() if model is not None}
+
+    def priced(self, stage: str) -> bool:
+        """Whether the price of everybody who works at that stage is known."""
+        verifying = [self._verifier_model, *self.panel.values(), *([self.judge] if self.judge else [])]
+        several: dict[str, list[Model | None]] = {"respond": [*self.writers.values()], "verify": verifying}
+        models = several.get(stage, [self.by_stage().get(stage)])
+        return all(model is None or model.priced for model in models)
+
+    def experts(self, config: RunConfig, domain: Domain, recorded: Callable[[Model, str, str], Model]) -> Experts:
+        """Those who write, with their calls `recorded` as those of stage `respond` and of one writer.
+
+        Raises:
+            ConfigError: A category has nobody, or a template is missing.
+        """
+        respond, several = config.respond, config.models.experts if domain.direction == "rejected" else None
+        found = {}
+        for name, model in self.writers.items():
+            which = (several or {}).get(name.removeprefix(EXPERTS))
+            template = load_template((which and which.template) or respond.template, config.base)
+            writer = recorded(model, "respond", name)
+            found[name] = expert_of(name.removeprefix(EXPERTS), writer, which, template, respond) if which else Expert(name, writer, template, respond)
+        return Experts({expert.name: expert for expert in found.values()}, domain, respond)
+
+    def reviser(self, config: RunConfig, domain: Domain, experts: Experts, recorded: Callable[[Model, str], Model]) -> Reviser | None:
+        """Whoever has drafts mended; None where nobody does.
+
+        Raises:
+            ConfigError: The student's drafts are the rejected ones, which nobody mends; or a template is missing.
+        """
+        if not config.respond.revise:
+            return None
+        if domain.direction == "chosen":
+            raise ConfigError("respond.revise mends chosen responses, and in a domain of direction 'chosen' these are the source texts; leave it out")
+        critic = Critic(recorded(self.judge, "verify"), load_template("critique"), domain) if self.judge and config.respond.critique else None
+        return Reviser(experts, load_template(config.respond.revision, config.base), domain, config.respond, critic)
+
+    def also(self, config: RunConfig, domain: Domain, recorded: Callable[[Model, str], Model]) -> list[AlsoCheck]:
+        """The checks of `verify.also`, in their order."""
+        checks: list[AlsoCheck] = []
+        for which in config.verify.also:
+            if isinstance(which, RefusalConfig):
+                checks.append(RefusalAsWanted(domain, which))
+            elif which.by == "scorer" and self.scorer:
+                checks.append(GroundedByGain(recorded(self.scorer, "verify"), load_template("forward"), which))
+            elif self.judge and config.models.judge:
+                judge = config.models.judge
+                asker = Asker(recorded(self.judge, "verify"), max_tokens=config.verify.max_tokens, json_schema=judge.json_schema, logprobs=judge.logprobs)
+                checks.append(GroundedByJudge(asker, load_template("weighted"), config.verify.min_yes))
+        return checks
 
     def waits(self) -> list[str]:
         """What each of them waits for at this moment, in words to show; none while all flows."""
@@ -88,6 +143,16 @@ class Roles:
         judges |= {name: (model, (config.models.panel or {})[name]) for name, model in self.panel.items()}
         verifiers = {name: _asking(recorded(model, "verify"), which, config, domain) for name, (model, which) in judges.items()}
         return PanelVerifier(verifiers) if len(verifiers) > 1 else verifiers["judge"]
+
+
+def _writers(config: RunConfig, direction: Direction) -> dict[str, ModelConfig]:
+    """Role -> model of everybody who writes."""
+    if direction == "rejected" and config.models.experts:
+        return {f"{EXPERTS}{name}": which.bare for name, which in config.models.experts.items()}
+    role, which = ("expert", config.models.expert) if direction == "rejected" else ("student", config.models.student)
+    if which is None:
+        raise ConfigError(f"the domain's direction is '{direction}', so models.{role} is needed, which writes the other side of the pairs")
+    return {role: which}
 
 
 def _asking(judge: Model, which: ModelConfig, config: RunConfig, domain: Domain) -> Verifier:

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from typing import Any
 
 from safer_instruct.budget import Budget
 from safer_instruct.example import Example, Verdict
@@ -14,7 +15,7 @@ from safer_instruct.ledger import Meter
 from safer_instruct.models.protocol import Usage
 
 STAGES = ("collect", "induce", "filter", "respond", "verify")
-_STAGE_OF = {"text": "collect", "prompt": "filter", "pair": "verify", "likelihood": "filter", "consistency": "filter", "dedup": "filter"}
+_STAGE_OF = {"text": "collect", "prompt": "filter", "pair": "verify", "likelihood": "filter", "consistency": "filter", "dedup": "filter", "target": "collect"}
 
 
 @dataclass(slots=True)
@@ -39,12 +40,32 @@ class StageState:
 
 
 @dataclass(slots=True)
+class WriterState(StageState):
+    """Live figures of one of those who write: the calls of stage `respond` that went to its model, drafts, and those that made a pair.
+
+    Attributes:
+        role: As in `models` of the summary.
+        model: The model's name.
+    """
+
+    role: str = ""
+    model: str = ""
+    drafts: int = 0
+    pairs: int = 0
+
+
+@dataclass(slots=True)
 class RunState:
     """Live figures of a run.
 
     Attributes:
         total: Rows in the source; None where it is too large to count first.
         reasons: How many examples each verdict has dropped, by stage and verdict.
+        writers: What each of those who write has used of stage `respond`, by role, and drafts and pairs of theirs.
+        target: How the wanted number of pairs stands to those there are, at the end; None where none is wanted.
+        room: How many examples are worth having under way at a stage; a target that is near needs few.
+        surplus_calls: Calls made for examples beyond the target, whose windows were open when it was reached.
+        surplus_cost: What they cost in US dollars.
         budget: What may be spent, and is.
         waits: What the models wait for at this moment, in words to show; none while all flows.
     """
@@ -56,19 +77,36 @@ class RunState:
     pairs: int = 0
     reasons: Counter[tuple[str, str]] = field(default_factory=Counter)
     started: float = field(default_factory=time.monotonic)
+    writers: dict[str, WriterState] = field(default_factory=dict)
+    target: dict[str, Any] | None = None
+    room: int = 1 << 30
+    surplus_calls: int = 0
+    surplus_cost: float = 0.0
     budget: Budget = field(default_factory=Budget)
     waits: Callable[[], list[str]] = list
 
     def count_finished(self, example: Example) -> None:
         """Count an example that has gone through all stages."""
-        dropped = example.dropped_by
+        dropped, accepted = example.dropped_by, example.accepted
         verify = self.stages["verify"]
         verify.done += 1
+        for draft in example.drafts:
+            if writer := self.writers.get(draft.expert):
+                writer.drafts += 1
+                writer.pairs += dropped is None and draft is accepted
         if dropped is None:
             self.pairs += 1
             return
         self.reasons[(stage_of(dropped), dropped.name)] += 1
         verify.dropped += 1
+
+    def forget_finished(self) -> None:
+        """Take back all that `count_finished` has counted."""
+        verify = self.stages["verify"]
+        verify.done = verify.dropped = self.pairs = 0
+        self.reasons.clear()
+        for writer in self.writers.values():
+            writer.drafts = writer.pairs = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +145,19 @@ class RowMeter(Meter):
         """Count one call of the row that `note_calls_of` named."""
         Meter.add(self, usage, replayed=replayed)
         self.by_row.setdefault(_row_id.get(), []).append(usage)
+
+
+@dataclass(slots=True)
+class Both(Meter):
+    """Counts for one model of a stage, and passes on to the stage's own meter."""
+
+    part: Meter = field(default_factory=Meter)
+    whole: Meter = field(default_factory=Meter)
+
+    def add(self, usage: Usage, *, replayed: bool) -> None:
+        """Count one call twice."""
+        self.part.add(usage, replayed=replayed)
+        self.whole.add(usage, replayed=replayed)
 
 
 _row_id: ContextVar[str] = ContextVar("row_id", default="")

@@ -76,7 +76,7 @@ def _draft(console: Console, number: int, draft: Draft, accepted: int | None) ->
         fate, style = f"not accepted: {failed}", "red"
     else:
         fate, style = "passed, but another one was better", "dim"
-    numbers = [f"round {draft.attempt + 1}"]
+    numbers = [f"round {draft.attempt + 1}", *([f"mended {draft.revision} times"] if draft.revision else []), *([f"by {draft.expert}"] if draft.expert else [])]
     numbers += [] if draft.logprob is None else [f"log p per token {draft.logprob:+.3f}"]
     numbers += [] if draft.margin is None else [f"margin {draft.margin:+.3f}"]
     _print(console, Text(f"{number + 1}. ").append(safe(draft.text)))
@@ -120,10 +120,8 @@ def _taken(example: Example) -> int | None:
 
 
 def _accepted(example: Example) -> int | None:
-    if not example.chosen:
-        return None
-    passed = [(i, d) for i, d in enumerate(example.drafts) if d.text in (example.chosen, example.rejected) and not any(v.drops for v in d.verdicts)]
-    return max(passed, key=lambda p: float("-inf") if p[1].margin is None else p[1].margin, default=(None, None))[0]
+    """Which draft became a side of the pair."""
+    return next((number for number, draft in enumerate(example.drafts) if draft is example.accepted), None)
 
 
 def _named(verdicts: Iterable[Verdict]) -> str:

@@ -17,6 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from safer_instruct import rundir
+from safer_instruct.card import repeats_said
 from safer_instruct.ledger import Total
 from safer_instruct.prices import show_usd
 from safer_instruct.state import RunState, StageState
@@ -60,12 +61,16 @@ def watch_run(console: Console) -> Iterator[Any]:
 def show_summary(console: Console, path: Path, summary: dict[str, Any], *, samples: int = 3) -> None:
     """The funnel, some sample pairs, and where everything was written."""
     console.print(_funnel(summary))
+    if len(summary.get("writers", ())) > 1:
+        console.print(_writers(summary["writers"]))
     for pair in _some_pairs(path, summary["pairs"], samples):
         console.print(_pair_panel(pair, min(100, console.width)))
     timing = summary["timing"]
     calls = f"{summary['calls']:,} model calls ({timing['calls_from_ledger']:,} of them from the ledger)"
     tokens = f"{summary['prompt_tokens']:,} + {summary['completion_tokens']:,} tokens"
     console.print(f"{summary['pairs']:,} pairs from {summary['rows']:,} rows in {timing['wall_s']:.0f} s; {calls}, {tokens}, {_cost(summary['cost'])}")
+    if said := repeats_said(summary):
+        console.print(safe(said))
     _show_budget(console, timing["budget"])
     for note in summary.get("notes", []):
         console.print(safe(f"note: {note}"))
@@ -195,6 +200,17 @@ def _funnel(summary: dict[str, Any]) -> Table:
         hits = [f"{stage['cache_hit_rate']:.0%}" if "cache_hit_rate" in stage else ""] if cached else []
         cells = [f"{stage['calls']:,}", f"{tokens:,}", *hits, show_usd(stage["cost"]), f"{seconds:.1f}"] if stage["calls"] else [""] * (4 + len(cached))
         table.add_row(safe(name), str(stage["in"]), dropped, str(stage["out"]), *cells)
+    return table
+
+
+def _writers(writers: dict[str, Any]) -> Table:
+    table = Table(title="Who wrote", title_justify="left")
+    for heading in ("expert", "model", "drafts", "pairs", "calls", "tokens", "USD"):
+        table.add_column(heading, justify="left" if heading in ("expert", "model") else "right", overflow="fold")
+    for name, took in writers.items():
+        tokens = took["prompt_tokens"] + took["completion_tokens"]
+        numbers = (f"{took['drafts']:,}", f"{took['pairs']:,}", f"{took['calls']:,}", f"{tokens:,}", show_usd(took["cost"]))
+        table.add_row(safe(name), safe(took["model"]), *numbers)
     return table
 
 

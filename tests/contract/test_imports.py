@@ -24,7 +24,7 @@ RANKS = (
     ("filters", "reverse"),
     ("choosing", "stages", "tuning"),
     ("barrier", "rundir", "card", "state", "roles", "running"),
-    ("accounts", "analysis", "progress", "stored"),
+    ("accounts", "analysis", "progress", "stored", "target", "variety"),
     ("pipeline", "evaluation"),
     (
         "export",

@@ -34,6 +34,7 @@ def rendered(name: str, text: str) -> str:
     support = DOMAIN.category("support")
     values = {
         "contrast": {"description": "kind", "examples": [{"prompt": text, "response": text}], "prompt": text},
+        "critique": {"guideline": "Be kind.", "mark": "M", "prompt": text, "response": text, "reasons": [text]},
         "forward": {"prompt": text},
         "pairwise": {"guideline": "Be kind.", "mark": "M", "prompt": text, "first": text, "second": text},
         "prefer": {"guideline": "Be kind.", "mark": "M", "written": False, "prompt": text, "first": text, "second": text},
@@ -43,11 +44,15 @@ def rendered(name: str, text: str) -> str:
         "respond": {"domain": DOMAIN.model_copy(update={"expert": text}), "category": support.model_copy(update={"guideline": text})},
         "reverse": {"response": text},
         "reverse-chat": {"response": text, "history": [{"role": "user", "content": text}]},
+        "revise": {"guideline": "Be kind.", "mark": "M", "prompt": text, "response": text, "reasons": [text], "critique": text},
     }
     return load_template(name).render(**values[name])
 
 
-PLACES = {"contrast": 3, "forward": 1, "pairwise": 3, "prefer": 3, "prompted": 3, "question": 2, "respond": 2, "reverse": 1, "reverse-chat": 2, "weighted": 2}
+PLACES = {
+    **{"contrast": 3, "critique": 3, "forward": 1, "pairwise": 3, "prefer": 3, "prompted": 3},
+    **{"question": 2, "respond": 2, "reverse": 1, "reverse-chat": 2, "revise": 4, "weighted": 2},
+}
 
 
 def test_the_table_of_places_knows_every_shipped_template() -> None:

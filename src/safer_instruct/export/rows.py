@@ -30,6 +30,7 @@ PROVENANCE: dict[str, Kind] = {
     "models": "text",
     "templates": "text",
     "guideline": "text",
+    "expert": "text",
     "margin": "real",
     "verdicts": "text",
 }
@@ -44,6 +45,8 @@ _READ = (
     "chosen",
     "margin",
     *(f"history.list.element.{n}" for n in ("role", "content")),
+    *(f"drafts.list.element.{n}" for n in ("text", "expert", "margin")),
+    *(f"drafts.list.element.verdicts.list.element.{n}" for n in ("name", "passed", "score", "reason", "flag")),
     *(f"verdicts.list.element.{n}" for n in ("name", "passed", "score", "reason", "flag")),
 )
 
@@ -130,6 +133,7 @@ class Finished:
                     "source_line": example.line,
                     **self._constant["columns"],
                     "guideline": guidelines.get(example.category, ""),
+                    "expert": accepted.expert if (accepted := example.accepted) else "",
                     "margin": example.margin,
                     "verdicts": _verdicts(example, reasons=not self.options.redact),
                 }

@@ -41,19 +41,19 @@ class Deduplicator:
         """)
 
     def check(self, text: str, id_: str) -> Verdict:
-        """Pass a text that was not seen before, and remember it under `id_`."""
+        """Pass a text that was not seen before, or under `id_` only, and remember it under `id_`."""
         parts = words(text)
         digest = hashlib.blake2b((" ".join(parts) or text).encode("utf-8", "surrogatepass"), digest_size=12).digest()
         same = self._db.execute("SELECT id FROM exact JOIN text USING (number) WHERE digest = ?", (digest,)).fetchone()
-        if same:
+        if same and same[0] != id_:
             return Verdict(self._name, False, None, f"has the same words as {same[0]}")
         trigrams = [" ".join(trigram) for trigram in zip(parts, parts[1:], parts[2:], strict=False)] if self._threshold is not None else []
         keys, sketch = _band_keys(trigrams), _sketch(trigrams)
-        near = self._near(sketch, keys)
+        near = self._near(sketch, keys, id_)
         if near:
             return Verdict(self._name, False, near[0], f"is a near-duplicate of {near[1]}")
         number = self._db.execute("INSERT INTO text (id, sketch) VALUES (?, ?)", (id_, sketch)).lastrowid
-        self._db.execute("INSERT INTO exact VALUES (?, ?)", (digest, number))
+        self._db.execute("INSERT OR IGNORE INTO exact VALUES (?, ?)", (digest, number))
         self._db.executemany("INSERT INTO band VALUES (?, ?)", [(key, number) for key in keys])
         return Verdict(self._name, True)
 
@@ -61,17 +61,38 @@ class Deduplicator:
         """Forget everything; the database goes with it."""
         self._db.close()
 
-    def _near(self, sketch: array[int], keys: Sequence[int]) -> tuple[float, str] | None:
-        """The first text seen whose similarity reaches the threshold, and that similarity."""
+    def _near(self, sketch: array[int], keys: Sequence[int], own: str) -> tuple[float, str] | None:
+        """The first text seen under another id whose similarity reaches the threshold, and that similarity."""
         if not keys:
             return None
         marks = ",".join("?" * len(keys))
         query = f"SELECT id, sketch FROM text WHERE number IN (SELECT number FROM band WHERE key IN ({marks})) ORDER BY number"  # noqa: S608 - marks only
         for id_, blob in self._db.execute(query, keys):
             similarity = _similarity(sketch, array("Q", blob))
-            if self._threshold is not None and similarity >= self._threshold:
+            if self._threshold is not None and similarity >= self._threshold and id_ != own:
                 return round(similarity, 4), id_
         return None
+
+
+class Deduplicators:
+    """One memory for all texts, or one for each category, which then know nothing of each other."""
+
+    def __init__(self, field: str, threshold: float | None, *, by_category: bool) -> None:
+        """Start with nothing seen; see `Deduplicator`."""
+        self._field, self._threshold, self._by_category = field, threshold, by_category
+        self._memories: dict[str, Deduplicator] = {}
+
+    def check(self, text: str, id_: str, category: str) -> Verdict:
+        """See `Deduplicator.check`."""
+        key = category if self._by_category else ""
+        if key not in self._memories:
+            self._memories[key] = Deduplicator(self._field, self._threshold)
+        return self._memories[key].check(text, id_)
+
+    def close(self) -> None:
+        """Forget everything."""
+        for memory in self._memories.values():
+            memory.close()
 
 
 def _sketch(trigrams: Sequence[str]) -> array[int]:

@@ -13,7 +13,7 @@ _FEW_PAIRS = 200
 _LOW_YIELD, _ONE_CHECK = 0.1, 0.5
 _LONGER, _LENGTH_TELLS = 1.5, 0.8
 _UNEVEN, _SMALL_CATEGORY = 10, 20
-_NEAR, _OPENING = 0.05, 0.15
+_NEAR, _OPENING, _UNIQUE = 0.05, 0.15, 0.95
 _OPENING_WORDS = 4
 _ENOUGH_TO_JUDGE = 20
 
@@ -104,6 +104,17 @@ def _sameness(view: RunView) -> Iterator[Problem]:
             yield Problem("look", what, why, do)
 
 
+def _repeats(view: RunView) -> Iterator[Problem]:
+    unique = view.summary.get("unique_chosen") or {}
+    share = unique.get("share")
+    if share is None or share >= _UNIQUE:
+        return
+    repeats = f"{unique['exact_repeats']:,} repeat an earlier one word for word, {unique['near_repeats']:,} nearly"
+    what = f"Only {share:.1%} of the chosen responses are unique: {repeats}."
+    do = "Set respond.boilerplate, which has repeats written anew, and a guideline that asks for an answer to what this message says."
+    yield Problem("serious", what, "A model learns the repeated answer and gives it to everything.", do)
+
+
 def _commonest_opening(texts: list[str]) -> tuple[str, int]:
     openings = Counter(" ".join(words(text[:200])[:_OPENING_WORDS]) for text in texts)
     return openings.most_common(1)[0] if openings else ("", 0)
@@ -151,4 +162,4 @@ def _checks(view: RunView) -> Iterator[Problem]:
 
 
 _READ_DROPPED = "Read what was dropped (the samples below), and move the bound if those are good."
-_CHECKS: tuple[Callable[[RunView], Iterator[Problem]], ...] = (_size, _one_check, _length, _balance, _sameness, _texts, _checks)
+_CHECKS: tuple[Callable[[RunView], Iterator[Problem]], ...] = (_size, _one_check, _length, _balance, _sameness, _repeats, _texts, _checks)

@@ -11,17 +11,20 @@ from safer_instruct.stages.withheld import content_filter
 from safer_instruct.templates import Template
 
 
-async def respond(example: Example, expert: Model, template: Template, domain: Domain, config: RespondConfig, *, seed: int, attempt: int) -> list[Draft]:
+async def respond(
+    example: Example, model: Model, template: Template, domain: Domain, config: RespondConfig, *, seed: int, attempt: int, expert: str = ""
+) -> list[Draft]:
     """Draw one round of responses to `example.prompt`, which comes after `example.history`.
 
     Args:
         example: An example with a prompt.
-        expert: An instruction-following model; in a domain of direction `chosen` the student.
+        model: An instruction-following model; in a domain of direction `chosen` the student.
         template: Renders the system prompt from `domain` and `category`; where it renders nothing there is none.
         domain: Holds the guideline.
         config: How many drafts, and how they are drawn.
         seed: The run's seed.
         attempt: 0 for the first round.
+        expert: The model's name in the drafts.
 
     Returns:
         Distinct drafts, likeliest first; where all of them were withheld, an empty one with that verdict.
@@ -38,7 +41,7 @@ async def respond(example: Example, expert: Model, template: Template, domain: D
         n=config.drafts,
     )
     turns = (*([Turn("system", system)] if system else []), *example.history, Turn("user", example.prompt))
-    answer = await expert.generate(Generation(turns, sampling, derive_seed(seed, "respond", example.prompt, attempt)))
+    answer = await model.generate(Generation(turns, sampling, derive_seed(seed, "respond", example.prompt, attempt)))
     if answer.withheld:
-        return [Draft("", attempt, verdicts=(content_filter("respond", answer.withheld),))]
-    return [Draft(c.text, attempt, c.logprob, c.finished) for c in answer.ranked()]
+        return [Draft("", attempt, verdicts=(content_filter("respond", answer.withheld),), expert=expert)]
+    return [Draft(c.text, attempt, c.logprob, c.finished, expert=expert) for c in answer.ranked()]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
+from operator import attrgetter
 from statistics import fmean
 from typing import Protocol
 
@@ -17,6 +18,8 @@ from safer_instruct.models.together import together
 from safer_instruct.templates import Template
 
 Write = Callable[[Example, int], Awaitable[list[Draft]]]
+_rank = attrgetter("rank")
+Mend = Callable[[Example, Draft], Awaitable[Draft | None]]
 
 
 class HopelessError(Exception):
@@ -46,14 +49,16 @@ class Verifier(Protocol):
         """
 
 
-async def answer(example: Example, write: Write, verifier: Verifier, config: VerifyConfig) -> Example:
+async def answer(example: Example, write: Write, verifier: Verifier, config: VerifyConfig, *, mend: Mend | None = None, revisions: int = 0) -> Example:
     """Write and judge until a draft passes, for at most `config.rounds` rounds.
 
     Args:
-        example: An example with a prompt.
+        example: An example with a prompt; rounds that it has behind it are not repeated, and their drafts stay.
         write: One round of drafts: `write(example, attempt)`.
         verifier: Judges each draft.
         config: Rounds and bounds.
+        mend: Has a draft that did not pass written anew, knowing why; None where nobody does.
+        revisions: How often in each round.
 
     Returns:
         A copy with `chosen` and `margin` set, or dropped with the verdicts of the last round's best draft.
@@ -61,21 +66,38 @@ async def answer(example: Example, write: Write, verifier: Verifier, config: Ver
     Raises:
         ModelError: The expert or the verifier failed after its retries.
     """
-    drafts: list[Draft] = []
+    drafts = list(example.drafts)
+    begun = max((draft.attempt + 1 for draft in drafts), default=0)
     best: Draft | None = None
     try:
         baseline = await verifier.baseline(example)
     except HopelessError as exc:
         return example.with_verdicts(exc.verdict)
-    for attempt in range(config.rounds):
+    for attempt in range(begun, begun + config.rounds):
         judged, accepted = await _round(example, await write(example, attempt), verifier, config, baseline)
+        if mend and not accepted and judged:
+            mended = await _mended(example, max(judged, key=_rank), mend, revisions, lambda d: _judge(example, d, verifier, config, baseline))
+            judged, accepted = [*judged, *mended], [d for d in mended if d.passed]
         drafts += judged
-        best = max(accepted or judged, key=_margin, default=None)
+        best = max(accepted or judged, key=_rank, default=None)
         if accepted and best:
             done = replace(example, drafts=tuple(drafts), chosen=best.text, margin=best.margin)
             return done.with_verdicts(*best.verdicts)
     verdicts = best.verdicts if best else (Verdict("respond.empty", False, None, "the expert wrote nothing"),)
     return replace(example, drafts=tuple(drafts)).with_verdicts(*verdicts)
+
+
+async def _mended(example: Example, draft: Draft, mend: Mend, revisions: int, judge: Callable[[Draft], Awaitable[Draft]]) -> list[Draft]:
+    """Revisions of a draft, each of the one before it, until one passes."""
+    mended: list[Draft] = []
+    for _ in range(revisions):
+        written = await mend(example, mended[-1] if mended else draft)
+        if written is None:
+            break
+        mended.append(await judge(written))
+        if mended[-1].passed:
+            break
+    return mended
 
 
 class ContrastVerifier:
@@ -140,22 +162,18 @@ async def _round(example: Example, drafts: list[Draft], verifier: Verifier, conf
     """All drafts of a round, judged as far as `config.pick` asks, and those that passed."""
     if config.pick == "best":
         judged = await together(_judge(example, draft, verifier, config, baseline) for draft in drafts)
-        return judged, [d for d in judged if _passed(d)]
+        return judged, [d for d in judged if d.passed]
     judged = []
     for number, draft in enumerate(drafts):
         judged.append(await _judge(example, draft, verifier, config, baseline))
-        if _passed(judged[-1]):
+        if judged[-1].passed:
             return [*judged, *drafts[number + 1 :]], [judged[-1]]
     return judged, []
 
 
-def _passed(draft: Draft) -> bool:
-    return all(v.passed for v in draft.verdicts)
-
-
 async def _judge(example: Example, draft: Draft, verifier: Verifier, config: VerifyConfig, baseline: float) -> Draft:
     """The checks that need no model first; a draft that fails one, or was withheld, costs no call."""
-    if not _passed(draft):
+    if not draft.passed:
         return draft
     form = _form(example, draft, config)
     return await verifier.judge(example, draft, baseline) if form is None else replace(draft, verdicts=(form,))
@@ -172,7 +190,3 @@ def _form(example: Example, draft: Draft, config: VerifyConfig) -> Verdict | Non
     if draft.text.casefold() in (turn.content.casefold() for turn in example.history):
         return Verdict("verify.copy", False, None, "repeats what was said before")
     return None
-
-
-def _margin(draft: Draft) -> float:
-    return draft.margin if draft.margin is not None else float("-inf")
