@@ -13,7 +13,9 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
+from safer_instruct import rundir
 from safer_instruct.config import load_config
+from safer_instruct.example import Example, Turn
 from safer_instruct.export import export_pairs
 from safer_instruct.pipeline import run
 
@@ -140,3 +142,16 @@ def test_unpaired_rows_load_and_train_as_they_are(finished: Path, tokenizer: Any
     assert len(dataset) == 2 * ROWS and dataset.features["label"].dtype == "bool"
     loss, changed = train_one_step(dataset, tokenizer, tmp_path / "out", "KTO")
     assert loss == pytest.approx(0.5, abs=1e-2) and changed > 0  # 1 - sigmoid(0), weights one on both sides
+
+
+@pytest.mark.parametrize("name", ["pairs.parquet", "pairs.jsonl"])
+def test_pairs_whose_prompts_are_conversations_load_and_train_as_they_are(tokenizer: Any, tmp_path: Path, name: str) -> None:
+    said = (Turn("user", "kettle broke again"), Turn("assistant", "never late"))
+    with rundir.outputs(tmp_path, conversations=True) as out:
+        for number in range(4):
+            history = said if number else ()
+            out.add(Example(f"x{number}", "parcel lost", "support", "t.jsonl", number, prompt="lamp bent?", chosen="cake melted", history=history))
+    dataset = load(tmp_path / name)
+    assert [len(row["prompt"]) for row in dataset] == [1, 3, 3, 3] and trl.is_conversational(dataset[0])
+    loss, changed = train_one_step(dataset, tokenizer, tmp_path / "out")
+    assert math.isfinite(loss) and loss == pytest.approx(math.log(2), abs=1e-3) and changed > 0
