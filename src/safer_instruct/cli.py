@@ -320,6 +320,7 @@ def select_(
     target: Annotated[Optional[int], typer.Option("--n", min=1, help="How many pairs; by default all that are no duplicates.")] = None,
     near: Annotated[float, typer.Option(min=0, max=1, help="Jaccard similarity of word trigrams from which two pairs are duplicates; 0: off.")] = 0.7,
     semantic: Annotated[float, typer.Option(min=0, max=1, help="Cosine of two prompts from which they are duplicates; 0: off.")] = 0.0,
+    contradictions: Annotated[float, typer.Option(min=0, max=1, help="Jaccard of two prompts that one pair refuses and one answers: one stays; 0: off.")] = 0.0,
     quality: Annotated[float, typer.Option("--quality-weight", min=0, max=1, help="0: the most varied; 1: the largest margins.")] = 0.2,
     quota: Annotated[Optional[list[str]], typer.Option(metavar="CATEGORY=SHARE", help="Shares by category; may be given several times.")] = None,
     embedder: Annotated[str, typer.Option(help="static, minilm, or sentence-transformers:NAME-OR-FOLDER.")] = "static",
@@ -330,7 +331,8 @@ def select_(
     from safer_instruct.selected import describe, select_from_run
 
     quotas = read_quotas(quota) if quota else None
-    config = SelectConfig(target=target, near=near or None, semantic=semantic or None, quality_weight=quality, quotas=quotas, embedder=embedder, seed=seed)
+    bounds = {"near": near or None, "semantic": semantic or None, "contradictions": contradictions or None}
+    config = SelectConfig(target=target, quality_weight=quality, quotas=quotas, embedder=embedder, seed=seed, **bounds)
     typer.echo(describe(path, select_from_run(path, config)))
 
 

@@ -15,7 +15,7 @@ from safer_instruct.example import Verdict
 from safer_instruct.selectconfig import SelectConfig
 from safer_instruct.wholefile import whole
 
-_COLUMNS = ("id", "prompt", "chosen", "text", "category", "margin", "dropped_by")
+_COLUMNS = ("id", "prompt", "chosen", "rejected", "text", "category", "margin", "dropped_by")
 
 
 def select_from_run(path: Path, config: SelectConfig) -> dict[str, Any]:
@@ -66,7 +66,7 @@ def _read(file: Path) -> Iterator[Pair]:
         with pq.ParquetFile(file) as parquet:
             for batch in parquet.iter_batches(columns=list(_COLUMNS)):
                 yield from (
-                    Pair(row["id"], row["prompt"], row["chosen"], row["text"], row["category"], row["margin"])
+                    Pair(row["id"], row["prompt"], row["chosen"], row["rejected"] or row["text"], row["category"], row["margin"])
                     for row in batch.to_pylist()
                     if row["dropped_by"] is None
                 )

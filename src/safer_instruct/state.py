@@ -137,6 +137,6 @@ def stage_of(verdict: Verdict) -> str:
     family = verdict.name.partition(".")[0]
     if verdict.name == "dedup.text":
         return "collect"
-    if verdict.name in ("select", "dedup.pair", "dedup.semantic"):  # of the pairs that came through verification
+    if verdict.name in ("select", "dedup.pair", "dedup.semantic", "contradiction"):  # of the pairs that came through verification
         return "verify"
     return _STAGE_OF.get(family, family)

@@ -40,6 +40,7 @@ _READ = (
     "line",
     "prompt",
     "chosen",
+    "rejected",
     "margin",
     *(f"verdicts.list.element.{n}" for n in ("name", "passed", "score", "reason", "flag")),
 )
