@@ -35,9 +35,7 @@ class Contradiction:
     refuses: bool
 
 
-def find_contradictions(
-    prompts: Sequence[str], chosen: Sequence[str], scores: Sequence[float] | None = None, *, threshold: float
-) -> list[Contradiction]:
+def find_contradictions(prompts: Sequence[str], chosen: Sequence[str], scores: Sequence[float] | None = None, *, threshold: float) -> list[Contradiction]:
     """Go through the pairs, best first: one whose answer contradicts a better one to the same or nearly the same prompt is named.
 
     Partial refusals contradict nobody. Only answers to prompts that come twice are read, each once.

@@ -140,3 +140,15 @@ def _part(part: object, number: int) -> str:
     if not isinstance(part, Mapping) or not isinstance(part.get("text"), str):
         raise RowRefused(f"turn {number} holds a part that is not text")
     return str(part["text"])
+
+
+def read_turns(listed: object, what: str) -> list[Turn]:
+    """The turns of a conversation in either form: {role, content} or {from, value}.
+
+    Raises:
+        RowRefused: It is no conversation; `what` names it.
+    """
+    if not isinstance(listed, list | tuple) or not listed:
+        raise RowRefused(f"{what} is neither text nor a list of turns")
+    role, content = ("from", "value") if isinstance(listed[0], Mapping) and "from" in listed[0] else ("role", "content")
+    return [_turn(item, role, content, number) for number, item in enumerate(listed, 1)]
