@@ -84,6 +84,8 @@ class Example:
         margin: The verifier's margin of chosen over rejected.
         drafts: Every response that was written.
         verdicts: What every check said, in order; the first that did not pass, and was no flag, dropped the example.
+        license: Licence of the source text, where it has one of its own.
+        place: Where a passage stands in its document; `line` is then the number of its first paragraph.
     """
 
     id: str
@@ -98,6 +100,8 @@ class Example:
     margin: float | None = None
     drafts: tuple[Draft, ...] = ()
     verdicts: tuple[Verdict, ...] = ()
+    license: str = ""
+    place: str = ""
 
     @property
     def dropped_by(self) -> Verdict | None:

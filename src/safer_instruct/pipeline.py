@@ -232,7 +232,7 @@ async def _collect(config: RunConfig, domain: Domain, state: RunState, set_aside
             set_aside(row)
             continue
         id_ = row.id or hashlib.sha256(row.text.encode()).hexdigest()[:16]
-        yield Example(_unique(id_, seen), row.text, row.category or only or "", row.file, row.line)
+        yield Example(_unique(id_, seen), row.text, row.category or only or "", row.file, row.line, license=row.license, place=row.place)
 
 
 def _unique(id_: str, seen: Counter[str]) -> str:

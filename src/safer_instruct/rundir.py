@@ -219,7 +219,7 @@ def example_schema() -> Any:
     draft = pa.struct([("text", text), ("attempt", pa.int32()), ("logprob", real), ("finished", pa.bool_()), ("margin", real), ("verdicts", verdicts)])
     fields = [("id", text), ("text", text), ("category", text), ("file", text), ("line", pa.int64())]
     fields += [("candidates", pa.list_(candidate)), ("prompt", text), ("chosen", text), ("rejected", text), ("margin", real), ("drafts", pa.list_(draft))]
-    return pa.schema([*fields, ("verdicts", verdicts), ("dropped_by", text), ("drop_reason", text)])
+    return pa.schema([*fields, ("verdicts", verdicts), ("license", text), ("place", text), ("dropped_by", text), ("drop_reason", text)])
 
 
 def read_summary(path: Path) -> dict[str, Any]:

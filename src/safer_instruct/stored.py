@@ -155,6 +155,8 @@ def _example(row: dict[str, Any]) -> Example:
         row.get("margin"),
         tuple(Draft(**{"text": "", "attempt": 0, **d, "verdicts": _verdicts(d)}) for d in row.get("drafts", ())),
         _verdicts(row),
+        row.get("license", ""),
+        row.get("place", ""),
     )
 
 

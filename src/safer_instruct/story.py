@@ -29,7 +29,7 @@ def as_record(example: Example) -> dict[str, Any]:
 def tell(console: Console, example: Example) -> None:
     """Print it in the order in which it happened."""
     _print(console, safe(example.id, None), "bold")
-    _print(console, safe(f"{example.file}:{example.line}  category {example.category}"), "dim")
+    _print(console, safe(f"{example.file}:{example.line}{f' ({example.place})' if example.place else ''}  category {example.category}"), "dim")
     _heading(console, "Source text (the chosen response)" if example.rejected else "Source text (the rejected response)" if example.chosen else "Source text")
     _print(console, safe(example.text))
     _verdicts(console, _own(example, before=True))

@@ -78,6 +78,9 @@ HEAVY = {
     "scipy",
     "starlette",
     "uvicorn",
+    "pypdf",
+    "mammoth",
+    "selectolax",
 }
 SERVER = {"review.app", "review.guard"}  # made of starlette from top to bottom
 

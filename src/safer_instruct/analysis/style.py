@@ -193,7 +193,7 @@ def _fitted(x: Any, y: Any) -> Any:
     linear = require("sklearn.linear_model", extra="calibrate", purpose="telling sides apart by style")
     pipeline = require("sklearn.pipeline", extra="calibrate", purpose="telling sides apart by style")
     scaling = require("sklearn.preprocessing", extra="calibrate", purpose="telling sides apart by style")
-    return pipeline.make_pipeline(scaling.StandardScaler(), linear.LogisticRegression(C=1.0, max_iter=500)).fit(x, y)
+    return pipeline.make_pipeline(scaling.StandardScaler(), linear.LogisticRegression(C=1.0, solver="newton-cholesky")).fit(x, y)
 
 
 def _evenly(count: int, most: int) -> list[int]:

@@ -24,6 +24,7 @@ PAIR: dict[str, Kind] = dict.fromkeys(rundir.PAIR_COLUMNS, "text")
 PROVENANCE: dict[str, Kind] = {
     "source_file": "text",
     "source_line": "integer",
+    "source_place": "text",
     "source_license": "text",
     "models": "text",
     "templates": "text",
@@ -42,6 +43,8 @@ _READ = (
     "chosen",
     "rejected",
     "margin",
+    "license",
+    "place",
     *(f"verdicts.list.element.{n}" for n in ("name", "passed", "score", "reason", "flag")),
 )
 
@@ -117,7 +120,9 @@ class Finished:
                     **rundir.pair_row(example),
                     "source_file": example.file,
                     "source_line": example.line,
+                    "source_place": example.place,
                     **self._constant["columns"],
+                    **({"source_license": example.license} if example.license else {}),
                     "guideline": guidelines.get(example.category, ""),
                     "margin": example.margin,
                     "verdicts": _verdicts(example, reasons=not self.options.redact),

@@ -19,6 +19,8 @@ class SourceText:
         line: Counted from 1: the line on which the row or document begins (JSONL, CSV, TSV, plain text), or the row (Parquet).
         id: The user's own id, where a column has one.
         category: From its column, else the config's constant.
+        license: From its column; '' where there is none.
+        place: Of a passage, where it stands in its document; `line` is then the number of its first paragraph.
     """
 
     text: str
@@ -26,6 +28,8 @@ class SourceText:
     line: int
     id: str | None
     category: str | None
+    license: str = ""
+    place: str = ""
 
 
 @dataclass(frozen=True, slots=True)

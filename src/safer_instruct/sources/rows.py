@@ -59,8 +59,8 @@ class Texts:
     def columns(self, file: File, names: list[str]) -> list[str]:
         """See `Reading.columns`: those that the config names."""
         config = self.config
-        wanted = list(dict.fromkeys(column for column in (config.text, config.id, config.category_column) if column is not None))
-        return require_columns(file, names, wanted, "set 'text', 'id' or 'category_column' to one of them")
+        wanted = list(dict.fromkeys(column for column in _named(config) if column is not None))
+        return require_columns(file, names, wanted, "set 'text', 'id', 'category_column' or 'license_column' to one of them")
 
     def make(self, file: File, line: int, fields: Mapping[str, object]) -> SourceText:
         """See `Reading.make`."""
@@ -70,7 +70,7 @@ class Texts:
             raise RowRefused(f"text longer than {config.max_chars:,} characters: {len(text):,}")
         id = None if config.id is None else _id(fields, config.id)
         category = config.category if config.category_column is None else _string(fields, config.category_column, "category").strip()
-        return SourceText(text, file.name, line, id, category)
+        return SourceText(text, file.name, line, id, category, _license(fields, config.license_column))
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +86,15 @@ class Whole:
     def make(self, file: File, line: int, fields: Mapping[str, object]) -> SourceRow:
         """See `Reading.make`."""
         return SourceRow(fields, file.name, line)
+
+
+def _named(config: SourceConfig) -> tuple[str | None, ...]:
+    return config.text, config.id, config.category_column, config.license_column
+
+
+def _license(row: Mapping[str, object], column: str | None) -> str:
+    """Of one text; '' where its column is empty, so that the config's own holds."""
+    return "" if column is None or row.get(column) in (None, "") else _string(row, column, "license").strip()
 
 
 def _id(row: Mapping[str, object], column: str) -> str:

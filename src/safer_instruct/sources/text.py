@@ -15,7 +15,7 @@ from safer_instruct.sources.streams import Line, bounded_lines, byte_limit, open
 
 def read_text(file: File, config: SourceConfig) -> Iterator[SourceText | BadRow]:
     """One result per document of `file`: the whole file, or each block between blank lines."""
-    for key, column in (("id", config.id), ("category_column", config.category_column)):
+    for key, column in (("id", config.id), ("category_column", config.category_column), ("license_column", config.license_column)):
         if column is not None:
             raise SourceError(f"{file.name}: plain text has no columns, so '{key}: {column}' cannot be read; remove the key, or narrow 'path'")
     with opened(file) as stream:
