@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from safer_instruct.analysis.bootstrap import Bootstrap, Interval
+from safer_instruct.detect.words import words
 from safer_instruct.extras import require
 
 if TYPE_CHECKING:
@@ -84,17 +85,17 @@ class Separability:
 def style(text: str) -> list[float]:
     """The features of a text, in the order of `NAMES`: logarithms of lengths, counts per 100 words, shares, and yes or no."""
     parts, stripped = text.split(), text.strip()
-    words, letters = max(1, len(parts)), max(1, len(text))
+    count, letters = max(1, len(parts)), max(1, len(text))
     sentences, lines = len(_SENTENCE_END.findall(text)), text.count("\n") + 1
-    per = 100 / words
+    per = 100 / count
     return [
         math.log1p(len(parts)),
         math.log1p(sentences),
         math.log1p(lines),
         math.log1p(text.count("\n\n")),
-        math.log1p(words / max(1, sentences)),
-        sum(map(len, parts)) / words,
-        len(set(parts)) / words,
+        math.log1p(count / max(1, sentences)),
+        sum(map(len, parts)) / count,
+        len(set(parts)) / count,
         *(_log(per * sum(map(text.count, marks))) for marks in _MARKS.values()),
         *(_log(per * len(pattern.findall(text))) if _may(name, text) else 0.0 for name, pattern in LAYOUT.items()),
         sum(map(str.isupper, text)) / letters,
@@ -232,7 +233,7 @@ def length_gap(chosen: Sequence[str], rejected: Sequence[str]) -> LengthGap:
     """
     if not chosen:
         raise ValueError("there is no pair to compare")
-    left, right = ([len(text.split()) for text in side] for side in (chosen, rejected))
+    left, right = ([len(words(text)) for text in side] for side in (chosen, rejected))
     longer = sum(a > b for a, b in zip(left, right, strict=True)) / len(left)
     shorter = sum(a < b for a, b in zip(left, right, strict=True)) / len(left)
     ratio = sum(left) / sum(right) if sum(right) else math.inf

@@ -48,8 +48,8 @@ class Columns:
             SourceError: There is no column for a side.
         """
         lower = {name.lower(): name for name in reversed(names)}
-        chosen = self._side(self.chosen, CHOSEN, lower, "chosen", where)
-        rejected = self._side(self.rejected, REJECTED, lower, "rejected", where)
+        chosen = _side(self.chosen, CHOSEN, names, "chosen", where)
+        rejected = _side(self.rejected, REJECTED, names, "rejected", where)
         if self.prompt and self.prompt not in names:
             raise SourceError(f"{where}: no column '{visible(self.prompt)}' for the prompt; columns: {_listed(names)}; name one with --prompt")
         prompt = self.prompt if self.prompt is not None else next((lower[name] for name in PROMPTS if name in lower), "")
@@ -70,18 +70,19 @@ class Columns:
         prompt = spoken(left[:before]) if asked is None else _as_text(asked, self.prompt or "")
         return Texts(prompt, spoken(left[before:]), spoken(right[before:]))
 
-    @staticmethod
-    def _side(given: str | None, known: Sequence[str], lower: Mapping[str, str], side: str, where: str) -> str:
-        name = given if given in lower.values() else lower.get(next((k for k in known if k in lower), "")) if given is None else None
-        if name is None:
-            unpaired = "; this looks like unpaired data (KTO), which has no pairs to audit" if "label" in lower and "completion" in lower else ""
-            raise SourceError(f"{where}: no column for the {side} response; columns: {_listed(list(lower.values()))}; name it with --{side} COLUMN{unpaired}")
-        return name
-
 
 def spoken(turns: Sequence[Turn]) -> str:
     """Turns as one text: a single one as it is, several each behind its role."""
     return turns[0].content if len(turns) == 1 else "\n\n".join(f"{turn.role}: {turn.content}" for turn in turns)
+
+
+def _side(given: str | None, known: Sequence[str], names: Sequence[str], side: str, where: str) -> str:
+    lower = {name.lower(): name for name in reversed(names)}
+    name = next((lower[k] for k in known if k in lower), None) if given is None else given if given in names else None
+    if name is None:
+        unpaired = "; this looks like unpaired data (KTO), which has no pairs to audit" if {"label", "completion"} <= lower.keys() else ""
+        raise SourceError(f"{where}: no column for the {side} response; columns: {_listed(names)}; name it with --{side} COLUMN{unpaired}")
+    return name
 
 
 def _transcripts(chosen: str, rejected: str) -> Texts:

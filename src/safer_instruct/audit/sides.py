@@ -29,7 +29,7 @@ def length(pairs: PairSet) -> Finding:
     rows = []
     if level != "ok":
         sign = 1 if gap.longer >= gap.shorter else -1
-        sizes = [sign * (len(c.split()) - len(r.split())) for c, r in zip(pairs.chosen, pairs.rejected, strict=True)]
+        sizes = [sign * (len(words(c)) - len(words(r))) for c, r in zip(pairs.chosen, pairs.rejected, strict=True)]
         rows = sorted((at for at, size in enumerate(sizes) if size > 0), key=lambda at: -sizes[at])
     figures = {"chosen_median": gap.chosen, "rejected_median": gap.rejected, "ratio": gap.ratio, "longer": gap.longer, "shorter": gap.shorter}
     return Finding("length", level, found, do, rows, {}, figures | {"tells": gap.tells})

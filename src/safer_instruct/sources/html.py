@@ -24,6 +24,14 @@ _INLINE = frozenset(
         *("samp", "small", "span", "strike", "strong", "sub", "sup", "time", "tt", "u", "var", "wbr", "td", "th"),
     )
 )
+_TAG = re.compile(r"<(/?)([A-Za-z][A-Za-z0-9-]*)")
+_NEVER_NEST = frozenset(  # without an end, or ended by the next of their kind
+    (
+        *("area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "param", "source", "track", "wbr", "p", "li", "dt", "dd"),
+        *("tr", "td", "th", "thead", "tbody", "tfoot", "colgroup", "option", "optgroup", "html", "head", "body"),
+    )
+)
+_DEEPEST = 2_000
 _CHARSET = re.compile(rb"""charset\s*=\s*["']?\s*([A-Za-z0-9_:.-]+)""", re.I)
 _CHARSET_WITHIN = 2_048  # bytes; browsers look at 1,024
 _SPACE = re.compile(r"\s+")
@@ -42,11 +50,26 @@ def read_html(raw: bytes) -> Iterator[Block]:
 def parse_html(text: str) -> Iterator[Block]:
     """As `read_html`, for a page that is decoded already."""
     lexbor = require("selectolax.lexbor", extra="docs", purpose="reading HTML")
+    _check_depth(text)
     tree = lexbor.LexborHTMLParser(text)
     mains = tree.css("main")
     root = mains[0] if len(mains) == 1 else tree.body
     if root is not None:
         yield from _walk(root)
+
+
+def _check_depth(text: str) -> None:
+    """The parser's time grows with the square of the depth: a megabyte of '<div>' would take it minutes.
+
+    Raises:
+        RowRefused: Tags nest too deeply.
+    """
+    depth = 0
+    for tag in _TAG.finditer(text):
+        if tag[2].lower() not in _NEVER_NEST:
+            depth = max(0, depth + (-1 if tag[1] else 1))
+            if depth > _DEEPEST:
+                raise RowRefused(f"the page is broken: its tags nest deeper than {_DEEPEST:,}")
 
 
 def _walk(root: Any) -> Iterator[Block]:

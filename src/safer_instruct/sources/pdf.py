@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -59,6 +60,7 @@ def read_pdf(raw: bytes, max_pages: int) -> Iterator[Block]:
 def _opened(raw: bytes) -> Any:
     pypdf = require("pypdf", extra="docs", purpose="reading PDF")
     errors = require("pypdf.errors", extra="docs", purpose="reading PDF")
+    logging.getLogger("pypdf").setLevel(logging.CRITICAL)  # it tells every flaw that it mends, in words of the file
     reader = pypdf.PdfReader(io.BytesIO(raw))
     if reader.is_encrypted:
         try:
