@@ -370,8 +370,16 @@ def select_(
     from safer_instruct.selected import describe, select_from_run
 
     quotas = read_quotas(quota) if quota else None
-    bounds = {"near": near or None, "semantic": semantic or None, "contradictions": contradictions or None}
-    config = SelectConfig(target=target, quality_weight=quality, quotas=quotas, embedder=embedder, seed=seed, **bounds)
+    config = SelectConfig(
+        target=target,
+        near=near or None,
+        semantic=semantic or None,
+        contradictions=contradictions or None,
+        quality_weight=quality,
+        quotas=quotas,
+        embedder=embedder,
+        seed=seed,
+    )
     typer.echo(describe(path, select_from_run(path, config)))
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from statistics import fmean
 
 from safer_instruct import rundir, stored
-from safer_instruct.audit.finding import Finding, graded, share
+from safer_instruct.audit.finding import Finding, Level, graded, share
 from safer_instruct.audit.reading import JUDGES, ORIGINS, PairSet
 from safer_instruct.detect.contamination import BenchmarkIndex, read_prompts
 from safer_instruct.example import Draft
@@ -56,7 +56,7 @@ def provenance(pairs: PairSet) -> Finding:
     gaps = {name: len(pairs) - count for name, count in full.items() if count < len(pairs)}
     told = ", ".join(f"{name} ({share(count, len(pairs)):.0%} of rows)" for name, count in full.items())
     licensed = any("license" in name for name in full)
-    level = "ok" if licensed and not gaps else "look"
+    level: Level = "ok" if licensed and not gaps else "look"
     do = "" if level == "ok" else "Fill the gaps." if licensed else "No column tells a licence: ask for it."
     return Finding("provenance", level, f"columns that tell an origin: {told}", do, figures=full)
 

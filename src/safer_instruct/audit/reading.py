@@ -29,8 +29,10 @@ ORIGINS = (
     *(name for pair in WRITERS for name in pair),
 )
 _BAD_KEPT = 1_000
-_RUN_COLUMNS = ("id", "text", "category", "file", "line", "prompt", "chosen", "rejected", "margin", "dropped_by", "verdicts.list.element.name")
-_RUN_COLUMNS += ("verdicts.list.element.passed", "verdicts.list.element.reason", "verdicts.list.element.flag")
+_RUN_COLUMNS = (
+    *("id", "text", "category", "file", "line", "prompt", "chosen", "rejected", "margin"),
+    *(f"verdicts.list.element.{name}" for name in ("name", "passed", "reason", "flag")),
+)
 
 
 @dataclass(slots=True)

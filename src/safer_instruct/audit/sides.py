@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from safer_instruct.analysis.style import LAYOUT, LEAST_PAIRS, has_layout, length_gap, separability
 from safer_instruct.audit.finding import Finding, graded, share
@@ -51,7 +51,7 @@ def layout(pairs: PairSet) -> Finding:
     return Finding("format", level, told, do, rows, {}, {name: {"chosen": a, "rejected": b} for name, (a, b) in shares.items()})
 
 
-_SHAPES = {
+_SHAPES: dict[str, Callable[[str], bool]] = {
     "several paragraphs": lambda text: "\n\n" in text.strip(),
     "exclamation marks": lambda text: "!" in text,
     "a question at the end": lambda text: text.rstrip().endswith("?"),
