@@ -46,6 +46,7 @@ def summarize(state: RunState, models: Mapping[str, Model], stage_models: Mappin
         "models": {role: model.name for role, model in models.items()},
         "by_model": {name: _took(parts) for name, parts in used.items()},
         "thresholds": thresholds,
+        **({"source_licenses": dict(state.licenses.most_common())} if state.licenses else {}),
         "timing": {
             "wall_s": round(time.monotonic() - state.started, 3),
             "calls_from_ledger": sum(s.meter.replayed for s in stages),

@@ -45,6 +45,7 @@ class RunState:
     Attributes:
         total: Rows in the source; None where it is too large to count first.
         reasons: How many examples each verdict has dropped, by stage and verdict.
+        licenses: Pairs whose source text has a licence of its own, by licence.
         budget: What may be spent, and is.
         waits: What the models wait for at this moment, in words to show; none while all flows.
     """
@@ -55,6 +56,7 @@ class RunState:
     set_aside: int = 0
     pairs: int = 0
     reasons: Counter[tuple[str, str]] = field(default_factory=Counter)
+    licenses: Counter[str] = field(default_factory=Counter)
     started: float = field(default_factory=time.monotonic)
     budget: Budget = field(default_factory=Budget)
     waits: Callable[[], list[str]] = list
@@ -66,6 +68,8 @@ class RunState:
         verify.done += 1
         if dropped is None:
             self.pairs += 1
+            if example.license:
+                self.licenses[example.license] += 1
             return
         self.reasons[(stage_of(dropped), dropped.name)] += 1
         verify.dropped += 1

@@ -134,7 +134,11 @@ def _constant(path: Path, summary: dict[str, Any]) -> dict[str, Any]:
     file = path / rundir.RUN
     try:
         resolved = yaml.safe_load(file.read_text(encoding="utf-8"))
-        models = {role: {"name": summary["models"].get(role, ""), "fingerprint": mark} for role, mark in resolved["models"].items()}
+        adapters = summary.get("adapters", {})
+        models = {
+            role: {"name": summary["models"].get(role, ""), "fingerprint": mark, **({"adapter_sha256": adapters[role]} if role in adapters else {})}
+            for role, mark in resolved["models"].items()
+        }
         templates = resolved["templates"]
     except (OSError, ValueError, TypeError, KeyError, yaml.YAMLError) as exc:
         raise RunDirectoryError(f"{file} cannot be read ({exc}), so where the pairs come from is not known; give the 'run' command again") from exc
