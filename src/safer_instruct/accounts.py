@@ -49,6 +49,7 @@ def summarize(state: RunState, models: Mapping[str, Model], stage_models: Mappin
         "writers": {name: {"model": w.model, "drafts": w.drafts, "pairs": w.pairs, **_took([w])} for name, w in state.writers.items()},
         **({"target": state.target} if state.target else {}),
         "thresholds": thresholds,
+        **({"source_licenses": dict(state.licenses.most_common())} if state.licenses else {}),
         "timing": {
             "wall_s": round(time.monotonic() - state.started, 3),
             "calls_from_ledger": sum(s.meter.replayed for s in stages),

@@ -11,8 +11,10 @@ from typing import Any
 
 import yaml
 
-from safer_instruct.config import RunConfig
+from safer_instruct.config import ModelConfig, RunConfig
 from safer_instruct.domain import Domain
+from safer_instruct.models import adapter_path
+from safer_instruct.models.store import adapter_digest
 from safer_instruct.prices import show_usd
 
 _HUB_LICENSE = re.compile(r"[a-z0-9][a-z0-9.-]*")
@@ -65,7 +67,14 @@ def describe(config: RunConfig, domain: Domain) -> dict[str, Any]:
         "license": config.license,
         "source_license": config.source.license,
         **({"conversations": {"turns": config.source.turns, "given": config.induce.given}} if config.source.messages else {}),
+        **({"adapters": adapters} if (adapters := _adapters(config)) else {}),
     }
+
+
+def _adapters(config: RunConfig) -> dict[str, str]:
+    """SHA-256 of each adapter that is merged in this process, by role; of a served one the fingerprint of its model holds it."""
+    merged = {role: model.adapter for role, model in config.models if isinstance(model, ModelConfig) and model.adapter and model.model.startswith("embedded:")}
+    return {role: adapter_digest(adapter_path(adapter, config.base)) for role, adapter in merged.items()}
 
 
 def dataset_card(summary: Mapping[str, Any], release: Release) -> str:
@@ -97,7 +106,7 @@ def dataset_card(summary: Mapping[str, Any], release: Release) -> str:
 
 | role | model |
 |---|---|
-{_table((role, f"`{name}`") for role, name in summary["models"].items())}
+{_table((role, f"`{name}`{_adapter(summary, role)}") for role, name in summary["models"].items())}
 
 {summary["calls"]} model calls, {summary["prompt_tokens"]} prompt tokens and {summary["completion_tokens"]} completion tokens;
 cost in US dollars: {show_usd(summary["cost"])}.{_wrote(summary)}
@@ -118,14 +127,14 @@ Preference tuning (DPO and its kin) and reward modelling in this domain.
 
 {_of_prompts(summary)}
 - What counts as acceptable is the domain's guideline, applied by a model; thresholds: {summary["thresholds"]}.
-- The two sides come from different writers, so style and length may tell them apart; check before training a reward model on them.
+- The two sides come from different writers, so style and length may tell them apart; `safer-instruct audit` says how far, before a reward model finds out.
 - The source texts may name people or things; they stand as they were found, where no filter of the run removed them.
 {_notes(summary)}
 
 ## Licence
 
 This set: {summary["license"] or "not decided; without a licence nobody else may use it"}. Source texts:
-{summary["source_license"] or "not stated in the config; they keep the licence of their source"}.
+{_source_licenses(summary)}.
 """
 
 
@@ -156,6 +165,22 @@ def _wrote(summary: Mapping[str, Any]) -> str:
     said = [f"Pairs by expert: {by_expert}."] if len(writers) > 1 else []
     said += [f"{repeats}."] if (repeats := repeats_said(summary)) else []
     return "\n\n".join(["", *said]) if said else ""
+
+
+def _adapter(summary: Mapping[str, Any], role: str) -> str:
+    digest = summary.get("adapters", {}).get(role, "")
+    return f" (adapter sha256 `{digest[:16]}`)" if digest else ""
+
+
+def _source_licenses(summary: Mapping[str, Any]) -> str:
+    """The licence that the config states; where texts have licences of their own, how many pairs each covers."""
+    stated = summary["source_license"] or "not stated in the config; they keep the licence of their source"
+    own = summary.get("source_licenses", {})
+    if not own:
+        return str(stated)
+    told = ", ".join(f"{' '.join(name.split())} ({count} pairs)" for name, count in own.items())
+    rest = summary["pairs"] - sum(own.values())
+    return f"{told}; the licence of each stands in its row (export with provenance)" + (f"; of the other {rest}: {stated}" if rest else "")
 
 
 def _notes(summary: Mapping[str, Any]) -> str:

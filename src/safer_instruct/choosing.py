@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from safer_instruct.embed import load_embedder
 from safer_instruct.errors import ConfigError
 from safer_instruct.example import Verdict
+from safer_instruct.filters.contradictions import find_contradictions
 from safer_instruct.filters.near import Deduplicated, deduplicate
 from safer_instruct.filters.semantic import deduplicate_vectors
 from safer_instruct.selectconfig import SelectConfig
@@ -58,7 +59,7 @@ def distinct(name: str, ids: Sequence[str], texts: Sequence[str], scores: Sequen
 
 
 def choose_pairs(pairs: Sequence[Pair], config: SelectConfig) -> Choice:
-    """Drop duplicate pairs, keeping those with the largest margin, then choose as many as are wanted.
+    """Drop duplicate and contradictory pairs, keeping those with the largest margin, then choose as many as are wanted.
 
     Raises:
         ConfigError: A quota names a category that no pair has, or the embedder is unknown.
@@ -71,6 +72,8 @@ def choose_pairs(pairs: Sequence[Pair], config: SelectConfig) -> Choice:
     if config.near is not None:
         found = deduplicate((f"{p.prompt}\n{p.chosen}\n{p.rejected}" for p in pairs), quality, threshold=config.near)
         _note(choice, "dedup.pair", ids, found, list(range(len(pairs))))
+    if config.contradictions is not None:
+        _resolve_contradictions(choice, pairs, quality, config.contradictions)
     alive = choice.living()
     if config.semantic is None and (config.target is None or config.target >= len(alive)) and config.quotas is None:
         return choice
@@ -82,6 +85,20 @@ def choose_pairs(pairs: Sequence[Pair], config: SelectConfig) -> Choice:
     if config.target is not None or config.quotas is not None:
         _choose(choice, [pairs[i] for i in alive], [quality[i] for i in alive], alive, vectors, config)
     return choice
+
+
+def _resolve_contradictions(choice: Choice, pairs: Sequence[Pair], quality: Sequence[float], threshold: float) -> None:
+    """Of a refusal and a compliance to nearly the same prompt only the pair with the larger margin stays."""
+    alive = choice.living()
+    prompts, chosen = ([getattr(pairs[i], side) for i in alive] for side in ("prompt", "chosen"))
+    lost = {one.loser: one for one in find_contradictions(prompts, chosen, [quality[i] for i in alive], threshold=threshold)}
+    for at, position in enumerate(alive):
+        if at not in lost:
+            choice.verdicts[position].append(Verdict("contradiction", True))
+            continue
+        mine, theirs = ("refuses", "answers") if lost[at].refuses else ("answers", "refuses")
+        reason = f"{mine} what {pairs[alive[lost[at].winner]].id}, which is better or came first, {theirs}"
+        choice.verdicts[position].append(Verdict("contradiction", False, lost[at].similarity, reason))
 
 
 def _choose(choice: Choice, pairs: Sequence[Pair], quality: Sequence[float], alive: Sequence[int], vectors: Vectors, config: SelectConfig) -> None:

@@ -314,12 +314,52 @@ def export(
     typer.echo(push_folder(exported.path, repository, public=public, gated=gate))
 
 
+@app.command("audit")
+def audit_(
+    path: Annotated[Path, typer.Argument(metavar="PAIRS", help="JSONL, CSV, Parquet, a folder of them or of save_to_disk, or a run directory.")],
+    prompt: Annotated[
+        Optional[str], typer.Option(metavar="COLUMN", help="The prompt; '' for transcripts that begin alike. By default told by its name.")
+    ] = None,
+    chosen: Annotated[Optional[str], typer.Option(metavar="COLUMN", help="The preferred response.")] = None,
+    rejected: Annotated[Optional[str], typer.Option(metavar="COLUMN", help="The other response.")] = None,
+    benchmark: Annotated[Optional[list[str]], typer.Option(metavar="NAME=FILE", help="Prompts that the set must not hold; may be given several times.")] = None,
+    show: Annotated[Optional[str], typer.Option(metavar="CHECK", help="Show the rows behind one line instead.")] = None,
+    count: Annotated[Optional[int], typer.Option("--sample", min=1, help="How many --show shows; 5 by default.")] = None,
+    split: Annotated[str, typer.Option(help="Of a folder with several.")] = "train",
+    limit: Annotated[Optional[int], typer.Option(min=1, help="Read only so many rows.")] = None,
+    out: Annotated[Optional[Path], typer.Option(metavar="FILE.md", help="Also write it as Markdown.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="End with exit code 1 where a verdict is BAD.")] = False,
+) -> None:
+    """Tell what is wrong with a set of preference pairs, ours or anybody's, and what to do about it."""
+    from rich.console import Console
+
+    from safer_instruct import auditing
+    from safer_instruct.audit import Columns
+
+    if count is not None and show is None:
+        raise typer.BadParameter("--sample is for --show")
+    if show is not None and as_json:
+        raise typer.BadParameter("--show and --json exclude each other")
+    wanted = auditing.Wanted(path, Columns(prompt, chosen, rejected), tuple(benchmark or ()), split, limit, show)
+    pairs, found = auditing.audit(wanted, Console(stderr=True))
+    if out is not None:
+        auditing.write(out, pairs, found)
+    if as_json:
+        _print_json(auditing.as_record(pairs, found))
+    else:
+        auditing.show(Console(), pairs, found, count or 5 if show else None)
+    if strict and any(one.level == "bad" for one in found):
+        raise typer.Exit(1)
+
+
 @app.command("select")
 def select_(
     path: Annotated[Path, typer.Argument(metavar="DIR", help="A finished run directory.")],
     target: Annotated[Optional[int], typer.Option("--n", min=1, help="How many pairs; by default all that are no duplicates.")] = None,
     near: Annotated[float, typer.Option(min=0, max=1, help="Jaccard similarity of word trigrams from which two pairs are duplicates; 0: off.")] = 0.7,
     semantic: Annotated[float, typer.Option(min=0, max=1, help="Cosine of two prompts from which they are duplicates; 0: off.")] = 0.0,
+    contradictions: Annotated[float, typer.Option(min=0, max=1, help="Jaccard of two prompts that one pair refuses and one answers: one stays; 0: off.")] = 0.0,
     quality: Annotated[float, typer.Option("--quality-weight", min=0, max=1, help="0: the most varied; 1: the largest margins.")] = 0.2,
     quota: Annotated[Optional[list[str]], typer.Option(metavar="CATEGORY=SHARE", help="Shares by category; may be given several times.")] = None,
     embedder: Annotated[str, typer.Option(help="static, minilm, or sentence-transformers:NAME-OR-FOLDER.")] = "static",
@@ -330,7 +370,16 @@ def select_(
     from safer_instruct.selected import describe, select_from_run
 
     quotas = read_quotas(quota) if quota else None
-    config = SelectConfig(target=target, near=near or None, semantic=semantic or None, quality_weight=quality, quotas=quotas, embedder=embedder, seed=seed)
+    config = SelectConfig(
+        target=target,
+        near=near or None,
+        semantic=semantic or None,
+        contradictions=contradictions or None,
+        quality_weight=quality,
+        quotas=quotas,
+        embedder=embedder,
+        seed=seed,
+    )
     typer.echo(describe(path, select_from_run(path, config)))
 
 

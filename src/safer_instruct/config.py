@@ -11,6 +11,7 @@ from pydantic import BeforeValidator, Field, PrivateAttr, field_validator, model
 from safer_instruct import yamlfile
 from safer_instruct.selectconfig import SelectConfig
 from safer_instruct.settings.answers import AlsoCheck, BoilerplateConfig, CeilingConfig, Target, named_check
+from safer_instruct.settings.documents import DocumentConfig
 from safer_instruct.settings.pairs import CleanConfig, Holdout, PairSource
 from safer_instruct.settings.training import Training
 from safer_instruct.thresholds import apply, load_calibration
@@ -105,7 +106,8 @@ class SourceConfig(Strict):
     Attributes:
         path: A file, a folder (read with everything below it) or a glob, relative to the config. `.gz` and `.zst` are
             unpacked on the way.
-        format: `auto` goes by the file's ending: .jsonl .ndjson .json (one object per line), .csv, .tsv, .parquet, .txt .md.
+        format: `auto` goes by the file's ending: .jsonl .ndjson .json (one object per line), .csv, .tsv, .parquet, .txt .md,
+            and with the extra `docs` .html .htm .xhtml, .pdf, .docx.
         text: Column with the source text.
         messages: Column with a conversation, in place of `text`: OpenAI's messages, ShareGPT's turns, or an HH transcript. The
             assistant's turn is the source text, and what was said before it its history.
@@ -116,10 +118,12 @@ class SourceConfig(Strict):
         unit: For plain text: one document per `file`, or one per `paragraph` (blocks between empty lines).
         max_chars: Longer texts are set aside.
         license: Licence of the texts, for the dataset card and for `--provenance`.
+        license_column: Column with the licence of each text, where they differ; an empty one means `license`.
+        documents: How HTML, PDF and DOCX are cut into passages.
     """
 
     path: str
-    format: Literal["auto", "jsonl", "csv", "tsv", "parquet", "text"] = "auto"
+    format: Literal["auto", "jsonl", "csv", "tsv", "parquet", "text", "html", "pdf", "docx"] = "auto"
     text: str = "text"
     messages: str | None = None
     turns: Literal["last", "all"] = "last"
@@ -129,6 +133,8 @@ class SourceConfig(Strict):
     unit: Literal["file", "paragraph"] = "paragraph"
     max_chars: Positive = 20_000
     license: str = ""
+    license_column: str | None = None
+    documents: DocumentConfig = DocumentConfig()
 
     @model_validator(mode="after")
     def _text_or_messages(self) -> SourceConfig:

@@ -23,6 +23,7 @@ _EXTRAS = {
     "litellm": ("every provider that LiteLLM reaches, as litellm:PROVIDER/NAME (about 300 MB)", ("litellm",)),
     "embed": ("static embeddings, for semantic duplicates and varied selections (about 50 MB)", ("safetensors", "tokenizers", "wordllama")),
     "embed-torch": ("any model of sentence-transformers, for the same (about 1 GB)", ("sentence_transformers",)),
+    "docs": ("HTML, PDF and DOCX as sources (about 5 MB)", ("selectolax", "pypdf", "mammoth")),
     "hub": ("export --push to the Hugging Face hub (about 15 MB)", ("huggingface_hub",)),
     "train": ("tuning with torch, TRL and PEFT (about 1 GB)", ("torch", "transformers", "peft", "trl", "accelerate", "datasets")),
 }

@@ -107,6 +107,8 @@ class Example:
         drafts: Every response that was written.
         verdicts: What every check said, in order; the first that did not pass, and was no flag, dropped the example.
         history: What was said before the prompt, user and assistant in turn; empty where the text begins a conversation.
+        license: Licence of the source text, where it has one of its own.
+        place: Where a passage stands in its document; `line` is then the number of its first paragraph.
     """
 
     id: str
@@ -122,6 +124,8 @@ class Example:
     drafts: tuple[Draft, ...] = ()
     verdicts: tuple[Verdict, ...] = ()
     history: tuple[Turn, ...] = ()
+    license: str = ""
+    place: str = ""
 
     @property
     def accepted(self) -> Draft | None:

@@ -249,7 +249,8 @@ async def _collect(config: RunConfig, domain: Domain, state: RunState, set_aside
             set_aside(row)
             continue
         given = (Candidate(row.asked),) if config.induce.given == "keep" else ()
-        yield Example(_unique(row.id or row.digest, seen), row.text, row.category or only or "", row.file, row.line, given, history=row.history)
+        id_, category = _unique(row.id or row.digest, seen), row.category or only or ""
+        yield Example(id_, row.text, category, row.file, row.line, given, history=row.history, license=row.license, place=row.place)
 
 
 def _unique(id_: str, seen: Counter[str]) -> str:

@@ -252,7 +252,7 @@ def example_schema(*, conversations: bool = False) -> Any:
     fields = [("id", text), ("text", text), ("category", text), ("file", text), ("line", pa.int64())]
     fields += [("candidates", pa.list_(candidate)), ("prompt", text), ("chosen", text), ("rejected", text), ("margin", real), ("drafts", pa.list_(draft))]
     history = [("history", _messages_type())] if conversations else []
-    return pa.schema([*fields, *history, ("verdicts", verdicts), ("dropped_by", text), ("drop_reason", text)])
+    return pa.schema([*fields, *history, ("verdicts", verdicts), ("license", text), ("place", text), ("dropped_by", text), ("drop_reason", text)])
 
 
 def _messages_type() -> Any:

@@ -23,6 +23,9 @@ class SelectConfig(Strict):
             margin stays; null switches it off.
         semantic: Cosine of two prompts from which only the one with the larger margin stays; null switches it off. What
             it means depends on the embedder: look at what it drops (docs/dedup-and-selection.md).
+        contradictions: Jaccard similarity of word trigrams of two prompts from which of a pair whose chosen response refuses and one whose
+            chosen response helps only the one with the larger margin stays; 1 asks for the same words. Null keeps both. Mind
+            that a harmful prompt and its harmless twin may differ in one word: stay at 0.9 or above where the set holds twins.
         quality: `margin` (chosen over rejected, as the verifier found it) or `none`: diversity alone.
         quality_weight: From 0, coverage alone, to 1, quality alone.
         quotas: Shares of the target by category, in any unit: `{hate: 1, illegal: 1}` is half and half. A category that is not
@@ -34,6 +37,7 @@ class SelectConfig(Strict):
     target: Annotated[int, Field(gt=0)] | None = None
     near: Similarity | None = 0.7
     semantic: Similarity | None = None
+    contradictions: Similarity | None = None
     quality: Literal["margin", "none"] = "margin"
     quality_weight: Annotated[float, Field(ge=0, le=1)] = 0.2
     quotas: dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]] | None = None

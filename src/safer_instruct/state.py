@@ -66,6 +66,7 @@ class RunState:
         room: How many examples are worth having under way at a stage; a target that is near needs few.
         surplus_calls: Calls made for examples beyond the target, whose windows were open when it was reached.
         surplus_cost: What they cost in US dollars.
+        licenses: Pairs whose source text has a licence of its own, by licence.
         budget: What may be spent, and is.
         waits: What the models wait for at this moment, in words to show; none while all flows.
     """
@@ -76,6 +77,7 @@ class RunState:
     set_aside: int = 0
     pairs: int = 0
     reasons: Counter[tuple[str, str]] = field(default_factory=Counter)
+    licenses: Counter[str] = field(default_factory=Counter)
     started: float = field(default_factory=time.monotonic)
     writers: dict[str, WriterState] = field(default_factory=dict)
     target: dict[str, Any] | None = None
@@ -96,6 +98,8 @@ class RunState:
                 writer.pairs += dropped is None and draft is accepted
         if dropped is None:
             self.pairs += 1
+            if example.license:
+                self.licenses[example.license] += 1
             return
         self.reasons[(stage_of(dropped), dropped.name)] += 1
         verify.dropped += 1
@@ -105,6 +109,7 @@ class RunState:
         verify = self.stages["verify"]
         verify.done = verify.dropped = self.pairs = 0
         self.reasons.clear()
+        self.licenses.clear()
         for writer in self.writers.values():
             writer.drafts = writer.pairs = 0
 
@@ -188,6 +193,6 @@ def stage_of(verdict: Verdict) -> str:
     family = verdict.name.partition(".")[0]
     if verdict.name == "dedup.text":
         return "collect"
-    if verdict.name in ("select", "dedup.pair", "dedup.semantic"):  # of the pairs that came through verification
+    if verdict.name in ("select", "dedup.pair", "dedup.semantic", "contradiction"):  # of the pairs that came through verification
         return "verify"
     return _STAGE_OF.get(family, family)

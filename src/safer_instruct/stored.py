@@ -157,6 +157,8 @@ def _example(row: dict[str, Any]) -> Example:
         tuple(Draft(**{"text": "", "attempt": 0, **d, "verdicts": _verdicts(d)}) for d in row.get("drafts", ())),
         _verdicts(row),
         as_turns(row.get("history")),
+        row.get("license", ""),
+        row.get("place", ""),
     )
 
 

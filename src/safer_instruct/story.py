@@ -31,7 +31,7 @@ def as_record(example: Example) -> dict[str, Any]:
 def tell(console: Console, example: Example) -> None:
     """Print it in the order in which it happened."""
     _print(console, safe(example.id, None), "bold")
-    _print(console, safe(f"{example.file}:{example.line}  category {example.category}"), "dim")
+    _print(console, safe(f"{example.file}:{example.line}{f' ({example.place})' if example.place else ''}  category {example.category}"), "dim")
     if example.history:
         _heading(console, f"Said before: {len(example.history)} turns")
         for turn in example.history:

@@ -45,6 +45,8 @@ RANKS = (
     ),
     ("domaincli", "liveview", "reviewview"),
     ("report",),
+    ("audit",),
+    ("auditing",),
     ("cli", "__init__"),
 )
 # What stages and filters must know nothing of, although some of it ranks below them.
@@ -76,6 +78,9 @@ HEAVY = {
     "scipy",
     "starlette",
     "uvicorn",
+    "pypdf",
+    "mammoth",
+    "selectolax",
 }
 SERVER = {"review.app", "review.guard"}  # made of starlette from top to bottom
 

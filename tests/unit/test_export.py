@@ -261,3 +261,25 @@ def test_splits_of_a_file_format_are_files_of_a_folder(run: Path) -> None:
     assert (path, count, splits) == (run / "export-messages", 8, {"train": 6, "test": 2})
     train, test = lines(path / "train.messages.jsonl"), lines(path / "test.messages.jsonl")
     assert sorted(row["id"] for row in train + test) == [pair["id"] for pair in PAIRS] and len(test) == 2
+
+
+def test_provenance_gives_the_rejected_side_place_and_licence_of_each_row(tmp_path: Path) -> None:
+    """In direction `chosen` the source text is the chosen side; columns that are not read must not make it both."""
+    own = Example("a", "A good text.", "support", "b.pdf", 7, prompt="p", chosen="A good text.", rejected="A weak one.", license="cc-by-4.0", place="page 2")
+    plain = replace(own, id="b", license="", place="")
+    with rundir.outputs(tmp_path) as out:
+        out.add(own)
+        out.add(plain)
+    write_books(tmp_path, 2)
+    rows = pq.read_table(export_pairs(tmp_path, "parquet", options=Options(provenance=True)).path).to_pylist()
+    assert [(row["chosen"], row["rejected"], row["source_place"], row["source_license"]) for row in rows] == [
+        ("A good text.", "A weak one.", "page 2", "cc-by-4.0"),
+        ("A good text.", "A weak one.", "", "cc0-1.0"),
+    ]
+
+
+def test_the_card_counts_pairs_by_licence_and_names_adapters() -> None:
+    summary = {**SUMMARY, "pairs": 10, "source_licenses": {"cc-by-4.0": 6, "mit": 1}, "adapters": {"inducer": "ab" * 32}}
+    card = dataset_card(summary, Release({"train": "pairs.parquet"}, {"train": 10}))
+    assert "cc-by-4.0 (6 pairs), mit (1 pairs); the licence of each stands in its row (export with provenance); of the other 3: cc0-1.0." in card
+    assert "(adapter sha256 `abababababababab`)" in card

@@ -26,6 +26,7 @@ CONVERSATIONS: dict[str, Kind] = {rundir.CONVERSATION: "text", "history": "messa
 PROVENANCE: dict[str, Kind] = {
     "source_file": "text",
     "source_line": "integer",
+    "source_place": "text",
     "source_license": "text",
     "models": "text",
     "templates": "text",
@@ -43,10 +44,13 @@ _READ = (
     "line",
     "prompt",
     "chosen",
+    "rejected",
     "margin",
     *(f"history.list.element.{n}" for n in ("role", "content")),
     *(f"drafts.list.element.{n}" for n in ("text", "expert", "margin")),
     *(f"drafts.list.element.verdicts.list.element.{n}" for n in ("name", "passed", "score", "reason", "flag")),
+    "license",
+    "place",
     *(f"verdicts.list.element.{n}" for n in ("name", "passed", "score", "reason", "flag")),
 )
 
@@ -131,7 +135,9 @@ class Finished:
                     **(rundir.conversation_row(example) if self.conversations else rundir.pair_row(example)),
                     "source_file": example.file,
                     "source_line": example.line,
+                    "source_place": example.place,
                     **self._constant["columns"],
+                    **({"source_license": example.license} if example.license else {}),
                     "guideline": guidelines.get(example.category, ""),
                     "expert": accepted.expert if (accepted := example.accepted) else "",
                     "margin": example.margin,
@@ -144,7 +150,11 @@ def _constant(path: Path, summary: dict[str, Any]) -> dict[str, Any]:
     file = path / rundir.RUN
     try:
         resolved = yaml.safe_load(file.read_text(encoding="utf-8"))
-        models = {role: {"name": summary["models"].get(role, ""), "fingerprint": mark} for role, mark in resolved["models"].items()}
+        adapters = summary.get("adapters", {})
+        models = {
+            role: {"name": summary["models"].get(role, ""), "fingerprint": mark, **({"adapter_sha256": adapters[role]} if role in adapters else {})}
+            for role, mark in resolved["models"].items()
+        }
         templates = resolved["templates"]
     except (OSError, ValueError, TypeError, KeyError, yaml.YAMLError) as exc:
         raise RunDirectoryError(f"{file} cannot be read ({exc}), so where the pairs come from is not known; give the 'run' command again") from exc

@@ -14,32 +14,32 @@ _SPECIAL = re.compile(r"([\\`*_{}\[\]|~$@]|:(?=\S)|(?<=www)\.|^[-+#=])")  # no a
 
 def as_markdown(document: Document) -> str:
     """The whole report; text from data is escaped, so that no renderer takes it for Markdown or HTML."""
-    lines = [f"# {_text(document.title)}", "", _text(document.subtitle), ""]
+    lines = [f"# {plain(document.title)}", "", plain(document.subtitle), ""]
     lines += _table(Table("", tuple(label for label, _, _ in document.tiles), (tuple(f"{value} ({note})" for _, value, note in document.tiles),)))
     for section in document.sections:
-        lines += ["", f"## {_text(section.title)}", "", *_section(section)]
-    lines += ["", *(f"> {_text(note)}" for note in document.notes)]
+        lines += ["", f"## {plain(section.title)}", "", *_section(section)]
+    lines += ["", *(f"> {plain(note)}" for note in document.notes)]
     return "\n".join(lines) + "\n"
 
 
 def _section(section: Section) -> Iterator[str]:
     if section.intro:
-        yield from (_text(section.intro), "")
+        yield from (plain(section.intro), "")
     for problem in section.problems or ():
-        yield f"- **{'Serious' if problem.level == 'serious' else 'Look'}**: {_text(problem.what)} {_text(problem.why)} *What to do:* {_text(problem.do)}"
+        yield f"- **{'Serious' if problem.level == 'serious' else 'Look'}**: {plain(problem.what)} {plain(problem.why)} *What to do:* {plain(problem.do)}"
     if section.problems == ():
         yield "Nothing was found."
     for part in section.parts:
         if isinstance(part, Figure):
-            yield from (f"### {_text(part.title)}", "", _text(part.says), "", *_table(part.table), "")
+            yield from (f"### {plain(part.title)}", "", plain(part.says), "", *_table(part.table), "")
         else:
-            yield from (f"### {_text(part.caption)}", "", *_table(part), "")
+            yield from (f"### {plain(part.caption)}", "", *_table(part), "")
     for sample in [s for s in section.samples or () if s.outcome == "kept"][:_SAMPLES]:
         yield from _sample(sample)
 
 
 def _table(table: Table) -> Iterator[str]:
-    yield f"| {' | '.join(map(_text, table.columns))} |"
+    yield f"| {' | '.join(map(plain, table.columns))} |"
     yield f"|{'|'.join('---:' if table.numeric(i) else '---' for i in range(len(table.columns)))}|"
     for row in table.rows[:_ROWS]:
         yield f"| {' | '.join(_cell(cell) for cell in row)} |"
@@ -48,11 +48,11 @@ def _table(table: Table) -> Iterator[str]:
 
 
 def _sample(sample: Sample) -> Iterator[str]:
-    yield f"### {_text(sample.id)} ({_text(sample.category)})"
+    yield f"### {plain(sample.id)} ({plain(sample.category)})"
     for role, text in sample.history:
-        yield f"\n*{_text(role)}, before*: {_text(shorten(text, 300))}"
+        yield f"\n*{plain(role)}, before*: {plain(shorten(text, 300))}"
     for name, text in (("prompt", sample.prompt), ("chosen", sample.chosen), ("rejected", sample.rejected)):
-        yield f"\n*{name}*: {_text(shorten(text, 600))}"
+        yield f"\n*{name}*: {plain(shorten(text, 600))}"
     yield ""
 
 
@@ -66,10 +66,10 @@ def show(cell: Cell) -> str:
 
 
 def _cell(cell: Cell) -> str:
-    return _text(cell) if isinstance(cell, str) else show(cell)
+    return plain(cell) if isinstance(cell, str) else show(cell)
 
 
-def _text(text: str) -> str:
+def plain(text: str) -> str:
     """On one line, with every character that Markdown or HTML reads made plain."""
     clean = visible(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return _SPECIAL.sub(r"\\\1", " ".join(clean.split()))

@@ -1,7 +1,7 @@
-"""Readers of source texts: JSONL, CSV, TSV, Parquet and plain text, each also packed as `.gz` or `.zst`.
+"""Readers of source texts: JSONL, CSV, TSV, Parquet and plain text, each also packed as `.gz` or `.zst`; and HTML, PDF and DOCX.
 
 Everything streams, and no line is ever held beyond a bound, so memory is flat in the size of a file, of its longest line
-and of what a packed file unpacks to. (A Parquet file is held one page per column and 1,024 rows at a time.) A row that cannot
+and of what a packed file unpacks to. (A Parquet file is held one page per column and 1,024 rows at a time, a document whole, up to a bound.) A row that cannot
 be used comes out as a `BadRow` beside the good ones; only what makes the whole source unusable is raised.
 """
 
@@ -13,7 +13,8 @@ from pathlib import Path
 from safer_instruct.config import SourceConfig
 from safer_instruct.errors import SourceError
 from safer_instruct.sources.arrays import is_array, read_array
-from safer_instruct.sources.files import File, describe, find
+from safer_instruct.sources.documents import read_document
+from safer_instruct.sources.files import DOCUMENTS, File, describe, find
 from safer_instruct.sources.jsonl import read_jsonl
 from safer_instruct.sources.parquet import read_parquet
 from safer_instruct.sources.records import BadRow, SourceRow, SourceText, excerpt
@@ -40,7 +41,7 @@ def read_source(config: SourceConfig, base: Path) -> Iterator[SourceText | BadRo
             broken from its start, or lacks a column.
     """
     files = [describe(path, config, base) for path in find(config, base)]
-    return (row for file in files for row in (read_text(file, config) if file.format == "text" else _texts(file, config)))
+    return (row for file in files for row in _texts(file, config))
 
 
 def read_rows(config: SourceConfig, base: Path) -> Iterator[SourceRow | BadRow]:
@@ -50,19 +51,25 @@ def read_rows(config: SourceConfig, base: Path) -> Iterator[SourceRow | BadRow]:
         SourceError: As for `read_source`, or a file is plain text.
     """
     files = [describe(path, config, base) for path in find(config, base)]
-    for file in files:
-        if file.format == "text":
-            raise SourceError(f"{file.name}: plain text has no columns; give a file of rows: JSONL, JSON, CSV, TSV or Parquet")
+    tables = [file for file in files if file.format not in DOCUMENTS]
+    for file in tables or files:
+        if file.format in ("text", *DOCUMENTS):
+            what = "plain text" if file.format == "text" else "a document"
+            raise SourceError(f"{file.name}: {what} has no columns; give a file of rows: JSONL, JSON, CSV, TSV or Parquet")
     reading = Whole()
-    return (row for file in files for row in (read_array(file, reading) if is_array(file) else _rows(file, reading)))
+    return (row for file in tables for row in (read_array(file, reading) if is_array(file) else _rows(file, reading)))
 
 
 def _texts(file: File, config: SourceConfig) -> Iterator[SourceText | BadRow]:
-    if config.messages is None:
+    if file.format in DOCUMENTS:
+        yield from read_document(file, config)
+    elif file.format == "text":
+        yield from read_text(file, config)
+    elif config.messages is None:
         yield from _rows(file, Texts(config))
-        return
-    for found in _rows(file, Conversations(config)):
-        yield from (found,) if isinstance(found, BadRow) else found
+    else:
+        for found in _rows(file, Conversations(config)):
+            yield from (found,) if isinstance(found, BadRow) else found
 
 
 def _rows(file: File, reading: Reading[Made]) -> Iterator[Made | BadRow]:

@@ -71,6 +71,17 @@ def answers(turns: Sequence[Turn]) -> list[Answer]:
     return [Answer(turns[at].content, turns[at - 1].content, tuple(turns[: at - 1]), at + 1) for at in range(1, len(turns), 2)]
 
 
+def read_turns(listed: object, what: str) -> list[Turn]:
+    """The turns of a list in either form, {role, content} or {from, value}, whoever speaks when.
+
+    Raises:
+        RowRefused: It is no such list; `what` names it.
+    """
+    if not isinstance(listed, list | tuple) or not listed:
+        raise RowRefused(f"{what} is neither text nor a list of turns")
+    return [turn_of(item, *_keys(item), number) for number, item in enumerate(listed, 1)]
+
+
 def turn_of(item: object, role: str, content: str, number: int) -> Turn:
     """One element of a list of turns; without content it is empty where the speaker may call a tool instead.
 
@@ -123,8 +134,11 @@ def _numbered(value: object, column: str) -> Iterator[tuple[int, Turn]]:
     for number, item in enumerate(value, 1):
         if isinstance(item, Mapping) and any(item.get(key) for key in _TOOL_KEYS):
             raise RowRefused(f"turn {number} calls a tool; conversations with tools are not read")
-        role, content = ("from", "value") if isinstance(item, Mapping) and "role" not in item and "from" in item else ("role", "content")
-        yield number, turn_of(item, role, content, number)
+        yield number, turn_of(item, *_keys(item), number)
+
+
+def _keys(item: object) -> tuple[str, str]:
+    return ("from", "value") if isinstance(item, Mapping) and "role" not in item and "from" in item else ("role", "content")
 
 
 def _transcript(text: str, column: str) -> Iterator[Turn]:

@@ -20,7 +20,13 @@ _ENDINGS = {
     ".parquet": "parquet",
     ".txt": "text",
     ".md": "text",
+    ".html": "html",
+    ".htm": "html",
+    ".xhtml": "html",
+    ".pdf": "pdf",
+    ".docx": "docx",
 }
+DOCUMENTS = ("html", "pdf", "docx")
 _PACKINGS = (".gz", ".zst")
 
 

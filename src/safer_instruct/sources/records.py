@@ -24,6 +24,8 @@ class SourceText:
         category: From its column, else the config's constant.
         history: What was said before `asked`; see `Example`.
         asked: The user's message that the text answers, where it comes from a conversation.
+        license: From its column; '' where there is none.
+        place: Of a passage, where it stands in its document; `line` is then the number of its first paragraph.
     """
 
     text: str
@@ -33,6 +35,8 @@ class SourceText:
     category: str | None
     history: tuple[Turn, ...] = ()
     asked: str = ""
+    license: str = ""
+    place: str = ""
 
     @property
     def digest(self) -> str:

@@ -66,7 +66,8 @@ class Texts:
         config = self.config
         text = _string(fields, config.text, "text").strip()
         _bounded(text, config.max_chars)
-        return SourceText(text, file.name, line, *_id_and_category(fields, config))
+        id, category, license = _of_row(fields, config)
+        return SourceText(text, file.name, line, id, category, license=license)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,22 +90,22 @@ class Conversations:
         if self._column not in fields:
             raise RowRefused(f"messages column '{visible(self._column)}' is missing{_nearest(self._column, fields)}")
         found = answers(read_conversation(fields[self._column], self._column))
-        id, category = _id_and_category(fields, self.config)
+        id, category, license = _of_row(fields, self.config)
         if self.config.turns == "last":
-            return (self._made(file, line, found[-1], id, category),)
-        return tuple(self._made(file, line, answer, None if id is None else f"{id}#{answer.turn}", category) for answer in found)
+            return (self._made(file, line, found[-1], id, category, license),)
+        return tuple(self._made(file, line, answer, None if id is None else f"{id}#{answer.turn}", category, license) for answer in found)
 
     @property
     def _column(self) -> str:
         return self.config.messages or ""
 
-    def _made(self, file: File, line: int, answer: Answer, id: str | None, category: str | None) -> SourceText | BadRow:
+    def _made(self, file: File, line: int, answer: Answer, id: str | None, category: str | None, license: str) -> SourceText | BadRow:
         try:
             _bounded(answer.text, self.max_chars)
             _bounded("".join((answer.asked, *(turn.content for turn in answer.history))), self.max_chars, "what was said before the text is")
         except RowRefused as exc:
             return BadRow(file.name, line, f"turn {answer.turn}: {exc}", excerpt(answer.text))
-        return SourceText(answer.text, file.name, line, id, category, answer.history, answer.asked)
+        return SourceText(answer.text, file.name, line, id, category, answer.history, answer.asked, license)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,19 +123,38 @@ class Whole:
         return SourceRow(fields, file.name, line)
 
 
+def refuse_columns(file: File, config: SourceConfig, what: str) -> None:
+    """For files of which the config can name no column.
+
+    Raises:
+        SourceError: It does; `what` says what has none.
+    """
+    named = (("id", config.id), ("category_column", config.category_column), ("license_column", config.license_column), ("messages", config.messages))
+    for key, column in named:
+        if column is not None:
+            raise SourceError(f"{file.name}: {what} has no columns, so '{key}: {column}' cannot be read; remove the key, or narrow 'path'")
+
+
 def _columns(config: SourceConfig, text: str, file: File, names: list[str], key: str) -> list[str]:
-    wanted = list(dict.fromkeys(column for column in (text, config.id, config.category_column) if column is not None))
-    return require_columns(file, names, wanted, f"set '{key}', 'id' or 'category_column' to one of them")
+    wanted = list(dict.fromkeys(column for column in (text, config.id, config.category_column, config.license_column) if column is not None))
+    return require_columns(file, names, wanted, f"set '{key}', 'id', 'category_column' or 'license_column' to one of them")
 
 
-def _id_and_category(row: Mapping[str, object], config: SourceConfig) -> tuple[str | None, str | None]:
+def _of_row(row: Mapping[str, object], config: SourceConfig) -> tuple[str | None, str | None, str]:
+    """Id, category and licence."""
     id = None if config.id is None else _id(row, config.id)
-    return id, config.category if config.category_column is None else _string(row, config.category_column, "category").strip()
+    category = config.category if config.category_column is None else _string(row, config.category_column, "category").strip()
+    return id, category, _license(row, config.license_column)
 
 
 def _bounded(text: str, max_chars: int, what: str = "text") -> None:
     if len(text) > max_chars:
         raise RowRefused(f"{what} longer than {max_chars:,} characters: {len(text):,}")
+
+
+def _license(row: Mapping[str, object], column: str | None) -> str:
+    """Of one text; '' where its column is empty, so that the config's own holds."""
+    return "" if column is None or row.get(column) in (None, "") else _string(row, column, "license").strip()
 
 
 def _id(row: Mapping[str, object], column: str) -> str:

@@ -6,18 +6,15 @@ from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 
 from safer_instruct.config import SourceConfig
-from safer_instruct.errors import SourceError
 from safer_instruct.sources.files import File
 from safer_instruct.sources.records import BadRow, SourceText
-from safer_instruct.sources.rows import Texts, decoded, make_row
+from safer_instruct.sources.rows import Texts, decoded, make_row, refuse_columns
 from safer_instruct.sources.streams import Line, bounded_lines, byte_limit, opened
 
 
 def read_text(file: File, config: SourceConfig) -> Iterator[SourceText | BadRow]:
     """One result per document of `file`: the whole file, or each block between blank lines."""
-    for key, column in (("id", config.id), ("category_column", config.category_column), ("messages", config.messages)):
-        if column is not None:
-            raise SourceError(f"{file.name}: plain text has no columns, so '{key}: {column}' cannot be read; remove the key, or narrow 'path'")
+    refuse_columns(file, config, "plain text")
     with opened(file) as stream:
         for line, raw, flaw in _documents(bounded_lines(stream, byte_limit(config.max_chars)), config):
             yield make_row(file, line, raw, partial(_document_fields, raw, flaw, config), Texts(config))

@@ -1,0 +1,203 @@
+"""Pairs to audit, wherever they are: a run directory, files of rows, or a folder that `datasets` saved."""
+
+from __future__ import annotations
+
+import math
+from array import array
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal, cast
+
+from safer_instruct import rundir, stored
+from safer_instruct.audit.columns import Columns, Texts
+from safer_instruct.config import SourceConfig
+from safer_instruct.errors import SourceError
+from safer_instruct.settings.pairs import PairSource
+from safer_instruct.sources import BadRow, SourceRow, excerpt, read_rows
+from safer_instruct.sources.records import RowRefused
+from safer_instruct.tuning.open import open_rows
+
+SCORES = (("score_chosen", "score_rejected"), ("chosen_score", "rejected_score"), ("chosen_rating", "rejected_rating"), ("chosen-rating", "rejected-rating"))
+MARGINS = ("margin", "score_margin")
+WRITERS = (("chosen_model", "rejected_model"), ("chosen-model", "rejected-model"), ("model_chosen", "model_rejected"))
+JUDGES = ("judge", "judge_model", "annotator", "annotator_model")
+ORIGINS = (
+    *("source", "source_file", "dataset", "origin", "url", "file", "subset"),
+    *("license", "source_license", "model", "models", "generator", "annotator", "provenance"),
+    *(name for pair in WRITERS for name in pair),
+)
+_BAD_KEPT = 1_000
+_RUN_COLUMNS = (
+    *("id", "text", "category", "file", "line", "prompt", "chosen", "rejected", "margin"),
+    *(f"verdicts.list.element.{name}" for name in ("name", "passed", "reason", "flag")),
+)
+
+
+@dataclass(slots=True)
+class PairSet:
+    """A set of pairs in memory, a column per field: some 100,000 pairs of common length take a few hundred megabytes.
+
+    Attributes:
+        path: As it was given.
+        prompts: [n] The prompts; '' where there is none.
+        chosen: [n] Preferred responses.
+        rejected: [n] The others.
+        files: [n] Where each row stands.
+        lines: [n] Its line or row there, from 1.
+        margins: [n] Score of chosen less that of rejected; NaN where no column tells.
+        writers: [n] Models that wrote the sides, where columns tell; else empty.
+        judges: [n] Model that judged, where a column tells; else empty.
+        origins: Column that says where rows come from -> rows that it says something of.
+        bad: The first 1,000 rows that give no pair, with the reason.
+        set_aside: How many there are.
+        run: Whether it is a run directory of ours.
+    """
+
+    path: Path
+    prompts: list[str] = field(default_factory=list)
+    chosen: list[str] = field(default_factory=list)
+    rejected: list[str] = field(default_factory=list)
+    files: list[str] = field(default_factory=list)
+    lines: array[int] = field(default_factory=lambda: array("q"))
+    margins: array[float] = field(default_factory=lambda: array("d"))
+    writers: list[tuple[str, str]] = field(default_factory=list)
+    judges: list[str] = field(default_factory=list)
+    origins: dict[str, int] = field(default_factory=dict)
+    bad: list[BadRow] = field(default_factory=list)
+    set_aside: int = 0
+    run: bool = False
+
+    def __len__(self) -> int:
+        return len(self.chosen)
+
+    def where(self, at: int) -> str:
+        """File and line of the pair at a position."""
+        return f"{self.files[at]}:{self.lines[at]}"
+
+    def add(self, texts: Texts, file: str, line: int, margin: float | None) -> None:
+        """Take one pair."""
+        self.prompts.append(texts.prompt)
+        self.chosen.append(texts.chosen)
+        self.rejected.append(texts.rejected)
+        self.files.append(file)
+        self.lines.append(line)
+        self.margins.append(math.nan if margin is None else margin)
+
+    def set_aside_row(self, row: BadRow) -> None:
+        """Count a row that gives no pair."""
+        self.set_aside += 1
+        if len(self.bad) < _BAD_KEPT:
+            self.bad.append(row)
+
+
+def read_set(path: Path, columns: Columns | None = None, *, split: str = "train", limit: int | None = None) -> PairSet:
+    """Read the pairs of `path`.
+
+    Args:
+        path: A finished run directory; a file, folder or glob of JSONL, JSON, CSV, TSV or Parquet; or a folder that `datasets` saved.
+        columns: Which column is which; by default their names tell.
+        split: Of a saved `DatasetDict`.
+        limit: Read only so many rows.
+
+    Raises:
+        SourceError: Nothing is there, a file cannot be read, no row is a pair, or no column holds a side.
+        RunDirectoryError: The run is not finished, or damaged.
+    """
+    if (path / rundir.RUN).is_file() or (path / rundir.EXAMPLES).is_file():
+        return _read_run(path, limit)
+    pairs, known, extra = PairSet(path), columns or Columns(), None
+    for row in islice(_rows(path, split), limit):
+        if isinstance(row, BadRow):
+            pairs.set_aside_row(row)
+            continue
+        if extra is None:
+            known, extra = known.found(list(row.fields), row.file), _Extra.of(list(row.fields))
+        try:
+            texts = _sound(known.read(row.fields))
+        except RowRefused as exc:
+            pairs.set_aside_row(BadRow(row.file, row.line, str(exc), excerpt(dict(row.fields))))
+            continue
+        pairs.add(texts, row.file, row.line, extra.margin(row.fields))
+        extra.note(row.fields, pairs)
+    if not len(pairs):
+        first = f"; the first: {pairs.bad[0].file}:{pairs.bad[0].line}: {pairs.bad[0].reason}" if pairs.bad else ""
+        raise SourceError(f"{path}: none of {pairs.set_aside} rows is a pair{first}; say which columns hold them: --prompt, --chosen, --rejected")
+    return pairs
+
+
+def _rows(path: Path, split: str) -> Iterator[SourceRow | BadRow]:
+    """A dataset folder holds a card and metadata beside its tables: of a folder the first kind of table is read that is there."""
+    if not path.is_dir() or (path / "state.json").is_file() or (path / "dataset_dict.json").is_file():
+        return open_rows(PairSource(path=str(path), split=split), Path())
+    for form, endings in (("parquet", (".parquet",)), ("jsonl", (".jsonl", ".ndjson")), ("csv", (".csv",)), ("tsv", (".tsv",)), ("jsonl", (".json",))):
+        if any(file.name.removesuffix(".gz").removesuffix(".zst").endswith(endings) for file in path.rglob("*")):
+            return read_rows(SourceConfig(path=str(path), format=cast("Literal['parquet', 'jsonl', 'csv', 'tsv']", form)), Path())
+    raise SourceError(f"{path}: this folder holds neither a run, nor a saved dataset, nor a table (JSONL, JSON, CSV, TSV, Parquet)")
+
+
+def _read_run(path: Path, limit: int | None) -> PairSet:
+    """The pairs of a finished run, with where their source texts stand."""
+    pairs = PairSet(path, run=True)
+    living = (example for example in stored.read_examples(path, _RUN_COLUMNS) if example.alive)
+    for example in islice(living, limit):
+        row = rundir.pair_row(example)
+        pairs.add(Texts(row["prompt"], row["chosen"], row["rejected"]), example.file, example.line, example.margin)
+    if not len(pairs):
+        raise SourceError(f"{path}: this run has no pair to audit; 'safer-instruct filters {path}' tells what dropped them")
+    return pairs
+
+
+def _sound(texts: Texts) -> Texts:
+    for name, text in zip(Texts._fields, texts, strict=True):
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise RowRefused(f"{name} holds a lone surrogate, which is no character") from None
+    return texts
+
+
+@dataclass(frozen=True, slots=True)
+class _Extra:
+    """Columns beside the texts that say something of a pair."""
+
+    scores: tuple[str, str] | None
+    margin_: str | None
+    writers: tuple[str, str] | None
+    judge: str | None
+    origins: tuple[str, ...]
+
+    @classmethod
+    def of(cls, names: Sequence[str]) -> _Extra:
+        """Those that are among `names`."""
+
+        def both(known: Sequence[tuple[str, str]]) -> tuple[str, str] | None:
+            return next((pair for pair in known if pair[0] in names and pair[1] in names), None)
+
+        margin, judge = (next((name for name in known if name in names), None) for known in (MARGINS, JUDGES))
+        return cls(both(SCORES), margin, both(WRITERS), judge, tuple(name for name in ORIGINS if name in names))
+
+    def margin(self, fields: Mapping[str, object]) -> float | None:
+        """Of chosen over rejected; None where the row does not tell."""
+        if self.scores:
+            left, right = (_number(fields.get(name)) for name in self.scores)
+            return None if left is None or right is None else left - right
+        return _number(fields.get(self.margin_)) if self.margin_ else None
+
+    def note(self, fields: Mapping[str, object], pairs: PairSet) -> None:
+        """Keep who wrote and who judged, and count what tells an origin."""
+        if self.writers:
+            pairs.writers.append((str(fields.get(self.writers[0]) or ""), str(fields.get(self.writers[1]) or "")))
+        if self.judge:
+            pairs.judges.append(str(fields.get(self.judge) or ""))
+        for name in self.origins:
+            pairs.origins[name] = pairs.origins.get(name, 0) + (fields.get(name) not in (None, "", [], {}))
+
+
+def _number(value: Any) -> float | None:
+    try:
+        number = math.nan if value is None or isinstance(value, bool) else float(value)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return None if math.isnan(number) else number

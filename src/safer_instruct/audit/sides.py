@@ -1,0 +1,110 @@
+"""Checks of what tells the sides apart without saying anything: length, format, how they begin, style."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+
+from safer_instruct.analysis.style import LAYOUT, LEAST_PAIRS, has_layout, length_gap, separability
+from safer_instruct.audit.finding import Finding, graded, share
+from safer_instruct.audit.reading import PairSet
+from safer_instruct.detect.words import words
+from safer_instruct.errors import MissingExtraError
+
+_OPENING_WORDS = 3
+_TELLS_LOOK, _TELLS_BAD = 0.65, 0.8
+_LONGER_LOOK, _LONGER_BAD = 1.25, 1.5
+
+
+def length(pairs: PairSet) -> Finding:
+    """How far length alone tells the sides apart."""
+    gap = length_gap(pairs.chosen, pairs.rejected)
+    ratio = gap.ratio if gap.ratio >= 1 else 1 / max(gap.ratio, 1e-9)
+    level = max(graded(gap.tells, _TELLS_LOOK, _TELLS_BAD), graded(ratio, _LONGER_LOOK, _LONGER_BAD), key=("ok", "look", "bad").index)
+    found = (
+        f"median {gap.chosen:g} words chosen, {gap.rejected:g} rejected ({gap.ratio:.2f} times as many in all); "
+        f"chosen is longer in {gap.longer:.0%}, shorter in {gap.shorter:.0%}"
+    )
+    do = "" if level == "ok" else "Match lengths, or train with a length-normalised loss; evaluate with length control."
+    rows = []
+    if level != "ok":
+        sign = 1 if gap.longer >= gap.shorter else -1
+        sizes = [sign * (len(words(c)) - len(words(r))) for c, r in zip(pairs.chosen, pairs.rejected, strict=True)]
+        rows = sorted((at for at, size in enumerate(sizes) if size > 0), key=lambda at: -sizes[at])
+    figures = {"chosen_median": gap.chosen, "rejected_median": gap.rejected, "ratio": gap.ratio, "longer": gap.longer, "shorter": gap.shorter}
+    return Finding("length", level, found, do, rows, {}, figures | {"tells": gap.tells})
+
+
+def layout(pairs: PairSet) -> Finding:
+    """Markdown, lists, code, capitals and marks on one side more than on the other."""
+    shares = {name: _shares(name, pairs) for name in (*LAYOUT, *_SHAPES)}
+    gaps = sorted(shares, key=lambda name: -abs(shares[name][0] - shares[name][1]))
+    largest = max(abs(ours - theirs) for ours, theirs in shares.values())
+    told = ", ".join(f"{name} {shares[name][0]:.0%} of chosen, {shares[name][1]:.0%} of rejected" for name in gaps[:3])
+    level = graded(largest, 0.15, 0.3)
+    do = "" if level == "ok" else "Give both sides the same format (a rewrite of the rejected side), or strip it from both."
+    rows: list[int] = []
+    if level != "ok":
+        name = gaps[0]
+        more, less = (pairs.chosen, pairs.rejected) if shares[name][0] > shares[name][1] else (pairs.rejected, pairs.chosen)
+        rows = [at for at, (a, b) in enumerate(zip(more, less, strict=True)) if _has(name, a) and not _has(name, b)]
+    return Finding("format", level, told, do, rows, {}, {name: {"chosen": a, "rejected": b} for name, (a, b) in shares.items()})
+
+
+_SHAPES: dict[str, Callable[[str], bool]] = {
+    "several paragraphs": lambda text: "\n\n" in text.strip(),
+    "exclamation marks": lambda text: "!" in text,
+    "a question at the end": lambda text: text.rstrip().endswith("?"),
+    "no capital at the start": lambda text: text.lstrip()[:1].islower(),
+    "no mark at the end": lambda text: text.rstrip()[-1:].isalnum(),
+    "capitals throughout": lambda text: text.isupper(),
+}
+
+
+def _has(name: str, text: str) -> bool:
+    return _SHAPES[name](text) if name in _SHAPES else has_layout(name, text)
+
+
+def _shares(name: str, pairs: PairSet) -> tuple[float, float]:
+    ours, theirs = (sum(_has(name, text) for text in side) / len(pairs) for side in (pairs.chosen, pairs.rejected))
+    return ours, theirs
+
+
+def openings(pairs: PairSet) -> Finding:
+    """The first words that stand on one side and not on the other."""
+    ours, theirs = (_openings(side) for side in (pairs.chosen, pairs.rejected))
+    counts = {"chosen": Counter(ours), "rejected": Counter(theirs)}
+    found = []
+    for name, other in (("chosen", "rejected"), ("rejected", "chosen")):
+        opening = max(counts[name], key=lambda o: (counts[name][o] - counts[other][o], o))
+        found.append((share(counts[name][opening] - counts[other][opening], len(pairs)), name, opening))
+    gap, side, opening = max(found)
+    level = graded(gap, 0.05, 0.3)
+    rows = [at for at, one in enumerate(ours if side == "chosen" else theirs) if one == opening] if level != "ok" else []
+    other = "rejected" if side == "chosen" else "chosen"
+    told = f"'{opening}' begins {share(counts[side][opening], len(pairs)):.0%} of the {side} and {share(counts[other][opening], len(pairs)):.0%} of the {other}"
+    do = "" if level == "ok" else "Vary how that side begins (temperature, several experts): three words tell it apart already."
+    return Finding("openings", level, told, do, rows, {}, {"side": side, "opening": opening, "gap": gap})
+
+
+def _openings(side: Sequence[str]) -> list[str]:
+    return [" ".join(words(text[:120])[:_OPENING_WORDS]) for text in side]
+
+
+def style_only(pairs: PairSet) -> Finding:
+    """A classifier that knows no word, asked which side a text is from."""
+    if len(pairs) < LEAST_PAIRS:
+        return Finding("style", "none", f"{len(pairs)} pairs are too few for a classifier; {LEAST_PAIRS} are the least")
+    try:
+        told = separability(pairs.prompts, pairs.chosen, pairs.rejected)
+    except MissingExtraError as exc:
+        return Finding("style", "none", str(exc))
+    auc = told.auc
+    telling = ", ".join(f"{name} {weight:+.2f}" for name, weight in told.telling[:3])
+    found = (
+        f"AUC {auc.estimate:.3f} ({auc.low:.3f} to {auc.high:.3f}) by style alone, right in {told.within:.0%} of {told.pairs:,} pairs; what tells: {telling}"
+    )
+    level = graded(auc.estimate, 0.65, 0.8)
+    do = "" if level == "ok" else "A reward model can win by form: match style (rewrite the rejected side), or write both sides with one model."
+    figures = {"auc": auc.estimate, "low": auc.low, "high": auc.high, "within": told.within, "pairs": told.pairs, "telling": dict(told.telling)}
+    return Finding("style", level, found, do, figures=figures)
