@@ -39,7 +39,7 @@ class Ledger:
             RunDirectoryError: The file is damaged, of a newer version, or cannot be written.
         """
         self.path = path
-        self.in_flight: dict[bytes, asyncio.Future[None]] = {}  # sent and not yet committed; who wants one of them waits for it
+        self.in_flight: dict[bytes, asyncio.Future[None] | None] = {}  # sent and not yet committed, and what those who want them wait for
         self._queue: queue.SimpleQueue[Waiting | None] = queue.SimpleQueue()
         self._failure: RunDirectoryError | None = None  # of the last commit
         self._closed = False
@@ -82,11 +82,11 @@ class Ledger:
         except (sqlite3.Error, DamagedRowError) as exc:
             raise schema.explain(self.path, exc, "the ledger cannot be read") from exc
 
-    async def put(self, call: Call) -> None:
-        """Commit one finished call; returns when it is on disk, and only then gives its key free.
+    def put(self, call: Call) -> asyncio.Future[None]:
+        """Commit one finished call; done when it is on disk, and only then its key is given free.
 
         Raises:
-            RunDirectoryError: It could not be written.
+            RunDirectoryError: The ledger is closed; from the future: it could not be written.
         """
         if self._closed:
             self.release(call.key)
@@ -94,7 +94,13 @@ class Ledger:
         self._known.add(call.key)
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._queue.put((call, future))
-        await future
+        return future
+
+    async def end_of(self, key: bytes) -> None:
+        """Wait until a call in flight is committed, or will not be."""
+        mark = self.in_flight[key] or asyncio.get_running_loop().create_future()
+        self.in_flight[key] = mark
+        await asyncio.shield(mark)
 
     def release(self, key: bytes) -> None:
         """Wake up who waits for a call in flight: it is committed now, or will not be."""
