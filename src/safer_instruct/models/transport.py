@@ -16,6 +16,7 @@ import re
 import ssl
 from collections.abc import Coroutine, Mapping
 from datetime import timedelta
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from pyreqwest.bytes import Bytes
     from pyreqwest.client import Client
     from pyreqwest.exceptions import DetailedPyreqwestError
+    from pyreqwest.http import Url
     from pyreqwest.request import RequestBuilder
     from pyreqwest.response import Response
 
@@ -135,7 +137,7 @@ class Transport:
         cancellations = task.cancelling() if task else 0
         outcome: Reply | NoReply  # raised below and not where the library's own error, which shows the whole address, would be its context
         try:
-            builder = (self._client or self._open()).request(method, url)
+            builder = (self._client or self._open()).request(method, _parsed(url))
             if body is not None:
                 builder = builder.body_bytes(body)
             if headers:
@@ -183,6 +185,13 @@ def event_loop() -> asyncio.AbstractEventLoop:
     except ImportError:  # there is none for Windows
         return asyncio.new_event_loop()
     return uvloop.new_event_loop()
+
+
+@lru_cache(maxsize=64)  # a model's addresses are few
+def _parsed(url: str) -> Url:
+    from pyreqwest.http import Url
+
+    return Url(url)
 
 
 async def _send(builder: RequestBuilder, cap: int) -> Reply | NoReply:
