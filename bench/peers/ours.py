@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import tempfile
 from pathlib import Path
 
@@ -14,8 +13,8 @@ from safer_instruct.models.flow import Limits
 from safer_instruct.models.openai import OpenAIModel
 from safer_instruct.models.protocol import Generation, Sampling, Turn
 from safer_instruct.models.spending import Spending
-from safer_instruct.models.transport import event_loop
 from safer_instruct.prices import Price
+from safer_instruct.running import run_to_end
 
 
 async def main(job: Job) -> None:
@@ -35,5 +34,4 @@ async def main(job: Job) -> None:
 
 
 if __name__ == "__main__":
-    with asyncio.Runner(loop_factory=event_loop) as runner:
-        runner.run(main(parse_job("safer-instruct")))
+    run_to_end(main(parse_job("safer-instruct")))

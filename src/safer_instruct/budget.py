@@ -72,16 +72,18 @@ def bound(request: Generation | Scoring, price: Price | None, *, batch: bool = F
     Tokens written: at most `max_tokens` for each completion, which is what the endpoint is told; hidden reasoning counts
     towards it. A score asks for one.
     """
-    contents = [request.prompt] if isinstance(request.prompt, str) else [part for turn in request.prompt for part in (turn.role, turn.content)]
-    messages = 1 if isinstance(request.prompt, str) else len(request.prompt)
-    written = 1
+    prompt, written, end = request.prompt, 1, ""
     if isinstance(request, Scoring):
-        contents[-1:] = ["".join([*contents[-1:], request.continuation])]
+        end = request.continuation
     else:
         written = request.sampling.n * request.sampling.max_tokens
-    read = messages * _TOKENS_PER_MESSAGE + _TOKENS_PER_REQUEST
-    for text in contents:
-        read += len(text) if text.isascii() else _longest_form(text)
+    read = _TOKENS_PER_REQUEST
+    if isinstance(prompt, str):
+        read += _TOKENS_PER_MESSAGE + _most_bytes(prompt + end)
+    else:
+        for turn in prompt[:-1]:
+            read += _TOKENS_PER_MESSAGE + _most_bytes(turn.role) + _most_bytes(turn.content)
+        read += _TOKENS_PER_MESSAGE + _most_bytes(prompt[-1].role) + _most_bytes(prompt[-1].content + end) if prompt else _most_bytes(end)
     return (None if price is None else price.bound(read, written, batch=batch)), read + written
 
 
@@ -201,11 +203,9 @@ class Budget:
                 call then gets the same error, so that the run stops with nothing paid for and lost.
             RunDirectoryError: What may be spent now could not be recorded, so nothing is set aside.
         """
-        if cost is None and self.max_cost is not None:
-            raise ValueError("a cap in money needs a bound in money: see Prices.require")
+        if granted := self.reserve_at_once(cost, tokens):
+            return granted
         need = _need(cost, tokens)
-        if not self._used_up and not self._waiting and self._fits(need):
-            return self._grant(need)
         future: asyncio.Future[Reservation] = asyncio.get_running_loop().create_future()
         self._waiting.append((need, future))
         self._serve()
@@ -216,6 +216,13 @@ class Budget:
                 future.result().settle(0.0, 0)  # it came in the moment of cancellation: nobody will send anything
             self._serve()
             raise
+
+    def reserve_at_once(self, cost: float | None, tokens: int) -> Reservation | None:
+        """The same where there is nothing to wait for; None where there is."""
+        if cost is None and self.max_cost is not None:
+            raise ValueError("a cap in money needs a bound in money: see Prices.require")
+        need = _need(cost, tokens)
+        return self._grant(need) if not self._used_up and not self._waiting and self._fits(need) else None
 
     def resume(self, cost: float | None, tokens: int) -> Reservation:
         """Take up a reservation that an earlier sitting left open, such as a batch that is still at the provider.
@@ -374,7 +381,9 @@ def _plus(a: _Need, b: _Need) -> _Need:
     return a[0] + b[0], a[1] + b[1]
 
 
-def _longest_form(text: str) -> int:
+def _most_bytes(text: str) -> int:
     """Bytes of a text in UTF-8, in the longest of the forms that a vocabulary may bring it into."""
+    if text.isascii():
+        return len(text)
     forms = (text, unicodedata.normalize("NFC", text), unicodedata.normalize("NFKC", text))
     return max(len(form.encode("utf-8", "surrogatepass")) for form in forms)

@@ -93,8 +93,10 @@ class Price(Rates):
 
     def bound(self, prompt_tokens: int, completion_tokens: int, *, batch: bool = False) -> float:
         """The most that a request of at most so many tokens can cost: the dearest of the rates that may apply."""
-        may_apply: list[Rates] = [self, self.long] if self.long and prompt_tokens > self.long.above else [self]
-        return self._off(batch) * max(rates.most(prompt_tokens, completion_tokens) for rates in may_apply)
+        most = self.most(prompt_tokens, completion_tokens)
+        if self.long and prompt_tokens > self.long.above:
+            most = max(most, self.long.most(prompt_tokens, completion_tokens))
+        return self._off(batch) * most
 
     def _off(self, batch: bool) -> float:
         return 1.0 - self.batch_discount if batch else 1.0

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from safer_instruct.models.chat import completion_body, dialect_of, read_answer
+from safer_instruct.models.chat import completion_body, dialect_of, read_answer, read_completions
 from safer_instruct.models.parsing import FilteredError, MalformedError
 from safer_instruct.models.protocol import Completion, Generation, Sampling, Turn
 from safer_instruct.models.spending import Tokens
@@ -52,6 +53,53 @@ def answer(**fields: Any) -> dict[str, Any]:
 def test_a_choice_is_a_completion(fields: dict[str, Any], completion: Completion) -> None:
     read, tokens = read_answer(answer(**fields), 1)
     assert (read.completions, tokens) == ([completion], Tokens(5, 3))
+
+
+PLAIN = {  # an answer, by its parts: what a server may write there, the usual first
+    ("choices", 0, "message", "content"): ["Good day.", "", None, "\ud83d", 7, [{"type": "text", "text": "Good"}]],
+    ("choices", 0, "message", "refusal"): [None, "No.", 3],
+    ("choices", 0, "message"): [{}, None, "Good day."],
+    ("choices", 0, "finish_reason"): ["stop", "length", "content_filter", None, 1],
+    ("choices", 0, "logprobs"): [None, {"content": [{"logprob": -1.5}]}, {}, "none"],
+    ("choices", 0, "index"): [0, 1, "0", "a", None, True],
+    ("choices", 0, "text"): [None, "Good day.", 5],
+    ("choices", 0): [{}, None],
+    ("choices",): [[], None, {}],
+    ("usage", "prompt_tokens"): [5, 0, None, "5", 5.0, 5.5, True],
+    ("usage", "completion_tokens"): [3, None, "x"],
+    ("usage", "prompt_tokens_details"): [{"cached_tokens": 4}, {"cached_tokens": 400}, None],
+    ("usage",): [{}, None, []],
+}
+
+
+def with_part(path: tuple[str | int, ...], value: Any) -> dict[str, Any]:
+    usual: dict[str, Any] = {
+        "choices": [{"index": 0, "message": {"role": "assistant", "content": "Good day.", "refusal": None}, "logprobs": None, "finish_reason": "stop"}],
+        "usage": {"prompt_tokens": 5, "completion_tokens": 3},
+    }
+    part: Any = usual
+    for step in path[:-1]:
+        part = part[step]
+    part[path[-1]] = value
+    return usual
+
+
+def reading(read: Callable[[], Any]) -> Any:
+    try:
+        return read()
+    except (MalformedError, FilteredError) as exc:
+        return repr(exc)
+
+
+@pytest.mark.parametrize(("path", "value"), [(path, value) for path, values in PLAIN.items() for value in values])
+def test_the_quick_reading_of_an_answer_says_what_the_full_one_does(path: tuple[str | int, ...], value: Any) -> None:
+    data = with_part(path, value)
+
+    def in_full() -> Any:
+        answer, tokens = read_answer(data, 1)
+        return answer.completions, tokens
+
+    assert reading(lambda: read_completions(data, 1)) == reading(in_full)
 
 
 def test_no_choices_are_a_filters_work_or_no_answer() -> None:

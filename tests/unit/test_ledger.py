@@ -532,7 +532,7 @@ def test_a_commit_that_nobody_could_join_is_made_at_once(path: Path, monkeypatch
     assert [t.calls for t in read_totals(path)] == [30]
 
 
-def test_while_calls_are_in_flight_commits_come_fifty_times_a_second_at_most(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_while_calls_are_in_flight_a_commit_waits_a_moment_for_those_that_can_join_it(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def all_together(recorded: Recorded) -> None:
         await asyncio.gather(*(recorded.generate(replace(REQUEST, seed=i)) for i in range(60)))
         seen.append(commits(path))

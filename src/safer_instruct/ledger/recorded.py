@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import time
 from collections.abc import Callable, Coroutine
@@ -57,13 +56,13 @@ class Recorded:
         """See `Model.status`."""
         return self._model.status
 
-    async def generate(self, request: Generation) -> Generated:
+    def generate(self, request: Generation) -> Coroutine[Any, Any, Generated]:
         """See `Model.generate`; the answer is on disk before it is returned."""
-        return await self._call("generate", request, self._model.generate, decode_generated)
+        return self._call("generate", request, self._model.generate, decode_generated)
 
-    async def score(self, request: Scoring) -> Scored:
+    def score(self, request: Scoring) -> Coroutine[Any, Any, Scored]:
         """See `Model.score`; the answer is on disk before it is returned."""
-        return await self._call("score", request, self._model.score, decode_scored)
+        return self._call("score", request, self._model.score, decode_scored)
 
     async def close(self) -> None:
         """The wrapped model is closed by whoever opened it."""
@@ -71,13 +70,13 @@ class Recorded:
     async def _call(self, kind: str, request: Any, send: Callable[[Any], Coroutine[Any, Any, Answer]], decode: Callable[[bytes, Usage], Answer]) -> Answer:
         asked = encode_request(kind, request)
         key = self._key(asked)
-        while pending := self._in_flight.get(key):  # the same request is on its way: wait for it, then read it
-            await asyncio.shield(pending)
+        while key in self._in_flight:  # the same request is on its way: wait for it, then read it
+            await self._ledger.end_of(key)
         if stored := self._ledger.get(key):
             answer = decode(stored.answer, stored.usage)
             self._meter.add(answer.usage, replayed=True)
             return answer
-        self._in_flight[key] = asyncio.get_running_loop().create_future()
+        self._in_flight[key] = None
         try:
             answer = await send(request)
             call = Call(key, self._stage, self.name, asked, encode_answer(answer), answer.usage, time.time())

@@ -10,11 +10,12 @@ from __future__ import annotations
 import sqlite3
 import struct
 import sys
-import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
+from itertools import chain, islice
 from typing import Any
+from zlib import crc32
 
 from safer_instruct.ledger.content import Call
 from safer_instruct.models.protocol import Usage
@@ -50,7 +51,7 @@ class _Origin:
     compressor: zstd.ZstdCompressor
     samples: list[bytes] | None  # None: it has a dictionary, or cannot have one
     sampled: int = 0
-    totals: list[float] = field(default_factory=lambda: [0, 0, 0, 0.0, 0.0])  # calls, prompt and completion tokens, cost, seconds
+    packed: list[Row] = field(default_factory=list)  # in this transaction
 
     def pack(self, call: Call) -> Row:
         """The row of `call`, in the order of `COLUMNS`."""
@@ -61,9 +62,15 @@ class _Origin:
         content = self.compressor.compress(plain, zstd.ZstdCompressor.FLUSH_FRAME)
         usage = call.usage
         took = (usage.prompt_tokens, usage.completion_tokens, usage.cost + 0.0, usage.seconds + 0.0)  # SQLite stores -0.0 as 0.0
-        self.totals = [total + new for total, new in zip(self.totals, (1, *took), strict=True)]
-        row = (call.key, self.id, self.dictionary, *took, call.finished_at, content)
-        return (*row, _checksum(row))
+        guarded = (call.key, self.id, self.dictionary, *took, call.finished_at)
+        row = (*guarded, content, crc32(content, crc32(_guarded.pack(*guarded))))
+        self.packed.append(row)
+        return row
+
+    def take_totals(self) -> tuple[float, ...]:
+        """What this transaction adds up to: calls, prompt and completion tokens, cost, seconds."""
+        packed, self.packed = self.packed, []
+        return len(packed), *(sum(column) for column in islice(zip(*packed, strict=True), 3, 7))
 
     @property
     def ready(self) -> bool:
@@ -94,10 +101,9 @@ class Appender:
             rows.append(origin.pack(call))
         for start in range(0, len(rows), _ROWS_PER_INSERT):  # one statement for many: each lets go of the interpreter lock, and must get it back
             some = rows[start : start + _ROWS_PER_INSERT]
-            self._connection.execute(_insert(len(some)), [value for row in some for value in row])
+            self._connection.execute(_insert(len(some)), list(chain.from_iterable(some)))
         for origin in touched.values():
-            self._connection.execute(_TOTALS, (*origin.totals, origin.id))
-            origin.totals = [0, 0, 0, 0.0, 0.0]
+            self._connection.execute(_TOTALS, (*origin.take_totals(), origin.id))
             if origin.ready:
                 self._train(origin)
 
@@ -114,7 +120,7 @@ class Appender:
         except zstd.ZstdError:  # samples too few, or with nothing in common
             return
         data = trained.dict_content
-        self._connection.executemany("INSERT INTO dictionaries (dictionary, data, checksum) VALUES (?, ?, ?)", [(origin.id, data, zlib.crc32(data))] * _COPIES)
+        self._connection.executemany("INSERT INTO dictionaries (dictionary, data, checksum) VALUES (?, ?, ?)", [(origin.id, data, crc32(data))] * _COPIES)
         self._connection.execute("UPDATE origins SET dictionary = id WHERE id = ?", (origin.id,))
         origin.dictionary, origin.compressor = origin.id, _compressor(trained)
 
@@ -164,7 +170,7 @@ class Unpacker:
 def load_dictionaries(connection: sqlite3.Connection) -> dict[int, zstd.ZstdDict]:
     """Every dictionary of a ledger, from whichever copy is intact."""
     rows = connection.execute("SELECT dictionary, data, checksum FROM dictionaries")
-    return {number: load_dictionary(data) for number, data, checksum in rows if zlib.crc32(data) == checksum}
+    return {number: load_dictionary(data) for number, data, checksum in rows if crc32(data) == checksum}
 
 
 def load_dictionary(data: bytes) -> zstd.ZstdDict:
@@ -177,4 +183,4 @@ def _compressor(trained: zstd.ZstdDict | None) -> zstd.ZstdCompressor:
 
 
 def _checksum(row: Sequence[Any]) -> int:
-    return zlib.crc32(row[8], zlib.crc32(_guarded.pack(*row[:8])))
+    return crc32(row[8], crc32(_guarded.pack(*row[:8])))

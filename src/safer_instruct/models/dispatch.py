@@ -176,6 +176,9 @@ class Dispatcher:
             for gate in self.gates:
                 gate.endpoint.forget_outage()
         self._active_at = now
+        if not self._queue and (free := self._choose(slot, now)[0]):
+            self._let_out(slot, free, now)
+            return
         self._queue[slot] = None
         if len(self._queue) == 1:  # those before it know already when to look again
             self._pump(now)
@@ -213,9 +216,7 @@ class Dispatcher:
             if gate is None:
                 break
             del self._queue[slot]
-            slot.gate = gate
-            gate.let_out(slot, now)
-            gate.watch(loop, self._look)
+            self._let_out(slot, gate, now)
             slot.decide()
         if self._queue and (refusal := self._given_up(now)):
             waiting, self._active_at = list(self._queue), now
@@ -223,6 +224,12 @@ class Dispatcher:
             for slot in waiting:
                 slot.decide(refusal)
         self._arm(at, now, loop)
+
+    def _let_out(self, slot: Slot, gate: Gate, now: float) -> None:
+        slot.gate = gate
+        gate.let_out(slot, now)
+        if self._loop:
+            gate.watch(self._loop, self._look)
 
     def _choose(self, slot: Slot, now: float) -> tuple[Gate | None, float]:
         """The best endpoint that takes the call now; when one may that holds it up for a rate or a pause."""

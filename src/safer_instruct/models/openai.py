@@ -6,13 +6,14 @@ once: see `remote`. The key is read from the environment and stands in the reque
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
+from functools import partial
 from itertools import accumulate
 from typing import Any
 
 from safer_instruct.errors import AccessError
 from safer_instruct.models.addresses import HOSTS, Address, fingerprint, read_addresses
-from safer_instruct.models.chat import Answer, Logprobs, authorization, completion_body, dialect_of, read_answer
+from safer_instruct.models.chat import Logprobs, authorization, completion_body, dialect_of, read_answer, read_completions
 from safer_instruct.models.flow import Limits
 from safer_instruct.models.parsing import FilteredError
 from safer_instruct.models.protocol import Completion, Generated, Generation, Scored, Scoring, Usage
@@ -68,9 +69,9 @@ class OpenAIModel:
         """See `Model.status`."""
         return self._remote.status
 
-    async def generate(self, request: Generation) -> Generated:
+    def generate(self, request: Generation) -> Coroutine[Any, Any, Generated]:
         """See `Model.generate`."""
-        return await fill_up(request, self._complete)
+        return fill_up(request, self._complete)
 
     async def score(self, request: Scoring) -> Scored:
         """See `Model.score`; raw prompts only, on endpoints that echo the prompt with its log-probabilities."""
@@ -80,7 +81,7 @@ class OpenAIModel:
             return Scored(())
         continuation = request.continuation[: request.max_tokens * _MOST_CHARS_PER_TOKEN] if request.max_tokens else request.continuation
         body = {"model": self._model, "prompt": request.prompt + continuation, "echo": True, "max_tokens": 1, "temperature": 0, "logprobs": 1}
-        answer, usage = await self._ask("/completions", body, request)
+        answer, usage = await self._remote.ask("/completions", body, request, partial(read_answer, n=1))
         logprobs = _continuation_logprobs(answer.choices[0].logprobs or Logprobs(), len(continuation), usage.prompt_tokens)
         if not logprobs:
             raise AccessError(f"{self.name} at {self._remote.where} returns no log-probabilities of the prompt, so it cannot score; {USE_EMBEDDED}")
@@ -93,14 +94,11 @@ class OpenAIModel:
     async def _complete(self, request: Generation) -> tuple[list[Completion], Usage]:
         """The completions of one answer; of one that a content filter stopped, that many withheld ones, which cost nothing."""
         body = completion_body(self._model, request, self._dialect, want_logprobs=self._want_logprobs)
+        path = "/completions" if isinstance(request.prompt, str) else "/chat/completions"
         try:
-            answer, usage = await self._ask("/completions" if "prompt" in body else "/chat/completions", body, request)
+            return await self._remote.ask(path, body, request, partial(read_completions, n=body.get("n", 1), alternatives=bool(request.alternatives)))
         except FilteredError as exc:
             return [Completion(str(exc), withheld="filter")] * request.sampling.n, Usage()
-        return answer.with_alternatives if request.alternatives else answer.completions, usage
-
-    def _ask(self, path: str, body: dict[str, Any], request: Generation | Scoring) -> Awaitable[tuple[Answer, Usage]]:
-        return self._remote.ask(path, body, request, lambda data: read_answer(data, body.get("n", 1)))
 
     def _hints(self, address: Address, status: int, message: str, body: Mapping[str, Any]) -> list[str]:
         hints = access_hints(address, status, self._model)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
+from pydantic_core import from_json
 
 from safer_instruct.errors import RequestError
 from safer_instruct.models.addresses import message_of
@@ -29,12 +30,19 @@ def json_object(raw: bytes) -> dict[str, Any]:
         MalformedError: It is no object in JSON.
     """
     try:
-        data = json.loads(raw.decode("utf-8", "surrogatepass"))  # given bytes, `json` would guess at the encoding
-    except (ValueError, RecursionError) as exc:
-        raise MalformedError(f"an answer of {len(raw)} bytes that is not valid JSON") from exc
+        data = from_json(raw, cache_strings="keys")
+    except ValueError:
+        data = _any_json(raw)
     if not isinstance(data, dict):
         raise MalformedError("an answer that is no JSON object")
     return data
+
+
+def _any_json(raw: bytes) -> Any:
+    try:
+        return json.loads(raw.decode("utf-8", "surrogatepass"))  # given bytes, `json` would guess at the encoding
+    except (ValueError, RecursionError) as exc:
+        raise MalformedError(f"an answer of {len(raw)} bytes that is not valid JSON") from exc
 
 
 def shaped(data: Mapping[str, Any], shape: type[Shape]) -> Shape:

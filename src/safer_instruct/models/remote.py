@@ -91,7 +91,7 @@ class Remote:
         """The addresses, fit for messages."""
         return ", ".join(a.shown for a in self._addresses)
 
-    async def ask(self, path: str, body: Mapping[str, Any], request: Generation | Scoring, read: Read[Answer]) -> tuple[Answer, Usage]:
+    def ask(self, path: str, body: Mapping[str, Any], request: Generation | Scoring, read: Read[Answer]) -> Awaitable[tuple[Answer, Usage]]:
         """Post `body` to `path` until an answer comes that `read` understands.
 
         Args:
@@ -111,7 +111,7 @@ class Remote:
 
         async def send(number: int, slot: Slot) -> tuple[Answer, Usage]:
             address = self._addresses[number]
-            with await self._spending.reserve(request) as reservation:
+            with self._spending.reserve_at_once(request) or await self._spending.reserve(request) as reservation:
                 started = time.monotonic()
                 try:
                     reply = await self._transports[number].post(urls[number], payload)
@@ -132,7 +132,7 @@ class Remote:
                 slot.succeeded(reply.headers)
                 return answer, usage
 
-        return await self._pool.call(send, tokens=estimate(request))
+        return self._pool.call(send, tokens=estimate(request))
 
     async def close(self) -> None:
         """Close the connections; a later call opens new ones."""

@@ -56,6 +56,10 @@ class Spending:
         """
         return _UNLIMITED if self.budget is None else await self.budget.reserve(*self.bound(request))
 
+    def reserve_at_once(self, request: Generation | Scoring) -> Reservation | Unlimited | None:
+        """The same where there is nothing to wait for; None where there is."""
+        return _UNLIMITED if self.budget is None else self.budget.reserve_at_once(*self.bound(request))
+
     def bound(self, request: Generation | Scoring) -> tuple[float | None, int]:
         """The most that one attempt can cost, None where the price is not known, and the most tokens that it can take."""
         return bound(request, self.price, batch=self.batch)

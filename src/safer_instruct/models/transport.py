@@ -14,17 +14,21 @@ import asyncio
 import os
 import re
 import ssl
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from datetime import timedelta
+from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from safer_instruct.errors import ModelError
 
 if TYPE_CHECKING:
+    from pyreqwest.bytes import Bytes
     from pyreqwest.client import Client
     from pyreqwest.exceptions import DetailedPyreqwestError
+    from pyreqwest.http import Url
     from pyreqwest.request import RequestBuilder
+    from pyreqwest.response import Response
 
 MAX_REPLY_BYTES = 64 << 20
 _READ_AHEAD_BYTES = 1 << 20  # a reply of this size is handed over at once; what is longer comes in pieces
@@ -83,13 +87,13 @@ class Transport:
         self._error = RequestError
         self._client: Client | None = None
 
-    async def post(self, url: str, body: bytes) -> Reply:
+    def post(self, url: str, body: bytes) -> Coroutine[Any, Any, Reply]:
         """Send `body` to `url`.
 
         Raises:
             NoReply: No connection, or it broke, or the time was up.
         """
-        return await self._exchange("POST", url, body, {}, None, MAX_REPLY_BYTES)
+        return self._exchange("POST", url, body, {}, None, MAX_REPLY_BYTES)
 
     async def request(
         self,
@@ -133,7 +137,7 @@ class Transport:
         cancellations = task.cancelling() if task else 0
         outcome: Reply | NoReply  # raised below and not where the library's own error, which shows the whole address, would be its context
         try:
-            builder = (self._client or self._open()).request(method, url)
+            builder = (self._client or self._open()).request(method, _parsed(url))
             if body is not None:
                 builder = builder.body_bytes(body)
             if headers:
@@ -183,16 +187,34 @@ def event_loop() -> asyncio.AbstractEventLoop:
     return uvloop.new_event_loop()
 
 
+@lru_cache(maxsize=64)  # a model's addresses are few
+def _parsed(url: str) -> Url:
+    from pyreqwest.http import Url
+
+    return Url(url)
+
+
 async def _send(builder: RequestBuilder, cap: int) -> Reply | NoReply:
+    request = builder.streamed_read_buffer_limit(_READ_AHEAD_BYTES).build_streamed()
+    response = await request.__aenter__()  # each further `await` on it lets go of the interpreter lock, so a reply that is whole is left at once
+    first = await response.body_reader.read_chunk()
+    if first is not None and response.get_header("content-length") == str(len(first)) and len(first) <= min(cap, _READ_AHEAD_BYTES):
+        return Reply(response.status, response.headers, bytes(first))
+    try:
+        return await _read_rest(response, first, cap)
+    finally:
+        await request.__aexit__(None, None, None)
+
+
+async def _read_rest(response: Response, chunk: Bytes | None, cap: int) -> Reply | NoReply:
     chunks, size = [], 0
-    async with builder.streamed_read_buffer_limit(_READ_AHEAD_BYTES).build_streamed() as response:
-        reader = response.body_reader
-        while (chunk := await reader.read_chunk()) is not None:
-            size += len(chunk)
-            if size > cap:
-                return NoReply(f"a reply of more than {cap} bytes")
-            chunks.append(chunk)
-        return Reply(response.status, response.headers, bytes(chunks[0]) if len(chunks) == 1 else b"".join(chunks))
+    while chunk is not None:
+        size += len(chunk)
+        if size > cap:
+            return NoReply(f"a reply of more than {cap} bytes")
+        chunks.append(chunk)
+        chunk = await response.body_reader.read_chunk()
+    return Reply(response.status, response.headers, b"".join(chunks))
 
 
 def _no_reply(exc: DetailedPyreqwestError) -> NoReply:
