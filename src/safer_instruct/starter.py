@@ -16,7 +16,8 @@ _CONFIG = """\
 domain: {domain}                # a shipped domain ({shipped}) or a YAML file beside this one
 
 source:
-  path: texts.jsonl             # a file, a folder or a glob: .jsonl .csv .tsv .parquet .txt, also .gz and .zst of these
+  path: texts.jsonl             # a file, a folder or a glob: .jsonl .csv .tsv .parquet .txt, also .gz and .zst of these;
+                                # with the extra docs .html .pdf .docx, cut into passages (docs/documents.md)
   text: text                    # the column with the {side} response
   # messages: messages          # instead of 'text': a column of conversations (docs/conversations.md); 'turns: all' takes each answer
   # id: id                      # the column with your own id; without it the id is a digest of the text

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import random
+import unicodedata
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,11 +13,14 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hostile_texts import PAYLOADS
 from made_runs import made_up, write_run
+from rich.console import Console
 
 from safer_instruct.analysis.style import NAMES, length_gap, separability, style
 from safer_instruct.audit import Columns, Finding, PairSet, audit_set, read_set
 from safer_instruct.audit.run import CHECKS
+from safer_instruct.audit.show import as_markdown, as_record, show_audit, show_rows
 from safer_instruct.errors import SourceError
 from safer_instruct.example import Draft, Example, Verdict
 
@@ -233,6 +238,23 @@ def test_a_run_of_ours_is_read_with_margins_and_its_missing_licence_is_told(tmp_
     found = {one.check: one for one in audit_set(pairs)}
     assert found["ties"].level == "ok" and found["order-flips"].level == "none"
     assert "not stated: licence of the sources, licence of the set" in found["provenance"].found
+
+
+def test_hostile_texts_are_audited_and_shown_without_a_control_code_or_a_tag(tmp_path: Path) -> None:
+    draw = random.Random(1)
+    texts = [*PAYLOADS, "", "   ", "\x1b[2J\x1b]0;title\x07", "\u202ereversed", "[bold]x[/bold]"]
+    made = [{name: draw.choice(texts) for name in ("prompt", "chosen", "rejected")} | {"margin": draw.choice([0, "x", None, 2.5])} for _ in range(150)]
+    pairs = as_set(tmp_path, made)
+    found = audit_set(pairs)
+    json.dumps(as_record(pairs, found), allow_nan=False)
+    console = Console(file=io.StringIO(), width=100)
+    show_audit(console, pairs, found)
+    for one in found:
+        show_rows(console, pairs, one, 20)
+    shown = console.file.getvalue()  # type: ignore[attr-defined]
+    assert not any(unicodedata.category(c) in ("Cc", "Cf") for c in shown if c != "\n")
+    markdown = as_markdown(pairs, found)
+    assert "<" not in markdown and "\x1b" not in markdown
 
 
 # --- forms

@@ -40,7 +40,9 @@ def reason(rows: list[SourceText | BadRow]) -> str:
 # --- what a document gives
 
 PAGE = f"""<!doctype html><title>Shop</title><nav><ul><li>Home page<li>Our whole shop</ul></nav><h1>Returns</h1><p>{KETTLE}</p>
-<h2>Lamps</h2><p>{LAMP.replace(" is ", " <b>is</b>&nbsp;")}</p><ul><li>one small lamp<li>two large lamps</ul><script>let x = 'not a word of this';</script>
+<h2>Lamps<a href="#lamps">\u00b6</a></h2>
+<p>{LAMP.replace(" is ", " <b>is</b>&nbsp;")}</p><ul><li>one small lamp<li>two large lamps</ul>
+<script>let x = 'not a word of this';</script>
 <p hidden>Nobody can see this line.</p><h1>Visit</h1>
 <table><tr><th>Day<th>Open<tr><td>Monday<td>nine to five</table><footer>All rights reserved here</footer>"""
 

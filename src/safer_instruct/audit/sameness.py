@@ -86,7 +86,8 @@ def circles(pairs: PairSet) -> Finding:
     """A preferred to B in one pair and B to A in another, directly or through others."""
     by_prompt: dict[str, list[int]] = defaultdict(list)
     for at, prompt in enumerate(pairs.prompts):
-        by_prompt[_folded(prompt)].append(at)
+        if prompt.strip():
+            by_prompt[_folded(prompt)].append(at)
     rows: dict[int, str] = {}
     prompts = 0
     for members in by_prompt.values():

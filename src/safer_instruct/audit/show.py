@@ -82,7 +82,7 @@ def as_markdown(pairs: PairSet, found: Sequence[Finding]) -> str:
             lines += ["", f"## {one.check}: {len(one.rows):,} rows", "", *_listed(pairs, one)]
     if pairs.bad:
         lines += ["", f"## rows that give no pair: {pairs.set_aside:,}", ""]
-        lines += [f"- `{plain(row.file)}:{row.line}` {plain(row.reason)}" for row in pairs.bad[:_ROWS_LISTED]]
+        lines += [f"- {plain(row.file)}:{row.line} {plain(row.reason)}" for row in pairs.bad[:_ROWS_LISTED]]
     return "\n".join(lines) + "\n"
 
 

@@ -38,7 +38,7 @@ class Contradiction:
 def find_contradictions(prompts: Sequence[str], chosen: Sequence[str], scores: Sequence[float] | None = None, *, threshold: float) -> list[Contradiction]:
     """Go through the pairs, best first: one whose answer contradicts a better one to the same or nearly the same prompt is named.
 
-    Partial refusals contradict nobody. Only answers to prompts that come twice are read, each once.
+    Partial refusals contradict nobody, nor do pairs without a prompt. Only answers to prompts that come twice are read, each once.
 
     Args:
         prompts: The prompts.
@@ -54,6 +54,8 @@ def find_contradictions(prompts: Sequence[str], chosen: Sequence[str], scores: S
     known: dict[str, RefusalClass] = {}
     found: list[Contradiction] = []
     for group in _groups(order, shingles, threshold):
+        if not prompts[group[0]].strip():
+            continue
         kept: dict[RefusalClass, list[int]] = {"refusal": [], "compliance": []}
         for at in group:
             label = known.get(chosen[at]) or known.setdefault(chosen[at], classify(chosen[at]).label)

@@ -34,6 +34,7 @@ _NEVER_NEST = frozenset(  # without an end, or ended by the next of their kind
 _DEEPEST = 2_000
 _CHARSET = re.compile(rb"""charset\s*=\s*["']?\s*([A-Za-z0-9_:.-]+)""", re.I)
 _CHARSET_WITHIN = 2_048  # bytes; browsers look at 1,024
+_PERMALINK = " #\N{PILCROW SIGN}"  # which generators put behind headings
 _SPACE = re.compile(r"\s+")
 
 
@@ -90,7 +91,7 @@ def _walk(root: Any) -> Iterator[Block]:
         elif not (down and _hidden(node)):
             if text := _joined(said):
                 marked = f"{'-' if begins else ' '} {text}" if lists else text
-                yield Block(text, "heading", heading) if heading else Block(marked, "item" if lists else "paragraph")
+                yield Block(text.rstrip(_PERMALINK), "heading", heading) if heading else Block(marked, "item" if lists else "paragraph")
                 begins = False
             said, step = [], 1 if down else -1
             kept += step if tag == "pre" else 0

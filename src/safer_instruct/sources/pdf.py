@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -15,7 +16,9 @@ from safer_instruct.sources.records import RowRefused
 
 _ENDS = (".", "!", "?", ":", '"', "\N{RIGHT DOUBLE QUOTATION MARK}", ")")
 _SHORT = 0.8  # of the page's longest common line: a line that ends a sentence and is shorter ends a paragraph
-_RUNNING = 0.5  # of the pages: a first or last line that stands on more is a running head
+_EDGE = 2  # lines at the top and bottom of a page that may be running heads
+_RUNNING = 0.5  # of the pages: such a line that stands on more is one
+_LIGATURES = str.maketrans({chr(code): unicodedata.normalize("NFKC", chr(code)) for code in range(0xFB00, 0xFB07)})  # one glyph for 'fi' and the like
 _ITEM = re.compile(r"(?:[-*\N{BULLET}\N{EN DASH}]|\d{1,3}[.)]) ")
 _PAGES_FOR_RUNNING = 3
 
@@ -73,7 +76,7 @@ def _opened(raw: bytes) -> Any:
 
 
 def _lines(text: str) -> list[str]:
-    lines = [line.rstrip() for line in text.splitlines()]
+    lines = [line.rstrip() for line in text.translate(_LIGATURES).splitlines()]
     while lines and not lines[0].strip():
         lines.pop(0)
     while lines and not lines[-1].strip():
@@ -82,16 +85,19 @@ def _lines(text: str) -> list[str]:
 
 
 def _running(pages: Sequence[list[str]]) -> frozenset[str]:
-    """First and last lines that stand on most pages, whatever numbers they hold."""
+    """Lines at the edges of a page that stand at those of most pages, whatever numbers they hold."""
     if len(pages) < _PAGES_FOR_RUNNING:
         return frozenset()
-    counts = Counter(mark for lines in pages if lines for mark in {_mark(lines[0]), _mark(lines[-1])})
+    counts = Counter(mark for lines in pages for mark in {_mark(line) for line in (*lines[:_EDGE], *lines[-_EDGE:])})
     return frozenset(mark for mark, count in counts.items() if count > _RUNNING * len(pages))
 
 
 def _without(lines: list[str], running: frozenset[str]) -> list[str]:
-    begin = 1 if lines and _mark(lines[0]) in running else 0
-    end = len(lines) - 1 if len(lines) > begin and _mark(lines[-1]) in running else len(lines)
+    begin, end = 0, len(lines)
+    while begin < end and _mark(lines[begin]) in running:
+        begin += 1
+    while end > begin and _mark(lines[end - 1]) in running:
+        end -= 1
     return lines[begin:end]
 
 
