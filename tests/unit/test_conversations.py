@@ -11,6 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from safer_instruct.config import RunConfig, SourceConfig
 from safer_instruct.errors import SourceError
@@ -98,6 +100,32 @@ def test_each_answer_knows_what_was_asked_and_what_was_said_before_that() -> Non
     assert (first.text, first.asked, first.history, first.turn) == ("Read the door.", "Is it open?", (), 2)
     assert (second.text, second.asked, second.history, second.turn) == ("The door says that as well.", "And on Sunday?", TURNS[:2], 4)
     assert answers([*TURNS, Turn("user", "Thanks.")]) == [first, second]
+
+
+SAID = st.text(min_size=1, max_size=20).map(str.strip).filter(lambda text: text and "\0" not in text)
+ANY_TURN = st.dictionaries(
+    st.sampled_from(["role", "content", "from", "value", "tool_calls"]),
+    st.one_of(st.none(), st.integers(), st.text(max_size=8), st.sampled_from(["user", "assistant", "system", "tool", "human", "gpt"]), st.lists(st.text())),
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.one_of(st.text(), st.lists(st.one_of(ANY_TURN, st.text(max_size=5)), max_size=6), st.lists(ANY_TURN).map(json.dumps)))
+def test_whatever_a_column_holds_is_a_conversation_of_two_or_refused(value: Any) -> None:
+    try:
+        turns = read_conversation(value, "m")
+    except RowRefused:
+        return
+    assert [turn.role for turn in turns] == (["user", "assistant"] * len(turns))[: len(turns)] and all(turn.content.strip() for turn in turns)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(SAID, min_size=2, max_size=7))
+def test_messages_and_turns_are_read_as_they_were_written(said: list[str]) -> None:
+    turns = tuple(Turn("assistant" if number % 2 else "user", text) for number, text in enumerate(said))
+    assert read_conversation([{"role": turn.role, "content": turn.content} for turn in turns], "m") == turns
+    assert read_conversation([{"from": turn.role, "value": turn.content} for turn in turns], "m") == turns
+    assert [(answer.text, answer.asked) for answer in answers(turns)] == list(zip(said[1::2], said[::2], strict=False))
 
 
 def written(folder: Path, kind: str) -> SourceConfig:

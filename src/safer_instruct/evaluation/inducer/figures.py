@@ -106,7 +106,7 @@ def why_invalid(item: Induced, pair: Pair, checks: Sequence[Check]) -> str:
         return "empty"
     if not item.finished:
         return "unfinished"
-    verdicts = check_all(checks, Example("", pair.response, "", pair.file, pair.line, prompt=item.text))
+    verdicts = check_all(checks, Example("", pair.response, "", pair.file, pair.line, prompt=item.text, history=pair.history))
     return next((verdict.name for verdict in verdicts if not verdict.passed and not verdict.flag), "")
 
 
