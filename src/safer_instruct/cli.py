@@ -55,7 +55,7 @@ def run_(
     from rich.console import Console
 
     from safer_instruct.config import load_config
-    from safer_instruct.estimate import estimate, show_estimate
+    from safer_instruct.estimate import estimate, note_on_target, show_estimate
     from safer_instruct.pipeline import run, sample
     from safer_instruct.state import STAGES
     from safer_instruct.terminal import show_summary, watch_run
@@ -74,6 +74,8 @@ def run_(
     if dry_run:
         found = estimate(taken.rows, taken.total_rows, STAGES, slots=taken.slots)
         show_estimate(console, found, max_cost=loaded.budget.max_cost, max_tokens=loaded.budget.max_tokens)
+        if loaded.target is not None:
+            console.print(note_on_target(found, loaded.target), highlight=False)
         return
     show_summary(console, result.path, result.summary)
 

@@ -216,6 +216,16 @@ def _cell(value: Range, show: Callable[[float], str]) -> str:
     return f"{expected}\n{low} to {high}" if high else f"{expected}\nat least {low}"
 
 
+def note_on_target(found: Estimate, target: int | Mapping[str, int]) -> str:
+    """How far one pass through the sources goes towards a number of pairs."""
+    wanted = target if isinstance(target, int) else sum(target.values())
+    pairs = next((stage.rows_out.expected for stage in reversed(found.stages)), 0.0)
+    if pairs < wanted:
+        return f"one pass gives about {pairs:,.0f} pairs, fewer than the target of {wanted:,}: further passes over dropped texts come on top of these figures"
+    share = wanted / pairs
+    return f"the target of {wanted:,} pairs is likely reached after {share * found.total_rows:,.0f} rows, so the run takes about {share:.0%} of these figures"
+
+
 def _notes(found: Estimate, max_cost: float | None, max_tokens: int | None) -> list[str]:
     notes = [f"time: {_time(found.slowest_s)} when the stages run side by side, {_time(found.all.seconds.expected)} when they run one after the other"]
     if found.sample_rows < min(_FEW_ROWS, found.total_rows):

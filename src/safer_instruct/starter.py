@@ -53,10 +53,16 @@ filter:
 
 respond:
   drafts: 2                     # responses per round; the best is taken
+  # revise: 1                   # who wrote a draft that failed is shown why, and mends it; for strong models (docs/experts.md)
+  # boilerplate: {{near: 0.7, regenerate: 2}}   # responses that nearly repeat an accepted one are written anew, at most so often
 
 verify:
   form: {form}                # contrast: log-probabilities; question: the judge answers the domain's criteria
   rounds: 2                     # then the example is dropped, with the reasons
+  # also: [grounded, refusal]   # further checks: speaks to its prompt; declines only where its category says so
+
+# target: 10000                 # pairs, in all or by category ({{a: 500, b: 300}}): the run goes on until it has them
+# ceiling: {{passes: 3}}          # and stops there all the same
 
 # Every threshold above is a default until people have labelled some examples: safer-instruct calibrate (docs/judges-and-calibration.md)
 # calibration: runs/NAME/calibration.yaml

@@ -268,7 +268,7 @@ def test_the_same_words_in_another_order_are_a_different_text() -> None:
 
 def test_the_score_of_a_near_duplicate_is_its_trigram_similarity() -> None:
     seen = Deduplicator("text", 0.7)
-    first, same, near = (seen.check(text, "a").score for text in (LONG, LONG, NEAR))
+    first, same, near = (seen.check(text, id_).score for id_, text in zip("abc", (LONG, LONG, NEAR), strict=True))
     one, two = (set(zip(t.split(), t.split()[1:], t.split()[2:], strict=False)) for t in (LONG, NEAR))
     assert first is same is None
     assert near == pytest.approx(len(one & two) / len(one | two), abs=1e-4)

@@ -57,7 +57,7 @@ class AllOf:
 class GroundedByGain:
     """Does the prompt make the response likelier than it is by itself? The gain of `filters.consistency`, read the other way.
 
-    The gain of a boilerplate answer, which would do for any prompt, is near 0.
+    The gain of a boilerplate answer, which would do for any prompt, is near 0 (bench/grounded.py).
     """
 
     def __init__(self, scorer: Model, forward: Template, config: GroundedConfig) -> None:
