@@ -50,6 +50,13 @@ class Bootstrap:
         tail = (1 - self.level) / 2
         return Interval(estimate, _quantile(drawn, tail), _quantile(drawn, 1 - tail))
 
+    def intervals(self, statistics: Callable[[Sequence[int]], Sequence[float]], count: int) -> list[Interval]:
+        """The intervals of `count` statistics that are computed together, each by itself."""
+        drawn = [statistics(sample) for sample in self._samples]
+        estimates, tail = statistics(range(self.count)), (1 - self.level) / 2
+        ordered = [sorted(float(values[at]) for values in drawn) for at in range(count)]
+        return [Interval(float(estimates[at]), _quantile(ordered[at], tail), _quantile(ordered[at], 1 - tail)) for at in range(count)]
+
     def mean(self, values: Sequence[float]) -> Interval:
         """The interval of the mean of `values`, one per example."""
         return self.interval(lambda indices: sum(map(values.__getitem__, indices)) / len(indices))
