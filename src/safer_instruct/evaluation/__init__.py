@@ -1,1 +1,10 @@
-"""Measuring what was made: models side by side on data that none of them saw."""
+"""Measuring what was made: models side by side on data that none of them saw.
+
+settings.py     what a config can say                    inducer/        how good an inducer is
+prompts.py      prompts, and answers that are there      answering.py    answers that are drawn now
+judges.py       judges that score, and that are asked    judging.py      every judge on every answer and pair
+figures.py      win rates, harmful rates, refusals       honesty.py      what makes an evaluation flatter
+people.py       blinded sheets, and their answers        downstream.py   lm-evaluation-harness
+result.py       all figures together, as JSON            report.py       the same as Markdown
+run.py          all of it in order: `evaluate(config, out) -> Evaluation`
+"""
