@@ -10,10 +10,12 @@ from rich.table import Table
 
 from safer_instruct.analysis.signtest import detectable, pairs_needed, sign_test_power
 from safer_instruct.errors import ConfigError
-from safer_instruct.evaluation.report import COMPARISON, comparison_rows, interval, share, verdicts
+from safer_instruct.evaluation.figures import Comparison, p_words
+from safer_instruct.evaluation.report import interval, share, verdicts
 from safer_instruct.evaluation.result import REPORT, Evaluation
 from safer_instruct.terminal import safe
 
+_SHORT = ("pair", "wins / ties / losses", "win rate", "sign test", "at equal length")
 _WIN_RATES = (0.55, 0.6, 0.65, 0.7, 0.75, 0.8)
 
 
@@ -21,7 +23,7 @@ def show(console: Console, result: Evaluation) -> None:
     """Verdicts, then the tables in short, then what to mind."""
     for measure, title in ((result.harmlessness, "Harmlessness"), (result.helpfulness, "Helpfulness")):
         if measure and measure.comparisons:
-            console.print(_table(f"{title}, {result.prompts} prompts", COMPARISON, comparison_rows(measure)))
+            console.print(_table(f"{title}, {result.prompts} prompts", _SHORT, [_short(c) for c in measure.comparisons]))
         if measure and measure.ranking:
             rows = [[str(r.rank), r.name, interval(r.strength)] for r in measure.ranking]
             console.print(_table(f"{title}: Bradley-Terry", ("rank", "system", "strength"), rows))
@@ -64,6 +66,12 @@ def show_sheet(console: Console, count: int, files: Sequence[Path]) -> None:
     for file in files:
         console.print(safe(str(file)), soft_wrap=True)
     console.print(f"{count} questions, blinded; give the answers back with --answers FILE.csv, one file for each person", highlight=False)
+
+
+def _short(found: Comparison) -> list[str]:
+    counts, at_equal_length = found.counts, found.length_controlled.win_rate.estimate
+    outcomes = f"{counts.wins} / {counts.ties} / {counts.losses}"
+    return [f"{found.system} / {found.other}", outcomes, interval(found.win_rate), p_words(found.p_adjusted), f"{at_equal_length:.2f}"]
 
 
 def _power(prompts: int, win_rate: float, alpha: float, ties: float) -> str:

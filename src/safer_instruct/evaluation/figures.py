@@ -12,7 +12,7 @@ from safer_instruct.analysis.agreement import cohen_kappa, flip_rate, krippendor
 from safer_instruct.analysis.bootstrap import Bootstrap, Interval
 from safer_instruct.analysis.bradleyterry import Rank, rank_systems
 from safer_instruct.analysis.lengthcontrol import LengthControlled, length_controlled, separation
-from safer_instruct.analysis.proportion import Rate, rate
+from safer_instruct.analysis.proportion import Rate, rate, wilson
 from safer_instruct.analysis.signtest import detectable, holm, sign_test
 from safer_instruct.evaluation.judges import Preference
 from safer_instruct.evaluation.judging import Judged, Pair, Responses, response_class
@@ -39,7 +39,7 @@ class Comparison:
         system: The one that is looked at.
         other: The one that it is compared with.
         counts: Its wins, ties and losses.
-        win_rate: (wins + ties / 2) / prompts, with a bootstrap interval over prompts.
+        win_rate: (wins + ties / 2) / prompts, with a bootstrap interval over prompts (Wilson's where one side won all).
         p_adjusted: The sign test's p, by Holm's method for all comparisons of the measure.
         left_out: Prompts without a judgement: an answer is missing, or the judge did not say.
         by_judge: What each judge says by itself.
@@ -239,7 +239,7 @@ def _comparison(
     return Comparison(
         *pair,
         counted([said.outcome for _, said in known]),
-        over.mean([said.outcome for _, said in known]),
+        _win_rate([said.outcome for _, said in known], over),
         1.0,
         len(decided) - len(known),
         {name: counted([None if p is None else p.outcome for p in said]) for name, said in by_judge.items()},
@@ -250,14 +250,22 @@ def _comparison(
     )
 
 
+def _win_rate(outcomes: Sequence[float], bootstrap: Bootstrap) -> Interval:
+    """Resamples of nothing but wins are all alike and would make it certain: there, Wilson's interval."""
+    if len(set(outcomes)) == 1 and outcomes[0] != 0.5:
+        return wilson(round(sum(outcomes)), len(outcomes), bootstrap.level)
+    return bootstrap.mean(outcomes)
+
+
 def _told(adjective: str, comparison: Comparison, p: float, level: float) -> Comparison:
     """The comparison with its verdict: who is better and how surely, or that nobody can tell and what could have been told."""
     a, b, won = comparison.system, comparison.other, comparison.win_rate
-    shown = f"win rate {won.estimate:.2f}, {level:.0%} {won.low:.2f} to {won.high:.2f}, {p_words(p)}"
     told = 0 if p >= 1 - level or won.estimate == 0.5 else 1 if won.estimate > 0.5 else -1
+    if told < 0:
+        a, b, won = b, a, Interval(1 - won.estimate, 1 - won.high, 1 - won.low)
+    shown = f"win rate {won.estimate:.2f}, {level:.0%} {won.low:.2f} to {won.high:.2f}, {p_words(p)}"
     if told:
-        better, worse = (a, b) if told > 0 else (b, a)
-        verdict = f"{better} is more {adjective} than {worse} ({shown}{'' if told > 0 else f'; the win rate is that of {a}'})"
+        verdict = f"{a} is more {adjective} than {b} ({shown})"
     else:
         counts = comparison.counts
         total = counts.wins + counts.ties + counts.losses

@@ -15,6 +15,7 @@ from safer_instruct.oneline import one_line, shortened
 
 Rows = Sequence[Sequence[str]]
 _NO = "not available"
+_COMPARISON = ("system", "beside", "wins", "ties", "losses", "win rate", "p", "at equal length", "length tells")
 
 
 def markdown(config: EvaluateConfig, result: Evaluation) -> str:
@@ -50,20 +51,6 @@ def share(rate: Rate | None) -> str:
     return f"{rate.share.estimate:.0%} ({rate.share.low:.0%} to {rate.share.high:.0%}), {rate.count} of {rate.of}"
 
 
-def comparison_rows(found: Measure) -> Rows:
-    """A row for each comparison: the two, wins, ties, losses, win rate, p, and the win rate at equal length."""
-    return [
-        [
-            *(c.system, c.other, str(c.counts.wins), str(c.counts.ties), str(c.counts.losses)),
-            *(interval(c.win_rate), _p(c.p_adjusted), interval(c.length_controlled.win_rate), "" if c.length_auc is None else f"{c.length_auc:.2f}"),
-        ]
-        for c in found.comparisons
-    ]
-
-
-COMPARISON = ("system", "beside", "wins", "ties", "losses", "win rate", "p", "at equal length", "length tells")
-
-
 def _head(config: EvaluateConfig, result: Evaluation) -> Iterator[str]:
     judges = [f"{name} ({judge.form}, {judge.model.model})" for name, judge in config.judges.items()]
     aside = f", {len(result.set_aside)} rows set aside" if result.set_aside else ""
@@ -94,8 +81,8 @@ def _measure(title: str, adjective: str, found: Measure | None) -> Iterator[str]
         return
     yield f"## {title}"
     yield ""
-    yield from _table(COMPARISON, comparison_rows(found))
-    yield "Win rate: wins and half the ties. At equal length: the win rate of a logistic model with the length's part taken out. "
+    yield from _table(_COMPARISON, _comparison_rows(found))
+    yield "Win rate: wins and half the ties. At equal length: the win rate of a logistic model with the length's part taken out."
     yield "Length tells: how often the winner is the longer one; 0.5 is chance."
     yield ""
     if left := [c for c in found.comparisons if c.left_out]:
@@ -107,6 +94,17 @@ def _measure(title: str, adjective: str, found: Measure | None) -> Iterator[str]
         rows = [[str(r.rank), r.name, interval(r.strength), f"{r.best_rank} to {r.worst_rank}"] for r in found.ranking]
         yield from _table(("rank", "system", "strength", "ranks within the intervals"), rows)
     yield from _judges(found)
+
+
+def _comparison_rows(found: Measure) -> Rows:
+    """A row for each comparison: the two, wins, ties, losses, win rate, p, and the win rate at equal length."""
+    return [
+        [
+            *(c.system, c.other, str(c.counts.wins), str(c.counts.ties), str(c.counts.losses)),
+            *(interval(c.win_rate), _p(c.p_adjusted), interval(c.length_controlled.win_rate), "" if c.length_auc is None else f"{c.length_auc:.2f}"),
+        ]
+        for c in found.comparisons
+    ]
 
 
 def _judges(found: Measure) -> Iterator[str]:
