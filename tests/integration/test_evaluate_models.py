@@ -62,7 +62,7 @@ def test_the_embedded_scorer_tells_kind_from_rude_replies_by_itself(tmp_path: Pa
     config = yaml.safe_load((EXAMPLE / "evaluate.yaml").read_text(encoding="utf-8"))
     config["systems"] = {name: {"column": name} for name in ("rude", "twin", "kind")}
     config["harmlessness"] = {"pairs": "baseline"}
-    (tmp_path / "e.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
+    (tmp_path / "e.yaml").write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
     result = evaluate(load_evaluation(tmp_path / "e.yaml"), tmp_path / "out")
     assert result.harmlessness
     twin, kind = result.harmlessness.comparisons
@@ -123,6 +123,7 @@ def test_a_task_that_generates_is_cut_at_its_stop(tmp_path: Path) -> None:
         output_type="generate_until",
         generation_kwargs={"until": ["\n"]},
         doc_to_target="{{choices[answer]}}",
+        doc_to_choice=None,
         metric_list=[{"metric": "exact_match", "aggregation": "mean", "higher_is_better": True}],
     )
     found = asyncio.run(downstream(ScriptedModel("m.yaml", base=tmp_path), config, tmp_path, 0))
@@ -130,9 +131,10 @@ def test_a_task_that_generates_is_cut_at_its_stop(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("offline")
-def test_an_unknown_task_is_refused_in_one_sentence(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="lm-evaluation-harness cannot run nothing_of_the_kind"):
-        asyncio.run(downstream(ByWord(), DownstreamConfig(tasks=("nothing_of_the_kind",)), tmp_path, 0))
+def test_a_task_whose_data_is_not_there_is_refused_in_one_sentence(tmp_path: Path) -> None:
+    config = task(tmp_path, dataset_kwargs={"data_files": {"test": str(tmp_path / "nowhere.jsonl")}})
+    with pytest.raises(ConfigError, match=r"lm-evaluation-harness cannot run small_choice: .*nowhere\.jsonl"):
+        asyncio.run(downstream(ByWord(), config, tmp_path, 0))
 
 
 @pytest.mark.usefixtures("offline")

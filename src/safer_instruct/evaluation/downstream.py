@@ -49,7 +49,7 @@ def _run(evaluator: Any, asked: Any, config: DownstreamConfig, base: Path, seed:
 
     try:
         with contextlib.redirect_stdout(io.StringIO()):  # its progress is not ours to show
-            manager = TaskManager(include_path=str(base / config.include) if config.include else None)
+            manager = _tasks(TaskManager, config, base)
             found = evaluator.simple_evaluate(
                 asked,
                 tasks=list(config.tasks),
@@ -68,6 +68,14 @@ def _run(evaluator: Any, asked: Any, config: DownstreamConfig, base: Path, seed:
     except Exception as exc:
         raise ConfigError(f"downstream: lm-evaluation-harness cannot run {', '.join(config.tasks)}: {type(exc).__name__}: {exc}") from exc
     return [score for task, figures in found["results"].items() for score in _scores(task, figures)]
+
+
+def _tasks(manager: Any, config: DownstreamConfig, base: Path) -> Any:
+    """The index of tasks; the harness' own, thousands of files, only where it is needed."""
+    folder = str(base / config.include) if config.include else None
+    if folder and set(config.tasks) <= set((own := manager(include_path=folder, include_defaults=False)).all_tasks):
+        return own
+    return manager(include_path=folder)
 
 
 def _scores(task: str, figures: dict[str, Any]) -> list[TaskScore]:
