@@ -150,7 +150,7 @@ def test_helpfulness_has_a_length_controlled_win_rate_and_grades_go_over_two_tur
     assert found.verdict.startswith("good is more helpful than bad") and found.length_controlled.win_rate.estimate > 0.6
     good, bad = result.two_turn["good"], result.two_turn["bad"]
     assert good.first and bad.first and bad.second and (good.first.estimate, bad.first.estimate, bad.second.estimate) == (9, 2, 4)
-    assert good.ungraded == 0
+    assert good.ungraded == 0 and bad.difference is None and good.difference and good.difference.low > 4
 
 
 def test_models_answer_through_the_ledger_and_a_second_evaluation_asks_nothing_again(tmp_path: Path) -> None:

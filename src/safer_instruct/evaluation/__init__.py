@@ -8,3 +8,9 @@ people.py       blinded sheets, and their answers        downstream.py   lm-eval
 result.py       all figures together, as JSON            report.py       the same as Markdown
 run.py          all of it in order: `evaluate(config, out) -> Evaluation`
 """
+
+from safer_instruct.evaluation.result import Evaluation
+from safer_instruct.evaluation.run import evaluate
+from safer_instruct.evaluation.settings import EvaluateConfig, load_evaluation
+
+__all__ = ["EvaluateConfig", "Evaluation", "evaluate", "load_evaluation"]

@@ -163,8 +163,11 @@ def _two_turn(result: Evaluation) -> Iterator[str]:
         return
     yield "## Grades, 1 to 10"
     yield ""
-    rows = [[name, interval(t.first), interval(t.second), str(t.ungraded)] for name, t in result.two_turn.items()]
-    yield from _table(("system", "first turn", "second turn", "without a grade"), rows)
+    rows = [
+        [name, interval(t.first), interval(t.second), "" if name == result.baseline else interval(t.difference), str(t.ungraded)]
+        for name, t in result.two_turn.items()
+    ]
+    yield from _table(("system", "first turn", "second turn", "less the baseline's", "without a grade"), rows)
 
 
 def _downstream(result: Evaluation) -> Iterator[str]:

@@ -27,10 +27,18 @@ RESULT, REPORT, OUTPUTS = "evaluation.json", "evaluation.md", "outputs"
 
 @dataclass(frozen=True, slots=True)
 class TwoTurn:
-    """Mean grades of one system, 1 to 10, over prompts and judges; None where there are none."""
+    """Grades of one system, 1 to 10, by all judges.
+
+    Attributes:
+        first: Mean of the first answers; None where there is none.
+        second: Mean of the answers to the follow-up.
+        difference: Mean of both turns less the baseline's, paired by prompt; None for the baseline.
+        ungraded: Prompts without a grade of the first answer.
+    """
 
     first: Interval | None
     second: Interval | None
+    difference: Interval | None
     ungraded: int
 
 
@@ -153,18 +161,31 @@ def _described(responses: Sequence[Response | None]) -> tuple[int, float]:
 
 def _two_turn(work: Work, bootstrap: Bootstrap) -> dict[str, TwoTurn]:
     found = {}
-    for name in work.responses if work.grades else ():
-        by_prompt = [[judged[name][at] for judged in work.grades.values()] for at in range(len(work.prompts))]
-        turns = [[[grades[turn] for grades in said if grades[turn] is not None] for said in by_prompt] for turn in (0, 1)]
-        first, second = (_mean_grade(grades, bootstrap) for grades in turns)
-        found[name] = TwoTurn(first, second, sum(not grades for grades in turns[0]))
+    turns = {name: _by_prompt(work, name) for name in work.responses} if work.grades else {}
+    both = {name: [[*a, *b] for a, b in zip(*given, strict=True)] for name, given in turns.items()}
+    for name, (first, second) in turns.items():
+        apart = None if name == work.config.against else _apart(both[name], both[work.config.against], bootstrap)
+        found[name] = TwoTurn(_mean_grade(first, bootstrap), _mean_grade(second, bootstrap), apart, sum(not grades for grades in first))
     return found
 
 
-def _mean_grade(grades: Sequence[Sequence[int | None]], bootstrap: Bootstrap) -> Interval | None:
-    if not any(grades):
+def _by_prompt(work: Work, name: str) -> tuple[list[list[int]], list[list[int]]]:
+    """All judges' grades of a system's first answers, and of its second ones, by prompt."""
+    said = [[judged[name][at] for judged in work.grades.values()] for at in range(len(work.prompts))]
+    first, second = ([[g for grades in given if (g := grades[turn]) is not None] for given in said] for turn in (0, 1))
+    return first, second
+
+
+def _apart(ours: Sequence[Sequence[int]], theirs: Sequence[Sequence[int]], bootstrap: Bootstrap) -> Interval | None:
+    """The mean difference of two systems' grades over the prompts that both have grades for."""
+    both = [(sum(a) / len(a) - sum(b) / len(b)) if a and b else None for a, b in zip(ours, theirs, strict=True)]
+    if all(value is None for value in both):
         return None
-    return bootstrap.ratio([float(sum(g for g in said if g is not None)) for said in grades], [float(len(said)) for said in grades])
+    return bootstrap.ratio([value or 0.0 for value in both], [float(value is not None) for value in both])
+
+
+def _mean_grade(grades: Sequence[Sequence[int]], bootstrap: Bootstrap) -> Interval | None:
+    return bootstrap.ratio([float(sum(said)) for said in grades], [float(len(said)) for said in grades]) if any(grades) else None
 
 
 def _people(work: Work, answers: Sequence[Path], harmless: Measure | None) -> People:
