@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from safer_instruct.analysis.bootstrap import Bootstrap
+from safer_instruct.errors import SourceError
 from safer_instruct.evaluation.families import family_of
 from safer_instruct.evaluation.figures import measure
 from safer_instruct.evaluation.honesty import bias_warnings, builders, circularity, find_overlap, overlap, overlap_warnings
@@ -108,6 +109,10 @@ def test_overlap_is_looked_for_in_files_and_told_in_plain_words(tmp_path: Path) 
     assert "1 of 2 prompts overlap with the 2 training prompts (1 word for word" in overlap_warnings(found)[0]
     assert find_overlap(prompts, config(tmp_path)) is None and "nothing tells" in overlap_warnings(None)[0]
     assert overlap_warnings(find_overlap(prompts[1:], config(tmp_path, training=["train.jsonl"]))) == []
+    found = find_overlap(prompts, config(tmp_path, training=[{"path": "train.jsonl", "prompt": "chosen"}]))
+    assert found and found.training == 2 and found.any == 0
+    with pytest.raises(SourceError, match="no row has a column ask"):
+        find_overlap(prompts, config(tmp_path, training=[{"path": "train.jsonl", "prompt": "ask"}]))
 
 
 def test_length_that_tells_the_winner_is_told_of() -> None:

@@ -5,7 +5,8 @@ prompts.py      prompts, and answers that are there      answering.py    answers
 judges.py       judges that score, and that are asked    judging.py      every judge on every answer and pair
 figures.py      win rates, harmful rates, refusals       honesty.py      what makes an evaluation flatter
 people.py       blinded sheets, and their answers        downstream.py   lm-evaluation-harness
-result.py       all figures together, as JSON            report.py       the same as Markdown
+result.py       all figures together                     report.py       the same as Markdown
+files.py        what stands in the directory             sitting.py      models, ledger, budget, progress
 run.py          all of it in order: `evaluate(config, out) -> Evaluation`
 """
 

@@ -9,10 +9,11 @@ from typing import Any
 
 from safer_instruct import rundir, yamlfile
 from safer_instruct.config import ModelConfig, SourceConfig
+from safer_instruct.errors import SourceError
 from safer_instruct.evaluation.families import family_of
 from safer_instruct.evaluation.figures import Measure
 from safer_instruct.evaluation.prompts import PROMPT_COLUMNS, Prompt
-from safer_instruct.evaluation.settings import EvaluateConfig, OverlapConfig
+from safer_instruct.evaluation.settings import EvaluateConfig, OverlapConfig, TrainingData
 from safer_instruct.filters.near import deduplicate
 from safer_instruct.sources import SourceRow, read_rows
 from safer_instruct.tuning.overlap import Overlap
@@ -53,10 +54,10 @@ class Overlapping:
 def builders(config: EvaluateConfig) -> list[Builder]:
     """The models that wrote or judged the training data, as the config and the run directories name them."""
     found = [Builder(model, "named in built_with", "the config") for model in config.built_with]
-    for path in config.training:
-        record = config.base / path / rundir.RUN
+    for data in config.training:
+        record = config.base / data.path / rundir.RUN
         if record.is_file():
-            found += _of_run(yamlfile.read(record).get("models", {}), path)
+            found += _of_run(yamlfile.read(record).get("models", {}), data.path)
     return found
 
 
@@ -87,7 +88,7 @@ def find_overlap(prompts: Sequence[Prompt], config: EvaluateConfig) -> Overlappi
     """
     if not config.training:
         return None
-    training = [text for path in config.training for text in training_prompts(config.base / path)]
+    training = [text for data in config.training for text in training_prompts(data, config.base)]
     return overlap([prompt.text for prompt in prompts], [prompt.id for prompt in prompts], training, config.overlap)
 
 
@@ -108,20 +109,23 @@ def overlap(texts: Sequence[str], ids: Sequence[str], training: Sequence[str], c
     return Overlapping(len(training), len(texts), same, run, near, cluster, tuple(some))
 
 
-def training_prompts(path: Path) -> Iterator[str]:
-    """The prompts of a finished run, or of a file with a column `prompt` or `instruction`.
+def training_prompts(data: TrainingData, base: Path) -> Iterator[str]:
+    """The prompts of a finished run, or of a file.
 
     Raises:
-        SaferInstructError: It cannot be read.
+        SaferInstructError: It cannot be read, or no row has a prompt.
     """
-    if (path / rundir.PAIRS).is_file():
-        yield from (pair["prompt"] for pair in rundir.read_pairs(path))
+    if (base / data.path / rundir.PAIRS).is_file():
+        yield from (pair["prompt"] for pair in rundir.read_pairs(base / data.path))
         return
-    for row in read_rows(SourceConfig(path=path.name), path.parent):
-        if isinstance(row, SourceRow):
-            text = next((row.fields[name] for name in PROMPT_COLUMNS if isinstance(row.fields.get(name), str)), None)
-            if text:
-                yield str(text)
+    columns, found = ((data.prompt,) if data.prompt else PROMPT_COLUMNS), 0
+    for row in read_rows(SourceConfig(path=data.path), base):
+        text = next((row.fields[name] for name in columns if isinstance(row.fields.get(name), str)), "") if isinstance(row, SourceRow) else ""
+        if text:
+            found += 1
+            yield str(text)
+    if not found:
+        raise SourceError(f"training '{data.path}': no row has a column {' or '.join(columns)} with text; name the column in 'prompt'")
 
 
 def overlap_warnings(found: Overlapping | None) -> list[str]:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from safer_instruct import rundir
 from safer_instruct.analysis.bootstrap import Bootstrap, Interval
 from safer_instruct.domain import Domain
 from safer_instruct.evaluation import honesty
@@ -16,7 +13,7 @@ from safer_instruct.evaluation.downstream import TaskScore
 from safer_instruct.evaluation.figures import HarmfulRates, Measure, Refusals, harmful_rates, measure, refusals
 from safer_instruct.evaluation.judging import Grades, Judged, Pair, compared
 from safer_instruct.evaluation.people import People, items, people, read_answers
-from safer_instruct.evaluation.prompts import Prompt, Response, write_outputs
+from safer_instruct.evaluation.prompts import Prompt, Response
 from safer_instruct.evaluation.settings import EvaluateConfig
 from safer_instruct.evaluation.sitting import Counter, OpenModels
 from safer_instruct.ledger import Meter
@@ -194,33 +191,3 @@ def _people(work: Work, answers: Sequence[Path], harmless: Measure | None) -> Pe
     said = read_answers(answers, asked)
     judged = harmless.outcomes if harmless else {}
     return people(said, asked, judged, resamples=config.resamples, level=config.level, seed=config.seed)
-
-
-def write_result(work: Work, result: Evaluation) -> None:
-    """Write result, report, and every system's answers."""
-    from safer_instruct.evaluation.report import markdown
-
-    for name, found in work.responses.items():
-        write_outputs(result.path / OUTPUTS / f"{name}.json", name, work.prompts, found)
-    record = _plain(asdict(result)) | {
-        "config": work.config.model_dump(mode="json"),
-        "per_prompt": [
-            {"id": p.id, "category": p.category, "safe": p.safe, "scores": {j: {s: v[at] for s, v in x.scores.items()} for j, x in work.harmless.items()}}
-            for at, p in enumerate(work.prompts)
-        ],
-    }
-    for fleeting in ("path", "calls", "replayed", "seconds", "cost"):
-        del record[fleeting]
-    rundir.write_whole(result.path / RESULT, json.dumps(record, indent=1, ensure_ascii=True) + "\n")
-    rundir.write_whole(result.path / REPORT, markdown(work.config, result))
-
-
-def _plain(value: Any) -> Any:
-    """As JSON can say it: paths as text, and what is not a number as null."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(inner) for inner in value]
-    if isinstance(value, float) and value != value:
-        return None
-    return str(value) if isinstance(value, Path) else value

@@ -12,11 +12,12 @@ from safer_instruct.domain import load_domain
 from safer_instruct.errors import ConfigError
 from safer_instruct.evaluation.answering import answer_all
 from safer_instruct.evaluation.downstream import downstream
+from safer_instruct.evaluation.files import write_result
 from safer_instruct.evaluation.judges import AskingJudge, Judge, open_judge
 from safer_instruct.evaluation.judging import Judged, ask_harmful, ask_pairs, grade_all, judge_by_score
 from safer_instruct.evaluation.people import items, write_sheet
 from safer_instruct.evaluation.prompts import finished_responses, read_prompts
-from safer_instruct.evaluation.result import Evaluation, Work, pairs_of, result_of, write_result
+from safer_instruct.evaluation.result import Evaluation, Work, pairs_of, result_of
 from safer_instruct.evaluation.settings import EvaluateConfig
 from safer_instruct.evaluation.sitting import Counter, OpenModels, Progress, held_ledger
 from safer_instruct.models.protocol import Usage

@@ -173,6 +173,23 @@ class DownstreamConfig(Strict):
     limit: Positive | None = None
 
 
+class TrainingData(Strict):
+    """What the systems were trained on. A bare string in the config stands for `{path: STRING}`.
+
+    Attributes:
+        path: A run directory, or a file of JSONL, JSON, CSV, TSV or Parquet, relative to the config.
+        prompt: For files: column with the prompt; by default `prompt` or `instruction`.
+    """
+
+    path: str
+    prompt: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_string(cls, value: object) -> object:
+        return {"path": value} if isinstance(value, str) else value
+
+
 class OverlapConfig(Strict):
     """When a prompt counts as one that was trained on.
 
@@ -202,7 +219,7 @@ class EvaluateConfig(Strict):
         helpfulness: Left out unless given.
         two_turn: Left out unless given.
         downstream: Left out unless given.
-        training: What the systems were trained on, to find prompts that overlap with it: run directories, or files with a prompt column.
+        training: What the systems were trained on, to find prompts that overlap with it.
         built_with: Models that wrote or judged the training data, beside those that the run directories name.
         overlap: When a prompt overlaps.
         level: Confidence level of the intervals; 1 - level is that of the tests.
@@ -223,7 +240,7 @@ class EvaluateConfig(Strict):
     helpfulness: HelpfulnessConfig | None = None
     two_turn: TwoTurnConfig | None = None
     downstream: DownstreamConfig | None = None
-    training: tuple[str, ...] = ()
+    training: tuple[TrainingData, ...] = ()
     built_with: tuple[str, ...] = ()
     overlap: OverlapConfig = OverlapConfig()
     level: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
