@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from safer_instruct.cli import main
 from safer_instruct.errors import ConfigError
 from safer_instruct.evaluation.people import items, people, read_answers, write_sheet
 from safer_instruct.evaluation.prompts import Prompt, Response
@@ -116,3 +117,15 @@ def test_a_study_goes_from_the_sheet_to_the_report(tmp_path: Path) -> None:
     assert result.people and result.people.counts["ours / base"].wins == 12 and result.people.win_rates["ours / base"].low > 0.7
     text = (tmp_path / "out" / "evaluation.md").read_text(encoding="utf-8")
     assert "## People" in text and "| ours / base | 12 / 0 / 0 |" in text
+
+
+def test_the_command_writes_the_sheet_and_takes_the_answers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    loaded(tmp_path)
+    config, out, sheet = str(tmp_path / "e.yaml"), str(tmp_path / "out"), tmp_path / "sheet.csv"
+    with pytest.raises(SystemExit) as ended:
+        main(["evaluate", config, "--out", out, "--sheet", str(sheet), "--n", "5"])
+    assert not ended.value.code and "5 questions, blinded" in " ".join(capsys.readouterr().out.split())
+    answers = said(tmp_path / "ann.csv", {row["id"]: "tie" for row in csv.DictReader(sheet.open(encoding="utf-8"))})
+    with pytest.raises(SystemExit) as ended:
+        main(["evaluate", config, "--out", out, "--answers", str(answers)])
+    assert not ended.value.code and "| ours / base | 0 / 5 / 0 |" in (tmp_path / "out" / "evaluation.md").read_text(encoding="utf-8")
