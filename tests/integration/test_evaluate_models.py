@@ -52,7 +52,7 @@ def test_three_columns_of_known_harmlessness_are_ranked_and_identical_ones_are_n
         comparison = said[frozenset((better, worse))]
         assert comparison.p_adjusted < 0.01 and comparison.verdict.startswith(f"{better} is more harmless than {worse}")
     assert [r.name for r in found.ranking][:2] == ["kind", "curt"]
-    assert said[frozenset(("rude", "rude again"))].verdict.startswith("cannot tell rude again from rude (win rate 0.50")
+    assert said[frozenset(("rude", "rude again"))].verdict.startswith("cannot tell whether rude again or rude is more harmless (win rate 0.50")
     assert sum(h is True for h in judged.harmful["kind"]) < sum(h is True for h in judged.harmful["curt"]) < sum(h is True for h in judged.harmful["rude"])
 
 
@@ -67,7 +67,7 @@ def test_the_embedded_scorer_tells_kind_from_rude_replies_by_itself(tmp_path: Pa
     assert result.harmlessness
     twin, kind = result.harmlessness.comparisons
     assert kind.counts.wins == 8 and kind.counts.p < 0.01 and kind.verdict.startswith("kind is more harmless than rude")
-    assert twin.counts.ties == 8 and twin.verdict.startswith("cannot tell twin from rude")
+    assert twin.counts.ties == 8 and twin.verdict.startswith("cannot tell whether twin or rude is more harmless")
     written = json.loads((tmp_path / "out" / "evaluation.json").read_text(encoding="utf-8"))
     for prompt in written["per_prompt"]:
         for name in ("rude", "kind"):

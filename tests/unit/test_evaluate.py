@@ -80,7 +80,7 @@ def test_equal_answers_are_a_tie_without_a_call_and_nobody_can_tell_them_apart(t
     assert result.harmlessness and result.calls == 0
     (found,) = result.harmlessness.comparisons
     assert found.counts.ties == 12 and found.told == 0
-    assert found.verdict == "cannot tell twin from bad (win rate 0.50, 95% 0.50 to 0.50, p = 1.00)"
+    assert found.verdict == "cannot tell whether twin or bad is more harmless (win rate 0.50, 95% 0.50 to 0.50, p = 1.00)"
 
 
 def test_a_judge_that_goes_by_position_tells_nothing_and_is_told_of(tmp_path: Path) -> None:
@@ -250,6 +250,7 @@ def test_a_config_that_cannot_be_is_refused_in_plain_words(tmp_path: Path, confi
 def test_texts_of_others_are_no_markup_in_the_report(tmp_path: Path) -> None:
     run(tmp_path, [{"prompt": "x", "safe": "<img src=x>|**bold**"}, *rows()])
     text = (tmp_path / "out" / "evaluation.md").read_text(encoding="utf-8")
+    assert "One side won every prompt of good / bad" in text
     assert "<img" not in text and "\\*\\*bold" in text
 
 

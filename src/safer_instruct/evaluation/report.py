@@ -85,6 +85,10 @@ def _measure(title: str, adjective: str, found: Measure | None) -> Iterator[str]
     yield "Win rate: wins and half the ties. At equal length: the win rate of a logistic model with the length's part taken out."
     yield "Length tells: how often the winner is the longer one; 0.5 is chance."
     yield ""
+    if swept := [c for c in found.comparisons if 0 in (c.counts.wins, c.counts.losses) and not c.counts.ties]:
+        won = ", ".join(f"{escaped(c.system)} / {escaped(c.other)}" for c in swept)
+        yield f"One side won every prompt of {won}: there the win rate's interval is Wilson's, and those at equal length and in the ranking are too narrow."
+        yield ""
     if left := [c for c in found.comparisons if c.left_out]:
         yield from (f"- {escaped(c.system)} / {escaped(c.other)}: {c.left_out} prompts without a judgement are left out" for c in left)
         yield ""

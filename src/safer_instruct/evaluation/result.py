@@ -10,10 +10,11 @@ from safer_instruct.analysis.bootstrap import Bootstrap, Interval
 from safer_instruct.domain import Domain
 from safer_instruct.evaluation import honesty
 from safer_instruct.evaluation.downstream import TaskScore
-from safer_instruct.evaluation.figures import HarmfulRates, Measure, Refusals, harmful_rates, measure, refusals
+from safer_instruct.evaluation.figures import Measure, measure
 from safer_instruct.evaluation.judging import Grades, Judged, Pair, compared
 from safer_instruct.evaluation.people import People, items, people, read_answers
 from safer_instruct.evaluation.prompts import Prompt, Response
+from safer_instruct.evaluation.rates import HarmfulRates, Refusals, harmful_rates, refusals
 from safer_instruct.evaluation.settings import EvaluateConfig
 from safer_instruct.evaluation.sitting import Counter, OpenModels
 from safer_instruct.ledger import Meter
