@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import yaml
 
 from safer_instruct import yamlfile
 from safer_instruct.cli import main
-from safer_instruct.errors import BudgetError, ConfigError, SourceError
+from safer_instruct.errors import BudgetError, ConfigError, MissingExtraError, SourceError
 from safer_instruct.evaluation.judging import compared
 from safer_instruct.evaluation.result import Evaluation
 from safer_instruct.evaluation.run import evaluate, rehearse
@@ -238,6 +239,7 @@ def test_the_config_in_the_docs_is_one() -> None:
         ({"judges": {"s": {"form": "contrast", "model": "scripted:"}}, "two_turn": {}}, "need a judge of form 'question'"),
         ({"harmlessness": None, "over_refusal": False}, "nothing is to be measured"),
         ({"systems": {"a": {}}}, "give one of 'model'"),
+        ({"downstream": {"tasks": ["arc_easy"]}}, "downstream needs a system that is a model"),
         ({"helpfulnes": {}}, "did you mean 'helpfulness'"),
         ({"systems": {"a": {"column": "b"}, "c": {"column": "missing"}}}, "no column 'missing'|no column 'b'"),
     ],
@@ -245,6 +247,14 @@ def test_the_config_in_the_docs_is_one() -> None:
 def test_a_config_that_cannot_be_is_refused_in_plain_words(tmp_path: Path, config: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         run(tmp_path, **config)
+
+
+def test_a_missing_harness_is_told_before_anything_is_paid_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "lm_eval", None)
+    systems = {"asked": {"model": "scripted:judge.yaml"}}
+    with pytest.raises(MissingExtraError, match=r"safer-instruct\[lm-eval\]"):
+        run(tmp_path, systems=systems, downstream={"tasks": ["arc_easy"]})
+    assert not (tmp_path / "out" / "ledger.sqlite").exists()
 
 
 def test_texts_of_others_are_no_markup_in_the_report(tmp_path: Path) -> None:

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import importlib
 import io
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safer_instruct.errors import ConfigError, MissingExtraError, SaferInstructError
+from safer_instruct.errors import ConfigError, SaferInstructError
 from safer_instruct.evaluation.settings import DownstreamConfig
 from safer_instruct.evaluation.sitting import gathered
+from safer_instruct.extras import require
 from safer_instruct.models.protocol import Generation, Model, Sampling, Scoring
 
 _MAX_TOKENS, _RESAMPLES = 256, 1_000
-Show = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +29,15 @@ class TaskScore:
     error: float | None
 
 
+def check_harness() -> None:
+    """See that the harness is there, before anything is paid for.
+
+    Raises:
+        MissingExtraError: lm-eval is not installed.
+    """
+    require("lm_eval", extra="lm-eval", purpose="downstream")
+
+
 async def downstream(model: Model, config: DownstreamConfig, base: Path, seed: int) -> list[TaskScore]:
     """A model's figures on the tasks of `config`.
 
@@ -38,7 +46,7 @@ async def downstream(model: Model, config: DownstreamConfig, base: Path, seed: i
         ConfigError: There is no such task, or its data cannot be had.
         ModelError: The model failed, or does not score.
     """
-    evaluator = _harness()
+    evaluator = require("lm_eval.evaluator", extra="lm-eval", purpose="downstream")
     loop = asyncio.get_running_loop()
     asked = _asking(model, loop, seed)
     return await asyncio.to_thread(_run, evaluator, asked, config, base, seed)
@@ -87,13 +95,6 @@ def _scores(task: str, figures: dict[str, Any]) -> list[TaskScore]:
             shown = metric if filter_ == "none" else f"{metric} ({filter_})"
             found.append(TaskScore(task, shown, float(value), float(error) if isinstance(error, int | float) else None))
     return found
-
-
-def _harness() -> Any:
-    try:
-        return importlib.import_module("lm_eval.evaluator")
-    except ImportError as exc:
-        raise MissingExtraError("lm-eval", "lm-eval", "downstream") from exc
 
 
 def _asking(model: Model, loop: asyncio.AbstractEventLoop, seed: int) -> Any:

@@ -11,7 +11,7 @@ from pathlib import Path
 from safer_instruct.domain import load_domain
 from safer_instruct.errors import ConfigError
 from safer_instruct.evaluation.answering import answer_all
-from safer_instruct.evaluation.downstream import downstream
+from safer_instruct.evaluation.downstream import check_harness, downstream
 from safer_instruct.evaluation.files import write_result
 from safer_instruct.evaluation.judges import AskingJudge, Judge, open_judge
 from safer_instruct.evaluation.judging import Judged, ask_harmful, ask_pairs, grade_all, judge_by_score
@@ -88,6 +88,8 @@ def rehearse(config: EvaluateConfig, out: Path | str, count: int, *, report: Rep
 
 
 def _open(config: EvaluateConfig, out: Path, stack: AsyncExitStack, report: Report, count: int | None = None) -> Work:
+    if config.downstream:
+        check_harness()
     domain = load_domain(config.domain, config.base)
     prompts, bad = read_prompts(config.prompts, domain, config.base, config.seed)
     chosen = prompts if count is None or count >= len(prompts) else [prompts[i * len(prompts) // count] for i in range(count)]
@@ -183,8 +185,6 @@ async def _downstream(work: Work) -> None:
         if system.model is not None:
             work.tasks[name] = await downstream(work.models.open(system.model, f"downstream {name}"), config.downstream, config.base, config.seed)
             work.counter.during(f"{name}: downstream")()
-    if not work.tasks:
-        raise ConfigError("downstream needs a system that is a model; all of these are finished answers")
 
 
 def _pieces(config: EvaluateConfig, prompts: int) -> int:

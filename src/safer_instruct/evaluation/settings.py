@@ -272,6 +272,8 @@ class EvaluateConfig(Strict):
             raise ValueError("harmlessness needs 'judges'; or write 'harmlessness: null'")
         if (self.helpfulness or self.two_turn) and not self.asking():
             raise ValueError("helpfulness and two_turn need a judge of form 'question'")
+        if self.downstream and not any(system.model for system in self.systems.values()):
+            raise ValueError("downstream needs a system that is a model; all of these are finished answers")
         if not any((self.harmlessness, self.over_refusal, self.helpfulness, self.two_turn, self.downstream)):
             raise ValueError("nothing is to be measured")
         return self
