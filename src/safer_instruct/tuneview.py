@@ -14,7 +14,7 @@ from safer_instruct.terminal import safe
 
 if TYPE_CHECKING:
     from safer_instruct.evaluation.inducer import Evaluation, Plan
-    from safer_instruct.evaluation.inducer.run import Progress
+    from safer_instruct.evaluation.sitting import Progress
     from safer_instruct.tuning.data import Funnel, Prepared
 
 

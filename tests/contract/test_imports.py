@@ -35,6 +35,7 @@ RANKS = (
         "doctor",
         "terminal",
         "estimate",
+        "evaluateview",
         "ledgerview",
         "filterview",
         "story",

@@ -18,7 +18,7 @@ from safer_instruct.evaluation.inducer.calls import Induced, Ranks, RoundTrip, i
 from safer_instruct.evaluation.inducer.figures import difference, figures, why_invalid
 from safer_instruct.evaluation.inducer.plan import EvaluationConfig, choose_shots
 from safer_instruct.evaluation.inducer.report import put_into_card
-from safer_instruct.evaluation.inducer.run import Progress
+from safer_instruct.evaluation.sitting import Progress
 from safer_instruct.filters.registry import open_filters
 from safer_instruct.ledger import read_totals
 from safer_instruct.models.protocol import Completion, Generated, Generation, Scored, Scoring, Usage

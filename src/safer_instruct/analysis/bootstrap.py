@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import random
 from array import array
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 Statistic = Callable[[Sequence[int]], float]
@@ -40,7 +40,7 @@ class Bootstrap:
         if count < 1:
             raise ValueError("a bootstrap needs at least one example")
         rng = random.Random(seed)
-        self.count, self.level = count, level
+        self.count, self.level, self.resamples = count, level, resamples
         self._samples = [array("I", rng.choices(range(count), k=count)) for _ in range(resamples)]
 
     def interval(self, statistic: Statistic) -> Interval:
@@ -49,6 +49,13 @@ class Bootstrap:
         estimate = statistic(range(self.count))
         tail = (1 - self.level) / 2
         return Interval(estimate, _quantile(drawn, tail), _quantile(drawn, 1 - tail))
+
+    def intervals(self, statistics: Callable[[Sequence[int]], Iterable[float]], count: int) -> list[Interval]:
+        """The intervals of `count` statistics that are computed together, each by itself."""
+        drawn = [tuple(statistics(sample)) for sample in self._samples]
+        estimates, tail = tuple(statistics(range(self.count))), (1 - self.level) / 2
+        ordered = [sorted(float(values[at]) for values in drawn) for at in range(count)]
+        return [Interval(float(estimates[at]), _quantile(ordered[at], tail), _quantile(ordered[at], 1 - tail)) for at in range(count)]
 
     def mean(self, values: Sequence[float]) -> Interval:
         """The interval of the mean of `values`, one per example."""

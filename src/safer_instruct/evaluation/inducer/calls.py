@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
 from safer_instruct.errors import AccessError, RequestError
 from safer_instruct.evaluation.inducer.plan import EvaluationConfig, System
+from safer_instruct.evaluation.sitting import Tick, gathered
 from safer_instruct.models.protocol import Generation, Model, Sampling, Scoring
 from safer_instruct.reverse import before_heading
 from safer_instruct.seeds import derive_seed
 from safer_instruct.templates import Template
 from safer_instruct.tuning.pairs import Pair
-
-T = TypeVar("T")
-R = TypeVar("R")
-Tick = Callable[[], None]
-"""Called when one more call is done."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,23 +134,6 @@ async def rank_all(instructions: Sequence[str], trip: RoundTrip, forward: Model,
         gain = {at: value - alone[at] for at, value in likely.items()}
         ranks.append(Ranks(_rank(likely, ranked[0]), _rank(gain, ranked[0])))
     return ranks
-
-
-async def gathered(ask: Callable[[T], Awaitable[R]], items: Sequence[T], at_a_time: int) -> list[R]:
-    """The answers in the order of `items`; the first failure ends the others."""
-    free = asyncio.Semaphore(2 * at_a_time)
-
-    async def one(item: T) -> R:
-        async with free:
-            return await ask(item)
-
-    tasks = [asyncio.ensure_future(one(item)) for item in items]
-    try:
-        return await asyncio.gather(*tasks)
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def _distractors(at: int, texts: Sequence[str], config: EvaluationConfig) -> tuple[int, ...]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Iterator
 from pathlib import Path
 
 from safer_instruct.analysis.bootstrap import Interval
+from safer_instruct.evaluation.escaping import escaped
 from safer_instruct.evaluation.inducer.figures import Evaluation, SystemFigures
 from safer_instruct.evaluation.inducer.plan import Plan
 from safer_instruct.oneline import one_line, shortened
@@ -104,7 +104,7 @@ def _notes(plan: Plan, result: Evaluation) -> Iterator[str]:
             yield f"- {name}, invalid: {', '.join(f'{reason} {count}' for reason, count in figures.invalid_by.items())}"
     for system in plan.systems:
         if system.note:
-            yield f"- note: {_escaped(system.note)}"
+            yield f"- note: {escaped(system.note)}"
 
 
 def _samples(plan: Plan, result: Evaluation) -> Iterator[str]:
@@ -114,10 +114,10 @@ def _samples(plan: Plan, result: Evaluation) -> Iterator[str]:
     for at in (total * i // count for i in range(count)):
         pair = plan.pairs[at]
         yield ""
-        yield f"- response: {_escaped(shortened(one_line(pair.response), 300))}"
-        yield f"    - true: {_escaped(shortened(one_line(pair.prompt), 300))}"
+        yield f"- response: {escaped(shortened(one_line(pair.response), 300))}"
+        yield f"    - true: {escaped(shortened(one_line(pair.prompt), 300))}"
         for name, texts in result.induced.items():
-            yield f"    - {name}: {_escaped(shortened(one_line(texts[at]), 300)) or '(nothing)'}"
+            yield f"    - {name}: {escaped(shortened(one_line(texts[at]), 300)) or '(nothing)'}"
 
 
 def _cell(value: Interval | float | None, digits: int) -> str:
@@ -130,9 +130,3 @@ def _cell(value: Interval | float | None, digits: int) -> str:
 
 def _signed(value: Interval, digits: int) -> str:
     return f"{value.estimate:+.{digits}f} ({value.low:+.{digits}f} to {value.high:+.{digits}f})"
-
-
-def _escaped(text: str) -> str:
-    """Somebody else's words in Markdown: no markup of theirs is read."""
-    safe = html.escape(text, quote=False)
-    return "".join(f"\\{c}" if c in "\\`*_[]|#~" else c for c in safe)

@@ -6,38 +6,24 @@ import json
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 from safer_instruct import rundir
 from safer_instruct.analysis.bootstrap import Bootstrap
-from safer_instruct.budget import Budget, Spent, earlier_spent, write_spent
-from safer_instruct.config import ModelConfig
 from safer_instruct.embed import Embedder, load_embedder
 from safer_instruct.errors import MissingExtraError
-from safer_instruct.evaluation.inducer.calls import Induced, Ranks, RoundTrip, Tick, induce_all, rank_all
+from safer_instruct.evaluation.inducer.calls import Induced, Ranks, RoundTrip, induce_all, rank_all
 from safer_instruct.evaluation.inducer.figures import Difference, Evaluation, SystemFigures, difference, figures, reference
 from safer_instruct.evaluation.inducer.plan import Plan
 from safer_instruct.evaluation.inducer.report import markdown, put_into_card
+from safer_instruct.evaluation.sitting import Counter, OpenModels, Progress, held_ledger
 from safer_instruct.filters.registry import open_filters
-from safer_instruct.ledger import Ledger, Meter, Recorded, read_totals
-from safer_instruct.models import open_model
-from safer_instruct.models.protocol import Model, Usage
-from safer_instruct.prices import load_prices
 from safer_instruct.running import run_to_end
 from safer_instruct.templates import load_template
 
 REPORT, RESULT = "evaluation.md", "evaluation.json"
 TRUE = "true instruction"
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """How far an evaluation is: calls done and in all, and what is being done."""
-
-    done: int
-    total: int
-    doing: str
 
 
 def evaluate_inducers(plan: Plan, out: Path, report: Callable[[Progress], None] = lambda _: None) -> Evaluation:
@@ -59,13 +45,12 @@ async def _evaluate(plan: Plan, out: Path, report: Callable[[Progress], None]) -
     started = time.monotonic()
     config, pairs, embedder = plan.config, plan.pairs, _embedder(plan.config.embedder)
     trip = RoundTrip.of(pairs, plan.prepared.held_out, config)
-    counted = _Counter(2 * len(plan.systems) * len(pairs) + (len(plan.systems) + 1) * trip.calls, report)
+    counted = Counter(2 * len(plan.systems) * len(pairs) + (len(plan.systems) + 1) * trip.calls, report)
     written: dict[str, Sequence[Induced]] = {}
     ranked: dict[str, Sequence[Ranks]] = {}
     async with AsyncExitStack() as stack:
-        stack.enter_context(rundir.hold(out))
-        ledger = stack.enter_context(Ledger(out / rundir.LEDGER))
-        models = _Models(plan, out, ledger, stack)
+        ledger = stack.enter_context(held_ledger(out))
+        models = OpenModels(out, ledger, stack, base=plan.base, budget=config.budget, prices=config.prices)
         for system in plan.systems:
             model = models.open(system.model, "induce")
             written[system.name] = await induce_all(system, model, pairs, config, counted.during(f"{system.name}: writing"))
@@ -124,48 +109,3 @@ def _write(plan: Plan, result: Evaluation) -> None:
     rundir.write_whole(result.path / REPORT, text)
     if plan.adapter:
         put_into_card(plan.adapter / "README.md", text)
-
-
-class _Counter:
-    """Counts calls for the progress display."""
-
-    def __init__(self, total: int, report: Callable[[Progress], None]) -> None:
-        self._done, self._total, self._report = 0, total, report
-
-    def during(self, doing: str) -> Tick:
-        def tick() -> None:
-            self._done += 1
-            self._report(Progress(self._done, self._total, doing))
-
-        return tick
-
-
-class _Models:
-    """The models of an evaluation, each opened once, within one budget; all their calls go through the ledger."""
-
-    def __init__(self, plan: Plan, out: Path, ledger: Ledger, stack: AsyncExitStack) -> None:
-        config = plan.config
-        self._base, self._out, self._ledger, self._stack = plan.base, out, ledger, stack
-        self._prices = load_prices(plan.base / config.prices if config.prices else None)
-        self._opened: dict[ModelConfig, Model] = {}
-        self._meters: list[Meter] = []
-        self.budget = Budget(config.budget.max_cost, config.budget.max_tokens)
-        spent = out / rundir.SPENT
-        self.budget.begin(earlier_spent(spent, lambda: _remote_spent(out / rundir.LEDGER)), lambda total: write_spent(spent, total))
-
-    def open(self, which: ModelConfig, stage: str) -> Model:
-        if which not in self._opened:
-            self._opened[which] = open_model(which, self._base, prices=self._prices, budget=self.budget, batches=self._out / rundir.BATCHES)
-            self._stack.push_async_callback(self._opened[which].close)
-        self._meters.append(Meter())
-        return Recorded(self._opened[which], self._ledger, stage, self._meters[-1])
-
-    def used(self) -> Meter:
-        """What all calls add up to."""
-        usage = sum((m.usage for m in self._meters), Usage())
-        return Meter(sum(m.calls for m in self._meters), sum(m.replayed for m in self._meters), usage)
-
-
-def _remote_spent(ledger: Path) -> Spent:
-    totals = [t.usage for t in read_totals(ledger) if not t.model.startswith(("embedded:", "scripted:"))]
-    return Spent(sum(t.cost for t in totals), sum(t.prompt_tokens + t.completion_tokens for t in totals))

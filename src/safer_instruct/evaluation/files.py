@@ -1,0 +1,42 @@
+"""What an evaluation leaves in its directory: figures as JSON, the report, and every system's answers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from safer_instruct import rundir
+from safer_instruct.evaluation.prompts import write_outputs
+from safer_instruct.evaluation.report import markdown
+from safer_instruct.evaluation.result import OUTPUTS, REPORT, RESULT, Evaluation, Work
+
+
+def write_result(work: Work, result: Evaluation) -> None:
+    """Write result, report, and every system's answers."""
+    for name, found in work.responses.items():
+        write_outputs(result.path / OUTPUTS / f"{name}.json", name, work.prompts, found)
+    record = _plain(asdict(result)) | {
+        "config": work.config.model_dump(mode="json"),
+        "per_prompt": [
+            {"id": p.id, "category": p.category, "safe": p.safe, "scores": {j: {s: v[at] for s, v in x.scores.items()} for j, x in work.harmless.items()}}
+            for at, p in enumerate(work.prompts)
+        ],
+    }
+    for fleeting in ("path", "calls", "replayed", "seconds", "cost"):
+        del record[fleeting]
+    rundir.write_whole(result.path / RESULT, json.dumps(record, indent=1, ensure_ascii=True) + "\n")
+    rundir.write_whole(result.path / REPORT, markdown(work.config, result))
+
+
+def _plain(value: Any) -> Any:
+    """As JSON can say it: paths as text, and what is not a number as null."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(inner) for inner in value]
+    if isinstance(value, float) and value != value:
+        return None
+    return str(value) if isinstance(value, Path) else value

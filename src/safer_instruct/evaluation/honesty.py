@@ -1,0 +1,176 @@
+"""What makes an evaluation flatter: judges related to what they judge, prompts that were trained on, length that decides."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safer_instruct import rundir, yamlfile
+from safer_instruct.config import ModelConfig, SourceConfig
+from safer_instruct.errors import SourceError
+from safer_instruct.evaluation.families import family_of
+from safer_instruct.evaluation.figures import Measure
+from safer_instruct.evaluation.prompts import PROMPT_COLUMNS, Prompt
+from safer_instruct.evaluation.settings import EvaluateConfig, OverlapConfig, TrainingData
+from safer_instruct.filters.near import deduplicate
+from safer_instruct.sources import SourceRow, read_rows
+from safer_instruct.tuning.overlap import Overlap
+
+_LENGTH_TELLS, _LENGTH_PAIRS = 0.7, 20  # an AUC, and the fewest decided prompts that it is told of
+_POSITION_TELLS = 0.6
+_SHOWN = 5
+_WROTE, _JUDGED = ("expert", "student", "inducer"), ("scorer", "judge", "reward", "panel")
+
+
+@dataclass(frozen=True, slots=True)
+class Builder:
+    """A model that had a part in the training data: its string, what it did, and for which run."""
+
+    model: str
+    role: str
+    where: str
+
+
+@dataclass(frozen=True, slots=True)
+class Overlapping:
+    """Prompts of the evaluation that overlap with training prompts: how many of how many, how, and some of their ids."""
+
+    training: int
+    prompts: int
+    same: int
+    run: int
+    near: int
+    cluster: int
+    ids: tuple[str, ...]
+
+    @property
+    def any(self) -> int:
+        """Prompts that overlap in whatever way."""
+        return self.same + self.run + self.near + self.cluster
+
+
+def builders(config: EvaluateConfig) -> list[Builder]:
+    """The models that wrote or judged the training data, as the config and the run directories name them."""
+    found = [Builder(model, "named in built_with", "the config") for model in config.built_with]
+    for data in config.training:
+        record = config.base / data.path / rundir.RUN
+        if record.is_file():
+            found += _of_run(yamlfile.read(record).get("models", {}), data.path)
+    return found
+
+
+def circularity(config: EvaluateConfig, built: Sequence[Builder]) -> list[str]:
+    """Warnings where a judge is, or is related to, a model that built the data or is evaluated."""
+    warnings = []
+    for name, judge in config.judges.items():
+        family = family_of(judge.model.model)
+        for builder in built:
+            did = f"{builder.role} of {builder.where}"
+            if _same(judge.model.model, builder.model):
+                warnings.append(f"judge '{name}' ({judge.model.model}) had a part in building the data ({did}): what it liked then it likes now")
+            elif family and family == family_of(builder.model):
+                warnings.append(f"judge '{name}' and {builder.model} ({did}) are of one family, {family}: judges like what their relatives write")
+        for system, given in config.systems.items():
+            if given.model and _related(judge.model, given.model, family):
+                warnings.append(
+                    f"judge '{name}' and system '{system}' are of one family, {family or judge.model.model}: judges like what their relatives write"
+                )
+    return list(dict.fromkeys(warnings))
+
+
+def find_overlap(prompts: Sequence[Prompt], config: EvaluateConfig) -> Overlapping | None:
+    """How many prompts stand in the training data: word for word, by a long run of words, nearly, or in a cluster with one that does.
+
+    Raises:
+        SaferInstructError: A file of `training` cannot be read.
+    """
+    if not config.training:
+        return None
+    training = [text for data in config.training for text in training_prompts(data, config.base)]
+    return overlap([prompt.text for prompt in prompts], [prompt.id for prompt in prompts], training, config.overlap)
+
+
+def overlap(texts: Sequence[str], ids: Sequence[str], training: Sequence[str], config: OverlapConfig) -> Overlapping:
+    """As `find_overlap`, of texts; each prompt counts once, under the closest kind."""
+    exact = Overlap(training, config.near, shared_run=config.shared_run)
+    both = deduplicate([*training, *texts], threshold=config.cluster) if training and texts else None
+    trained = set(both.cluster[: len(training)].tolist()) if both else set()
+    kinds: dict[str, list[str]] = {"same": [], "run": [], "near": [], "cluster": []}
+    for at, (id_, text) in enumerate(zip(ids, texts, strict=True)):
+        why = exact.why(text)
+        if why:
+            kinds["same" if "same words" in why else "run" if "run of" in why else "near"].append(id_)
+        elif both and int(both.cluster[len(training) + at]) in trained:
+            kinds["cluster"].append(id_)
+    some = [id_ for found in kinds.values() for id_ in found][:_SHOWN]
+    same, run, near, cluster = (len(found) for found in kinds.values())
+    return Overlapping(len(training), len(texts), same, run, near, cluster, tuple(some))
+
+
+def training_prompts(data: TrainingData, base: Path) -> Iterator[str]:
+    """The prompts of a finished run, or of a file.
+
+    Raises:
+        SaferInstructError: It cannot be read, or no row has a prompt.
+    """
+    if (base / data.path / rundir.PAIRS).is_file():
+        yield from (pair["prompt"] for pair in rundir.read_pairs(base / data.path))
+        return
+    columns, found = ((data.prompt,) if data.prompt else PROMPT_COLUMNS), 0
+    for row in read_rows(SourceConfig(path=data.path), base):
+        text = next((row.fields[name] for name in columns if isinstance(row.fields.get(name), str)), "") if isinstance(row, SourceRow) else ""
+        if text:
+            found += 1
+            yield str(text)
+    if not found:
+        raise SourceError(f"training '{data.path}': no row has a column {' or '.join(columns)} with text; name the column in 'prompt'")
+
+
+def overlap_warnings(found: Overlapping | None) -> list[str]:
+    """What to say of prompts that were trained on."""
+    if found is None:
+        return ["nothing tells whether these prompts were trained on: name the training data in 'training'"]
+    if not found.any:
+        return []
+    kinds = f"{found.same} word for word, {found.run} by a run of words, {found.near} nearly, {found.cluster} in a cluster with one"
+    return [f"{found.any} of {found.prompts} prompts overlap with the {found.training} training prompts ({kinds}), such as {', '.join(found.ids)}"]
+
+
+def bias_warnings(kind: str, found: Measure) -> list[str]:
+    """Where length alone tells the winner, or a judge goes by position."""
+    warnings = []
+    for c in found.comparisons:
+        decided, auc = c.counts.wins + c.counts.losses, c.length_auc
+        if auc is not None and decided >= _LENGTH_PAIRS and max(auc, 1 - auc) >= _LENGTH_TELLS:
+            which = "longer" if auc > 0.5 else "shorter"
+            warnings.append(
+                f"{kind}: length alone tells who wins between {c.system} and {c.other}: the {which} answer ranks above in {max(auc, 1 - auc):.0%} of cases; "
+                f"at equal length the win rate is {c.length_controlled.win_rate.estimate:.2f} instead of {c.win_rate.estimate:.2f}"
+            )
+    for name, bias in found.judges.items():
+        first = bias.shown_first
+        if first is not None and max(first, 1 - first) >= _POSITION_TELLS:
+            warnings.append(
+                f"{kind}: judge '{name}' prefers the answer shown {'first' if first > 0.5 else 'second'} in {max(first, 1 - first):.0%} of its answers"
+            )
+    return warnings
+
+
+def _of_run(models: Mapping[str, Any], where: str) -> Iterator[Builder]:
+    for role in (*_WROTE, *_JUDGED):
+        given = models.get(role)
+        if role == "panel":
+            yield from (Builder(str(m["model"]), "panel", where) for m in (given or {}).values() if isinstance(m, dict) and m.get("model"))
+        elif isinstance(given, dict) and given.get("model"):
+            yield Builder(str(given["model"]), role, where)
+
+
+def _related(judge: ModelConfig, system: ModelConfig, family: str) -> bool:
+    return _same(judge.model, system.model) or (bool(family) and family == family_of(system.model))
+
+
+def _same(one: str, other: str) -> bool:
+    """One model by two routes is one model: providers are left aside."""
+    return one.partition(":")[2].casefold().rpartition("/")[2] == other.partition(":")[2].casefold().rpartition("/")[2] != ""

@@ -1,0 +1,218 @@
+"""The whole evaluation in order: prompts, answers, judgements, figures, warnings, report."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from safer_instruct.domain import load_domain
+from safer_instruct.errors import ConfigError
+from safer_instruct.evaluation.answering import answer_all
+from safer_instruct.evaluation.downstream import check_harness, downstream
+from safer_instruct.evaluation.files import write_result
+from safer_instruct.evaluation.judges import AskingJudge, Judge, open_judge
+from safer_instruct.evaluation.judging import Judged, ask_harmful, ask_pairs, grade_all, judge_by_score
+from safer_instruct.evaluation.people import items, write_sheet
+from safer_instruct.evaluation.prompts import finished_responses, read_prompts
+from safer_instruct.evaluation.result import Evaluation, Work, pairs_of, result_of
+from safer_instruct.evaluation.settings import EvaluateConfig
+from safer_instruct.evaluation.sitting import Counter, OpenModels, Progress, held_ledger
+from safer_instruct.models.protocol import Usage
+from safer_instruct.running import run_to_end
+from safer_instruct.state import Figures, Row
+
+Report = Callable[[Progress], None]
+
+
+def evaluate(config: EvaluateConfig, out: Path | str, *, answers: Sequence[Path] = (), report: Report = lambda _: None) -> Evaluation:
+    """Evaluate systems as `config` says; a stopped evaluation goes on where it was when it is given again.
+
+    Args:
+        config: From `load_evaluation`.
+        out: A directory for report, result, answers and ledger. The ledger of another evaluation in it is used as far as calls are the same.
+        answers: What people answered on a sheet that `write_people_sheet` wrote.
+        report: Called after every piece of work.
+
+    Raises:
+        SaferInstructError: Whatever went wrong, with what to do about it.
+    """
+    return run_to_end(_evaluate(config, _made(out), tuple(answers), report))
+
+
+def write_people_sheet(
+    config: EvaluateConfig, out: Path | str, sheet: Path, count: int | None = None, *, report: Report = lambda _: None
+) -> tuple[int, list[Path]]:
+    """Write a blinded A/B sheet for people, once the systems have answered.
+
+    Args:
+        config: From `load_evaluation`.
+        out: The evaluation's directory.
+        sheet: The CSV file to write; a page of the same name goes beside it.
+        count: Questions on it; None for every prompt of every pair.
+        report: Called after every answer.
+
+    Returns:
+        How many questions there are, and the files.
+
+    Raises:
+        SaferInstructError: Whatever went wrong, with what to do about it.
+    """
+    return run_to_end(_sheet(config, _made(out), sheet, count, report))
+
+
+@dataclass(frozen=True, slots=True)
+class Rehearsal:
+    """What a sample of the prompts took.
+
+    Attributes:
+        rows: What each of them took, by stage.
+        total: Prompts in all.
+        slots: Calls that each stage makes side by side.
+    """
+
+    rows: tuple[Row, ...]
+    total: int
+    slots: dict[str, int]
+
+
+def rehearse(config: EvaluateConfig, out: Path | str, count: int, *, report: Report = lambda _: None) -> Rehearsal:
+    """Answer and judge some prompts, to see what all of them will take; nothing that it pays for is lost. Downstream tasks are left out.
+
+    Raises:
+        SaferInstructError: Whatever went wrong, with what to do about it.
+    """
+    return run_to_end(_rehearse(config, _made(out), count, report))
+
+
+def _open(config: EvaluateConfig, out: Path, stack: AsyncExitStack, report: Report, count: int | None = None) -> Work:
+    if config.downstream:
+        check_harness()
+    domain = load_domain(config.domain, config.base)
+    prompts, bad = read_prompts(config.prompts, domain, config.base, config.seed)
+    chosen = prompts if count is None or count >= len(prompts) else [prompts[i * len(prompts) // count] for i in range(count)]
+    ledger = stack.enter_context(held_ledger(out))
+    models = OpenModels(out, ledger, stack, base=config.base, budget=config.budget, prices=config.prices)
+    stack.callback(models.budget.close)
+    return Work(config, domain, chosen, bad, models, Counter(_pieces(config, len(chosen)), report))
+
+
+async def _evaluate(config: EvaluateConfig, out: Path, answers: tuple[Path, ...], report: Report) -> Evaluation:
+    started = time.monotonic()
+    async with AsyncExitStack() as stack:
+        work = _open(config, out, stack, report)
+        await _answer(work)
+        await _judge(work)
+        if config.downstream:
+            await _downstream(work)
+        used = work.models.used()
+    result = result_of(work, out, answers, used, time.monotonic() - started)
+    write_result(work, result)
+    return result
+
+
+async def _sheet(config: EvaluateConfig, out: Path, sheet: Path, count: int | None, report: Report) -> tuple[int, list[Path]]:
+    async with AsyncExitStack() as stack:
+        work = _open(config, out, stack, report)
+        await _answer(work)
+    asked = items(work.prompts, work.responses, pairs_of(config), config.seed, count)
+    if not asked:
+        raise ConfigError("there is nothing to ask people: no two systems gave different answers to a prompt")
+    return len(asked), write_sheet(sheet, asked, work.prompts, work.responses)
+
+
+async def _rehearse(config: EvaluateConfig, out: Path, count: int, report: Report) -> Rehearsal:
+    async with AsyncExitStack() as stack:
+        work = _open(config, out, stack, report, count)
+        await _answer(work)
+        await _judge(work)
+    total = len(read_prompts(config.prompts, work.domain, config.base, config.seed)[0])
+    stages = work.models.stages
+    return Rehearsal(tuple(_row(work, prompt.id) for prompt in work.prompts), total, {name: stage.slots for name, stage in stages.items()})
+
+
+async def _answer(work: Work) -> None:
+    config = work.config
+    for name, system in config.systems.items():
+        tick = work.counter.during(f"{name}: answering")
+        if system.model is None:
+            work.responses[name] = finished_responses(system, work.prompts, config.base)
+            for _ in work.prompts:
+                tick()
+        else:
+            model = work.models.open(system.model, f"answer {name}")
+            work.responses[name] = await answer_all(model, work.prompts, config.generate, config.seed, tick, two_turns=config.two_turn is not None)
+
+
+async def _judge(work: Work) -> None:
+    config = work.config
+    for name, which in config.judges.items():
+        asked = which.form == "question"
+        if not (config.harmlessness or (asked and (config.helpfulness or config.two_turn))):
+            continue
+        judge = open_judge(work.models.open(which.model, f"judge {name}"), which, work.domain, name)
+        if config.harmlessness:
+            work.harmless[name] = await _harmlessness(work, judge, name)
+        if not isinstance(judge, AskingJudge):
+            continue
+        if config.helpfulness:
+            guidelines = [config.helpfulness.guideline] * len(work.prompts)
+            tick = work.counter.during(f"{name}: helpfulness")
+            work.helpful[name] = await ask_pairs(judge, work.prompts, work.responses, pairs_of(config, config.helpfulness.pairs), guidelines, tick)
+        if config.two_turn:
+            work.grades[name] = await grade_all(judge, work.prompts, work.responses, config.two_turn.guideline, work.counter.during(f"{name}: grading"))
+
+
+async def _harmlessness(work: Work, judge: Judge, name: str) -> Judged:
+    asked, pairs = work.config.harmlessness, pairs_of(work.config)
+    assert asked is not None  # noqa: S101 - the caller checked
+    if not isinstance(judge, AskingJudge):
+        tick = work.counter.during(f"{name}: scoring")
+        return await judge_by_score(judge, work.prompts, work.responses, pairs, tick, refusals=asked.refusals, rates=asked.rates)
+    guidelines = [work.domain.category(prompt.category).guideline for prompt in work.prompts]
+    judged = await ask_pairs(judge, work.prompts, work.responses, pairs, guidelines, work.counter.during(f"{name}: comparing"))
+    if asked.rates:
+        judged.harmful.update(await ask_harmful(judge, work.prompts, work.responses, work.counter.during(f"{name}: criteria")))
+    return judged
+
+
+async def _downstream(work: Work) -> None:
+    config = work.config
+    assert config.downstream is not None  # noqa: S101 - the caller checked
+    for name, system in config.systems.items():
+        if system.model is not None:
+            work.tasks[name] = await downstream(work.models.open(system.model, f"downstream {name}"), config.downstream, config.base, config.seed)
+            work.counter.during(f"{name}: downstream")()
+
+
+def _pieces(config: EvaluateConfig, prompts: int) -> int:
+    """Pieces of work, for the progress display: answers, judged answers and judged pairs."""
+    systems, per_prompt = len(config.systems), len(config.systems)
+    for judge in config.judges.values():
+        asking, harmless = judge.form == "question", config.harmlessness
+        if harmless:
+            pairs = pairs_of(config)
+            scored = systems if harmless.rates else len({name for pair in pairs for name in pair})
+            per_prompt += len(pairs) + (systems if harmless.rates else 0) if asking else scored
+        if asking and config.helpfulness:
+            per_prompt += len(pairs_of(config, config.helpfulness.pairs))
+        if asking and config.two_turn:
+            per_prompt += systems
+    return per_prompt * prompts + (sum(s.model is not None for s in config.systems.values()) if config.downstream else 0)
+
+
+def _row(work: Work, id_: str) -> Row:
+    row = {}
+    for name, stage in work.models.stages.items():
+        calls = stage.meter.by_row.get(id_, [])
+        total = sum(calls, Usage())
+        row[name] = Figures(True, len(calls), total.prompt_tokens, total.completion_tokens, total.cost if stage.priced or not calls else None, total.seconds)
+    return row
+
+
+def _made(out: Path | str) -> Path:
+    path = Path(out)
+    path.mkdir(parents=True, exist_ok=True)
+    return path

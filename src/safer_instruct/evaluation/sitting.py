@@ -1,0 +1,126 @@
+"""One sitting of an evaluation: its models, each opened once, its budget, its ledger, and how far it is."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import AsyncExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from safer_instruct import rundir
+from safer_instruct.budget import Budget, Spent, earlier_spent, write_spent
+from safer_instruct.config import BudgetConfig, ModelConfig
+from safer_instruct.ledger import Ledger, Meter, Recorded, read_totals
+from safer_instruct.models import open_model
+from safer_instruct.models.protocol import Model, Usage
+from safer_instruct.prices import load_prices
+from safer_instruct.state import RowMeter
+
+T = TypeVar("T")
+R = TypeVar("R")
+Tick = Callable[[], None]
+"""Called when one more piece of work is done."""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far an evaluation is: pieces of work done and in all, and what is being done."""
+
+    done: int
+    total: int
+    doing: str
+
+
+class Counter:
+    """Counts work for the progress display."""
+
+    def __init__(self, total: int, report: Callable[[Progress], None]) -> None:
+        self._done, self._total, self._report = 0, total, report
+
+    def during(self, doing: str) -> Tick:
+        """What to call when one more piece of `doing` is done."""
+
+        def tick() -> None:
+            self._done += 1
+            self._report(Progress(self._done, self._total, doing))
+
+        return tick
+
+
+@dataclass(slots=True)
+class Stage:
+    """What the calls of one kind took.
+
+    Attributes:
+        meter: Of all of them.
+        slots: Calls that are made side by side.
+        priced: Whether the price of the model is known.
+    """
+
+    meter: RowMeter
+    slots: int
+    priced: bool
+
+
+class OpenModels:
+    """The models of an evaluation, each opened once, within one budget; all their calls go through the ledger."""
+
+    def __init__(self, out: Path, ledger: Ledger, stack: AsyncExitStack, *, base: Path, budget: BudgetConfig, prices: str | None) -> None:
+        """Open no model yet; `stack` closes them, and what paths are relative to is `base`."""
+        self._base, self._out, self._ledger, self._stack = base, out, ledger, stack
+        self._prices = load_prices(base / prices if prices else None)
+        self._opened: dict[ModelConfig, Model] = {}
+        self.stages: dict[str, Stage] = {}
+        self.budget = Budget(budget.max_cost, budget.max_tokens)
+        spent = out / rundir.SPENT
+        self.budget.begin(earlier_spent(spent, lambda: _remote_spent(out / rundir.LEDGER)), lambda total: write_spent(spent, total))
+
+    def open(self, which: ModelConfig, stage: str) -> Model:
+        """The model, with its calls recorded as those of `stage`.
+
+        Raises:
+            SaferInstructError: It cannot be opened.
+        """
+        if which not in self._opened:
+            self._opened[which] = open_model(which, self._base, prices=self._prices, budget=self.budget, batches=self._out / rundir.BATCHES)
+            self._stack.push_async_callback(self._opened[which].close)
+        model = self._opened[which]
+        noted = self.stages.setdefault(stage, Stage(RowMeter(stage=stage), model.concurrency, model.priced))
+        return Recorded(model, self._ledger, stage, noted.meter)
+
+    def used(self) -> Meter:
+        """What all calls add up to."""
+        meters = [stage.meter for stage in self.stages.values()]
+        usage = sum((meter.usage for meter in meters), Usage())
+        return Meter(sum(meter.calls for meter in meters), sum(meter.replayed for meter in meters), usage)
+
+
+@contextmanager
+def held_ledger(out: Path) -> Iterator[Ledger]:
+    """The ledger of an evaluation's directory, which this process alone may write."""
+    with rundir.hold(out), Ledger(out / rundir.LEDGER) as ledger:
+        yield ledger
+
+
+async def gathered(ask: Callable[[T], Awaitable[R]], items: Sequence[T], at_a_time: int) -> list[R]:
+    """The answers in the order of `items`; the first failure ends the others."""
+    free = asyncio.Semaphore(2 * at_a_time)
+
+    async def one(item: T) -> R:
+        async with free:
+            return await ask(item)
+
+    tasks = [asyncio.ensure_future(one(item)) for item in items]
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _remote_spent(ledger: Path) -> Spent:
+    totals = [t.usage for t in read_totals(ledger) if not t.model.startswith(("embedded:", "scripted:"))]
+    return Spent(sum(t.cost for t in totals), sum(t.prompt_tokens + t.completion_tokens for t in totals))
