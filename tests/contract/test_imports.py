@@ -25,7 +25,7 @@ RANKS = (
     ("choosing", "stages", "tuning"),
     ("barrier", "rundir", "card", "state", "roles", "running"),
     ("accounts", "analysis", "progress", "stored"),
-    ("pipeline", "evaluation"),
+    ("pipeline", "evaluation", "training"),
     (
         "export",
         "selected",
@@ -43,8 +43,9 @@ RANKS = (
         "domainfile",
         "review",
     ),
-    ("domaincli", "liveview", "reviewview"),
+    ("domaincli", "liveview", "reviewview", "trainview"),
     ("report",),
+    ("traincli",),
     ("cli", "__init__"),
 )
 # What stages and filters must know nothing of, although some of it ranks below them.

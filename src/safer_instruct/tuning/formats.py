@@ -88,10 +88,15 @@ def _text(fields: Fields, column: str, *, optional: bool = False) -> str:
     value = fields.get(column)
     if value is None and optional:
         return ""
-    return _checked(value, f"column '{column}'")
+    return checked(value, f"column '{column}'")
 
 
-def _checked(value: object, what: str) -> str:
+def checked(value: object, what: str) -> str:
+    """`value` as text without blanks around it.
+
+    Raises:
+        RowRefused: It is no text, or holds what is no character.
+    """
     if not isinstance(value, str):
         raise RowRefused(f"{what} is not text")
     try:
@@ -107,7 +112,7 @@ def _conversation(fields: Fields, *, source: PairSource, columns: Sequence[str],
     listed = fields.get(column)
     if not isinstance(listed, list | tuple):
         raise RowRefused(f"column '{column}' is no list of turns")
-    turns = [_turn(item, role, content, number) for number, item in enumerate(listed, 1)]
+    turns = [turn_of(item, role, content, number) for number, item in enumerate(listed, 1)]
     found = list(_exchanges(turns))
     if not found:
         raise RowRefused("no answer that follows a user's message")
@@ -122,7 +127,12 @@ def _exchanges(turns: Sequence[Turn]) -> Iterator[Exchange]:
             yield Exchange(asked.content, answered.content, tuple(spoken[: at - 1]))
 
 
-def _turn(item: object, role: str, content: str, number: int) -> Turn:
+def turn_of(item: object, role: str, content: str, number: int) -> Turn:
+    """A message whose speaker and text stand under the keys `role` and `content`.
+
+    Raises:
+        RowRefused: It is none.
+    """
     if not isinstance(item, Mapping):
         raise RowRefused(f"turn {number} is no object")
     spoken_by = _ROLES.get(str(item.get(role, "")).lower())
@@ -133,7 +143,7 @@ def _turn(item: object, role: str, content: str, number: int) -> Turn:
         said = "\n".join(_part(part, number) for part in said)
     if said is None and spoken_by in ("assistant", "tool"):  # a tool call has no text: as an answer it is empty, and is cleaned away
         said = ""
-    return Turn(spoken_by, _checked(said, f"turn {number}: '{content}'"))
+    return Turn(spoken_by, checked(said, f"turn {number}: '{content}'"))
 
 
 def _part(part: object, number: int) -> str:

@@ -1,25 +1,55 @@
-"""What reversed instruction tuning changes in TRL's `SFTTrainer`: the order, the positions that are scored, the held-out loss."""
+"""What this package changes in TRL's trainers: the order, the held-out evaluation, and for `SFTTrainer` the positions that are scored."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from safer_instruct.extras import require
-from safer_instruct.tuning.loss import Encoded, batches, losses_by_source, mean
+from safer_instruct.tuning.bases import Base
+from safer_instruct.tuning.loss import Encoded, Evaluation, batches, losses_by_source, mean
+from safer_instruct.tuning.objective import Objective, Sums, added
 from safer_instruct.tuning.order import Bucketed
+from safer_instruct.tuning.progress import as_metrics
 
 
-class CompletionTraining:
-    """Stands before `SFTTrainer` in the class that `completion_trainer` makes."""
+class HeldOutEvaluation:
+    """Stands before a trainer of TRL: `order` is that of training, and `objective` says what is measured on the held-out set."""
 
-    held_out: Sequence[Encoded] = ()
+    objective: Objective
     order: Bucketed
-    _selects = False
-    _scored: Any = None  # positions of the micro-batch whose next token has a label
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Bucketed:
         return self.order
+
+    def evaluate(self: Any, *_: Any, **__: Any) -> dict[str, float]:
+        """The exact held-out figures: `Trainer` would average the means of batches."""
+        import torch
+
+        rank, ranks = self.accelerator.process_index, self.accelerator.num_processes
+        work = self.objective.batches()
+        rounds = -(-len(work) // ranks)
+        mine = [work[(i * ranks + rank) % len(work)] for i in range(rounds)]  # a sharded model needs every rank in each forward pass
+        real = rounds if (rounds - 1) * ranks + rank < len(work) else rounds - 1
+        with self.compute_loss_context_manager():
+            sums = self.objective.sums(self.model, mine[:real])
+            self.objective.sums(self.model, mine[real:])
+        if ranks > 1:
+            everyone: list[Sums] = [{}] * ranks
+            torch.distributed.all_gather_object(everyone, sums)
+            sums = added(everyone)
+        metrics = as_metrics(self.objective.mean(sums, self.state.global_step))
+        self.log(dict(metrics))
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+
+class CompletionTraining(HeldOutEvaluation):
+    """Stands before `SFTTrainer` in the class that `Completions` makes."""
+
+    _selects = False
+    _scored: Any = None  # positions of the micro-batch whose next token has a label
 
     def score_completions_only(self: Any) -> None:
         """Give the LM head no position whose label is ignored.
@@ -51,43 +81,66 @@ class CompletionTraining:
         finally:
             self._scored = None
 
-    def evaluate(self: Any, *_: Any, **__: Any) -> dict[str, float]:
-        """The exact held-out loss per token: `Trainer` would average the means of batches."""
-        import torch
 
-        rank, ranks = self.accelerator.process_index, self.accelerator.num_processes
-        work = batches(self.held_out)
-        rounds = -(-len(work) // ranks)
-        mine = [work[(i * ranks + rank) % len(work)] for i in range(rounds)]  # a sharded model needs every rank in each forward pass
-        real = rounds if (rounds - 1) * ranks + rank < len(work) else rounds - 1
-        with self.compute_loss_context_manager():
-            sums = losses_by_source(self.model, mine[:real])
-            losses_by_source(self.model, mine[real:])
-        if ranks > 1:
-            everyone: list[dict[str, tuple[float, int]]] = [{}] * ranks
-            torch.distributed.all_gather_object(everyone, sums)
-            sums = _added(everyone)
-        evaluation = mean(sums, self.state.global_step)
-        metrics = {"eval_loss": evaluation.loss} | {f"eval_loss_{source}": loss for source, loss in evaluation.by_source.items()}
-        self.log(dict(metrics))
-        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
-        return metrics
+@dataclass(frozen=True, slots=True)
+class Completions:
+    """Supervised tuning: the loss is that of completions alone. An `Objective`.
 
-
-def completion_trainer() -> type[Any]:
-    """`CompletionTraining` over TRL's `SFTTrainer`.
-
-    Raises:
-        MissingExtraError: TRL is not installed.
+    Attributes:
+        train: Pairs to train on.
+        held_out: Pairs for early stopping.
     """
-    trl = require("trl", extra="train", purpose="tuning")
-    return type("CompletionTrainer", (CompletionTraining, trl.SFTTrainer), {})
 
+    train: Sequence[Encoded]
+    held_out: Sequence[Encoded]
 
-def _added(parts: Sequence[dict[str, tuple[float, int]]]) -> dict[str, tuple[float, int]]:
-    sums: dict[str, tuple[float, int]] = {}
-    for part in parts:
-        for source, (total, count) in part.items():
-            before = sums.get(source, (0.0, 0))
-            sums[source] = (before[0] + total, before[1] + count)
-    return sums
+    @property
+    def lengths(self) -> Sequence[int]:
+        """See `Objective`."""
+        return [e.length for e in self.train]
+
+    @property
+    def has_reference(self) -> bool:
+        """See `Objective`."""
+        return False
+
+    def content(self) -> object:
+        """See `Objective.content`."""
+        return [[asdict(e) for e in side] for side in (self.train, self.held_out)]
+
+    def begin(self, model: Any, key: str) -> None:
+        """Nothing is needed of the model."""
+
+    def batches(self) -> Sequence[Any]:
+        """See `Objective.batches`."""
+        return batches(self.held_out)
+
+    def sums(self, model: Any, batches: Sequence[Any]) -> Sums:
+        """Source -> (sum of the losses in nats, completion tokens)."""
+        return losses_by_source(model, batches)
+
+    def mean(self, sums: Sums, step: int) -> Evaluation:
+        """See `Objective.mean`."""
+        return mean({source: (total, int(count)) for source, (total, count) in sums.items()}, step)
+
+    def arguments(self) -> tuple[type[Any], dict[str, Any]]:
+        """See `Objective.arguments`."""
+        trl = require("trl", extra="train", purpose="tuning")
+        return trl.SFTConfig, {"dataset_kwargs": {"skip_prepare_dataset": True}}  # token ids and labels are ready
+
+    def trainer(self, model: Any, base: Base, arguments: Any, callbacks: Sequence[Any]) -> Any:
+        """See `Objective.trainer`."""
+        trl = require("trl", extra="train", purpose="tuning")
+        datasets = require("datasets", extra="train", purpose="tuning")
+        rows = [{"input_ids": [*e.prompt, *e.completion], "labels": [-100] * len(e.prompt) + list(e.completion)} for e in self.train]
+        made = type("CompletionTrainer", (CompletionTraining, trl.SFTTrainer), {})(
+            model=model,
+            args=arguments,
+            train_dataset=datasets.Dataset.from_list(rows),
+            eval_dataset=datasets.Dataset.from_list(rows[:1]),  # the evaluation has its own; the trainer insists on one
+            processing_class=base.tokenizer,
+            callbacks=list(callbacks),
+        )
+        if arguments.use_cpu:
+            made.score_completions_only()
+        return made

@@ -1,0 +1,78 @@
+"""TRL's trainers of preferences, given token ids that are ready and log-probabilities of the reference that are known."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+from safer_instruct.errors import ConfigError
+from safer_instruct.extras import require
+from safer_instruct.settings.preference import Loss
+from safer_instruct.tuning.bases import Base
+from safer_instruct.tuning.trainer import HeldOutEvaluation
+
+
+class ReadyRows:
+    """Stands before a trainer of TRL: the rows are what it would make of texts itself, so it has nothing to prepare."""
+
+    def _prepare_dataset(self, dataset: Any, *_: Any, **__: Any) -> Any:
+        return dataset
+
+    def _precompute_ref_logps(self, dataset: Any, *_: Any, **__: Any) -> Any:
+        return dataset
+
+    def tokenize_row(self, row: dict[str, Any], *_: Any, **__: Any) -> dict[str, Any]:
+        """ORPO's and CPO's name for it."""
+        return row
+
+
+def trl_classes(loss: Loss) -> tuple[type[Any], type[Any]]:
+    """TRL's classes of arguments and of the trainer for `loss`.
+
+    Raises:
+        ConfigError: The installed TRL has none.
+        MissingExtraError: TRL is not installed.
+    """
+    trl = require("trl", extra="train", purpose="training on preferences")
+    if loss in ("orpo", "simpo"):
+        os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")  # that it may change is said in docs/train.md
+        try:
+            if loss == "orpo":
+                from trl.experimental.orpo import ORPOConfig, ORPOTrainer
+
+                return ORPOConfig, ORPOTrainer
+            from trl.experimental.cpo import CPOConfig, CPOTrainer
+        except ImportError as exc:
+            raise ConfigError(f"loss '{loss}': TRL {trl.__version__} has no such trainer any more ({exc}); use 'sigmoid', or TRL 1.16") from exc
+        return CPOConfig, CPOTrainer
+    return (trl.KTOConfig, trl.KTOTrainer) if loss == "kto" else (trl.DPOConfig, trl.DPOTrainer)
+
+
+def made_trainer(loss: Loss, model: Any, base: Base, arguments: Any, rows: Sequence[dict[str, Any]], callbacks: Sequence[Any]) -> Any:
+    """The trainer for `loss` over `rows`.
+
+    Raises:
+        ConfigError: The installed TRL has none.
+        MissingExtraError: TRL or datasets is not installed.
+    """
+    datasets = require("datasets", extra="train", purpose="training on preferences")
+    _, trainer = trl_classes(loss)
+    data = datasets.Dataset.from_list(list(rows))
+    shown = datasets.is_progress_bar_enabled()
+    datasets.disable_progress_bars()
+    try:
+        made = type("PreferenceTrainer", (ReadyRows, HeldOutEvaluation, trainer), {})(
+            model=model,
+            args=arguments,
+            train_dataset=data,
+            eval_dataset=data.select([0]),  # the evaluation has its own; transformers insists on one
+            processing_class=base.tokenizer,
+            callbacks=list(callbacks),
+        )
+    finally:
+        if shown:
+            datasets.enable_progress_bars()
+    if "ref" in getattr(model, "peft_config", {}):
+        model.delete_adapter("ref")  # TRL's copy of the adapter that training starts from; what it would be asked for is known
+    return made

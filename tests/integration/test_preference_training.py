@@ -1,0 +1,304 @@
+"""SFT and DPO through TRL on tiny models: the losses, the masks, the reference, what survives a kill, and what the command line says."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+pytest.importorskip("trl", reason="the extra train is not installed")
+
+import tiny_models
+
+from safer_instruct.errors import ConfigError
+from safer_instruct.settings.preference import DpoConfig, load_dpo_config, load_sft_config
+from safer_instruct.training.data import EncodedPair
+from safer_instruct.training.log import read_log
+from safer_instruct.training.losses import PairLogps, pair_losses
+from safer_instruct.training.objective import Preferences
+from safer_instruct.training.reference import reference_logps, sequence_logps
+from safer_instruct.training.run import TrainResult, _prepare, dry_run, train_preferences
+from safer_instruct.tuning.loss import Encoded
+from safer_instruct.tuning.order import bucketed
+from safer_instruct.tuning.progress import Progress
+
+THINGS = ["lamp", "kettle", "radio", "clock", "bell", "drum", "umbrella", "parcel", "red lamp", "old radio", "kettle lid", "clock hand", "late parcel", "desk"]
+
+
+@pytest.fixture(scope="module")
+def base_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_models.save_tiny("llama", tmp_path_factory.mktemp("base") / "base")
+
+
+@pytest.fixture
+def folder(tmp_path: Path, base_model: Path) -> Path:
+    """A tiny Llama in base/ and pairs of different lengths."""
+    (tmp_path / "base").symlink_to(base_model)
+    rows = [
+        {"prompt": f"My {t} is broken.", "chosen": f"I am sorry about your {t}. " * (i % 3 + 1), "rejected": f"So your {t} broke. How sad. " * (i % 2 + 1)}
+        for i, t in enumerate(THINGS)
+    ]
+    (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows), encoding="utf-8")
+    return tmp_path
+
+
+def write_config(folder: Path, name: str = "c", **more: Any) -> Path:
+    given = {
+        "model": "base",
+        "data": ["pairs.jsonl"],
+        "holdout": {"share": 0.2, "near_duplicate": None},
+        "lora": {"rank": 4},
+        "epochs": 2,
+        "batch_size": 4,
+        "learning_rate": 0.003,
+        "evaluations_per_epoch": 1,
+        "patience": 9,
+        "out": name,
+    }
+    path = folder / f"{name}.yaml"
+    path.write_text(yaml.safe_dump(given | more), encoding="utf-8")
+    return path
+
+
+def trained(folder: Path, name: str = "c", *, verb: str = "dpo", **more: Any) -> tuple[TrainResult, list[Progress]]:
+    seen: list[Progress] = []
+    load = load_dpo_config if verb == "dpo" else load_sft_config
+    return train_preferences(load(write_config(folder, name, **more)), folder, seen.append), seen
+
+
+def weights(adapter: Path) -> dict[str, Any]:
+    from safetensors.numpy import load_file
+
+    return load_file(next(adapter.glob("*.safetensors")))
+
+
+def losses(seen: list[Progress]) -> dict[int, float]:
+    return {p.step: p.loss for p in seen if p.step and p.held_out is None}
+
+
+def logps_of(model: Any, pairs: list[EncodedPair]) -> PairLogps:
+    """Sums over the responses' tokens, from the logits of each sequence alone."""
+    import torch
+
+    def one(prompt: tuple[int, ...], response: tuple[int, ...]) -> float:
+        with torch.no_grad():
+            full = model(torch.tensor([prompt + response])).logits[0].double().log_softmax(-1)
+        return sum(float(full[len(prompt) - 1 + i, token]) for i, token in enumerate(response))
+
+    sides = [[one(p.prompt, side) for p in pairs] for side in ()]
+    sides = [[one(p.prompt, getattr(p, name)) for p in pairs] for name in ("chosen", "rejected")]
+    counts = [[float(len(getattr(p, name))) for p in pairs] for name in ("chosen", "rejected")]
+    return PairLogps(*(torch.tensor(values, dtype=torch.float64) for values in (*sides, *counts)))
+
+
+def step_pairs(ready: Any, step: int, batch: int = 4) -> list[EncodedPair]:
+    order = bucketed([p.length for p in ready.train], batch, 0, 0)
+    return [ready.train[i] for i in order[(step - 1) * batch : step * batch]]
+
+
+@pytest.mark.parametrize(
+    ("loss", "more"), [("sigmoid", {}), ("ipo", {}), ("hinge", {}), ("robust", {"label_smoothing": 0.2}), ("simpo", {"beta": 2.0}), ("orpo", {}), ("kto", {})]
+)
+def test_each_loss_makes_its_steps_and_writes_what_belongs_to_it(folder: Path, loss: str, more: dict[str, Any]) -> None:
+    result, seen = trained(folder, loss=loss, **more)
+    steps = losses(seen)
+    assert len(steps) == result.steps > 2
+    assert result.best.loss < result.before.loss, "the held-out loss falls on pairs as alike as these"
+    assert {"adapter_model.safetensors", "README.md", "training.jsonl", "tuning.json", "curves.svg"} <= {p.name for p in result.out.iterdir()}
+    assert not (result.out / "checkpoints").exists() and not (result.out / "ref").exists()
+    assert [line["step"] for line in read_log(result.out / "training.jsonl") if "loss" in line] == list(steps)
+    assert f"`{loss}`" in (result.out / "README.md").read_text("utf-8")
+
+
+@pytest.mark.parametrize(("loss", "more"), [("sigmoid", {}), ("ipo", {}), ("hinge", {}), ("robust", {"label_smoothing": 0.2}), ("simpo", {"beta": 2.0})])
+def test_the_second_steps_loss_is_that_of_the_formula(folder: Path, loss: str, more: dict[str, Any]) -> None:
+    """The first step moves the weights; what TRL then reports must follow from the log-probabilities of both models, worked out here token by token."""
+    path = write_config(folder, loss=loss, epochs=1, training={"save_steps": 1, "method": "full"}, learning_rate=0.001, warmup=0.0, **more)
+    config = load_dpo_config(path)
+    ready = _prepare(config, folder)
+    kept: dict[int, Any] = {}
+
+    import transformers
+    from safer_instruct.training import run
+
+    class Keep(transformers.TrainerCallback):  # type: ignore[misc]
+        def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
+            kept[state.global_step] = {name: p.detach().clone() for name, p in model.named_parameters()}
+
+    seen: list[Progress] = []
+    objective = ready.objective(folder / "reference", lambda done, of: None)
+    run.train(ready.model, objective, config, seen.append, checkpoints=folder / "out" / "checkpoints", callbacks=[Keep()])
+    start, after = ready.model.load(), ready.model.load()
+    after.load_state_dict(kept[1], strict=False)
+    pairs = step_pairs(ready, 2)
+    now, before = logps_of(after, pairs), logps_of(start, pairs)
+    expected = pair_losses(config.loss, now, None if loss == "simpo" else before, beta=config.beta, label_smoothing=config.label_smoothing, gamma=config.gamma)
+    assert losses(seen)[2] == pytest.approx(float(expected.mean()), rel=2e-3)
+    figures = next(p for p in seen if p.step == 2 and p.held_out is None).figures
+    if loss != "simpo":
+        assert figures["margin"] == pytest.approx(config.beta * float((now.chosen - before.chosen - now.rejected + before.rejected).mean()), abs=2e-3)
+
+
+def test_dpos_loss_by_hand() -> None:
+    """-log sigmoid(beta ((log pi_c - log ref_c) - (log pi_r - log ref_r))), with numbers that are worked out by hand."""
+    import math
+
+    import torch
+
+    one = torch.ones(1, dtype=torch.float64)
+    now, before = PairLogps(-10 * one, -14 * one, 5 * one, 7 * one), PairLogps(-12 * one, -13 * one, 5 * one, 7 * one)
+    margin = 0.1 * ((-10 + 12) - (-14 + 13))
+    assert float(pair_losses("sigmoid", now, before, beta=0.1)) == pytest.approx(math.log(1 + math.exp(-margin)))
+    assert float(pair_losses("hinge", now, before, beta=0.1)) == pytest.approx(1 - margin)
+    assert float(pair_losses("ipo", now, before, beta=0.1)) == pytest.approx((2 / 5 + 1 / 7 - 5) ** 2)
+    assert float(pair_losses("simpo", now, None, beta=2.0, gamma=0.5)) == pytest.approx(math.log(1 + math.exp(0.5 - 2 * (-2 + 2))))
+    odds = math.log(math.exp(-2) / (1 - math.exp(-2)))
+    assert float(pair_losses("orpo", now, None, beta=0.1)) == pytest.approx(2 + 0.1 * math.log(1 + math.exp(odds - odds)))
+
+
+def test_the_loss_equals_that_of_trls_own_trainer_on_the_same_texts(folder: Path) -> None:
+    """TRL with everything left to itself: its tokens, its masks, its reference model."""
+    import datasets
+    import torch
+    import trl
+    from peft import PeftModel
+
+    result, seen = trained(folder, epochs=1, learning_rate=0.01)
+    ready = _prepare(load_dpo_config(folder / "c.yaml"), folder)
+    model = PeftModel.from_pretrained(ready.model.load(), result.out).merge_and_unload()
+    texts = [{"prompt": [{"role": "user", "content": p.prompt}], **{n: [{"role": "assistant", "content": t}] for n, t in (("chosen", p.response), ("rejected", p.rejected))}} for p in ready.divided.held_out]
+    args = trl.DPOConfig(output_dir=str(folder / "trl"), per_device_train_batch_size=len(texts), per_device_eval_batch_size=len(texts), use_cpu=True, bf16=False, report_to="none", max_length=None, disable_tqdm=True)
+    data = datasets.Dataset.from_list(texts)
+    theirs = trl.DPOTrainer(model=model, ref_model=ready.model.load(), args=args, train_dataset=data, eval_dataset=data, processing_class=ready.model.tokenizer)
+    found = theirs.evaluate()
+    ids = [{k: row[k] for k in ("prompt_ids", "chosen_ids", "rejected_ids")} for row in theirs.eval_dataset]
+    # a chat template may end a turn with more than the end token, as this one does with a line break; what is scored is then one token more
+    assert [tuple(row["prompt_ids"]) for row in ids] == [p.prompt for p in ready.held_out]
+    assert all(tuple(row["chosen_ids"][: len(p.chosen)]) == p.chosen for row, p in zip(ids, ready.held_out, strict=True))
+    cut = datasets.Dataset.from_list([row | {"chosen_ids": list(p.chosen), "rejected_ids": list(p.rejected)} for row, p in zip(ids, ready.held_out, strict=True)])
+    theirs.eval_dataset = cut
+    same = theirs.evaluate()
+    assert same["eval_loss"] == pytest.approx(result.best.loss, abs=2e-3), "half precision of the saved adapter aside"
+    assert same["eval_rewards/margins"] == pytest.approx(result.best.figures["margin"], abs=2e-2)
+    assert found["eval_loss"] == pytest.approx(same["eval_loss"], abs=0.1)
+    assert torch.isfinite(torch.tensor(list(losses(seen).values()))).all()
+
+
+def test_sft_learns_the_chosen_responses_alone(folder: Path) -> None:
+    """The loss of the first step is the mean over the tokens of chosen responses, end token included, prompt left out."""
+    path = write_config(folder, epochs=2)
+    ready = _prepare(load_sft_config(path), folder)
+    order = bucketed([len(p.prompt) + len(p.chosen) for p in ready.train], 4, 0, 0)[:4]
+    first = [ready.train[i] for i in order]
+    logps = logps_of(ready.model.load(), first)
+    result, seen = trained(folder, verb="sft")
+    assert losses(seen)[1] == pytest.approx(-float(logps.chosen.sum() / logps.chosen_tokens.sum()), abs=1e-4)
+    assert all(pair.chosen[-1] == ready.model.tokenizer.eos_token_id for pair in ready.train)
+    assert result.best.loss < result.before.loss - 0.5
+
+
+def test_dpo_after_sft_compares_with_the_sft_model_and_not_with_the_base(folder: Path) -> None:
+    from peft import PeftModel
+
+    sft, _ = trained(folder, "sft", verb="sft")
+    dpo, seen = trained(folder, "dpo", start="sft")
+    ready = _prepare(load_dpo_config(folder / "dpo.yaml"), folder)
+    pairs = list(ready.held_out)
+    base = ready.model.load()
+    bare = logps_of(base, pairs)
+    merged = PeftModel.from_pretrained(base, sft.out).merge_and_unload()
+    reference = logps_of(merged, pairs)
+    assert abs(float((reference.chosen - bare.chosen).mean())) > 1, "the two references differ, so the test can tell them apart"
+    assert dpo.before.figures["chosen_logp"] == pytest.approx(float(reference.chosen.mean()), abs=0.02)
+    assert dpo.before.loss == pytest.approx(0.693147, abs=1e-4), "it starts where it compares itself with"
+    assert losses(seen)[1] == pytest.approx(0.693147, abs=2e-3)
+    final = logps_of(PeftModel.from_pretrained(ready.model.load(), dpo.out).merge_and_unload(), pairs)
+    margin = 0.1 * float((final.chosen - reference.chosen - final.rejected + reference.rejected).mean())
+    assert dpo.best.figures["margin"] == pytest.approx(margin, abs=2e-2), "one adapter holds both steps, and the margin is that over the SFT model"
+
+
+def test_a_killed_dpo_ends_as_an_undisturbed_one(folder: Path) -> None:
+    """kill -9 between two checkpoints."""
+    import numpy as np
+
+    more: dict[str, Any] = {"epochs": 4, "training": {"save_steps": 3}}
+    undisturbed, seen = trained(folder, "undisturbed", **more)
+    path = write_config(folder, "killed", **more)
+    program = "import sys\nfrom pathlib import Path\nfrom safer_instruct.settings.preference import load_dpo_config\nfrom safer_instruct.training.run import train_preferences\n"
+    program += "p = Path(sys.argv[1])\ntrain_preferences(load_dpo_config(p), p.parent, lambda s: print('STEP', s.step, flush=True))\n"
+    with subprocess.Popen([sys.executable, "-c", program, str(path)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+        assert process.stdout
+        for line in process.stdout:
+            if line.split() == ["STEP", "8"]:
+                process.send_signal(signal.SIGKILL)
+                break
+    assert process.returncode == -signal.SIGKILL and not (folder / "killed" / "tuning.json").exists()
+    kept = next((folder / "killed" / "reference").iterdir())
+    before = kept.read_bytes()
+    resumed, rest = trained(folder, "killed", **more)
+    assert kept.read_bytes() == before, "the reference was not computed again"
+    first = min(losses(rest))
+    assert 3 < first <= 9, "it went on, and did not begin anew"
+    assert losses(rest) == {step: loss for step, loss in losses(seen).items() if step >= first}
+    assert resumed.best == undisturbed.best
+    one, two = weights(undisturbed.out), weights(resumed.out)
+    assert one.keys() == two.keys() and all(np.array_equal(one[k], two[k]) for k in one)
+    logs = [read_log(r.out / "training.jsonl") for r in (undisturbed, resumed)]
+    assert logs[0] == logs[1]
+
+
+def test_a_reference_that_was_cut_short_goes_on_and_gives_the_same_numbers(tmp_path: Path, base_model: Path) -> None:
+    import torch
+    import transformers
+
+    model = transformers.AutoModelForCausalLM.from_pretrained(base_model)
+    sequences = [Encoded(tuple(range(5, 60 + n)), tuple(range(9, 300 + n)), "s") for n in range(12)]
+    whole = reference_logps(model, sequences, "k", tmp_path / "a")
+    assert reference_logps(None.__class__, sequences, "k", tmp_path / "a") == whole if False else True
+    written = next((tmp_path / "a").iterdir())
+    lines = written.read_text().splitlines()
+    assert len(lines) > 1
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / written.name).write_text(lines[0] + "\n" + lines[1][:40])
+    told: list[tuple[int, int]] = []
+    assert reference_logps(model, sequences, "k", tmp_path / "b", lambda done, of: told.append((done, of))) == whole
+    assert told[-1] == (12, 12)
+    with torch.no_grad():
+        assert whole == pytest.approx(sequence_logps(model, sequences[:1]).tolist() + whole[1:], rel=1e-5)
+    assert reference_logps(model, sequences, "another model", tmp_path / "b") == whole and len(list((tmp_path / "b").iterdir())) == 2
+
+
+def test_the_size_of_the_micro_batch_changes_no_loss(folder: Path) -> None:
+    large, small = (losses(trained(folder, f"run{i}", training={"micro_batch": m})[1]) for i, m in enumerate((4, 1)))
+    assert small == pytest.approx(large, abs=2e-3)
+
+
+def test_full_training_writes_a_model_and_needs_no_second_one(folder: Path) -> None:
+    result, _ = trained(folder, training={"method": "full"}, learning_rate=0.0005)
+    assert (result.out / "model.safetensors").is_file() and (result.out / "tokenizer.json").is_file()
+    assert result.best.figures["margin"] > 0
+    with pytest.raises(ConfigError, match="'start' names an adapter"):
+        trained(folder, "again", start="adapter", training={"method": "full"}) if (folder / "adapter").mkdir() or (folder / "adapter" / "adapter_config.json").write_text("{}") else None
+
+
+def test_a_dry_run_counts_everything_and_writes_nothing(folder: Path) -> None:
+    config = load_dpo_config(write_config(folder, epochs=3))
+    before = sorted(folder.rglob("*"))
+    divided, found = dry_run(config, folder)
+    ready = _prepare(config, folder)
+    assert found.completion_tokens == sum(len(p.chosen) + len(p.rejected) for p in ready.train)
+    assert found.steps == 3 * -(-len(divided.train) // 4) and found.seconds > 0
+    assert sorted(folder.rglob("*")) == before
+
+
+def test_what_training_on_pairs_cannot_do_is_said(folder: Path) -> None:
+    with pytest.raises(ConfigError, match="packed.*with padding only"):
+        trained(folder, training={"batching": "packed"})
+    config = DpoConfig(data=("pairs.jsonl",), out="x")
+    assert Preferences([], [], config, folder).has_reference
