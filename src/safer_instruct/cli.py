@@ -13,6 +13,7 @@ import typer
 from safer_instruct.domaincli import app as domain_app
 from safer_instruct.errors import SaferInstructError
 from safer_instruct.traincli import app as train_app
+from safer_instruct.traincli import value
 
 if TYPE_CHECKING:
     from safer_instruct.rundir import Mode
@@ -30,6 +31,7 @@ models_app = typer.Typer(no_args_is_help=True, help="Bring models into the cache
 app.add_typer(models_app, name="models")
 app.add_typer(domain_app, name="domain")
 app.add_typer(train_app, name="train")
+app.command("value")(value)
 
 
 @app.callback()

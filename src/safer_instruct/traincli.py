@@ -42,9 +42,7 @@ def dpo(config: ConfigArgument, dry_run: DryRun = False, launch: Launch = None, 
     _run("dpo", config, load_dpo_config, dry_run, launch, sharding, out)
 
 
-def _run(
-    verb: str, config: Path, load: Callable[[Path], PreferenceConfig], dry_run: bool, launch: int | None, sharding: str, out: Path | None
-) -> None:
+def _run(verb: str, config: Path, load: Callable[[Path], PreferenceConfig], dry_run: bool, launch: int | None, sharding: str, out: Path | None) -> None:
     from rich.console import Console
 
     from safer_instruct import trainview
@@ -63,3 +61,37 @@ def _run(
     with several.joined(), trainview.watch_training(console) as (report, note):
         result = run.train_preferences(loaded, config.parent, report, note)
     trainview.show_trained(console, result)
+
+
+def value(
+    pairs: Annotated[str, typer.Argument(metavar="PAIRS", help="A run directory, or pairs as JSONL or Parquet with TRL's columns.")],
+    model: Annotated[str, typer.Option(help="The reference: the model that you mean to train, or any other that scores.")] = "embedded:smollm2-135m-instruct",
+    adapter: Annotated[Optional[str], typer.Option(help="With an embedded model: an adapter to merge into it.")] = None,
+    base_url: Annotated[Optional[str], typer.Option(help="With a remote model: its endpoint, up to and with /v1.")] = None,
+    layout: Annotated[str, typer.Option(help="chat puts the prompt into the model's chat template, raw gives it as it stands.")] = "chat",
+    system: Annotated[Optional[str], typer.Option(help="With chat: a system message before each prompt.")] = None,
+    limit: Annotated[Optional[int], typer.Option(min=1, help="Look at so many pairs, drawn by their hash.")] = None,
+    out: Annotated[Optional[Path], typer.Option(help="Where value.json and the ledger go; by default runs/NAME-value.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Tell what preference pairs are worth before anything is trained: margin under a reference model, lengths, variety.
+
+    Finished model calls are kept: given again, the command makes none twice.
+    """
+    from rich.console import Console
+
+    from safer_instruct import trainview
+    from safer_instruct.config import ModelConfig
+    from safer_instruct.settings.preference import PreferenceSource
+    from safer_instruct.training.value import VALUE, value_pairs
+
+    if layout not in ("chat", "raw"):
+        raise typer.BadParameter("--layout is chat or raw")
+    folder = out or Path("runs") / f"{Path(pairs).resolve().stem}-value"
+    which, console = ModelConfig(model=model, adapter=adapter, base_url=base_url), Console(quiet=as_json)
+    with trainview.watch_scoring(console) as tick:
+        found = value_pairs(PreferenceSource(path=pairs), Path(), which, folder, limit=limit, layout=layout, system=system, tick=tick)
+    if as_json:
+        typer.echo((folder / VALUE).read_text(encoding="utf-8"), nl=False)
+    else:
+        trainview.show_value(console, found, folder / VALUE)

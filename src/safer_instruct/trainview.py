@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from safer_instruct.settings.preference import PreferenceConfig
     from safer_instruct.training.data import Divided
     from safer_instruct.training.run import TrainResult
+    from safer_instruct.training.value import Value
     from safer_instruct.tuning.progress import Progress
     from safer_instruct.tuning.rehearse import Rehearsal
 
@@ -36,7 +38,9 @@ def watch_training(console: Console) -> Iterator[tuple[Callable[[Progress], None
 
         def report(progress: Progress) -> None:
             speed = f"  {progress.tokens_per_s:.0f} tokens/s" if progress.tokens_per_s else ""
-            bar.update(task, total=progress.steps, completed=progress.step, description="training", news=f"loss {progress.loss:.3f}{_figures(progress.figures)}{speed}")
+            bar.update(
+                task, total=progress.steps, completed=progress.step, description="training", news=f"loss {progress.loss:.3f}{_figures(progress.figures)}{speed}"
+            )
             if progress.held_out:
                 bar.console.print(f"step {progress.step}: held-out loss {progress.held_out.loss:.4f}{_figures(progress.held_out.figures)}", highlight=False)
 
@@ -71,6 +75,32 @@ def show_divided(console: Console, divided: Divided) -> None:
     console.print(f"{counts['train']} pairs to train on, {counts['held_out']} held out{f' (left out: {left_out})' if left_out else ''}", highlight=False)
     for row in divided.bad_rows[:3]:
         console.print(safe(f"  {row.file}:{row.line}: set aside: {row.reason}"), style="dim", soft_wrap=True)
+
+
+@contextmanager
+def watch_scoring(console: Console) -> Iterator[Callable[[int, int], None]]:
+    """Yields `tick` for `value_pairs`: a bar with responses scored and time left."""
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+
+    with Bar(TextColumn("scoring"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=console) as bar:
+        task = bar.add_task("scoring", total=None)
+        yield lambda done, of: bar.update(task, total=of, completed=done)
+
+
+def show_value(console: Console, found: Value, file: Path) -> None:
+    """Each indicator with what it means, and a warning where it is bad."""
+    console.print(f"{found.pairs} pairs ({found.duplicates} more were duplicates, {len(found.set_aside)} rows were set aside)", highlight=False)
+    for row in found.set_aside[:3]:
+        console.print(safe(f"  {row.file}:{row.line}: set aside: {row.reason}"), style="dim", soft_wrap=True)
+    if found.unscored:
+        console.print(f"{found.unscored} pairs could not be scored by this model, and are left out of the margins", style="yellow")
+    for indicator in found.indicators:
+        console.print(f"[bold]{indicator.name}[/bold]: {indicator.value}", highlight=False)
+        console.print(f"  {indicator.means}", highlight=False, style="dim")
+        if indicator.warning:
+            console.print(f"  warning: {indicator.warning}", highlight=False, style="yellow")
+    console.print(safe(f"{found.calls} model calls, {found.replayed} of them from the ledger; {file}"), soft_wrap=True, highlight=False)
 
 
 def _figures(found: Mapping[str, float]) -> str:

@@ -172,8 +172,23 @@ def test_the_loss_equals_that_of_trls_own_trainer_on_the_same_texts(folder: Path
     result, seen = trained(folder, epochs=1, learning_rate=0.01)
     ready = _prepare(load_dpo_config(folder / "c.yaml"), folder)
     model = PeftModel.from_pretrained(ready.model.load(), result.out).merge_and_unload()
-    texts = [{"prompt": [{"role": "user", "content": p.prompt}], **{n: [{"role": "assistant", "content": t}] for n, t in (("chosen", p.response), ("rejected", p.rejected))}} for p in ready.divided.held_out]
-    args = trl.DPOConfig(output_dir=str(folder / "trl"), per_device_train_batch_size=len(texts), per_device_eval_batch_size=len(texts), use_cpu=True, bf16=False, report_to="none", max_length=None, disable_tqdm=True)
+    texts = [
+        {
+            "prompt": [{"role": "user", "content": p.prompt}],
+            **{n: [{"role": "assistant", "content": t}] for n, t in (("chosen", p.response), ("rejected", p.rejected))},
+        }
+        for p in ready.divided.held_out
+    ]
+    args = trl.DPOConfig(
+        output_dir=str(folder / "trl"),
+        per_device_train_batch_size=len(texts),
+        per_device_eval_batch_size=len(texts),
+        use_cpu=True,
+        bf16=False,
+        report_to="none",
+        max_length=None,
+        disable_tqdm=True,
+    )
     data = datasets.Dataset.from_list(texts)
     theirs = trl.DPOTrainer(model=model, ref_model=ready.model.load(), args=args, train_dataset=data, eval_dataset=data, processing_class=ready.model.tokenizer)
     found = theirs.evaluate()
@@ -181,7 +196,9 @@ def test_the_loss_equals_that_of_trls_own_trainer_on_the_same_texts(folder: Path
     # a chat template may end a turn with more than the end token, as this one does with a line break; what is scored is then one token more
     assert [tuple(row["prompt_ids"]) for row in ids] == [p.prompt for p in ready.held_out]
     assert all(tuple(row["chosen_ids"][: len(p.chosen)]) == p.chosen for row, p in zip(ids, ready.held_out, strict=True))
-    cut = datasets.Dataset.from_list([row | {"chosen_ids": list(p.chosen), "rejected_ids": list(p.rejected)} for row, p in zip(ids, ready.held_out, strict=True)])
+    cut = datasets.Dataset.from_list(
+        [row | {"chosen_ids": list(p.chosen), "rejected_ids": list(p.rejected)} for row, p in zip(ids, ready.held_out, strict=True)]
+    )
     theirs.eval_dataset = cut
     same = theirs.evaluate()
     assert same["eval_loss"] == pytest.approx(result.best.loss, abs=2e-3), "half precision of the saved adapter aside"
@@ -284,7 +301,9 @@ def test_full_training_writes_a_model_and_needs_no_second_one(folder: Path) -> N
     assert (result.out / "model.safetensors").is_file() and (result.out / "tokenizer.json").is_file()
     assert result.best.figures["margin"] > 0
     with pytest.raises(ConfigError, match="'start' names an adapter"):
-        trained(folder, "again", start="adapter", training={"method": "full"}) if (folder / "adapter").mkdir() or (folder / "adapter" / "adapter_config.json").write_text("{}") else None
+        trained(folder, "again", start="adapter", training={"method": "full"}) if (folder / "adapter").mkdir() or (
+            folder / "adapter" / "adapter_config.json"
+        ).write_text("{}") else None
 
 
 def test_a_dry_run_counts_everything_and_writes_nothing(folder: Path) -> None:

@@ -41,6 +41,9 @@ class PreferenceSource(Strict):
         path: A run directory; or a file, a folder or a glob of JSONL or Parquet, relative to the config; a folder that `datasets`
             saved; or `hf:NAME`. Columns as TRL names them: `prompt`, `chosen`, `rejected`, as text or as messages of {role, content};
             without `prompt`, `chosen` and `rejected` are whole conversations, and what they begin with in common is the prompt.
+        prompt: Column with the prompt.
+        chosen: Column with the response that is preferred.
+        rejected: Column with the other one.
         group: Column to split by; without it pairs with one prompt stay together.
         subset: For `hf:`: the dataset's configuration, where it has several.
         split: For datasets: which split.
@@ -48,6 +51,9 @@ class PreferenceSource(Strict):
     """
 
     path: str
+    prompt: str = "prompt"
+    chosen: str = "chosen"
+    rejected: str = "rejected"
     group: str | None = None
     subset: str | None = None
     split: str = "train"

@@ -77,7 +77,8 @@ def card(given: dict[str, Any]) -> str:
 - Base weights, SHA-256: `{given["base_sha256"]}`
 {_started(given)}- Pairs: {data["train"]} trained on, {data["held_out"]} held out by the hash of their prompts; from {sources}; SHA-256 `{given["data_sha256"]}`
 - Left out: {data["set_aside"]} rows that could not be read, {data["duplicates"]} duplicates, {data["straddling"]} too like a held-out pair
-- Steps: {given["steps"]} of {config["batch_size"]}, learning rate {config["learning_rate"]:g}, {config["epochs"]} epochs at most, seed {config["seed"]}, {given["dtype"]}
+- Steps: {given["steps"]} of {config["batch_size"]}, learning rate {config["learning_rate"]:g}, {config["epochs"]} epochs at most
+- Seed {config["seed"]}, {given["dtype"]}
 - Kept: the state after step {best["step"]}, that with the lowest held-out loss
 
 On the held-out pairs:
@@ -98,7 +99,11 @@ def _learned(given: dict[str, Any]) -> str:
     config = given["config"]
     if given["task"] == "sft":
         return "It learned to write the chosen responses; the loss is that of their tokens alone, in nats per token."
-    reference = "without a reference" if config["loss"] in REFERENCE_FREE else f"with {'the adapter that it started from' if config['start'] else 'the base model'} as the reference"
+    reference = (
+        "without a reference"
+        if config["loss"] in REFERENCE_FREE
+        else f"with {'the adapter that it started from' if config['start'] else 'the base model'} as the reference"
+    )
     return f"It learned to prefer the chosen responses, by the loss `{config['loss']}` with beta {config['beta']:g}, {reference}."
 
 

@@ -90,7 +90,9 @@ def _panel(panel: Panel, x: int, y: int) -> str:
     parts = [f'<text x="{x}" y="{y + 8}" font-weight="bold">{escape(panel.title)}</text>']
     for value in ticks(y0, y1):
         _, at = place(x0, value)
-        parts.append(f'<path d="M{x + _LEFT} {at:.1f}h{wide}" stroke="#e4e7eb"/><text x="{x + _LEFT - 5}" y="{at + 4:.1f}" text-anchor="end">{value:.4g}</text>')
+        parts.append(
+            f'<path d="M{x + _LEFT} {at:.1f}h{wide}" stroke="#e4e7eb"/><text x="{x + _LEFT - 5}" y="{at + 4:.1f}" text-anchor="end">{value:.4g}</text>'
+        )
     for value in ticks(x0, x1):
         at, _ = place(value, y0)
         parts.append(f'<text x="{at:.1f}" y="{y + high + 32}" text-anchor="middle">{value:.4g}</text>')

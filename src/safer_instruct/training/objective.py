@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from safer_instruct.errors import ConfigError
-from safer_instruct.extras import require
 from safer_instruct.settings.preference import REFERENCE_FREE, DpoConfig
 from safer_instruct.training.data import EncodedPair
 from safer_instruct.training.losses import PairLogps, pair_losses, rewards
@@ -30,7 +29,9 @@ class Preferences:
     all that is kept of it, so no second model stands in memory.
     """
 
-    def __init__(self, train: Sequence[EncodedPair], held_out: Sequence[EncodedPair], config: DpoConfig, cache: Path, note: Note = lambda done, of: None) -> None:
+    def __init__(
+        self, train: Sequence[EncodedPair], held_out: Sequence[EncodedPair], config: DpoConfig, cache: Path, note: Note = lambda done, of: None
+    ) -> None:
         """Learn from `train` and measure on `held_out`; log-probabilities under the reference are kept in `cache`."""
         self._train, self._held_out, self._config, self._cache, self._note = train, held_out, config, cache, note
         self._reference: dict[str, list[float]] = {}  # chosen, rejected, of the training pairs; mismatched: for KTO's baseline

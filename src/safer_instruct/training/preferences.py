@@ -64,11 +64,11 @@ def _rows_of(source: PreferenceSource, base: Path) -> PairSource:
 
 
 def _preference(row: SourceRow, source: PreferenceSource) -> Preference:
-    fields = row.fields
-    missing = [name for name in _SIDES if name not in fields]
+    missing = [name for name in (source.chosen, source.rejected) if name not in row.fields]
     if missing:
-        raise RowRefused(f"no column '{missing[0]}'; this row has {', '.join(visible(str(name)) for name in list(fields)[:30])}")
-    history, prompt, chosen, rejected = _whole(fields) if fields.get("prompt") is None else _parted(fields)
+        raise RowRefused(f"no column '{missing[0]}'; this row has {', '.join(visible(str(name)) for name in list(row.fields)[:30])}")
+    fields = {"prompt": row.fields.get(source.prompt), "chosen": row.fields[source.chosen], "rejected": row.fields[source.rejected]}
+    history, prompt, chosen, rejected = _whole(fields) if fields["prompt"] is None else _parted(fields)
     for name, text in (("prompt", prompt), ("chosen", chosen), ("rejected", rejected)):
         if not text.strip():
             raise RowRefused(f"its '{name}' is empty")

@@ -8,9 +8,9 @@ from typing import Any
 
 from safer_instruct.errors import ConfigError
 from safer_instruct.extras import require
-from safer_instruct.settings.preference import Loss
+from safer_instruct.settings.preference import REFERENCE_FREE, Loss
 from safer_instruct.tuning.bases import Base
-from safer_instruct.tuning.trainer import HeldOutEvaluation
+from safer_instruct.tuning.trainer import HeldOutEvaluation, score_labelled_only
 
 
 class ReadyRows:
@@ -35,7 +35,7 @@ def trl_classes(loss: Loss) -> tuple[type[Any], type[Any]]:
         MissingExtraError: TRL is not installed.
     """
     trl = require("trl", extra="train", purpose="training on preferences")
-    if loss in ("orpo", "simpo"):
+    if loss in REFERENCE_FREE:
         os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")  # that it may change is said in docs/train.md
         try:
             if loss == "orpo":
@@ -75,4 +75,6 @@ def made_trainer(loss: Loss, model: Any, base: Base, arguments: Any, rows: Seque
             datasets.enable_progress_bars()
     if "ref" in getattr(model, "peft_config", {}):
         model.delete_adapter("ref")  # TRL's copy of the adapter that training starts from; what it would be asked for is known
+    if arguments.use_cpu and loss not in REFERENCE_FREE:  # ORPO's and CPO's trainers build the logits of every position
+        score_labelled_only(model)
     return made

@@ -140,7 +140,9 @@ def _prepared(base: Base, objective: Objective, config: TrainerConfig, start: Pa
     torch.manual_seed(config.seed)
     method = config.training.method
     if method == "full" and start:
-        raise ConfigError("'start' names an adapter, and 'training.method: full' trains none; remove one of them, or merge it first (models export --to merged)")
+        raise ConfigError(
+            "'start' names an adapter, and 'training.method: full' trains none; remove one of them, or merge it first (models export --to merged)"
+        )
     loaded = base.load("float32" if method == "full" else compute_dtype(config), _four_bits(config) if method == "qlora" else None)
     if method != "qlora":
         loaded.to(require("accelerate", extra="train", purpose="tuning").PartialState(cpu=device() == "cpu").device)

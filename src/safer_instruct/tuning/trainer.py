@@ -1,7 +1,8 @@
-"""What this package changes in TRL's trainers: the order, the held-out evaluation, and for `SFTTrainer` the positions that are scored."""
+"""What this package changes in TRL's trainers: the order, the held-out evaluation, and on processors the positions that are scored."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -45,41 +46,45 @@ class HeldOutEvaluation:
         return metrics
 
 
-class CompletionTraining(HeldOutEvaluation):
-    """Stands before `SFTTrainer` in the class that `Completions` makes."""
+def score_labelled_only(model: Any) -> None:
+    """Give TRL's fused LM head no position whose label is ignored.
 
-    _selects = False
-    _scored: Any = None  # positions of the micro-batch whose next token has a label
+    The head (TRL 1.15 and later) leaves them out itself where Triton runs. Elsewhere it scores every position
+    (`add_fused_lm_head`: `compact`), five times the work for a prompt of 150 tokens and a completion of 50. So the backbone hands over
+    the states of the scored positions only, `shift_labels` tells the head that labels stand beside them, and what it gives is put
+    back in its place.
 
-    def score_completions_only(self: Any) -> None:
-        """Give the LM head no position whose label is ignored.
+    Args:
+        model: A causal LM that TRL's trainer has given the head, or a PEFT model over one.
+    """
+    import torch
 
-        TRL's fused head (1.15 and later) does so itself where Triton runs. Elsewhere it scores every position
-        (`add_fused_lm_head`: `compact`), five times the work for a prompt of 150 tokens and a completion of 50. So the backbone
-        hands over the states of the scored positions only, and `shift_labels` tells the head that labels stand beside them.
-        """
+    causal = model.get_base_model() if hasattr(model, "get_base_model") else model
+    fused, scored = causal.forward, []
 
-        def select(module: Any, given: Any, output: Any) -> Any:
-            if self._scored is not None:
-                output.last_hidden_state = output.last_hidden_state[self._scored][None]
-            return output
+    def select(module: Any, given: Any, output: Any) -> Any:
+        if scored:
+            output.last_hidden_state = output.last_hidden_state[scored[-1]][None]
+        return output
 
-        causal = self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
-        causal.base_model.register_forward_hook(select)
-        self._selects = True
-
-    def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **given: Any) -> Any:
-        """As TRL's; see `score_completions_only`."""
-        import torch
-
-        if not self._selects:
-            return super().compute_loss(model, inputs, *args, **given)  # type: ignore[misc]
-        targets = torch.nn.functional.pad(inputs["labels"][:, 1:], (0, 1), value=-100)
-        self._scored = targets != -100
+    @functools.wraps(fused)
+    def forward(*args: Any, fused_lm_head: bool = False, labels: Any = None, **given: Any) -> Any:
+        if not fused_lm_head or labels is None:
+            return fused(*args, fused_lm_head=fused_lm_head, labels=labels, **given)
+        mask = labels[:, 1:] != -100
+        scored.append(torch.nn.functional.pad(mask, (0, 1)))
         try:
-            return super().compute_loss(model, inputs | {"shift_labels": targets[self._scored][None]}, *args, **given)  # type: ignore[misc]
+            found = fused(*args, fused_lm_head=True, shift_labels=labels[:, 1:][mask][None], **given)
         finally:
-            self._scored = None
+            scored.pop()
+        for name in ("log_probs", "entropy", "log_sum_sq_probs", "mean_logits", "is_top1"):
+            if (values := getattr(found, name)) is not None:
+                setattr(found, name, values.new_zeros(mask.shape).masked_scatter(mask, values[0]))
+        found.label_mask = mask
+        return found
+
+    causal.base_model.register_forward_hook(select)
+    causal.forward = forward
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +138,7 @@ class Completions:
         trl = require("trl", extra="train", purpose="tuning")
         datasets = require("datasets", extra="train", purpose="tuning")
         rows = [{"input_ids": [*e.prompt, *e.completion], "labels": [-100] * len(e.prompt) + list(e.completion)} for e in self.train]
-        made = type("CompletionTrainer", (CompletionTraining, trl.SFTTrainer), {})(
+        made = type("CompletionTrainer", (HeldOutEvaluation, trl.SFTTrainer), {})(
             model=model,
             args=arguments,
             train_dataset=datasets.Dataset.from_list(rows),
@@ -142,5 +147,5 @@ class Completions:
             callbacks=list(callbacks),
         )
         if arguments.use_cpu:
-            made.score_completions_only()
+            score_labelled_only(made.model)
         return made
