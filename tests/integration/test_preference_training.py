@@ -91,7 +91,6 @@ def logps_of(model: Any, pairs: list[EncodedPair]) -> PairLogps:
             full = model(torch.tensor([prompt + response])).logits[0].double().log_softmax(-1)
         return sum(float(full[len(prompt) - 1 + i, token]) for i, token in enumerate(response))
 
-    sides = [[one(p.prompt, side) for p in pairs] for side in ()]
     sides = [[one(p.prompt, getattr(p, name)) for p in pairs] for name in ("chosen", "rejected")]
     counts = [[float(len(getattr(p, name))) for p in pairs] for name in ("chosen", "rejected")]
     return PairLogps(*(torch.tensor(values, dtype=torch.float64) for values in (*sides, *counts)))
@@ -125,6 +124,7 @@ def test_the_second_steps_loss_is_that_of_the_formula(folder: Path, loss: str, m
     kept: dict[int, Any] = {}
 
     import transformers
+
     from safer_instruct.training import run
 
     class Keep(transformers.TrainerCallback):  # type: ignore[misc]
@@ -165,11 +165,10 @@ def test_dpos_loss_by_hand() -> None:
 def test_the_loss_equals_that_of_trls_own_trainer_on_the_same_texts(folder: Path) -> None:
     """TRL with everything left to itself: its tokens, its masks, its reference model."""
     import datasets
-    import torch
     import trl
     from peft import PeftModel
 
-    result, seen = trained(folder, epochs=1, learning_rate=0.01)
+    result, _ = trained(folder, epochs=1, learning_rate=0.01)
     ready = _prepare(load_dpo_config(folder / "c.yaml"), folder)
     model = PeftModel.from_pretrained(ready.model.load(), result.out).merge_and_unload()
     texts = [
@@ -191,7 +190,6 @@ def test_the_loss_equals_that_of_trls_own_trainer_on_the_same_texts(folder: Path
     )
     data = datasets.Dataset.from_list(texts)
     theirs = trl.DPOTrainer(model=model, ref_model=ready.model.load(), args=args, train_dataset=data, eval_dataset=data, processing_class=ready.model.tokenizer)
-    found = theirs.evaluate()
     ids = [{k: row[k] for k in ("prompt_ids", "chosen_ids", "rejected_ids")} for row in theirs.eval_dataset]
     # a chat template may end a turn with more than the end token, as this one does with a line break; what is scored is then one token more
     assert [tuple(row["prompt_ids"]) for row in ids] == [p.prompt for p in ready.held_out]
@@ -203,8 +201,6 @@ def test_the_loss_equals_that_of_trls_own_trainer_on_the_same_texts(folder: Path
     same = theirs.evaluate()
     assert same["eval_loss"] == pytest.approx(result.best.loss, abs=2e-3), "half precision of the saved adapter aside"
     assert same["eval_rewards/margins"] == pytest.approx(result.best.figures["margin"], abs=2e-2)
-    assert found["eval_loss"] == pytest.approx(same["eval_loss"], abs=0.1)
-    assert torch.isfinite(torch.tensor(list(losses(seen).values()))).all()
 
 
 def test_sft_learns_the_chosen_responses_alone(folder: Path) -> None:
@@ -247,8 +243,14 @@ def test_a_killed_dpo_ends_as_an_undisturbed_one(folder: Path) -> None:
     more: dict[str, Any] = {"epochs": 4, "training": {"save_steps": 3}}
     undisturbed, seen = trained(folder, "undisturbed", **more)
     path = write_config(folder, "killed", **more)
-    program = "import sys\nfrom pathlib import Path\nfrom safer_instruct.settings.preference import load_dpo_config\nfrom safer_instruct.training.run import train_preferences\n"
-    program += "p = Path(sys.argv[1])\ntrain_preferences(load_dpo_config(p), p.parent, lambda s: print('STEP', s.step, flush=True))\n"
+    program = """
+import sys
+from pathlib import Path
+from safer_instruct.settings.preference import load_dpo_config
+from safer_instruct.training.run import train_preferences
+p = Path(sys.argv[1])
+train_preferences(load_dpo_config(p), p.parent, lambda s: print("STEP", s.step, flush=True))
+"""
     with subprocess.Popen([sys.executable, "-c", program, str(path)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
         assert process.stdout
         for line in process.stdout:
@@ -277,7 +279,6 @@ def test_a_reference_that_was_cut_short_goes_on_and_gives_the_same_numbers(tmp_p
     model = transformers.AutoModelForCausalLM.from_pretrained(base_model)
     sequences = [Encoded(tuple(range(5, 60 + n)), tuple(range(9, 300 + n)), "s") for n in range(12)]
     whole = reference_logps(model, sequences, "k", tmp_path / "a")
-    assert reference_logps(None.__class__, sequences, "k", tmp_path / "a") == whole if False else True
     written = next((tmp_path / "a").iterdir())
     lines = written.read_text().splitlines()
     assert len(lines) > 1
@@ -300,10 +301,10 @@ def test_full_training_writes_a_model_and_needs_no_second_one(folder: Path) -> N
     result, _ = trained(folder, training={"method": "full"}, learning_rate=0.0005)
     assert (result.out / "model.safetensors").is_file() and (result.out / "tokenizer.json").is_file()
     assert result.best.figures["margin"] > 0
+    (folder / "adapter").mkdir()
+    (folder / "adapter" / "adapter_config.json").write_text("{}")
     with pytest.raises(ConfigError, match="'start' names an adapter"):
-        trained(folder, "again", start="adapter", training={"method": "full"}) if (folder / "adapter").mkdir() or (
-            folder / "adapter" / "adapter_config.json"
-        ).write_text("{}") else None
+        trained(folder, "again", start="adapter", training={"method": "full"})
 
 
 def test_a_dry_run_counts_everything_and_writes_nothing(folder: Path) -> None:
@@ -317,7 +318,7 @@ def test_a_dry_run_counts_everything_and_writes_nothing(folder: Path) -> None:
 
 
 def test_what_training_on_pairs_cannot_do_is_said(folder: Path) -> None:
-    with pytest.raises(ConfigError, match="packed.*with padding only"):
+    with pytest.raises(ConfigError, match=r"packed.*with padding only"):
         trained(folder, training={"batching": "packed"})
     config = DpoConfig(data=("pairs.jsonl",), out="x")
     assert Preferences([], [], config, folder).has_reference
