@@ -15,7 +15,7 @@ from safer_instruct.terminal import safe, show_rehearsal
 if TYPE_CHECKING:
     from safer_instruct.settings.preference import PreferenceConfig
     from safer_instruct.training.data import Divided
-    from safer_instruct.training.run import TrainResult
+    from safer_instruct.training.result import TrainResult
     from safer_instruct.training.value import Value
     from safer_instruct.tuning.progress import Progress
     from safer_instruct.tuning.rehearse import Rehearsal

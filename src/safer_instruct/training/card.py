@@ -6,20 +6,18 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from safer_instruct.models import store
 from safer_instruct.oneline import one_line
 from safer_instruct.reverse import RECORD
 from safer_instruct.settings.preference import REFERENCE_FREE, DpoConfig, PreferenceConfig
 from safer_instruct.training.data import sources_of
+from safer_instruct.training.result import TrainResult
 from safer_instruct.tuning.bases import Base
 from safer_instruct.tuning.loss import Evaluation
 from safer_instruct.tuning.train import compute_dtype
 from safer_instruct.wholefile import whole
-
-if TYPE_CHECKING:
-    from safer_instruct.training.run import TrainResult
 
 CARD = "README.md"
 _MEANING = {

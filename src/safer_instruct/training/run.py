@@ -16,9 +16,9 @@ from safer_instruct.training.data import Divided, EncodedPair, divide, encoder
 from safer_instruct.training.log import LOG, log_to, read_log
 from safer_instruct.training.objective import Preferences
 from safer_instruct.training.reference import Note
+from safer_instruct.training.result import TrainResult
 from safer_instruct.tuning.bases import Base, open_base
 from safer_instruct.tuning.launch import is_first
-from safer_instruct.tuning.loss import Evaluation
 from safer_instruct.tuning.objective import Objective
 from safer_instruct.tuning.progress import Progress
 from safer_instruct.tuning.rehearse import Load, Rehearsal, completions_load, rehearse
@@ -26,28 +26,9 @@ from safer_instruct.tuning.train import micro_batch, train
 from safer_instruct.tuning.trainer import Completions
 from safer_instruct.tuning.tune import CHECKPOINTS, save_weights
 
+__all__ = ["TrainResult", "dry_run", "train_preferences"]
+
 REFERENCE, CURVES = "reference", "curves.svg"
-
-
-@dataclass(frozen=True, slots=True)
-class TrainResult:
-    """What a training did.
-
-    Attributes:
-        out: Folder with the adapter or model, its card, `training.json`, `training.jsonl` and `curves.svg`.
-        before: The held-out figures of the state that training started from.
-        best: Those of the state that was kept.
-        divided: What became of the pairs.
-        steps: Made in all.
-        seconds: Wall time of this sitting.
-    """
-
-    out: Path
-    before: Evaluation
-    best: Evaluation
-    divided: Divided
-    steps: int
-    seconds: float
 
 
 def train_preferences(

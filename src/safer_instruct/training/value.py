@@ -13,6 +13,7 @@ from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean, median
+from typing import Any
 
 from safer_instruct import rundir
 from safer_instruct.analysis.bootstrap import Bootstrap
@@ -130,7 +131,7 @@ def value_pairs(
     scored, meter = run_to_end(_score(pairs, base, model, out, layout, system, tick))
     found = tuple(indicator for work_out in INDICATORS for indicator in work_out(pairs, scored))
     result = Value(found, len(pairs), len(pairs) - len(scored), bad, duplicates, meter.calls, meter.replayed)
-    record = {"model": model.model, "adapter": model.adapter, "layout": layout, "pairs": result.pairs, "unscored": result.unscored}
+    record: dict[str, Any] = {"model": model.model, "adapter": model.adapter, "layout": layout, "pairs": result.pairs, "unscored": result.unscored}
     record |= {"set_aside": len(bad), "duplicates": duplicates, "indicators": [asdict(i) for i in found]}
     rundir.write_whole(out / VALUE, json.dumps(record, indent=1) + "\n")
     return result

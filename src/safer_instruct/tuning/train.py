@@ -82,7 +82,9 @@ def train(
     origin = _trainable(model) if config.training.method != "full" else None
     main = bool(trainer.is_world_process_zero())
     trainer.add_callback(watcher(report if main else _silent, evaluations, config.training.save_steps))
-    trainer.train(resume_from_checkpoint=_last_whole(folder))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")  # transformers 5.24, of itself
+        trainer.train(resume_from_checkpoint=_last_whole(folder))
     evaluations += [evaluation(entry) for entry in trainer.state.log_history if "eval_loss" in entry]
     best = min(evaluations[evaluations.index(first) :], key=lambda e: e.loss)
     if best is first and origin is not None:

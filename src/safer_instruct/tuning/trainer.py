@@ -60,7 +60,8 @@ def score_labelled_only(model: Any) -> None:
     import torch
 
     causal = model.get_base_model() if hasattr(model, "get_base_model") else model
-    fused, scored = causal.forward, []
+    fused = causal.forward
+    scored: list[Any] = []
 
     def select(module: Any, given: Any, output: Any) -> Any:
         if scored:
