@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 _SHOWN = {"margin": "margin", "accuracy": "accuracy", "chosen_drift": "drift chosen", "rejected_drift": "rejected"}
 
+_LEFT_OUT = {"set_aside": "rows set aside", "duplicates": "duplicates", "straddling": "too like a held-out pair", "beyond": "beyond max_pairs"}
+
 
 @contextmanager
 def watch_training(console: Console) -> Iterator[tuple[Callable[[Progress], None], Callable[[int, int], None]]]:
@@ -71,7 +73,7 @@ def show_dry_run(console: Console, config: PreferenceConfig, divided: Divided, f
 def show_divided(console: Console, divided: Divided) -> None:
     """What became of the pairs, and the first row that was set aside."""
     counts = divided.counts()
-    left_out = ", ".join(f"{name.replace('_', ' ')} {counts[name]}" for name in ("set_aside", "duplicates", "straddling") if counts[name])
+    left_out = ", ".join(f"{counts[name]} {text}" for name, text in _LEFT_OUT.items() if counts[name])
     console.print(f"{counts['train']} pairs to train on, {counts['held_out']} held out{f' (left out: {left_out})' if left_out else ''}", highlight=False)
     for row in divided.bad_rows[:3]:
         console.print(safe(f"  {row.file}:{row.line}: set aside: {row.reason}"), style="dim", soft_wrap=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -322,3 +323,21 @@ def test_what_training_on_pairs_cannot_do_is_said(folder: Path) -> None:
         trained(folder, training={"batching": "packed"})
     config = DpoConfig(data=("pairs.jsonl",), out="x")
     assert Preferences([], [], config, folder).has_reference
+
+
+def test_two_processes_learn_what_one_does(folder: Path) -> None:
+    """Also the reference, of which each computes a share."""
+    import numpy as np
+
+    from safer_instruct.tuning import launch
+
+    one, _ = trained(folder, "one")
+    command = launch.command(write_config(folder, "two"), 2, "none", ("train", "dpo"))
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ | {"OMP_NUM_THREADS": "1"}, timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.count("pairs to train on") == 1, "only the first process speaks"
+    record = json.loads((folder / "two" / "tuning.json").read_text("utf-8"))
+    assert record["best"]["loss"] == pytest.approx(one.best.loss, abs=2e-3)
+    assert len(list((folder / "two" / "reference").iterdir())) == 2
+    single, double = weights(one.out), weights(folder / "two")
+    assert all(np.allclose(single[k], double[k], atol=2e-3) for k in single)

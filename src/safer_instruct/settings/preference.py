@@ -74,6 +74,7 @@ class PreferenceConfig(TrainerConfig):
             that of Rafailov et al. (learning rate 5e-7, 1 epoch). Whatever else the config says wins.
         data: Where the pairs are.
         holdout: Which of them are kept out of training.
+        max_pairs: Train on so many at most, drawn by their own hash: sets are compared at equal sizes.
         layout: `chat` puts the prompt into the model's chat template as a user's message, `raw` gives it as it stands.
         system: For `chat`: a system message before prompts that have none.
         max_tokens: Prompt, and completion, are each cut at so many.
@@ -82,6 +83,7 @@ class PreferenceConfig(TrainerConfig):
     preset: Literal["paper"] | None = None
     data: Annotated[tuple[PreferenceSource, ...], Field(min_length=1)]
     holdout: Holdout = Holdout()
+    max_pairs: Positive | None = None
     layout: Literal["chat", "raw"] = "chat"
     system: str | None = None
 

@@ -74,7 +74,8 @@ def card(given: dict[str, Any]) -> str:
 
 - Base weights, SHA-256: `{given["base_sha256"]}`
 {_started(given)}- Pairs: {data["train"]} trained on, {data["held_out"]} held out by the hash of their prompts; from {sources}; SHA-256 `{given["data_sha256"]}`
-- Left out: {data["set_aside"]} rows that could not be read, {data["duplicates"]} duplicates, {data["straddling"]} too like a held-out pair
+- Left out: {data["set_aside"]} rows that could not be read, {data["duplicates"]} duplicates, {data["straddling"]} too like a held-out pair,
+  {data["beyond"]} beyond `max_pairs`
 - Steps: {given["steps"]} of {config["batch_size"]}, learning rate {config["learning_rate"]:g}, {config["epochs"]} epochs at most
 - Seed {config["seed"]}, {given["dtype"]}
 - Kept: the state after step {best["step"]}, that with the lowest held-out loss

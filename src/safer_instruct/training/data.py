@@ -22,13 +22,14 @@ from safer_instruct.tuning.split import split, straddling
 
 @dataclass(frozen=True, slots=True)
 class Divided:
-    """Preference pairs, read and divided; `rows = set aside + duplicates + straddling + train + held_out`.
+    """Preference pairs, read and divided; `rows = set aside + duplicates + straddling + beyond + train + held_out`.
 
     Attributes:
         train: Pairs to train on, in input order.
         held_out: Pairs held out, in input order.
         duplicates: Pairs that came a second time.
         straddling: Pairs dropped from the training side because one held out has nearly the same prompt or rejected response.
+        beyond: Pairs dropped from the training side because so many were not asked for.
         bad_rows: What could not be read.
     """
 
@@ -36,6 +37,7 @@ class Divided:
     held_out: tuple[Preference, ...]
     duplicates: int
     straddling: int
+    beyond: int = 0
     bad_rows: tuple[BadRow, ...] = field(repr=False, default=())
 
     @property
@@ -50,6 +52,7 @@ class Divided:
             "set_aside": len(self.bad_rows),
             "duplicates": self.duplicates,
             "straddling": self.straddling,
+            "beyond": self.beyond,
             "train": len(self.train),
             "held_out": len(self.held_out),
         }
@@ -77,8 +80,14 @@ def read_unique(sources: Sequence[PreferenceSource], base: Path) -> tuple[list[P
     return list(pairs.values()), found - len(pairs), tuple(bad)
 
 
-def divide(sources: Sequence[PreferenceSource], holdout: Holdout, base: Path) -> Divided:
+def divide(sources: Sequence[PreferenceSource], holdout: Holdout, base: Path, max_pairs: int | None = None) -> Divided:
     """Read and divide preference pairs; the side of a pair is decided by the hash of its prompt, or by its group.
+
+    Args:
+        sources: Where they are.
+        holdout: Which are held out.
+        base: What paths are relative to.
+        max_pairs: Train on so many at most.
 
     Raises:
         SourceError: A source is missing, no row is usable, or a side of the split is empty.
@@ -89,7 +98,16 @@ def divide(sources: Sequence[PreferenceSource], holdout: Holdout, base: Path) ->
     kept = [pair for pair in train if pair not in straddles]
     if not kept:
         raise SourceError(f"every pair to train on is nearly the same as one of the {len(held_out)} held out; see 'holdout.near_duplicate'")
-    return Divided(tuple(kept), tuple(held_out), duplicates, len(straddles), bad)
+    drawn = draw(kept, max_pairs)
+    return Divided(tuple(drawn), tuple(held_out), duplicates, len(straddles), len(kept) - len(drawn), bad)
+
+
+def draw(pairs: Sequence[Preference], most: int | None) -> list[Preference]:
+    """All, or `most` of them by their own hash, in input order."""
+    if most is None or most >= len(pairs):
+        return list(pairs)
+    ranked = sorted(range(len(pairs)), key=lambda n: hashlib.sha256(f"{pairs[n].prompt}\n{pairs[n].response}\n{pairs[n].rejected}".encode()).digest())
+    return [pairs[n] for n in sorted(ranked[:most])]
 
 
 @dataclass(frozen=True, slots=True)

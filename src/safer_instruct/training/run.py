@@ -124,7 +124,7 @@ class _Ready:
 
 
 def _prepare(config: PreferenceConfig, base: Path) -> _Ready:
-    divided = divide(config.data, config.holdout, base)
+    divided = divide(config.data, config.holdout, base, config.max_pairs)
     model = open_base(config.model, base, attention=config.training.attention)
     encode = encoder(model.codec, config)
     train, held_out = [encode(pair) for pair in divided.train], [encode(pair) for pair in divided.held_out]

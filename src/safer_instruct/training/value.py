@@ -6,7 +6,6 @@ Every indicator comes with a sentence on what it means, and with a warning where
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
@@ -29,7 +28,7 @@ from safer_instruct.prices import load_prices
 from safer_instruct.running import run_to_end
 from safer_instruct.settings.preference import PreferenceSource
 from safer_instruct.sources import BadRow
-from safer_instruct.training.data import laid_out, read_unique
+from safer_instruct.training.data import draw, laid_out, read_unique
 from safer_instruct.training.preferences import Preference
 
 VALUE = "value.json"
@@ -126,7 +125,7 @@ def value_pairs(
         ModelError: The model failed, or cannot score.
     """
     pairs, duplicates, bad = read_unique((source,), base)
-    pairs = _drawn(pairs, limit)
+    pairs = draw(pairs, limit)
     out.mkdir(parents=True, exist_ok=True)
     scored, meter = run_to_end(_score(pairs, base, model, out, layout, system, tick))
     found = tuple(indicator for work_out in INDICATORS for indicator in work_out(pairs, scored))
@@ -196,7 +195,7 @@ def lengths(pairs: Sequence[Preference], scored: Sequence[ScoredPair]) -> list[I
 
 def variety(pairs: Sequence[Preference], scored: Sequence[ScoredPair]) -> list[Indicator]:
     """How varied prompts and responses are."""
-    sample = _drawn(pairs, _VARIED_OVER)
+    sample = draw(pairs, _VARIED_OVER)
     found = []
     for name, texts in (
         ("prompts", [p.prompt for p in sample]),
@@ -241,14 +240,6 @@ def _sum_warning(total: float, per_token: float) -> str:
     if total * per_token < 0 and abs(total) > 5:
         return "sums and means point in opposite directions: the difference in length outweighs that in likelihood; 'loss: ipo' or 'simpo' goes by means"
     return ""
-
-
-def _drawn(pairs: Sequence[Preference], most: int | None) -> list[Preference]:
-    """All, or `most` of them by their own hash, in input order."""
-    if most is None or most >= len(pairs):
-        return list(pairs)
-    ranked = sorted(range(len(pairs)), key=lambda n: hashlib.sha256(f"{pairs[n].prompt}\n{pairs[n].response}\n{pairs[n].rejected}".encode()).digest())
-    return [pairs[n] for n in sorted(ranked[:most])]
 
 
 async def _score(
