@@ -71,6 +71,7 @@ def value(
     layout: Annotated[str, typer.Option(help="chat puts the prompt into the model's chat template, raw gives it as it stands.")] = "chat",
     system: Annotated[Optional[str], typer.Option(help="With chat: a system message before each prompt.")] = None,
     limit: Annotated[Optional[int], typer.Option(min=1, help="Look at so many pairs, drawn by their hash.")] = None,
+    max_cost: Annotated[Optional[float], typer.Option(min=0, help="US dollars that calls to a remote model may take; two calls a pair.")] = None,
     out: Annotated[Optional[Path], typer.Option(help="Where value.json and the ledger go; by default runs/NAME-value.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
@@ -90,7 +91,7 @@ def value(
     folder = out or Path("runs") / f"{Path(pairs).resolve().stem}-value"
     which, console = ModelConfig(model=model, adapter=adapter, base_url=base_url), Console(quiet=as_json)
     with trainview.watch_scoring(console) as tick:
-        found = value_pairs(PreferenceSource(path=pairs), Path(), which, folder, limit=limit, layout=layout, system=system, tick=tick)
+        found = value_pairs(PreferenceSource(path=pairs), Path(), which, folder, limit=limit, layout=layout, system=system, max_cost=max_cost, tick=tick)
     if as_json:
         typer.echo((folder / VALUE).read_text(encoding="utf-8"), nl=False)
     else:

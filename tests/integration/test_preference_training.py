@@ -18,13 +18,13 @@ pytest.importorskip("trl", reason="the extra train is not installed")
 import tiny_models
 
 from safer_instruct.errors import ConfigError
-from safer_instruct.settings.preference import DpoConfig, load_dpo_config, load_sft_config
+from safer_instruct.settings.preference import load_dpo_config, load_sft_config
 from safer_instruct.training.data import EncodedPair
 from safer_instruct.training.log import read_log
 from safer_instruct.training.losses import PairLogps, pair_losses
-from safer_instruct.training.objective import Preferences
 from safer_instruct.training.reference import reference_logps, sequence_logps
 from safer_instruct.training.run import TrainResult, _prepare, dry_run, train_preferences
+from safer_instruct.training.trainers import trl_classes
 from safer_instruct.tuning.loss import Encoded
 from safer_instruct.tuning.order import bucketed
 from safer_instruct.tuning.progress import Progress
@@ -318,11 +318,16 @@ def test_a_dry_run_counts_everything_and_writes_nothing(folder: Path) -> None:
     assert sorted(folder.rglob("*")) == before
 
 
+def test_a_loss_that_the_installed_trl_has_not_is_an_error_that_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "trl.experimental.cpo", None)  # as where it is gone
+    with pytest.raises(ConfigError, match=r"loss 'simpo': TRL \d.* has no trl\.experimental\.cpo\.CPOTrainer"):
+        trl_classes("simpo")
+    assert [c.__name__ for c in trl_classes("kto")] == ["KTOConfig", "KTOTrainer"]
+
+
 def test_what_training_on_pairs_cannot_do_is_said(folder: Path) -> None:
     with pytest.raises(ConfigError, match=r"packed.*with padding only"):
         trained(folder, training={"batching": "packed"})
-    config = DpoConfig(data=("pairs.jsonl",), out="x")
-    assert Preferences([], [], config, folder).has_reference
 
 
 def test_two_processes_learn_what_one_does(folder: Path) -> None:

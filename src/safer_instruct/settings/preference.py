@@ -8,9 +8,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from safer_instruct import yamlfile
-from safer_instruct.settings.pairs import Holdout
+from safer_instruct.settings.pairs import Holdout, RowSource
 from safer_instruct.settings.training import Positive, TrainerConfig
-from safer_instruct.yamlfile import Strict
 
 Loss = Literal["sigmoid", "ipo", "hinge", "robust", "orpo", "simpo", "kto"]
 REFERENCE_FREE = ("orpo", "simpo")
@@ -34,35 +33,21 @@ _PAPER_DPO: dict[str, Any] = {
 }
 
 
-class PreferenceSource(Strict):
-    """Preference pairs. A bare string in the config stands for `{path: STRING}`.
+class PreferenceSource(RowSource):
+    """Preference pairs in TRL's columns, as text or as messages of {role, content}; `path` may be a run directory too.
+
+    Without a prompt, the two sides are whole conversations that differ in their last message. Without `group`, pairs with one prompt stay
+    together.
 
     Attributes:
-        path: A run directory; or a file, a folder or a glob of JSONL or Parquet, relative to the config; a folder that `datasets`
-            saved; or `hf:NAME`. Columns as TRL names them: `prompt`, `chosen`, `rejected`, as text or as messages of {role, content};
-            without `prompt`, `chosen` and `rejected` are whole conversations, and what they begin with in common is the prompt.
         prompt: Column with the prompt.
         chosen: Column with the response that is preferred.
         rejected: Column with the other one.
-        group: Column to split by; without it pairs with one prompt stay together.
-        subset: For `hf:`: the dataset's configuration, where it has several.
-        split: For datasets: which split.
-        revision: For `hf:`: a commit or tag.
     """
 
-    path: str
     prompt: str = "prompt"
     chosen: str = "chosen"
     rejected: str = "rejected"
-    group: str | None = None
-    subset: str | None = None
-    split: str = "train"
-    revision: str | None = None
-
-    @model_validator(mode="before")
-    @classmethod
-    def _from_string(cls, value: object) -> object:
-        return {"path": value} if isinstance(value, str) else value
 
 
 class PreferenceConfig(TrainerConfig):

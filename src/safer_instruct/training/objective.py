@@ -14,7 +14,7 @@ from safer_instruct.training.losses import PairLogps, pair_losses, rewards
 from safer_instruct.training.reference import Note, reference_logps, sequence_logps
 from safer_instruct.training.trainers import made_trainer, trl_classes
 from safer_instruct.tuning.bases import Base
-from safer_instruct.tuning.loss import Evaluation
+from safer_instruct.tuning.loss import Encoded, Evaluation
 from safer_instruct.tuning.objective import Sums
 
 Rows = list[dict[str, Any]]
@@ -151,15 +151,14 @@ class Preferences:
             for number, (own, other, logp, other_logp) in enumerate(together)
         ]
 
-    def _singles(self) -> list[Any]:
+    def _singles(self) -> list[Encoded]:
         sides = [pair.sides() for pair in self._train]
         return [side[0] for side in sides] + [side[1] for side in sides]
 
-    def _mismatched(self) -> list[Any]:
+    def _mismatched(self) -> list[Encoded]:
         """Each prompt with the next prompt's response of the same kind."""
-        from safer_instruct.tuning.loss import Encoded
-
-        count, found = len(self._train), []
+        count = len(self._train)
+        found: list[Encoded] = []
         for kind in (0, 1):
             sides = [pair.sides()[kind] for pair in self._train]
             found += [Encoded(e.prompt, sides[(n + 1) % count].completion, e.source) for n, e in enumerate(sides)]

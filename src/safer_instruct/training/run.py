@@ -64,7 +64,7 @@ def _train(config: PreferenceConfig, base: Path, out: Path, report: Callable[[Pr
     trained = train(
         ready.model, objective, ready.config, report, checkpoints=out / CHECKPOINTS, start=ready.start, callbacks=[log_to(out / LOG)] if is_first() else ()
     )
-    first = trained.evaluations[1 if ready.start and len(trained.evaluations) > 1 and not objective.has_reference else 0]
+    first = trained.first
     result = TrainResult(out, first, trained.best, ready.divided, trained.evaluations[-1].step, trained.seconds)
     if trained.main:
         save_weights(trained, ready.model, out)

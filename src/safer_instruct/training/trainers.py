@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -11,6 +12,8 @@ from safer_instruct.extras import require
 from safer_instruct.settings.preference import REFERENCE_FREE, Loss
 from safer_instruct.tuning.bases import Base
 from safer_instruct.tuning.trainer import HeldOutEvaluation, score_labelled_only
+
+_WHERE = {"kto": ("trl", "KTO"), "orpo": ("trl.experimental.orpo", "ORPO"), "simpo": ("trl.experimental.cpo", "CPO")}
 
 
 class ReadyRows:
@@ -35,18 +38,13 @@ def trl_classes(loss: Loss) -> tuple[type[Any], type[Any]]:
         MissingExtraError: TRL is not installed.
     """
     trl = require("trl", extra="train", purpose="training on preferences")
-    if loss in REFERENCE_FREE:
-        os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")  # that it may change is said in docs/train.md
-        try:
-            if loss == "orpo":
-                from trl.experimental.orpo import ORPOConfig, ORPOTrainer
-
-                return ORPOConfig, ORPOTrainer
-            from trl.experimental.cpo import CPOConfig, CPOTrainer
-        except ImportError as exc:
-            raise ConfigError(f"loss '{loss}': TRL {trl.__version__} has no such trainer any more ({exc}); use 'sigmoid', or TRL 1.16") from exc
-        return CPOConfig, CPOTrainer
-    return (trl.KTOConfig, trl.KTOTrainer) if loss == "kto" else (trl.DPOConfig, trl.DPOTrainer)
+    os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")  # that what stands there may change is said in docs/train.md
+    module, stem = _WHERE.get(loss, ("trl", "DPO"))
+    try:
+        found = importlib.import_module(module)
+        return getattr(found, f"{stem}Config"), getattr(found, f"{stem}Trainer")
+    except (ImportError, AttributeError) as exc:
+        raise ConfigError(f"loss '{loss}': TRL {trl.__version__} has no {module}.{stem}Trainer ({exc}); take another loss, or TRL 1.16, which has it") from exc
 
 
 def made_trainer(loss: Loss, model: Any, base: Base, arguments: Any, rows: Sequence[dict[str, Any]], callbacks: Sequence[Any]) -> Any:

@@ -17,10 +17,11 @@ from typing import Any
 from safer_instruct import rundir
 from safer_instruct.analysis.bootstrap import Bootstrap
 from safer_instruct.analysis.diversity import hashed, near_clusters, self_bleu, vendi
-from safer_instruct.budget import Budget
+from safer_instruct.budget import Budget, earlier_spent, write_spent
 from safer_instruct.config import ModelConfig
 from safer_instruct.errors import ModelError, RequestError
 from safer_instruct.evaluation.inducer.calls import gathered
+from safer_instruct.evaluation.inducer.run import remote_spent
 from safer_instruct.ledger import Ledger, Meter, Recorded
 from safer_instruct.models import open_model
 from safer_instruct.models.protocol import Model, Scored, Scoring
@@ -106,6 +107,7 @@ def value_pairs(
     limit: int | None = None,
     layout: str = "chat",
     system: str | None = None,
+    max_cost: float | None = None,
     tick: Tick = lambda done, of: None,
 ) -> Value:
     """Tell what the pairs of `source` are worth; every call goes through a ledger in `out`, and the result into `value.json` there.
@@ -118,16 +120,18 @@ def value_pairs(
         limit: Look at so many pairs, drawn by their own hash.
         layout: As in `PreferenceConfig`.
         system: As in `PreferenceConfig`.
+        max_cost: US dollars that calls to a remote model may take, over all sittings in `out`.
         tick: Is told how many responses are scored, and of how many.
 
     Raises:
         SourceError: There is no usable pair.
         ModelError: The model failed, or cannot score.
+        BudgetError: `max_cost` is reached.
     """
     pairs, duplicates, bad = read_unique((source,), base)
     pairs = draw(pairs, limit)
     out.mkdir(parents=True, exist_ok=True)
-    scored, meter = run_to_end(_score(pairs, base, model, out, layout, system, tick))
+    scored, meter = run_to_end(_score(pairs, base, model, out, layout, system, max_cost, tick))
     found = tuple(indicator for work_out in INDICATORS for indicator in work_out(pairs, scored))
     result = Value(found, len(pairs), len(pairs) - len(scored), bad, duplicates, meter.calls, meter.replayed)
     record: dict[str, Any] = {"model": model.model, "adapter": model.adapter, "layout": layout, "pairs": result.pairs, "unscored": result.unscored}
@@ -243,13 +247,15 @@ def _sum_warning(total: float, per_token: float) -> str:
 
 
 async def _score(
-    pairs: Sequence[Preference], base: Path, which: ModelConfig, out: Path, layout: str, system: str | None, tick: Tick
+    pairs: Sequence[Preference], base: Path, which: ModelConfig, out: Path, layout: str, system: str | None, max_cost: float | None, tick: Tick
 ) -> tuple[list[ScoredPair], Meter]:
     meter, done = Meter(), 0
     async with AsyncExitStack() as stack:
         stack.enter_context(rundir.hold(out))
         ledger = stack.enter_context(Ledger(out / rundir.LEDGER))
-        opened = open_model(which, base, prices=load_prices(None), budget=Budget(), batches=out / rundir.BATCHES)
+        budget, spent = Budget(max_cost), out / rundir.SPENT
+        budget.begin(earlier_spent(spent, lambda: remote_spent(out / rundir.LEDGER)), lambda total: write_spent(spent, total))
+        opened = open_model(which, base, prices=load_prices(None), budget=budget, batches=out / rundir.BATCHES)
         stack.push_async_callback(opened.close)
         model: Model = Recorded(opened, ledger, "value", meter)
 
@@ -265,6 +271,7 @@ async def _score(
 
         requests = [Scoring(laid_out(pair, layout, system), text) for pair in pairs for text in (pair.response, pair.rejected)]
         answers = await gathered(one, requests, model.concurrency)
+        budget.close()
     both = zip(pairs, answers[::2], answers[1::2], strict=True)
     scored = [ScoredPair(pair, a.logprobs, b.logprobs) for pair, a, b in both if a and b and a.logprobs and b.logprobs]
     if not scored:

@@ -35,7 +35,8 @@ class Trained:
     Attributes:
         model: The model at its best state; for LoRA a PEFT model.
         state: Its trained weights, gathered from all processes; None on processes other than the first.
-        evaluations: Every evaluation in order; the first is that of the base model alone.
+        evaluations: Every evaluation in order; the first is that of the base model alone, where it was evaluated.
+        first: That of the state which training started from.
         best: The one whose state was kept.
         seconds: Wall time, of the part that this process did.
         main: Whether this is the process that writes files.
@@ -44,6 +45,7 @@ class Trained:
     model: Any
     state: dict[str, Any] | None
     evaluations: tuple[Evaluation, ...]
+    first: Evaluation
     best: Evaluation
     seconds: float
     main: bool
@@ -90,7 +92,7 @@ def train(
     if best is first and origin is not None:
         model.load_state_dict(origin, strict=False)
     state = trainer.accelerator.get_state_dict(trainer.model_wrapped) if trainer.is_fsdp_enabled else trainer.model.state_dict()
-    return Trained(trainer.model, state if main else None, tuple(evaluations), best, time.monotonic() - started, main)
+    return Trained(trainer.model, state if main else None, tuple(evaluations), first, best, time.monotonic() - started, main)
 
 
 def _silent(progress: Progress) -> None:

@@ -135,7 +135,7 @@ class _Models:
         self._meters: list[Meter] = []
         self.budget = Budget(config.budget.max_cost, config.budget.max_tokens)
         spent = out / rundir.SPENT
-        self.budget.begin(earlier_spent(spent, lambda: _remote_spent(out / rundir.LEDGER)), lambda total: write_spent(spent, total))
+        self.budget.begin(earlier_spent(spent, lambda: remote_spent(out / rundir.LEDGER)), lambda total: write_spent(spent, total))
 
     def open(self, which: ModelConfig, stage: str) -> Model:
         if which not in self._opened:
@@ -150,6 +150,7 @@ class _Models:
         return Meter(sum(m.calls for m in self._meters), sum(m.replayed for m in self._meters), usage)
 
 
-def _remote_spent(ledger: Path) -> Spent:
+def remote_spent(ledger: Path) -> Spent:
+    """What the calls of a ledger to remote models add up to."""
     totals = [t.usage for t in read_totals(ledger) if not t.model.startswith(("embedded:", "scripted:"))]
     return Spent(sum(t.cost for t in totals), sum(t.prompt_tokens + t.completion_tokens for t in totals))
