@@ -109,6 +109,7 @@ def test_each_loss_makes_its_steps_and_writes_what_belongs_to_it(folder: Path, l
     result, seen = trained(folder, loss=loss, **more)
     steps = losses(seen)
     assert len(steps) == result.steps > 2
+    assert result.before.figures["accuracy"] == 0.5 or loss in ("orpo", "simpo"), "a model prefers nothing to what it compares itself with"
     assert result.best.loss < result.before.loss, "the held-out loss falls on pairs as alike as these"
     assert {"adapter_model.safetensors", "README.md", "training.jsonl", "tuning.json", "curves.svg"} <= {p.name for p in result.out.iterdir()}
     assert not (result.out / "checkpoints").exists() and not (result.out / "ref").exists()

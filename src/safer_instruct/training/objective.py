@@ -19,6 +19,7 @@ from safer_instruct.tuning.objective import Sums
 
 Rows = list[dict[str, Any]]
 _BATCH_TOKENS = 2048
+_TIE = 1e-4  # nats: what rounding alone makes of two equal rewards
 _FIGURES = ("accuracy", "margin", "chosen_reward", "rejected_reward", "chosen_logp", "rejected_logp", "chosen_drift", "rejected_drift")
 
 
@@ -101,7 +102,7 @@ class Preferences:
         loss = pair_losses(config.loss, policy, reference, beta=config.beta, label_smoothing=config.label_smoothing, gamma=config.gamma)
         chosen, rejected = rewards(policy, reference, config.beta)
         drifts = [(now - before) / n for now, before, n in ((policy.chosen, held[:, 0], tokens[:, 0]), (policy.rejected, held[:, 1], tokens[:, 1]))]
-        right = (chosen > rejected).double() + 0.5 * (chosen == rejected).double()
+        right = torch.where((chosen - rejected).abs() <= _TIE * config.beta, 0.5, (chosen > rejected).double())
         columns = (torch.ones_like(loss), loss, right, chosen - rejected, chosen, rejected, policy.chosen, policy.rejected, *drifts)
         return [tuple(row) for row in torch.stack(columns, dim=1).tolist()]
 
