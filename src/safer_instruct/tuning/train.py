@@ -80,12 +80,12 @@ def train(
     model, evaluations = _prepared(base, objective, config, start)
     first = evaluations[-1]
     folder = checkpoints / _run_digest(base, objective, config, start)
-    trainer = _trainer(model, base, objective, config, folder, callbacks)
-    origin = _trainable(model) if config.training.method != "full" else None
-    main = bool(trainer.is_world_process_zero())
-    trainer.add_callback(watcher(report if main else _silent, evaluations, config.training.save_steps))
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")  # transformers 5.24, of itself
+        trainer = _trainer(model, base, objective, config, folder, callbacks)
+        origin = _trainable(model) if config.training.method != "full" else None
+        main = bool(trainer.is_world_process_zero())
+        trainer.add_callback(watcher(report if main else _silent, evaluations, config.training.save_steps))
         trainer.train(resume_from_checkpoint=_last_whole(folder))
     evaluations += [evaluation(entry) for entry in trainer.state.log_history if "eval_loss" in entry]
     best = min(evaluations[evaluations.index(first) :], key=lambda e: e.loss)
