@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,17 @@ from safer_instruct.tuning.progress import Progress
 from safer_instruct.tuning.train import train
 
 THINGS = ["lamp", "kettle", "radio", "clock", "bell", "drum", "umbrella", "parcel", "red lamp", "old radio", "kettle lid", "clock hand", "late parcel", "desk"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Models of this size are slower on several threads, on a busy machine by far."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
@@ -256,13 +268,15 @@ def test_a_killed_dpo_ends_as_an_undisturbed_one(folder: Path) -> None:
     path = write_config(folder, "killed", **more)
     program = """
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from safer_instruct.settings.preference import load_dpo_config
 from safer_instruct.training.run import train_preferences
 p = Path(sys.argv[1])
 train_preferences(load_dpo_config(p), p.parent, lambda s: print("STEP", s.step, flush=True))
 """
-    with subprocess.Popen([sys.executable, "-c", program, str(path)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+    one_thread = os.environ | {"OMP_NUM_THREADS": "1"}
+    with subprocess.Popen([sys.executable, "-c", program, str(path)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=one_thread) as process:
         assert process.stdout
         for line in process.stdout:
             if line.split() == ["STEP", "8"]:
