@@ -337,6 +337,32 @@ def test_a_dry_run_counts_everything_and_writes_nothing(folder: Path) -> None:
     assert sorted(folder.rglob("*")) == before
 
 
+def test_scoring_labelled_positions_alone_changes_neither_figures_nor_gradients(base_model: Path) -> None:
+    import torch
+    import transformers
+    from trl.trainer.utils import add_fused_lm_head
+
+    from safer_instruct.tuning.trainer import score_labelled_only
+
+    ids = torch.randint(5, 300, (4, 30), generator=torch.Generator().manual_seed(0))
+    labels = ids.masked_fill(torch.arange(30) < torch.tensor([[10], [20], [28], [3]]), -100)
+    found = []
+    for alone in (False, True):
+        model = transformers.AutoModelForCausalLM.from_pretrained(base_model)
+        add_fused_lm_head(model, outputs=("log_probs", "entropy", "mean_logits", "is_top1"))
+        if alone:
+            score_labelled_only(model)
+        out = model(input_ids=ids, labels=labels, fused_lm_head=True)
+        out.log_probs.sum(dim=1).square().mean().backward()
+        weights = {name: p.grad for name, p in model.named_parameters()}
+        found.append((out, weights))
+    (theirs, their_grads), (ours, our_grads) = found
+    for name in ("log_probs", "entropy", "mean_logits", "loss"):
+        assert torch.allclose(getattr(ours, name), getattr(theirs, name), atol=1e-4), name
+    assert torch.equal(ours.is_top1, theirs.is_top1)
+    assert all(torch.allclose(our_grads[n], their_grads[n], rtol=1e-3, atol=1e-3 * float(their_grads[n].abs().max())) for n in their_grads)
+
+
 def test_a_loss_that_the_installed_trl_has_not_is_an_error_that_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "trl.experimental.cpo", None)  # as where it is gone
     with pytest.raises(ConfigError, match=r"loss 'simpo': TRL \d.* has no trl\.experimental\.cpo\.CPOTrainer"):

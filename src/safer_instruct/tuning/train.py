@@ -7,7 +7,8 @@ import json
 import math
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,15 @@ class Trained:
     main: bool
 
 
+@contextmanager
+def _quiet_about_renames() -> Iterator[None]:
+    """Transformers 5.24 warns users of names that PEFT and TRL still call it by."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="`(is_)?gradient_checkpointing` is deprecated", category=FutureWarning)
+        yield
+
+
+@_quiet_about_renames()
 def train(
     base: Base,
     objective: Objective,
@@ -80,13 +90,11 @@ def train(
     model, evaluations = _prepared(base, objective, config, start)
     first = evaluations[-1]
     folder = checkpoints / _run_digest(base, objective, config, start)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")  # transformers 5.24, of itself
-        trainer = _trainer(model, base, objective, config, folder, callbacks)
-        origin = _trainable(model) if config.training.method != "full" else None
-        main = bool(trainer.is_world_process_zero())
-        trainer.add_callback(watcher(report if main else _silent, evaluations, config.training.save_steps))
-        trainer.train(resume_from_checkpoint=_last_whole(folder))
+    trainer = _trainer(model, base, objective, config, folder, callbacks)
+    origin = _trainable(model) if config.training.method != "full" else None
+    main = bool(trainer.is_world_process_zero())
+    trainer.add_callback(watcher(report if main else _silent, evaluations, config.training.save_steps))
+    trainer.train(resume_from_checkpoint=_last_whole(folder))
     evaluations += [evaluation(entry) for entry in trainer.state.log_history if "eval_loss" in entry]
     best = min(evaluations[evaluations.index(first) :], key=lambda e: e.loss)
     if best is first and origin is not None:
@@ -212,41 +220,39 @@ def _arguments(config: TrainerConfig, objective: Objective, folder: Path) -> Any
     steps_per_epoch = math.ceil(len(lengths) / config.batch_size)
     every = max(1, steps_per_epoch // config.evaluations_per_epoch)
     checkpointing = on_gpu if training.gradient_checkpointing == "auto" else training.gradient_checkpointing
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # transformers 5.23 renames `gradient_checkpointing`, which older ones know by no other name
-        return made(
-            output_dir=str(folder),
-            num_train_epochs=config.epochs,
-            per_device_train_batch_size=micro,
-            gradient_accumulation_steps=config.batch_size // (micro * processes),
-            learning_rate=config.learning_rate,
-            lr_scheduler_type="cosine",
-            warmup_steps=int(steps_per_epoch * config.epochs * config.warmup),
-            weight_decay=0.0,
-            max_grad_norm=1.0,
-            bf16=compute_dtype(config) == "bfloat16",
-            fp16=False,
-            use_cpu=not on_gpu,
-            dataloader_pin_memory=on_gpu,
-            gradient_checkpointing=checkpointing,
-            **({"padding_free": True} if training.batching == "packed" else {}),
-            max_length=None,
-            **given,
-            eval_strategy="steps",
-            eval_steps=every,
-            save_strategy="steps",
-            save_steps=every,
-            save_total_limit=2,
-            load_best_model_at_end=True,
-            metric_for_best_model="eval_loss",
-            greater_is_better=False,
-            restore_callback_states_from_checkpoint=True,
-            logging_steps=1,
-            seed=config.seed,
-            ddp_find_unused_parameters=False,
-            report_to=[t for t in training.trackers if t != "tensorboard"] or "none",
-            disable_tqdm=True,
-        )
+    return made(
+        output_dir=str(folder),
+        num_train_epochs=config.epochs,
+        per_device_train_batch_size=micro,
+        gradient_accumulation_steps=config.batch_size // (micro * processes),
+        learning_rate=config.learning_rate,
+        lr_scheduler_type="cosine",
+        warmup_steps=int(steps_per_epoch * config.epochs * config.warmup),
+        weight_decay=0.0,
+        max_grad_norm=1.0,
+        bf16=compute_dtype(config) == "bfloat16",
+        fp16=False,
+        use_cpu=not on_gpu,
+        dataloader_pin_memory=on_gpu,
+        gradient_checkpointing=checkpointing,
+        **({"padding_free": True} if training.batching == "packed" else {}),
+        max_length=None,
+        **given,
+        eval_strategy="steps",
+        eval_steps=every,
+        save_strategy="steps",
+        save_steps=every,
+        save_total_limit=2,
+        load_best_model_at_end=True,
+        metric_for_best_model="eval_loss",
+        greater_is_better=False,
+        restore_callback_states_from_checkpoint=True,
+        logging_steps=1,
+        seed=config.seed,
+        ddp_find_unused_parameters=False,
+        report_to=[t for t in training.trackers if t != "tensorboard"] or "none",
+        disable_tqdm=True,
+    )
 
 
 def _last_whole(folder: Path) -> str | None:
