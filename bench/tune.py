@@ -90,15 +90,17 @@ def trl_alone(steps: int) -> list[Stamp]:
 
 def ours(steps: int) -> list[Stamp]:
     """`tuning.train.train`, its held-out evaluations and checkpoint included in memory and left out of the speed."""
-    from safer_instruct.config import Lora, PairSource, TuneConfig
+    from safer_instruct.config import PairSource, TuneConfig
+    from safer_instruct.settings.training import Lora
     from safer_instruct.tuning.loss import Encoded
     from safer_instruct.tuning.train import train
+    from safer_instruct.tuning.trainer import Completions
 
     times: dict[int, Stamp] = {}
     config = TuneConfig(model=MODEL, data=(PairSource(path="-"),), lora=Lora(rank=RANK), epochs=1, batch_size=BATCH, out="-")
     pairs = [Encoded(p, c, "random") for p, c in rows(steps)]
     with tempfile.TemporaryDirectory() as folder:
-        train(base_model(), pairs, pairs[:2], config, lambda p: times.setdefault(p.step, stamp()), checkpoints=Path(folder))
+        train(base_model(), Completions(pairs, pairs[:2]), config, lambda p: times.setdefault(p.step, stamp()), checkpoints=Path(folder))
     return [times[step] for step in range(1, steps + 1)]
 
 

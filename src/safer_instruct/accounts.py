@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from safer_instruct import rundir
+from safer_instruct.budget import Spent
 from safer_instruct.errors import AccountingError
+from safer_instruct.ledger import read_totals
 from safer_instruct.models.protocol import Model, Usage
 from safer_instruct.state import STAGES, RunState, StageState
 
@@ -128,3 +130,9 @@ def _budget(state: RunState) -> dict[str, Any]:
 def _lines(path: Path) -> int:
     with path.open("rb") as file:
         return sum(1 for _ in file)
+
+
+def remote_spent(ledger: Path) -> Spent:
+    """What the finished calls to models outside of this process add up to."""
+    totals = [t.usage for t in read_totals(ledger) if not t.model.startswith(("embedded:", "scripted:"))]
+    return Spent(sum(t.cost for t in totals), sum(t.prompt_tokens + t.completion_tokens for t in totals))

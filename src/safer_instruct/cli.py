@@ -12,6 +12,8 @@ import typer
 
 from safer_instruct.domaincli import app as domain_app
 from safer_instruct.errors import SaferInstructError
+from safer_instruct.traincli import app as train_app
+from safer_instruct.traincli import value
 
 if TYPE_CHECKING:
     from safer_instruct.rundir import Mode
@@ -28,6 +30,8 @@ app = typer.Typer(name="safer-instruct", no_args_is_help=True, add_completion=Fa
 models_app = typer.Typer(no_args_is_help=True, help="Bring models into the cache, and list what is there.")
 app.add_typer(models_app, name="models")
 app.add_typer(domain_app, name="domain")
+app.add_typer(train_app, name="train")
+app.command("value")(value)
 
 
 @app.callback()

@@ -13,7 +13,7 @@ from safer_instruct.selectconfig import SelectConfig
 from safer_instruct.settings.answers import AlsoCheck, BoilerplateConfig, CeilingConfig, Target, named_check
 from safer_instruct.settings.documents import DocumentConfig
 from safer_instruct.settings.pairs import CleanConfig, Holdout, PairSource
-from safer_instruct.settings.training import Training
+from safer_instruct.settings.training import TrainerConfig
 from safer_instruct.thresholds import apply, load_calibration
 from safer_instruct.yamlfile import Strict
 
@@ -39,21 +39,12 @@ _SERVE_FLAGS = {
 _SECRET_WORDS = ("key", "token", "secret", "sig", "password")
 
 
-class Lora(Strict):
-    """Low-rank adaptation of every linear layer (Hu et al. 2021)."""
-
-    rank: Positive = 8
-    alpha: Positive = 16
-    dropout: Share = 0.0
-
-
-class TuneConfig(Strict):
-    """`safer-instruct tune`: tuning of a causal LM.
+class TuneConfig(TrainerConfig):
+    """`safer-instruct tune`: reversed instruction tuning, or that of a small expert.
 
     Attributes:
         task: `induce` tunes P(prompt | response), the paper's reversed instruction tuning (section 2.1);
             `respond` tunes P(response | prompt) under a domain's guideline, for a small expert.
-        model: A model of the cache, `embedded:NAME`; or a folder (relative to the config) or hub name of a transformers model.
         template: For `induce`: the reversed template, shipped (`reverse`, `reverse-chat`) or a file.
         form: For `induce`: `raw` trains on the rendered template as a text to continue, `chat` as a user's message in the
             model's chat template; `auto` is chat for `reverse-chat` and raw for others.
@@ -62,16 +53,9 @@ class TuneConfig(Strict):
         data: Where the pairs are.
         clean: What they must pass.
         holdout: Which of them are kept out of training.
-        start: An adapter to go on from, one that ships with the package or a folder; its rank and alpha hold, not those of `lora`.
-        dtype: Of the frozen base weights; `auto` is bfloat16 on a GPU that has it and float32 elsewhere: on processors
-            bfloat16 was slower, even with AVX512-BF16. The adapter is trained in float32.
-        patience: Stop after this many evaluations without a lower held-out loss; the best state is kept.
-        training: How the steps are carried out.
-        out: Folder of the adapter, relative to the config.
     """
 
     task: Literal["induce", "respond"] = "induce"
-    model: str = "embedded:smollm2-135m-instruct"
     template: str = "reverse"
     form: Literal["auto", "raw", "chat"] = "auto"
     domain: str | None = None
@@ -79,19 +63,6 @@ class TuneConfig(Strict):
     data: Annotated[tuple[PairSource, ...], Field(min_length=1)]
     clean: CleanConfig = CleanConfig()
     holdout: Holdout = Holdout()
-    start: str | None = None
-    lora: Lora = Lora()
-    epochs: Positive = 3
-    batch_size: Positive = 8
-    learning_rate: Annotated[float, Field(gt=0)] = 5e-4
-    warmup: Share = 0.1
-    max_tokens: Positive = 384
-    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    evaluations_per_epoch: Positive = 1
-    patience: Positive = 1
-    seed: int = 0
-    training: Training = Training()
-    out: str
 
     @model_validator(mode="after")
     def _respond_needs_domain(self) -> TuneConfig:

@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from safer_instruct import conversation, rundir
-from safer_instruct.accounts import check_accounts, summarize
+from safer_instruct.accounts import check_accounts, remote_spent, summarize
 from safer_instruct.barrier import at_once
-from safer_instruct.budget import Budget, Spent, earlier_spent, write_spent
+from safer_instruct.budget import Budget, earlier_spent, write_spent
 from safer_instruct.card import Release, dataset_card, describe
 from safer_instruct.choosing import Pair, choose_pairs, distinct
 from safer_instruct.config import FilterConfig, RunConfig, SourceConfig
@@ -31,7 +31,7 @@ from safer_instruct.example import Candidate, Example, Verdict
 from safer_instruct.filters.checks import Check, sifted
 from safer_instruct.filters.dedup import Deduplicators
 from safer_instruct.filters.registry import Filters, open_filters
-from safer_instruct.ledger import Ledger, Recorded, read_totals
+from safer_instruct.ledger import Ledger, Recorded
 from safer_instruct.models.protocol import Model
 from safer_instruct.progress import published
 from safer_instruct.reverse import Reversal, Shot, domain_shots, reversal
@@ -147,7 +147,7 @@ async def _open(config: RunConfig, out: Path, mode: rundir.Mode, state: RunState
         seen = {name: stack.enter_context(closing(memory)) for name, memory in _memories(config).items()}
         with rundir.open_run_directory(out, _resolve(config, domain, filters, roles, asked), mode), Ledger(out / rundir.LEDGER) as ledger:
             spent = out / rundir.SPENT
-            budget.begin(earlier_spent(spent, lambda: _remote_spent(out / rundir.LEDGER)), lambda total: write_spent(spent, total))
+            budget.begin(earlier_spent(spent, lambda: remote_spent(out / rundir.LEDGER)), lambda total: write_spent(spent, total))
             try:
                 yield _Opened(config, domain, filters, roles, asked, ledger, state, seen)
             finally:
@@ -432,12 +432,6 @@ def _resolve(config: RunConfig, domain: Domain, filters: Filters, roles: Roles, 
         "models": {role: model.fingerprint for role, model in roles.by_role().items()},
         rundir.HOW: how,
     }
-
-
-def _remote_spent(ledger: Path) -> Spent:
-    """What the finished calls to models outside of this process add up to."""
-    totals = [t.usage for t in read_totals(ledger) if not t.model.startswith(("embedded:", "scripted:"))]
-    return Spent(sum(t.cost for t in totals), sum(t.prompt_tokens + t.completion_tokens for t in totals))
 
 
 def _count(source: SourceConfig, base: Path) -> int | None:

@@ -25,7 +25,7 @@ RANKS = (
     ("choosing", "stages", "tuning"),
     ("barrier", "rundir", "card", "state", "roles", "running"),
     ("accounts", "analysis", "progress", "stored", "target", "variety"),
-    ("pipeline", "evaluation"),
+    ("pipeline", "evaluation", "training"),
     (
         "export",
         "selected",
@@ -44,10 +44,11 @@ RANKS = (
         "domainfile",
         "review",
     ),
-    ("domaincli", "liveview", "reviewview"),
+    ("domaincli", "liveview", "reviewview", "trainview"),
     ("report",),
     ("audit",),
     ("auditing",),
+    ("traincli",),
     ("cli", "__init__"),
 )
 # What stages and filters must know nothing of, although some of it ranks below them.

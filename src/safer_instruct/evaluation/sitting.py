@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import TypeVar
 
 from safer_instruct import rundir
-from safer_instruct.budget import Budget, Spent, earlier_spent, write_spent
+from safer_instruct.accounts import remote_spent
+from safer_instruct.budget import Budget, earlier_spent, write_spent
 from safer_instruct.config import BudgetConfig, ModelConfig
-from safer_instruct.ledger import Ledger, Meter, Recorded, read_totals
+from safer_instruct.ledger import Ledger, Meter, Recorded
 from safer_instruct.models import open_model
 from safer_instruct.models.protocol import Model, Usage
 from safer_instruct.prices import load_prices
@@ -75,7 +76,7 @@ class OpenModels:
         self.stages: dict[str, Stage] = {}
         self.budget = Budget(budget.max_cost, budget.max_tokens)
         spent = out / rundir.SPENT
-        self.budget.begin(earlier_spent(spent, lambda: _remote_spent(out / rundir.LEDGER)), lambda total: write_spent(spent, total))
+        self.budget.begin(earlier_spent(spent, lambda: remote_spent(out / rundir.LEDGER)), lambda total: write_spent(spent, total))
 
     def open(self, which: ModelConfig, stage: str) -> Model:
         """The model, with its calls recorded as those of `stage`.
@@ -119,8 +120,3 @@ async def gathered(ask: Callable[[T], Awaitable[R]], items: Sequence[T], at_a_ti
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-
-
-def _remote_spent(ledger: Path) -> Spent:
-    totals = [t.usage for t in read_totals(ledger) if not t.model.startswith(("embedded:", "scripted:"))]
-    return Spent(sum(t.cost for t in totals), sum(t.prompt_tokens + t.completion_tokens for t in totals))

@@ -14,34 +14,20 @@ Similarity = Annotated[float, Field(gt=0, le=1)]
 PairFormat = Literal["auto", "pairs", "alpaca", "dolly", "sharegpt", "messages"]
 
 
-class PairSource(Strict):
-    """Instructions with their responses. A bare string in the config stands for `{path: STRING}`.
+class RowSource(Strict):
+    """Where rows are. A bare string in the config stands for `{path: STRING}`.
 
     Attributes:
         path: A file, a folder or a glob of JSONL, JSON, CSV, TSV or Parquet, relative to the config; a folder that
             `datasets` saved; or `hf:NAME`, which `datasets.load_dataset` reads (extra `datasets`).
-        format: `auto` goes by the columns of the first row. `alpaca`: instruction, input, output. `dolly`: instruction, context,
-            response. `sharegpt`: conversations of {from, value}. `messages`: messages of {role, content}. `pairs`: the columns below.
-        prompt: For `pairs`: column with the instruction, by default `prompt`.
-        input: For `pairs`: column with what the instruction is about, put below it.
-        response: For `pairs`: column with the response, by default `response`.
-        group: Column to split by, so that no group stands on both sides; without it rows with one instruction, and the turns
-            of one conversation, stay together.
-        turns: Of a conversation: `all` gives one pair per answer, `first` only the first, which needs no context.
-        history: Keep what was said before as context; the template must show it (`reverse-chat` does).
+        group: Column to split by, so that no group stands on both sides.
         subset: For `hf:`: the dataset's configuration, where it has several.
         split: For datasets: which split.
         revision: For `hf:`: a commit or tag.
     """
 
     path: str
-    format: PairFormat = "auto"
-    prompt: str | None = None
-    input: str | None = None
-    response: str | None = None
     group: str | None = None
-    turns: Literal["all", "first"] = "all"
-    history: bool = False
     subset: str | None = None
     split: str = "train"
     revision: str | None = None
@@ -50,6 +36,27 @@ class PairSource(Strict):
     @classmethod
     def _from_string(cls, value: object) -> object:
         return {"path": value} if isinstance(value, str) else value
+
+
+class PairSource(RowSource):
+    """Instructions with their responses; without `group`, rows with one instruction and the turns of one conversation stay together.
+
+    Attributes:
+        format: `auto` goes by the columns of the first row. `alpaca`: instruction, input, output. `dolly`: instruction, context,
+            response. `sharegpt`: conversations of {from, value}. `messages`: messages of {role, content}. `pairs`: the columns below.
+        prompt: For `pairs`: column with the instruction, by default `prompt`.
+        input: For `pairs`: column with what the instruction is about, put below it.
+        response: For `pairs`: column with the response, by default `response`.
+        turns: Of a conversation: `all` gives one pair per answer, `first` only the first, which needs no context.
+        history: Keep what was said before as context; the template must show it (`reverse-chat` does).
+    """
+
+    format: PairFormat = "auto"
+    prompt: str | None = None
+    input: str | None = None
+    response: str | None = None
+    turns: Literal["all", "first"] = "all"
+    history: bool = False
 
     @model_validator(mode="after")
     def _columns_mean_pairs(self) -> PairSource:

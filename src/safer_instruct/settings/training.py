@@ -1,4 +1,4 @@
-"""What a tuning config can say of how the training is carried out, as opposed to what is learned."""
+"""What the config of any training can say of the model, the steps and the machine, as opposed to what is learned."""
 
 from __future__ import annotations
 
@@ -9,6 +9,15 @@ from pydantic import Field
 from safer_instruct.yamlfile import Strict
 
 Positive = Annotated[int, Field(gt=0)]
+Share = Annotated[float, Field(ge=0, lt=1)]
+
+
+class Lora(Strict):
+    """Low-rank adaptation of every linear layer (Hu et al. 2021)."""
+
+    rank: Positive = 8
+    alpha: Positive = 16
+    dropout: Share = 0.0
 
 
 class Training(Strict):
@@ -35,3 +44,34 @@ class Training(Strict):
     attention: str | None = None
     save_steps: Positive | None = None
     trackers: tuple[Literal["tensorboard", "wandb"], ...] = ()
+
+
+class TrainerConfig(Strict):
+    """What every training shares, whatever it learns.
+
+    Attributes:
+        model: A model of the cache, `embedded:NAME`; or a folder (relative to the config) or hub name of a transformers model.
+        start: An adapter to go on from, one that ships with the package or a folder; its rank and alpha hold, not those of `lora`.
+        batch_size: Of one optimizer step, over all devices.
+        warmup: Share of the steps in which the learning rate rises; then it falls as a cosine.
+        dtype: Of the frozen base weights; `auto` is bfloat16 on a GPU that has it and float32 elsewhere: on processors
+            bfloat16 was slower, even with AVX512-BF16. The adapter is trained in float32.
+        patience: Stop after this many evaluations without a lower held-out loss; the best state is kept.
+        training: How the steps are carried out.
+        out: Folder of the adapter, relative to the config.
+    """
+
+    model: str = "embedded:smollm2-135m-instruct"
+    start: str | None = None
+    lora: Lora = Lora()
+    epochs: Positive = 3
+    batch_size: Positive = 8
+    learning_rate: Annotated[float, Field(gt=0)] = 5e-4
+    warmup: Share = 0.1
+    max_tokens: Positive = 384
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    evaluations_per_epoch: Positive = 1
+    patience: Positive = 1
+    seed: int = 0
+    training: Training = Training()
+    out: str

@@ -1,11 +1,11 @@
-"""`tune` on several processes: the same command, started by `accelerate launch` with a config that ships with the package."""
+"""A training on several processes: the same command, started by `accelerate launch` with a config that ships with the package."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
@@ -16,8 +16,8 @@ from safer_instruct.extras import require
 _FILES = {"fsdp": "fsdp.yaml", "none": "ddp.yaml"}
 
 
-def command(config: Path, processes: int, sharding: str) -> list[str]:
-    """The command line that tunes as `config` says on `processes` GPUs of this machine, or on processor cores where there is none.
+def command(config: Path, processes: int, sharding: str, verb: Sequence[str] = ("tune",)) -> list[str]:
+    """The command line that trains as `config` says on `processes` GPUs of this machine, or on processor cores where there is none.
 
     Raises:
         ConfigError: There are fewer GPUs, or no such sharding.
@@ -33,11 +33,11 @@ def command(config: Path, processes: int, sharding: str) -> list[str]:
     file = str(resources.files("safer_instruct.tuning") / "accelerate" / _FILES[sharding])
     return [
         *(sys.executable, "-m", "accelerate.commands.launch", "--config_file", file, "--num_processes", str(processes)),
-        *("-m", "safer_instruct.cli", "tune", str(config)),
+        *("-m", "safer_instruct.cli", *verb, str(config)),
     ]
 
 
-def launch(config: Path, processes: int, sharding: str) -> int:
+def launch(config: Path, processes: int, sharding: str, verb: Sequence[str] = ("tune",)) -> int:
     """Run `command`; its output is the processes'.
 
     Returns:
@@ -46,7 +46,7 @@ def launch(config: Path, processes: int, sharding: str) -> int:
     Raises:
         ConfigError: As `command`.
     """
-    return subprocess.run(command(config, processes, sharding), check=False).returncode
+    return subprocess.run(command(config, processes, sharding, verb), check=False).returncode
 
 
 def is_first() -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -34,11 +34,19 @@ class Encoded:
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """Held-out loss: mean negative log-likelihood per completion token, in nats, overall and per source."""
+    """The held-out loss, overall and per source; of completions: mean negative log-likelihood per token, in nats.
+
+    Attributes:
+        step: After which it was taken.
+        loss: What training makes smaller.
+        by_source: The same, for each source of data.
+        figures: What else was measured on the way, by name.
+    """
 
     step: int
     loss: float
     by_source: dict[str, float]
+    figures: dict[str, float] = field(default_factory=dict)
 
 
 def completion_nll(model: Any, batch: Sequence[Encoded]) -> torch.Tensor:

@@ -65,7 +65,7 @@ def read_pairs(sources: tuple[PairSource, ...], base: Path, told: Callable[[str]
 def _pairs(row: SourceRow, read: Reader, source: PairSource) -> Iterator[Pair | BadRow]:
     try:
         found = read(row.fields)
-        named = None if source.group is None else _group(row, source.group)
+        named = None if source.group is None else named_group(row, source.group)
     except RowRefused as exc:
         yield BadRow(row.file, row.line, str(exc), excerpt(dict(row.fields)))
         return
@@ -74,7 +74,12 @@ def _pairs(row: SourceRow, read: Reader, source: PairSource) -> Iterator[Pair | 
         yield Pair(turn.prompt, turn.response, named or conversation, Path(row.file).stem, turn.history if source.history else (), row.file, row.line)
 
 
-def _group(row: SourceRow, column: str) -> str:
+def named_group(row: SourceRow, column: str) -> str:
+    """What `column` says the row is split by.
+
+    Raises:
+        RowRefused: It says nothing.
+    """
     value = row.fields.get(column)
     if not isinstance(value, str | int) or value == "":
         raise RowRefused(f"group column '{column}' is missing or empty")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from safer_instruct.extras import require
@@ -14,13 +14,23 @@ from safer_instruct.tuning.loss import Evaluation
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """One step's news, for the progress display."""
+    """One step's news, for the progress display.
+
+    Attributes:
+        step: Its number, from 1; 0 before training.
+        steps: In all, if training does not stop early.
+        loss: Of the step.
+        tokens_per_s: Since the first step; 0 where it is not known.
+        held_out: The evaluation, where the news is one.
+        figures: What else the trainer logged of the step.
+    """
 
     step: int
     steps: int
     loss: float
     tokens_per_s: float
     held_out: Evaluation | None = None
+    figures: Mapping[str, float] = field(default_factory=dict)
 
 
 class Watcher:
@@ -50,10 +60,11 @@ class Watcher:
         """A step was made."""
         if "loss" not in logs:
             return
-        now, tokens = time.monotonic(), logs["num_tokens"]
+        now, tokens = time.monotonic(), logs.get("num_tokens", 0)
         self._since = self._since or (now, tokens)  # the first step warms up
         seconds = now - self._since[0]
-        self._last = Progress(state.global_step, state.max_steps, logs["loss"], (tokens - self._since[1]) / seconds if seconds else 0.0)
+        speed = (tokens - self._since[1]) / seconds if seconds else 0.0
+        self._last = Progress(state.global_step, state.max_steps, logs["loss"], speed, figures=step_figures(logs))
         self._report(self._last)
 
     def on_evaluate(self, args: Any, state: Any, control: Any, metrics: Mapping[str, float], **_: Any) -> None:
@@ -72,10 +83,33 @@ def watcher(report: Callable[[Progress], None], before: Sequence[Evaluation], sa
     return type("TrainingWatcher", (Watcher, transformers.TrainerCallback), {})(report, before, save_steps)
 
 
-_PREFIX = "eval_loss_"
+_PREFIX, _FIGURE = "eval_loss_", "eval_figure_"
+_STEP = {
+    "learning_rate": "learning_rate",
+    "grad_norm": "grad_norm",
+    "rewards/margins": "margin",
+    "rewards/accuracies": "accuracy",
+    "rewards/chosen": "chosen_reward",
+    "rewards/rejected": "rejected_reward",
+    "logps/chosen": "chosen_logp",
+    "logps/rejected": "rejected_logp",
+    "kl": "kl",
+}
+
+
+def step_figures(logs: Mapping[str, float]) -> dict[str, float]:
+    """What TRL logged of a step besides its loss, by shorter names."""
+    return {short: float(logs[name]) for name, short in _STEP.items() if name in logs}
+
+
+def as_metrics(evaluation: Evaluation) -> dict[str, float]:
+    """An evaluation as the trainer logs it; `evaluation` reads it back."""
+    by_source = {f"{_PREFIX}{source}": loss for source, loss in evaluation.by_source.items()}
+    return {"eval_loss": evaluation.loss, **by_source, **{f"{_FIGURE}{name}": value for name, value in evaluation.figures.items()}}
 
 
 def evaluation(logged: Mapping[str, float]) -> Evaluation:
     """An evaluation from what the trainer logged of it."""
     by_source = {name.removeprefix(_PREFIX): loss for name, loss in logged.items() if name.startswith(_PREFIX)}
-    return Evaluation(int(logged["step"]), logged["eval_loss"], by_source)
+    figures = {name.removeprefix(_FIGURE): value for name, value in logged.items() if name.startswith(_FIGURE)}
+    return Evaluation(int(logged["step"]), logged["eval_loss"], by_source, figures)

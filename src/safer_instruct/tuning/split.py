@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Sequence
+from typing import TypeVar
 
 from safer_instruct.errors import SourceError
 from safer_instruct.example import Verdict
@@ -12,8 +13,10 @@ from safer_instruct.settings.pairs import Holdout
 from safer_instruct.tuning.overlap import Overlap
 from safer_instruct.tuning.pairs import Pair
 
+P = TypeVar("P", bound=Pair)
 
-def split(pairs: Sequence[Pair], holdout: Holdout) -> tuple[list[Pair], list[Pair]]:
+
+def split(pairs: Sequence[P], holdout: Holdout) -> tuple[list[P], list[P]]:
     """(training, held out): by named group where the pair's group is one, otherwise by a hash of the group.
 
     A file whose groups are named in `holdout.groups` is split by those names alone.
@@ -24,8 +27,8 @@ def split(pairs: Sequence[Pair], holdout: Holdout) -> tuple[list[Pair], list[Pai
     named = set(holdout.groups)
     split_by_name = {p.source for p in pairs if p.group in named}
     hashed = _held_by_hash([p.group for p in pairs if p.source not in split_by_name], holdout)
-    train: list[Pair] = []
-    held: list[Pair] = []
+    train: list[P] = []
+    held: list[P] = []
     for pair in pairs:
         out = pair.group in (named if pair.source in split_by_name else hashed)
         (held if out else train).append(pair)
@@ -34,12 +37,12 @@ def split(pairs: Sequence[Pair], holdout: Holdout) -> tuple[list[Pair], list[Pai
     return train, held
 
 
-def straddling(train: Sequence[Pair], held_out: Sequence[Pair], holdout: Holdout) -> dict[Pair, Verdict]:
+def straddling(train: Sequence[P], held_out: Sequence[P], holdout: Holdout, texts: Sequence[str] = ("prompt", "response")) -> dict[P, Verdict]:
     """The pairs to train on that a held-out one gives away: same or nearly the same instruction or response."""
     if holdout.near_duplicate is None:
         return {}
-    sides = [(side, Overlap((getattr(p, side) for p in held_out), holdout.near_duplicate)) for side in ("prompt", "response")]
-    found: dict[Pair, Verdict] = {}
+    sides = [(side, Overlap((getattr(p, side) for p in held_out), holdout.near_duplicate)) for side in texts]
+    found: dict[P, Verdict] = {}
     for pair in train:
         for side, index in sides:
             if why := index.why(getattr(pair, side)):

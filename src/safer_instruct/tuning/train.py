@@ -1,4 +1,4 @@
-"""Tuning on completion tokens only, through TRL, PEFT and accelerate, on a CPU, a GPU or several; a killed run goes on where it was."""
+"""Training through TRL, PEFT and accelerate, on a CPU, a GPU or several, whatever is learned; a killed run goes on where it was."""
 
 from __future__ import annotations
 
@@ -7,23 +7,24 @@ import json
 import math
 import time
 import warnings
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safer_instruct.config import TuneConfig
 from safer_instruct.errors import ConfigError
 from safer_instruct.extras import require
 from safer_instruct.models import store
+from safer_instruct.settings.training import TrainerConfig
 from safer_instruct.tuning.bases import Base
 from safer_instruct.tuning.launch import is_first
-from safer_instruct.tuning.loss import Encoded, Evaluation, completion_nll, evaluate
+from safer_instruct.tuning.loss import Evaluation
+from safer_instruct.tuning.objective import Objective, measure
 from safer_instruct.tuning.order import Bucketed
 from safer_instruct.tuning.progress import Progress, evaluation, watcher
-from safer_instruct.tuning.trainer import completion_trainer
 
-__all__ = ["Encoded", "Evaluation", "Progress", "Trained", "completion_nll", "evaluate", "train"]
+__all__ = ["Evaluation", "Progress", "Trained", "compute_dtype", "device", "micro_batch", "train"]
 
 _MICRO_TOKENS = {"cpu": 512, "cuda": 16384}
 
@@ -35,7 +36,8 @@ class Trained:
     Attributes:
         model: The model at its best state; for LoRA a PEFT model.
         state: Its trained weights, gathered from all processes; None on processes other than the first.
-        evaluations: Every evaluation in order; the first is that of the base model alone.
+        evaluations: Every evaluation in order; the first is that of the base model alone, where it was evaluated.
+        first: That of the state which training started from.
         best: The one whose state was kept.
         seconds: Wall time, of the part that this process did.
         main: Whether this is the process that writes files.
@@ -44,41 +46,51 @@ class Trained:
     model: Any
     state: dict[str, Any] | None
     evaluations: tuple[Evaluation, ...]
+    first: Evaluation
     best: Evaluation
     seconds: float
     main: bool
 
 
+@contextmanager
+def _quiet_about_renames() -> Iterator[None]:
+    """Transformers 5.24 warns users of names that PEFT and TRL still call it by."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="`(is_)?gradient_checkpointing` is deprecated", category=FutureWarning)
+        yield
+
+
+@_quiet_about_renames()
 def train(
     base: Base,
-    train_set: Sequence[Encoded],
-    held_out: Sequence[Encoded],
-    config: TuneConfig,
+    objective: Objective,
+    config: TrainerConfig,
     report: Callable[[Progress], None],
     *,
     checkpoints: Path,
     start: Path | None = None,
+    callbacks: Sequence[Any] = (),
 ) -> Trained:
-    """Tune `base`, fresh or from the adapter `start`, and keep the state with the lowest held-out loss.
+    """Train `base`, fresh or from the adapter `start`, and keep the state with the lowest held-out loss.
 
     Args:
-        base: What to tune.
-        train_set: Pairs to train on.
-        held_out: Pairs for early stopping.
+        base: What to train.
+        objective: What is learned, and from what.
         config: How; its `training` says how the steps are carried out.
         report: Is told of each step.
         checkpoints: Folder for checkpoints; if it holds some of the same run, training goes on from the last whole one.
         start: A PEFT adapter to go on from.
+        callbacks: Further ones of transformers' trainer; the first process alone has them.
 
     Raises:
         ConfigError: The batch does not divide, or the method does not run here.
         MissingExtraError: torch, peft, trl or accelerate is not installed.
     """
     started = time.monotonic()
-    model, evaluations = _prepared(base, held_out, config, start)
+    model, evaluations = _prepared(base, objective, config, start)
     first = evaluations[-1]
-    folder = checkpoints / _run_digest(base, train_set, held_out, config, start)
-    trainer = _trainer(model, base, train_set, held_out, config, folder)
+    folder = checkpoints / _run_digest(base, objective, config, start)
+    trainer = _trainer(model, base, objective, config, folder, callbacks)
     origin = _trainable(model) if config.training.method != "full" else None
     main = bool(trainer.is_world_process_zero())
     trainer.add_callback(watcher(report if main else _silent, evaluations, config.training.save_steps))
@@ -88,7 +100,7 @@ def train(
     if best is first and origin is not None:
         model.load_state_dict(origin, strict=False)
     state = trainer.accelerator.get_state_dict(trainer.model_wrapped) if trainer.is_fsdp_enabled else trainer.model.state_dict()
-    return Trained(trainer.model, state if main else None, tuple(evaluations), best, time.monotonic() - started, main)
+    return Trained(trainer.model, state if main else None, tuple(evaluations), first, best, time.monotonic() - started, main)
 
 
 def _silent(progress: Progress) -> None:
@@ -101,7 +113,7 @@ def device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def compute_dtype(config: TuneConfig) -> str:
+def compute_dtype(config: TrainerConfig) -> str:
     """The dtype of matrix products: the config's, or the faster one of this machine.
 
     On processors bfloat16 was slower than float32, 40 times without AVX512-BF16 or AMX and still with them, so there it must
@@ -113,7 +125,7 @@ def compute_dtype(config: TuneConfig) -> str:
     return "bfloat16" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "float32"
 
 
-def micro_batch(config: TuneConfig, longest: int, processes: int = 1) -> int:
+def micro_batch(config: TrainerConfig, longest: int, processes: int = 1) -> int:
     """Sequences in memory at a time on each device: the config's, or the largest that divides the batch and keeps to the budget of tokens.
 
     Raises:
@@ -130,32 +142,42 @@ def micro_batch(config: TuneConfig, longest: int, processes: int = 1) -> int:
     return max(m for m in range(1, share + 1) if share % m == 0 and m <= fits)
 
 
-def _prepared(base: Base, held_out: Sequence[Encoded], config: TuneConfig, start: Path | None) -> tuple[Any, list[Evaluation]]:
-    """The model with what will be trained, and its losses before: of the base, and of `start` where there is one."""
+def _prepared(base: Base, objective: Objective, config: TrainerConfig, start: Path | None) -> tuple[Any, list[Evaluation]]:
+    """The model with what will be trained, and the evaluations before: of the base, and of `start` where there is one.
+
+    Where the loss compares with the state that training starts from, that state alone is evaluated: with `start` it is the base
+    with this adapter, and not the bare base.
+    """
     torch = require("torch", extra="train", purpose="tuning")
     torch.manual_seed(config.seed)
     method = config.training.method
-    full = method == "full"
-    loaded = base.load("float32" if full else compute_dtype(config), _four_bits(config) if method == "qlora" else None)
+    if method == "full" and start:
+        raise ConfigError(
+            "'start' names an adapter, and 'training.method: full' trains none; remove one of them, or merge it first (models export --to merged)"
+        )
+    loaded = base.load("float32" if method == "full" else compute_dtype(config), _four_bits(config) if method == "qlora" else None)
     if method != "qlora":
         loaded.to(require("accelerate", extra="train", purpose="tuning").PartialState(cpu=device() == "cpu").device)
-    evaluations = [evaluate(loaded, held_out, step=0)]
-    if full:
-        if start:
-            raise ConfigError("'start' names an adapter, and 'training.method: full' trains none; remove one of them")
-        return loaded, evaluations
+    evaluations = [] if objective.has_reference else [measure(objective, loaded, 0)]
+    model = loaded if method == "full" else _adapted(loaded, config, start)
+    objective.begin(model, f"{base.digest} {store.adapter_digest(start) if start else ''} {compute_dtype(config)} {method == 'qlora'}")
+    if start or not evaluations:
+        evaluations.append(measure(objective, model, 0))
+    return model, evaluations
+
+
+def _adapted(loaded: Any, config: TrainerConfig, start: Path | None) -> Any:
     peft = require("peft", extra="train", purpose="tuning")
-    if method == "qlora":
+    if config.training.method == "qlora":
         loaded = peft.prepare_model_for_kbit_training(loaded, use_gradient_checkpointing=False)
     if start:
-        model = peft.PeftModel.from_pretrained(loaded, start, is_trainable=True)
-        return model, [*evaluations, evaluate(model, held_out, step=0)]
+        return peft.PeftModel.from_pretrained(loaded, start, is_trainable=True)
     lora = config.lora
     fresh = peft.LoraConfig(r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules="all-linear", task_type="CAUSAL_LM")
-    return peft.get_peft_model(loaded, fresh), evaluations
+    return peft.get_peft_model(loaded, fresh)
 
 
-def _four_bits(config: TuneConfig) -> Any:
+def _four_bits(config: TrainerConfig) -> Any:
     torch = require("torch", extra="train", purpose="tuning")
     if not torch.cuda.is_available():
         raise ConfigError("training.method 'qlora' needs a CUDA GPU, and none is visible here; use 'lora'")
@@ -166,27 +188,17 @@ def _four_bits(config: TuneConfig) -> Any:
     )
 
 
-def _trainer(model: Any, base: Base, train_set: Sequence[Encoded], held_out: Sequence[Encoded], config: TuneConfig, folder: Path) -> Any:
-    datasets = require("datasets", extra="train", purpose="tuning")
+def _trainer(model: Any, base: Base, objective: Objective, config: TrainerConfig, folder: Path, callbacks: Sequence[Any]) -> Any:
     transformers = require("transformers", extra="train", purpose="tuning")
-    rows = [{"input_ids": [*e.prompt, *e.completion], "labels": [-100] * len(e.prompt) + list(e.completion)} for e in train_set]
-    trainer = completion_trainer()(
-        model=model,
-        args=_arguments(config, [e.length for e in train_set], folder),
-        train_dataset=datasets.Dataset.from_list(rows),
-        eval_dataset=datasets.Dataset.from_list(rows[:1]),  # `evaluate` has its own; the trainer insists on one
-        processing_class=base.tokenizer,
-        callbacks=[transformers.EarlyStoppingCallback(config.patience), *_tensorboard(config, folder.parents[1])],
-    )
+    further = [*_tensorboard(config, folder.parents[1]), *(callbacks if is_first() else ())]
+    trainer = objective.trainer(model, base, _arguments(config, objective, folder), [transformers.EarlyStoppingCallback(config.patience), *further])
     trainer.remove_callback(transformers.PrinterCallback)
-    trainer.held_out = held_out
-    trainer.order = Bucketed([e.length for e in train_set], config.batch_size, config.seed)
-    if device() == "cpu":
-        trainer.score_completions_only()
+    trainer.objective = objective
+    trainer.order = Bucketed(objective.lengths, config.batch_size, config.seed)
     return trainer
 
 
-def _tensorboard(config: TuneConfig, out: Path) -> list[Any]:
+def _tensorboard(config: TrainerConfig, out: Path) -> list[Any]:
     """TensorBoard's callback, beside the checkpoints, which go."""
     for tracker in config.training.trackers:
         require(tracker, extra="trackers", purpose=f"training.trackers '{tracker}'")
@@ -198,8 +210,9 @@ def _tensorboard(config: TuneConfig, out: Path) -> list[Any]:
     return [TensorBoardCallback(SummaryWriter(str(out / "tensorboard")))]
 
 
-def _arguments(config: TuneConfig, lengths: Sequence[int], folder: Path) -> Any:
-    trl = require("trl", extra="train", purpose="tuning")
+def _arguments(config: TrainerConfig, objective: Objective, folder: Path) -> Any:
+    made, given = objective.arguments()
+    lengths = objective.lengths
     accelerate = require("accelerate", extra="train", purpose="tuning")
     training, on_gpu = config.training, device() == "cuda"
     processes = accelerate.PartialState(cpu=not on_gpu).num_processes
@@ -207,41 +220,39 @@ def _arguments(config: TuneConfig, lengths: Sequence[int], folder: Path) -> Any:
     steps_per_epoch = math.ceil(len(lengths) / config.batch_size)
     every = max(1, steps_per_epoch // config.evaluations_per_epoch)
     checkpointing = on_gpu if training.gradient_checkpointing == "auto" else training.gradient_checkpointing
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # transformers 5.23 renames `gradient_checkpointing`, which older ones know by no other name
-        return trl.SFTConfig(
-            output_dir=str(folder),
-            num_train_epochs=config.epochs,
-            per_device_train_batch_size=micro,
-            gradient_accumulation_steps=config.batch_size // (micro * processes),
-            learning_rate=config.learning_rate,
-            lr_scheduler_type="cosine",
-            warmup_steps=int(steps_per_epoch * config.epochs * config.warmup),
-            weight_decay=0.0,
-            max_grad_norm=1.0,
-            bf16=compute_dtype(config) == "bfloat16",
-            fp16=False,
-            use_cpu=not on_gpu,
-            dataloader_pin_memory=on_gpu,
-            gradient_checkpointing=checkpointing,
-            padding_free=training.batching == "packed",
-            max_length=None,
-            dataset_kwargs={"skip_prepare_dataset": True},  # token ids and labels are ready
-            eval_strategy="steps",
-            eval_steps=every,
-            save_strategy="steps",
-            save_steps=every,
-            save_total_limit=2,
-            load_best_model_at_end=True,
-            metric_for_best_model="eval_loss",
-            greater_is_better=False,
-            restore_callback_states_from_checkpoint=True,
-            logging_steps=1,
-            seed=config.seed,
-            ddp_find_unused_parameters=False,
-            report_to=[t for t in training.trackers if t != "tensorboard"] or "none",
-            disable_tqdm=True,
-        )
+    return made(
+        output_dir=str(folder),
+        num_train_epochs=config.epochs,
+        per_device_train_batch_size=micro,
+        gradient_accumulation_steps=config.batch_size // (micro * processes),
+        learning_rate=config.learning_rate,
+        lr_scheduler_type="cosine",
+        warmup_steps=int(steps_per_epoch * config.epochs * config.warmup),
+        weight_decay=0.0,
+        max_grad_norm=1.0,
+        bf16=compute_dtype(config) == "bfloat16",
+        fp16=False,
+        use_cpu=not on_gpu,
+        dataloader_pin_memory=on_gpu,
+        gradient_checkpointing=checkpointing,
+        **({"padding_free": True} if training.batching == "packed" else {}),
+        max_length=None,
+        **given,
+        eval_strategy="steps",
+        eval_steps=every,
+        save_strategy="steps",
+        save_steps=every,
+        save_total_limit=2,
+        load_best_model_at_end=True,
+        metric_for_best_model="eval_loss",
+        greater_is_better=False,
+        restore_callback_states_from_checkpoint=True,
+        logging_steps=1,
+        seed=config.seed,
+        ddp_find_unused_parameters=False,
+        report_to=[t for t in training.trackers if t != "tensorboard"] or "none",
+        disable_tqdm=True,
+    )
 
 
 def _last_whole(folder: Path) -> str | None:
@@ -257,10 +268,10 @@ def _readable(path: Path) -> bool:
         return False
 
 
-def _run_digest(base: Base, train_set: Sequence[Encoded], held_out: Sequence[Encoded], config: TuneConfig, start: Path | None) -> str:
+def _run_digest(base: Base, objective: Objective, config: TrainerConfig, start: Path | None) -> str:
     """Names a run by all that its result depends on, so that no other run's checkpoints are taken up."""
     settings = config.model_dump(mode="json", exclude={"out"})
-    what = [base.digest, store.adapter_digest(start) if start else None, settings, [[asdict(e) for e in side] for side in (train_set, held_out)]]
+    what = [base.digest, store.adapter_digest(start) if start else None, settings, objective.content()]
     return hashlib.sha256(json.dumps(what).encode()).hexdigest()[:16]
 
 

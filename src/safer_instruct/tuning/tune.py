@@ -19,8 +19,9 @@ from safer_instruct.tuning.loss import Encoded
 from safer_instruct.tuning.pairs import Pair
 from safer_instruct.tuning.progress import Progress
 from safer_instruct.tuning.prompting import Prompting, load_prompting
-from safer_instruct.tuning.rehearse import Rehearsal, rehearse
+from safer_instruct.tuning.rehearse import Rehearsal, completions_load, rehearse
 from safer_instruct.tuning.train import Trained, compute_dtype, train
+from safer_instruct.tuning.trainer import Completions
 
 __all__ = ["TuneResult", "dry_run", "embedded_loss", "load_base", "tune"]
 
@@ -64,11 +65,11 @@ def tune(config: TuneConfig, base: Path, report: Callable[[Progress], None] = la
     """
     ready = _prepare(config, base)
     out = (base / config.out).resolve()
-    trained = train(ready.model, ready.train, ready.held_out, config, report, checkpoints=out / CHECKPOINTS, start=ready.start)
+    trained = train(ready.model, Completions(ready.train, ready.held_out), config, report, checkpoints=out / CHECKPOINTS, start=ready.start)
     result = TuneResult(out, trained.evaluations[0].loss, trained.best.loss, len(ready.train), len(ready.held_out), trained.seconds)
     if not trained.main:
         return result
-    _save_weights(trained, ready.model, out)
+    save_weights(trained, ready.model, out)
     if ready.model.embedded and config.training.method == "lora":
         result = replace(result, embedded=embedded_loss(EmbeddedModel(ready.model.embedded, out), ready.held_out))
     _save_record(out, _record(config, base, ready, trained) | {"embedded_loss": result.embedded})
@@ -83,7 +84,7 @@ def dry_run(config: TuneConfig, base: Path) -> Rehearsal:
         As `tune`.
     """
     ready = _prepare(config, base)
-    return rehearse(ready.model, ready.train, ready.held_out, config, ready.start)
+    return rehearse(ready.model, completions_load(ready.train, ready.held_out), config, ready.start)
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +147,7 @@ def _record(config: TuneConfig, base: Path, ready: _Ready, trained: Trained) -> 
     }
 
 
-def _save_weights(trained: Trained, model: Base, out: Path) -> None:
+def save_weights(trained: Trained, model: Base, out: Path) -> None:
     """Write an adapter in half precision, half the bytes and far below the int8 error of the engine; a whole model in bfloat16, with its tokenizer."""
     import torch
 

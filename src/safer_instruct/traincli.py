@@ -1,0 +1,98 @@
+"""`safer-instruct train`: sft and dpo."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Optional
+
+import typer
+
+if TYPE_CHECKING:
+    from safer_instruct.settings.preference import PreferenceConfig
+
+app = typer.Typer(no_args_is_help=True, help="Train a model on preference pairs: sft on the chosen responses, dpo on both.")
+ConfigArgument = Annotated[Path, typer.Argument(help="A training config, such as examples/train/dpo.yaml.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Make three steps and tell what all of them will take; write nothing.")]
+Launch = Annotated[Optional[int], typer.Option("--launch", min=1, metavar="N", help="Train on N GPUs of this machine (accelerate).")]
+Sharding = Annotated[str, typer.Option("--sharding", help="With --launch: fsdp spreads the weights over the GPUs, none copies them to each.")]
+Out = Annotated[Optional[Path], typer.Option("--out", help="Where the result goes, instead of the config's 'out'; relative to where you are.")]
+
+
+@app.command("sft")
+def sft(config: ConfigArgument, dry_run: DryRun = False, launch: Launch = None, sharding: Sharding = "fsdp", out: Out = None) -> None:
+    """Supervised tuning: learn to write the chosen response, P(chosen | prompt).
+
+    A training that was stopped, by whatever, goes on from its last checkpoint when the command is given again.
+    """
+    from safer_instruct.settings.preference import load_sft_config
+
+    _run("sft", config, load_sft_config, dry_run, launch, sharding, out)
+
+
+@app.command("dpo")
+def dpo(config: ConfigArgument, dry_run: DryRun = False, launch: Launch = None, sharding: Sharding = "fsdp", out: Out = None) -> None:
+    """Preference optimisation: learn to prefer the chosen to the rejected response (DPO, IPO, hinge, robust, KTO, ORPO, SimPO).
+
+    The reference is the state that training starts from, with 'start' the base with that adapter. A training that was stopped, by
+    whatever, goes on from its last checkpoint when the command is given again.
+    """
+    from safer_instruct.settings.preference import load_dpo_config
+
+    _run("dpo", config, load_dpo_config, dry_run, launch, sharding, out)
+
+
+def _run(verb: str, config: Path, load: Callable[[Path], PreferenceConfig], dry_run: bool, launch: int | None, sharding: str, out: Path | None) -> None:
+    from rich.console import Console
+
+    from safer_instruct import trainview
+    from safer_instruct.training import run
+    from safer_instruct.tuning import launch as several
+
+    loaded = load(config)
+    if launch:
+        raise typer.Exit(several.launch(config, launch, sharding, ("train", verb, *(("--out", str(out)) if out else ()))))
+    if out:
+        loaded = loaded.model_copy(update={"out": str(out.resolve())})
+    console = Console(quiet=not several.is_first())
+    if dry_run:
+        trainview.show_dry_run(console, loaded, *run.dry_run(loaded, config.parent))
+        return
+    with several.joined(), trainview.watch_training(console) as (report, note):
+        result = run.train_preferences(loaded, config.parent, report, note)
+    trainview.show_trained(console, result)
+
+
+def value(
+    pairs: Annotated[str, typer.Argument(metavar="PAIRS", help="A run directory, or pairs as JSONL or Parquet with TRL's columns.")],
+    model: Annotated[str, typer.Option(help="The reference: the model that you mean to train, or any other that scores.")] = "embedded:smollm2-135m-instruct",
+    adapter: Annotated[Optional[str], typer.Option(help="With an embedded model: an adapter to merge into it.")] = None,
+    base_url: Annotated[Optional[str], typer.Option(help="With a remote model: its endpoint, up to and with /v1.")] = None,
+    layout: Annotated[str, typer.Option(help="chat puts the prompt into the model's chat template, raw gives it as it stands.")] = "chat",
+    system: Annotated[Optional[str], typer.Option(help="With chat: a system message before each prompt.")] = None,
+    limit: Annotated[Optional[int], typer.Option(min=1, help="Look at so many pairs, drawn by their hash.")] = None,
+    max_cost: Annotated[Optional[float], typer.Option(min=0, help="US dollars that calls to a remote model may take; two calls a pair.")] = None,
+    out: Annotated[Optional[Path], typer.Option(help="Where value.json and the ledger go; by default runs/NAME-value.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Tell what preference pairs are worth before anything is trained: margin under a reference model, lengths, variety.
+
+    Finished model calls are kept: given again, the command makes none twice.
+    """
+    from rich.console import Console
+
+    from safer_instruct import trainview
+    from safer_instruct.config import ModelConfig
+    from safer_instruct.settings.preference import PreferenceSource
+    from safer_instruct.training.value import VALUE, value_pairs
+
+    if layout not in ("chat", "raw"):
+        raise typer.BadParameter("--layout is chat or raw")
+    folder = out or Path("runs") / f"{Path(pairs).resolve().stem}-value"
+    which, console = ModelConfig(model=model, adapter=adapter, base_url=base_url), Console(quiet=as_json)
+    with trainview.watch_scoring(console) as tick:
+        found = value_pairs(PreferenceSource(path=pairs), Path(), which, folder, limit=limit, layout=layout, system=system, max_cost=max_cost, tick=tick)
+    if as_json:
+        typer.echo((folder / VALUE).read_text(encoding="utf-8"), nl=False)
+    else:
+        trainview.show_value(console, found, folder / VALUE)

@@ -1,0 +1,116 @@
+"""What stands beside trained weights: `tuning.json` with everything, and a model card for people."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from safer_instruct.models import store
+from safer_instruct.oneline import one_line
+from safer_instruct.reverse import RECORD
+from safer_instruct.settings.preference import REFERENCE_FREE, DpoConfig, PreferenceConfig
+from safer_instruct.training.data import sources_of
+from safer_instruct.training.result import TrainResult
+from safer_instruct.tuning.bases import Base
+from safer_instruct.tuning.loss import Evaluation
+from safer_instruct.tuning.train import compute_dtype
+from safer_instruct.wholefile import whole
+
+CARD = "README.md"
+_MEANING = {
+    "accuracy": "share of pairs in which the chosen response has the larger reward; ties count half",
+    "margin": "reward of the chosen response less that of the rejected one, mean",
+    "chosen_reward": "reward of the chosen response, mean",
+    "rejected_reward": "reward of the rejected response, mean",
+    "chosen_logp": "log-probability of the chosen response, nats, mean",
+    "rejected_logp": "log-probability of the rejected response, nats, mean",
+    "chosen_drift": "log-probability of the chosen response now less at the start, nats per token",
+    "rejected_drift": "the same of the rejected response",
+}
+
+
+def record(config: PreferenceConfig, base: Path, model: Base, start: Path | None, result: TrainResult, evaluations: Sequence[Evaluation]) -> dict[str, Any]:
+    """All that a training was made with and gave; `models export` reads the base from it."""
+    divided = result.divided
+    return {
+        "task": "dpo" if isinstance(config, DpoConfig) else "sft",
+        "base": config.model,
+        "base_folder": None if model.embedded else str(base.resolve()),
+        "base_sha256": model.digest,
+        "start_sha256": store.adapter_digest(start) if start else None,
+        "data_sha256": divided.sha256,
+        "data": divided.counts() | {"by_source": sources_of(divided.train)},
+        "config": config.model_dump(mode="json"),
+        "dtype": compute_dtype(config),
+        "steps": result.steps,
+        "evaluations": [asdict(e) for e in evaluations],
+        "before": asdict(result.before),
+        "best": asdict(result.best),
+    }
+
+
+def write_record(out: Path, given: dict[str, Any]) -> None:
+    """Write `tuning.json` and the card."""
+    for name, text in ((RECORD, json.dumps(given, indent=1) + "\n"), (CARD, card(given))):
+        with whole(out / name) as part:
+            part.write_text(text, encoding="utf-8")
+
+
+def card(given: dict[str, Any]) -> str:
+    """The model card, in Markdown."""
+    config, data, before, best = given["config"], given["data"], given["before"], given["best"]
+    method = config["training"]["method"]
+    form = "A whole model, trained from" if method == "full" else f"A {'QLoRA' if method == 'qlora' else 'LoRA'} adapter for"
+    rows = [("loss", before["loss"], best["loss"], "what training makes smaller")]
+    rows += [(name, before["figures"][name], best["figures"][name], text) for name, text in _MEANING.items() if name in best["figures"]]
+    table = "\n".join(f"| {name} | {old:.4f} | {new:.4f} | {meaning} |" for name, old, new, meaning in rows)
+    sources = ", ".join(f"{_plain(name)} ({count})" for name, count in data["by_source"].items())
+    return f"""# {"Model" if method == "full" else "Adapter"}: {_plain(Path(config["out"]).name)}
+
+{form} `{_plain(given["base"])}`, written by `safer-instruct train {given["task"]}`. {_learned(given)}
+
+- Base weights, SHA-256: `{given["base_sha256"]}`
+{_started(given)}- Pairs: {data["train"]} trained on, {data["held_out"]} held out by the hash of their prompts; from {sources}; SHA-256 `{given["data_sha256"]}`
+- Left out: {data["set_aside"]} rows that could not be read, {data["duplicates"]} duplicates, {data["straddling"]} too like a held-out pair,
+  {data["beyond"]} beyond `max_pairs`
+- Steps: {given["steps"]} of {config["batch_size"]}, learning rate {config["learning_rate"]:g}, {config["epochs"]} epochs at most
+- Seed {config["seed"]}, {given["dtype"]}
+- Kept: the state after step {best["step"]}, that with the lowest held-out loss
+
+On the held-out pairs:
+
+| figure | at the start | kept | |
+|---|---|---|---|
+{table}
+
+![Curves](curves.svg)
+
+Every step is in `training.jsonl`; every evaluation, the seed and all settings are in `tuning.json`.
+These figures say how well the model tells the pairs of this data set apart. Whether its answers are better is a question for
+generations on prompts of other origin.
+"""
+
+
+def _learned(given: dict[str, Any]) -> str:
+    config = given["config"]
+    if given["task"] == "sft":
+        return "It learned to write the chosen responses; the loss is that of their tokens alone, in nats per token."
+    reference = (
+        "without a reference"
+        if config["loss"] in REFERENCE_FREE
+        else f"with {'the adapter that it started from' if config['start'] else 'the base model'} as the reference"
+    )
+    return f"It learned to prefer the chosen responses, by the loss `{config['loss']}` with beta {config['beta']:g}, {reference}."
+
+
+def _started(given: dict[str, Any]) -> str:
+    start = given["config"]["start"]
+    return f"- Started from: adapter `{_plain(start)}`, SHA-256 `{given['start_sha256']}`\n" if start else ""
+
+
+def _plain(text: str) -> str:
+    """Somebody's name for something, where Markdown and HTML would read signs in it."""
+    return "".join(c for c in one_line(text) if c not in "`<>|[]&")

@@ -1,0 +1,141 @@
+"""`safer-instruct train`: preference pairs in, an adapter or a model out, with its card, its log and a picture of its curves."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from safer_instruct.models import adapter_path
+from safer_instruct.rundir import hold
+from safer_instruct.settings.preference import DpoConfig, PreferenceConfig
+from safer_instruct.training import curves
+from safer_instruct.training.card import record, write_record
+from safer_instruct.training.data import Divided, EncodedPair, divide, encoder
+from safer_instruct.training.log import LOG, log_to, read_log
+from safer_instruct.training.objective import Preferences
+from safer_instruct.training.reference import Note
+from safer_instruct.training.result import TrainResult
+from safer_instruct.tuning.bases import Base, open_base
+from safer_instruct.tuning.launch import is_first
+from safer_instruct.tuning.objective import Objective
+from safer_instruct.tuning.progress import Progress
+from safer_instruct.tuning.rehearse import Load, Rehearsal, completions_load, rehearse
+from safer_instruct.tuning.train import micro_batch, train
+from safer_instruct.tuning.trainer import Completions
+from safer_instruct.tuning.tune import CHECKPOINTS, save_weights
+
+__all__ = ["TrainResult", "dry_run", "train_preferences"]
+
+REFERENCE, CURVES = "reference", "curves.svg"
+
+
+def train_preferences(
+    config: PreferenceConfig, base: Path, report: Callable[[Progress], None] = lambda _: None, note: Note = lambda done, of: None
+) -> TrainResult:
+    """Train as `config` says: `SftConfig` on the chosen responses, `DpoConfig` on the pairs. Paths are relative to `base`.
+
+    A training that was stopped goes on from its last checkpoint when it is called again with the same config and data.
+
+    Args:
+        config: What and how.
+        base: What its paths are relative to.
+        report: Is told of each step and evaluation.
+        note: Is told how far the log-probabilities of the reference are.
+
+    Raises:
+        ConfigError: The config names something that does not exist, or the method does not run here.
+        SourceError: The data is not usable.
+        MissingExtraError: The extra `train` is not installed.
+        ModelError: The base model is not there.
+    """
+    out = (base / config.out).resolve()
+    out.mkdir(parents=True, exist_ok=True)
+    if not is_first():
+        return _train(config, base, out, report, note)
+    with hold(out):
+        return _train(config, base, out, report, note)
+
+
+def _train(config: PreferenceConfig, base: Path, out: Path, report: Callable[[Progress], None], note: Note) -> TrainResult:
+    ready = _prepare(config, base)
+    objective = ready.objective(out / REFERENCE, note)
+    trained = train(
+        ready.model, objective, ready.config, report, checkpoints=out / CHECKPOINTS, start=ready.start, callbacks=[log_to(out / LOG)] if is_first() else ()
+    )
+    first = trained.first
+    result = TrainResult(out, first, trained.best, ready.divided, trained.evaluations[-1].step, trained.seconds)
+    if trained.main:
+        save_weights(trained, ready.model, out)
+        lines = [{"step": 0, "epoch": 0.0, "held_out": {"loss": first.loss, **first.figures}}, *read_log(out / LOG)]
+        (out / CURVES).write_text(curves.draw(f"{out.name}: {ready.what}", curves.panels(lines)), encoding="utf-8")
+        write_record(out, record(ready.config, base, ready.model, ready.start, result, trained.evaluations))
+        shutil.rmtree(out / CHECKPOINTS)
+    return result
+
+
+def dry_run(config: PreferenceConfig, base: Path) -> tuple[Divided, Rehearsal]:
+    """What `train_preferences` would take, from three real steps on the longest pairs; nothing is written.
+
+    Raises:
+        As `train_preferences`.
+    """
+    ready = _prepare(config, base)
+    return ready.divided, rehearse(ready.model, ready.load(), ready.config, ready.start)
+
+
+@dataclass(frozen=True, slots=True)
+class _Ready:
+    """All that training starts from."""
+
+    config: PreferenceConfig
+    model: Base
+    divided: Divided
+    train: Sequence[EncodedPair]
+    held_out: Sequence[EncodedPair]
+    start: Path | None
+
+    @property
+    def what(self) -> str:
+        """For titles."""
+        if isinstance(self.config, DpoConfig):
+            return f"{self.config.loss}, beta {self.config.beta:g}, {len(self.train)} pairs"
+        return f"SFT, {len(self.train)} pairs"
+
+    def objective(self, cache: Path, note: Note) -> Objective:
+        """What is learned."""
+        if isinstance(self.config, DpoConfig):
+            return Preferences(self.train, self.held_out, self.config, cache, note)
+        return Completions([pair.sides()[0] for pair in self.train], [pair.sides()[0] for pair in self.held_out])
+
+    def load(self) -> Load:
+        """What there is to get through."""
+        config = self.config
+        if not isinstance(config, DpoConfig):
+            return completions_load([pair.sides()[0] for pair in self.train], [pair.sides()[0] for pair in self.held_out])
+
+        def longest(count: int, folder: Path) -> Objective:
+            return Preferences(sorted(self.train, key=lambda pair: pair.length)[-count:], self.held_out[:1], config, folder)
+
+        lengths = Preferences(self.train, (), config, Path()).lengths
+        completions = sum(len(pair.chosen) + len(pair.rejected) for pair in self.train)
+        return Load(2 * sum(len(pair.prompt) for pair in self.train), completions, longest, lengths, sum(pair.length for pair in self.held_out))
+
+
+def _prepare(config: PreferenceConfig, base: Path) -> _Ready:
+    divided = divide(config.data, config.holdout, base, config.max_pairs)
+    model = open_base(config.model, base, attention=config.training.attention)
+    encode = encoder(model.codec, config)
+    train, held_out = [encode(pair) for pair in divided.train], [encode(pair) for pair in divided.held_out]
+    start = adapter_path(config.start, base) if config.start else None
+    return _Ready(_with_room_for_a_baseline(config, train), model, divided, train, held_out, start)
+
+
+def _with_room_for_a_baseline(config: PreferenceConfig, pairs: Sequence[EncodedPair]) -> PreferenceConfig:
+    """KTO needs two responses in memory at a time, however long they are."""
+    if not isinstance(config, DpoConfig) or config.loss != "kto" or config.training.micro_batch:
+        return config
+    fits = micro_batch(config, max(pair.length // 2 for pair in pairs))
+    least = next(m for m in range(2, config.batch_size + 1) if config.batch_size % m == 0)
+    return config.model_copy(update={"training": config.training.model_copy(update={"micro_batch": max(fits, least)})})

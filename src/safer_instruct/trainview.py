@@ -1,0 +1,109 @@
+"""Training on preferences, shown on a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
+
+from safer_instruct.terminal import safe, show_rehearsal
+
+if TYPE_CHECKING:
+    from safer_instruct.settings.preference import PreferenceConfig
+    from safer_instruct.training.data import Divided
+    from safer_instruct.training.result import TrainResult
+    from safer_instruct.training.value import Value
+    from safer_instruct.tuning.progress import Progress
+    from safer_instruct.tuning.rehearse import Rehearsal
+
+_SHOWN = {"margin": "margin", "accuracy": "accuracy", "chosen_drift": "drift chosen", "rejected_drift": "rejected"}
+
+_LEFT_OUT = {"set_aside": "rows set aside", "duplicates": "duplicates", "straddling": "too like a held-out pair", "beyond": "beyond max_pairs"}
+
+
+@contextmanager
+def watch_training(console: Console) -> Iterator[tuple[Callable[[Progress], None], Callable[[int, int], None]]]:
+    """Yields `report` and `note` for `train_preferences`: a bar with loss, margin and accuracy, and a line at each evaluation."""
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[news]}"), TimeRemainingColumn())
+    with Bar(*columns, console=console) as bar:
+        task = bar.add_task("opening the model", total=None, news="")
+
+        def note(done: int, of: int) -> None:
+            bar.update(task, total=of, completed=done, description="reference")
+
+        def report(progress: Progress) -> None:
+            speed = f"  {progress.tokens_per_s:.0f} tokens/s" if progress.tokens_per_s else ""
+            bar.update(
+                task, total=progress.steps, completed=progress.step, description="training", news=f"loss {progress.loss:.3f}{_figures(progress.figures)}{speed}"
+            )
+            if progress.held_out:
+                bar.console.print(f"step {progress.step}: held-out loss {progress.held_out.loss:.4f}{_figures(progress.held_out.figures)}", highlight=False)
+
+        yield report, note
+
+
+def show_trained(console: Console, result: TrainResult) -> None:
+    """The held-out figures before and after, and what was written."""
+    show_divided(console, result.divided)
+    table = Table(title=f"{result.steps} steps, {result.seconds:.0f} s; kept: step {result.best.step}", title_justify="left")
+    for heading in ("held out", "at the start", "kept"):
+        table.add_column(heading, justify="left" if heading == "held out" else "right")
+    table.add_row("loss", f"{result.before.loss:.4f}", f"{result.best.loss:.4f}")
+    for name, value in result.best.figures.items():
+        table.add_row(name.replace("_", " "), f"{result.before.figures[name]:.4f}", f"{value:.4f}")
+    console.print(table)
+    if result.best.step == result.before.step:
+        console.print("no evaluation was better than the start, so nothing was learned that is kept: lower learning_rate, or look at the pairs", style="yellow")
+    console.print(safe(f"written to {result.out}: the weights, README.md, training.jsonl, curves.svg"), soft_wrap=True, highlight=False)
+
+
+def show_dry_run(console: Console, config: PreferenceConfig, divided: Divided, found: Rehearsal) -> None:
+    """What a training will take."""
+    show_divided(console, divided)
+    show_rehearsal(console, found, config.epochs)
+
+
+def show_divided(console: Console, divided: Divided) -> None:
+    """What became of the pairs, and the first row that was set aside."""
+    counts = divided.counts()
+    left_out = ", ".join(f"{counts[name]} {text}" for name, text in _LEFT_OUT.items() if counts[name])
+    console.print(f"{counts['train']} pairs to train on, {counts['held_out']} held out{f' (left out: {left_out})' if left_out else ''}", highlight=False)
+    for row in divided.bad_rows[:3]:
+        console.print(safe(f"  {row.file}:{row.line}: set aside: {row.reason}"), style="dim", soft_wrap=True)
+
+
+@contextmanager
+def watch_scoring(console: Console) -> Iterator[Callable[[int, int], None]]:
+    """Yields `tick` for `value_pairs`: a bar with responses scored and time left."""
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+
+    with Bar(TextColumn("scoring"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=console) as bar:
+        task = bar.add_task("scoring", total=None)
+        yield lambda done, of: bar.update(task, total=of, completed=done)
+
+
+def show_value(console: Console, found: Value, file: Path) -> None:
+    """Each indicator with what it means, and a warning where it is bad."""
+    console.print(f"{found.pairs} pairs ({found.duplicates} more were duplicates, {len(found.set_aside)} rows were set aside)", highlight=False)
+    for row in found.set_aside[:3]:
+        console.print(safe(f"  {row.file}:{row.line}: set aside: {row.reason}"), style="dim", soft_wrap=True)
+    if found.unscored:
+        console.print(f"{found.unscored} pairs could not be scored by this model, and are left out of the margins", style="yellow")
+    for indicator in found.indicators:
+        console.print(f"[bold]{indicator.name}[/bold]: {indicator.value}", highlight=False)
+        console.print(f"  {indicator.means}", highlight=False, style="dim")
+        if indicator.warning:
+            console.print(f"  warning: {indicator.warning}", highlight=False, style="yellow")
+    console.print(safe(f"{found.calls} model calls, {found.replayed} of them from the ledger; {file}"), soft_wrap=True, highlight=False)
+
+
+def _figures(found: Mapping[str, float]) -> str:
+    return "".join(f"  {label} {found[name]:.3f}" for name, label in _SHOWN.items() if name in found)

@@ -1,0 +1,111 @@
+"""What pairs are worth without training, with a scripted model in the place of the reference."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from safer_instruct.cli import main
+from safer_instruct.config import ModelConfig
+from safer_instruct.settings.preference import PreferenceSource
+from safer_instruct.training.preferences import Preference
+from safer_instruct.training.value import Indicator, ScoredPair, Value, lengths, margins, value_pairs, variety
+
+TRADES = ["lamp", "kettle", "radio", "clock", "bell", "drum", "umbrella", "parcel", "desk", "chair"]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Ten pairs whose chosen response has two words more, and a model that gives every word -1."""
+    rows = [
+        {"prompt": f"Where is my {t} now?", "chosen": f"Your {t} comes on Monday for certain.", "rejected": f"Your {t} is somewhere. Look."} for t in TRADES
+    ]
+    (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(r) + "\n" for r in [*rows, rows[0], {"prompt": "x"}]), encoding="utf-8")
+    (tmp_path / "model.json").write_text("{}", encoding="utf-8")
+    return tmp_path
+
+
+def valued(folder: Path, **more: Any) -> Value:
+    return value_pairs(PreferenceSource(path="pairs.jsonl"), folder, ModelConfig(model="scripted:model.json"), folder / "value", **more)
+
+
+def by_name(found: list[Indicator] | tuple[Indicator, ...]) -> dict[str, Indicator]:
+    return {indicator.name: indicator for indicator in found}
+
+
+def test_margins_are_those_of_the_models_logprobs_and_no_call_is_made_twice(folder: Path) -> None:
+    told: list[tuple[int, int]] = []
+    first = valued(folder, tick=lambda done, of: told.append((done, of)))
+    found = by_name(first.indicators)
+    assert (first.pairs, first.duplicates, len(first.set_aside), first.unscored) == (10, 1, 1, 0)
+    assert found["margin, sum"].number == pytest.approx(-2.0) and found["margin per token"].number == pytest.approx(0.0)
+    assert told[-1] == (20, 20) and first.calls == 20 and first.replayed == 0
+    again = valued(folder)
+    assert again.indicators == first.indicators and again.replayed == again.calls == 20
+    record = json.loads((folder / "value" / "value.json").read_text("utf-8"))
+    assert {i["name"]: i["number"] for i in record["indicators"]} == {name: i.number for name, i in found.items()}
+
+
+def test_a_limit_draws_the_same_pairs_whatever_their_order(folder: Path) -> None:
+    assert valued(folder, limit=4).pairs == 4
+    lines = (folder / "pairs.jsonl").read_text("utf-8").splitlines()
+    (folder / "pairs.jsonl").write_text("\n".join(lines[::-1]), encoding="utf-8")
+    again = valued(folder, limit=4)
+    assert again.replayed == again.calls == 8, "the calls are the same ones"
+
+
+def scored(chosen: tuple[float, ...], rejected: tuple[float, ...], n: int = 0) -> ScoredPair:
+    return ScoredPair(Preference(f"p{n}", "c", "g", "s", rejected="r"), chosen, rejected)
+
+
+@pytest.mark.parametrize(
+    ("pair", "name", "warns"),
+    [
+        (scored((-1.0,), (-2.0,)), "reference prefers the chosen", "already"),
+        (scored((-2.0,), (-1.0,)), "reference prefers the chosen", "train sft on them first"),
+        (scored((-1.0, -1.0), (-4.0, -4.0)), "margin per token", "do SFT first"),
+        (scored((-1.0,) * 20, (-1.5,) * 2), "margin, sum", "opposite directions"),
+    ],
+)
+def test_a_bad_margin_comes_with_a_warning(pair: ScoredPair, name: str, warns: str) -> None:
+    assert warns in by_name(margins([], [pair] * 12))[name].warning
+
+
+def test_a_good_margin_comes_without() -> None:
+    mixed = [scored((-1.0,), (-1.2,)), scored((-1.3,), (-1.0,))] * 6
+    assert [i.warning for i in margins([], mixed)] == ["", "", ""]
+    assert by_name(margins([], mixed))["reference prefers the chosen"].number == 0.5
+
+
+def pair(prompt: str, chosen: str, rejected: str) -> Preference:
+    return Preference(prompt, chosen, prompt, "s", rejected=rejected)
+
+
+def test_length_that_gives_the_chosen_response_away_is_warned_of() -> None:
+    [long] = lengths([pair("p", "one two three", "one")] * 5, [])
+    assert long.number == 1.0 and "whoever takes the longer response is right in 100%" in long.warning
+    [even] = lengths([pair("p", "one two", "one"), pair("p", "one", "one two")], [])
+    assert even.number == 0.5 and even.warning == ""
+
+
+def test_prompts_that_are_nearly_the_same_are_warned_of() -> None:
+    same = by_name(
+        variety([pair(f"Where is the parcel that I ordered from your shop in May, number {i}?", f"It is {w}.", w) for i, w in enumerate(TRADES)], [])
+    )
+    assert same["near-duplicate prompts"].warning and same["self-BLEU of prompts"].warning
+    varied = by_name(variety([pair(f"{w} {w[::-1]} {w[:3]}{i} and {i * 7}", w, w[::-1]) for i, w in enumerate(TRADES)], []))
+    assert not varied["near-duplicate prompts"].warning
+
+
+def test_the_command_prints_each_figure_with_what_it_means(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.chdir(folder)
+    with pytest.raises(SystemExit) as left:
+        main(["value", "pairs.jsonl", "--model", "scripted:model.json"])
+    assert left.value.code == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "10 pairs (1 more were duplicates, 1 rows were set aside)" in shown
+    assert "chosen is the longer one: 100%" in shown and "warning: whoever takes the longer response" in shown
+    assert (folder / "runs" / "pairs-value" / "value.json").is_file()
