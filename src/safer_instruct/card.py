@@ -36,6 +36,7 @@ class Release:
         provenance: Columns that say where each pair comes from; empty when they were left out.
         redacted: Whether the rejected responses are digests.
         gated: Whether readers must agree to the terms first.
+        reviewed: Whether it holds only pairs that people accepted, as they corrected them.
     """
 
     files: Mapping[str, str]
@@ -43,6 +44,7 @@ class Release:
     provenance: tuple[str, ...] = ()
     redacted: bool = False
     gated: bool = False
+    reviewed: bool = False
 
 
 def describe(config: RunConfig, domain: Domain) -> dict[str, Any]:
@@ -104,7 +106,7 @@ Preference tuning (DPO and its kin) and reward modelling in this domain.
 ## Known limits
 
 - Prompts were inferred from the {_direction(summary)} text by a model; nobody asked them in these words.
-- Prompts and {_WRITTEN[_direction(summary)]} responses are written by models and were not read by a person; they may state things that are not so.
+- Prompts and {_WRITTEN[_direction(summary)]} responses are written by models and {_read(release)}; they may state things that are not so.
 - What counts as acceptable is the domain's guideline, applied by a model; thresholds: {summary["thresholds"]}.
 - The two sides come from different writers, so style and length may tell them apart; check before training a reward model on them.
 - The source texts may name people or things; they stand as they were found, where no filter of the run removed them.
@@ -115,6 +117,10 @@ Preference tuning (DPO and its kin) and reward modelling in this domain.
 This set: {summary["license"] or "not decided; without a licence nobody else may use it"}. Source texts:
 {summary["source_license"] or "not stated in the config; they keep the licence of their source"}.
 """
+
+
+def _read(release: Release) -> str:
+    return "were each accepted by a person, some after a correction" if release.reviewed else "were not read by a person"
 
 
 def _notes(summary: Mapping[str, Any]) -> str:
@@ -159,6 +165,8 @@ def _contents(summary: Mapping[str, Any], release: Release) -> str:
     if len(release.counts) > 1:
         counts = ", ".join(f"{split} {count}" for split, count in release.counts.items())
         parts.append(f"Splits: {counts}. Pairs with the same or nearly the same prompt or source text stand in one split.")
+    if release.reviewed:
+        parts.append(f"Only the pairs that people accepted in a review are here: {total} of {summary['pairs']}, with their corrections in place.")
     if release.provenance:
         parts.append(f"Each row says where it comes from: {', '.join(f'`{name}`' for name in release.provenance)}.")
     if release.redacted:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,8 @@ import pytest
 from browsing import serious_findings
 from reviewing import Server, write_run
 
-from safer_instruct.review.labels import read_reviewed, reviewed_pairs
+from safer_instruct.export import Options, export_pairs
+from safer_instruct.review.labels import read_reviewed
 from safer_instruct.review.store import read_labels
 
 TEXTS = [(f"Where is parcel {n}?", f"Sorry about parcel {n}. I will look for it today.", f"Parcel {n} is where you left it.") for n in range(24)]
@@ -69,7 +71,8 @@ def test_twenty_pairs_are_read_by_keyboard_with_undo_correction_and_reload(run: 
     press(page, "s")
     labels = {id_: label for _, id_, label in read_labels(run)}
     assert [sum(label.decision == d for label in labels.values()) for d in ("accept", "reject", "skip")] == [10, 9, 1]
-    pairs = list(reviewed_pairs(run))
+    out = export_pairs(run, "jsonl", options=Options(reviewed=True)).path
+    pairs = [json.loads(line) for line in out.read_text("utf-8").splitlines()]
     assert len(pairs) == 10 and {p["prompt"] for p in pairs if p["id"] == first} == {"Where is my parcel?"}
     assert serious_findings(page) == []
 

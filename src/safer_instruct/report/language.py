@@ -100,7 +100,8 @@ def _figures(views: Sequence[RunView], clusters: Sequence[Clusters], embedded: E
         )
         for order in (1, 2, 3)
     ]
-    rows.append(("distinct-2 of chosen", *(f"{distinct(column[:n], 2):.3f}" for column in responses), f"the same of {n:,} chosen responses"))
+    varied = [f"{distinct(column[:n], 2):.3f}" if any(column[:n]) else "" for column in responses]
+    rows.append(("distinct-2 of chosen", *varied, f"the same of {n:,} chosen responses"))
     rows.append(
         ("self-BLEU of prompts", *(f"{self_bleu(column[:bleu]):.3f}" for column in prompts), f"each against the others, {bleu:,} prompts; lower is more varied")
     )

@@ -7,11 +7,13 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from safer_instruct import rundir
 from safer_instruct.calibration.calibrate import CALIBRATION
-from safer_instruct.calibration.labels import Scored, joined, read_examples, read_labels
+from safer_instruct.calibration.labels import Label, Scored, joined, read_examples, read_labels
 from safer_instruct.report.bins import histogram, round_edges, spread
 from safer_instruct.report.document import Figure, Section, Table
 from safer_instruct.report.gather import RunView
+from safer_instruct.report.reviewed import labels_of_review
 from safer_instruct.thresholds import KEYS, Calibration, load_calibration
 
 _MOST_BINS = 40
@@ -34,11 +36,12 @@ def scores(views: Sequence[RunView], labels: Path | None = None) -> Section:
     if calibration:
         parts.append(_calibrated(calibration))
     file = labels or _labels_beside(views[0].path, calibration)
-    if file:
-        parts += _curves(views[0], file)
+    said = read_labels(file) if file else labels_of_review(views[0])
+    if said:
+        parts += _curves(views[0], said, file or views[0].path / rundir.REVIEW)
     intro = "The line is the bound that the run was made with; what lies left of it was dropped."
-    if not file:
-        intro += " Without labels nobody knows whether it lies well: label a sample ('safer-instruct calibrate DIR --sheet FILE.csv') and make the report anew."
+    if not said:
+        intro += " Without labels nobody knows whether it lies well: read a sample ('safer-instruct review DIR') and make the report anew."
     return Section("scores", "Scores", "Scores and thresholds", intro, tuple(parts))
 
 
@@ -122,9 +125,9 @@ def _labels_beside(path: Path, calibration: Calibration | None) -> Path | None:
     return next((path / name for name in [*names, "labels.csv"] if name and (path / name).is_file()), None)
 
 
-def _curves(view: RunView, file: Path) -> list[Figure]:
+def _curves(view: RunView, labels: Sequence[Label], source: Path) -> list[Figure]:
     examples: list[Scored] = read_examples(view.path)
-    found = joined(examples, read_labels(file), file)
+    found = joined(examples, labels, source)
     figures = []
     for number, (name, rows) in enumerate(sorted(found.items())):
         good = sum(label for _, _, label in rows)

@@ -20,9 +20,9 @@ from safer_instruct.errors import RunDirectoryError
 from safer_instruct.wholefile import whole
 
 PAIR = "pair"  # the outcome of an example that came through
-_VERSION = 1
+_VERSION = 2
 _EXCERPT = 160
-_COLUMNS = ("id", "text", "category", "prompt", "chosen", "dropped_by")
+_COLUMNS = ("id", "text", "category", "prompt", "chosen", "rejected", "dropped_by")
 _SCHEMA = """
     CREATE TABLE item (
         row INTEGER PRIMARY KEY,    -- place in examples.parquet, from 1
@@ -38,7 +38,7 @@ _SCHEMA = """
     );
     CREATE TABLE facet (category TEXT, outcome TEXT, count INTEGER, PRIMARY KEY (category, outcome));
     CREATE TABLE source (version INTEGER, size INTEGER, changed_ns INTEGER);
-    CREATE VIRTUAL TABLE word USING fts5(text, content='', detail=none, tokenize='unicode61 remove_diacritics 2');
+    CREATE VIRTUAL TABLE word USING fts5(text, content='', detail=none, prefix='2 3 4 5 6', tokenize='unicode61 remove_diacritics 2');
 """
 _INDEXES = """
     CREATE UNIQUE INDEX by_id ON item (id);
@@ -125,13 +125,13 @@ def _fill(connection: sqlite3.Connection, parquet: Any, report: Callable[[int, i
         items, words = [], []
         for at, row in enumerate(_rows(parquet, part)):
             done += 1
-            prompt, chosen = judged_texts(row)
+            (prompt, chosen), rejected = judged_texts(row), row["rejected"] or row["text"]
             category, outcome = row["category"], row["dropped_by"] or PAIR
             facets[category, outcome] += 1
             place, draw = places[done - 1]
-            items.append((done, place, row["id"], category, outcome, part, at, texts_digest(prompt, chosen, row["text"]), prompt[:_EXCERPT], draw))
+            items.append((done, place, row["id"], category, outcome, part, at, texts_digest(prompt, chosen, rejected), prompt[:_EXCERPT], draw))
             tokens = f"{facet_token('category', category)} {facet_token('outcome', outcome)}"
-            words.append((done, "\n".join((row["id"], prompt, chosen, row["text"], tokens))))
+            words.append((done, "\n".join((row["id"], prompt, chosen, rejected, tokens))))
         connection.executemany("INSERT INTO item VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", items)
         connection.executemany("INSERT INTO word (rowid, text) VALUES (?, ?)", words)
         report(done, total)
