@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from made_runs import made_up, write_run
 from runs import RESOLVED
 
 from safer_instruct import rundir
+from safer_instruct.calibration.labels import judged_texts
 from safer_instruct.cli import main
 from safer_instruct.errors import RunDirectoryError
 from safer_instruct.example import Example
@@ -40,7 +41,7 @@ def run(examples: list[Example], tmp_path: Path) -> Path:
 
 
 def digest_of(example: Example) -> str:
-    return texts_digest(example.prompt, example.chosen, example.rejected or example.text)
+    return texts_digest(*judged_texts(asdict(example)), example.rejected or example.text)
 
 
 def say(path: Path, reader: str, examples: Sequence[Example], **said: Any) -> None:

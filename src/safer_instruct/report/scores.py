@@ -45,6 +45,22 @@ def scores(views: Sequence[RunView], labels: Path | None = None) -> Section:
     return Section("scores", "Scores", "Scores and thresholds", intro, tuple(parts))
 
 
+def _edges(columns: Sequence[Any], at: float | None) -> list[float]:
+    """Edges for about as many bins as the values bear; finer ones where that puts the bound on an edge."""
+    whole = all(bool((column == column.round()).all()) for column in columns)
+    most = bins_for(max(map(len, columns)))
+    finer = (round_edges(columns, most=factor * most, whole=whole) for factor in (1, 2, 4))
+    coarse, *others = finer
+    if at is None:
+        return coarse
+    return next((edges for edges in (coarse, *others) if any(abs(edge - at) < 1e-9 for edge in edges)), coarse)
+
+
+def bins_for(count: int) -> int:
+    """As many as Rice's rule says, 2 * n ** (1/3), so that a few values are no fence of single ones; at most forty."""
+    return max(8, min(_MOST_BINS, round(2 * count ** (1 / 3))))
+
+
 def bound(config: dict[str, Any], name: str) -> float | None:
     """The config's bound for a score, None where it has none."""
     at: Any = config
@@ -65,8 +81,8 @@ def _figure(number: int, name: str, views: Sequence[RunView]) -> Figure:
     view = views[0]
     both = view.scores[name]
     columns = [np.concatenate([v.scores[name].passed, v.scores[name].failed]) for v in views if name in v.scores]
-    edges = round_edges(columns, most=_MOST_BINS, whole=all(bool((column == np.round(column)).all()) for column in columns))
     at = bound(view.config, name)
+    edges = _edges(columns, at)
     if at is not None and edges[0] >= at:
         edges.insert(0, round(2 * edges[0] - edges[1], 10))  # room to the left of the bound
     total = len(both.passed) + len(both.failed)
