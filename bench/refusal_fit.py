@@ -1,6 +1,6 @@
 """Fit the models of refusal detection and write them where the package reads them (needs scikit-learn).
 
-    python bench/refusal_fit.py     fits on tests/data/refusals/train.jsonl, phrases.jsonl and the half "dev" of bench/data/refusals-blind.jsonl
+    python bench/refusal_fit.py     fits on tests/data/refusals/train.jsonl, phrases.jsonl and the halves "dev" of bench/data/refusals-*.jsonl
 
 Two steps. The models of clauses learn from phrases labelled by role (`phrases.jsonl`) and from the clauses of the labelled answers: all of a
 compliant answer decline nothing, all of a refusal help with nothing, and the rest goes by the patterns. The models of answers then learn
@@ -21,7 +21,7 @@ from safer_instruct.detect.refusal import Features, features
 
 ROOT = Path(__file__).parents[1]
 REAL = ROOT.parent / "shared" / "data" / "instruction_response_585.jsonl"
-BLIND = ROOT / "bench" / "data" / "refusals-blind.jsonl"
+BLIND = tuple(ROOT / "bench" / "data" / f"refusals-{name}.jsonl" for name in ("blind", "varied"))  # of each the half "dev"
 DATA = ROOT / "tests" / "data" / "refusals"
 PACKAGE = ROOT / "src" / "safer_instruct" / "detect"
 FOLDS, SEED, COMPOSED, COMPOSED_WEIGHT = 5, 3, 1200, 0.5
@@ -40,7 +40,7 @@ class Told(NamedTuple):
 
 
 def main() -> None:
-    rows = [*read(DATA / "train.jsonl"), *(row for row in read(BLIND) if row["split"] == "dev"), *real_answers()]
+    rows = [*read(DATA / "train.jsonl"), *(row for file in BLIND for row in read(file) if row["split"] == "dev"), *real_answers()]
     phrases = read(DATA / "phrases.jsonl")
     clauses = [*of_phrases(phrases), *of_answers(rows)]
     declines, helps = fit_answers(rows, phrases, clauses)
