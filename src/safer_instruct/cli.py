@@ -24,6 +24,13 @@ class Gate(StrEnum):
     manual = "manual"
 
 
+class SemanticOf(StrEnum):
+    """What duplicates in meaning are looked for in."""
+
+    prompt = "prompt"
+    pair = "pair"
+
+
 app = typer.Typer(name="safer-instruct", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 models_app = typer.Typer(no_args_is_help=True, help="Bring models into the cache, and list what is there.")
 app.add_typer(models_app, name="models")
@@ -321,6 +328,7 @@ def select_(
     target: Annotated[Optional[int], typer.Option("--n", min=1, help="How many pairs; by default all that are no duplicates.")] = None,
     near: Annotated[float, typer.Option(min=0, max=1, help="Jaccard similarity of word trigrams from which two pairs are duplicates; 0: off.")] = 0.7,
     semantic: Annotated[float, typer.Option(min=0, max=1, help="Cosine of two prompts from which they are duplicates; 0: off.")] = 0.0,
+    semantic_of: Annotated[SemanticOf, typer.Option(help="What --semantic compares.")] = SemanticOf.prompt,
     quality: Annotated[float, typer.Option("--quality-weight", min=0, max=1, help="0: the most varied; 1: the largest margins.")] = 0.2,
     quota: Annotated[Optional[list[str]], typer.Option(metavar="CATEGORY=SHARE", help="Shares by category; may be given several times.")] = None,
     embedder: Annotated[str, typer.Option(help="static, minilm, or sentence-transformers:NAME-OR-FOLDER.")] = "static",
@@ -331,7 +339,16 @@ def select_(
     from safer_instruct.selected import describe, select_from_run
 
     quotas = read_quotas(quota) if quota else None
-    config = SelectConfig(target=target, near=near or None, semantic=semantic or None, quality_weight=quality, quotas=quotas, embedder=embedder, seed=seed)
+    config = SelectConfig(
+        target=target,
+        near=near or None,
+        semantic=semantic or None,
+        semantic_of=semantic_of.value,
+        quality_weight=quality,
+        quotas=quotas,
+        embedder=embedder,
+        seed=seed,
+    )
     typer.echo(describe(path, select_from_run(path, config)))
 
 

@@ -22,7 +22,7 @@ from safer_instruct.accounts import check_accounts, summarize
 from safer_instruct.barrier import at_once
 from safer_instruct.budget import Budget, Spent, earlier_spent, write_spent
 from safer_instruct.card import Release, dataset_card, describe
-from safer_instruct.choosing import Pair, choose_pairs, distinct
+from safer_instruct.choosing import Pair, choose_pairs, distinct_texts
 from safer_instruct.config import FilterConfig, RunConfig, SourceConfig
 from safer_instruct.domain import Domain, load_domain
 from safer_instruct.errors import ConfigError, ModelError, RequestError, SourceError
@@ -260,7 +260,7 @@ async def _distinct(examples: Examples, field_: str, config: FilterConfig, stage
     async with aclosing(checked):
         async for example in checked:
             dropped = example.dropped_by
-            stage.dropped += dropped is not None and dropped.name == f"dedup.{field_}"
+            stage.dropped += dropped is not None and dropped.name in (f"dedup.{field_}", f"dedup.semantic.{field_}")
             stage.done += field_ == "text"
             yield example
 
@@ -280,8 +280,7 @@ def _keep_best(examples: Examples, field_: str, config: FilterConfig) -> Example
         return float("-inf") if taken is None else taken
 
     def judge(rows: list[tuple[str, str, float]]) -> list[list[Verdict]]:
-        ids, texts, scores = zip(*rows, strict=True) if rows else ((), (), ())
-        return [[verdict] for verdict in distinct(f"dedup.{field_}", ids, texts, scores, config.near_duplicate or 1.0)]
+        return distinct_texts(field_, rows, config.near_duplicate or 1.0, config.semantic)
 
     return at_once(examples, lambda e: (e.id, getattr(e, field_), score(e)), judge)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 from safer_instruct.detect.words import words_of
@@ -57,7 +58,7 @@ class BenchmarkIndex:
         """The first run of `text` that stands in a benchmark, or None."""
         parts, openings = words_of(text).list, self._openings
         starts = _starts(parts)
-        for start, opening in zip(starts, zip(parts, parts[1:], strict=False), strict=False):
+        for start, opening in zip(starts, pairwise(parts), strict=False):
             if opening in openings:
                 run = _run(parts, start)
                 at = self._at.get(run)
