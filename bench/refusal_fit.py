@@ -10,6 +10,7 @@ from what models of clauses say of answers and phrases that these have not seen;
 from __future__ import annotations
 
 import json
+import math
 import random
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -26,6 +27,7 @@ DATA = ROOT / "tests" / "data" / "refusals"
 PACKAGE = ROOT / "src" / "safer_instruct" / "detect"
 FOLDS, SEED, COMPOSED, COMPOSED_WEIGHT = 5, 3, 1200, 0.5
 REAL_WEIGHT = 0.4
+DECLINES_FROM = 0.4  # P(declines) that counts: chosen on the "dev" halves, out of fold; 0.5 misses more than it takes wrongly
 PIVOTS = ("However, ", "That said, ", "But ", "Instead, ", "What I can do: ", "Here's what may help: ", "Still, ", "In general terms: ", "For the rest: ", "")
 HELPS = ("helps", "answers")
 Row = dict[str, str]
@@ -44,6 +46,7 @@ def main() -> None:
     phrases = read(DATA / "phrases.jsonl")
     clauses = [*of_phrases(phrases), *of_answers(rows)]
     declines, helps = fit_answers(rows, phrases, clauses)
+    declines["bias"] = round(declines["bias"] - math.log(DECLINES_FROM / (1 - DECLINES_FROM)), 3)  # so that it is 0.5 to who asks
     write(PACKAGE / "refusal.json", {"declines": declines, "helps": helps}, indent=1)
     roles = fit_clauses(clauses)
     write(PACKAGE / "phrasing.json", {"vocabulary": sorted(roles.vocabulary), "declines": roles.declines, "helps": roles.helps})
