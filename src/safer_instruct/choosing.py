@@ -72,8 +72,8 @@ def distinct_texts(field: str, rows: Sequence[tuple[str, str, float]], near: flo
     bound = getattr(semantic, field) if semantic else None
     if bound is not None and semantic is not None:
         left = [i for i, (verdict,) in enumerate(said) if verdict.passed]
-        columns = ([column[i] for i in left] for column in (ids, texts))
-        for i, verdict in zip(left, distinct_in_meaning(f"dedup.semantic.{field}", *columns, [scores[i] for i in left], bound, semantic.embedder), strict=True):
+        columns = [ids[i] for i in left], [texts[i] for i in left], [scores[i] for i in left]
+        for i, verdict in zip(left, distinct_in_meaning(f"dedup.semantic.{field}", *columns, bound, semantic.embedder), strict=True):
             said[i].append(verdict)
     return said
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -58,7 +59,7 @@ def _edges(columns: Sequence[Any], at: float | None) -> list[float]:
 
 def bins_for(count: int) -> int:
     """As many as Rice's rule says, 2 * n ** (1/3), so that a few values are no fence of single ones; at most forty."""
-    return max(8, min(_MOST_BINS, round(2 * count ** (1 / 3))))
+    return max(8, min(_MOST_BINS, round(2.0 * math.cbrt(count))))
 
 
 def bound(config: dict[str, Any], name: str) -> float | None:
