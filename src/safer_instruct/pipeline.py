@@ -25,6 +25,7 @@ from safer_instruct.card import Release, dataset_card, describe
 from safer_instruct.choosing import Pair, choose_pairs, distinct_texts
 from safer_instruct.config import FilterConfig, RunConfig, SourceConfig
 from safer_instruct.domain import Domain, load_domain
+from safer_instruct.embed import load_embedder
 from safer_instruct.errors import ConfigError, ModelError, RequestError, SourceError
 from safer_instruct.example import Draft, Example, Verdict
 from safer_instruct.filters.checks import Check, check_all, sifted
@@ -128,6 +129,8 @@ async def _open(config: RunConfig, out: Path, mode: rundir.Mode, state: RunState
     """Models, run directory, ledger and budget, all closed again when the block ends."""
     domain = load_domain(config.domain, config.base)
     _check_categories(config.source, domain)
+    if config.filter.semantic:
+        load_embedder(config.filter.semantic.embedder)  # a missing one is known before anything is paid for
     filters = open_filters(config.filter.in_languages(domain.languages), config.base, config.file)
     asked = reversal(config.induce, config.models.inducer, config.base, _shots(config, domain))
     async with AsyncExitStack() as stack:

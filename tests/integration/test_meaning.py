@@ -45,6 +45,12 @@ def test_instructions_are_compared_in_meaning_and_the_better_one_stays() -> None
     assert [len(verdicts_) for verdicts_ in distinct_texts("prompt", rows, 0.7, None)] == [1, 1, 1]
 
 
+def test_an_embedder_that_is_not_there_is_known_before_anything_is_paid_for(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no embedder 'dynamic'"):
+        go(tmp_path, OTHERS, filter={"keep": "best", "semantic": {"prompt": 0.9, "embedder": "dynamic"}})
+    assert not (tmp_path / "out" / "ledger.sqlite").exists()
+
+
 def test_it_needs_all_of_them_to_be_there(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="keep: best"):
         load_config(write_config(tmp_path, OTHERS, filter={"semantic": {"text": 0.9}}))
