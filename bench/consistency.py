@@ -80,7 +80,7 @@ async def quality(model: EmbeddedModel, rows: list[dict[str, str]]) -> None:
             print(f"| {most} | {name} | " + " | ".join(f"{cell:.3f}" for cell in [*cells, *bounds]) + " |", flush=True)
 
 
-async def speed(model: EmbeddedModel, rows: list[dict[str, str]], candidates: int = 4) -> None:
+async def speed(model: EmbeddedModel, rows: list[dict[str, str]], candidates: int) -> None:
     draw = random.Random(1)
     work = [(row["output"], [row["instruction"], *(draw.choice(rows)["instruction"] for _ in range(candidates - 1))]) for row in rows]
     config, few = ConsistencyConfig(), len(work) // 4
@@ -118,13 +118,14 @@ async def speed(model: EmbeddedModel, rows: list[dict[str, str]], candidates: in
 async def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--limit", type=int, default=585)
+    parser.add_argument("--candidates", type=int, default=4, help="of each text, for --speed")
     parser.add_argument("--speed", action="store_true")
     parser.add_argument("--quality", action="store_true")
     given = parser.parse_args()
     rows = [json.loads(line) for line in DATA.read_text(encoding="utf-8").splitlines()][: given.limit]
     model = EmbeddedModel(EMBEDDED)
     if given.speed or not given.quality:
-        await speed(model, rows[:16])
+        await speed(model, rows[:16], given.candidates)
     if given.quality or not given.speed:
         await quality(model, rows)
 

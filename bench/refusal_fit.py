@@ -1,6 +1,6 @@
 """Fit the models of refusal detection and write them where the package reads them (needs scikit-learn).
 
-    python bench/refusal_fit.py     fits on tests/data/refusals/train.jsonl, phrases.jsonl and the half "dev" of bench/data/refusals-blind.jsonl
+    python bench/refusal_fit.py     fits on tests/data/refusals/train.jsonl, phrases.jsonl and the halves "dev" of bench/data/refusals-*.jsonl
 
 Two steps. The models of clauses learn from phrases labelled by role (`phrases.jsonl`) and from the clauses of the labelled answers: all of a
 compliant answer decline nothing, all of a refusal help with nothing, and the rest goes by the patterns. The models of answers then learn
@@ -10,6 +10,7 @@ from what models of clauses say of answers and phrases that these have not seen;
 from __future__ import annotations
 
 import json
+import math
 import random
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -21,11 +22,12 @@ from safer_instruct.detect.refusal import Features, features
 
 ROOT = Path(__file__).parents[1]
 REAL = ROOT.parent / "shared" / "data" / "instruction_response_585.jsonl"
-BLIND = ROOT / "bench" / "data" / "refusals-blind.jsonl"
+BLIND = tuple(ROOT / "bench" / "data" / f"refusals-{name}.jsonl" for name in ("blind", "varied"))  # of each the half "dev"
 DATA = ROOT / "tests" / "data" / "refusals"
 PACKAGE = ROOT / "src" / "safer_instruct" / "detect"
 FOLDS, SEED, COMPOSED, COMPOSED_WEIGHT = 5, 3, 1200, 0.5
 REAL_WEIGHT = 0.4
+DECLINES_FROM = 0.45  # P(declines) that counts: chosen on the "dev" halves, out of fold; 0.5 misses more than it takes wrongly
 PIVOTS = ("However, ", "That said, ", "But ", "Instead, ", "What I can do: ", "Here's what may help: ", "Still, ", "In general terms: ", "For the rest: ", "")
 HELPS = ("helps", "answers")
 Row = dict[str, str]
@@ -40,10 +42,11 @@ class Told(NamedTuple):
 
 
 def main() -> None:
-    rows = [*read(DATA / "train.jsonl"), *(row for row in read(BLIND) if row["split"] == "dev"), *real_answers()]
+    rows = [*read(DATA / "train.jsonl"), *(row for file in BLIND for row in read(file) if row["split"] == "dev"), *real_answers()]
     phrases = read(DATA / "phrases.jsonl")
     clauses = [*of_phrases(phrases), *of_answers(rows)]
     declines, helps = fit_answers(rows, phrases, clauses)
+    declines["bias"] = round(declines["bias"] - math.log(DECLINES_FROM / (1 - DECLINES_FROM)), 3)  # so that it is 0.5 to who asks
     write(PACKAGE / "refusal.json", {"declines": declines, "helps": helps}, indent=1)
     roles = fit_clauses(clauses)
     write(PACKAGE / "phrasing.json", {"vocabulary": sorted(roles.vocabulary), "declines": roles.declines, "helps": roles.helps})

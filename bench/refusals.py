@@ -1,6 +1,6 @@
 """Refusal detection against labels: agreement, and the confusion of the three classes.
 
-    python bench/refusals.py [FILE ...] [--errors]     (default: the held-out sets, and the half of the blind set that nothing was fitted on)
+    python bench/refusals.py [FILE ...] [--errors]     (default: the held-out sets, and the halves of the blind sets that nothing was fitted on)
 
 A FILE holds one JSON object a line with `text` and `label` (refusal, partial or compliance). `bench/refusal_fit.py` fits the models.
 """
@@ -15,12 +15,12 @@ from pathlib import Path
 from safer_instruct.detect.refusal import classify
 
 DATA = Path(__file__).parents[1] / "tests" / "data" / "refusals"
-BLIND = Path(__file__).parent / "data" / "refusals-blind.jsonl"
+BLIND = sorted((Path(__file__).parent / "data").glob("refusals-*.jsonl"))
 CLASSES = ("refusal", "partial", "compliance")
 
 
 def main() -> None:
-    paths = [Path(a) for a in sys.argv[1:] if not a.startswith("--")] or [*sorted(DATA.glob("heldout*.jsonl")), BLIND]
+    paths = [Path(a) for a in sys.argv[1:] if not a.startswith("--")] or [*sorted(DATA.glob("heldout*.jsonl")), *BLIND]
     for path in paths:
         rows = read(path)
         print(f"\n{path.name}")

@@ -50,6 +50,7 @@ class Release:
         provenance: Columns that say where each pair comes from; empty when they were left out.
         redacted: Whether the rejected responses are digests.
         gated: Whether readers must agree to the terms first.
+        reviewed: Whether it holds only pairs that people accepted, as they corrected them.
     """
 
     files: Mapping[str, str]
@@ -57,6 +58,7 @@ class Release:
     provenance: tuple[str, ...] = ()
     redacted: bool = False
     gated: bool = False
+    reviewed: bool = False
 
 
 def describe(config: RunConfig, domain: Domain) -> dict[str, Any]:
@@ -125,7 +127,7 @@ Preference tuning (DPO and its kin) and reward modelling in this domain.
 
 ## Known limits
 
-{_of_prompts(summary)}
+{_of_prompts(summary, release)}
 - What counts as acceptable is the domain's guideline, applied by a model; thresholds: {summary["thresholds"]}.
 - The two sides come from different writers, so style and length may tell them apart; `safer-instruct audit` says how far, before a reward model finds out.
 - The source texts may name people or things; they stand as they were found, where no filter of the run removed them.
@@ -138,10 +140,10 @@ This set: {summary["license"] or "not decided; without a licence nobody else may
 """
 
 
-def _of_prompts(summary: Mapping[str, Any]) -> str:
+def _of_prompts(summary: Mapping[str, Any], release: Release) -> str:
     """What is to be known of the prompts, and of what models wrote."""
     source, written = _direction(summary), _WRITTEN[_direction(summary)]
-    unread = "written by models and were not read by a person; they may state things that are not so."
+    unread = f"written by models and {_read(release)}; they may state things that are not so."
     before = f"- What was said before a prompt stands as it was found; the assistant spoke there as it does in the {source} text.\n"
     if summary.get("conversations", {}).get("given") == "keep":
         return f"{before}- {written.capitalize()} responses are {unread}"
@@ -181,6 +183,10 @@ def _source_licenses(summary: Mapping[str, Any]) -> str:
     told = ", ".join(f"{' '.join(name.split())} ({count} pairs)" for name, count in own.items())
     rest = summary["pairs"] - sum(own.values())
     return f"{told}; the licence of each stands in its row (export with provenance)" + (f"; of the other {rest}: {stated}" if rest else "")
+
+
+def _read(release: Release) -> str:
+    return "were each accepted by a person, some after a correction" if release.reviewed else "were not read by a person"
 
 
 def _notes(summary: Mapping[str, Any]) -> str:
@@ -226,6 +232,8 @@ def _contents(summary: Mapping[str, Any], release: Release) -> str:
     if len(release.counts) > 1:
         counts = ", ".join(f"{split} {count}" for split, count in release.counts.items())
         parts.append(f"Splits: {counts}. Pairs with the same or nearly the same prompt or source text stand in one split.")
+    if release.reviewed:
+        parts.append(f"Only the pairs that people accepted in a review are here: {total} of {summary['pairs']}, with their corrections in place.")
     if release.provenance:
         parts.append(f"Each row says where it comes from: {', '.join(f'`{name}`' for name in release.provenance)}.")
     if release.redacted:

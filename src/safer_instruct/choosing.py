@@ -17,6 +17,7 @@ from safer_instruct.filters.near import Deduplicated, deduplicate
 from safer_instruct.filters.semantic import deduplicate_vectors
 from safer_instruct.selectconfig import SelectConfig
 from safer_instruct.selection import coverage, select, share_out
+from safer_instruct.settings.semantic import SemanticConfig
 
 if TYPE_CHECKING:
     from safer_instruct.embed import Vectors
@@ -58,6 +59,38 @@ def distinct(name: str, ids: Sequence[str], texts: Sequence[str], scores: Sequen
     return _said(name, ids, deduplicate(texts, scores, threshold=threshold))
 
 
+def distinct_texts(field: str, rows: Sequence[tuple[str, str, float]], near: float, semantic: SemanticConfig | None) -> list[list[Verdict]]:
+    """What is said of each (id, text, score): a near-duplicate, and of those that are none, a duplicate in meaning where that is looked for.
+
+    Args:
+        field: `text` or `prompt`; verdicts are `dedup.text` and `dedup.semantic.text`.
+        rows: In order.
+        near: Jaccard similarity of word trigrams.
+        semantic: Which cosine counts.
+    """
+    ids, texts, scores = (list(column) for column in zip(*rows, strict=True)) if rows else ([], [], [])
+    said = [[verdict] for verdict in distinct(f"dedup.{field}", ids, texts, scores, near)]
+    bound = getattr(semantic, field) if semantic else None
+    if bound is not None and semantic is not None:
+        left = [i for i, (verdict,) in enumerate(said) if verdict.passed]
+        columns = [ids[i] for i in left], [texts[i] for i in left], [scores[i] for i in left]
+        for i, verdict in zip(left, distinct_in_meaning(f"dedup.semantic.{field}", *columns, bound, semantic.embedder), strict=True):
+            said[i].append(verdict)
+    return said
+
+
+def distinct_in_meaning(name: str, ids: Sequence[str], texts: Sequence[str], scores: Sequence[float] | None, threshold: float, embedder: str) -> list[Verdict]:
+    """A verdict `name` per text: of those whose vectors point the same way the one with the best score passes.
+
+    Raises:
+        ConfigError: The embedder is unknown.
+        MissingExtraError: It is not installed.
+    """
+    if not texts:
+        return []
+    return _said(name, ids, deduplicate_vectors(load_embedder(embedder).embed(texts), scores, threshold=threshold))
+
+
 def choose_pairs(pairs: Sequence[Pair], config: SelectConfig) -> Choice:
     """Drop duplicate and contradictory pairs, keeping those with the largest margin, then choose as many as are wanted.
 
@@ -70,7 +103,7 @@ def choose_pairs(pairs: Sequence[Pair], config: SelectConfig) -> Choice:
     _check_quotas(pairs, config)
     quality = [float("nan") if pair.margin is None or config.quality == "none" else pair.margin for pair in pairs]
     if config.near is not None:
-        found = deduplicate((f"{p.prompt}\n{p.chosen}\n{p.rejected}" for p in pairs), quality, threshold=config.near)
+        found = deduplicate(map(_whole, pairs), quality, threshold=config.near)
         _note(choice, "dedup.pair", ids, found, list(range(len(pairs))))
     if config.contradictions is not None:
         _resolve_contradictions(choice, pairs, quality, config.contradictions)
@@ -79,7 +112,8 @@ def choose_pairs(pairs: Sequence[Pair], config: SelectConfig) -> Choice:
         return choice
     vectors = load_embedder(config.embedder).embed([pairs[i].prompt for i in alive])
     if config.semantic is not None:
-        found = deduplicate_vectors(vectors, [quality[i] for i in alive], threshold=config.semantic)
+        compared = vectors if config.semantic_of == "prompt" else load_embedder(config.embedder).embed([_whole(pairs[i]) for i in alive])
+        found = deduplicate_vectors(compared, [quality[i] for i in alive], threshold=config.semantic)
         _note(choice, "dedup.semantic", [ids[i] for i in alive], found, alive)
         vectors, alive = vectors[found.keep], [i for i, keep in zip(alive, found.keep.tolist(), strict=True) if keep]
     if config.target is not None or config.quotas is not None:
@@ -99,6 +133,10 @@ def _resolve_contradictions(choice: Choice, pairs: Sequence[Pair], quality: Sequ
         mine, theirs = ("refuses", "answers") if lost[at].refuses else ("answers", "refuses")
         reason = f"{mine} what {pairs[alive[lost[at].winner]].id}, which is better or came first, {theirs}"
         choice.verdicts[position].append(Verdict("contradiction", False, lost[at].similarity, reason))
+
+
+def _whole(pair: Pair) -> str:
+    return f"{pair.prompt}\n{pair.chosen}\n{pair.rejected}"
 
 
 def _choose(choice: Choice, pairs: Sequence[Pair], quality: Sequence[float], alive: Sequence[int], vectors: Vectors, config: SelectConfig) -> None:

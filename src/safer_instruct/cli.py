@@ -26,6 +26,13 @@ class Gate(StrEnum):
     manual = "manual"
 
 
+class SemanticOf(StrEnum):
+    """What duplicates in meaning are looked for in."""
+
+    prompt = "prompt"
+    pair = "pair"
+
+
 app = typer.Typer(name="safer-instruct", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 models_app = typer.Typer(no_args_is_help=True, help="Bring models into the cache, and list what is there.")
 app.add_typer(models_app, name="models")
@@ -350,6 +357,7 @@ def export(
     near: Annotated[float, typer.Option(min=0.0, max=1.0, help="With --split: how alike texts of one cluster are; 0 for equal ones.")] = 0.5,
     provenance: Annotated[bool, typer.Option("--provenance", help="Add columns that say where each pair comes from.")] = False,
     redact: Annotated[bool, typer.Option("--redact-rejected", help="Give digest and length of rejected responses instead of their text.")] = False,
+    reviewed: Annotated[bool, typer.Option("--reviewed", help="Only pairs that people accepted in 'review', with their corrections.")] = False,
     gated: Annotated[Optional[Gate], typer.Option(help="Readers must agree to the terms; with 'manual' you let each of them in.")] = None,
     push: Annotated[Optional[str], typer.Option(metavar="ORG/NAME", help="Then upload it to the Hugging Face hub, as a private dataset.")] = None,
     public: Annotated[bool, typer.Option("--public", help="With --push: for everybody to see.")] = False,
@@ -368,7 +376,7 @@ def export(
         raise typer.BadParameter("--push is for --format datasets")
     repository = check_repository(push) if push else ""
     gate = gated.value if gated else None
-    exported = export_pairs(path, format_, out, Options(parse_splits(split or ()), seed, near, provenance, redact, gate))
+    exported = export_pairs(path, format_, out, Options(parse_splits(split or ()), seed, near, provenance, redact, gate, reviewed))
     parts = ", ".join(f"{name} {count}" for name, count in exported.splits.items())
     typer.echo(f"{exported.pairs} pairs{f' ({parts})' if split else ''}: {exported.path}")
     if not repository:
@@ -425,6 +433,7 @@ def select_(
     near: Annotated[float, typer.Option(min=0, max=1, help="Jaccard similarity of word trigrams from which two pairs are duplicates; 0: off.")] = 0.7,
     semantic: Annotated[float, typer.Option(min=0, max=1, help="Cosine of two prompts from which they are duplicates; 0: off.")] = 0.0,
     contradictions: Annotated[float, typer.Option(min=0, max=1, help="Jaccard of two prompts that one pair refuses and one answers: one stays; 0: off.")] = 0.0,
+    semantic_of: Annotated[SemanticOf, typer.Option(help="What --semantic compares.")] = SemanticOf.prompt,
     quality: Annotated[float, typer.Option("--quality-weight", min=0, max=1, help="0: the most varied; 1: the largest margins.")] = 0.2,
     quota: Annotated[Optional[list[str]], typer.Option(metavar="CATEGORY=SHARE", help="Shares by category; may be given several times.")] = None,
     embedder: Annotated[str, typer.Option(help="static, minilm, or sentence-transformers:NAME-OR-FOLDER.")] = "static",
@@ -440,6 +449,7 @@ def select_(
         near=near or None,
         semantic=semantic or None,
         contradictions=contradictions or None,
+        semantic_of=semantic_of.value,
         quality_weight=quality,
         quotas=quotas,
         embedder=embedder,
@@ -452,6 +462,7 @@ def select_(
 def calibrate(
     path: Annotated[Path, typer.Argument(metavar="DIR", help="A finished run directory.")],
     labels: Annotated[Optional[Path], typer.Option(metavar="FILE.csv", help="Labels: id, label (good or bad) and, if wanted, score.")] = None,
+    reviewed: Annotated[bool, typer.Option("--reviewed", help="Take what was decided in 'review' for labels.")] = False,
     sheet: Annotated[Optional[Path], typer.Option(metavar="FILE.csv", help="Write a sheet to label instead.")] = None,
     count: Annotated[int, typer.Option("--n", min=1, help="Rows of the sheet.")] = 200,
     precision: Annotated[float, typer.Option(min=0, max=1, help="Share of good examples that a threshold is to keep to.")] = 0.9,
@@ -464,13 +475,18 @@ def calibrate(
     """Fit a run's scores to labels of people, and choose thresholds for a wanted precision."""
     from rich.console import Console
 
+    from safer_instruct import reviewview
     from safer_instruct.calibration import show
     from safer_instruct.calibration.calibrate import CALIBRATION, Aim, point_config_at, read_method, write_calibration
     from safer_instruct.calibration.calibrate import calibrate as fit_scores
     from safer_instruct.calibration.labels import read_examples, write_sheet
+    from safer_instruct.rundir import REVIEW_LABELS
 
-    if (labels is None) == (sheet is None):
-        raise typer.BadParameter("give --labels FILE, or --sheet FILE to write one to label")
+    if sum((labels is not None, sheet is not None, reviewed)) != 1:
+        raise typer.BadParameter("give --labels FILE, --reviewed, or --sheet FILE to write one to label")
+    if reviewed:
+        labels = path / REVIEW_LABELS
+        reviewview.write_labels(path, labels)
     if sheet is not None:
         typer.echo(f"{write_sheet(read_examples(path), sheet, count)} rows to label: {sheet} (write good or bad, 1 or 0, into 'label')")
     if labels is not None:
@@ -510,14 +526,17 @@ def review_(
 @app.command()
 def report(
     path: Annotated[Path, typer.Argument(metavar="DIR", help="A finished run directory.")],
-    compare: Annotated[Optional[Path], typer.Option(metavar="DIR", help="Another, to stand beside it.")] = None,
+    other: Annotated[Optional[Path], typer.Argument(metavar="[DIR|FILE]", help="Another to stand beside it, or a dataset: JSONL, CSV or Parquet.")] = None,
+    compare: Annotated[Optional[Path], typer.Option(metavar="DIR", help="The same as a second DIR.")] = None,
     out: Annotated[Optional[Path], typer.Option(metavar="FILE.html", help="By default DIR/report.html; the Markdown file goes beside it.")] = None,
     labels: Annotated[Optional[Path], typer.Option(metavar="FILE.csv", help="Labels, for precision and recall; by default those that lie in DIR.")] = None,
 ) -> None:
     """Write a report on a run: one HTML file that works offline, and one of Markdown."""
     from safer_instruct.report import write_report
 
-    for file in write_report(path, compare, out, labels):
+    if other is not None and compare is not None:
+        raise typer.BadParameter("give one run or dataset to compare with")
+    for file in write_report(path, other or compare, out, labels):
         typer.echo(f"{file}  {file.stat().st_size / 1e6:.1f} MB")
 
 

@@ -13,6 +13,7 @@ from safer_instruct.selectconfig import SelectConfig
 from safer_instruct.settings.answers import AlsoCheck, BoilerplateConfig, CeilingConfig, Target, named_check
 from safer_instruct.settings.documents import DocumentConfig
 from safer_instruct.settings.pairs import CleanConfig, Holdout, PairSource
+from safer_instruct.settings.semantic import SemanticConfig
 from safer_instruct.settings.training import TrainerConfig
 from safer_instruct.thresholds import apply, load_calibration
 from safer_instruct.yamlfile import Strict
@@ -348,6 +349,7 @@ class FilterConfig(Strict):
             null switches near-duplicate removal off. Exact duplicates are always dropped.
         keep: Of duplicates, `first` keeps the one that came first, while streaming; `best` keeps the longest text and the likeliest
             instruction, and so must see all texts before the first is induced, and all instructions before the first is answered.
+        semantic: Duplicates in meaning among source texts and among instructions; with `keep: best` only.
         consistency: Cycle consistency; null switches it off.
         min_logprob: Least log P(instruction | response), in nats, of the whole instruction under an inducer that tells it; null
             switches it off. What it is good for depends on the inducer: set it by reading (bench/README.md).
@@ -358,8 +360,15 @@ class FilterConfig(Strict):
     pair: Filters_ = Field(default_factory=dict)
     near_duplicate: Annotated[float, Field(gt=0, le=1)] | None = 0.7
     keep: Literal["first", "best"] = "first"
+    semantic: SemanticConfig | None = None
     consistency: ConsistencyConfig | None = ConsistencyConfig()
     min_logprob: float | None = None
+
+    @model_validator(mode="after")
+    def _semantic_needs_all(self) -> FilterConfig:
+        if self.semantic is not None and self.keep != "best":
+            raise ValueError("filter.semantic compares all texts with each other: it needs 'keep: best' beside it")
+        return self
 
     def in_languages(self, languages: tuple[str, ...]) -> FilterConfig:
         """With `languages` for the filter `language` on instructions, where the config does not name its own."""

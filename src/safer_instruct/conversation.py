@@ -47,6 +47,13 @@ def told_apart(history: Sequence[Turn], text: str) -> str:
     return marked if words else f"{mark} {text}"
 
 
+def texts_digest(prompt: str, chosen: str, rejected: str, history: Sequence[Mapping[str, str]] | None = None) -> str:
+    """16 hex digits that change with any of the three texts, and with what was said before them."""
+    before = "\0".join(part for message in history or () for part in (message["role"], message["content"]))
+    sizes = f"{len(prompt)} {len(chosen)} {len(rejected)}\n"
+    return hashlib.sha256("".join((sizes, prompt, chosen, rejected, before)).encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
 def messages(history: Iterable[Turn], prompt: str) -> list[Message]:
     """A prompt as the messages of a chat, what was said before included."""
     return [*as_messages(history), {"role": "user", "content": prompt}]

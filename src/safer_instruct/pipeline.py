@@ -22,10 +22,11 @@ from safer_instruct.accounts import check_accounts, remote_spent, summarize
 from safer_instruct.barrier import at_once
 from safer_instruct.budget import Budget, earlier_spent, write_spent
 from safer_instruct.card import Release, dataset_card, describe
-from safer_instruct.choosing import Pair, choose_pairs, distinct
+from safer_instruct.choosing import Pair, choose_pairs, distinct_texts
 from safer_instruct.config import FilterConfig, RunConfig, SourceConfig
 from safer_instruct.conversation import in_context, told_apart
 from safer_instruct.domain import Domain, load_domain
+from safer_instruct.embed import load_embedder
 from safer_instruct.errors import ConfigError, ModelError, RequestError, SourceError
 from safer_instruct.example import Candidate, Example, Verdict
 from safer_instruct.filters.checks import Check, sifted
@@ -133,6 +134,8 @@ async def _open(config: RunConfig, out: Path, mode: rundir.Mode, state: RunState
     """Models, run directory, ledger and budget, all closed again when the block ends."""
     domain = load_domain(config.domain, config.base)
     _check_categories(config.source, domain)
+    if config.filter.semantic:
+        load_embedder(config.filter.semantic.embedder)  # a missing one is known before anything is paid for
     filters = open_filters(config.filter.in_languages(domain.languages), config.base, config.file)
     inducer = config.models.inducer if config.induce.given == "replace" else None
     asked = reversal(config.induce, inducer, config.base, _shots(config, domain)) if inducer else None
@@ -300,7 +303,7 @@ async def _distinct(examples: Examples, field_: str, config: FilterConfig, seen:
     async with aclosing(checked):
         async for example in checked:
             dropped = example.dropped_by
-            stage.dropped += dropped is not None and dropped.name == f"dedup.{field_}"
+            stage.dropped += dropped is not None and dropped.name in (f"dedup.{field_}", f"dedup.semantic.{field_}")
             stage.done += field_ == "text"
             yield example
 
@@ -319,8 +322,7 @@ def _keep_best(examples: Examples, field_: str, config: FilterConfig) -> Example
         return float("-inf") if taken is None else taken
 
     def judge(rows: list[tuple[str, str, float]]) -> list[list[Verdict]]:
-        ids, texts, scores = zip(*rows, strict=True) if rows else ((), (), ())
-        return [[verdict] for verdict in distinct(f"dedup.{field_}", ids, texts, scores, config.near_duplicate or 1.0)]
+        return distinct_texts(field_, rows, config.near_duplicate or 1.0, config.semantic)
 
     return at_once(examples, lambda e: (e.id, _compared(e, field_), score(e)), judge)
 

@@ -23,7 +23,7 @@ from safer_instruct.wholefile import whole
 
 EXAMPLES, PAIRS, PAIRS_JSONL, BAD_ROWS = "examples.parquet", "pairs.parquet", "pairs.jsonl", "rejected_rows.jsonl"
 LEDGER, BATCHES, RUN, SUMMARY, CARD, SPENT = "ledger.sqlite", "batches.sqlite", "run.yaml", "summary.json", "README.md", "spent.json"
-PROGRESS, REVIEW, REVIEW_INDEX = "progress.json", "review.sqlite", "review-index.sqlite"
+PROGRESS, REVIEW, REVIEW_INDEX, REVIEW_LABELS = "progress.json", "review.sqlite", "review-index.sqlite", "review-labels.csv"
 SELECTED, SELECTED_JSONL, SELECTION = "selected.parquet", "selected.jsonl", "selection.json"
 REPORT, REPORT_MD = "report.html", "report.md"
 HOW = "how"  # the section of run.yaml that says nothing of the result: addresses, rates, budget
@@ -49,6 +49,7 @@ _FILES = (
     REPORT_MD,
     PROGRESS,
     REVIEW_INDEX,
+    REVIEW_LABELS,
 )
 _ROWS_PER_GROUP, _ROWS_READ = 2_000, 200
 Mode = Literal["auto", "continue", "fresh"]

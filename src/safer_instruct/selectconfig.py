@@ -21,11 +21,12 @@ class SelectConfig(Strict):
         target: How many pairs; null takes all that are no duplicates.
         near: Jaccard similarity of word trigrams (prompt, chosen and rejected together) from which of two pairs only the one with the larger
             margin stays; null switches it off.
-        semantic: Cosine of two prompts from which only the one with the larger margin stays; null switches it off. What
+        semantic: Cosine of two prompts, or pairs, from which only the one with the larger margin stays; null switches it off. What
             it means depends on the embedder: look at what it drops (docs/dedup-and-selection.md).
         contradictions: Jaccard similarity of word trigrams of two prompts from which of a pair whose chosen response refuses and one whose
             chosen response helps only the one with the larger margin stays; 1 asks for the same words. Null keeps both. Mind
             that a harmful prompt and its harmless twin may differ in one word: stay at 0.9 or above where the set holds twins.
+        semantic_of: What `semantic` compares: `prompt`, or `pair`, all three texts together.
         quality: `margin` (chosen over rejected, as the verifier found it) or `none`: diversity alone.
         quality_weight: From 0, coverage alone, to 1, quality alone.
         quotas: Shares of the target by category, in any unit: `{hate: 1, illegal: 1}` is half and half. A category that is not
@@ -38,6 +39,7 @@ class SelectConfig(Strict):
     near: Similarity | None = 0.7
     semantic: Similarity | None = None
     contradictions: Similarity | None = None
+    semantic_of: Literal["prompt", "pair"] = "prompt"
     quality: Literal["margin", "none"] = "margin"
     quality_weight: Annotated[float, Field(ge=0, le=1)] = 0.2
     quotas: dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]] | None = None

@@ -191,7 +191,7 @@ def row_of(example: Example, state: RunState) -> Row:
 def stage_of(verdict: Verdict) -> str:
     """The stage at which a verdict drops an example."""
     family = verdict.name.partition(".")[0]
-    if verdict.name == "dedup.text":
+    if verdict.name in ("dedup.text", "dedup.semantic.text"):
         return "collect"
     if verdict.name in ("select", "dedup.pair", "dedup.semantic", "contradiction"):  # of the pairs that came through verification
         return "verify"

@@ -107,6 +107,15 @@ def test_samples_are_chosen_by_keyboard(watched: Watched, report: Path) -> None:
     assert page.locator(".sample:visible").count() > 12
 
 
+def test_a_check_leads_to_what_it_dropped(watched: Watched, report: Path) -> None:
+    page = open_report(watched, report)
+    page.get_by_label("Search").fill("no such words anywhere")
+    page.locator(".explore[data-by=likelihood]").first.press("Enter")
+    assert page.get_by_label("Search").input_value() == ""
+    assert set(page.locator(".sample:visible h3 bdi:first-of-type").all_text_contents()) == {"likelihood"}
+    assert page.evaluate("document.activeElement.name") == "by"
+
+
 def test_a_hover_shows_a_prompt(watched: Watched, report: Path) -> None:
     page = open_report(watched, report)
     box = page.locator("[data-chart=map]")

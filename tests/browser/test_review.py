@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,11 @@ import pytest
 from browsing import serious_findings
 from reviewing import Server, write_run
 
-from safer_instruct.review.labels import read_reviewed, reviewed_pairs
-from safer_instruct.review.store import read_labels
+from safer_instruct.export import Options, export_pairs
+from safer_instruct.review.index import ensure_index
+from safer_instruct.review.labels import read_reviewed
+from safer_instruct.review.queue import find_item
+from safer_instruct.review.store import Store, read_labels
 
 TEXTS = [(f"Where is parcel {n}?", f"Sorry about parcel {n}. I will look for it today.", f"Parcel {n} is where you left it.") for n in range(24)]
 
@@ -69,7 +73,8 @@ def test_twenty_pairs_are_read_by_keyboard_with_undo_correction_and_reload(run: 
     press(page, "s")
     labels = {id_: label for _, id_, label in read_labels(run)}
     assert [sum(label.decision == d for label in labels.values()) for d in ("accept", "reject", "skip")] == [10, 9, 1]
-    pairs = list(reviewed_pairs(run))
+    out = export_pairs(run, "jsonl", options=Options(reviewed=True)).path
+    pairs = [json.loads(line) for line in out.read_text("utf-8").splitlines()]
     assert len(pairs) == 10 and {p["prompt"] for p in pairs if p["id"] == first} == {"Where is my parcel?"}
     assert serious_findings(page) == []
 
@@ -146,3 +151,40 @@ def test_hostile_texts_stand_in_every_view_as_what_they_are(tmp_path: Path, serv
     assert {"script", "img"} & set(page.evaluate(ELEMENTS).split(",")) == {"script", "img"}  # the page's own
     assert page.evaluate("() => document.querySelectorAll('main img, main script, main svg, main iframe, main style').length") == 0
     assert serious_findings(page) == []
+
+
+def test_hostile_tags_comments_corrections_checks_and_disagreements_are_text(tmp_path: Path, serve: Any, new_page: Any) -> None:
+    run = write_run(tmp_path / "run", [(text, f"chosen {text}", f"rejected {text}") for text in HOSTILE])
+    summary = json.loads((run / "summary.json").read_text("utf-8"))
+    stage = {"in": len(HOSTILE), "out": 0, "calls": 1, "prompt_tokens": 1, "completion_tokens": 1, "cost": None}
+    summary["stages"] = {"filter": {**stage, "dropped": dict.fromkeys(HOSTILE, 1)}}
+    (run / "summary.json").write_text(json.dumps(summary), "utf-8")
+    server = serve(run, "ada", "ben")
+    store = Store(run)
+    store.attach(ensure_index(run))
+    for number, text in enumerate(HOSTILE):
+        item = find_item(store, f"x{number:03}")
+        assert item
+        said = {"tags": (text,), "comment": text, "edit": {"chosen": text}}
+        store.change(store.join("ada"), item.id, item.digest, {**said, "decision": "accept"}, key=f"ada {number:05}", seconds=1)
+        store.change(store.join("ben"), item.id, item.digest, {"decision": "reject"}, key=f"ben {number:05}", seconds=1)
+    store.close()
+    page = new_page()
+    page.goto(server.addresses["ada"])
+    page.wait_for_selector("header")
+    home = page.url.partition("#")[0]
+    markup = (
+        "() => document.querySelectorAll('main :is(img, script, svg, iframe, style, object, form[action], a[href^=javascript], [onerror], [onload])').length"
+    )
+    for number in range(len(HOSTILE)):
+        page.goto(f"{home}#/read/x{number:03}")
+        page.wait_for_function("id => document.querySelector('.pair .head .id')?.textContent === id", arg=f"x{number:03}")
+        page.keyboard.press("e")
+        page.wait_for_selector("#edit-prompt")
+        assert page.evaluate(markup) == 0
+        page.keyboard.press("Escape")
+    for view, expected in (("agreement", "x000"), ("run", "<svg><script>alert(1)</script>")):
+        page.goto(f"{home}#/{view}")
+        page.wait_for_function("text => document.querySelector('main').innerText.includes(text)", arg=expected)
+        assert page.evaluate(markup) == 0
+        assert serious_findings(page) == []

@@ -15,11 +15,11 @@ from runs import write_books
 
 from safer_instruct import rundir
 from safer_instruct.calibration.labels import judged_texts, read_examples
+from safer_instruct.conversation import texts_digest
 from safer_instruct.errors import ConfigError
 from safer_instruct.example import Example, Turn, Verdict
 from safer_instruct.export import FORMATS, Options, export_pairs
 from safer_instruct.export.splits import assign
-from safer_instruct.review.index import texts_digest
 from safer_instruct.selectconfig import SelectConfig
 from safer_instruct.selected import select_from_run
 from safer_instruct.stored import find_example

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from safer_instruct import rundir
-from safer_instruct.conversation import as_turns, in_context
+from safer_instruct.conversation import as_turns, in_context, texts_digest
 from safer_instruct.errors import ConfigError, RunDirectoryError
 from safer_instruct.wholefile import whole
 
@@ -25,7 +25,7 @@ _ROWS_READ = 500
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """One example of a run, with its scores by the names of the verdicts that they belong to."""
+    """One example of a run, with its scores by the names of the verdicts that they belong to; `digest` is that of its texts."""
 
     id: str
     category: str
@@ -34,6 +34,7 @@ class Scored:
     rejected: str
     dropped_by: str
     scores: dict[str, float]
+    digest: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,8 +159,9 @@ def judged_texts(row: dict[str, Any]) -> tuple[str, str]:
 def _scored(row: dict[str, Any]) -> Scored:
     prompt, chosen = judged_texts(row)
     scores = {v["name"]: v["score"] for v in row["verdicts"] if v["score"] is not None}
-    prompt = in_context(as_turns(row.get("history")), prompt)
-    return Scored(row["id"], row["category"], prompt, chosen, row["rejected"] or row["text"], row["dropped_by"] or "", scores)
+    rejected, history = row["rejected"] or row["text"], row.get("history")
+    shown = in_context(as_turns(history), prompt)
+    return Scored(row["id"], row["category"], shown, chosen, rejected, row["dropped_by"] or "", scores, texts_digest(prompt, chosen, rejected, history))
 
 
 def _label(row: dict[str, str | None], where: str) -> Label | None:

@@ -16,16 +16,18 @@ _SEPARATES = 0.5
 
 def show_calibrations(console: Console, found: Calibrations, aim: Aim) -> None:
     """One row per score; below, what was chosen and what stands in the way of more."""
-    table = Table(title=f"{found.labels['used']} labelled examples; threshold for: {aim.described}; in brackets 95% intervals", title_justify="left")
-    for heading in ("score", "labels", "good", "AUC", "calibration error", "threshold", "precision", "recall"):
-        table.add_column(heading, justify="left" if heading == "score" else "right")
+    table = Table(title=f"{found.labels['used']} labelled examples; threshold for: {aim.described}; below each value its 95% interval", title_justify="left")
+    table.box, table.pad_edge = None, False  # with frames the names of scores do not fit into 80 columns
+    for heading in ("score", "good", "AUC", "ECE", "bound", "precision", "recall"):
+        table.add_column(heading, justify="left" if heading == "score" else "right", no_wrap=heading == "score")
     for score in found.scores:
         if score.fit is None:
-            table.add_row(safe(score.name), "", "", f"fewer than {LEAST_OF_EACH} good or bad", "", "", "", "")
+            table.add_row(safe(score.name), "", f"fewer than {LEAST_OF_EACH} good or bad", "", "", "")
             continue
         cut = [f"{score.cut.threshold:+.4f}", _shown(score.cut.precision), _shown(score.cut.recall)] if score.cut else ["none", "", ""]
-        table.add_row(safe(score.name), str(score.fit.count), str(score.fit.good), _shown(score.fit.auc), _shown(score.fit.ece), *cut)
+        table.add_row(safe(score.name), f"{score.fit.good}/{score.fit.count}", _shown(score.fit.auc), _shown(score.fit.ece), *cut)
     console.print(table)
+    console.print("ECE: expected calibration error of the probability fitted to the score", style="dim")
     for score in found.scores:
         if score.fit and score.fit.auc[1] <= _SEPARATES:
             console.print(safe(f"{score.name}: its AUC may be that of chance; do not filter by it on the strength of these labels"))
@@ -41,4 +43,4 @@ def show_calibrations(console: Console, found: Calibrations, aim: Aim) -> None:
 
 def _shown(interval: Interval) -> str:
     value, low, high = interval
-    return "" if math.isnan(value) else f"{value:.3f} [{low:.3f}, {high:.3f}]"
+    return "" if math.isnan(value) else f"{value:.3f}\n{low:.2f}-{high:.2f}"

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 from safer_instruct.detect.words import words_of
@@ -41,28 +42,38 @@ class BenchmarkIndex:
         """
         self._prompts: list[tuple[str, str]] = []
         self._at: dict[str, int] = {}
+        self._openings: set[tuple[str, str]] = set()  # the first two words of each run: most runs of a text begin otherwise
         for name, prompts in benchmarks:
             for prompt in prompts:
                 self._prompts.append((name, prompt))
-                for run in _runs(words_of(prompt).list):
-                    self._at.setdefault(run, len(self._prompts) - 1)
+                parts = words_of(prompt).list
+                for at in _starts(parts):
+                    self._openings.add((parts[at], parts[at + 1]))
+                    self._at.setdefault(_run(parts, at), len(self._prompts) - 1)
 
     def __len__(self) -> int:
         return len(self._prompts)
 
     def find(self, text: str) -> Contamination | None:
         """The first run of `text` that stands in a benchmark, or None."""
-        for run in _runs(words_of(text).list):
-            at = self._at.get(run)
-            if at is not None:
-                return Contamination(*self._prompts[at], run)
+        parts, openings = words_of(text).list, self._openings
+        starts = _starts(parts)
+        for start, opening in zip(starts, pairwise(parts), strict=False):
+            if opening in openings:
+                run = _run(parts, start)
+                at = self._at.get(run)
+                if at is not None:
+                    return Contamination(*self._prompts[at], run)
         return None
 
 
-def _runs(parts: list[str]) -> Iterator[str]:
-    if len(parts) >= RUN_WORDS:
-        return (" ".join(parts[at : at + RUN_WORDS]) for at in range(len(parts) - RUN_WORDS + 1))
-    return iter((" ".join(parts),) if len(parts) >= _SHORTEST_WORDS else ())
+def _starts(parts: list[str]) -> range:
+    """Where runs begin: one run of all where there are fewer than thirteen words, none where there are too few."""
+    return range(max(1, len(parts) - RUN_WORDS + 1) if len(parts) >= _SHORTEST_WORDS else 0)
+
+
+def _run(parts: list[str], at: int) -> str:
+    return " ".join(parts[at : at + RUN_WORDS])
 
 
 def read_prompts(path: Path) -> list[str]:

@@ -39,14 +39,15 @@ def gibberish_reason(text: str) -> str:
     """Why `text` is no language, in a few words, or '' where nothing speaks against it."""
     text = text if len(text) <= _MAX_CHARS else text[:_MAX_CHARS]
     size = max(1, len(text))
-    if not text.isascii() or not text.isprintable():
+    pieces = text.split()
+    if not text.isascii() or not "".join(pieces).isprintable():
         controls = sum(not c.isprintable() and not c.isspace() and c not in "\u200c\u200d\ufeff" for c in text)
         if controls > max(2, 0.02 * size):
             return f"{controls} of {size} characters are control codes or unassigned"
         broken = len(_MOJIBAKE.findall(text))
         if broken >= 2 and broken > 0.01 * size:
             return f"{broken} marks of a broken encoding"
-    if max(map(len, text.split()), default=0) >= _LONG_CHARS and (reason := _long(text)):
+    if max(map(len, pieces), default=0) >= _LONG_CHARS and (reason := _long(text)):
         return reason
     return _letters(text)
 

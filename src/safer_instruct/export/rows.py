@@ -16,6 +16,7 @@ from safer_instruct import rundir
 from safer_instruct.errors import RunDirectoryError
 from safer_instruct.example import Example
 from safer_instruct.export.splits import WHOLE, Assignment, assign
+from safer_instruct.review.labels import Accepted
 from safer_instruct.stored import read_examples
 
 Row = dict[str, Any]
@@ -66,6 +67,7 @@ class Options:
         provenance: Add the columns of `PROVENANCE`.
         redact: Give digest and length of each rejected response instead of its text.
         gated: Ask for the reader's agreement before they get the files: granted at once (`auto`), or by the owner (`manual`).
+        reviewed: Only the pairs that people accepted, with their corrections in place.
     """
 
     splits: Mapping[str, float] = field(default_factory=dict)
@@ -74,6 +76,7 @@ class Options:
     provenance: bool = False
     redact: bool = False
     gated: str | None = None
+    reviewed: bool = False
 
 
 class Finished:
@@ -83,19 +86,23 @@ class Finished:
         """Read the run's books; with splits, its pairs are gone through once.
 
         Raises:
-            RunDirectoryError: The directory holds no finished run, or cannot be read.
+            RunDirectoryError: The directory holds no finished run or cannot be read, or only accepted pairs are wanted and there are none.
             ConfigError: A split would be empty.
         """
         self.path, self.options, self.summary = path, options, rundir.read_summary(path)
         self.conversations = rundir.holds_conversations(path)
         self.columns = PAIR | (CONVERSATIONS if self.conversations else {}) | (PROVENANCE if options.provenance else {})
         self._constant = _constant(path, self.described()) if options.provenance else {}
-        self._assignment: Assignment | None = assign(lambda: rundir.read_pairs(path), options.splits, options.seed, options.near) if options.splits else None
+        self._accepted = Accepted(path) if options.reviewed else None
+        self._count = sum(1 for _ in self._pairs()) if options.reviewed else self.summary["pairs"]
+        if options.reviewed and not self._count:
+            raise RunDirectoryError(f"nobody has accepted a pair of {path} as it stands now; read some: safer-instruct review {path}")
+        self._assignment: Assignment | None = assign(self._pairs, options.splits, options.seed, options.near) if options.splits else None
 
     @property
     def counts(self) -> dict[str, int]:
         """Pairs by split; the one split of an undivided set is `train`."""
-        return self._assignment.counts if self._assignment else {WHOLE: self.summary["pairs"]}
+        return self._assignment.counts if self._assignment else {WHOLE: self._count}
 
     def described(self) -> dict[str, Any]:
         """The summary, with what it says of domain and licence.
@@ -114,7 +121,7 @@ class Finished:
 
     def rows(self, split: str) -> Iterator[Row]:
         """The pairs of one split, in order; memory holds some hundred."""
-        rows = self._with_provenance() if self.options.provenance else rundir.read_pairs(self.path)
+        rows = self._with_provenance() if self.options.provenance else self._pairs()
         for number, row in enumerate(rows):
             if self._assignment is None or self._assignment.of(number) == split:
                 yield self._redacted(row) if self.options.redact else row
@@ -127,12 +134,22 @@ class Finished:
             return {**row, "history": withheld}
         return row
 
+    def _pairs(self) -> Iterator[Row]:
+        """All pairs, or those that people accepted, as they corrected them."""
+        for pair in rundir.read_pairs(self.path):
+            if (row := self._taken(pair)) is not None:
+                yield row
+
+    def _taken(self, pair: Row) -> Row | None:
+        return self._accepted.take(pair) if self._accepted else pair
+
     def _with_provenance(self) -> Iterator[Row]:
         guidelines = self._constant["guidelines"]
         for example in read_examples(self.path, _READ):
-            if example.alive:
+            row = self._taken(rundir.conversation_row(example) if self.conversations else rundir.pair_row(example)) if example.alive else None
+            if row is not None:
                 yield {
-                    **(rundir.conversation_row(example) if self.conversations else rundir.pair_row(example)),
+                    **row,
                     "source_file": example.file,
                     "source_line": example.line,
                     "source_place": example.place,

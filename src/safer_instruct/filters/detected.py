@@ -16,6 +16,7 @@ from safer_instruct.detect.refusal import classify
 from safer_instruct.detect.secrets import find_secrets
 from safer_instruct.detect.spans import Span, counted, masked
 from safer_instruct.example import Example
+from safer_instruct.filters.meaning import BenchmarkMeaning
 from safer_instruct.filters.protocol import Filter, Finding
 from safer_instruct.filters.rules import said_already
 
@@ -148,25 +149,38 @@ class Gibberish(Filter):
 
 
 class Contamination(Filter):
-    """Instructions that stand in a benchmark: thirteen words in a row, or a shorter prompt as a whole.
+    """Instructions that stand in a benchmark: thirteen words in a row, or a shorter prompt as a whole; or, if wanted, in other words.
 
     Attributes:
         benchmarks: Name -> file of prompts, JSONL or one a line, relative to the config.
+        semantic: Cosine from which an instruction counts as a benchmark's prompt in other words; null: only words in a row count.
+        embedder: `static`, `minilm`, or `sentence-transformers:NAME-OR-FOLDER`; what a cosine means depends on it.
     """
 
     on: Literal["prompt"] = "prompt"
     benchmarks: dict[str, str] = Field(default_factory=dict)
+    semantic: Annotated[float, Field(gt=0, le=1)] | None = None
+    embedder: str = "static"
     _index: BenchmarkIndex = PrivateAttr()
+    _meaning: BenchmarkMeaning | None = PrivateAttr(default=None)
 
     def model_post_init(self, context: Any) -> None:
         """Read the files now, so that a missing one is known before the run."""
         base = context["base"] if context else Path()
-        self._index = BenchmarkIndex((name, read_prompts(base / file)) for name, file in self.benchmarks.items())
+        prompts = [(name, read_prompts(base / file)) for name, file in self.benchmarks.items()]
+        self._index = BenchmarkIndex(prompts)
+        if self.semantic is not None:
+            self._meaning = BenchmarkMeaning(prompts, self.embedder)
 
     def check(self, example: Example) -> Finding:
         """Look the instruction up."""
         found = self._index.find(example.prompt)
-        return Finding(True) if found is None else Finding(False, None, f"stands in benchmark '{found.benchmark}': {found.prompt[:60]!r}")
+        if found:
+            return Finding(False, None, f"stands in benchmark '{found.benchmark}': {found.prompt[:60]!r}")
+        if self._meaning is None or self.semantic is None:
+            return Finding(True)
+        cosine, name, prompt = self._meaning.nearest(example.prompt)
+        return Finding(cosine < self.semantic, round(cosine, 4), f"means the same as a prompt of benchmark '{name}' (cosine {cosine:.2f}): {prompt[:60]!r}")
 
 
 def _none_of(spans: list[Span]) -> Finding:

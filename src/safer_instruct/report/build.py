@@ -8,7 +8,9 @@ from importlib import metadata
 from pathlib import Path
 
 from safer_instruct import rundir
+from safer_instruct.errors import RunDirectoryError
 from safer_instruct.prices import show_usd
+from safer_instruct.report.beside import read_dataset
 from safer_instruct.report.document import Document, Section
 from safer_instruct.report.flow import categories, cost, funnel
 from safer_instruct.report.gather import TEXTS_LOOKED_AT, RunView, read_run
@@ -17,6 +19,7 @@ from safer_instruct.report.lengths import lengths
 from safer_instruct.report.markdown import as_markdown
 from safer_instruct.report.page import as_html
 from safer_instruct.report.problems import find_problems
+from safer_instruct.report.reviewed import reviewed
 from safer_instruct.report.scores import scores
 from safer_instruct.report.verdicts import samples, verdicts
 from safer_instruct.wholefile import whole
@@ -27,7 +30,7 @@ def write_report(path: Path, compare: Path | None = None, out: Path | None = Non
 
     Args:
         path: A finished run directory.
-        compare: Another, to stand beside it.
+        compare: Another, to stand beside it; or a file with a dataset of others, for lengths, verbs and diversity.
         out: The HTML file; by default in `path`. The Markdown file has its name with the ending `.md`.
         labels: A CSV file of labels for precision and recall; by default the one that `calibration.yaml` names, or `labels.csv`,
             where it lies in `path`.
@@ -50,19 +53,23 @@ def write_report(path: Path, compare: Path | None = None, out: Path | None = Non
 
 def describe(path: Path, compare: Path | None = None, labels: Path | None = None) -> Document:
     """Read one or two finished runs into a document; arguments and errors are those of `write_report`."""
-    views = _named([read_run(each) for each in (path, compare) if each is not None])
+    views = _named([read_dataset(each) if each.is_file() else read_run(each) for each in (path, compare) if each is not None])
+    if not views[0].summary:
+        raise RunDirectoryError(f"{path} is a file; the first to report on is a run directory, and what stands beside it may be a dataset")
+    runs = [view for view in views if view.summary]
     embedded = embed_prompts(views)
     sections = (
-        *(_problems(number, view, views) for number, view in enumerate(views, 1)),
-        funnel(views),
-        categories(views),
+        *(_problems(number, view, runs) for number, view in enumerate(runs, 1)),
+        funnel(runs),
+        categories(runs),
         lengths(views),
         instructions(views),
         diversity(views, embedded),
-        scores(views, labels),
-        verdicts(views),
-        cost(views),
-        samples(views),
+        scores(runs, labels),
+        *reviewed(runs),
+        verdicts(runs),
+        cost(runs),
+        samples(runs),
     )
     first = views[0]
     domain = str(first.config.get("domain", "preference data"))

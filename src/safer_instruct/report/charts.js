@@ -136,7 +136,7 @@
       const many = d.series.length > 1;
       return {
         legend: many ? { top: 0, left: 0, textStyle: { color: t.dim }, itemWidth: 20, itemHeight: 8 } : undefined,
-        grid: { left: 46, right: 18, top: many ? 34 : 18, bottom: 46 },
+        grid: { left: 46, right: 18, top: (many ? 34 : 18) + (d.marks.length ? 16 : 0), bottom: d.x ? 46 : 28 },
         tooltip: {
           trigger: "axis",
           formatter: (all) => {
@@ -145,8 +145,15 @@
             return tip(`${number.format(d.edges[at])} to ${number.format(d.edges[last])}`, ...all.map((p) => `${p.seriesName}: ${number.format(p.value[1])} %`));
           },
         },
-        xAxis: axis(t, d.x, { type: "value", min: d.edges[0], max: d.edges.at(-1), splitLine: { show: false } }),
-        yAxis: axis(t, d.y, { type: "value", nameGap: 34 }),
+        xAxis: axis(t, d.x, {
+          type: "value",
+          min: d.edges[0],
+          max: d.edges.at(-1),
+          splitLine: { show: false },
+          // The ends lie on edges of bins, not on round steps: labels there would stand out of line with the others.
+          axisLabel: { color: t.dim, fontSize: 12, hideOverlap: true, showMinLabel: false, showMaxLabel: false },
+        }),
+        yAxis: axis(t, d.y, { type: "value", nameGap: 34, axisLine: { onZero: false, lineStyle: { color: t.muted } } }),
         series: d.series.map((series, i) => {
           const color = series.beside && series.color === d.series[0].color ? t.ink : t[series.color];
           return {

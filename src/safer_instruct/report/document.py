@@ -18,11 +18,13 @@ class Table:
         caption: What it shows; empty where the figure above it says so.
         columns: Headings.
         rows: One cell per column; None is an empty cell.
+        explores: Checks of which samples stand in the report: where one is a row's first cell, it leads to them.
     """
 
     caption: str
     columns: tuple[str, ...]
     rows: tuple[tuple[Cell, ...], ...]
+    explores: frozenset[str] = frozenset()
 
     def numeric(self, column: int) -> bool:
         """Whether the column holds numbers or shares only, so that it is set to the right."""

@@ -75,7 +75,7 @@ class RunView:
 
     Attributes:
         name: Of its folder.
-        summary: `summary.json`.
+        summary: `summary.json`; empty for a dataset of others, which has texts and nothing else.
         config: The run's config, as `run.yaml` has it.
         totals: Calls by stage and model; empty where the ledger is gone.
         figures: What each filter did.
@@ -128,7 +128,7 @@ def read_run(path: Path) -> RunView:
             _count(view, example)
             if example.alive:
                 compared.append(told_apart(example.history, example.prompt))
-                pairs.add(rank, Pair(example.category, example.prompt, example.chosen, example.text))
+                pairs.add(rank, Pair(example.category, example.prompt, example.chosen, example.rejected or example.text))
             for outcome, by, most in _outcomes(example):
                 shown.setdefault((outcome, by), Lowest(most)).add(rank, _sample(view.name, example, outcome, by))
             yield example
@@ -161,10 +161,11 @@ def _count(view: RunView, example: Example) -> None:
         reasons[reason if reason in reasons or len(reasons) < _REASONS else "other reasons"] += 1
         return
     view.kept[example.category] += 1
-    for name, text in (("prompt", example.prompt), ("chosen", example.chosen), ("rejected", example.text)):
+    rejected = example.rejected or example.text
+    for name, text in (("prompt", example.prompt), ("chosen", example.chosen), ("rejected", rejected)):
         view.words[name].append(len(text.split()))
     view.prompts.append(example.prompt)
-    view.identical += example.chosen.strip() == example.text.strip()
+    view.identical += example.chosen.strip() == rejected.strip()
 
 
 def _texts(example: Example) -> tuple[str, ...]:
@@ -185,7 +186,7 @@ def _sample(run: str, example: Example, outcome: str, by: str) -> Sample:
     prompt = example.prompt or next((candidate.text for candidate in example.candidates), "")
     chosen = example.chosen or next((draft.text for draft in reversed(example.drafts)), "")
     verdicts = tuple((v.name, v.passed, v.score, shorten(v.reason, 300)) for v in example.verdicts)
-    prompt, chosen, rejected = (shorten(text, _SHOWN_CHARS) for text in (prompt, chosen, example.text))
+    prompt, chosen, rejected = (shorten(text, _SHOWN_CHARS) for text in (prompt, chosen, example.rejected or example.text))
     history = tuple((turn.role, shorten(turn.content, _SHOWN_CHARS)) for turn in example.history)
     return Sample(run, example.id, example.category, outcome, by, prompt, chosen, rejected, verdicts, history)
 

@@ -100,7 +100,8 @@ def _figures(views: Sequence[RunView], clusters: Sequence[Clusters], embedded: E
         )
         for order in (1, 2, 3)
     ]
-    rows.append(("distinct-2 of chosen", *(f"{distinct(column[:n], 2):.3f}" for column in responses), f"the same of {n:,} chosen responses"))
+    varied = [f"{distinct(column[:n], 2):.3f}" if any(column[:n]) else "" for column in responses]
+    rows.append(("distinct-2 of chosen", *varied, f"the same of {n:,} chosen responses"))
     rows.append(
         ("self-BLEU of prompts", *(f"{self_bleu(column[:bleu]):.3f}" for column in prompts), f"each against the others, {bleu:,} prompts; lower is more varied")
     )
@@ -129,7 +130,7 @@ def _map(views: Sequence[RunView], embedded: Embedded) -> Figure:
     groups: dict[str, list[list[Any]]] = {}
     for (view, pair), (x, y) in zip(pairs, points.tolist(), strict=True):
         groups.setdefault(view.name if len(views) > 1 else pair.category, []).append([round(x, 3), round(y, 3), shorten(pair.prompt, _HOVER_CHARS)])
-    ordered = sorted(groups.items(), key=lambda item: (-len(item[1]), item[0]))
+    ordered = list(groups.items()) if len(views) > 1 else sorted(groups.items(), key=lambda item: (-len(item[1]), item[0]))
     says = f"{len(pairs):,} prompts, by {embedded.by}; near means alike. The two directions (PCA) show {share:.0%} of the variance, so distances are rough."
     rows = tuple((name, len(found), shorten(found[0][2], 100)) for name, found in ordered)
     data = {"groups": [{"name": name, "points": found} for name, found in ordered]}

@@ -25,10 +25,13 @@ def lengths(views: Sequence[RunView]) -> Section:
 def _gaps(view: RunView) -> Any:
     import numpy as np
 
+    if len(view.words["chosen"]) != len(view.words["rejected"]):  # a dataset of others need not have both
+        return np.zeros(0, np.int64)
     return np.asarray(view.words["chosen"], np.int64) - np.asarray(view.words["rejected"], np.int64)
 
 
 def _figure(id_: str, title: str, columns: Sequence[Sequence[Any]], views: Sequence[RunView], color: str) -> Figure:
+    views, columns = zip(*((view, column) for view, column in zip(views, columns, strict=True) if len(column) or view is views[0]), strict=True)
     edges = round_edges(columns, most=_BINS, whole=True)
     series: list[dict[str, Any]] = [
         {"name": view.name, "values": histogram(column, edges), "color": color, "beside": view is not views[0]}

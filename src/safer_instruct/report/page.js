@@ -43,6 +43,18 @@ if (window.trustedTypes) {
     most += STEP;
     choose();
   });
+  // A check in a table leads to what it dropped or flagged.
+  document.querySelectorAll(".explore").forEach((button) =>
+    button.addEventListener("click", () => {
+      ["outcome", "category", "run"].forEach((name) => form.elements[name] && (form.elements[name].value = ""));
+      form.elements.text.value = "";
+      form.elements.by.value = button.dataset.by;
+      most = STEP;
+      choose();
+      form.scrollIntoView();
+      form.elements.by.focus({ preventScroll: true });
+    }),
+  );
   choose();
 })();
 

@@ -155,7 +155,7 @@ def _checks(view: RunView) -> Iterator[Problem]:
             "look",
             what,
             "Nobody knows how many good pairs they drop, or bad ones they keep.",
-            "safer-instruct calibrate DIR --sheet labels.csv writes a sheet to label.",
+            "Read some (safer-instruct review DIR), then: safer-instruct calibrate DIR --reviewed",
         )
     if view.summary["cost"] is None:
         yield Problem("look", "The cost is unknown.", "No price is known for a model that was called.", "Set price_per_million for it in the config.")

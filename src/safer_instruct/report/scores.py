@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from safer_instruct import rundir
 from safer_instruct.calibration.calibrate import CALIBRATION
-from safer_instruct.calibration.labels import Scored, joined, read_examples, read_labels
+from safer_instruct.calibration.labels import Label, Scored, joined, read_examples, read_labels
 from safer_instruct.report.bins import histogram, round_edges, spread
 from safer_instruct.report.document import Figure, Section, Table
 from safer_instruct.report.gather import RunView
+from safer_instruct.report.reviewed import labels_of_review
 from safer_instruct.thresholds import KEYS, Calibration, load_calibration
 
 _MOST_BINS = 40
@@ -34,12 +37,29 @@ def scores(views: Sequence[RunView], labels: Path | None = None) -> Section:
     if calibration:
         parts.append(_calibrated(calibration))
     file = labels or _labels_beside(views[0].path, calibration)
-    if file:
-        parts += _curves(views[0], file)
+    said = read_labels(file) if file else labels_of_review(views[0])
+    if said:
+        parts += _curves(views[0], said, file or views[0].path / rundir.REVIEW)
     intro = "The line is the bound that the run was made with; what lies left of it was dropped."
-    if not file:
-        intro += " Without labels nobody knows whether it lies well: label a sample ('safer-instruct calibrate DIR --sheet FILE.csv') and make the report anew."
+    if not said:
+        intro += " Without labels nobody knows whether it lies well: read a sample ('safer-instruct review DIR') and make the report anew."
     return Section("scores", "Scores", "Scores and thresholds", intro, tuple(parts))
+
+
+def _edges(columns: Sequence[Any], at: float | None) -> list[float]:
+    """Edges for about as many bins as the values bear; finer ones where that puts the bound on an edge."""
+    whole = all(bool((column == column.round()).all()) for column in columns)
+    most = bins_for(max(map(len, columns)))
+    finer = (round_edges(columns, most=factor * most, whole=whole) for factor in (1, 2, 4))
+    coarse, *others = finer
+    if at is None:
+        return coarse
+    return next((edges for edges in (coarse, *others) if any(abs(edge - at) < 1e-9 for edge in edges)), coarse)
+
+
+def bins_for(count: int) -> int:
+    """As many as Rice's rule says, 2 * n ** (1/3), so that a few values are no fence of single ones; at most forty."""
+    return max(8, min(_MOST_BINS, round(2.0 * math.cbrt(count))))
 
 
 def bound(config: dict[str, Any], name: str) -> float | None:
@@ -62,8 +82,8 @@ def _figure(number: int, name: str, views: Sequence[RunView]) -> Figure:
     view = views[0]
     both = view.scores[name]
     columns = [np.concatenate([v.scores[name].passed, v.scores[name].failed]) for v in views if name in v.scores]
-    edges = round_edges(columns, most=_MOST_BINS, whole=all(bool((column == np.round(column)).all()) for column in columns))
     at = bound(view.config, name)
+    edges = _edges(columns, at)
     if at is not None and edges[0] >= at:
         edges.insert(0, round(2 * edges[0] - edges[1], 10))  # room to the left of the bound
     total = len(both.passed) + len(both.failed)
@@ -122,9 +142,9 @@ def _labels_beside(path: Path, calibration: Calibration | None) -> Path | None:
     return next((path / name for name in [*names, "labels.csv"] if name and (path / name).is_file()), None)
 
 
-def _curves(view: RunView, file: Path) -> list[Figure]:
+def _curves(view: RunView, labels: Sequence[Label], source: Path) -> list[Figure]:
     examples: list[Scored] = read_examples(view.path)
-    found = joined(examples, read_labels(file), file)
+    found = joined(examples, labels, source)
     figures = []
     for number, (name, rows) in enumerate(sorted(found.items())):
         good = sum(label for _, _, label in rows)

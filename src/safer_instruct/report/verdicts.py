@@ -15,7 +15,7 @@ def verdicts(views: Sequence[RunView]) -> Section:
     parts = [table for view in views for table in (_filters(view, views), _reasons(view, views))]
     intro = (
         "Seen and failed count texts, instructions or responses; dropped counts examples. Alone: those that only this check stands in the way of, "
-        "so that at most as many would come back without it."
+        "so that at most as many would come back without it. A check that is underlined leads to samples of what it dropped or flagged."
     )
     return Section("verdicts", "Checks", "What each check did", intro, tuple(parts))
 
@@ -30,13 +30,17 @@ def _filters(view: RunView, views: Sequence[RunView]) -> Table:
     rows = []
     for f in view.figures.filters:
         overlap = ", ".join(f"{o.other} ({o.both:,})" for o in f.overlaps[:2])
-        rows.append((f.name + (" (flag)" if f.flag else ""), f.unit, f.seen, f.failed, f"{f.keep_rate:.1%}", f.dropped, f.alone, overlap))
+        rows.append((f.name, f"{f.unit}, flag only" if f.flag else f.unit, f.seen, f.failed, f"{f.keep_rate:.1%}", f.dropped, f.alone, overlap))
     caption = "Checks" + (f" of {view.name}" if len(views) > 1 else "")
-    return Table(caption, ("check", "looks at", "seen", "failed", "passed", "dropped", "alone", "fails with"), tuple(rows))
+    return Table(caption, ("check", "looks at", "seen", "failed", "passed", "dropped", "alone", "fails with"), tuple(rows), _sampled(view))
 
 
 def _reasons(view: RunView, views: Sequence[RunView]) -> Table:
     every = [(name, reason, count) for name, reasons in view.reasons.items() for reason, count in reasons.items()]
     every.sort(key=lambda row: (-row[2], row[0], row[1]))
     caption = "Commonest reasons, numbers left out" + (f": {view.name}" if len(views) > 1 else "")
-    return Table(caption, ("check", "reason", "examples"), tuple(every[:_REASONS_SHOWN]))
+    return Table(caption, ("check", "reason", "examples"), tuple(every[:_REASONS_SHOWN]), _sampled(view))
+
+
+def _sampled(view: RunView) -> frozenset[str]:
+    return frozenset(sample.by for sample in view.samples if sample.by)

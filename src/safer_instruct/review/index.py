@@ -10,19 +10,20 @@ from __future__ import annotations
 import hashlib
 import sqlite3
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from safer_instruct import rundir, stored
 from safer_instruct.calibration.labels import judged_texts
+from safer_instruct.conversation import texts_digest
 from safer_instruct.errors import RunDirectoryError
 from safer_instruct.wholefile import whole
 
 PAIR = "pair"  # the outcome of an example that came through
-_VERSION = 1
+_VERSION = 2
 _EXCERPT = 160
-_COLUMNS = ("id", "text", "category", "prompt", "chosen", "dropped_by", *(f"history.list.element.{name}" for name in ("role", "content")))
+_COLUMNS = ("id", "text", "category", "prompt", "chosen", "rejected", "dropped_by", *(f"history.list.element.{name}" for name in ("role", "content")))
 _SCHEMA = """
     CREATE TABLE item (
         row INTEGER PRIMARY KEY,    -- place in examples.parquet, from 1
@@ -38,7 +39,7 @@ _SCHEMA = """
     );
     CREATE TABLE facet (category TEXT, outcome TEXT, count INTEGER, PRIMARY KEY (category, outcome));
     CREATE TABLE source (version INTEGER, size INTEGER, changed_ns INTEGER);
-    CREATE VIRTUAL TABLE word USING fts5(text, content='', detail=none, tokenize='unicode61 remove_diacritics 2');
+    CREATE VIRTUAL TABLE word USING fts5(text, content='', detail=none, prefix='2 3 4 5 6', tokenize='unicode61 remove_diacritics 2');
 """
 _INDEXES = """
     CREATE UNIQUE INDEX by_id ON item (id);
@@ -73,13 +74,6 @@ def ensure_index(path: Path, report: Callable[[int, int], None] = lambda done, t
 def facet_token(kind: str, value: str) -> str:
     """The word that stands for a category or an outcome in the full-text table, so that both are looked up at once."""
     return "facet" + hashlib.sha256(f"{kind}:{value}".encode("utf-8", "surrogatepass")).hexdigest()[:20]
-
-
-def texts_digest(prompt: str, chosen: str, rejected: str, history: Sequence[Mapping[str, str]] | None = None) -> str:
-    """16 hex digits that change with any of the three texts, and with what was said before them."""
-    before = "\0".join(part for message in history or () for part in (message["role"], message["content"]))
-    sizes = f"{len(prompt)} {len(chosen)} {len(rejected)}\n"
-    return hashlib.sha256("".join((sizes, prompt, chosen, rejected, before)).encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
 def _source(examples: Path) -> tuple[int, int, int]:
@@ -126,15 +120,15 @@ def _fill(connection: sqlite3.Connection, parquet: Any, report: Callable[[int, i
         items, words = [], []
         for at, row in enumerate(_rows(parquet, part)):
             done += 1
-            prompt, chosen = judged_texts(row)
+            (prompt, chosen), rejected = judged_texts(row), row["rejected"] or row["text"]
             category, outcome = row["category"], row["dropped_by"] or PAIR
             facets[category, outcome] += 1
             place, draw = places[done - 1]
             said = row.get("history") or ()
-            digest = texts_digest(prompt, chosen, row["text"], said)
+            digest = texts_digest(prompt, chosen, rejected, said)
             items.append((done, place, row["id"], category, outcome, part, at, digest, prompt[:_EXCERPT], draw))
             tokens = f"{facet_token('category', category)} {facet_token('outcome', outcome)}"
-            words.append((done, "\n".join((row["id"], *(message["content"] for message in said), prompt, chosen, row["text"], tokens))))
+            words.append((done, "\n".join((row["id"], *(message["content"] for message in said), prompt, chosen, rejected, tokens))))
         connection.executemany("INSERT INTO item VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", items)
         connection.executemany("INSERT INTO word (rowid, text) VALUES (?, ?)", words)
         report(done, total)

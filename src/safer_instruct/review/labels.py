@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import csv
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from safer_instruct import rundir
-from safer_instruct.review.index import texts_digest
+from safer_instruct.calibration.labels import Scored, read_examples
+from safer_instruct.conversation import texts_digest
+from safer_instruct.errors import RunDirectoryError
 from safer_instruct.review.store import Label, read_labels
 from safer_instruct.wholefile import whole
 
@@ -56,36 +58,61 @@ def read_reviewed(path: Path) -> Iterator[Reviewed]:
         yield Reviewed(id_, digest, tuple(name for name, _ in accepted), tuple(n for n, label in said if label.decision == "reject"), edit)
 
 
-def reviewed_pairs(path: Path) -> Iterator[dict[str, Any]]:
-    """The pairs of the finished run in `path` that people accepted, in the run's order, with their corrections in place.
+class Accepted:
+    """Which pairs of a run people accepted, and their corrections."""
 
-    Pairs in a tie are left out, and so is what was said of texts that the run has replaced since.
+    def __init__(self, path: Path) -> None:
+        """Read the review of the run in `path`.
+
+        Raises:
+            RunDirectoryError: Nobody reviewed it, or the review database is damaged.
+        """
+        self._edits = {(said.id, said.digest): said.edit for said in reviewed_of(path) if said.good}
+
+    def take(self, pair: dict[str, Any]) -> dict[str, Any] | None:
+        """The pair with the corrections in place; None where it was not accepted.
+
+        Pairs in a tie are left out, and so is what was said of texts that the run has replaced since.
+        """
+        edit = self._edits.get((pair["id"], texts_digest(pair["prompt"], pair["chosen"], pair["rejected"], pair.get("history"))))
+        return None if edit is None else {**pair, **edit}
+
+
+def reviewed_of(path: Path) -> Iterator[Reviewed]:
+    """As `read_reviewed`, of a run that was reviewed.
 
     Raises:
-        RunDirectoryError: There is no finished run, or one of its files is damaged.
+        RunDirectoryError: Nobody has reviewed it, or the review database is damaged.
     """
-    good = {(reviewed.id, reviewed.digest): reviewed for reviewed in read_reviewed(path) if reviewed.good}
-    for pair in rundir.read_pairs(path):
-        if found := good.get((pair["id"], texts_digest(pair["prompt"], pair["chosen"], pair["rejected"], pair.get("history")))):
-            yield {**pair, **found.edit}
+    if not (path / rundir.REVIEW).is_file():
+        raise RunDirectoryError(f"{path} has no review yet; begin one: safer-instruct review {path}")
+    yield from read_reviewed(path)
+
+
+def current_labels(path: Path, examples: Iterable[Scored]) -> list[tuple[Reviewed, bool]]:
+    """What was decided of these examples as they stand in the run now; ties and labels of texts since replaced are left out."""
+    decided = {(said.id, said.digest): said for said in read_reviewed(path) if said.good is not None}
+    found = (decided.get((e.id, e.digest)) for e in examples) if decided else ()
+    return [(said, said.good) for said in found if said is not None and said.good is not None]
 
 
 def write_labels(path: Path, file: Path) -> int:
     """Write what was decided as a CSV file that `calibrate` reads: id, label (good or bad), who, and how many said so.
 
     Returns:
-        How many examples it has; ties are left out.
+        How many examples it has; ties, and labels of texts that the run has replaced since, are left out.
+
+    Raises:
+        RunDirectoryError: There is no finished run, or one of its files is damaged.
     """
-    written = 0
+    labels = current_labels(path, read_examples(path))
     with whole(file) as part, part.open("w", encoding="utf-8", newline="") as out:
         writer = csv.writer(out)
         writer.writerow(LABEL_COLUMNS)
-        for said in read_reviewed(path):
-            if said.good is not None:
-                names = " ".join((*said.accepted, *said.rejected))
-                writer.writerow((said.id, "good" if said.good else "bad", names, len(said.accepted), len(said.rejected)))
-                written += 1
-    return written
+        for said, good in labels:
+            names = " ".join((*said.accepted, *said.rejected))
+            writer.writerow((said.id, "good" if good else "bad", names, len(said.accepted), len(said.rejected)))
+    return len(labels)
 
 
 def _text(said: tuple[str, str, Label]) -> tuple[str, str]:

@@ -44,7 +44,7 @@ class Filters:
         category: Of the domain; empty for all.
         outcome: `pair`, `dropped`, a verdict that dropped examples, or empty for all.
         state: `open`: nothing decided by this reader, and not taken by others; `done`: anything decided.
-        search: Words that must all occur; `*` at the end makes the last the beginning of one, which may take seconds at a million.
+        search: Words that must all occur; `*` at the end makes the last, from two letters on, the beginning of one.
     """
 
     category: str = ""
@@ -144,7 +144,7 @@ def _match(filters: Filters) -> str:
     """A query of the full-text table: every word is quoted, so that none is read as an operator."""
     words = _WORD.findall(filters.search)
     terms = [f'"{word}"' for word in words]
-    if terms and filters.search.endswith("*"):
+    if terms and filters.search.endswith("*") and len(words[-1]) > 1:
         terms[-1] += " *"
     terms += [f'"{facet_token("category", filters.category)}"'] if filters.category else []
     terms += [f'"{facet_token("outcome", filters.outcome)}"'] if filters.outcome not in ("", "dropped") else []

@@ -7,7 +7,7 @@ import { visible } from "./text.js";
 const EVERY_MS = 1000;
 const PHASES = { running: "running", finished: "finished", stopped: "stopped before its end", lost: "silent: its process is gone, or hangs" };
 const number = (value) => value.toLocaleString("en");
-const money = (value) => (value === null ? "price unknown" : value ? `$${value.toFixed(4)}` : "");
+const money = (value) => (value === null ? "price unknown" : value ? `$${value.toFixed(4)}` : "$0");
 
 export function runView(page, main) {
   let timer = 0;
@@ -29,7 +29,7 @@ function live(progress) {
       ` ${number(Math.round(progress.elapsed_s))} s, ${number(progress.pairs)} pairs, ${number(progress.set_aside)} rows set aside, spent ${progress.spent}`),
     stages(Object.entries(progress.stages).map(([name, s]) => ({
       name, done: s.done, of: progress.total, dropped: s.dropped, calls: s.calls, refused: s.refused,
-      rate: s.fresh_tokens ? `${number(Math.round(s.fresh_tokens / seconds))} tokens/s` : "", cost: s.calls ? money(s.cost) : "",
+      rate: s.fresh_tokens ? `${number(Math.round(s.fresh_tokens / seconds))} a second` : "", cost: s.calls ? money(s.cost) : "",
     }))),
     ...progress.waits.map((wait) => el("p", { class: "note" }, "waiting: ", visible(wait))),
     reasons(progress.reasons),
@@ -42,7 +42,7 @@ function funnel(summary) {
   return [
     el("p", { class: "lead" }, el("span", { class: "badge finished" }, "finished"), ` ${number(summary.pairs)} pairs from ${number(summary.rows)} rows`),
     stages(Object.entries(summary.stages).map(([name, s]) => ({
-      name, done: s.out, of: summary.rows, dropped: sum(s), calls: s.calls, refused: null, rate: s.calls ? `${number(s.prompt_tokens + s.completion_tokens)} tokens` : "",
+      name, done: s.out, of: summary.rows, dropped: sum(s), calls: s.calls, refused: null, rate: s.calls ? number(s.prompt_tokens + s.completion_tokens) : "",
       cost: s.calls ? money(s.cost) : "",
     }))),
     reasons(dropped.sort((a, b) => b.count - a.count)),

@@ -1,0 +1,155 @@
+"""What people said comes back: accepted pairs as an export, labels for calibration, a section of the report; of the texts that they read."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from made_runs import made_up, write_run
+from runs import RESOLVED
+
+from safer_instruct import rundir
+from safer_instruct.calibration.labels import judged_texts
+from safer_instruct.cli import main
+from safer_instruct.conversation import texts_digest
+from safer_instruct.errors import RunDirectoryError
+from safer_instruct.example import Example
+from safer_instruct.export import Options, export_pairs
+from safer_instruct.report.build import describe
+from safer_instruct.report.document import Document, Figure, Table
+from safer_instruct.report.reviewed import share_of
+from safer_instruct.review.index import ensure_index
+from safer_instruct.review.queue import find_item
+from safer_instruct.review.store import Store
+
+pytest.importorskip("numpy")
+
+
+@pytest.fixture
+def examples() -> list[Example]:
+    return list(made_up(120, seed=5))
+
+
+@pytest.fixture
+def run(examples: list[Example], tmp_path: Path) -> Path:
+    return write_run(tmp_path / "made", examples)
+
+
+def digest_of(example: Example) -> str:
+    return texts_digest(*judged_texts(asdict(example)), example.rejected or example.text)
+
+
+def say(path: Path, reader: str, examples: Sequence[Example], **said: Any) -> None:
+    store = Store(path)
+    try:
+        number = store.join(reader)
+        for example in examples:
+            store.change(number, example.id, digest_of(example), said, key=f"{reader} {example.id} {sorted(said)}", seconds=2.0)
+    finally:
+        store.close()
+
+
+def exported(path: Path, **options: Any) -> list[dict[str, Any]]:
+    out = export_pairs(path, "jsonl", options=Options(reviewed=True, **options)).path
+    return [json.loads(line) for line in out.read_text("utf-8").splitlines()]
+
+
+def test_only_accepted_pairs_leave_with_corrections_and_the_run_keeps_its_texts(run: Path, examples: list[Example]) -> None:
+    alive = [e for e in examples if e.alive]
+    say(run, "ada", alive[:5], decision="accept")
+    say(run, "ada", alive[5:9], decision="reject")
+    say(run, "ada", alive[9:10], decision="skip")
+    say(run, "ada", alive[1:2], edit={"chosen": "Better said."})
+    before = (run / rundir.PAIRS_JSONL).read_bytes()
+    rows = exported(run)
+    assert [row["id"] for row in rows] == [e.id for e in alive[:5]]
+    assert [row["chosen"] for row in rows] == [alive[0].chosen, "Better said.", *(e.chosen for e in alive[2:5])]
+    assert (run / rundir.PAIRS_JSONL).read_bytes() == before
+
+
+def test_a_tie_and_a_text_that_was_replaced_since_are_left_out(run: Path, examples: list[Example]) -> None:
+    alive = [e for e in examples if e.alive]
+    say(run, "ada", alive[:3], decision="accept")
+    say(run, "ben", alive[:1], decision="reject")
+    say(run, "ada", [replace(alive[3], chosen="another run wrote this")], decision="accept")
+    assert [row["id"] for row in exported(run)] == [e.id for e in alive[1:3]]
+    with pytest.raises(SystemExit) as ended:
+        main(["review", str(run), "--labels", str(run / "said.csv")])
+    assert not ended.value.code
+    with (run / "said.csv").open(encoding="utf-8", newline="") as file:
+        assert [(row["id"], row["label"]) for row in csv.DictReader(file)] == [(e.id, "good") for e in alive[1:3]]
+
+
+def test_the_card_says_that_people_read_it(run: Path, examples: list[Example]) -> None:
+    summary = json.loads((run / rundir.SUMMARY).read_text("utf-8"))
+    domain = {"name": "manners", "description": "Replies.", "misuse": "None.", "direction": "rejected", "guidelines": {}}
+    (run / rundir.SUMMARY).write_text(json.dumps({**summary, "domain": domain, "license": "CC0-1.0", "source_license": ""}), "utf-8")
+    say(run, "ada", [e for e in examples if e.alive][:4], decision="accept")
+    (run / rundir.RUN).write_text(yaml.safe_dump({"config": {}, **RESOLVED}), encoding="utf-8")
+    assert [row["verdicts"] != "" for row in exported(run, provenance=True)] == [True] * 4
+    card = (export_pairs(run, "datasets", options=Options(reviewed=True)).path / "README.md").read_text("utf-8")
+    assert "Only the pairs that people accepted in a review are here: 4 of" in card and "not read by a person" not in card
+
+
+def test_a_run_that_nobody_reviewed_or_accepted_anything_of_says_what_to_do(run: Path, examples: list[Example]) -> None:
+    with pytest.raises(RunDirectoryError, match="safer-instruct review"):
+        export_pairs(run, "jsonl", options=Options(reviewed=True))
+    say(run, "ada", [e for e in examples if e.alive][:2], decision="reject")
+    with pytest.raises(RunDirectoryError, match="nobody has accepted"):
+        export_pairs(run, "jsonl", options=Options(reviewed=True))
+
+
+def parts(document: Document, section: str) -> list[Figure | Table]:
+    return [part for s in document.sections if s.id == section for part in s.parts]
+
+
+def test_the_report_shows_what_people_said_and_draws_precision_from_it(run: Path, examples: list[Example]) -> None:
+    assert parts(describe(run), "reviewed") == []
+    scored = [e for e in examples if e.verdicts]
+    say(run, "ada", scored[:60:2], decision="accept", answers={"prompt_valid": True}, tags=("unclear",))
+    say(run, "ada", scored[1:60:2], decision="reject", answers={"prompt_valid": False})
+    say(run, "ben", scored[:4], decision="accept", answers={"prompt_valid": True})
+    document = describe(run)
+    questions, readers, tags = parts(document, "reviewed")
+    assert isinstance(questions, Figure) and questions.table.rows[0][:2] == ("Is the instruction valid: could a person have asked it?", 64)
+    assert isinstance(readers, Table) and [row[:3] for row in readers.rows] == [("ada", 30, 30), ("ben", 4, 0)]
+    assert isinstance(tags, Table) and tags.rows == (("unclear", 30),)
+    curves = [part for part in parts(document, "scores") if isinstance(part, Figure) and part.id.startswith("curve")]
+    assert curves and "labelled examples" in curves[0].says
+
+
+def test_calibration_takes_the_decisions_of_the_review(run: Path, examples: list[Example], capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("sklearn")
+    scored = [e for e in examples if e.verdicts]
+    say(run, "ada", [e for e in scored if e.verdicts[-1].passed][:40], decision="accept")
+    say(run, "ada", [e for e in scored if not e.verdicts[-1].passed][:30], decision="reject")
+    with pytest.raises(SystemExit) as ended:
+        main(["calibrate", str(run), "--reviewed"])
+    said = capsys.readouterr()
+    assert not ended.value.code, said.err
+    assert (run / "calibration.yaml").is_file() and (run / rundir.REVIEW_LABELS).is_file()
+
+
+def test_in_direction_chosen_the_rejected_side_is_the_one_that_was_written(tmp_path: Path) -> None:
+    base = next(e for e in made_up(50) if e.alive)
+    example = replace(base, chosen=base.text, rejected="Written by the student.")
+    run = write_run(tmp_path / "turned", [example])
+    store = Store(run)
+    try:
+        store.attach(ensure_index(run))
+        item = find_item(store, example.id)
+        assert item and item.digest == digest_of(example)
+        assert store.query("SELECT rowid FROM idx.word WHERE word MATCH 'student'") == [(1,)]
+    finally:
+        store.close()
+    assert describe(run).sections[-1].samples[0].rejected == "Written by the student."  # type: ignore[index]
+
+
+def test_a_share_has_wilsons_interval() -> None:
+    assert share_of(8, 10) == "80% [49%, 94%]" and share_of(0, 3).startswith("0% [0%")
