@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from safer_instruct.tuning.progress import Progress
     from safer_instruct.tuning.rehearse import Rehearsal
 
-_SHOWN = {"margin": "margin", "accuracy": "accuracy", "chosen_drift": "drift chosen", "rejected_drift": "rejected"}
+_SHOWN = {"margin": "margin", "accuracy": "accuracy", "chosen_drift": "drift chosen", "rejected_drift": "drift rejected"}
 
 _LEFT_OUT = {"set_aside": "rows set aside", "duplicates": "duplicates", "straddling": "too like a held-out pair", "beyond": "beyond max_pairs"}
 
@@ -44,7 +44,9 @@ def watch_training(console: Console) -> Iterator[tuple[Callable[[Progress], None
                 task, total=progress.steps, completed=progress.step, description="training", news=f"loss {progress.loss:.3f}{_figures(progress.figures)}{speed}"
             )
             if progress.held_out:
-                bar.console.print(f"step {progress.step}: held-out loss {progress.held_out.loss:.4f}{_figures(progress.held_out.figures)}", highlight=False)
+                bar.console.print(
+                    f"step {progress.step}: held-out loss {progress.held_out.loss:.4f}{_figures(progress.held_out.figures)}", highlight=False, soft_wrap=True
+                )
 
         yield report, note
 
