@@ -57,7 +57,6 @@ def run_(
     from safer_instruct.config import load_config
     from safer_instruct.estimate import estimate, show_estimate
     from safer_instruct.pipeline import run, sample
-    from safer_instruct.state import STAGES
     from safer_instruct.terminal import show_summary, watch_run
 
     console = Console()
@@ -72,7 +71,7 @@ def run_(
     except KeyboardInterrupt:
         _complain("stopped; finished model calls are saved: give the same command again to go on", 130)
     if dry_run:
-        found = estimate(taken.rows, taken.total_rows, STAGES, slots=taken.slots)
+        found = estimate(taken.rows, taken.total_rows, taken.stages, slots=taken.slots)
         show_estimate(console, found, max_cost=loaded.budget.max_cost, max_tokens=loaded.budget.max_tokens)
         return
     show_summary(console, result.path, result.summary)

@@ -11,6 +11,7 @@ from pydantic import Field, PrivateAttr, field_validator, model_validator
 from safer_instruct import yamlfile
 from safer_instruct.selectconfig import SelectConfig
 from safer_instruct.settings.pairs import CleanConfig, Holdout, PairSource
+from safer_instruct.settings.sides import RejectedConfig, Role, TwinsConfig
 from safer_instruct.settings.training import Training
 from safer_instruct.thresholds import apply, load_calibration
 from safer_instruct.yamlfile import Strict
@@ -33,6 +34,7 @@ _SERVE_FLAGS = {
     **dict.fromkeys(("--enable-lora", "--lora-modules", "--lora"), "write serve.adapters"),
     **dict.fromkeys(("--hf-token", "-hft"), "export HF_TOKEN instead: configs are copied into run directories"),
 }
+_SILENT = ((None, "rejected"), (None, "twins"), ("models", "rewriter"))  # are no part of a run's identity while nobody asks for them
 _SECRET_WORDS = ("key", "token", "secret", "sig", "password")
 
 
@@ -248,11 +250,12 @@ class ModelsConfig(Strict):
     Attributes:
         inducer: Writes the instruction that a text answers.
         expert: Writes the chosen response; for domains of direction `rejected`, where the corpus is what we do not want.
-        student: Writes the rejected response; for domains of direction `chosen`.
+        student: Writes the rejected response; for domains of direction `chosen`, and for `rejected: student`.
         scorer: Gives log-probabilities of given texts: consistency, and verification by contrast.
         judge: Answers the domain's criteria, for `verify: {form: question}`.
         panel: Further judges by name; the majority decides, ties against the response.
         reward: A sequence classifier, for `verify: {form: reward}`.
+        rewriter: For whatever `twins` and `rejected` give to it: a model that follows instructions on a text.
     """
 
     inducer: ModelConfig
@@ -262,6 +265,7 @@ class ModelsConfig(Strict):
     judge: ModelConfig | None = None
     panel: dict[Annotated[str, Field(pattern=r"^[a-z0-9_-]+$")], ModelConfig] | None = None
     reward: ModelConfig | None = None
+    rewriter: ModelConfig | None = None
 
 
 class InduceConfig(Strict):
@@ -422,6 +426,8 @@ class RunConfig(Strict):
         domain: A shipped domain or a YAML file.
         source: Where the texts are.
         models: Who does what.
+        rejected: Who writes the rejected response, where it is not the source text.
+        twins: Contrast twins, which teach what need not be refused; null makes none.
         select: Which of the accepted pairs make the set; null takes all.
         budget: How much it may cost.
         prices: A file of prices, relative to the config, that wins over the shipped ones and the user's own.
@@ -437,6 +443,8 @@ class RunConfig(Strict):
     filter: FilterConfig = FilterConfig()
     respond: RespondConfig = RespondConfig()
     verify: VerifyConfig = VerifyConfig()
+    rejected: RejectedConfig = RejectedConfig()
+    twins: TwinsConfig | None = None
     select: SelectConfig | None = None
     budget: BudgetConfig = BudgetConfig()
     prices: str | None = None
@@ -466,6 +474,9 @@ class RunConfig(Strict):
         """As plain data: what the result depends on, and how it is come by (addresses, rates, prices, budget)."""
         what = self.model_dump(mode="json")
         how = {name: what.pop(name) for name in ("budget", "prices", "calibration")}  # the calibrated thresholds stand in their places
+        for section, name in _SILENT:  # so that a directory from before there was a choice goes on
+            if (what if section is None else what[section])[name] in (None, RejectedConfig().model_dump(mode="json")):
+                del (what if section is None else what[section])[name]
         models = {role: model for role, model in what["models"].items() if model and role != "panel"}
         models |= {f"panel.{name}": model for name, model in (what["models"]["panel"] or {}).items()}
         how["models"] = {role: {name: model.pop(name) for name in _HOW_REACHED} for role, model in models.items()}
@@ -478,6 +489,25 @@ class RunConfig(Strict):
         if self.verify.form == "reward" and self.models.reward is None:
             raise ValueError("verify.form 'reward' needs models.reward")
         return self
+
+    @model_validator(mode="after")
+    def _writers_of_the_sides(self) -> RunConfig:
+        """Whoever twins and rejected responses are left to must be there, and able to."""
+        for asked_by, role in self.side_roles.items():
+            if getattr(self.models, role) is None:
+                raise ValueError(f"{asked_by} is left to '{role}', so models.{role} is needed")
+        if self.twins:
+            writer = getattr(self.models, self.twins.model)
+            self.twins.check_writer(writer.model, batch=writer.batch)
+            if self.twins.benign == "judge" and self.models.judge is None:
+                raise ValueError("twins.benign 'judge' needs models.judge")
+        return self
+
+    @property
+    def side_roles(self) -> dict[str, Role]:
+        """Key of the config -> the role that it gives work to, for twins and rejected responses."""
+        roles: dict[str, Role] = {} if self.twins is None else {"twins": "expert", "twins.model": self.twins.model, "twins.refuser": self.twins.refuser}
+        return roles | ({f"rejected '{self.rejected.form}'": self.rejected.writer} if self.rejected.writer else {})
 
 
 def load_config(path: Path | str) -> RunConfig:

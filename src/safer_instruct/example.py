@@ -80,10 +80,12 @@ class Example:
         candidates: Induced instructions, likeliest first.
         prompt: The instruction that was taken; empty until then.
         chosen: The chosen response: the expert's accepted one, or the source text; empty until one was accepted.
-        rejected: The rejected response where it is not the source text: the student's accepted one; otherwise empty.
+        rejected: The rejected response where it is not the source text: the student's accepted one, a rewrite of the source text, or a
+            twin's needless refusal; otherwise empty.
         margin: The verifier's margin of chosen over rejected.
         drafts: Every response that was written.
         verdicts: What every check said, in order; the first that did not pass, and was no flag, dropped the example.
+        twin_of: Of a contrast twin the id of the pair that it looks like, whose instruction is its `text`; otherwise empty.
     """
 
     id: str
@@ -98,6 +100,12 @@ class Example:
     margin: float | None = None
     drafts: tuple[Draft, ...] = ()
     verdicts: tuple[Verdict, ...] = ()
+    twin_of: str = ""
+
+    @property
+    def rejected_text(self) -> str:
+        """The rejected response, wherever it came from."""
+        return self.rejected or self.text
 
     @property
     def dropped_by(self) -> Verdict | None:

@@ -41,12 +41,30 @@ from safer_instruct.sources import BadRow, SourceText, excerpt, read_source
 from safer_instruct.stages.direction import facing, sides
 from safer_instruct.stages.filter import choose
 from safer_instruct.stages.induce import induce
-from safer_instruct.stages.programs import ProgramVerifier, record
+from safer_instruct.stages.programs import record
+from safer_instruct.stages.rejected import RejectedSide, rejected_template
 from safer_instruct.stages.respond import respond
-from safer_instruct.stages.verify import answer
-from safer_instruct.state import STAGES, Figures, Row, RowMeter, RunState, StageState, note_calls_of, row_of, stage_of
+from safer_instruct.stages.verify import Verifier, answer
+from safer_instruct.state import (
+    REJECTED,
+    STAGES,
+    TWINS,
+    Figures,
+    PartMeter,
+    Row,
+    RowMeter,
+    RunState,
+    StageState,
+    came_to,
+    note_calls_of,
+    row_of,
+    row_of_twin,
+)
+from safer_instruct.tally import side_notes
 from safer_instruct.templates import Template, load_template
 from safer_instruct.tuning.pairs import whole_pairs
+from safer_instruct.twins.opening import open_twins, twin_templates
+from safer_instruct.twins.stream import Twins
 
 _REFUSALS_BEFORE_STOP = 10  # a setting that the endpoint does not take is refused every time
 _COUNT_BELOW_BYTES = 256 << 20  # larger sources are not read twice just to know how many rows they hold
@@ -70,11 +88,13 @@ class Sample:
         rows: What each of them took.
         total_rows: Rows in the source.
         slots: Calls that each stage makes side by side.
+        stages: Their names, in order; what stands beside the flow comes before its end.
     """
 
     rows: tuple[Row, ...]
     total_rows: int
     slots: dict[str, int]
+    stages: tuple[str, ...] = STAGES
 
 
 def run(config: RunConfig, out: Path | str, *, mode: rundir.Mode = "auto", watch: Callable[[RunState], None] | None = None) -> RunResult:
@@ -136,6 +156,9 @@ async def _open(config: RunConfig, out: Path, mode: rundir.Mode, state: RunState
         state.waits = roles.waits
         for stage, model in roles.by_stage().items():
             state.stages[stage].priced = model.priced
+        for part, model in roles.by_part().items():
+            state.parts[part] = StageState(meter=PartMeter(whole=state.stages[TWINS].meter), priced=model.priced)
+            state.stages[TWINS].priced &= model.priced
         with rundir.open_run_directory(out, _resolve(config, domain, filters, roles, asked.template), mode), Ledger(out / rundir.LEDGER) as ledger:
             spent = out / rundir.SPENT
             budget.begin(earlier_spent(spent, lambda: _remote_spent(out / rundir.LEDGER)), lambda total: write_spent(spent, total))
@@ -146,31 +169,32 @@ async def _open(config: RunConfig, out: Path, mode: rundir.Mode, state: RunState
 
 
 async def _run(config: RunConfig, out: Path, mode: rundir.Mode, watch: Callable[[RunState], None] | None) -> RunResult:
-    state = RunState(total=_count(config.source, config.base))
+    state = _state(config, _count(config.source, config.base))
     async with _open(config, out, mode, state) as opened:
         if watch:
             watch(state)
         rundir.forget_results(out)
-        with published(out, state), rundir.outputs(out) as files:
-            async with aclosing(_selected(_flow(opened, files.add_bad), config)) as examples:
+        with published(out, state), rundir.outputs(out, twins=config.twins is not None) as files:
+            async with aclosing(_twinned(_selected(_flow(opened, files.add_bad), config), opened)) as examples:
                 async for example in examples:
                     files.add(example)
                     state.count_finished(example)
         if state.rows == state.set_aside:
             raise SourceError(_no_usable_row(config, out, state))
-        summary = summarize(state, opened.roles.by_role(), opened.roles.by_stage(), config.thresholds) | describe(config, opened.domain)
-        if opened.asked.note:
-            summary["notes"] = [opened.asked.note]
+        called = opened.roles.by_stage() | opened.roles.by_part()
+        summary = summarize(state, opened.roles.by_role(), called, config.thresholds) | describe(config, opened.domain)
+        if notes := [*([opened.asked.note] if opened.asked.note else []), *side_notes(summary)]:
+            summary["notes"] = notes
         check_accounts(out, state)
         rundir.write_whole(out / rundir.SUMMARY, json.dumps(summary, indent=1) + "\n")
-        rundir.write_whole(out / rundir.CARD, dataset_card(summary, Release({"train": rundir.PAIRS}, {"train": summary["pairs"]})))
+        rundir.write_whole(out / rundir.CARD, dataset_card(summary, Release({"train": rundir.PAIRS}, {"train": rundir.pairs_and_twins(summary)})))
     return RunResult(out, summary)
 
 
 async def _sample(config: RunConfig, out: Path, rows: int, mode: rundir.Mode, watch: Callable[[RunState], None] | None) -> Sample:
     total = sum(1 for _ in read_source(config.source, config.base))
     chosen = frozenset(number * total // rows for number in range(rows)) if rows < total else None
-    state = RunState(total=len(chosen) if chosen else total)
+    state = _state(config, len(chosen) if chosen else total)
     for name, stage in state.stages.items():
         stage.meter = RowMeter(stage=name)
     taken: list[Row] = []
@@ -178,14 +202,21 @@ async def _sample(config: RunConfig, out: Path, rows: int, mode: rundir.Mode, wa
     async with _open(config, out, mode, state) as opened:
         if watch:
             watch(state)
-        async with aclosing(_flow(opened, lambda _: taken.append(aside), chosen)) as examples:
+        places: dict[str, int] = {}
+        async with aclosing(_twinned(_flow(opened, lambda _: taken.append(aside), chosen), opened)) as examples:
             async for example in examples:
-                taken.append(row_of(example, state))
+                if example.twin_of:
+                    at = places[example.twin_of]
+                    taken[at] = {**taken[at], **row_of_twin(example, state)}
+                else:
+                    places[example.id] = len(taken)
+                    taken.append(row_of(example, state))
                 state.count_finished(example)
         slots = {stage: model.concurrency for stage, model in opened.roles.by_stage().items()}
     if not taken:
         raise SourceError(_no_usable_row(config, out, state))
-    return Sample(tuple(taken), total, slots)
+    beside = [name for name in state.stages if name not in STAGES]
+    return Sample(tuple(taken), total, slots, (*STAGES[:-1], *beside, STAGES[-1]))
 
 
 def _flow(opened: _Opened, set_aside: Callable[[BadRow], None], rows: Container[int] | None = None) -> Examples:
@@ -197,15 +228,18 @@ def _flow(opened: _Opened, set_aside: Callable[[BadRow], None], rows: Container[
 
     inducer, expert = recorded(roles.inducer, "induce"), recorded(roles.expert, "respond")
     scorer = recorded(roles.scorer, "filter") if roles.scorer else None
-    judge = None if config.verify.form == "program" else roles.verifier(config, domain, recorded)
-    verifier = facing(ProgramVerifier(domain, judge), domain.direction)
+    unturned = roles.verifier_of(config, domain, recorded)
+    verifier = facing(unturned, domain.direction)
     system, forward = _template(config.respond.template, config), load_template("forward")
 
     async def write(example: Example, attempt: int) -> list[Draft]:
         return await respond(example, expert, system, domain, config.respond, seed=config.seed, attempt=attempt)
 
+    rejected = _rejected_side(opened, unturned, recorded)
+
     async def finish(example: Example) -> Example:
         done = sides(await answer(example, write, verifier, config.verify), domain.direction)
+        done = await rejected(done) if rejected and done.alive else done
         return done.with_verdicts(*check_all(filters.pair, done)) if done.alive else done
 
     examples = _collect(config, domain, state, set_aside, rows)
@@ -215,6 +249,42 @@ def _flow(opened: _Opened, set_aside: Callable[[BadRow], None], rows: Container[
     examples = _ordered(examples, lambda e: choose(e, filters.prompt, scorer, forward, config.filter), "filter", scorer or inducer, state)
     examples = _distinct(examples, "prompt", config.filter, state.stages["filter"])
     return _ordered(examples, finish, "respond", expert, state)
+
+
+def _rejected_side(opened: _Opened, verifier: Verifier, recorded: Callable[[Model, str], Model]) -> Step | None:
+    """What puts another response in the place of the source text, where the config asks for one."""
+    config, state = opened.config, opened.state
+    if config.rejected.writer is None:
+        return None
+    model, template = opened.roles.by_stage()[REJECTED], _template(rejected_template(config), config)
+    side = RejectedSide(recorded(model, REJECTED), template, opened.domain, verifier, config.rejected, config.verify, config.respond, config.seed)
+
+    async def replaced(example: Example) -> Example:
+        done = await side.replaced(example)
+        state.stages[REJECTED].done += 1
+        state.stages[REJECTED].dropped += not done.alive
+        return done
+
+    return replaced
+
+
+def _twinned(examples: Examples, opened: _Opened) -> Examples:
+    """The examples, and behind them the contrast twins of those that are pairs, where the config asks for some."""
+    config, state, parts = opened.config, opened.state, opened.state.parts
+    if config.twins is None:
+        return examples
+    twins = Twins(config.twins.share, config.seed, config.filter.near_duplicate)
+
+    def recorded(model: Model, part: str) -> Model:
+        return Recorded(model, opened.ledger, part, parts[part].meter)
+
+    maker = open_twins(config, opened.domain, opened.filters, opened.roles, recorded, twins.look_up)
+
+    def make(begun: Examples) -> Examples:
+        state.stages[TWINS].total = twins.wanted
+        return _ordered(begun, maker.make, TWINS, maker.writer.model, state)
+
+    return twins.following(examples, make)
 
 
 async def _collect(config: RunConfig, domain: Domain, state: RunState, set_aside: Callable[[BadRow], None], rows: Container[int] | None) -> Examples:
@@ -342,7 +412,7 @@ def _counted(example: Example, name: str, stage: StageState) -> Example:
     stage.done += 1
     stage.dropped += dropped is not None
     silent = dropped is not None and dropped.name in (f"{name}.refused", f"{name}.content_filter")
-    stage.answered += dropped is None or (not silent and STAGES.index(stage_of(dropped)) >= STAGES.index(name))
+    stage.answered += dropped is None or (not silent and came_to(dropped, name))
     stage.refused += dropped is not None and dropped.name == f"{name}.refused"
     if dropped and stage.refused >= _REFUSALS_BEFORE_STOP and not stage.answered:
         raise ModelError(f"the first {stage.refused} requests of stage '{name}' were all refused, the last one so: {dropped.reason}")
@@ -351,6 +421,15 @@ def _counted(example: Example, name: str, stage: StageState) -> Example:
 
 def _template(name: str, config: RunConfig) -> Template:
     return load_template(name, config.base)
+
+
+def _state(config: RunConfig, total: int | None) -> RunState:
+    """Live figures, with lines for what the run makes beside the flow."""
+    state = RunState(total=total)
+    state.sides.form = config.rejected.form
+    beside = [*([REJECTED] if config.rejected.writer else []), *([TWINS] if config.twins else [])]
+    state.stages |= {name: StageState() for name in beside}
+    return state
 
 
 def _check_categories(source: SourceConfig, domain: Domain) -> None:
@@ -372,6 +451,8 @@ def _resolve(config: RunConfig, domain: Domain, filters: Filters, roles: Roles, 
     """The config with everything that the result depends on; a change of any of it makes another run, but for `how`."""
     names = {"respond": config.respond.template}
     names |= {name: name for name in ("forward", "contrast", "question", "pairwise", "weighted", "prefer")}
+    names |= {REJECTED: rejected_template(config)} if config.rejected.writer else {}
+    names |= twin_templates(config.twins) if config.twins else {}
     what, how = config.parted()
     what["filter"] |= filters.record()
     return {

@@ -7,7 +7,7 @@ import errno
 import fcntl
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -27,6 +27,7 @@ SELECTED, SELECTED_JSONL, SELECTION = "selected.parquet", "selected.jsonl", "sel
 REPORT, REPORT_MD = "report.html", "report.md"
 HOW = "how"  # the section of run.yaml that says nothing of the result: addresses, rates, budget
 PAIR_COLUMNS = ("prompt", "chosen", "rejected", "category", "id")
+TWIN_OF = "twin_of"  # a further column of the pairs of a run that makes twins: the id of the pair, empty for those that are none
 _RECOVERED = "ledger.recovered.sqlite"  # of a recovery that was cut short: the next ledger here would take it for its own
 _DATABASES = tuple(f"{name}{end}" for name in (LEDGER, BATCHES, REVIEW) for end in ("", "-wal", "-shm"))
 _FILES = (
@@ -128,12 +129,12 @@ def _room_for(path: Path) -> Iterator[None]:
 class Outputs:
     """Writes examples, pairs and bad rows as they come; memory holds one row group."""
 
-    def __init__(self, examples: Path, pairs: Path, jsonl: Path, bad_rows: Path) -> None:
+    def __init__(self, examples: Path, pairs: Path, jsonl: Path, bad_rows: Path, *, twins: bool = False) -> None:
         import pyarrow.parquet as pq
 
-        self._folder = examples.parent
+        self._folder, self._twins = examples.parent, twins
         self._examples = pq.ParquetWriter(examples, example_schema(), compression="zstd")
-        self._pairs = pq.ParquetWriter(pairs, pair_schema(), compression="zstd")
+        self._pairs = pq.ParquetWriter(pairs, pair_schema(twins=twins), compression="zstd")
         self._jsonl: IO[str] = jsonl.open("w", encoding="utf-8")
         self._bad: IO[str] = bad_rows.open("w", encoding="utf-8")
         self._rows: list[Example] = []
@@ -162,37 +163,43 @@ class Outputs:
         if not self._rows:
             return
         self._examples.write_table(pa.Table.from_pylist([_example_row(e) for e in self._rows], schema=example_schema()))
-        pairs = [pair_row(e) for e in self._rows if e.alive]
-        self._pairs.write_table(pa.Table.from_pylist(pairs, schema=pair_schema()))
+        pairs = [pair_row(e, twins=self._twins) for e in self._rows if e.alive]
+        self._pairs.write_table(pa.Table.from_pylist(pairs, schema=pair_schema(twins=self._twins)))
         self._jsonl.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in pairs)
         self._rows.clear()
 
 
 @contextmanager
-def outputs(path: Path) -> Iterator[Outputs]:
-    """The four data files of a run directory, which appear together when the block ends well."""
+def outputs(path: Path, *, twins: bool = False) -> Iterator[Outputs]:
+    """The four data files of a run directory, which appear together when the block ends well; with `twins` a column marks them."""
     with whole(path / EXAMPLES) as examples, whole(path / PAIRS) as pairs, whole(path / PAIRS_JSONL) as jsonl, whole(path / BAD_ROWS) as bad:
-        out = Outputs(examples, pairs, jsonl, bad)
+        out = Outputs(examples, pairs, jsonl, bad, twins=twins)
         try:
             yield out
         finally:
             out.close()
 
 
-def pair_row(example: Example) -> dict[str, str]:
-    """One preference pair, in TRL's column names."""
-    return {"prompt": example.prompt, "chosen": example.chosen, "rejected": example.rejected or example.text, "category": example.category, "id": example.id}
+def pair_row(example: Example, *, twins: bool = False) -> dict[str, str]:
+    """One preference pair, in TRL's column names; with `twins` also which pair it is the twin of."""
+    row = {"prompt": example.prompt, "chosen": example.chosen, "rejected": example.rejected_text, "category": example.category, "id": example.id}
+    return row | {TWIN_OF: example.twin_of} if twins else row
 
 
-def pair_schema() -> Any:
+def pair_schema(*, twins: bool = False) -> Any:
     """Arrow schema of `pairs.parquet`: text columns."""
     import pyarrow as pa
 
-    return pa.schema([(name, pa.string()) for name in PAIR_COLUMNS])
+    return pa.schema([(name, pa.string()) for name in (*PAIR_COLUMNS, *([TWIN_OF] if twins else []))])
+
+
+def pairs_and_twins(summary: Mapping[str, Any]) -> int:
+    """Rows of `pairs.parquet`: the pairs that came of rows, and the contrast twins, which the summary counts apart."""
+    return int(summary["pairs"]) + int(summary.get("twins", {}).get("out", 0))
 
 
 def read_pairs(path: Path) -> Iterator[dict[str, str]]:
-    """The pairs of a finished run, in order, a batch of them in memory at a time.
+    """The pairs of a finished run, in order, a batch of them in memory at a time; `twin_of` is there where the run made twins.
 
     Raises:
         RunDirectoryError: `pairs.parquet` is missing or damaged.
@@ -203,7 +210,7 @@ def read_pairs(path: Path) -> Iterator[dict[str, str]]:
     file = path / PAIRS
     try:
         with pq.ParquetFile(file, pre_buffer=False) as parquet:
-            for batch in parquet.iter_batches(_ROWS_READ, columns=list(PAIR_COLUMNS)):
+            for batch in parquet.iter_batches(_ROWS_READ, columns=[*PAIR_COLUMNS, TWIN_OF]):
                 yield from batch.to_pylist()
     except (OSError, pa.ArrowException) as exc:
         raise RunDirectoryError(f"{file} cannot be read ({exc}); give the 'run' command again to write it anew, from the ledger") from exc
@@ -219,7 +226,7 @@ def example_schema() -> Any:
     draft = pa.struct([("text", text), ("attempt", pa.int32()), ("logprob", real), ("finished", pa.bool_()), ("margin", real), ("verdicts", verdicts)])
     fields = [("id", text), ("text", text), ("category", text), ("file", text), ("line", pa.int64())]
     fields += [("candidates", pa.list_(candidate)), ("prompt", text), ("chosen", text), ("rejected", text), ("margin", real), ("drafts", pa.list_(draft))]
-    return pa.schema([*fields, ("verdicts", verdicts), ("dropped_by", text), ("drop_reason", text)])
+    return pa.schema([*fields, ("verdicts", verdicts), ("twin_of", text), ("dropped_by", text), ("drop_reason", text)])
 
 
 def read_summary(path: Path) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from safer_instruct.example import Candidate, Draft, Example, Verdict
 
 VERDICTS_ONLY = (
     "category",
+    "twin_of",
     *(f"{of}verdicts.list.element.{name}" for of in ("", "candidates.list.element.", "drafts.list.element.") for name in ("name", "passed", "reason", "flag")),
 )
 """Columns that hold what the checks said, and no text."""
@@ -155,6 +156,7 @@ def _example(row: dict[str, Any]) -> Example:
         row.get("margin"),
         tuple(Draft(**{"text": "", "attempt": 0, **d, "verdicts": _verdicts(d)}) for d in row.get("drafts", ())),
         _verdicts(row),
+        row.get("twin_of") or "",
     )
 
 

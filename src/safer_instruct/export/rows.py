@@ -41,6 +41,8 @@ _READ = (
     "prompt",
     "chosen",
     "margin",
+    "rejected",
+    "twin_of",
     *(f"verdicts.list.element.{n}" for n in ("name", "passed", "score", "reason", "flag")),
 )
 
@@ -77,14 +79,15 @@ class Finished:
             ConfigError: A split would be empty.
         """
         self.path, self.options, self.summary = path, options, rundir.read_summary(path)
-        self.columns = PAIR | PROVENANCE if options.provenance else PAIR
+        pair: dict[str, Kind] = PAIR | {rundir.TWIN_OF: "text"} if "twins" in self.summary else PAIR
+        self.columns = pair | PROVENANCE if options.provenance else pair
         self._constant = _constant(path, self.described()) if options.provenance else {}
         self._assignment: Assignment | None = assign(lambda: rundir.read_pairs(path), options.splits, options.seed, options.near) if options.splits else None
 
     @property
     def counts(self) -> dict[str, int]:
         """Pairs by split; the one split of an undivided set is `train`."""
-        return self._assignment.counts if self._assignment else {WHOLE: self.summary["pairs"]}
+        return self._assignment.counts if self._assignment else {WHOLE: rundir.pairs_and_twins(self.summary)}
 
     def described(self) -> dict[str, Any]:
         """The summary, with what it says of domain and licence.
@@ -113,7 +116,7 @@ class Finished:
         for example in read_examples(self.path, _READ):
             if example.alive:
                 yield {
-                    **rundir.pair_row(example),
+                    **rundir.pair_row(example, twins=rundir.TWIN_OF in self.columns),
                     "source_file": example.file,
                     "source_line": example.line,
                     **self._constant["columns"],

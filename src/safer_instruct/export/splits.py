@@ -101,10 +101,16 @@ def assign(read: Callable[[], Iterable[Mapping[str, Any]]], shares: Mapping[str,
 
 
 def _keys(row: Mapping[str, Any]) -> Iterator[int]:
-    """What two pairs of one cluster have in common: prompt or source text, but for case and white space."""
+    """What two pairs of one cluster have in common: prompt or source text, but for case and white space; or that one is the other's twin."""
     for column in _LINKING:
         text = " ".join(row[column].split()).casefold()
-        yield int.from_bytes(hashlib.blake2b(f"{column}:{text}".encode(), digest_size=8).digest(), "big")
+        yield _key(f"{column}:{text}")
+    if "twin_of" in row:
+        yield _key(f"family:{row['twin_of'] or row['id']}")
+
+
+def _key(text: str) -> int:
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")
 
 
 class _Clusters:

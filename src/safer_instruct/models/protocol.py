@@ -18,6 +18,8 @@ class Turn:
     content: str
 
 
+UNFINISHED_USER = "user, unfinished"
+"""Role of a chat's last turn that the model is to go on with, as the user. Embedded models know it; endpoints take a raw prompt instead."""
 Prompt = str | tuple[Turn, ...]
 """A raw prompt, which the model continues, or a chat, which it answers."""
 

@@ -122,10 +122,12 @@ def read_run(path: Path) -> RunView:
 
     def passing() -> Iterator[Example]:
         for example in stored.read_examples(path):
+            if example.twin_of:  # counted apart, as in the summary
+                continue
             rank = derive_seed(0, example.id)
             _count(view, example)
             if example.alive:
-                pairs.add(rank, Pair(example.category, example.prompt, example.chosen, example.text))
+                pairs.add(rank, Pair(example.category, example.prompt, example.chosen, example.rejected_text))
             for outcome, by, most in _outcomes(example):
                 shown.setdefault((outcome, by), Lowest(most)).add(rank, _sample(view.name, example, outcome, by))
             yield example
@@ -158,10 +160,10 @@ def _count(view: RunView, example: Example) -> None:
         reasons[reason if reason in reasons or len(reasons) < _REASONS else "other reasons"] += 1
         return
     view.kept[example.category] += 1
-    for name, text in (("prompt", example.prompt), ("chosen", example.chosen), ("rejected", example.text)):
+    for name, text in (("prompt", example.prompt), ("chosen", example.chosen), ("rejected", example.rejected_text)):
         view.words[name].append(len(text.split()))
     view.prompts.append(example.prompt)
-    view.identical += example.chosen.strip() == example.text.strip()
+    view.identical += example.chosen.strip() == example.rejected_text.strip()
 
 
 def _outcomes(example: Example) -> Iterator[tuple[str, str, int]]:
@@ -178,7 +180,7 @@ def _sample(run: str, example: Example, outcome: str, by: str) -> Sample:
     prompt = example.prompt or next((candidate.text for candidate in example.candidates), "")
     chosen = example.chosen or next((draft.text for draft in reversed(example.drafts)), "")
     verdicts = tuple((v.name, v.passed, v.score, shorten(v.reason, 300)) for v in example.verdicts)
-    prompt, chosen, rejected = (shorten(text, _SHOWN_CHARS) for text in (prompt, chosen, example.text))
+    prompt, chosen, rejected = (shorten(text, _SHOWN_CHARS) for text in (prompt, chosen, example.rejected_text))
     return Sample(run, example.id, example.category, outcome, by, prompt, chosen, rejected, verdicts)
 
 

@@ -149,7 +149,7 @@ async def _round(example: Example, drafts: list[Draft], verifier: Verifier, conf
 
 
 def _passed(draft: Draft) -> bool:
-    return all(v.passed for v in draft.verdicts)
+    return not any(v.drops for v in draft.verdicts)
 
 
 async def _judge(example: Example, draft: Draft, verifier: Verifier, config: VerifyConfig, baseline: float) -> Draft:
