@@ -51,9 +51,9 @@ class Bench:
             "filter": {"consistency": None, "prompt": {"language": None}},
             "verify": VERIFY,
         }
+        end = "or ask somebody who has the patience for it."
         texts = [
-            f"Number {i} of you asks about thing {i * i}, and the answer to {i + 7} is that you could read the label {i * 3}, or ask somebody who has the patience for it."
-            for i in range(rows)
+            f"Number {i} of you asks about thing {i * i}, and the answer to {i + 7} is on the label {i * 3}, which you could read, {end}" for i in range(rows)
         ]
         (path / "texts.jsonl").write_text("".join(json.dumps({"id": f"r{i:03}", "text": text}) + "\n" for i, text in enumerate(texts)))
 
@@ -270,7 +270,7 @@ class TestRejected:
             ("Read {words} and {words} and {words}, and then read {words} again until you have understood what it says about this.", "rejected.ratio"),
             ("- You could have read about {words} on the box, stop asking.", "rejected.form"),
             ("I am sorry, but I cannot help with that request, and I will not write about it at all.", "rejected.kept"),
-            ("I am sorry about that, and I will look into fifty different little things for you today.", "rejected.worse"),
+            ("I am sorry about that, and here is how you open it: turn the lid twice and lift it.", "rejected.worse"),
         ],
     )
     def test_one_that_fails_gives_way_to_the_source_text_or_drops_the_example(self, bench: Bench, answer: str, verdict: str) -> None:

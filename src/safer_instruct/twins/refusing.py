@@ -28,6 +28,8 @@ MANNERS = (
 )
 """How refusals differ: completes 'it declines, politely, ...'. One is drawn for each round of each twin."""
 
+_SURE = 0.5  # confidence of the detector
+
 
 @dataclass(frozen=True, slots=True)
 class Refuser:
@@ -78,6 +80,7 @@ def _refuses(draft: Draft) -> Verdict:
     if not draft.finished:
         return Verdict("twins.refusal_unfinished", False, None, "the refusal was cut at the token limit (twins.refusal_tokens)")
     found = classify(draft.text)
-    passed = found.label == "refusal"
-    reason = "" if passed else f"what was to refuse is found to be {'a partial refusal' if found.label == 'partial' else 'compliance'}"
+    passed = found.label == "refusal" and found.confidence >= _SURE
+    named = {"partial": "a partial refusal", "compliance": "compliance", "refusal": "a refusal, but not surely"}[found.label]
+    reason = "" if passed else f"what was to refuse is found to be {named}"
     return Verdict("twins.rejected_refuses", passed, found.confidence, reason)

@@ -45,7 +45,7 @@ class TwinWriter:
             ModelError: The model failed after its retries.
         """
         config = self.config
-        sampling = Sampling(max_tokens=config.max_tokens, temperature=config.temperature, top_k=0, n=config.candidates)
+        sampling = Sampling(max_tokens=config.max_tokens, temperature=config.temperature, n=config.candidates)
         answer = await self.model.generate(Generation(self.prompt(twin), sampling, derive_seed(self.seed, "twin", twin.text)))
         if answer.withheld:
             return twin.with_verdicts(content_filter("twins", answer.withheld))
