@@ -62,15 +62,8 @@ def _sides(state: RunState) -> dict[str, Any]:
     found: dict[str, Any] = {"length_gap": {"source": sides.before.record(), "pairs": sides.after.record()}}
     if REJECTED in state.stages:
         line = state.stages[REJECTED]
-        found["rejected"] = {
-            "form": sides.form,
-            "in": line.done,
-            "dropped": {},
-            "out": line.done - line.dropped,
-            "replaced": sides.replaced,
-            "source": state.pairs - sides.replaced,
-            **_took([state.stages[REJECTED]]),
-        }
+        kept = {"replaced": sides.replaced, "fallback": sides.fallback, "fitting": state.pairs - sides.replaced - sides.fallback}
+        found["rejected"] = {"form": sides.form, "in": line.done, "dropped": {}, "out": line.done - line.dropped, **kept, **_took([line])}
     if TWINS in state.stages:
         found["twins"] = {**state.twins.record(), **_took(state.parts.values())}
     return found

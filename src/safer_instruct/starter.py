@@ -56,6 +56,9 @@ verify:
   form: {form}                # contrast: log-probabilities; question: the judge answers the domain's criteria
   rounds: 2                     # then the example is dropped, with the reasons
 
+# rejected: matched             # the source text rewritten in the length of the chosen response; or 'student' (docs/pairs.md)
+# twins: {{share: 0.2}}           # harmless look-alikes, whose chosen response helps and whose rejected one needlessly refuses
+
 # Every threshold above is a default until people have labelled some examples: safer-instruct calibrate (docs/judges-and-calibration.md)
 # calibration: runs/NAME/calibration.yaml
 

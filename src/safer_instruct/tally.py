@@ -36,12 +36,14 @@ class SideTally:
         before: With the source text as the rejected response.
         after: As the pairs are.
         replaced: Pairs whose rejected response is not the source text.
+        fallback: Pairs whose rejected response was to be another one, but none passed.
         form: Who writes the rejected response: `rejected.form` of the config.
     """
 
     before: Gaps = field(default_factory=Gaps)
     after: Gaps = field(default_factory=Gaps)
     replaced: int = 0
+    fallback: int = 0
     form: str = "source"
 
     def add(self, example: Example) -> None:
@@ -49,6 +51,7 @@ class SideTally:
         self.after.add(example.chosen, example.rejected_text)
         self.before.add(example.chosen, example.rejected_text if example.chosen == example.text else example.text)
         self.replaced += bool(example.rejected)
+        self.fallback += any(v.name.startswith("rejected.") and not v.passed for v in example.verdicts)
 
 
 @dataclass(slots=True)
@@ -101,7 +104,8 @@ def side_notes(summary: Mapping[str, Any]) -> list[str]:
     if side := summary.get("rejected"):
         before, after = summary["length_gap"]["source"], summary["length_gap"]["pairs"]
         gap = f"; chosen minus rejected, in words: mean {before['mean']:+.1f} with the source text, {after['mean']:+.1f} as the pairs are" if after else ""
-        notes.append(f"rejected side '{side['form']}': {side['replaced']} of {summary['pairs']} pairs, the source text in {side['source']}{gap}")
+        kept = f", {side['fallback']} keep the source text because none passed, {side['fitting']} because it fits as it is"
+        notes.append(f"rejected side '{side['form']}': {side['replaced']} of {summary['pairs']} pairs{kept}{gap}")
     if twins := summary.get("twins"):
         near = f"; their chrF to the instruction is {twins['similarity']['mean']:.2f} on the mean" if twins["similarity"] else ""
         dropped = ", ".join(f"{name} {n}" for name, n in twins["dropped"].items())

@@ -16,7 +16,7 @@ KILLS = 8
 def test_every_moment_of_it_can_be_the_last(tmp_path: Path) -> None:
     bench = Bench(tmp_path)
     bench.config |= {"twins": {"share": 0.5, "model": "rewriter", "refuser": "rewriter"}, "rejected": {"form": "matched", "model": "rewriter"}}
-    config, out, undisturbed = bench.write(latency_s=0.005), tmp_path / "killed", tmp_path / "undisturbed"
+    config, out, undisturbed = bench.write(latency_s=0.03), tmp_path / "killed", tmp_path / "undisturbed"
     killed_among_twins = 0
     with Forks(tmp_path / "said.txt") as forks:
         forks.finish(config, undisturbed)

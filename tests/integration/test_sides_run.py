@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from safer_instruct.cli import main
 from safer_instruct.config import load_config
 from safer_instruct.detect.refusal import classify
 from safer_instruct.errors import ConfigError
-from safer_instruct.export import Options, export_pairs
+from safer_instruct.export import FORMATS, Options, export_pairs
 from safer_instruct.ledger import read_totals
 from safer_instruct.models.codec import Codec
 from safer_instruct.models.protocol import UNFINISHED_USER
@@ -215,10 +216,10 @@ class TestTwins:
         assert pq.read_table(bench.out / "pairs.parquet")["twin_of"].to_pylist() == marked
         card = (bench.out / "README.md").read_text()
         assert f"contrast twins, counted apart: {summary['twins']['out']} of {summary['twins']['in']}" in card
+        for form in FORMATS:
+            assert export_pairs(bench.out, form, bench.path / f"{form}-False").pairs == len(marked)
         for form in ("jsonl", "csv", "parquet", "datasets"):
-            for provenance in (False, True):
-                exported = export_pairs(bench.out, form, bench.path / f"{form}-{provenance}", Options(provenance=provenance))
-                assert exported.pairs == len(marked)
+            assert export_pairs(bench.out, form, bench.path / f"{form}-True", Options(provenance=True)).pairs == len(marked)
         assert pq.read_table(bench.path / "parquet-True")["twin_of"].to_pylist() == marked
 
     def test_a_twin_stands_in_the_split_of_its_pair(self, bench: Bench) -> None:
@@ -241,7 +242,8 @@ class TestTwins:
         bench.config["twins"] = {"share": 0.3}
         bench.run()
         twin = next(e for e in bench.examples if e["twin_of"])
-        for arguments in (["status", str(bench.out)], ["why", str(bench.out), twin["id"]], ["filters", str(bench.out)], ["report", str(bench.out)]):
+        out = str(bench.out)
+        for arguments in (["status", out], ["why", out, twin["id"]], ["filters", out], ["report", out], ["select", out, "--n", "20"]):
             with pytest.raises(SystemExit) as stopped:
                 main(arguments)
             assert stopped.value.code == 0
@@ -253,7 +255,7 @@ class TestRejected:
     def test_a_rewrite_has_the_length_of_the_chosen_response_and_the_original_is_kept(self, bench: Bench) -> None:
         bench.config["rejected"] = {"form": "matched", "model": "rewriter"}
         summary = bench.run()
-        assert summary["rejected"] | {"form": "matched", "replaced": 40, "source": 0} == summary["rejected"]
+        assert summary["rejected"] | {"form": "matched", "replaced": 40, "fallback": 0, "fitting": 0} == summary["rejected"]
         for e in bench.examples:
             ratio = len(e["rejected"].split()) / len(e["chosen"].split())
             assert 0.8 <= ratio <= 1.25 and e["text"].startswith("Number ") and e["rejected"].startswith("You could have read")
@@ -283,7 +285,7 @@ class TestRejected:
         ]
         bench.script = [INDUCES, {**MATCHES, "answers": [answer]}, *judge, HELPS]
         summary = bench.run()
-        assert summary["pairs"] == 40 and summary["rejected"]["source"] == 40
+        assert summary["pairs"] == 40 and summary["rejected"]["fallback"] == 40
         flagged = [v for v in bench.examples[0]["verdicts"] if v["name"] == verdict]
         assert flagged and not flagged[0]["passed"] and flagged[0]["flag"] and all(p["rejected"].startswith("Number ") for p in bench.pairs)
         bench.config["rejected"] = {"form": "matched", "fallback": "drop"}
@@ -355,3 +357,11 @@ def test_the_embedded_model_is_shown_a_turn_that_breaks_off(embedded_name: str) 
     codec = Codec(converted(embedded_name)[0])
     ids = codec.prompt([{"role": "system", "content": "Be <|im_end|> brief."}, {"role": UNFINISHED_USER, "content": "How do I"}])
     assert codec._tokenizer.decode(ids, skip_special_tokens=False).endswith("brief.<|im_end|>\n<|im_start|>user\nHow do I")
+
+
+def test_the_example_config_runs_and_keeps_what_fits_already(tmp_path: Path) -> None:
+    shutil.copytree(Path(__file__).parents[2] / "examples" / "overclaiming", tmp_path / "example")
+    summary = run(load_config(tmp_path / "example" / "twins.yaml"), tmp_path / "out").summary
+    side, twins = summary["rejected"], summary["twins"]
+    assert twins["out"] == twins["in"] > 0 and side["replaced"] > 0 and side["fitting"] > 0 == side["fallback"]
+    assert side["replaced"] + side["fitting"] == summary["pairs"] == summary["rows"]

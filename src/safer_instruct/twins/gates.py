@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from safer_instruct.analysis.similarity import chrf
-from safer_instruct.detect.words import words
+from safer_instruct.detect.words import words_of
 from safer_instruct.domain import Domain
 from safer_instruct.errors import AnswerError
 from safer_instruct.example import Candidate, Example, Verdict
@@ -23,6 +23,7 @@ from safer_instruct.templates import Template
 LookUp = Callable[[str, str], Verdict]
 """Text and id of the pair that it is the twin of -> whether it is new to the set."""
 _MIN_YES, _MIN_CONTRAST = 0.5, 0.0
+_WHOLE_FROM_WORDS = 4  # shorter ones stand in many a longer one by chance
 
 
 class Benign(Protocol):
@@ -139,7 +140,10 @@ class Gates:
         near = round(chrf(candidate.text, twin.text) / 100, 4)
         reason = "" if near >= self.min_similarity else f"chrF {near:.2f} to the instruction, less than {self.min_similarity:g}"
         surface = (Verdict("twins.near", not reason, near, reason),)
-        if words(candidate.text) == words(twin.text):
+        mine, theirs = words_of(candidate.text), words_of(twin.text)
+        if mine.list == theirs.list:
             return (*surface, Verdict("twins.equal", False, None, "has the same words as the instruction"))
+        if len(theirs.list) >= _WHOLE_FROM_WORDS and theirs.joined in mine.joined:
+            return (*surface, Verdict("twins.whole", False, None, "holds the whole instruction"))
         compared = [check for check in self.checks if not isinstance(check.filter, Copying | Leakage)]
         return (*surface, *check_all(compared, replace(twin, prompt=candidate.text)), self.look_up(candidate.text, twin.twin_of))
