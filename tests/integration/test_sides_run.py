@@ -11,7 +11,9 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from misbehaving import serve
 
+from safer_instruct.calibration.labels import read_examples
 from safer_instruct.cli import main
 from safer_instruct.config import load_config
 from safer_instruct.detect.refusal import classify
@@ -199,6 +201,24 @@ class TestTwins:
         bench.script = [INDUCES, {"match": r"You talk with somebody(?s:.*)Could you tell me\Z", "answers": ["of {words}, please?"]}, REFUSES, HELPS]
         summary = bench.run()
         assert summary["twins"]["out"] and all(e["prompt"].startswith("Could you tell me of ") for e in bench.examples if e["twin_of"])
+
+    def test_an_endpoint_is_asked_to_go_on_as_the_user_with_a_raw_prompt(self, bench: Bench) -> None:
+        with serve() as server:
+            bench.config["models"]["rewriter"] = {"model": "openai:aligned", "base_url": server.base_url, "price_per_million": [0, 0]}
+            bench.config["twins"] = {"share": 0.3, "by": "sample", "prefix": "chatml", "lead": 2, "model": "rewriter"}
+            summary = bench.run()
+            asked = [(path, body["prompt"]) for path, body, _ in server.seen]
+        check_twins(bench, summary)
+        assert len(asked) == summary["twins"]["in"] > 0 and {path for path, _ in asked} == {"/v1/completions"}
+        assert all(text.startswith("<|im_start|>system\nYou are a") and text.endswith("<|im_end|>\n<|im_start|>user\nCould you") for _, text in asked)
+
+    def test_what_the_verifier_says_of_twins_is_no_evidence_for_its_bounds(self, bench: Bench) -> None:
+        bench.config["twins"] = {"share": 0.3}
+        bench.run()
+        scored = read_examples(bench.out)
+        assert {e.id for e in scored} == {e["id"] for e in bench.examples}
+        assert all({name.partition(".")[0] for name in e.scores} == {"twins"} for e in scored if e.id.endswith("~twin"))
+        assert all("verify.better" in e.scores for e in scored if not e.id.endswith("~twin"))
 
     def test_a_domain_of_direction_chosen_has_its_twins_answered_by_an_expert(self, bench: Bench) -> None:
         (bench.path / "kind.yaml").write_text(yaml.safe_dump({"name": "kind", "extends": "civility", "direction": "chosen"}))
