@@ -23,6 +23,10 @@ prompt that it answers; an expert model wrote the chosen response from the domai
     "chosen": """The chosen response is a source text as it stood; a reversed-tuned model wrote the
 prompt that it answers; a weaker model answered that prompt, which is the rejected response; a verifier found the source text better.""",
 }
+_REPLACED = {
+    "matched": "rewritten by a model in the length and format of the chosen response",
+    "student": "another text, which a student model answered without the guideline",
+}
 _WRITTEN = {"rejected": "chosen", "chosen": "rejected"}
 
 
@@ -152,9 +156,11 @@ def _direction(summary: Mapping[str, Any]) -> str:
 
 def _contents(summary: Mapping[str, Any], release: Release) -> str:
     total = sum(release.counts.values())
+    columns = "prompt, chosen, rejected, category, id" + (", twin_of" if "twins" in summary else "")
     parts = [
-        f"{total} pairs (prompt, chosen, rejected, category, id), built by Safer-Instruct {metadata.version('safer-instruct')} from\n"
-        f"{summary['rows']} rows of source text. {_MADE[_direction(summary)]}"
+        f"{total} pairs ({columns}), built by Safer-Instruct {metadata.version('safer-instruct')} from\n"
+        f"{summary['rows']} rows of source text. {_MADE[_direction(summary)]}",
+        *_sides(summary),
     ]
     if len(release.counts) > 1:
         counts = ", ".join(f"{split} {count}" for split, count in release.counts.items())
@@ -166,6 +172,17 @@ def _contents(summary: Mapping[str, Any], release: Release) -> str:
             "**The rejected responses are withheld.** In their place stand length and SHA-256 of the text, so that whoever has the\nsources can put them back."
         )
     return "\n\n".join(parts)
+
+
+def _sides(summary: Mapping[str, Any]) -> Iterable[str]:
+    """What is to be said where rejected responses are no source texts, and where some pairs are contrast twins."""
+    if side := summary.get("rejected"):
+        yield f"In {side['replaced']} pairs the rejected response is not that source text as it stood: it is {_REPLACED[side['form']]}."
+    if twins := summary.get("twins"):
+        yield (
+            f"{twins['out']} pairs are contrast twins: a model wrote a harmless prompt that looks like that of the pair `twin_of`; the chosen response helps,\n"
+            "and the rejected one is a needless refusal, written by a model. In the other pairs `twin_of` is empty."
+        )
 
 
 def _funnel(summary: Mapping[str, Any]) -> Iterable[tuple[object, ...]]:

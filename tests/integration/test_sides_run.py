@@ -235,6 +235,7 @@ class TestTwins:
         assert marked[:40] == [""] * 40 and all(marked[40:])
         assert pq.read_table(bench.out / "pairs.parquet")["twin_of"].to_pylist() == marked
         card = (bench.out / "README.md").read_text()
+        assert f"{len(marked)} pairs (prompt, chosen, rejected, category, id, twin_of)" in card and "pairs are contrast twins: a model wrote a harmless" in card
         assert f"contrast twins, counted apart: {summary['twins']['out']} of {summary['twins']['in']}" in card
         for form in FORMATS:
             assert export_pairs(bench.out, form, bench.path / f"{form}-False").pairs == len(marked)
@@ -285,6 +286,7 @@ class TestRejected:
         assert gap["source"]["mean"] < -4 and abs(gap["pairs"]["mean"]) <= 1
         assert [p["rejected"] for p in bench.pairs] == [e["rejected"] for e in bench.examples]
         assert any("rejected side 'matched': 40 of 40 pairs" in note for note in summary["notes"])
+        assert "In 40 pairs the rejected response is not that source text as it stood: it is rewritten" in (bench.out / "README.md").read_text()
 
     @pytest.mark.parametrize(
         ("answer", "verdict"),
