@@ -13,7 +13,7 @@ from safer_instruct.budget import Spent
 from safer_instruct.errors import AccountingError
 from safer_instruct.ledger import read_totals
 from safer_instruct.models.protocol import Model, Usage
-from safer_instruct.state import STAGES, RunState, StageState
+from safer_instruct.state import REJECTED, STAGES, TWINS, RunState, StageState
 
 _COST_DIGITS = 12  # what prices of a millionth per million tokens can change; with fewer, the order of the calls may decide how a half is rounded
 
@@ -24,7 +24,7 @@ def summarize(state: RunState, models: Mapping[str, Model], stage_models: Mappin
     Args:
         state: The figures at the end.
         models: Role -> model.
-        stage_models: Stage -> the model that its calls went to.
+        stage_models: Stage, or part of the twins, -> the model that its calls went to.
         thresholds: Where the bounds of the filters come from.
     """
     left = state.rows - state.set_aside
@@ -34,7 +34,7 @@ def summarize(state: RunState, models: Mapping[str, Model], stage_models: Mappin
         reasons = {verdict: n for (at, verdict), n in sorted(state.reasons.items()) if at == name}
         funnel[name] = {"in": left, "dropped": reasons, "out": left - sum(reasons.values()), **_took([stage])}
         left = funnel[name]["out"]
-    stages = state.stages.values()
+    stages = [stage for name, stage in state.stages.items() if name != TWINS] + list(state.parts.values())
     used: dict[str, list[StageState]] = {}
     for name, model in stage_models.items():
         for at, part in _parts(name, model, state):
@@ -45,6 +45,7 @@ def summarize(state: RunState, models: Mapping[str, Model], stage_models: Mappin
         "dropped": sum(state.reasons.values()),
         "pairs": state.pairs,
         "stages": funnel,
+        **_sides(state),
         **_took(stages),
         "models": {role: model.name for role, model in models.items()},
         "by_model": {name: _took(parts) for name, parts in used.items()},
@@ -62,8 +63,21 @@ def summarize(state: RunState, models: Mapping[str, Model], stage_models: Mappin
     }
 
 
+def _sides(state: RunState) -> dict[str, Any]:
+    """What stands beside the funnel: the two sides' lengths, other rejected responses, and the contrast twins."""
+    sides = state.sides
+    found: dict[str, Any] = {"length_gap": {"source": sides.before.record(), "pairs": sides.after.record()}}
+    if REJECTED in state.stages:
+        line = state.stages[REJECTED]
+        kept = {"replaced": sides.replaced, "fallback": sides.fallback, "fitting": state.pairs - sides.replaced - sides.fallback}
+        found["rejected"] = {"form": sides.form, "in": line.done, "dropped": {}, "out": line.done - line.dropped, **kept, **_took([line])}
+    if TWINS in state.stages:
+        found["twins"] = {**state.twins.record(), **_took(state.parts.values())}
+    return found
+
+
 def check_accounts(out: Path, state: RunState) -> None:
-    """Count what is on disk: rows in = pairs + dropped + set aside, to the row.
+    """Count what is on disk: rows in = pairs + dropped + set aside, to the row, and twins begun = twins that are pairs + dropped.
 
     Raises:
         AccountingError: They do not add up.
@@ -71,19 +85,23 @@ def check_accounts(out: Path, state: RunState) -> None:
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
-    examples = pq.read_table(out / rundir.EXAMPLES, columns=["dropped_by"])["dropped_by"]
-    dropped = examples.length() - examples.null_count
-    pairs = pq.read_metadata(out / rundir.PAIRS).num_rows
-    lines = _lines(out / rundir.PAIRS_JSONL)
+    table = pq.read_table(out / rundir.EXAMPLES, columns=["dropped_by", "twin_of"])
+    is_twin = pc.not_equal(table["twin_of"], "")
+    twins, examples = table.filter(is_twin)["dropped_by"], table.filter(pc.invert(is_twin))["dropped_by"]
+    dropped, dropped_twins = (column.length() - column.null_count for column in (examples, twins))
+    pairs = pq.read_metadata(out / rundir.PAIRS).num_rows - twins.null_count
+    lines = _lines(out / rundir.PAIRS_JSONL) - twins.null_count
     aside = _lines(out / rundir.BAD_ROWS)
-    reasons = {row["values"]: row["counts"] for row in pc.value_counts(examples.drop_null()).to_pylist()}
+    reasons, twin_reasons = ({row["values"]: row["counts"] for row in pc.value_counts(column.drop_null()).to_pylist()} for column in (examples, twins))
     counted: Counter[str] = Counter()
     for (_, name), n in state.reasons.items():
         counted[name] += n
-    if state.rows != pairs + dropped + aside or pairs != lines or dict(counted) != reasons:
+    closed = state.rows == pairs + dropped + aside and pairs == lines and dict(counted) == reasons
+    if not closed or (state.twins.begun, state.twins.pairs, dict(state.twins.reasons)) != (twins.length(), twins.null_count, twin_reasons):
+        apart = f"; {state.twins.begun} twins were begun, {twins.null_count} twins + {dropped_twins} dropped came out" if state.twins.begun else ""
         raise AccountingError(
             f"{out}: {state.rows} rows went in, {pairs} pairs + {dropped} dropped + {aside} set aside came out "
-            f"({lines} lines in {rundir.PAIRS_JSONL}); this is a bug in safer-instruct: please report it with {rundir.RUN}"
+            f"({lines} lines in {rundir.PAIRS_JSONL}){apart}; this is a bug in safer-instruct: please report it with {rundir.RUN}"
         )
 
 
@@ -91,7 +109,7 @@ def _parts(stage: str, model: Model, state: RunState) -> Iterable[tuple[str, Sta
     """Model name and figures of each model that works at a stage, as far as they are told apart."""
     if stage == "respond" and state.writers:
         return [(writer.model, writer) for writer in state.writers.values()]
-    return [(model.name, state.stages[stage])]
+    return [(model.name, state.parts.get(stage) or state.stages[stage])]
 
 
 def _took(stages: Iterable[StageState]) -> dict[str, Any]:

@@ -37,6 +37,10 @@ at its end the message that the model wrote. Pairs with one value of `conversati
     "keep": """The source texts are turns of conversations. A prompt is a list of messages: all that was said before the text, as it
 stood; no model wrote any of it. Pairs with one value of `conversation` are turns of one conversation.""",
 }
+_REPLACED = {
+    "matched": "rewritten by a model in the length and format of the chosen response",
+    "student": "another text, which a student model answered without the guideline",
+}
 _WRITTEN = {"rejected": "chosen", "chosen": "rejected"}
 
 
@@ -225,8 +229,9 @@ def _direction(summary: Mapping[str, Any]) -> str:
 def _contents(summary: Mapping[str, Any], release: Release) -> str:
     total, turns = sum(release.counts.values()), summary.get("conversations")
     made = (_MADE_KEPT if turns and turns["given"] == "keep" else _MADE)[_direction(summary)]
-    columns = "prompt, chosen, rejected, category, id" + (", conversation" if turns else "")
-    parts = [f"{total} pairs ({columns}), built by Safer-Instruct {metadata.version('safer-instruct')} from\n{summary['rows']} rows of source text. {made}"]
+    columns = "prompt, chosen, rejected, category, id" + (", conversation" if turns else "") + (", twin_of" if "twins" in summary else "")
+    built = f"{total} pairs ({columns}), built by Safer-Instruct {metadata.version('safer-instruct')} from\n{summary['rows']} rows of source text. {made}"
+    parts = [built, *_sides(summary)]
     if turns:
         parts.append(_CONVERSATIONS[turns["given"]])
     if len(release.counts) > 1:
@@ -241,6 +246,17 @@ def _contents(summary: Mapping[str, Any], release: Release) -> str:
             "**The rejected responses are withheld.** In their place stand length and SHA-256 of the text, so that whoever has the\nsources can put them back."
         )
     return "\n\n".join(parts)
+
+
+def _sides(summary: Mapping[str, Any]) -> Iterable[str]:
+    """What is to be said where rejected responses are no source texts, and where some pairs are contrast twins."""
+    if side := summary.get("rejected"):
+        yield f"In {side['replaced']} pairs the rejected response is not that source text as it stood: it is {_REPLACED[side['form']]}."
+    if twins := summary.get("twins"):
+        yield (
+            f"{twins['out']} pairs are contrast twins: a model wrote a harmless prompt that looks like that of the pair `twin_of`; the chosen response helps,\n"
+            "and the rejected one is a needless refusal, written by a model. In the other pairs `twin_of` is empty."
+        )
 
 
 def _funnel(summary: Mapping[str, Any]) -> Iterable[tuple[object, ...]]:

@@ -68,7 +68,6 @@ def run_(
     from safer_instruct.config import load_config
     from safer_instruct.estimate import estimate, note_on_target, show_estimate
     from safer_instruct.pipeline import run, sample
-    from safer_instruct.state import STAGES
     from safer_instruct.terminal import show_summary, watch_run
 
     console = Console()
@@ -83,7 +82,7 @@ def run_(
     except KeyboardInterrupt:
         _complain("stopped; finished model calls are saved: give the same command again to go on", 130)
     if dry_run:
-        found = estimate(taken.rows, taken.total_rows, STAGES, slots=taken.slots)
+        found = estimate(taken.rows, taken.total_rows, taken.stages, slots=taken.slots)
         show_estimate(console, found, max_cost=loaded.budget.max_cost, max_tokens=loaded.budget.max_tokens)
         if loaded.target is not None:
             console.print(note_on_target(found, loaded.target), highlight=False)

@@ -14,6 +14,7 @@ from safer_instruct.settings.answers import AlsoCheck, BoilerplateConfig, Ceilin
 from safer_instruct.settings.documents import DocumentConfig
 from safer_instruct.settings.pairs import CleanConfig, Holdout, PairSource
 from safer_instruct.settings.semantic import SemanticConfig
+from safer_instruct.settings.sides import RejectedConfig, Role, TwinsConfig
 from safer_instruct.settings.training import TrainerConfig
 from safer_instruct.thresholds import apply, load_calibration
 from safer_instruct.yamlfile import Strict
@@ -37,6 +38,7 @@ _SERVE_FLAGS = {
     **dict.fromkeys(("--enable-lora", "--lora-modules", "--lora"), "write serve.adapters"),
     **dict.fromkeys(("--hf-token", "-hft"), "export HF_TOKEN instead: configs are copied into run directories"),
 }
+_SILENT = ((None, "rejected"), (None, "twins"), ("models", "rewriter"))  # are no part of a run's identity while nobody asks for them
 _SECRET_WORDS = ("key", "token", "secret", "sig", "password")
 
 
@@ -265,11 +267,12 @@ class ModelsConfig(Strict):
         inducer: Writes the instruction that a text answers; not needed with `induce: {given: keep}`.
         expert: Writes the chosen response; for domains of direction `rejected`, where the corpus is what we do not want.
         experts: Instead of `expert`: several, by name; `respond.choose` says who answers which prompt.
-        student: Writes the rejected response; for domains of direction `chosen`.
+        student: Writes the rejected response; for domains of direction `chosen`, and for `rejected: student`.
         scorer: Gives log-probabilities of given texts: consistency, and verification by contrast.
         judge: Answers the domain's criteria, for `verify: {form: question}`.
         panel: Further judges by name; the majority decides, ties against the response.
         reward: A sequence classifier, for `verify: {form: reward}`.
+        rewriter: For whatever `twins` and `rejected` give to it: a model that follows instructions on a text.
     """
 
     inducer: ModelConfig | None = None
@@ -280,6 +283,7 @@ class ModelsConfig(Strict):
     judge: ModelConfig | None = None
     panel: dict[Annotated[str, Field(pattern=r"^[a-z0-9_-]+$")], ModelConfig] | None = None
     reward: ModelConfig | None = None
+    rewriter: ModelConfig | None = None
 
     @model_validator(mode="after")
     def _expert_or_experts(self) -> ModelsConfig:
@@ -485,6 +489,8 @@ class RunConfig(Strict):
         domain: A shipped domain or a YAML file.
         source: Where the texts are.
         models: Who does what.
+        rejected: Who writes the rejected response, where it is not the source text.
+        twins: Contrast twins, which teach what need not be refused; null makes none.
         select: Which of the accepted pairs make the set; null takes all.
         target: How many pairs are wanted, in all or by category (`{hate: 500, illegal: 300}`); the run ends as soon as it has them, and
             goes through the sources again for what is missing. Null: one pass, and as many pairs as it gives.
@@ -503,6 +509,8 @@ class RunConfig(Strict):
     filter: FilterConfig = FilterConfig()
     respond: RespondConfig = RespondConfig()
     verify: VerifyConfig = VerifyConfig()
+    rejected: RejectedConfig = RejectedConfig()
+    twins: TwinsConfig | None = None
     select: SelectConfig | None = None
     target: Target | None = None
     ceiling: CeilingConfig = CeilingConfig()
@@ -536,6 +544,9 @@ class RunConfig(Strict):
         for section, fields in _OF_CONVERSATIONS.items():  # a run that was begun before they could be said goes on
             what[section] = {name: value for name, value in what[section].items() if self.source.messages or name not in fields}
         how = {name: what.pop(name) for name in ("budget", "prices", "calibration")}  # the calibrated thresholds stand in their places
+        for part, name in _SILENT:  # so that a directory from before there was a choice goes on
+            if (what if part is None else what[part])[name] in (None, RejectedConfig().model_dump(mode="json")):
+                del (what if part is None else what[part])[name]
         models = {role: model for role, model in what["models"].items() if model and role not in ("panel", "experts")}
         models |= {f"{group}.{name}": model for group in ("panel", "experts") for name, model in (what["models"][group] or {}).items()}
         how["models"] = {role: {name: model.pop(name) for name in _HOW_REACHED} for role, model in models.items()}
@@ -567,6 +578,27 @@ class RunConfig(Strict):
             what = "select" if self.select is not None else "filter.keep 'best'"
             raise ValueError(f"a target ends the run as soon as it is reached, and {what} must see all examples first; give one or the other")
         return self
+
+    @model_validator(mode="after")
+    def _writers_of_the_sides(self) -> RunConfig:
+        """Whoever twins and rejected responses are left to must be there, and able to."""
+        if self.twins and self.models.experts:
+            raise ValueError("twins are answered by one expert: give models.expert in place of models.experts")
+        for asked_by, role in self.side_roles.items():
+            if getattr(self.models, role) is None:
+                raise ValueError(f"{asked_by} is left to '{role}', so models.{role} is needed")
+        if self.twins:
+            writer = getattr(self.models, self.twins.model)
+            self.twins.check_writer(writer.model, batch=writer.batch)
+            if self.twins.benign == "judge" and self.models.judge is None:
+                raise ValueError("twins.benign 'judge' needs models.judge")
+        return self
+
+    @property
+    def side_roles(self) -> dict[str, Role]:
+        """Key of the config -> the role that it gives work to, for twins and rejected responses."""
+        roles: dict[str, Role] = {} if self.twins is None else {"twins": "expert", "twins.model": self.twins.model, "twins.refuser": self.twins.refuser}
+        return roles | ({f"rejected '{self.rejected.form}'": self.rejected.writer} if self.rejected.writer else {})
 
 
 def load_config(path: Path | str) -> RunConfig:

@@ -102,13 +102,15 @@ class Example:
         candidates: Induced instructions, likeliest first; or the one that the source gives, where the config keeps it.
         prompt: The instruction that was taken; empty until then.
         chosen: The chosen response: the expert's accepted one, or the source text; empty until one was accepted.
-        rejected: The rejected response where it is not the source text: the student's accepted one; otherwise empty.
+        rejected: The rejected response where it is not the source text: the student's accepted one, a rewrite of the source text, or a
+            twin's needless refusal; otherwise empty.
         margin: The verifier's margin of chosen over rejected.
         drafts: Every response that was written.
         verdicts: What every check said, in order; the first that did not pass, and was no flag, dropped the example.
         history: What was said before the prompt, user and assistant in turn; empty where the text begins a conversation.
         license: Licence of the source text, where it has one of its own.
         place: Where a passage stands in its document; `line` is then the number of its first paragraph.
+        twin_of: Of a contrast twin the id of the pair that it looks like, whose instruction is its `text`; otherwise empty.
     """
 
     id: str
@@ -126,6 +128,12 @@ class Example:
     history: tuple[Turn, ...] = ()
     license: str = ""
     place: str = ""
+    twin_of: str = ""
+
+    @property
+    def rejected_text(self) -> str:
+        """The rejected response, wherever it came from."""
+        return self.rejected or self.text
 
     @property
     def accepted(self) -> Draft | None:

@@ -15,6 +15,7 @@ from safer_instruct import rundir
 from safer_instruct.errors import RunDirectoryError
 from safer_instruct.prices import show_usd
 from safer_instruct.progress import EVERY_S, read_progress
+from safer_instruct.state import TWINS
 from safer_instruct.terminal import safe
 
 _PLAIN_EVERY_S = 10.0
@@ -62,7 +63,8 @@ def _table(said: dict[str, Any]) -> RenderableType:
         table.add_column(heading, justify="left" if heading == "stage" else "right")
     elapsed = max(1e-9, said["elapsed_s"])
     for name, stage in said["stages"].items():
-        done = f"{stage['done']}/{said['total']}" if said["total"] else str(stage["done"])
+        total = stage.get("total", said["total"]) if name == TWINS else said["total"]
+        done = f"{stage['done']}/{total}" if total else str(stage["done"])
         rate = f"{stage['fresh_tokens'] / elapsed:.0f}" if stage["fresh_tokens"] else ""
         table.add_row(
             safe(name), done, str(stage["dropped"]), str(stage["refused"]), str(stage["calls"]), rate, show_usd(stage["cost"]) if stage["calls"] else ""

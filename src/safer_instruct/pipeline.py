@@ -29,7 +29,7 @@ from safer_instruct.domain import Domain, load_domain
 from safer_instruct.embed import load_embedder
 from safer_instruct.errors import ConfigError, ModelError, RequestError, SourceError
 from safer_instruct.example import Candidate, Example, Verdict
-from safer_instruct.filters.checks import Check, sifted
+from safer_instruct.filters.checks import Check, check_all, sifted
 from safer_instruct.filters.dedup import Deduplicators
 from safer_instruct.filters.registry import Filters, open_filters
 from safer_instruct.ledger import Ledger, Recorded
@@ -41,16 +41,35 @@ from safer_instruct.running import run_to_end
 from safer_instruct.settings.answers import BoilerplateConfig
 from safer_instruct.settings.pairs import PairSource
 from safer_instruct.sources import BadRow, SourceText, excerpt, read_source
-from safer_instruct.stages.also import AllOf
 from safer_instruct.stages.direction import facing
 from safer_instruct.stages.filter import choose
 from safer_instruct.stages.finish import Finisher
 from safer_instruct.stages.induce import induce
-from safer_instruct.stages.programs import ProgramVerifier, record
-from safer_instruct.state import STAGES, Both, Figures, Row, RowMeter, RunState, StageState, WriterState, note_calls_of, row_of, stage_of
+from safer_instruct.stages.programs import record
+from safer_instruct.stages.rejected import RejectedSide, rejected_template
+from safer_instruct.stages.verify import Verifier
+from safer_instruct.state import (
+    REJECTED,
+    STAGES,
+    TWINS,
+    Both,
+    Figures,
+    Row,
+    RowMeter,
+    RunState,
+    StageState,
+    WriterState,
+    came_to,
+    note_calls_of,
+    row_of,
+    row_of_twin,
+)
+from safer_instruct.tally import side_notes
 from safer_instruct.target import Pursuit, check_target, described
 from safer_instruct.templates import Template, load_template
 from safer_instruct.tuning.pairs import whole_pairs
+from safer_instruct.twins.opening import open_twins, twin_templates
+from safer_instruct.twins.stream import Twins
 from safer_instruct.variety import Unique, Variety
 
 _REFUSALS_BEFORE_STOP = 10  # a setting that the endpoint does not take is refused every time
@@ -75,11 +94,13 @@ class Sample:
         rows: What each of them took.
         total_rows: Rows in the source.
         slots: Calls that each stage makes side by side.
+        stages: Their names, in order; what stands beside the flow comes before its end.
     """
 
     rows: tuple[Row, ...]
     total_rows: int
     slots: dict[str, int]
+    stages: tuple[str, ...] = STAGES
 
 
 def run(config: RunConfig, out: Path | str, *, mode: rundir.Mode = "auto", watch: Callable[[RunState], None] | None = None) -> RunResult:
@@ -145,6 +166,9 @@ async def _open(config: RunConfig, out: Path, mode: rundir.Mode, state: RunState
         state.waits = roles.waits
         for stage in state.stages:
             state.stages[stage].priced = roles.priced(stage)
+        for part, model in roles.by_part().items():
+            state.parts[part] = StageState(priced=model.priced)
+            state.stages[TWINS].priced &= model.priced
         state.writers = {role.removeprefix(EXPERTS): WriterState(priced=m.priced, role=role, model=m.name) for role, m in roles.writers.items()}
         check_target(config, domain, state)
         seen = {name: stack.enter_context(closing(memory)) for name, memory in _memories(config).items()}
@@ -158,33 +182,36 @@ async def _open(config: RunConfig, out: Path, mode: rundir.Mode, state: RunState
 
 
 async def _run(config: RunConfig, out: Path, mode: rundir.Mode, watch: Callable[[RunState], None] | None) -> RunResult:
-    state = RunState(total=_count(config.source, config.base))
+    state = _state(config, _count(config.source, config.base))
     async with _open(config, out, mode, state) as opened:
         if watch:
             watch(state)
         rundir.forget_results(out)
-        with published(out, state), rundir.outputs(out, conversations=config.source.messages is not None) as files, closing(Unique()) as unique:
-            async with aclosing(_selected(_flow(opened, files.add_bad), config)) as examples:
+        conversations, twins = config.source.messages is not None, config.twins is not None
+        with published(out, state), rundir.outputs(out, conversations=conversations, twins=twins) as files, closing(Unique()) as unique:
+            async with aclosing(_twinned(_selected(_flow(opened, files.add_bad), config), opened)) as examples:
                 async for example in examples:
                     files.add(example)
                     state.count_finished(example)
                     unique.add(example)
         if state.rows == state.set_aside:
             raise SourceError(_no_usable_row(config, out, state))
-        summary = summarize(state, opened.roles.by_role(), opened.roles.by_stage(), config.thresholds) | describe(config, opened.domain)
+        called = opened.roles.by_stage() | opened.roles.by_part()
+        summary = summarize(state, opened.roles.by_role(), called, config.thresholds) | describe(config, opened.domain)
         summary["unique_chosen"] = unique.record()
-        if notes := [note for note in (opened.asked.note if opened.asked else "", described(state.target) if state.target else "") if note]:
+        told = (opened.asked.note if opened.asked else "", described(state.target) if state.target else "", *side_notes(summary))
+        if notes := [note for note in told if note]:
             summary["notes"] = notes
         check_accounts(out, state)
         rundir.write_whole(out / rundir.SUMMARY, json.dumps(summary, indent=1) + "\n")
-        rundir.write_whole(out / rundir.CARD, dataset_card(summary, Release({"train": rundir.PAIRS}, {"train": summary["pairs"]})))
+        rundir.write_whole(out / rundir.CARD, dataset_card(summary, Release({"train": rundir.PAIRS}, {"train": rundir.pairs_and_twins(summary)})))
     return RunResult(out, summary)
 
 
 async def _sample(config: RunConfig, out: Path, rows: int, mode: rundir.Mode, watch: Callable[[RunState], None] | None) -> Sample:
     total = sum(1 for _ in read_source(config.source, config.base))
     chosen = frozenset(number * total // rows for number in range(rows)) if rows < total else None
-    state = RunState(total=len(chosen) if chosen else total)
+    state = _state(config, len(chosen) if chosen else total)
     for name, stage in state.stages.items():
         stage.meter = RowMeter(stage=name)
     taken: list[Row] = []
@@ -192,14 +219,21 @@ async def _sample(config: RunConfig, out: Path, rows: int, mode: rundir.Mode, wa
     async with _open(config, out, mode, state) as opened:
         if watch:
             watch(state)
-        async with aclosing(_flow(opened, lambda _: taken.append(aside), chosen)) as examples:
+        places: dict[str, int] = {}
+        async with aclosing(_twinned(_flow(opened, lambda _: taken.append(aside), chosen), opened)) as examples:
             async for example in examples:
-                taken.append(row_of(example, state))
+                if example.twin_of:
+                    at = places[example.twin_of]
+                    taken[at] = {**taken[at], **row_of_twin(example, state)}
+                else:
+                    places[example.id] = len(taken)
+                    taken.append(row_of(example, state))
                 state.count_finished(example)
         slots = {stage: model.concurrency for stage, model in opened.roles.by_stage().items()}
     if not taken:
         raise SourceError(_no_usable_row(config, out, state))
-    return Sample(tuple(taken), total, slots)
+    beside = [name for name in state.stages if name not in STAGES]
+    return Sample(tuple(taken), total, slots, (*STAGES[:-1], *beside, STAGES[-1]))
 
 
 def _flow(opened: _Opened, set_aside: Callable[[BadRow], None], rows: Container[int] | None = None) -> Examples:
@@ -215,26 +249,61 @@ def _flow(opened: _Opened, set_aside: Callable[[BadRow], None], rows: Container[
     scorer = recorded(roles.scorer, "filter") if roles.scorer else None
     experts, forward = roles.experts(config, domain, recorded), load_template("forward")
     reviser = roles.reviser(config, domain, experts, recorded)
-    judge = ProgramVerifier(domain, None if config.verify.form == "program" else roles.verifier(config, domain, recorded))
-    verifier = facing(AllOf(checks, judge) if (checks := roles.also(config, domain, recorded)) else judge, domain.direction)
+    unturned = roles.verifier_of(config, domain, recorded)
+    verifier, rejected = facing(unturned, domain.direction), _rejected_side(opened, unturned, recorded)
 
     async def ask(example: Example, seed: int) -> Example:
         return await induce(example, inducer, opened.asked.template, config.induce, seed=seed) if inducer and opened.asked else example
 
     def through(examples: Examples, seed: int) -> Examples:
-        finisher = Finisher(experts, reviser, verifier, filters.pair, config, domain.direction, seed)
+        finisher = Finisher(experts, reviser, verifier, () if rejected else filters.pair, config, domain.direction, seed)
         examples = _ordered(examples, lambda e: ask(e, seed), "induce", roles.inducer or roles.expert, state)
         examples = _ordered(
             examples, lambda e: choose(e, filters.prompt, scorer, forward, config.filter), "filter", roles.scorer or roles.inducer or roles.expert, state
         )
         examples = _distinct(examples, "prompt", config.filter, opened.seen, state.stages["filter"])
         examples = _ordered(examples, finisher.finish, "respond", roles.expert, state)
-        return _varied(examples, finisher, config.respond.boilerplate, opened.seen)
+        examples = _varied(examples, finisher, config.respond.boilerplate, opened.seen)
+        return _ordered(examples, rejected, REJECTED, roles.by_stage()[REJECTED], state) if rejected else examples
 
     examples = _collect(config, domain, state, pursuit.bad if pursuit else set_aside, rows)
     examples = _sifted(pursuit.noted(examples) if pursuit else examples, filters.text, state.stages["collect"])
     examples = _distinct(examples, "text", config.filter, opened.seen, state.stages["collect"])
     return pursuit.until_there(examples, through) if pursuit else through(examples, config.seed)
+
+
+def _rejected_side(opened: _Opened, verifier: Verifier, recorded: Callable[[Model, str], Model]) -> Step | None:
+    """What puts another response in the place of the source text, where the config asks for one."""
+    config = opened.config
+    if config.rejected.writer is None:
+        return None
+    model, template = opened.roles.by_stage()[REJECTED], _template(rejected_template(config), config)
+    side = RejectedSide(recorded(model, REJECTED), template, opened.domain, verifier, config.rejected, config.verify, config.respond, config.seed)
+
+    async def replaced(example: Example) -> Example:
+        done = await side.replaced(example)
+        return done.with_verdicts(*check_all(opened.filters.pair, done)) if done.alive else done
+
+    return replaced
+
+
+def _twinned(examples: Examples, opened: _Opened) -> Examples:
+    """The examples, and behind them the contrast twins of those that are pairs, where the config asks for some."""
+    config, state, parts = opened.config, opened.state, opened.state.parts
+    if config.twins is None:
+        return examples
+    twins = Twins(config.twins.share, config.seed, config.filter.near_duplicate)
+
+    def recorded(model: Model, part: str) -> Model:
+        return Recorded(model, opened.ledger, part, Both(part=parts[part].meter, whole=state.stages[TWINS].meter))
+
+    maker = open_twins(config, opened.domain, opened.filters, opened.roles, recorded, twins.look_up)
+
+    def make(begun: Examples) -> Examples:
+        state.stages[TWINS].total = twins.wanted
+        return _ordered(begun, maker.make, TWINS, maker.writer.model, state)
+
+    return twins.following(examples, make)
 
 
 async def _collect(config: RunConfig, domain: Domain, state: RunState, set_aside: Callable[[BadRow], None], rows: Container[int] | None) -> Examples:
@@ -388,7 +457,7 @@ def _counted(example: Example, name: str, stage: StageState) -> Example:
     stage.done += 1
     stage.dropped += dropped is not None
     silent = dropped is not None and dropped.name in (f"{name}.refused", f"{name}.content_filter")
-    stage.answered += dropped is None or (not silent and STAGES.index(stage_of(dropped)) >= STAGES.index(name))
+    stage.answered += dropped is None or (not silent and came_to(dropped, name))
     stage.refused += dropped is not None and dropped.name == f"{name}.refused"
     if dropped and stage.refused >= _REFUSALS_BEFORE_STOP and not stage.answered:
         raise ModelError(f"the first {stage.refused} requests of stage '{name}' were all refused, the last one so: {dropped.reason}")
@@ -397,6 +466,15 @@ def _counted(example: Example, name: str, stage: StageState) -> Example:
 
 def _template(name: str, config: RunConfig) -> Template:
     return load_template(name, config.base)
+
+
+def _state(config: RunConfig, total: int | None) -> RunState:
+    """Live figures, with lines for what the run makes beside the flow."""
+    state = RunState(total=total)
+    state.sides.form = config.rejected.form
+    beside = [*([REJECTED] if config.rejected.writer else []), *([TWINS] if config.twins else [])]
+    state.stages |= {name: StageState() for name in beside}
+    return state
 
 
 def _check_categories(source: SourceConfig, domain: Domain) -> None:
@@ -424,6 +502,8 @@ def _resolve(config: RunConfig, domain: Domain, filters: Filters, roles: Roles, 
     names |= {name: name for name in ("forward", "contrast", "question", "pairwise", "weighted", "prefer")}
     names |= {name: name for name in conversation.TEMPLATES if config.source.messages}
     induced = {"induce": asked.template.digest} if asked else {}
+    names |= {REJECTED: rejected_template(config)} if config.rejected.writer else {}
+    names |= twin_templates(config.twins) if config.twins else {}
     what, how = config.parted()
     what["filter"] |= filters.record()
     return {

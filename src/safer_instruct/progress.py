@@ -82,6 +82,7 @@ def _stage(stage: StageState) -> dict[str, Any]:
     fresh = stage.meter.fresh
     return {
         "done": stage.done,
+        "total": stage.total,
         "dropped": stage.dropped,
         "refused": stage.refused,
         "calls": stage.meter.calls,

@@ -83,10 +83,7 @@ class ReversedTemplate:
         if "examples" not in self.template.names:
             return completion
         completion = before_heading(completion)
-        text = _LABEL.sub("", completion.text).strip()
-        if len(text) > 1 and (text[0], text[-1]) in (('"', '"'), ("\N{LEFT DOUBLE QUOTATION MARK}", "\N{RIGHT DOUBLE QUOTATION MARK}")):
-            text = text[1:-1].strip()
-        return replace(completion, text=text)
+        return replace(completion, text=bare(completion.text))
 
     def record(self) -> dict[str, str]:
         """What an adapter's `tuning.json` says of it."""
@@ -129,6 +126,14 @@ def before_heading(completion: Completion) -> Completion:
     heading = _HEADING.search(text)
     text = text[: heading.start()] if heading else text
     return replace(completion, text=text.strip(), finished=completion.finished or heading is not None)
+
+
+def bare(text: str) -> str:
+    """A text without the label before it and the quotation marks around it that a model may write."""
+    text = _LABEL.sub("", text).strip()
+    if len(text) > 1 and (text[0], text[-1]) in (('"', '"'), ("\N{LEFT DOUBLE QUOTATION MARK}", "\N{RIGHT DOUBLE QUOTATION MARK}")):
+        text = text[1:-1].strip()
+    return text
 
 
 def resolve_form(form: str, template: str) -> Form:

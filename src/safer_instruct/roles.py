@@ -14,10 +14,11 @@ from safer_instruct.models import open_model
 from safer_instruct.models.protocol import Model
 from safer_instruct.prices import load_prices
 from safer_instruct.settings.answers import RefusalConfig
-from safer_instruct.stages.also import AlsoCheck, GroundedByGain, GroundedByJudge, RefusalAsWanted
+from safer_instruct.stages.also import AllOf, AlsoCheck, GroundedByGain, GroundedByJudge, RefusalAsWanted
 from safer_instruct.stages.asking import Asker
 from safer_instruct.stages.experts import Expert, Experts, expert_of
 from safer_instruct.stages.panel import PanelVerifier
+from safer_instruct.stages.programs import ProgramVerifier
 from safer_instruct.stages.question import QuestionVerifier
 from safer_instruct.stages.revise import Critic, Reviser
 from safer_instruct.stages.reward import RewardVerifier
@@ -60,6 +61,10 @@ class Roles:
         self.judge = open_once(roles.judge) if roles.judge and (asked or grounded == "judge" or config.respond.critique) else None
         self.panel = {name: open_once(which) for name, which in (roles.panel or {}).items()} if asked else {}
         self.reward = open_once(roles.reward) if roles.reward and config.verify.form == "reward" else None
+        _check_sides(config, direction)
+        self.sides = {role: open_once(getattr(roles, role)) for role in sorted({*config.side_roles.values(), *_benign(config)})}
+        self._rejected_writer = config.rejected.writer
+        self._twins, self._benign = config.twins, _benign(config)
         self._verifier_model = (self.judge if asked else None) or self.reward or self.scorer or self.judge
         self._filter_model = self.scorer if config.filter.consistency else None
 
@@ -67,11 +72,14 @@ class Roles:
         """Role -> model."""
         roles = {"inducer": self.inducer, **self.writers, "scorer": self.scorer, "judge": self.judge, "reward": self.reward}
         roles |= {f"panel.{name}": model for name, model in self.panel.items()}
+        roles |= {role: roles.get(role) or model for role, model in self.sides.items()}
         return {role: model for role, model in roles.items() if model is not None}
 
     def by_stage(self) -> dict[str, Model]:
         """Stage -> the model that its calls go to."""
         stages = {"induce": self.inducer, "filter": self._filter_model, "respond": self.expert, "verify": self._verifier_model}
+        if self._rejected_writer:
+            stages["rejected"] = self.by_role()[self._rejected_writer]
         return {stage: model for stage, model in stages.items() if model is not None}
 
     def priced(self, stage: str) -> bool:
@@ -123,9 +131,28 @@ class Roles:
                 checks.append(GroundedByJudge(asker, load_template("weighted"), config.verify.min_yes))
         return checks
 
+    def by_part(self) -> dict[str, Model]:
+        """Part of the work on twins -> the model that its calls go to; nothing where none are made."""
+        if self._twins is None:
+            return {}
+        found = self.by_role()
+        parts = {"twins.write": found[self._twins.model], "twins.refuse": found[self._twins.refuser], "twins.respond": found["expert"]}
+        parts |= {"twins.judge" if role == "judge" else "twins.score": found[role] for role in self._benign}
+        return parts | ({"twins.verify": self._verifier_model} if self._verifier_model else {})
+
     def waits(self) -> list[str]:
         """What each of them waits for at this moment, in words to show; none while all flows."""
         return sorted({model.status for model in self.by_role().values()} - {""})
+
+    def verifier_of(self, config: RunConfig, domain: Domain, recorded: Callable[[Model, str], Model]) -> Verifier:
+        """The run's whole verifier: the checks of `verify.also`, then programs, then whoever judges.
+
+        Raises:
+            ConfigError: The domain lacks what the form of verification needs.
+        """
+        judge = ProgramVerifier(domain, None if config.verify.form == "program" else self.verifier(config, domain, recorded))
+        checks = self.also(config, domain, recorded)
+        return AllOf(checks, judge) if checks else judge
 
     def verifier(self, config: RunConfig, domain: Domain, recorded: Callable[[Model, str], Model]) -> Verifier:
         """Whoever judges the drafts, with its calls `recorded` as those of stage `verify`.
@@ -153,6 +180,20 @@ def _writers(config: RunConfig, direction: Direction) -> dict[str, ModelConfig]:
     if which is None:
         raise ConfigError(f"the domain's direction is '{direction}', so models.{role} is needed, which writes the other side of the pairs")
     return {role: which}
+
+
+def _check_sides(config: RunConfig, direction: Direction) -> None:
+    """Twins and other rejected responses make sense in a domain of that direction."""
+    if direction == "chosen" and config.rejected.form != "source":
+        raise ConfigError(f"rejected '{config.rejected.form}' is for domains of direction 'rejected'; here models.student writes the rejected side anyway")
+
+
+def _benign(config: RunConfig) -> tuple[str, ...]:
+    """The role that says which twins are harmless."""
+    if config.twins is None:
+        return ()
+    judged = config.twins.benign == "judge" or (config.twins.benign == "auto" and config.models.judge is not None)
+    return ("judge",) if judged else ("scorer",)
 
 
 def _asking(judge: Model, which: ModelConfig, config: RunConfig, domain: Domain) -> Verifier:

@@ -7,7 +7,7 @@ import errno
 import fcntl
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -29,6 +29,7 @@ REPORT, REPORT_MD = "report.html", "report.md"
 HOW = "how"  # the section of run.yaml that says nothing of the result: addresses, rates, budget
 PAIR_COLUMNS = ("prompt", "chosen", "rejected", "category", "id")
 CONVERSATION = "conversation"  # column of runs over conversations: those of one are not independent of each other
+TWIN_OF = "twin_of"  # a further column of the pairs of a run that makes twins: the id of the pair, empty for those that are none
 _RECOVERED = "ledger.recovered.sqlite"  # of a recovery that was cut short: the next ledger here would take it for its own
 _DATABASES = tuple(f"{name}{end}" for name in (LEDGER, BATCHES, REVIEW) for end in ("", "-wal", "-shm"))
 _FILES = (
@@ -131,12 +132,12 @@ def _room_for(path: Path) -> Iterator[None]:
 class Outputs:
     """Writes examples, pairs and bad rows as they come; memory holds one row group."""
 
-    def __init__(self, examples: Path, pairs: Path, jsonl: Path, bad_rows: Path, *, conversations: bool = False) -> None:
+    def __init__(self, examples: Path, pairs: Path, jsonl: Path, bad_rows: Path, *, conversations: bool = False, twins: bool = False) -> None:
         import pyarrow.parquet as pq
 
-        self._folder, self._conversations = examples.parent, conversations
+        self._folder, self._conversations, self._twins = examples.parent, conversations, twins
         self._examples = pq.ParquetWriter(examples, example_schema(conversations=conversations), compression="zstd")
-        self._pairs = pq.ParquetWriter(pairs, pair_schema(conversations=conversations), compression="zstd")
+        self._pairs = pq.ParquetWriter(pairs, pair_schema(conversations=conversations, twins=twins), compression="zstd")
         self._jsonl: IO[str] = jsonl.open("w", encoding="utf-8")
         self._bad: IO[str] = bad_rows.open("w", encoding="utf-8")
         self._rows: list[Example] = []
@@ -165,43 +166,54 @@ class Outputs:
         if not self._rows:
             return
         self._examples.write_table(pa.Table.from_pylist([_example_row(e) for e in self._rows], schema=self._examples.schema))
-        pairs: list[dict[str, Any]] = [pair_row(e) for e in self._rows if e.alive]
+        pairs: list[dict[str, Any]] = [pair_row(e, twins=self._twins) for e in self._rows if e.alive]
         if self._conversations:
-            pairs = [conversational(conversation_row(e)) for e in self._rows if e.alive]
+            pairs = [conversational(conversation_row(e, twins=self._twins)) for e in self._rows if e.alive]
         self._pairs.write_table(pa.Table.from_pylist(pairs, schema=self._pairs.schema))
         self._jsonl.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in pairs)
         self._rows.clear()
 
 
 @contextmanager
-def outputs(path: Path, *, conversations: bool = False) -> Iterator[Outputs]:
-    """The four data files of a run directory, which appear together when the block ends well; of `conversations` with their histories."""
+def outputs(path: Path, *, conversations: bool = False, twins: bool = False) -> Iterator[Outputs]:
+    """The four data files of a run directory, which appear together when the block ends well.
+
+    Args:
+        path: The run directory.
+        conversations: With their histories.
+        twins: With a column that marks them.
+    """
     with whole(path / EXAMPLES) as examples, whole(path / PAIRS) as pairs, whole(path / PAIRS_JSONL) as jsonl, whole(path / BAD_ROWS) as bad:
-        out = Outputs(examples, pairs, jsonl, bad, conversations=conversations)
+        out = Outputs(examples, pairs, jsonl, bad, conversations=conversations, twins=twins)
         try:
             yield out
         finally:
             out.close()
 
 
-def pair_row(example: Example) -> dict[str, str]:
-    """One preference pair, in TRL's column names."""
-    return {"prompt": example.prompt, "chosen": example.chosen, "rejected": example.rejected or example.text, "category": example.category, "id": example.id}
+def pair_row(example: Example, *, twins: bool = False) -> dict[str, str]:
+    """One preference pair, in TRL's column names; with `twins` also which pair it is the twin of."""
+    row = {"prompt": example.prompt, "chosen": example.chosen, "rejected": example.rejected_text, "category": example.category, "id": example.id}
+    return row | {TWIN_OF: example.twin_of} if twins else row
 
 
-def conversation_row(example: Example) -> dict[str, Any]:
+def conversation_row(example: Example, *, twins: bool = False) -> dict[str, Any]:
     """A pair of a run over conversations: besides, what was said before the prompt, and which conversation it is from."""
-    return {**pair_row(example), CONVERSATION: f"{example.file}:{example.line}", "history": as_messages(example.history)}
+    return {**pair_row(example, twins=twins), CONVERSATION: f"{example.file}:{example.line}", "history": as_messages(example.history)}
 
 
-def pair_schema(*, conversations: bool = False) -> Any:
+def pair_schema(*, conversations: bool = False, twins: bool = False) -> Any:
     """Arrow schema of `pairs.parquet`: text columns; of `conversations` prompt and responses are lists of messages."""
     import pyarrow as pa
 
-    if not conversations:
-        return pa.schema([(name, pa.string()) for name in PAIR_COLUMNS])
-    said = ("prompt", "chosen", "rejected")
-    return pa.schema([(name, _messages_type() if name in said else pa.string()) for name in (*PAIR_COLUMNS, CONVERSATION)])
+    said = ("prompt", "chosen", "rejected") if conversations else ()
+    names = (*PAIR_COLUMNS, *([CONVERSATION] if conversations else []), *([TWIN_OF] if twins else []))
+    return pa.schema([(name, _messages_type() if name in said else pa.string()) for name in names])
+
+
+def pairs_and_twins(summary: Mapping[str, Any]) -> int:
+    """Rows of `pairs.parquet`: the pairs that came of rows, and the contrast twins, which the summary counts apart."""
+    return int(summary["pairs"]) + int(summary.get("twins", {}).get("out", 0))
 
 
 def holds_conversations(path: Path) -> bool:
@@ -224,7 +236,7 @@ def read_pairs(path: Path) -> Iterator[dict[str, Any]]:
     """
     with _opened_pairs(path) as parquet:
         conversations = CONVERSATION in parquet.schema_arrow.names
-        for batch in parquet.iter_batches(_ROWS_READ, columns=[*PAIR_COLUMNS, *([CONVERSATION] if conversations else [])]):
+        for batch in parquet.iter_batches(_ROWS_READ, columns=[*PAIR_COLUMNS, TWIN_OF, *([CONVERSATION] if conversations else [])]):
             yield from map(as_texts, batch.to_pylist()) if conversations else batch.to_pylist()
 
 
@@ -253,7 +265,8 @@ def example_schema(*, conversations: bool = False) -> Any:
     fields = [("id", text), ("text", text), ("category", text), ("file", text), ("line", pa.int64())]
     fields += [("candidates", pa.list_(candidate)), ("prompt", text), ("chosen", text), ("rejected", text), ("margin", real), ("drafts", pa.list_(draft))]
     history = [("history", _messages_type())] if conversations else []
-    return pa.schema([*fields, *history, ("verdicts", verdicts), ("license", text), ("place", text), ("dropped_by", text), ("drop_reason", text)])
+    ends = [(name, text) for name in ("license", "place", "twin_of", "dropped_by", "drop_reason")]
+    return pa.schema([*fields, *history, ("verdicts", verdicts), *ends])
 
 
 def _messages_type() -> Any:

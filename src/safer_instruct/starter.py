@@ -64,6 +64,9 @@ verify:
 # target: 10000                 # pairs, in all or by category ({{a: 500, b: 300}}): the run goes on until it has them
 # ceiling: {{passes: 3}}          # and stops there all the same
 
+# rejected: matched             # the source text rewritten in the length of the chosen response; or 'student' (docs/pairs.md)
+# twins: {{share: 0.2}}           # harmless look-alikes, whose chosen response helps and whose rejected one needlessly refuses
+
 # Every threshold above is a default until people have labelled some examples: safer-instruct calibrate (docs/judges-and-calibration.md)
 # calibration: runs/NAME/calibration.yaml
 

@@ -13,9 +13,20 @@ from safer_instruct.budget import Budget
 from safer_instruct.example import Example, Verdict
 from safer_instruct.ledger import Meter
 from safer_instruct.models.protocol import Usage
+from safer_instruct.tally import SideTally, TwinTally
 
 STAGES = ("collect", "induce", "filter", "respond", "verify")
-_STAGE_OF = {"text": "collect", "prompt": "filter", "pair": "verify", "likelihood": "filter", "consistency": "filter", "dedup": "filter", "target": "collect"}
+_STAGE_OF = {
+    "text": "collect",
+    "prompt": "filter",
+    "pair": "verify",
+    "likelihood": "filter",
+    "consistency": "filter",
+    "dedup": "filter",
+    "target": "collect",
+    "rejected": "verify",
+}
+REJECTED, TWINS = "rejected", "twins"  # beside them, where a run makes other rejected responses, or contrast twins
 
 
 @dataclass(slots=True)
@@ -24,6 +35,7 @@ class StageState:
 
     Attributes:
         priced: Whether `meter.usage.cost` is all that its calls cost; otherwise the price of its model is not known.
+        total: How many it will see, where that is not the rows of the source.
     """
 
     done: int = 0
@@ -32,6 +44,7 @@ class StageState:
     refused: int = 0
     meter: Meter = field(default_factory=Meter)
     priced: bool = True
+    total: int | None = None
 
     @property
     def cost(self) -> float | None:
@@ -69,6 +82,9 @@ class RunState:
         licenses: Pairs whose source text has a licence of its own, by licence.
         budget: What may be spent, and is.
         waits: What the models wait for at this moment, in words to show; none while all flows.
+        sides: What the pairs' two sides come to.
+        twins: The same of contrast twins, which count as no row and as no pair.
+        parts: Calls for twins by what they were made for; the stage `twins` holds their sum.
     """
 
     stages: dict[str, StageState] = field(default_factory=lambda: {name: StageState() for name in STAGES})
@@ -86,9 +102,15 @@ class RunState:
     surplus_cost: float = 0.0
     budget: Budget = field(default_factory=Budget)
     waits: Callable[[], list[str]] = list
+    sides: SideTally = field(default_factory=SideTally)
+    twins: TwinTally = field(default_factory=TwinTally)
+    parts: dict[str, StageState] = field(default_factory=dict)
 
     def count_finished(self, example: Example) -> None:
         """Count an example that has gone through all stages."""
+        if example.twin_of:
+            self.twins.add(example)
+            return
         dropped, accepted = example.dropped_by, example.accepted
         verify = self.stages["verify"]
         verify.done += 1
@@ -100,6 +122,7 @@ class RunState:
             self.pairs += 1
             if example.license:
                 self.licenses[example.license] += 1
+            self.sides.add(example)
             return
         self.reasons[(stage_of(dropped), dropped.name)] += 1
         verify.dropped += 1
@@ -110,6 +133,7 @@ class RunState:
         verify.done = verify.dropped = self.pairs = 0
         self.reasons.clear()
         self.licenses.clear()
+        self.sides = SideTally(form=self.sides.form)
         for writer in self.writers.values():
             writer.drafts = writer.pairs = 0
 
@@ -177,15 +201,26 @@ def row_of(example: Example, state: RunState) -> Row:
     """What a finished example took at each stage that it reached, where the meters of `state` know the rows."""
     dropped = example.dropped_by
     reached = STAGES[: STAGES.index(stage_of(dropped)) + 1] if dropped else STAGES
-    row = {}
-    for name in reached:
-        stage = state.stages[name]
-        calls = stage.meter.by_row.pop(example.id, []) if isinstance(stage.meter, RowMeter) else []
-        total = sum(calls, Usage())
-        cost = total.cost if stage.priced or not calls else None
-        passed = dropped is None or name != reached[-1]
-        row[name] = Figures(passed, len(calls), total.prompt_tokens, total.completion_tokens, cost, total.seconds)
+    row = {name: _figures(example, state.stages[name], passed=dropped is None or name != reached[-1]) for name in reached}
+    if REJECTED in state.stages and (taken := _figures(example, state.stages[REJECTED], passed=dropped is None)).calls:
+        row[REJECTED] = taken
     return row
+
+
+def row_of_twin(twin: Example, state: RunState) -> Row:
+    """What a finished twin took, which belongs to the row of its pair."""
+    return {TWINS: _figures(twin, state.stages[TWINS], passed=twin.alive)}
+
+
+def _figures(example: Example, stage: StageState, *, passed: bool) -> Figures:
+    calls = stage.meter.by_row.pop(example.id, []) if isinstance(stage.meter, RowMeter) else []
+    total = sum(calls, Usage())
+    return Figures(passed, len(calls), total.prompt_tokens, total.completion_tokens, total.cost if stage.priced or not calls else None, total.seconds)
+
+
+def came_to(verdict: Verdict, name: str) -> bool:
+    """Whether what a verdict dropped had come as far as stage `name`; to the twins comes nothing but twins."""
+    return name == TWINS or STAGES.index(stage_of(verdict)) >= STAGES.index(name)
 
 
 def stage_of(verdict: Verdict) -> str:
@@ -193,6 +228,8 @@ def stage_of(verdict: Verdict) -> str:
     family = verdict.name.partition(".")[0]
     if verdict.name in ("dedup.text", "dedup.semantic.text"):
         return "collect"
+    if verdict.name == "dedup.twins":
+        return "twins"
     if verdict.name in ("select", "dedup.pair", "dedup.semantic", "contradiction"):  # of the pairs that came through verification
         return "verify"
     return _STAGE_OF.get(family, family)

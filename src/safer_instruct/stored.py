@@ -17,6 +17,7 @@ from safer_instruct.example import Candidate, Draft, Example, Verdict
 
 VERDICTS_ONLY = (
     "category",
+    "twin_of",
     *(f"{of}verdicts.list.element.{name}" for of in ("", "candidates.list.element.", "drafts.list.element.") for name in ("name", "passed", "reason", "flag")),
 )
 """Columns that hold what the checks said, and no text."""
@@ -159,6 +160,7 @@ def _example(row: dict[str, Any]) -> Example:
         as_turns(row.get("history")),
         row.get("license", ""),
         row.get("place", ""),
+        row.get("twin_of") or "",
     )
 
 

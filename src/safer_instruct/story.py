@@ -32,11 +32,13 @@ def tell(console: Console, example: Example) -> None:
     """Print it in the order in which it happened."""
     _print(console, safe(example.id, None), "bold")
     _print(console, safe(f"{example.file}:{example.line}{f' ({example.place})' if example.place else ''}  category {example.category}"), "dim")
+    if example.twin_of:
+        _print(console, safe(f"contrast twin of {example.twin_of}: its rejected response is a needless refusal"), "dim")
     if example.history:
         _heading(console, f"Said before: {len(example.history)} turns")
         for turn in example.history:
             _print(console, Text(f"{turn.role}: ", style="bold").append(safe(turn.content)))
-    _heading(console, "Source text (the chosen response)" if example.rejected else "Source text (the rejected response)" if example.chosen else "Source text")
+    _heading(console, _source(example))
     _print(console, safe(example.text))
     _verdicts(console, _own(example, before=True))
     _heading(console, f"Instructions: {len(example.candidates)}, likeliest first")
@@ -48,10 +50,21 @@ def tell(console: Console, example: Example) -> None:
         _heading(console, f"Responses: {len(example.drafts)}")
     accepted = _accepted(example)
     for number, draft in enumerate(example.drafts):
-        _draft(console, number, draft, accepted)
+        _draft(console, number, draft, accepted, as_rejected=draft.text == example.rejected and example.chosen != example.text)
     _verdicts(console, [v for v in example.verdicts if v.name.startswith("pair.")])
     _heading(console, "End")
     _end(console, example)
+
+
+def _source(example: Example) -> str:
+    """What the source text became."""
+    if example.twin_of:
+        return "The instruction that it is to look like"
+    if not example.chosen:
+        return "Source text"
+    if example.chosen == example.text:
+        return "Source text (the chosen response)"
+    return "Source text (another response took its place as the rejected one)" if example.rejected else "Source text (the rejected response)"
 
 
 def _candidate(console: Console, number: int, candidate: Candidate, taken: int | None) -> None:
@@ -67,8 +80,10 @@ def _candidate(console: Console, number: int, candidate: Candidate, taken: int |
     _verdicts(console, candidate.verdicts)
 
 
-def _draft(console: Console, number: int, draft: Draft, accepted: int | None) -> None:
-    if number == accepted:
+def _draft(console: Console, number: int, draft: Draft, accepted: int | None, *, as_rejected: bool) -> None:
+    if as_rejected:
+        fate, style = "taken as the rejected response", "green"
+    elif number == accepted:
         fate, style = "accepted", "green"
     elif not draft.verdicts:
         fate, style = "not judged, since another one was taken", "dim"

@@ -27,7 +27,7 @@ from safer_instruct.models.protocol import Usage
 from safer_instruct.seeds import derive_seed
 from safer_instruct.settings.answers import Target
 from safer_instruct.sources import BadRow
-from safer_instruct.state import RowMeter, RunState, stage_of
+from safer_instruct.state import TWINS, RowMeter, RunState, stage_of
 
 Examples = AsyncGenerator[Example, None]
 Entry = tuple[int, Example]
@@ -250,11 +250,13 @@ class _Books:
 
     def __init__(self, state: RunState) -> None:
         self._state = state
-        for name, stage in state.stages.items():
+        stages = {name: stage for name, stage in state.stages.items() if name != TWINS}  # they are made behind the pursuit
+        self._own = len(stages)
+        for name, stage in stages.items():
             stage.meter = RowMeter(stage=name)
         for writer in state.writers.values():
             writer.meter = RowMeter(stage="respond")
-        self._parts = [*state.stages.values(), *state.writers.values()]
+        self._parts = [*stages.values(), *state.writers.values()]
         self._settled = [Meter() for _ in self._parts]
 
     def settle(self, id_: str) -> float:
@@ -264,14 +266,14 @@ class _Books:
             calls = part.meter.by_row.pop(id_, []) if isinstance(part.meter, RowMeter) else []
             for usage in calls:
                 settled.add(usage, replayed=False)
-            cost += sum(calls, Usage()).cost if number < len(self._state.stages) else 0.0  # a writer's calls are those of a stage as well
+            cost += sum(calls, Usage()).cost if number < self._own else 0.0  # a writer's calls are those of a stage as well
         return cost
 
     def close(self) -> None:
         """Leave in the meters what counts; how much of it came from the ledger is not told apart by row."""
         surplus = [0, 0.0]
         for number, (part, settled) in enumerate(zip(self._parts, self._settled, strict=True)):
-            if number < len(self._state.stages):
+            if number < self._own:
                 surplus = [surplus[0] + part.meter.calls - settled.calls, surplus[1] + part.meter.usage.cost - settled.usage.cost]
             settled.replayed = min(part.meter.replayed, settled.calls)
             part.meter = settled

@@ -20,7 +20,7 @@ from safer_instruct import rundir
 from safer_instruct.card import repeats_said
 from safer_instruct.ledger import Total
 from safer_instruct.prices import show_usd
-from safer_instruct.state import RunState, StageState
+from safer_instruct.state import TWINS, RunState, StageState
 from safer_instruct.tuning.progress import Progress
 from safer_instruct.tuning.rehearse import Rehearsal
 from safer_instruct.tuning.tune import TuneResult
@@ -63,7 +63,7 @@ def show_summary(console: Console, path: Path, summary: dict[str, Any], *, sampl
     console.print(_funnel(summary))
     if len(summary.get("writers", ())) > 1:
         console.print(_writers(summary["writers"]))
-    for pair in _some_pairs(path, summary["pairs"], samples):
+    for pair in _some_pairs(path, rundir.pairs_and_twins(summary), samples):
         console.print(_pair_panel(pair, min(100, console.width)))
     timing = summary["timing"]
     calls = f"{summary['calls']:,} model calls ({timing['calls_from_ledger']:,} of them from the ledger)"
@@ -147,7 +147,7 @@ def _stages(state: RunState) -> RenderableType:
         table.add_column(heading, justify="left" if heading == "stage" else "right")
     elapsed = max(1e-9, time.monotonic() - state.started)
     for name, stage in state.stages.items():
-        table.add_row(name, *_stage_cells(stage, state.total, elapsed))
+        table.add_row(name, *_stage_cells(stage, None if name == TWINS else state.total, elapsed))
     aside = f", {state.set_aside} set aside" if state.set_aside else ""
     below = [Text(f"{state.pairs} pairs{aside}, {elapsed:.0f} s{_spent(state)}", style="dim")]
     below += [safe(f"waiting: {message}") for message in state.waits()]
@@ -158,6 +158,7 @@ def _stage_cells(stage: StageState, total: int | None, elapsed: float) -> list[s
     meter = stage.meter
     tokens = meter.fresh.prompt_tokens + meter.fresh.completion_tokens
     left = f"{elapsed / stage.done * (total - stage.done):.0f} s" if total and stage.done else ""
+    total = stage.total or total
     done = f"{stage.done}/{total}" if total else f"{stage.done}"
     return [done, str(stage.dropped), str(meter.calls), f"{tokens / elapsed:.0f}" if tokens else "", show_usd(stage.cost) if meter.calls else "", left]
 
@@ -181,7 +182,7 @@ def _show_budget(console: Console, budget: dict[str, Any]) -> None:
 
 def _print_now_and_then(console: Console, state: RunState, stop: threading.Event) -> None:
     while not stop.wait(_PLAIN_EVERY_S):
-        parts = [f"{name} {_stage_cells(s, state.total, 1.0)[0]}" for name, s in state.stages.items()]
+        parts = [f"{name} {_stage_cells(s, None if name == TWINS else state.total, 1.0)[0]}" for name, s in state.stages.items()]
         said = f"[{time.monotonic() - state.started:.0f} s] {'  '.join(parts)}  pairs {state.pairs}{_spent(state)}"
         console.print("\n".join([said, *(f"waiting: {safe(message)}" for message in state.waits())]), markup=False, highlight=False)
 
@@ -193,13 +194,15 @@ def _funnel(summary: dict[str, Any]) -> Table:
         table.add_column(heading, justify="left" if heading in ("stage", "dropped") else "right", overflow="fold")
     aside = f"set aside: {summary['set_aside']}" if summary["set_aside"] else ""
     table.add_row("read", str(summary["rows"]), aside, str(summary["rows"] - summary["set_aside"]), *[""] * (4 + len(cached)))
-    for name, stage in summary["stages"].items():
+    titles = {"rejected": "rejected (part of verify)", "twins": "twins (counted apart)"}
+    beside = {title: (name, summary[name]) for name, title in titles.items() if name in summary}
+    for title, (name, stage) in ({name: (name, stage) for name, stage in summary["stages"].items()} | beside).items():
         dropped = safe("\n".join(f"{reason}: {n}" for reason, n in stage["dropped"].items()))
         tokens = stage["prompt_tokens"] + stage["completion_tokens"]
         seconds = summary["timing"]["model_s"][name]
         hits = [f"{stage['cache_hit_rate']:.0%}" if "cache_hit_rate" in stage else ""] if cached else []
         cells = [f"{stage['calls']:,}", f"{tokens:,}", *hits, show_usd(stage["cost"]), f"{seconds:.1f}"] if stage["calls"] else [""] * (4 + len(cached))
-        table.add_row(safe(name), str(stage["in"]), dropped, str(stage["out"]), *cells)
+        table.add_row(safe(title), str(stage["in"]), dropped, str(stage["out"]), *cells)
     return table
 
 

@@ -23,8 +23,9 @@ RANKS = (
     ("embed", "minilm", "selection"),
     ("filters", "reverse"),
     ("choosing", "stages", "tuning"),
-    ("barrier", "rundir", "card", "state", "roles", "running"),
+    ("barrier", "rundir", "card", "tally", "state", "roles", "running"),
     ("accounts", "analysis", "progress", "stored", "target", "variety"),
+    ("twins",),
     ("pipeline", "evaluation", "training"),
     (
         "export",

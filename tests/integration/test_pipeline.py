@@ -35,7 +35,23 @@ DATA_FILES = ("examples.parquet", "pairs.parquet", "pairs.jsonl", "rejected_rows
 FILES = {*DATA_FILES, "ledger.sqlite", "run.yaml", "summary.json", "progress.json", "README.md", ".lock"}
 PAIR_COLUMNS = ["prompt", "chosen", "rejected", "category", "id"]
 EXAMPLE_COLUMNS = [
-    *("id", "text", "category", "file", "line", "candidates", "prompt", "chosen", "rejected", "margin", "drafts", "verdicts", "dropped_by", "drop_reason"),
+    *(
+        "id",
+        "text",
+        "category",
+        "file",
+        "line",
+        "candidates",
+        "prompt",
+        "chosen",
+        "rejected",
+        "margin",
+        "drafts",
+        "verdicts",
+        "twin_of",
+        "dropped_by",
+        "drop_reason",
+    ),
 ]
 STAGES = ["collect", "induce", "filter", "respond", "verify"]
 DOMAIN: dict[str, Any] = {

@@ -140,7 +140,7 @@ def _rows(file: Path) -> Iterator[dict[str, Any]]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    columns = ["id", "category", "text", "prompt", "chosen", "rejected", "candidates", "drafts", "verdicts", "dropped_by", "history"]
+    columns = ["id", "category", "text", "prompt", "chosen", "rejected", "candidates", "drafts", "verdicts", "dropped_by", "history", "twin_of"]
     try:
         with pq.ParquetFile(file, pre_buffer=False) as parquet:
             for batch in parquet.iter_batches(_ROWS_READ, columns=columns):
@@ -158,7 +158,8 @@ def judged_texts(row: dict[str, Any]) -> tuple[str, str]:
 
 def _scored(row: dict[str, Any]) -> Scored:
     prompt, chosen = judged_texts(row)
-    scores = {v["name"]: v["score"] for v in row["verdicts"] if v["score"] is not None}
+    own = "twins." if row.get("twin_of") else ""  # what the verifier says of a twin is no evidence for the bounds of other pairs
+    scores = {v["name"]: v["score"] for v in row["verdicts"] if v["score"] is not None and v["name"].startswith(own)}
     rejected, history = row["rejected"] or row["text"], row.get("history")
     shown = in_context(as_turns(history), prompt)
     return Scored(row["id"], row["category"], shown, chosen, rejected, row["dropped_by"] or "", scores, texts_digest(prompt, chosen, rejected, history))

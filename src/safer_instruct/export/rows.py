@@ -22,6 +22,7 @@ from safer_instruct.stored import read_examples
 Row = dict[str, Any]
 Kind = Literal["text", "integer", "real", "messages"]
 PAIR: dict[str, Kind] = dict.fromkeys(rundir.PAIR_COLUMNS, "text")
+TWINS: dict[str, Kind] = {rundir.TWIN_OF: "text"}
 CONVERSATIONS: dict[str, Kind] = {rundir.CONVERSATION: "text", "history": "messages"}
 """Columns of rows whose prompt is the last message of a conversation; `history` holds the messages before it."""
 PROVENANCE: dict[str, Kind] = {
@@ -52,6 +53,7 @@ _READ = (
     *(f"drafts.list.element.verdicts.list.element.{n}" for n in ("name", "passed", "score", "reason", "flag")),
     "license",
     "place",
+    "twin_of",
     *(f"verdicts.list.element.{n}" for n in ("name", "passed", "score", "reason", "flag")),
 )
 
@@ -90,11 +92,12 @@ class Finished:
             ConfigError: A split would be empty.
         """
         self.path, self.options, self.summary = path, options, rundir.read_summary(path)
-        self.conversations = rundir.holds_conversations(path)
-        self.columns = PAIR | (CONVERSATIONS if self.conversations else {}) | (PROVENANCE if options.provenance else {})
+        self.conversations, self._twins = rundir.holds_conversations(path), "twins" in self.summary
+        beside = (CONVERSATIONS if self.conversations else {}) | (TWINS if self._twins else {})
+        self.columns = PAIR | beside | (PROVENANCE if options.provenance else {})
         self._constant = _constant(path, self.described()) if options.provenance else {}
         self._accepted = Accepted(path) if options.reviewed else None
-        self._count = sum(1 for _ in self._pairs()) if options.reviewed else self.summary["pairs"]
+        self._count = sum(1 for _ in self._pairs()) if options.reviewed else rundir.pairs_and_twins(self.summary)
         if options.reviewed and not self._count:
             raise RunDirectoryError(f"nobody has accepted a pair of {path} as it stands now; read some: safer-instruct review {path}")
         self._assignment: Assignment | None = assign(self._pairs, options.splits, options.seed, options.near) if options.splits else None
@@ -146,7 +149,11 @@ class Finished:
     def _with_provenance(self) -> Iterator[Row]:
         guidelines = self._constant["guidelines"]
         for example in read_examples(self.path, _READ):
-            row = self._taken(rundir.conversation_row(example) if self.conversations else rundir.pair_row(example)) if example.alive else None
+            row = (
+                self._taken(rundir.conversation_row(example, twins=self._twins) if self.conversations else rundir.pair_row(example, twins=self._twins))
+                if example.alive
+                else None
+            )
             if row is not None:
                 yield {
                     **row,

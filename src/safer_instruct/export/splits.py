@@ -102,11 +102,13 @@ def assign(read: Callable[[], Iterable[Mapping[str, Any]]], shares: Mapping[str,
 
 
 def _keys(row: Mapping[str, Any]) -> Iterator[int]:
-    """What two pairs of one cluster have in common: prompt or source text, but for case and white space; or a conversation."""
+    """What two pairs of one cluster have in common: prompt or source text, but for case and white space; a conversation; or that one is the other's twin."""
     for column in _LINKING:
         yield _key(column, " ".join(_compared(row, column).split()).casefold())
     if "history" in row:
         yield _key("conversation", row["conversation"])
+    if "twin_of" in row:
+        yield _key("family", row["twin_of"] or row["id"])
     if row.get("history"):
         yield _key("history", repr([(turn["role"], turn["content"]) for turn in row["history"]]))
 

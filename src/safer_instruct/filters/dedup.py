@@ -6,6 +6,7 @@ import hashlib
 import sqlite3
 from array import array
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from safer_instruct.detect.words import words
 from safer_instruct.example import Verdict
@@ -13,6 +14,14 @@ from safer_instruct.example import Verdict
 _PERMUTATIONS, _ROWS, _SEED = 64, 4, 42  # sixteen bands of four: at similarity 0.7, 99 of 100 pairs share one
 _SKETCH = 256  # smallest hashes that are kept of a text: all of most texts, so that most are compared exactly
 _CACHE_KB = 4_096
+
+
+class _Marks(NamedTuple):
+    """What of a text is compared."""
+
+    digest: bytes
+    keys: list[int]
+    sketch: array[int]
 
 
 class Deduplicator:
@@ -40,36 +49,55 @@ class Deduplicator:
             BEGIN;
         """)
 
-    def check(self, text: str, id_: str) -> Verdict:
-        """Pass a text that was not seen before, or under `id_` only, and remember it under `id_`."""
-        parts = words(text)
-        digest = hashlib.blake2b((" ".join(parts) or text).encode("utf-8", "surrogatepass"), digest_size=12).digest()
-        same = self._db.execute("SELECT id FROM exact JOIN text USING (number) WHERE digest = ?", (digest,)).fetchone()
-        if same and same[0] != id_:
-            return Verdict(self._name, False, None, f"has the same words as {same[0]}")
-        trigrams = [" ".join(trigram) for trigram in zip(parts, parts[1:], parts[2:], strict=False)] if self._threshold is not None else []
-        keys, sketch = _band_keys(trigrams), _sketch(trigrams)
-        near = self._near(sketch, keys, id_)
-        if near:
-            return Verdict(self._name, False, near[0], f"is a near-duplicate of {near[1]}")
-        number = self._db.execute("INSERT INTO text (id, sketch) VALUES (?, ?)", (id_, sketch)).lastrowid
-        self._db.execute("INSERT OR IGNORE INTO exact VALUES (?, ?)", (digest, number))
-        self._db.executemany("INSERT INTO band VALUES (?, ?)", [(key, number) for key in keys])
-        return Verdict(self._name, True)
+    def check(self, text: str, id_: str, *, near_to: str = "") -> Verdict:
+        """Pass a text that was not seen before, or under `id_` only, and remember it under `id_`.
+
+        Args:
+            text: What is looked at.
+            id_: Whose it is.
+            near_to: Whose text it may be near, but not equal, to.
+        """
+        marks = self._marks(text)
+        verdict = self._told(marks, id_, near_to)
+        if not verdict.passed:
+            return verdict
+        number = self._db.execute("INSERT INTO text (id, sketch) VALUES (?, ?)", (id_, marks.sketch)).lastrowid
+        self._db.execute("INSERT OR IGNORE INTO exact VALUES (?, ?)", (marks.digest, number))
+        self._db.executemany("INSERT INTO band VALUES (?, ?)", [(key, number) for key in marks.keys])
+        return verdict
+
+    def look_up(self, text: str, *, near_to: str = "") -> Verdict:
+        """As `check`, without remembering the text."""
+        return self._told(self._marks(text), "", near_to)
 
     def close(self) -> None:
         """Forget everything; the database goes with it."""
         self._db.close()
 
-    def _near(self, sketch: array[int], keys: Sequence[int], own: str) -> tuple[float, str] | None:
-        """The first text seen under another id whose similarity reaches the threshold, and that similarity."""
+    def _marks(self, text: str) -> _Marks:
+        parts = words(text)
+        digest = hashlib.blake2b((" ".join(parts) or text).encode("utf-8", "surrogatepass"), digest_size=12).digest()
+        trigrams = [" ".join(trigram) for trigram in zip(parts, parts[1:], parts[2:], strict=False)] if self._threshold is not None else []
+        return _Marks(digest, _band_keys(trigrams), _sketch(trigrams))
+
+    def _told(self, marks: _Marks, own: str, near_to: str) -> Verdict:
+        same = self._db.execute("SELECT id FROM exact JOIN text USING (number) WHERE digest = ?", (marks.digest,)).fetchone()
+        if same and same[0] != own:
+            return Verdict(self._name, False, None, f"has the same words as {same[0]}")
+        near = self._near(marks.sketch, marks.keys, (own, near_to))
+        return Verdict(self._name, False, near[0], f"is a near-duplicate of {near[1]}") if near else Verdict(self._name, True)
+
+    def _near(self, sketch: array[int], keys: Sequence[int], but: tuple[str, ...]) -> tuple[float, str] | None:
+        """The first text seen, `but` those of these ids, whose similarity reaches the threshold, and that similarity."""
         if not keys:
             return None
         marks = ",".join("?" * len(keys))
         query = f"SELECT id, sketch FROM text WHERE number IN (SELECT number FROM band WHERE key IN ({marks})) ORDER BY number"  # noqa: S608 - marks only
         for id_, blob in self._db.execute(query, keys):
+            if id_ in but:
+                continue
             similarity = _similarity(sketch, array("Q", blob))
-            if self._threshold is not None and similarity >= self._threshold and id_ != own:
+            if self._threshold is not None and similarity >= self._threshold:
                 return round(similarity, 4), id_
         return None
 

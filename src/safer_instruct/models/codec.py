@@ -9,9 +9,11 @@ from pathlib import Path
 
 from safer_instruct.errors import ModelError
 from safer_instruct.extras import require
+from safer_instruct.models.protocol import UNFINISHED_USER
 from safer_instruct.templates import Template
 
 Message = Mapping[str, str]
+_BREAK = "\N{SYMBOL FOR END OF TRANSMISSION}\N{SYMBOL FOR END OF TEXT}"
 
 
 class Codec:
@@ -52,7 +54,14 @@ class Codec:
         if not self._chat.source:
             raise ModelError("this model has no chat template; send it a raw prompt")
         messages = [{"role": m["role"], "content": self._defused(m["content"])} for m in prompt]
+        if messages[-1]["role"] == UNFINISHED_USER:
+            return self.encode(self._up_to_the_end_of(messages))
         return self.encode(self._chat.render(messages=messages, add_generation_prompt=True))
+
+    def _up_to_the_end_of(self, messages: Sequence[Message]) -> str:
+        """A chat up to where the user's last message breaks off."""
+        *before, last = messages
+        return self._chat.render(messages=[*before, {"role": "user", "content": last["content"] + _BREAK}], add_generation_prompt=False).rpartition(_BREAK)[0]
 
     def continuation(self, text: str, *, end: bool) -> list[int]:
         """Token ids of a continuation; with `end` the end token stands last."""

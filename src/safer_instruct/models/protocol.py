@@ -11,6 +11,8 @@ from typing import Any, Literal, Protocol
 
 from safer_instruct.example import Turn as Turn
 
+UNFINISHED_USER = "user, unfinished"
+"""Role of a chat's last turn that the model is to go on with, as the user. Embedded models know it; endpoints take a raw prompt instead."""
 Prompt = str | tuple[Turn, ...]
 """A raw prompt, which the model continues, or a chat, which it answers."""
 

@@ -124,11 +124,13 @@ def read_run(path: Path) -> RunView:
 
     def passing() -> Iterator[Example]:
         for example in stored.read_examples(path):
+            if example.twin_of:  # counted apart, as in the summary
+                continue
             rank = derive_seed(0, example.id)
             _count(view, example)
             if example.alive:
                 compared.append(told_apart(example.history, example.prompt))
-                pairs.add(rank, Pair(example.category, example.prompt, example.chosen, example.rejected or example.text))
+                pairs.add(rank, Pair(example.category, example.prompt, example.chosen, example.rejected_text))
             for outcome, by, most in _outcomes(example):
                 shown.setdefault((outcome, by), Lowest(most)).add(rank, _sample(view.name, example, outcome, by))
             yield example
@@ -161,11 +163,10 @@ def _count(view: RunView, example: Example) -> None:
         reasons[reason if reason in reasons or len(reasons) < _REASONS else "other reasons"] += 1
         return
     view.kept[example.category] += 1
-    rejected = example.rejected or example.text
-    for name, text in (("prompt", example.prompt), ("chosen", example.chosen), ("rejected", rejected)):
+    for name, text in (("prompt", example.prompt), ("chosen", example.chosen), ("rejected", example.rejected_text)):
         view.words[name].append(len(text.split()))
     view.prompts.append(example.prompt)
-    view.identical += example.chosen.strip() == rejected.strip()
+    view.identical += example.chosen.strip() == example.rejected_text.strip()
 
 
 def _texts(example: Example) -> tuple[str, ...]:
@@ -186,7 +187,7 @@ def _sample(run: str, example: Example, outcome: str, by: str) -> Sample:
     prompt = example.prompt or next((candidate.text for candidate in example.candidates), "")
     chosen = example.chosen or next((draft.text for draft in reversed(example.drafts)), "")
     verdicts = tuple((v.name, v.passed, v.score, shorten(v.reason, 300)) for v in example.verdicts)
-    prompt, chosen, rejected = (shorten(text, _SHOWN_CHARS) for text in (prompt, chosen, example.rejected or example.text))
+    prompt, chosen, rejected = (shorten(text, _SHOWN_CHARS) for text in (prompt, chosen, example.rejected_text))
     history = tuple((turn.role, shorten(turn.content, _SHOWN_CHARS)) for turn in example.history)
     return Sample(run, example.id, example.category, outcome, by, prompt, chosen, rejected, verdicts, history)
 

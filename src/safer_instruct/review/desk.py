@@ -185,7 +185,7 @@ class Desk:
     @staticmethod
     def _texts(example: Example) -> tuple[str, dict[str, str]]:
         prompt, chosen = judged_texts(asdict(example))
-        return prompt, {"chosen": chosen, "rejected": example.rejected or example.text}
+        return prompt, {"chosen": chosen, "rejected": example.rejected_text}
 
     def _corrections(self, item: Item, edit: dict[str, str]) -> dict[str, str]:
         """What of an edit differs from the original."""
