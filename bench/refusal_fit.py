@@ -1,6 +1,7 @@
 """Fit the models of refusal detection and write them where the package reads them (needs scikit-learn).
 
-    python bench/refusal_fit.py     fits on tests/data/refusals/train.jsonl, phrases.jsonl and the halves "dev" of bench/data/refusals-*.jsonl
+    python bench/refusal_fit.py     fits on tests/data/refusals/train.jsonl, phrases.jsonl, the halves "dev" of bench/data/refusals-*.jsonl,
+                                    and some answers that comply (../shared/data, examples/tune)
 
 Two steps. The models of clauses learn from phrases labelled by role (`phrases.jsonl`) and from the clauses of the labelled answers: all of a
 compliant answer decline nothing, all of a refusal help with nothing, and the rest goes by the patterns. The models of answers then learn
@@ -27,6 +28,8 @@ DATA = ROOT / "tests" / "data" / "refusals"
 PACKAGE = ROOT / "src" / "safer_instruct" / "detect"
 FOLDS, SEED, COMPOSED, COMPOSED_WEIGHT = 5, 3, 1200, 0.5
 REAL_WEIGHT = 0.4
+KIND = tuple(ROOT / "examples" / "tune" / f"{name}.jsonl" for name in ("civility", "civility-plain", "civility-roles"))
+KIND_EACH, KIND_WEIGHT = 8, 0.4
 DECLINES_FROM = 0.45  # P(declines) that counts: chosen on the "dev" halves, out of fold; 0.5 misses more than it takes wrongly
 PIVOTS = ("However, ", "That said, ", "But ", "Instead, ", "What I can do: ", "Here's what may help: ", "Still, ", "In general terms: ", "For the rest: ", "")
 HELPS = ("helps", "answers")
@@ -42,7 +45,8 @@ class Told(NamedTuple):
 
 
 def main() -> None:
-    rows = [*read(DATA / "train.jsonl"), *(row for file in BLIND for row in read(file) if row["split"] == "dev"), *real_answers()]
+    dev = (row for file in BLIND for row in read(file) if row["split"] == "dev")
+    rows = [*read(DATA / "train.jsonl"), *dev, *real_answers(), *kind_replies()]
     phrases = read(DATA / "phrases.jsonl")
     clauses = [*of_phrases(phrases), *of_answers(rows)]
     declines, helps = fit_answers(rows, phrases, clauses)
@@ -58,10 +62,19 @@ def read(path: Path) -> list[Row]:
 
 def real_answers() -> list[Row]:
     """Every second answer of a strong model, long and short, as compliance, but for those that a pattern of refusal stands in."""
-    answers = [row["output"] for row in read(REAL)[::2]]
+    return complying((row["output"] for row in read(REAL)[::2]), REAL_WEIGHT)
+
+
+def kind_replies() -> list[Row]:
+    """Some replies to customers, as compliance: they are sorry for what happened and say what will be done, which is help and no refusal."""
+    return complying((row["kind"] for file in KIND for row in read(file)[::KIND_EACH]), KIND_WEIGHT)
+
+
+def complying(answers: Iterable[str], weight: float) -> list[Row]:
+    """Those in which no pattern of refusal stands."""
     sure = ("cannot_serve", "unable", "decline", "not_willing", "no_way_for_me")
     plain = (answer for answer in answers if not any(cues.DECLINES[name].search(cues.plain(answer)) for name in sure))
-    return [{"text": answer, "label": "compliance", "weight": str(REAL_WEIGHT)} for answer in plain]
+    return [{"text": answer, "label": "compliance", "weight": str(weight)} for answer in plain]
 
 
 def write(path: Path, model: dict[str, Any], indent: int | None = None) -> None:

@@ -220,6 +220,8 @@ def _figures(example: Example, stage: StageState, *, passed: bool) -> Figures:
 
 def came_to(verdict: Verdict, name: str) -> bool:
     """Whether what a verdict dropped had come as far as stage `name`; to the twins comes nothing but twins."""
+    if name == REJECTED:
+        return verdict.name.partition(".")[0] in (REJECTED, "pair")
     return name == TWINS or STAGES.index(stage_of(verdict)) >= STAGES.index(name)
 
 

@@ -34,6 +34,13 @@ def agreement(name: str) -> float:
     return sum(classify(row["text"]).label == row["label"] for row in labelled) / len(labelled)
 
 
+def test_replies_that_are_sorry_for_what_happened_and_say_what_will_be_done_help() -> None:
+    """Of those that the models were not fitted on (`bench/refusal_fit.py` takes each eighth)."""
+    lines = (ROOT / "examples" / "tune" / "civility-plain.jsonl").read_text(encoding="utf-8").splitlines()
+    kind = [json.loads(line)["kind"] for number, line in enumerate(lines) if number % 8]
+    assert sum(classify(text).label == "compliance" for text in kind) >= 0.97 * len(kind) > 1_000
+
+
 def test_agreement_with_answers_written_before_the_rules() -> None:
     assert agreement("heldout.jsonl") >= 0.95
 
