@@ -11,7 +11,7 @@ from reviewing import Server, write_run
 
 from safer_instruct import rundir
 from safer_instruct.example import Example, Turn, Verdict
-from safer_instruct.review.labels import reviewed_pairs
+from safer_instruct.review.labels import Accepted
 
 HISTORY = (Turn("user", "<img src=x onerror=alert(1)>\u202egnp"), Turn("assistant", "<script>alert(1)</script> Read the door."))
 
@@ -37,4 +37,6 @@ def test_what_was_said_before_is_read_with_the_pair(tmp_path: Path, new_page: Ca
         page.wait_for_selector("text=All read.")
     finally:
         server.kill()
-    assert [pair["history"] for pair in reviewed_pairs(path)] == [[{"role": turn.role, "content": turn.content} for turn in HISTORY]]
+    accepted = Accepted(path)
+    taken = [accepted.take(pair) for pair in rundir.read_pairs(path)]
+    assert [pair and pair["history"] for pair in taken] == [[{"role": turn.role, "content": turn.content} for turn in HISTORY]]
