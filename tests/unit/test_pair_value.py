@@ -12,7 +12,7 @@ from safer_instruct.cli import main
 from safer_instruct.config import ModelConfig
 from safer_instruct.settings.preference import PreferenceSource
 from safer_instruct.training.preferences import Preference
-from safer_instruct.training.value import Indicator, ScoredPair, Value, lengths, margins, value_pairs, variety
+from safer_instruct.training.value import Indicator, ScoredPair, Value, lengths, margins, style_only, value_pairs, variety
 
 TRADES = ["lamp", "kettle", "radio", "clock", "bell", "drum", "umbrella", "parcel", "desk", "chair"]
 
@@ -89,6 +89,13 @@ def test_length_that_gives_the_chosen_response_away_is_warned_of() -> None:
     assert long.number == 1.0 and "whoever takes the longer response is right in 100%" in long.warning
     [even] = lengths([pair("p", "one two", "one"), pair("p", "one", "one two")], [])
     assert even.number == 0.5 and even.warning == ""
+
+
+def test_style_that_gives_the_sides_away_is_warned_of() -> None:
+    shouted = [pair(f"{w}?", f"It is a {w}, as you can see.", f"IT IS A {w.upper()}!!! AS YOU CAN SEE!!!") for w in TRADES * 6]
+    [told] = style_only(shouted, [])
+    assert told.number > 0.95 and "gives the sides away" in told.warning
+    assert style_only(shouted[:3], []) == [], "too few to tell"
 
 
 def test_prompts_that_are_nearly_the_same_are_warned_of() -> None:

@@ -17,8 +17,9 @@ from typing import Any
 from safer_instruct import rundir
 from safer_instruct.analysis.bootstrap import Bootstrap
 from safer_instruct.analysis.diversity import hashed, near_clusters, self_bleu, vendi
+from safer_instruct.analysis.style import LEAST_PAIRS, separability
 from safer_instruct.config import BudgetConfig, ModelConfig
-from safer_instruct.errors import ModelError, RequestError
+from safer_instruct.errors import MissingExtraError, ModelError, RequestError
 from safer_instruct.evaluation.sitting import OpenModels, gathered, held_ledger
 from safer_instruct.ledger import Meter
 from safer_instruct.models.protocol import Scored, Scoring
@@ -29,6 +30,7 @@ from safer_instruct.training.data import draw, laid_out, read_unique
 from safer_instruct.training.preferences import Preference
 
 VALUE = "value.json"
+_STYLE_TELLS = 0.8  # an AUC
 _VARIED_OVER = 500  # texts: self-BLEU and the Vendi score grow with their number, so sets are compared at one
 Tick = Callable[[int, int], None]
 
@@ -225,7 +227,28 @@ def variety(pairs: Sequence[Preference], scored: Sequence[ScoredPair]) -> list[I
     return found
 
 
-INDICATORS: tuple[Callable[[Sequence[Preference], Sequence[ScoredPair]], list[Indicator]], ...] = (margins, lengths, variety)
+def style_only(pairs: Sequence[Preference], scored: Sequence[ScoredPair]) -> list[Indicator]:
+    """Whether a classifier that knows no word tells the sides apart; nothing where there are few pairs, or no scikit-learn."""
+    if len(pairs) < LEAST_PAIRS:
+        return []
+    try:
+        told = separability([p.prompt for p in pairs], [p.response for p in pairs], [p.rejected for p in pairs])
+    except MissingExtraError:
+        return []
+    auc, telling = told.auc, ", ".join(name for name, _ in told.telling[:3])
+    warning = f"style gives the sides away ({telling}): a model may learn the form and no more" if auc.estimate > _STYLE_TELLS else ""
+    return [
+        Indicator(
+            "told apart by style alone",
+            f"AUC {auc.estimate:.2f} ({auc.low:.2f} to {auc.high:.2f})",
+            auc.estimate,
+            "How well length, layout and punctuation alone tell chosen from rejected, on pairs not fitted to: 0.5 is chance.",
+            warning,
+        )
+    ]
+
+
+INDICATORS: tuple[Callable[[Sequence[Preference], Sequence[ScoredPair]], list[Indicator]], ...] = (margins, lengths, style_only, variety)
 
 
 def _agreement_warning(right: float) -> str:
