@@ -417,24 +417,36 @@ async def _ordered(examples: Examples, step: Step, name: str, model: Model, stat
     """Apply `step` to the living, a window of examples at a time, and yield all in input order."""
     stage, widest = state.stages[name], max(16, 4 * model.concurrency)
     pending: deque[asyncio.Task[Example]] = deque()
+    failed: asyncio.Future[asyncio.Task[Example]] = asyncio.get_running_loop().create_future()
+
+    def note(task: asyncio.Task[Example]) -> None:
+        if not task.cancelled() and task.exception() and not failed.done():
+            failed.set_result(task)
+
     try:
         async with aclosing(examples):
             async for example in examples:
                 pending.append(asyncio.create_task(_step(example, step, name)))
+                pending[-1].add_done_callback(note)
                 while len(pending) >= min(widest, state.room) or (pending and pending[0].done()):
-                    yield _counted(await _oldest(pending), name, stage)
+                    yield _counted(await _oldest(pending, failed), name, stage)
             while pending:
-                yield _counted(await _oldest(pending), name, stage)
+                yield _counted(await _oldest(pending, failed), name, stage)
     finally:
         for task in pending:
             task.cancel()
         await asyncio.gather(*pending, return_exceptions=True)
 
 
-async def _oldest(pending: deque[asyncio.Task[Example]]) -> Example:
-    """What the first task comes to; who stops waiting for it does not cancel it alone, as the slot that it gave free would send another call."""
-    await asyncio.wait({pending[0]})
-    return pending.popleft().result()
+async def _oldest(pending: deque[asyncio.Task[Example]], failed: asyncio.Future[asyncio.Task[Example]]) -> Example:
+    """What the first task comes to; a failure of any is told at once, for what stops one stops the run.
+
+    Who stops waiting for the first task does not cancel it alone: the slot that it gave free would send another call.
+    """
+    if not pending[0].done():
+        either: list[asyncio.Future[Any]] = [pending[0], failed]
+        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+    return failed.result().result() if failed.done() else pending.popleft().result()
 
 
 async def _step(example: Example, step: Step, name: str) -> Example:
