@@ -40,7 +40,7 @@ from pathlib import Path
 from safer_instruct.errors import BudgetError, RunDirectoryError
 from safer_instruct.models.protocol import Generation, Scoring
 from safer_instruct.prices import Price, show_usd
-from safer_instruct.wholefile import whole
+from safer_instruct.wholefile import FULL, is_full, whole
 
 _NANO = 10**9  # money is counted in whole billionths of a dollar: sums of floats drift
 _CALLS_PER_RECORD = (16, 1024)  # at least and at most
@@ -348,7 +348,7 @@ def write_spent(path: Path, spent: Spent) -> None:
         finally:
             os.close(folder)
     except OSError as exc:
-        raise RunDirectoryError(f"{path}: what may be spent could not be recorded, so nothing was sent: {exc}") from exc
+        raise RunDirectoryError(f"{path}: what may be spent could not be recorded, so nothing was sent: {FULL if is_full(exc) else exc}") from exc
 
 
 def earlier_spent(path: Path, ledger_totals: Callable[[], Spent]) -> Spent:

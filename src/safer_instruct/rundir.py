@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import errno
 import fcntl
 import json
 import os
@@ -19,7 +18,7 @@ from safer_instruct.conversation import as_messages, as_texts, conversational
 from safer_instruct.errors import RunDirectoryError
 from safer_instruct.example import Example
 from safer_instruct.sources import BadRow
-from safer_instruct.wholefile import whole
+from safer_instruct.wholefile import FULL, is_full, whole
 
 EXAMPLES, PAIRS, PAIRS_JSONL, BAD_ROWS = "examples.parquet", "pairs.parquet", "pairs.jsonl", "rejected_rows.jsonl"
 LEDGER, BATCHES, RUN, SUMMARY, CARD, SPENT = "ledger.sqlite", "batches.sqlite", "run.yaml", "summary.json", "README.md", "spent.json"
@@ -124,9 +123,9 @@ def _room_for(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as exc:
-        if exc.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if not is_full(exc):
             raise
-        raise RunDirectoryError(f"{path} cannot be written: the disk is full; finished calls are saved: make room, then give the same command again") from exc
+        raise RunDirectoryError(f"{path} cannot be written: {FULL}") from exc
 
 
 class Outputs:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from collections.abc import Iterator
@@ -9,6 +10,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from safer_instruct.errors import RunDirectoryError
+
+FULL = "the disk is full; what was saved before is safe: make room, then give the same command again"
+
+
+def is_full(exc: BaseException) -> bool:
+    """Whether the system says that there is no room left, on the disk or in the user's share of it."""
+    return isinstance(exc, OSError) and exc.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 @contextmanager

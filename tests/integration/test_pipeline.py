@@ -48,6 +48,8 @@ EXAMPLE_COLUMNS = [
         "margin",
         "drafts",
         "verdicts",
+        "license",
+        "place",
         "twin_of",
         "dropped_by",
         "drop_reason",
@@ -997,7 +999,9 @@ class TestOverHttp:
             monkeypatch.setattr(misbehaving, "_text", in_words)
             project.config["models"]["judge"]["json_schema"] = False
             summary = project.run(mode="continue")
-        assert summary["pairs"] > 6 and server.asked_twice == 0, "what the inducer and the expert said is not asked again"
+        assert summary["pairs"] > 6 and server.asked_twice <= 12 - 10, (
+            "what was said by then is not asked again: ten refusals end the run, two rows may be on their way"
+        )
 
     def test_a_run_that_fails_leaves_nothing_behind_it(self, project: Project, judged: None) -> None:
         """Calls of earlier stages end before the ledger and the connections do: what was answered by then is saved, and nobody complains."""

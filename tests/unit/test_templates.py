@@ -45,18 +45,27 @@ def rendered(name: str, text: str) -> str:
         "reverse": {"response": text},
         "reverse-chat": {"response": text, "history": [{"role": "user", "content": text}]},
         "revise": {"guideline": "Be kind.", "mark": "M", "prompt": text, "response": text, "reasons": [text], "critique": text},
+        "grade": {"guideline": "Be kind.", "mark": "M", "prompt": text, "response": text, "follow_up": text, "second": text},
+        "matched": {"definition": "Rude.", "words": 9, "least": 8, "most": 10, "form": "plain", "mark": "M", "prompt": text, "response": text},
+        "refuse": {"manner": "briefly", "mark": "M", "prompt": text},
+        "twin": {"definition": "Rude.", "mark": "M", "instruction": text},
+        "twin-benign": {"definition": "Rude.", "mark": "M", "written": False, "prompt": text},
+        "twin-contrast": {"description": text},
+        "twin-sample": {"definition": "Rude.", "mark": "M", "instruction": text},
     }
     return load_template(name).render(**values[name])
 
 
 PLACES = {
-    **{"contrast": 3, "critique": 3, "forward": 1, "pairwise": 3, "prefer": 3, "prompted": 3},
-    **{"question": 2, "respond": 2, "reverse": 1, "reverse-chat": 2, "revise": 4, "weighted": 2},
+    **{"contrast": 3, "critique": 3, "forward": 1, "grade": 4, "matched": 2, "pairwise": 3, "prefer": 3, "prompted": 3},
+    **{"question": 2, "refuse": 1, "respond": 2, "reverse": 1, "reverse-chat": 2, "revise": 4},
+    **{"twin": 1, "twin-benign": 1, "twin-contrast": 1, "twin-sample": 1, "weighted": 2},
 }
+INDENTED = ("before", "conversation")  # they indent what was said, so that no line of it can look like another turn: test_conversations.py
 
 
 def test_the_table_of_places_knows_every_shipped_template() -> None:
-    assert shipped_templates() == tuple(PLACES)
+    assert shipped_templates() == tuple(sorted([*PLACES, *INDENTED]))
 
 
 @pytest.mark.parametrize("name", PLACES)

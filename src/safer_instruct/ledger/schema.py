@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import sqlite3
@@ -20,6 +19,7 @@ from safer_instruct.ledger.content import KEY_BYTES, Call, encode_answer
 from safer_instruct.ledger.pages import PAGE_BYTES, find_header_damage
 from safer_instruct.ledger.rows import Appender, DamagedRowError
 from safer_instruct.models.protocol import Completion, Generated, Scored, Usage
+from safer_instruct.wholefile import FULL, is_full
 
 SCHEMA_VERSION = 2
 _TABLES = """
@@ -122,8 +122,8 @@ def explain(path: Path, exc: Exception, what: str) -> RunDirectoryError:
     code = getattr(exc, "sqlite_errorcode", 0) & 0xFF  # the primary code of an extended one
     if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB) or isinstance(exc, DamagedRowError | DamagedFileError):
         return RunDirectoryError(f"{path} is damaged: {exc}; save what is intact with: safer-instruct ledger {path.parent} --recover")
-    if code == sqlite3.SQLITE_FULL or (isinstance(exc, OSError) and exc.errno in (errno.ENOSPC, errno.EDQUOT)):
-        return RunDirectoryError(f"{path}: {what}: the disk is full; what was saved before is safe: make room, then give the same command again")
+    if code == sqlite3.SQLITE_FULL or is_full(exc):
+        return RunDirectoryError(f"{path}: {what}: {FULL}")
     return RunDirectoryError(f"{path}: {what}: {exc}")
 
 
