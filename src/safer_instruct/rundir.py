@@ -150,7 +150,8 @@ class Outputs:
 
     def add_bad(self, row: BadRow) -> None:
         """Write one row that was set aside."""
-        self._bad.write(json.dumps(asdict(row), ensure_ascii=True) + "\n")
+        with _room_for(self._folder):
+            self._bad.write(json.dumps(asdict(row), ensure_ascii=True) + "\n")
 
     def close(self) -> None:
         """Write what is left and close the files."""
@@ -183,7 +184,8 @@ def outputs(path: Path, *, conversations: bool = False, twins: bool = False) -> 
         twins: With a column that marks them.
     """
     with whole(path / EXAMPLES) as examples, whole(path / PAIRS) as pairs, whole(path / PAIRS_JSONL) as jsonl, whole(path / BAD_ROWS) as bad:
-        out = Outputs(examples, pairs, jsonl, bad, conversations=conversations, twins=twins)
+        with _room_for(path):
+            out = Outputs(examples, pairs, jsonl, bad, conversations=conversations, twins=twins)
         try:
             yield out
         finally:
