@@ -38,7 +38,6 @@ models_app = typer.Typer(no_args_is_help=True, help="Bring models into the cache
 app.add_typer(models_app, name="models")
 app.add_typer(domain_app, name="domain")
 app.add_typer(train_app, name="train")
-app.command("value")(value)
 
 
 @app.callback()
@@ -604,6 +603,9 @@ def doctor() -> None:
         healthy = healthy and (finding.ok or finding.optional)
     if not healthy:
         raise typer.Exit(1)
+
+
+app.command("value")(value)
 
 
 def main(arguments: list[str] | None = None) -> None:
