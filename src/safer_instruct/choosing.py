@@ -9,9 +9,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from safer_instruct.conversation import in_context
 from safer_instruct.embed import load_embedder
 from safer_instruct.errors import ConfigError
-from safer_instruct.example import Verdict
+from safer_instruct.example import Example, Verdict
 from safer_instruct.filters.contradictions import find_contradictions
 from safer_instruct.filters.near import Deduplicated, deduplicate
 from safer_instruct.filters.semantic import deduplicate_vectors
@@ -33,6 +34,12 @@ class Pair:
     rejected: str
     category: str
     margin: float | None
+
+    @classmethod
+    def of(cls, example: Example) -> Pair:
+        """What there is to look at of an example that is a pair; its prompt stands after what was said before."""
+        prompt = in_context(example.history, example.prompt)
+        return cls(example.id, prompt, example.chosen, example.rejected_text, example.category, example.margin)
 
 
 @dataclass(slots=True)

@@ -24,7 +24,7 @@ from safer_instruct.budget import Budget, earlier_spent, write_spent
 from safer_instruct.card import Release, dataset_card, describe
 from safer_instruct.choosing import Pair, choose_pairs, distinct_texts
 from safer_instruct.config import FilterConfig, RunConfig, SourceConfig
-from safer_instruct.conversation import in_context, told_apart
+from safer_instruct.conversation import told_apart
 from safer_instruct.domain import Domain, load_domain
 from safer_instruct.embed import load_embedder
 from safer_instruct.errors import ConfigError, ModelError, RequestError, SourceError
@@ -406,11 +406,7 @@ def _selected(examples: Examples, config: RunConfig) -> Examples:
     chosen = config.select
     if chosen is None:
         return examples
-
-    def pair(e: Example) -> Pair:
-        return Pair(e.id, in_context(e.history, e.prompt), e.chosen, e.rejected or e.text, e.category, e.margin)
-
-    return at_once(examples, pair, lambda pairs: choose_pairs(pairs, chosen).verdicts)
+    return at_once(examples, Pair.of, lambda pairs: choose_pairs(pairs, chosen).verdicts)
 
 
 async def _ordered(examples: Examples, step: Step, name: str, model: Model, state: RunState) -> Examples:

@@ -10,7 +10,7 @@ from typing import Any
 
 from safer_instruct import rundir
 from safer_instruct.choosing import Choice, Pair, choose_pairs
-from safer_instruct.conversation import conversational, in_context
+from safer_instruct.conversation import conversational
 from safer_instruct.example import Example, Verdict
 from safer_instruct.selectconfig import SelectConfig
 from safer_instruct.stored import read_examples
@@ -44,7 +44,7 @@ def select_from_run(path: Path, config: SelectConfig) -> dict[str, Any]:
     rundir.read_summary(path)
     with rundir.hold(path):
         examples = [example for example in read_examples(path, _COLUMNS) if example.alive]
-        pairs = [_as_pair(example) for example in examples]
+        pairs = [Pair.of(example) for example in examples]
         choice = choose_pairs(pairs, config)
         conversations = rundir.holds_conversations(path)
         rows = [_as_row(examples[i], conversations=conversations) for i in sorted(choice.living(), key=lambda i: (_place(choice, i), i))]
@@ -63,11 +63,6 @@ def describe(path: Path, report: Mapping[str, Any]) -> str:
     if report["coverage"] is not None:
         lines.append(f"coverage {report['coverage']}: mean cosine of a prompt to the nearest chosen one")
     return "\n".join(lines)
-
-
-def _as_pair(example: Example) -> Pair:
-    prompt = in_context(example.history, example.prompt)
-    return Pair(example.id, prompt, example.chosen, example.rejected or example.text, example.category, example.margin)
 
 
 def _as_row(example: Example, *, conversations: bool) -> dict[str, Any]:

@@ -143,7 +143,7 @@ class _Worse:
             return replace(draft, verdicts=(*draft.verdicts, Verdict("rejected.copy", False, None, "repeats the chosen response")))
         if self._ratio is not None:
             draft = replace(draft, verdicts=(*draft.verdicts, *_matches(draft.text, self._pair, self._ratio)))
-        if any(v.drops for v in draft.verdicts):
+        if not draft.passed:
             return draft
         worse, margin = await self._worse(draft)
         return replace(draft, margin=margin, verdicts=(*draft.verdicts, worse))
@@ -162,7 +162,7 @@ class _Worse:
         if failed := next((v for v in judged.verdicts if v.drops), None):
             return Verdict("rejected.worse", False, None, f"the chosen response is not accepted beside it: {failed.reason}"), None
         alone = await self._verifier.judge(self._pair, Draft(draft.text, draft.attempt), baseline)  # nobody compares: programs alone
-        worse = any(v.drops for v in alone.verdicts)
+        worse = not alone.passed
         return Verdict("rejected.worse", worse, None, "" if worse else "it passes all that the chosen response must pass"), None
 
 
