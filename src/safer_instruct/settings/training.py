@@ -54,8 +54,8 @@ class TrainerConfig(Strict):
         start: An adapter to go on from, one that ships with the package or a folder; its rank and alpha hold, not those of `lora`.
         batch_size: Of one optimizer step, over all devices.
         warmup: Share of the steps in which the learning rate rises; then it falls as a cosine.
-        dtype: Of the frozen base weights; `auto` is bfloat16 on a GPU that has it and float32 elsewhere: on processors
-            bfloat16 was slower, even with AVX512-BF16. The adapter is trained in float32.
+        dtype: Of the frozen base weights; `auto` is bfloat16 on a GPU that has it and on a processor with AMX, and float32 elsewhere:
+            with AVX512-BF16 alone bfloat16 was slower. The adapter is trained in float32.
         patience: Stop after this many evaluations without a lower held-out loss; the best state is kept.
         training: How the steps are carried out.
         out: Folder of the adapter, relative to the config.

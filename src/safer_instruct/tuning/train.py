@@ -116,13 +116,16 @@ def device() -> str:
 def compute_dtype(config: TrainerConfig) -> str:
     """The dtype of matrix products: the config's, or the faster one of this machine.
 
-    On processors bfloat16 was slower than float32, 40 times without AVX512-BF16 or AMX and still with them, so there it must
-    be asked for.
+    On processors bfloat16 is faster with the tile instructions of AMX (1.6 times, bench/tune.py), slower with AVX512-BF16 alone, and 40
+    times slower with neither.
     """
     if config.dtype != "auto":
         return config.dtype
     torch = require("torch", extra="train", purpose="tuning")
-    return "bfloat16" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "float32"
+    if torch.cuda.is_available():
+        return "bfloat16" if torch.cuda.is_bf16_supported() else "float32"
+    capabilities = getattr(torch.cpu, "get_capabilities", dict)()  # older releases of torch do not tell
+    return "bfloat16" if capabilities.get("amx_bf16") else "float32"
 
 
 def micro_batch(config: TrainerConfig, longest: int, processes: int = 1) -> int:
@@ -271,7 +274,7 @@ def _readable(path: Path) -> bool:
 def _run_digest(base: Base, objective: Objective, config: TrainerConfig, start: Path | None) -> str:
     """Names a run by all that its result depends on, so that no other run's checkpoints are taken up."""
     settings = config.model_dump(mode="json", exclude={"out"})
-    what = [base.digest, store.adapter_digest(start) if start else None, settings, objective.content()]
+    what = [base.digest, store.adapter_digest(start) if start else None, settings, compute_dtype(config), objective.content()]
     return hashlib.sha256(json.dumps(what).encode()).hexdigest()[:16]
 
 
