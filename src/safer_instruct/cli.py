@@ -40,8 +40,19 @@ app.add_typer(domain_app, name="domain")
 app.add_typer(train_app, name="train")
 
 
+def _say_version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        typer.echo(version("safer-instruct"))
+        raise typer.Exit
+
+
 @app.callback()
-def _options(debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False) -> None:
+def _options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    version: Annotated[bool, typer.Option("--version", is_eager=True, callback=_say_version, help="Show the version and exit.")] = False,
+) -> None:
     """Build preference data (prompt, chosen, rejected) from real text, without annotators.
 
     Start with: safer-instruct init civility, then: safer-instruct run civility.yaml

@@ -428,3 +428,10 @@ def test_help_names_every_command_and_each_explains_itself(cli: Cli, command: st
     assert command in cli("--help").out
     said = cli(command, "--help")
     assert said.code == 0 and "Usage:" in said.out and len(said.out.splitlines()) > 4
+
+
+def test_the_version_is_that_of_the_installed_package(cli: Cli) -> None:
+    from importlib.metadata import version
+
+    said = cli("--version")
+    assert (said.code, said.out.strip()) == (0, version("safer-instruct"))
