@@ -3,8 +3,9 @@
     flock /tmp/cpu.lock python bench/tune.py            # about four minutes on 2 cores, needs the extra 'train' and the embedded model
 
 Each runs in a process of its own on the same random tokens: SmolLM2-135M, LoRA of rank 8 on every linear layer, batches of 8
-sequences of 200 tokens, 150 of prompt and 50 of completion, float32. The first step is left out of the speed; processor time is
-told too, for machines that are not idle; peak memory is the process's (ru_maxrss).
+sequences of 200 tokens, 150 of prompt and 50 of completion. `ours` computes as `dtype: auto` says (bfloat16 on processors with AMX), all
+others in float32 unless their name says bfloat16. The first step is left out of the speed; processor time is told too, for machines that
+are not idle; peak memory is the process's (ru_maxrss).
 """
 
 from __future__ import annotations
@@ -47,11 +48,11 @@ def lora(model: Any) -> Any:
     return peft.get_peft_model(model, peft.LoraConfig(r=RANK, lora_alpha=16, target_modules="all-linear", task_type="CAUSAL_LM"))
 
 
-def plain(steps: int) -> list[Stamp]:
-    """Padded batch, `model(input_ids, labels)`, AdamW."""
+def plain(steps: int, dtype: str = "float32") -> list[Stamp]:
+    """Padded batch, `model(input_ids, labels)`, AdamW; in bfloat16 under autocast, the adapter in float32."""
     import torch
 
-    model = lora(base_model().load())
+    model = lora(base_model().load(dtype))
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-4)
     data = rows(steps)
     times: list[Stamp] = []
@@ -60,7 +61,9 @@ def plain(steps: int) -> list[Stamp]:
         batch = data[step * BATCH : (step + 1) * BATCH]
         ids = torch.tensor([p + c for p, c in batch])
         labels = torch.tensor([(-100,) * len(p) + c for p, c in batch])
-        model(input_ids=ids, attention_mask=torch.ones_like(ids), labels=labels).loss.backward()
+        with torch.autocast("cpu", torch.bfloat16, enabled=dtype == "bfloat16"):
+            loss = model(input_ids=ids, attention_mask=torch.ones_like(ids), labels=labels).loss
+        loss.backward()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         times.append(stamp())
@@ -88,7 +91,7 @@ def trl_alone(steps: int) -> list[Stamp]:
     return times
 
 
-def ours(steps: int) -> list[Stamp]:
+def ours(steps: int, dtype: str = "auto") -> list[Stamp]:
     """`tuning.train.train`, its held-out evaluations and checkpoint included in memory and left out of the speed."""
     from safer_instruct.config import PairSource, TuneConfig
     from safer_instruct.settings.training import Lora
@@ -97,14 +100,20 @@ def ours(steps: int) -> list[Stamp]:
     from safer_instruct.tuning.trainer import Completions
 
     times: dict[int, Stamp] = {}
-    config = TuneConfig(model=MODEL, data=(PairSource(path="-"),), lora=Lora(rank=RANK), epochs=1, batch_size=BATCH, out="-")
+    config = TuneConfig(model=MODEL, data=(PairSource(path="-"),), lora=Lora(rank=RANK), epochs=1, batch_size=BATCH, out="-", dtype=dtype)
     pairs = [Encoded(p, c, "random") for p, c in rows(steps)]
     with tempfile.TemporaryDirectory() as folder:
         train(base_model(), Completions(pairs, pairs[:2]), config, lambda p: times.setdefault(p.step, stamp()), checkpoints=Path(folder))
     return [times[step] for step in range(1, steps + 1)]
 
 
-KINDS: dict[str, Callable[[int], list[Stamp]]] = {"plain": plain, "trl": trl_alone, "ours": ours}
+KINDS: dict[str, Callable[[int], list[Stamp]]] = {
+    "ours": ours,
+    "ours-float32": lambda steps: ours(steps, "float32"),
+    "plain": plain,
+    "plain-bfloat16": lambda steps: plain(steps, "bfloat16"),
+    "trl": trl_alone,
+}
 
 
 def measured(kind: str, steps: int) -> dict[str, float]:
@@ -130,9 +139,9 @@ def main() -> None:
         done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, check=True, env=os.environ | {"HF_HUB_OFFLINE": "1"})
         found[kind] = json.loads(done.stdout.splitlines()[-1])
         row = found[kind]
-        print(f"{kind:6} {row['tokens_per_s']:6.0f} tokens/s  {row['cpu_s_per_1000']:5.1f} CPU s per 1000 tokens  peak {row['peak_gb']:.2f} GB", flush=True)
-    if "plain" in found and "ours" in found:
-        print(f"ours / plain: {found['ours']['tokens_per_s'] / found['plain']['tokens_per_s']:.2f} times the tokens/s")
+        print(f"{kind:14} {row['tokens_per_s']:6.0f} tokens/s  {row['cpu_s_per_1000']:5.1f} CPU s per 1000 tokens  peak {row['peak_gb']:.2f} GB", flush=True)
+    for kind in found if "plain" in found else ():
+        print(f"{kind} / plain: {found[kind]['tokens_per_s'] / found['plain']['tokens_per_s']:.2f} times the tokens/s")
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ from safer_instruct.tuning.progress import Progress, evaluation, watcher
 __all__ = ["Evaluation", "Progress", "Trained", "compute_dtype", "device", "micro_batch", "train"]
 
 _MICRO_TOKENS = {"cpu": 512, "cuda": 16384}
+_PADDED_TO = 64  # tokens, on processors: oneDNN keeps buffers for every shape it has seen, gigabytes of them over a training
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +142,9 @@ def micro_batch(config: TrainerConfig, longest: int, processes: int = 1) -> int:
         if share % config.training.micro_batch:
             raise ConfigError(f"training.micro_batch {config.training.micro_batch} does not divide the {share} sequences of a step on each device")
         return config.training.micro_batch
-    fits = max(1, _MICRO_TOKENS[device()] // longest)
+    on = device()
+    tokens = _MICRO_TOKENS[on] * (2 if on == "cpu" and compute_dtype(config) == "bfloat16" else 1)  # half the bytes
+    fits = max(1, tokens // longest)
     return max(m for m in range(1, share + 1) if share % m == 0 and m <= fits)
 
 
@@ -238,7 +241,7 @@ def _arguments(config: TrainerConfig, objective: Objective, folder: Path) -> Any
         use_cpu=not on_gpu,
         dataloader_pin_memory=on_gpu,
         gradient_checkpointing=checkpointing,
-        **({"padding_free": True} if training.batching == "packed" else {}),
+        **_padding(made, packed=training.batching == "packed", on_gpu=on_gpu),
         max_length=None,
         **given,
         eval_strategy="steps",
@@ -256,6 +259,13 @@ def _arguments(config: TrainerConfig, objective: Objective, folder: Path) -> Any
         report_to=[t for t in training.trackers if t != "tensorboard"] or "none",
         disable_tqdm=True,
     )
+
+
+def _padding(arguments: Any, *, packed: bool, on_gpu: bool) -> dict[str, Any]:
+    """How sequences of unlike length are brought together, in what the trainer's arguments know of it."""
+    if packed:
+        return {"padding_free": True}
+    return {"pad_to_multiple_of": _PADDED_TO} if not on_gpu and "pad_to_multiple_of" in arguments.__dataclass_fields__ else {}
 
 
 def _last_whole(folder: Path) -> str | None:
