@@ -14,6 +14,7 @@ from typing import IO, Any, Literal
 
 import yaml
 
+from safer_instruct.config import completed
 from safer_instruct.conversation import as_messages, as_texts, conversational
 from safer_instruct.errors import RunDirectoryError
 from safer_instruct.example import Example
@@ -301,7 +302,7 @@ def _refuse_other_config(path: Path, resolved: dict[str, Any]) -> None:
     run = path / RUN
     if not run.is_file():
         return
-    old, text = _deciding(run.read_text(encoding="utf-8", errors="replace")), _as_yaml({k: v for k, v in resolved.items() if k != HOW})
+    old, text = _deciding(run.read_text(encoding="utf-8", errors="replace")), _deciding(_as_yaml(resolved))
     if old == text:
         return
     changes = [
@@ -314,12 +315,14 @@ def _refuse_other_config(path: Path, resolved: dict[str, Any]) -> None:
 
 
 def _deciding(text: str) -> str:
-    """The part of a `run.yaml` that the result depends on."""
+    """The part of a `run.yaml` that the result depends on, with every setting that it leaves at its default."""
     try:
         data = yaml.safe_load(text)
     except yaml.YAMLError:
         return text
-    return _as_yaml({k: v for k, v in data.items() if k != HOW}) if isinstance(data, dict) else text
+    if not isinstance(data, dict):
+        return text
+    return _as_yaml({k: completed(v) if k == "config" else v for k, v in data.items() if k != HOW})
 
 
 def _as_yaml(data: dict[str, Any]) -> str:
