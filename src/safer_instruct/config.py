@@ -16,7 +16,7 @@ from safer_instruct.settings.pairs import CleanConfig, Holdout, PairSource
 from safer_instruct.settings.sides import RejectedConfig, Role, TwinsConfig
 from safer_instruct.settings.sources import SourceConfig
 from safer_instruct.settings.training import TrainerConfig
-from safer_instruct.thresholds import apply, load_calibration
+from safer_instruct.thresholds import Calibration, apply, load_calibration
 from safer_instruct.yamlfile import Strict
 
 __all__ = [
@@ -98,7 +98,8 @@ class RunConfig(Strict):
         ceiling: Where a run with a target stops all the same.
         budget: How much it may cost.
         prices: A file of prices, relative to the config, that wins over the shipped ones and the user's own.
-        calibration: What `safer-instruct calibrate` wrote, relative to the config: its thresholds take the place of those here.
+        calibration: What `safer-instruct calibrate` wrote, relative to the config: its thresholds take the place of those here, and margins
+            become differences of calibrated probabilities.
         seed: Every draw depends on it and on the text, never on order or timing.
         license: Licence of the dataset, for its card; empty when not decided.
     """
@@ -122,7 +123,7 @@ class RunConfig(Strict):
     license: str = ""
     _base: Path = PrivateAttr(default_factory=Path)
     _file: Path | None = PrivateAttr(default=None)
-    _thresholds: str = PrivateAttr(default="defaults, not calibrated")
+    _calibrated: Calibration | None = PrivateAttr(default=None)
 
     @property
     def file(self) -> Path | None:
@@ -132,7 +133,12 @@ class RunConfig(Strict):
     @property
     def thresholds(self) -> str:
         """Where the bounds of filters and verifiers come from, for summary, card and report."""
-        return self._thresholds
+        return self._calibrated.described if self._calibrated else "defaults, not calibrated"
+
+    @property
+    def calibrated(self) -> Calibration | None:
+        """What the file `calibration` holds."""
+        return self._calibrated
 
     @property
     def base(self) -> Path:
@@ -220,7 +226,7 @@ def load_config(path: Path | str) -> RunConfig:
     if config.calibration:
         found = load_calibration(base / config.calibration)
         config = RunConfig.model_validate(apply(config.model_dump(), found.thresholds), strict=False)
-        config._thresholds = found.described
+        config._calibrated = found
     config._file, config._base = Path(path), base
     return config
 
