@@ -184,11 +184,10 @@ class RunConfig(Strict):
     @model_validator(mode="after")
     def _writers_of_the_sides(self) -> RunConfig:
         """Whoever twins and rejected responses are left to must be there, and able to."""
-        if self.twins and self.models.experts:
-            raise ValueError("twins are answered by one expert: give models.expert in place of models.experts")
         for asked_by, role in self.side_roles.items():
             if getattr(self.models, role) is None:
-                raise ValueError(f"{asked_by} is left to '{role}', so models.{role} is needed")
+                several = f"; models.experts are several: leave {asked_by} to another role" if role == "expert" and self.models.experts else ""
+                raise ValueError(f"{asked_by} is left to '{role}', so models.{role} is needed{several}")
         if self.twins:
             writer = getattr(self.models, self.twins.model)
             self.twins.check_writer(writer.model, batch=writer.batch)
@@ -199,7 +198,8 @@ class RunConfig(Strict):
     @property
     def side_roles(self) -> dict[str, Role]:
         """Key of the config -> the role that it gives work to, for twins and rejected responses."""
-        roles: dict[str, Role] = {} if self.twins is None else {"twins": "expert", "twins.model": self.twins.model, "twins.refuser": self.twins.refuser}
+        roles: dict[str, Role] = {"twins": "expert"} if self.twins and not self.models.experts else {}
+        roles |= {"twins.model": self.twins.model, "twins.refuser": self.twins.refuser} if self.twins else {}
         return roles | ({f"rejected '{self.rejected.form}'": self.rejected.writer} if self.rejected.writer else {})
 
 

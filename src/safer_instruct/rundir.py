@@ -18,6 +18,7 @@ from safer_instruct.config import completed
 from safer_instruct.conversation import as_messages, as_texts, conversational
 from safer_instruct.errors import RunDirectoryError
 from safer_instruct.example import Example
+from safer_instruct.ledger import read_totals
 from safer_instruct.sources import BadRow
 from safer_instruct.wholefile import FULL, is_full, whole
 
@@ -300,7 +301,7 @@ def _example_row(example: Example) -> dict[str, Any]:
 
 def _refuse_other_config(path: Path, resolved: dict[str, Any]) -> None:
     run = path / RUN
-    if not run.is_file():
+    if not run.is_file() or _came_to_nothing(path):
         return
     old, text = _deciding(run.read_text(encoding="utf-8", errors="replace")), _deciding(_as_yaml(resolved))
     if old == text:
@@ -312,6 +313,16 @@ def _refuse_other_config(path: Path, resolved: dict[str, Any]) -> None:
         f"{path} holds a run of another config: {_few(changes)}. Add --continue to go on with the new config (finished calls "
         "that still apply are not paid again), or --fresh to move the old run aside and start anew"
     )
+
+
+def _came_to_nothing(path: Path) -> bool:
+    """Whether the run ended before its first call, over a wrong path or a missing key for instance, so that nothing is lost with it."""
+    if any((path / name).exists() for name in (SUMMARY, BATCHES)):
+        return False
+    try:
+        return not (path / LEDGER).is_file() or not read_totals(path / LEDGER)
+    except RunDirectoryError:
+        return False
 
 
 def _deciding(text: str) -> str:

@@ -22,7 +22,7 @@ from safer_instruct import rundir
 from safer_instruct.config import RunConfig
 from safer_instruct.errors import RunDirectoryError
 from safer_instruct.example import Candidate, Draft, Example, Verdict
-from safer_instruct.ledger import recovery
+from safer_instruct.ledger import Ledger, recovery
 from safer_instruct.rundir import open_run_directory, outputs, pair_row, read_summary, whole, write_whole
 from safer_instruct.sources import BadRow
 
@@ -47,6 +47,11 @@ def opened(path: Path, config: dict[str, Any] = CONFIG, mode: rundir.Mode = "aut
         pass
 
 
+def finished(path: Path, config: dict[str, Any] = CONFIG) -> None:
+    opened(path, config)
+    (path / rundir.SUMMARY).write_text("{}")
+
+
 def names(path: Path) -> set[str]:
     return {p.name for p in path.iterdir()}
 
@@ -67,7 +72,7 @@ def test_the_same_config_goes_on(tmp_path: Path) -> None:
 
 
 def test_another_config_is_refused_with_what_differs_and_both_ways_out(tmp_path: Path) -> None:
-    opened(tmp_path)
+    finished(tmp_path)
     with pytest.raises(RunDirectoryError) as caught:
         opened(tmp_path, OTHER)
     message = str(caught.value)
@@ -78,7 +83,7 @@ def test_another_config_is_refused_with_what_differs_and_both_ways_out(tmp_path:
 
 
 def test_of_many_differences_some_are_shown_and_the_rest_counted(tmp_path: Path) -> None:
-    opened(tmp_path, {f"key{i}": 0 for i in range(10)})
+    finished(tmp_path, {f"key{i}": 0 for i in range(10)})
     with pytest.raises(RunDirectoryError, match="; and 14 more"):
         opened(tmp_path, {f"key{i}": 1 for i in range(10)})
 
@@ -91,7 +96,7 @@ def test_a_run_from_before_there_was_a_setting_goes_on_while_it_is_at_its_defaul
     for section in sections:
         at = at[section]
     del at[name]
-    opened(tmp_path, before)
+    finished(tmp_path, before)
     opened(tmp_path, now)
     assert yaml.safe_load((tmp_path / "run.yaml").read_text("utf-8")) == now, "and is written with all settings from then on"
 
@@ -99,7 +104,7 @@ def test_a_run_from_before_there_was_a_setting_goes_on_while_it_is_at_its_defaul
 def test_a_run_from_before_there_was_a_setting_is_another_where_that_is_used(tmp_path: Path) -> None:
     before = resolved()
     del before["config"]["rejected"], before["config"]["seed"]
-    opened(tmp_path, before)
+    finished(tmp_path, before)
     with pytest.raises(RunDirectoryError, match="- form: source; \\+ form: student"):
         opened(tmp_path, resolved(rejected="student"))
     with pytest.raises(RunDirectoryError, match="- seed: 0; \\+ seed: 3"):
@@ -112,6 +117,17 @@ def resolved(**changes: Any) -> dict[str, Any]:
     config = RunConfig.model_validate({"domain": "civility", "source": {"path": "t.jsonl"}, "models": models, **changes}, strict=False)
     what, how = config.parted()
     return {"config": what, "models": {"expert": "abc"}, rundir.HOW: how}
+
+
+def test_what_ended_before_its_first_call_stands_in_nobodys_way(tmp_path: Path) -> None:
+    opened(tmp_path)
+    with Ledger(tmp_path / rundir.LEDGER):
+        pass
+    opened(tmp_path, OTHER)
+    assert yaml.safe_load((tmp_path / "run.yaml").read_text("utf-8")) == OTHER
+    (tmp_path / rundir.LEDGER).write_text("of an unknown kind")
+    with pytest.raises(RunDirectoryError, match="another config"):
+        opened(tmp_path)
 
 
 def test_continue_takes_the_new_config_and_keeps_the_ledger(tmp_path: Path) -> None:
