@@ -13,6 +13,7 @@ import yaml
 
 from safer_instruct.config import ModelConfig, RunConfig
 from safer_instruct.domain import Domain
+from safer_instruct.margins import kind_said
 from safer_instruct.models import adapter_path
 from safer_instruct.models.store import adapter_digest
 from safer_instruct.prices import show_usd
@@ -115,7 +116,7 @@ def dataset_card(summary: Mapping[str, Any], release: Release) -> str:
 {_table((role, f"`{name}`{_adapter(summary, role)}") for role, name in summary["models"].items())}
 
 {summary["calls"]} model calls, {summary["prompt_tokens"]} prompt tokens and {summary["completion_tokens"]} completion tokens;
-cost in US dollars: {show_usd(summary["cost"])}.{_wrote(summary)}
+cost in US dollars: {show_usd(summary["cost"])}.{_wrote(summary)}{_margins(summary)}
 
 | category | digest of the guideline that the expert wrote from |
 |---|---|
@@ -171,6 +172,15 @@ def _wrote(summary: Mapping[str, Any]) -> str:
     said = [f"Pairs by expert: {by_expert}."] if len(writers) > 1 else []
     said += [f"{repeats}."] if (repeats := repeats_said(summary)) else []
     return "\n\n".join(["", *said]) if said else ""
+
+
+def _margins(summary: Mapping[str, Any]) -> str:
+    """How much better the chosen responses are found, and on which scale; empty for runs from before that was said."""
+    said = summary.get("margin")
+    if said is None:
+        return ""
+    beyond = f"; in {said['beyond_labels']} of {said['pairs']} pairs a score lies beyond all labelled ones" if said.get("beyond_labels") else ""
+    return f"\n\nMargins (`margin`, exported with provenance): {kind_said(summary)}{beyond}."
 
 
 def _adapter(summary: Mapping[str, Any], role: str) -> str:

@@ -220,13 +220,19 @@ def ledger_(
 def init(
     domain: Annotated[str, typer.Argument(help="A shipped domain, or a name for a new one.")] = "civility",
     folder: Annotated[Path, typer.Option("--dir", help="Where to write.")] = Path(),
+    source: Annotated[Optional[str], typer.Option(metavar="PATH", help="Your texts: a file, a folder or a glob.")] = None,
+    text: Annotated[str, typer.Option(metavar="COLUMN", help="With --source: the column with the text.")] = "text",
+    id_: Annotated[Optional[str], typer.Option("--id", metavar="COLUMN", help="With --source: the column with your own id.")] = None,
+    embedded: Annotated[bool, typer.Option("--embedded", help="The embedded model in every role: to see it go, without any other model.")] = False,
 ) -> None:
     """Write a commented config, and for a new domain a commented domain file beside it."""
-    from safer_instruct.starter import write_starter
+    from safer_instruct.starter import StarterSource, write_starter
 
-    for path in write_starter(domain, folder):
+    for path in write_starter(domain, folder, StarterSource(source, text, id_) if source else None, embedded=embedded):
         typer.echo(f"wrote {path}")
-    typer.echo(f"next: put your texts where 'source.path' points, then: safer-instruct run {folder / domain}.yaml")
+    then = "" if source else "put your texts where 'source.path' points, then: "
+    named = "" if embedded or domain == "civility" else ", after you have named your models in it"
+    typer.echo(f"next: {then}safer-instruct run {folder / domain}.yaml{named}")
 
 
 @app.command()

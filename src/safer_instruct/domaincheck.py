@@ -7,10 +7,12 @@ from dataclasses import dataclass, replace
 
 from safer_instruct.config import InduceConfig, RespondConfig, VerifyConfig
 from safer_instruct.domain import Category, Domain
-from safer_instruct.example import Draft, Example, Verdict
+from safer_instruct.example import Draft, Example, Turn, Verdict
 from safer_instruct.models.protocol import Completion, Generated, Generation, Scored, Scoring
 from safer_instruct.models.scripted import prompt_text
 from safer_instruct.reverse import ReversedTemplate, domain_shots
+from safer_instruct.settings.sides import TwinsConfig
+from safer_instruct.stages.asking import Asker
 from safer_instruct.stages.direction import facing
 from safer_instruct.stages.experts import Expert, Experts
 from safer_instruct.stages.induce import induce
@@ -20,9 +22,13 @@ from safer_instruct.stages.respond import respond
 from safer_instruct.stages.revise import Critic, Reviser
 from safer_instruct.stages.verify import ContrastVerifier, Verifier
 from safer_instruct.templates import load_template
+from safer_instruct.twins.gates import JudgedBenign, ScoredBenign
+from safer_instruct.twins.refusing import Refuser
+from safer_instruct.twins.writing import TwinWriter
 
 _TEXT, _PROMPT, _RESPONSE = "(a text of the corpus)", "(the instruction that was induced)", "(a response that was written)"
-_REASON = "(why it was not accepted)"
+_TWIN, _REASON = "(an instruction that looks like it)", "(why it was not accepted)"
+_HISTORY = (Turn("user", "(what the user said before)"), Turn("assistant", "(what the assistant said before)"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,22 +84,43 @@ def try_programs(domain: Domain) -> list[ProgramResult]:
 
 
 async def _render(domain: Domain) -> list[Rendered]:
-    found, shots = [], domain_shots(domain, InduceConfig().shots)
+    found = []
     for name, category in domain.categories.items():
         example = Example("id", _TEXT, name, "file", 1)
-        asked = _Asked()
-        for template in (ReversedTemplate(load_template("reverse")), ReversedTemplate(load_template("prompted"), "chat", shots)):
-            await induce(example, asked, template, InduceConfig(), seed=0)
-        example = replace(example, prompt=_PROMPT)
-        await respond(example, asked, load_template("respond"), domain, RespondConfig(), seed=0, attempt=0)
-        writer = "expert" if domain.direction == "rejected" else "student"
-        found += [Rendered(name, title, text) for title, text in zip(("inducer", "inducer that was not tuned", writer), asked.texts, strict=True)]
-        found += await _revision(domain, name, example)
-        found += [Rendered(name, title, text) for title, text in await _verification(domain, name, category, example)]
+        found += [Rendered(name, title, text) for title, text in await _flow(domain, name, category, example)]
+        talk = await _flow(domain, name, category, replace(example, history=_HISTORY))
+        found += [Rendered(name, f"{title}, in a conversation", text) for title, text in talk]
+        found += [Rendered(name, title, text) for title, text in await _twins(domain, name)]
     return found
 
 
-async def _revision(domain: Domain, name: str, example: Example) -> list[Rendered]:
+async def _flow(domain: Domain, name: str, category: Category, example: Example) -> list[tuple[str, str]]:
+    """What everybody is shown on the way of one example."""
+    asked, shots = _Asked(), domain_shots(domain, InduceConfig().shots)
+    for template in (ReversedTemplate(load_template("reverse")), ReversedTemplate(load_template("prompted"), "chat", shots)):
+        await induce(example, asked, template, InduceConfig(), seed=0)
+    example = replace(example, prompt=_PROMPT)
+    await respond(example, asked, load_template("respond"), domain, RespondConfig(), seed=0, attempt=0)
+    writer = "expert" if domain.direction == "rejected" else "student"
+    found = list(zip(("inducer", "inducer that was not tuned", writer), asked.texts, strict=True))
+    return [*found, *await _revision(domain, example), *await _verification(domain, name, category, example)]
+
+
+async def _twins(domain: Domain, name: str) -> list[tuple[str, str]]:
+    """What those are shown who make contrast twins; the expert and the verifier are shown what they are shown everywhere."""
+    config, twin = TwinsConfig(rounds=1), Example("id~twin", _PROMPT, name, "file", 1, prompt=_TWIN, twin_of="id")
+    rewriter, speaker, judge, scorer, refuser = (_Asked() for _ in range(5))
+    for writer, by in ((rewriter, "rewrite"), (speaker, "sample")):
+        how = config.model_copy(update={"by": by})
+        await TwinWriter(writer, load_template(how.asked_with), domain, how, 0).write(twin)
+    await JudgedBenign(Asker(judge, max_tokens=VerifyConfig().max_tokens), load_template("twin-benign"), domain).judge(_TWIN, name)
+    await ScoredBenign(scorer, load_template("twin-contrast"), domain).judge(_TWIN, name)
+    await Refuser(refuser, load_template(config.refusal_template), config, 0).refuse(twin)
+    shown = {"writer (twins.by rewrite)": rewriter, "writer (twins.by sample)": speaker, "judge": judge, "scorer": scorer, "refuser": refuser}
+    return [(f"twins: {title}", text) for title, asked in shown.items() for text in asked.texts]
+
+
+async def _revision(domain: Domain, example: Example) -> list[tuple[str, str]]:
     """What the critic and the expert are shown where `respond.revise` is on, which mends chosen responses only."""
     if domain.direction == "chosen":
         return []
@@ -102,7 +129,7 @@ async def _revision(domain: Domain, name: str, example: Example) -> list[Rendere
     reviser = Reviser(experts, load_template("revise"), domain, config, Critic(asked, load_template("critique"), domain))
     await reviser.mend(example, Draft(_RESPONSE, 0, verdicts=(Verdict("verify", False, None, _REASON),), expert="expert"), 0)
     titles = ("judge (respond.critique)", "expert (respond.revise)")
-    return [Rendered(name, title, text) for title, text in zip(titles, asked.texts, strict=True)]
+    return list(zip(titles, asked.texts, strict=True))
 
 
 async def _verification(domain: Domain, name: str, category: Category, example: Example) -> list[tuple[str, str]]:

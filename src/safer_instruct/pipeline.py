@@ -33,6 +33,7 @@ from safer_instruct.filters.checks import Check, check_all, sifted
 from safer_instruct.filters.dedup import Deduplicators
 from safer_instruct.filters.registry import Filters, open_filters
 from safer_instruct.ledger import Ledger, Recorded
+from safer_instruct.margins import Margins, margins_of
 from safer_instruct.models.protocol import Model
 from safer_instruct.progress import published
 from safer_instruct.reverse import Reversal, Shot, domain_shots, reversal
@@ -148,6 +149,7 @@ class _Opened:
     ledger: Ledger
     state: RunState
     seen: dict[str, Deduplicators]
+    margins: Margins
 
 
 @asynccontextmanager
@@ -172,11 +174,13 @@ async def _open(config: RunConfig, out: Path, mode: rundir.Mode, state: RunState
         state.writers = {role.removeprefix(EXPERTS): WriterState(priced=m.priced, role=role, model=m.name) for role, m in roles.writers.items()}
         check_target(config, domain, state)
         seen = {name: stack.enter_context(closing(memory)) for name, memory in _memories(config).items()}
-        with rundir.open_run_directory(out, _resolve(config, domain, filters, roles, asked), mode), Ledger(out / rundir.LEDGER) as ledger:
+        what = _resolve(config, domain, filters, roles, asked)
+        margins = margins_of(config.verify.form, config.verify.answers, config.calibrated, what["models"])
+        with rundir.open_run_directory(out, what | margins.identity(), mode), Ledger(out / rundir.LEDGER) as ledger:
             spent = out / rundir.SPENT
             budget.begin(earlier_spent(spent, lambda: remote_spent(out / rundir.LEDGER)), lambda total: write_spent(spent, total))
             try:
-                yield _Opened(config, domain, filters, roles, asked, ledger, state, seen)
+                yield _Opened(config, domain, filters, roles, asked, ledger, state, seen, margins)
             finally:
                 budget.close()
 
@@ -198,7 +202,7 @@ async def _run(config: RunConfig, out: Path, mode: rundir.Mode, watch: Callable[
             raise SourceError(_no_usable_row(config, out, state))
         called = opened.roles.by_stage() | opened.roles.by_part()
         summary = summarize(state, opened.roles.by_role(), called, config.thresholds) | describe(config, opened.domain)
-        summary["unique_chosen"] = unique.record()
+        summary |= {"unique_chosen": unique.record(), "margin": opened.margins.record()}
         told = (opened.asked.note if opened.asked else "", described(state.target) if state.target else "", *side_notes(summary))
         if notes := [note for note in told if note]:
             summary["notes"] = notes
@@ -269,7 +273,7 @@ def _flow(opened: _Opened, set_aside: Callable[[BadRow], None], rows: Container[
     examples = _collect(config, domain, state, pursuit.bad if pursuit else set_aside, rows)
     examples = _sifted(pursuit.noted(examples) if pursuit else examples, filters.text, state.stages["collect"])
     examples = _distinct(examples, "text", config.filter, opened.seen, state.stages["collect"])
-    return pursuit.until_there(examples, through) if pursuit else through(examples, config.seed)
+    return _weighed(pursuit.until_there(examples, through) if pursuit else through(examples, config.seed), opened.margins)
 
 
 def _rejected_side(opened: _Opened, verifier: Verifier, recorded: Callable[[Model, str], Model]) -> Step | None:
@@ -301,7 +305,7 @@ def _twinned(examples: Examples, opened: _Opened) -> Examples:
 
     def make(begun: Examples) -> Examples:
         state.stages[TWINS].total = twins.wanted
-        return _ordered(begun, maker.make, TWINS, maker.writer.model, state)
+        return _weighed(_ordered(begun, maker.make, TWINS, maker.writer.model, state), opened.margins)
 
     return twins.following(examples, make)
 
@@ -407,6 +411,12 @@ def _selected(examples: Examples, config: RunConfig) -> Examples:
     if chosen is None:
         return examples
     return at_once(examples, Pair.of, lambda pairs: choose_pairs(pairs, chosen).verdicts)
+
+
+async def _weighed(examples: Examples, margins: Margins) -> Examples:
+    async with aclosing(examples):
+        async for example in examples:
+            yield margins.of(example)
 
 
 async def _ordered(examples: Examples, step: Step, name: str, model: Model, state: RunState) -> Examples:

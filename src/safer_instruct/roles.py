@@ -27,6 +27,7 @@ from safer_instruct.stages.weighted import WeightedVerifier
 from safer_instruct.templates import load_template
 
 EXPERTS = "experts."  # before the name of one of several, in roles
+TWIN_EXPERT = "twins.respond"  # part of the work; behind it the name of one of several
 
 
 class Roles:
@@ -136,7 +137,9 @@ class Roles:
         if self._twins is None:
             return {}
         found = self.by_role()
-        parts = {"twins.write": found[self._twins.model], "twins.refuse": found[self._twins.refuser], "twins.respond": found["expert"]}
+        parts = {"twins.write": found[self._twins.model], "twins.refuse": found[self._twins.refuser]}
+        several = {name.removeprefix(EXPERTS): model for name, model in self.writers.items() if name.startswith(EXPERTS)}
+        parts |= {f"{TWIN_EXPERT}.{name}": model for name, model in several.items()} or {TWIN_EXPERT: found["expert"]}
         parts |= {"twins.judge" if role == "judge" else "twins.score": found[role] for role in self._benign}
         return parts | ({"twins.verify": self._verifier_model} if self._verifier_model else {})
 
@@ -186,6 +189,8 @@ def _check_sides(config: RunConfig, direction: Direction) -> None:
     """Twins and other rejected responses make sense in a domain of that direction."""
     if direction == "chosen" and config.rejected.form != "source":
         raise ConfigError(f"rejected '{config.rejected.form}' is for domains of direction 'rejected'; here models.student writes the rejected side anyway")
+    if direction == "chosen" and config.twins and config.models.experts:
+        raise ConfigError("in a domain of direction 'chosen' twins are answered by one expert: give models.expert in place of models.experts")
 
 
 def _benign(config: RunConfig) -> tuple[str, ...]:

@@ -14,9 +14,11 @@ from typing import IO, Any, Literal
 
 import yaml
 
+from safer_instruct.config import completed
 from safer_instruct.conversation import as_messages, as_texts, conversational
 from safer_instruct.errors import RunDirectoryError
 from safer_instruct.example import Example
+from safer_instruct.ledger import read_totals
 from safer_instruct.sources import BadRow
 from safer_instruct.wholefile import FULL, is_full, whole
 
@@ -299,9 +301,9 @@ def _example_row(example: Example) -> dict[str, Any]:
 
 def _refuse_other_config(path: Path, resolved: dict[str, Any]) -> None:
     run = path / RUN
-    if not run.is_file():
+    if not run.is_file() or _came_to_nothing(path):
         return
-    old, text = _deciding(run.read_text(encoding="utf-8", errors="replace")), _as_yaml({k: v for k, v in resolved.items() if k != HOW})
+    old, text = _deciding(run.read_text(encoding="utf-8", errors="replace")), _deciding(_as_yaml(resolved))
     if old == text:
         return
     changes = [
@@ -313,13 +315,25 @@ def _refuse_other_config(path: Path, resolved: dict[str, Any]) -> None:
     )
 
 
+def _came_to_nothing(path: Path) -> bool:
+    """Whether the run ended before its first call, over a wrong path or a missing key for instance, so that nothing is lost with it."""
+    if any((path / name).exists() for name in (SUMMARY, BATCHES)):
+        return False
+    try:
+        return not (path / LEDGER).is_file() or not read_totals(path / LEDGER)
+    except RunDirectoryError:
+        return False
+
+
 def _deciding(text: str) -> str:
-    """The part of a `run.yaml` that the result depends on."""
+    """The part of a `run.yaml` that the result depends on, with every setting that it leaves at its default."""
     try:
         data = yaml.safe_load(text)
     except yaml.YAMLError:
         return text
-    return _as_yaml({k: v for k, v in data.items() if k != HOW}) if isinstance(data, dict) else text
+    if not isinstance(data, dict):
+        return text
+    return _as_yaml({k: completed(v) if k == "config" else v for k, v in data.items() if k != HOW})
 
 
 def _as_yaml(data: dict[str, Any]) -> str:

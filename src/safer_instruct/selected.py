@@ -17,7 +17,7 @@ from safer_instruct.stored import read_examples
 from safer_instruct.wholefile import whole
 
 _COLUMNS = (
-    *("id", "prompt", "chosen", "text", "rejected", "category", "margin", "file", "line"),
+    *("id", "prompt", "chosen", "text", "rejected", "category", "margin", "file", "line", "twin_of"),
     *(f"history.list.element.{name}" for name in ("role", "content")),
     *(f"verdicts.list.element.{name}" for name in ("name", "passed", "reason", "flag")),
 )
@@ -41,15 +41,15 @@ def select_from_run(path: Path, config: SelectConfig) -> dict[str, Any]:
         ConfigError: A quota names a category that no pair has.
         MissingExtraError: The embedder is not installed.
     """
-    rundir.read_summary(path)
+    twins = "twins" in rundir.read_summary(path)
     with rundir.hold(path):
         examples = [example for example in read_examples(path, _COLUMNS) if example.alive]
         pairs = [Pair.of(example) for example in examples]
         choice = choose_pairs(pairs, config)
         conversations = rundir.holds_conversations(path)
-        rows = [_as_row(examples[i], conversations=conversations) for i in sorted(choice.living(), key=lambda i: (_place(choice, i), i))]
+        rows = [_as_row(examples[i], conversations=conversations, twins=twins) for i in sorted(choice.living(), key=lambda i: (_place(choice, i), i))]
         report = _report(pairs, choice, config)
-        _write(path, rows, rundir.pair_schema(conversations=conversations))
+        _write(path, rows, rundir.pair_schema(conversations=conversations, twins=twins))
         rundir.write_whole(path / rundir.SELECTION, json.dumps(report, indent=1, ensure_ascii=False) + "\n")
     return report
 
@@ -65,8 +65,8 @@ def describe(path: Path, report: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _as_row(example: Example, *, conversations: bool) -> dict[str, Any]:
-    return conversational(rundir.conversation_row(example)) if conversations else dict(rundir.pair_row(example))
+def _as_row(example: Example, *, conversations: bool, twins: bool) -> dict[str, Any]:
+    return conversational(rundir.conversation_row(example, twins=twins)) if conversations else dict(rundir.pair_row(example, twins=twins))
 
 
 def _place(choice: Choice, at: int) -> float:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
+from dataclasses import dataclass
 from pathlib import Path
 
 from safer_instruct.domain import Domain, load_domain, shipped_domains
 from safer_instruct.errors import ConfigError
 from safer_instruct.rundir import write_whole
+from safer_instruct.settings.sources import SourceConfig
+from safer_instruct.sources import read_source
 
 _CONFIG = """\
 # Safer-Instruct: from a pile of texts to preference pairs.   safer-instruct run {name}.yaml
@@ -16,11 +21,11 @@ _CONFIG = """\
 domain: {domain}                # a shipped domain ({shipped}) or a YAML file beside this one
 
 source:
-  path: texts.jsonl             # a file, a folder or a glob: .jsonl .csv .tsv .parquet .txt, also .gz and .zst of these;
+  path: {path}# a file, a folder or a glob: .jsonl .csv .tsv .parquet .txt, also .gz and .zst of these;
                                 # with the extra docs .html .pdf .docx, cut into passages (docs/documents.md)
-  text: text                    # the column with the {side} response
+  text: {text}# the column with the {side} response
   # messages: messages          # instead of 'text': a column of conversations (docs/conversations.md); 'turns: all' takes each answer
-  # id: id                      # the column with your own id; without it the id is a digest of the text
+  {id}# the column with your own id; without it the id is a digest of the text
   # license: cc0-1.0            # of these texts, for the dataset card
 {category}
 models:
@@ -38,9 +43,7 @@ models:
 {judge}
 induce:
   # template: prompted          # for a strong instruct model that was not tuned: it is shown the domain's examples
-  candidates: 4                 # instructions drawn per text; the likeliest that passes the filter is taken
-  temperature: 0.8              # of the draw; with the embedded model 10 candidates at 0.6 were better
-
+{induce}
 filter:
   near_duplicate: 0.7           # Jaccard similarity of word trigrams; null switches it off
   # min_logprob: -6.0           # least log P(instruction | text) in nats; with the shipped adapter this keeps about half
@@ -53,13 +56,13 @@ filter:
 
 respond:
   drafts: 2                     # responses per round; the best is taken
-  # revise: 1                   # who wrote a draft that failed is shown why, and mends it; for strong models (docs/experts.md)
+{respond}  # revise: 1                   # who wrote a draft that failed is shown why, and mends it; for strong models (docs/experts.md)
   # boilerplate: {{near: 0.7, regenerate: 2}}   # responses that nearly repeat an accepted one are written anew, at most so often
 
 verify:
   form: {form}                # contrast: log-probabilities; question: the judge answers the domain's criteria
   rounds: 2                     # then the example is dropped, with the reasons
-  # also: [grounded, refusal]   # further checks: speaks to its prompt; declines only where its category says so
+{verify}  # also: [grounded, refusal]   # further checks: speaks to its prompt; declines only where its category says so
 
 # target: 10000                 # pairs, in all or by category ({{a: 500, b: 300}}): the run goes on until it has them
 # ceiling: {{passes: 3}}          # and stops there all the same
@@ -84,6 +87,29 @@ _EMBEDDED_EXPERT = """\
     # base_url: https://api.openai.com/v1
     # api_key_env: OPENAI_API_KEY"""
 
+_EMBEDDED_STUDENT = """\
+    model: embedded:smollm2-135m-instruct
+    # model: openai:YOUR-MODEL
+    # base_url: http://127.0.0.1:8000/v1"""
+
+_DRAWN = """\
+  candidates: 4                 # instructions drawn per text; the likeliest that passes the filter is taken
+  temperature: 0.8              # of the draw; with the embedded model 10 candidates at 0.6 were better
+"""
+_DRAWN_EMBEDDED = """\
+  candidates: 10                # instructions drawn per text; the likeliest that passes the filter is taken
+  max_tokens: 48                # longer ones are cut, and dropped for it
+  temperature: 0.6              # of the draw
+"""
+_RESPONSES_EMBEDDED = """\
+  max_tokens: 96                # longer ones are cut, and written again
+  temperature: 0.4              # of the draw
+  repetition_penalty: 1.0       # 1.1 for models that loop
+"""
+_PICKED_EMBEDDED = """\
+  pick: first                   # the likeliest draft that passes is taken: fewer calls than with 'best'
+"""
+
 _REMOTE_EXPERT = """\
     model: openai:YOUR-MODEL
     base_url: http://127.0.0.1:8000/v1
@@ -95,6 +121,8 @@ _JUDGE = """\
     model: openai:YOUR-MODEL
     base_url: http://127.0.0.1:8000/v1
 """
+
+_NO_TEXTS = ("y", "n", "yes", "no", "on", "off", "true", "false", "null")  # what YAML takes for something else
 
 _SIDES = {"rejected": "undesirable text: it becomes the rejected", "chosen": "good text: it becomes the chosen"}
 _WRITERS = {
@@ -121,20 +149,44 @@ categories:
 """
 
 
-def write_starter(domain: str, folder: Path) -> list[Path]:
+@dataclass(frozen=True, slots=True)
+class StarterSource:
+    """Where the texts are, as far as that is known already.
+
+    Attributes:
+        path: A file, a folder or a glob, from where the command is given.
+        text: The column with the text.
+        id: That with the user's own id.
+    """
+
+    path: str
+    text: str = "text"
+    id: str | None = None
+
+
+def write_starter(domain: str, folder: Path, source: StarterSource | None = None, *, embedded: bool = False) -> list[Path]:
     """Write `DOMAIN.yaml`, and for a domain that is not shipped `DOMAIN-domain.yaml`, if it is not there yet; existing files are never touched.
+
+    Args:
+        domain: A shipped one, or the name of one's own.
+        folder: Where to write.
+        source: The texts, which are looked at; None leaves a place to fill in.
+        embedded: The embedded model in every role, to see it go without any other.
 
     Returns:
         The files written.
 
     Raises:
-        ConfigError: The name cannot be a file name, the config is there already, or the domain file is and is not valid.
+        ConfigError: The name cannot be a file name, the config is there already, or the domain file is and is not valid; or the domain
+            needs a judge, which the embedded model is not.
+        SourceError: The texts are not there, or have no such column.
     """
     if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", domain):
         raise ConfigError(f"'{domain}' cannot name a domain; use small letters, digits, '-' and '_'")
     own = folder / f"{domain}-domain.yaml"
     there = domain not in shipped_domains() and own.exists()
-    files = {folder / f"{domain}.yaml": _config(domain, _of_own(own) if there else None)}
+    placed = _placed(source, folder)
+    files = {folder / f"{domain}.yaml": _config(domain, _of_own(own) if there else None, placed, embedded=embedded)}
     if domain not in shipped_domains() and not there:
         files[own] = _DOMAIN.format(name=domain)
     for path in files:
@@ -149,6 +201,14 @@ def write_starter(domain: str, folder: Path) -> list[Path]:
     return list(files)
 
 
+def _placed(source: StarterSource | None, folder: Path) -> StarterSource:
+    """With its path as the config will say it; its first row is read, so that a wrong path or column is told now."""
+    if source is None:
+        return StarterSource("texts.jsonl")
+    next(iter(read_source(SourceConfig(path=source.path, text=source.text, id=source.id), Path())), None)
+    return StarterSource(source.path if Path(source.path).is_absolute() else os.path.relpath(source.path, folder), source.text, source.id)
+
+
 def _of_own(path: Path) -> Domain:
     try:
         return load_domain(path.name, path.parent)
@@ -156,25 +216,40 @@ def _of_own(path: Path) -> Domain:
         raise ConfigError(f"{path} exists already, and is no domain file: {exc}") from exc
 
 
-def _config(domain: str, own: Domain | None) -> str:
+def _config(domain: str, own: Domain | None, source: StarterSource, *, embedded: bool) -> str:
     shipped = domain in shipped_domains()
     known = load_domain(domain) if shipped else own
     categories: tuple[str, ...] = tuple(known.categories) if known else ("main",)
     direction = known.direction if known else "rejected"
     role, writes = _WRITERS[direction]
-    needs_category = len(categories) > 1
-    embedded = domain == "civility"
-    strong = shipped and not embedded
-    category = f"  category_column: category     # one of: {', '.join(categories)}\n" if needs_category else ""
+    if embedded and known and not all(category.contrast for category in known.categories.values()):
+        raise ConfigError(
+            f"domain '{domain}' is verified by a judge, which the embedded model is not: give its categories a 'contrast', or leave out --embedded"
+        )
+    strong = shipped and domain != "civility" and not embedded
+    category = f"  category_column: category     # one of: {', '.join(categories)}\n" if len(categories) > 1 else ""
+    local = {"rejected": _EMBEDDED_EXPERT, "chosen": _EMBEDDED_STUDENT}[direction]
     return _CONFIG.format(
         name=domain,
         domain=domain if shipped else f"{domain}-domain.yaml",
         shipped=", ".join(shipped_domains()),
+        path=_padded(source.path),
+        text=_padded(source.text),
+        id=f"id: {_padded(source.id, 26)}" if source.id else "# id: id                      ",
         category=category,
         side=_SIDES[direction],
         role=role,
         writes=writes,
-        writer=_EMBEDDED_EXPERT if embedded else _REMOTE_EXPERT,
+        writer=local if embedded or domain == "civility" else _REMOTE_EXPERT,
         judge=_JUDGE if strong else "",
+        induce=_DRAWN_EMBEDDED if embedded else _DRAWN,
+        respond=_RESPONSES_EMBEDDED if embedded else "",
+        verify=_PICKED_EMBEDDED if embedded else "",
         form="question" if strong else "contrast",
     )
+
+
+def _padded(value: str, width: int = 24) -> str:
+    """As YAML, with room up to the comment behind it."""
+    plain = value if re.fullmatch(r"[A-Za-z][\w./-]*", value) and value.lower() not in _NO_TEXTS else json.dumps(value, ensure_ascii=False)
+    return f"{plain:<{width - 1}} "

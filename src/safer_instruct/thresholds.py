@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from safer_instruct import yamlfile
+from safer_instruct.settings.scoremap import MarginMap, ScoreMap
 from safer_instruct.yamlfile import Strict
 
 KEYS = {  # score of a verdict -> the key of the config that bounds it from below
@@ -17,6 +18,8 @@ KEYS = {  # score of a verdict -> the key of the config that bounds it from belo
     "verify.better": "verify.min_margin",
 }
 REWARD_KEY = "verify.min_reward"  # of `verify.acceptable` where a reward model gives it
+BY_ITSELF = "verify.acceptable"  # the verdict whose score is that of one response, whatever it stands beside
+JUDGED_BY = {"contrast": "scorer", "reward": "reward"}  # forms of `verify` that give such a score -> role of the model that does
 _KNOWN = {*KEYS.values(), REWARD_KEY}
 
 
@@ -28,12 +31,16 @@ class Calibration(Strict):
         aim: What the bounds were chosen for.
         thresholds: Key of the config -> bound.
         scores: What was found about each score; for people.
+        maps: Score -> its fitted map to a probability. Files from before they were written have none.
+        margin: Which of them the margins of pairs come from; None, and they stay the verifier's own.
     """
 
     labels: dict[str, str | int]
     aim: str
     thresholds: dict[str, Annotated[float, Field(allow_inf_nan=False)]]
     scores: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    maps: dict[str, ScoreMap] = Field(default_factory=dict)
+    margin: MarginMap | None = None
 
     @field_validator("thresholds")
     @classmethod
@@ -41,6 +48,12 @@ class Calibration(Strict):
         if unknown := sorted(thresholds.keys() - _KNOWN):
             raise ValueError(f"no bounds of a config: {', '.join(unknown)}; there are {', '.join(sorted(_KNOWN))}")
         return thresholds
+
+    @model_validator(mode="after")
+    def _margin_has_its_map(self) -> Calibration:
+        if self.margin and self.margin.score not in self.maps:
+            raise ValueError(f"'margin' is by '{self.margin.score}', which has no map below 'maps'")
+        return self
 
     @property
     def described(self) -> str:

@@ -30,7 +30,9 @@ def test_check_shows_every_prompt_of_every_category(tmp_path: Path, name: str) -
     assert (said.returncode, said.stderr) == (0, "") and f"{name} is valid" in said.stdout
     for category, section in load_domain(name).categories.items():
         for title in ("inducer", "judge (verify.form question)", "scorer (verify.form contrast)"):
-            assert f"--- {category}: {title}" in said.stdout
+            assert f"--- {category}: {title}\n" in said.stdout and f"--- {category}: {title}, in a conversation\n" in said.stdout
+        for title in ("writer (twins.by rewrite)", "writer (twins.by sample)", "judge", "scorer", "refuser"):
+            assert f"--- {category}: twins: {title}\n" in said.stdout
         assert all(f"{number}. {question}" in said.stdout for number, question in enumerate(section.criteria, 1))
 
 

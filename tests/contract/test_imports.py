@@ -23,7 +23,7 @@ RANKS = (
     ("embed", "minilm", "selection"),
     ("filters", "reverse"),
     ("choosing", "stages", "tuning"),
-    ("barrier", "rundir", "card", "tally", "state", "roles", "running"),
+    ("barrier", "rundir", "card", "tally", "state", "roles", "running", "margins"),
     ("accounts", "analysis", "progress", "stored", "target", "variety"),
     ("twins",),
     ("pipeline", "evaluation", "training"),

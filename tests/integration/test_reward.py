@@ -5,18 +5,27 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+import re
+import shutil
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
+import yaml
 
-from safer_instruct.config import ModelConfig
-from safer_instruct.errors import AccessError, ConfigError, ModelError
+from safer_instruct.calibration.calibrate import Aim, calibrate, write_calibration
+from safer_instruct.config import ModelConfig, load_config
+from safer_instruct.errors import AccessError, ConfigError, ModelError, RunDirectoryError
+from safer_instruct.export import export_pairs
+from safer_instruct.export.rows import Options
 from safer_instruct.models import open_model
 from safer_instruct.models.protocol import Generation, Sampling, Scoring, Turn
+from safer_instruct.pipeline import run
+from safer_instruct.thresholds import load_calibration
 
 WORDS = ["where", "is", "my", "parcel", "i", "am", "so", "sorry", "it", "comes", "tomorrow", "look", "again", "?", ",", "."]
 ASKED = Scoring((Turn("user", "Where is my parcel?"),), "I am so sorry, it comes tomorrow.")
@@ -157,3 +166,46 @@ def test_of_a_served_classifier_s_labels_the_good_one_is_named_by_number(served:
 def test_a_wrong_address_is_told_with_what_it_should_be(served: tuple[str, type[Classify]], tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="base_url is what stands before '/classify': for vLLM without '/v1'"):
         reward("reward:my-rm", tmp_path, base_url=f"{served[0]}/v1")
+
+
+def test_from_labels_to_margins_of_pairs_without_another_call(served: tuple[str, type[Classify]], tmp_path: Path) -> None:
+    folder = tmp_path / "overclaiming"
+    shutil.copytree(Path(__file__).parents[2] / "examples" / "overclaiming", folder)
+    config = yaml.safe_load((folder / "overclaiming.yaml").read_text("utf-8"))
+    config |= {"verify": {"form": "reward", "min_margin": -99.0}, "license": "Apache-2.0"}
+    config["models"] = {**config["models"], "judge": None, "reward": {"model": "reward:my-rm", "base_url": served[0]}}
+    (folder / "mine.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
+    script = yaml.safe_load((folder / "script.yaml").read_text("utf-8"))
+    script["generate"][-1]["answers"] = [f"As far as can be told {'from here, ' * n}it depends on {{words}}." for n in range(6)]
+    (folder / "script.yaml").write_text(yaml.safe_dump(script), encoding="utf-8")
+    out = tmp_path / "out"
+    first = run(load_config(folder / "mine.yaml"), out)
+    raw = {row["id"]: row for row in pq.read_table(out / "examples.parquet").to_pylist()}
+    assert first.summary["margin"] == {"kind": "raw", "unit": "reward", "why": "not calibrated"}
+
+    lengths = {id_: len(row["chosen"]) for id_, row in raw.items()}
+    middle, odd = sorted(lengths.values())[len(lengths) // 2], set(list(raw)[::9])
+    likes = {id_: (length >= middle) != (id_ in odd) for id_, length in lengths.items()}
+    (tmp_path / "labels.csv").write_text("id,label\n" + "".join(f"{id_},{int(good)}\n" for id_, good in likes.items()), encoding="utf-8")
+    aim = Aim(precision=0.5)
+    found = calibrate(out, tmp_path / "labels.csv", aim)
+    assert found.margin, found.raw_because
+    write_calibration(found, aim, folder / "calibration.yaml")
+    (folder / "calibration.yaml").write_text(re.sub(r"(?m)^thresholds:\n(  .*\n)*", "thresholds: {}\n", (folder / "calibration.yaml").read_text("utf-8")))
+    (folder / "mine.yaml").write_text(yaml.safe_dump({**config, "calibration": "calibration.yaml"}), encoding="utf-8")
+    asked = len(served[1].asked)
+    again = run(load_config(folder / "mine.yaml"), out, mode="continue")
+    assert len(served[1].asked) == asked and again.summary["margin"]["kind"] == "calibrated" and again.summary["margin"]["pairs"] == again.summary["pairs"]
+
+    fitted = load_calibration(folder / "calibration.yaml").maps["verify.acceptable"]
+    rows = [row for row in pq.read_table(out / "examples.parquet").to_pylist() if row["dropped_by"] is None]
+    for row in rows:  # the server's reward of a response is a tenth of its length
+        wanted = fitted.probability(len(row["chosen"]) / 10) - fitted.probability(len(row["text"]) / 10)
+        assert row["margin"] == pytest.approx(wanted, abs=1e-5) and row["margin"] != raw[row["id"]]["margin"]
+    exported = export_pairs(out, "parquet", tmp_path / "exported.parquet", Options(provenance=True)).path
+    told = pq.read_table(exported).to_pylist()
+    assert [row["margin"] for row in told] == [row["margin"] for row in rows]
+    assert {row["margin_kind"] for row in told} == {f"calibrated: p(chosen) - p(rejected), logistic on {len(raw)} labels"}
+    (folder / "mine.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
+    with pytest.raises(RunDirectoryError, match="another config: - margin:"):
+        run(load_config(folder / "mine.yaml"), out)

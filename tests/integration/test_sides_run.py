@@ -24,6 +24,10 @@ from safer_instruct.models.codec import Codec
 from safer_instruct.models.protocol import UNFINISHED_USER
 from safer_instruct.models.store import converted
 from safer_instruct.pipeline import run
+from safer_instruct.report.build import describe
+from safer_instruct.report.document import Table
+from safer_instruct.selectconfig import SelectConfig
+from safer_instruct.selected import select_from_run
 
 REFUSALS = ["I am sorry, but I cannot help with that request.", "I'm afraid I can't assist with this.", "I must decline to answer this, I am sorry."]
 INDUCES = {"match": "Below is a response", "answers": ["Could you tell me about {words}, please?"]}
@@ -228,6 +232,45 @@ class TestTwins:
         check_twins(bench, summary)
         assert summary["twins"]["out"] and all(classify(e["rejected"]).label == "refusal" for e in bench.examples if e["twin_of"] and not e["dropped_by"])
 
+    def test_of_several_experts_whoever_s_turn_it_is_answers_them(self, bench: Bench) -> None:
+        models = bench.config["models"]
+        del models["expert"]
+        models["experts"] = {"short": {"model": "scripted:script.yaml", "weight": 1}, "long": {"model": "scripted:long.yaml", "weight": 1}}
+        long = {"answers": ["I am truly sorry about that, and before the day is over I will look into {words} and write to you."]}
+        (bench.path / "long.yaml").write_text(yaml.safe_dump({"generate": [long]}))
+        bench.config["twins"] = {"share": 0.9, "model": "rewriter", "refuser": "rewriter"}
+        summary = bench.run()
+        check_twins(bench, summary)
+        twins = [e for e in bench.examples if e["twin_of"] and not e["dropped_by"]]
+        writers = Counter(next(d["expert"] for d in e["drafts"] if d["text"] == e["chosen"]) for e in twins)
+        assert writers.keys() == {"short", "long"} and min(writers.values()) > 5
+        calls = {t.stage: t.calls for t in read_totals(bench.out / "ledger.sqlite")}
+        assert {"twins.respond.short", "twins.respond.long"} <= calls.keys() and "twins.respond" not in calls
+        assert sum(count for stage, count in calls.items() if stage.startswith("twins.")) == summary["twins"]["calls"]
+        assert sum(took["calls"] for took in summary["by_model"].values()) == summary["calls"]
+
+    def test_the_chosen_set_tells_them_apart(self, bench: Bench) -> None:
+        bench.config["twins"] = {"share": 0.4, "model": "rewriter", "refuser": "rewriter"}
+        bench.run()
+        select_from_run(bench.out, SelectConfig())
+        lines = [json.loads(line) for line in (bench.out / "selected.jsonl").read_text().splitlines()]
+        of = {row["id"]: row["twin_of"] for row in bench.pairs}
+        assert {row["id"]: row["twin_of"] for row in lines} == of and any(of.values())
+        assert pq.read_table(bench.out / "selected.parquet").to_pylist() == lines
+
+    def test_the_report_counts_and_shows_them(self, bench: Bench) -> None:
+        bench.config["twins"] = {"share": 0.4, "model": "rewriter", "refuser": "rewriter"}
+        bench.script = [INDUCES, {**TWIN, "answers": [*TWIN["answers"], "Tell me {words} now."]}, REFUSES, MATCHES, HELPS]
+        twins = bench.run()["twins"]
+        assert twins["out"] and twins["dropped"]
+        document = describe(bench.out)
+        assert ("contrast twins", str(twins["out"]), f"of {twins['in']}; not among the pairs") in document.tiles
+        (table,) = [part for section in document.sections for part in section.parts if isinstance(part, Table) and part.caption.startswith("Contrast twins")]
+        assert table.rows[0] == ("begun", twins["in"]) and table.rows[-1] == ("pairs", twins["out"]) and dict(table.rows[1:-1]) == twins["dropped"]
+        shown = [sample for section in document.sections for sample in section.samples or () if sample.id.endswith("~twin")]
+        assert Counter(sample.outcome for sample in shown) == {"twin": min(20, twins["out"]), "dropped": min(12, sum(twins["dropped"].values()))}
+        assert {sample.by for sample in shown if sample.outcome == "dropped"} == set(twins["dropped"])
+
     def test_pairs_card_and_exports_tell_them_apart(self, bench: Bench) -> None:
         bench.config["twins"] = {"share": 0.4}
         summary = bench.run()
@@ -329,7 +372,7 @@ class TestRejected:
         assert not {"twins", "rejected", "notes"} & summary.keys() and summary["length_gap"]["source"] == summary["length_gap"]["pairs"]
         assert list(bench.pairs[0]) == ["prompt", "chosen", "rejected", "category", "id"]
         config = yaml.safe_load((bench.out / "run.yaml").read_text())["config"]
-        assert not {"twins", "rejected"} & config.keys() and "rewriter" not in config["models"]
+        assert config["twins"] is None and config["rejected"]["form"] == "source" and config["models"]["rewriter"] is None
 
 
 @pytest.mark.parametrize(
@@ -337,6 +380,10 @@ class TestRejected:
     [
         ({"twins": {"model": "student"}}, "models.student is needed"),
         ({"twins": {"refuser": "judge"}}, "models.judge is needed"),
+        (
+            {"twins": {}, "models": {"inducer": "scripted:", "experts": {"one": "scripted:"}}},
+            "twins.model is left to 'expert', so models.expert is needed; models.experts are several: leave twins.model to another role",
+        ),
         ({"twins": {"benign": "judge"}}, "needs models.judge"),
         ({"twins": {"share": 0}}, "greater than 0"),
         ({"twins": {"prefix": "user:"}}, "chatml"),

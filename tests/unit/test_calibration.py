@@ -20,6 +20,7 @@ from safer_instruct.cli import main
 from safer_instruct.config import load_config
 from safer_instruct.errors import ConfigError, RunDirectoryError
 from safer_instruct.example import Candidate, Draft, Example, Verdict
+from safer_instruct.thresholds import load_calibration
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -93,7 +94,7 @@ def test_the_same_labels_give_the_same_calibration(run_dir: Path, labels: Path) 
 def test_isotonic_probabilities_never_fall_as_the_score_rises(run_dir: Path, labels: Path) -> None:
     for method in ("isotonic", "logistic"):
         (score,) = [s for s in calibrate(run_dir, labels, Aim(), method=read_method(method)).scores if s.name == "consistency"]
-        assert score.fit and score.fit.method == method
+        assert score.fit and score.fit.map.method == method
         probabilities = [p for _, p in score.fit.curve]
         assert probabilities == sorted(probabilities) and probabilities[0] < 0.5 < probabilities[-1]
     with pytest.raises(ConfigError, match="'magic' is no method"):
@@ -217,6 +218,33 @@ def test_with_a_reward_model_the_reward_is_bounded(labels: Path, tmp_path: Path)
     which = [replace(e, verdicts=(Verdict("verify.acceptable", True, e.verdicts[1].score),)) for e, _ in examples(300)]
     assert calibrate(finished(tmp_path / "reward", which, "reward"), labels, Aim()).chosen[0].key == "verify.min_reward"
     assert calibrate(finished(tmp_path / "question", which, "question"), labels, Aim()).chosen == (), "a judge's answer has no bound of that kind"
+
+
+def test_the_map_of_a_score_that_tells_is_written_for_margins(labels: Path, tmp_path: Path) -> None:
+    which = [replace(e, verdicts=(Verdict("verify.acceptable", True, e.verdicts[1].score),)) for e, _ in examples(300)]
+    run = finished(tmp_path / "run", which)
+    resolved = {**yaml.safe_load((run / rundir.RUN).read_text("utf-8")), "models": {"scorer": "abc", "expert": "x"}}
+    (run / rundir.RUN).write_text(yaml.safe_dump(resolved), encoding="utf-8")
+    found = calibrate(run, labels, Aim())
+    write_calibration(found, Aim(), tmp_path / CALIBRATION)
+    read = load_calibration(tmp_path / CALIBRATION)
+    assert read.margin and (read.margin.form, read.margin.model, read.margin.labels) == ("contrast", "abc", 300)
+    assert found.scores[0].fit and read.maps == {"verify.acceptable": found.scores[0].fit.map} and read.maps["verify.acceptable"].slope > 0
+
+
+def test_why_margins_stay_raw_is_said(run_dir: Path, labels: Path, tmp_path: Path) -> None:
+    def because(name: str, form: str = "contrast", models: dict[str, str] | None = None, at: int = 1) -> str:
+        which = [replace(e, verdicts=(Verdict("verify.acceptable", True, e.verdicts[at].score),)) for e, _ in examples(300)]
+        run = finished(tmp_path / name, which, form)
+        (run / rundir.RUN).write_text(yaml.safe_dump({"config": {"verify": {"form": form}}, "models": models}), encoding="utf-8")
+        found = calibrate(run, labels, Aim())
+        assert found.margin is None
+        return found.raw_because
+
+    assert "gives no score to a response by itself" in because("judge", "question")
+    assert "does not say which model 'scorer' was" in because("unknown")
+    assert "may be that of chance" in because("noise", models={"scorer": "abc"}, at=2)
+    assert "fewer than 5 labels of 'verify.acceptable'" in calibrate(run_dir, labels, Aim()).raw_because
 
 
 # --- the sheet

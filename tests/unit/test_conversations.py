@@ -197,9 +197,7 @@ def test_a_config_that_contradicts_itself_is_refused(changes: dict[str, Any], sa
         parse(yaml.safe_dump({**CONFIG, **changes}), RunConfig, name="c.yaml")
 
 
-def test_a_run_without_conversations_is_recorded_as_before_there_were_any() -> None:
-    what, _ = parse(yaml.safe_dump(CONFIG), RunConfig, name="c.yaml").parted()
-    assert not {"messages", "turns"} & what["source"].keys() and "given" not in what["induce"]
+def test_what_is_said_of_conversations_is_part_of_what_the_result_depends_on() -> None:
     talks = {**CONFIG, "source": {"path": "x", "messages": "m"}, "models": {"expert": "scripted:"}, "induce": {"given": "keep"}}
     what, _ = parse(yaml.safe_dump(talks), RunConfig, name="c.yaml").parted()
     assert (what["source"]["messages"], what["source"]["turns"], what["induce"]["given"], what["models"]["inducer"]) == ("m", "last", "keep", None)

@@ -19,9 +19,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from safer_instruct import rundir
+from safer_instruct.config import RunConfig
 from safer_instruct.errors import RunDirectoryError
 from safer_instruct.example import Candidate, Draft, Example, Verdict
-from safer_instruct.ledger import recovery
+from safer_instruct.ledger import Ledger, recovery
 from safer_instruct.rundir import open_run_directory, outputs, pair_row, read_summary, whole, write_whole
 from safer_instruct.sources import BadRow
 
@@ -46,6 +47,11 @@ def opened(path: Path, config: dict[str, Any] = CONFIG, mode: rundir.Mode = "aut
         pass
 
 
+def finished(path: Path, config: dict[str, Any] = CONFIG) -> None:
+    opened(path, config)
+    (path / rundir.SUMMARY).write_text("{}")
+
+
 def names(path: Path) -> set[str]:
     return {p.name for p in path.iterdir()}
 
@@ -66,7 +72,7 @@ def test_the_same_config_goes_on(tmp_path: Path) -> None:
 
 
 def test_another_config_is_refused_with_what_differs_and_both_ways_out(tmp_path: Path) -> None:
-    opened(tmp_path)
+    finished(tmp_path)
     with pytest.raises(RunDirectoryError) as caught:
         opened(tmp_path, OTHER)
     message = str(caught.value)
@@ -77,9 +83,51 @@ def test_another_config_is_refused_with_what_differs_and_both_ways_out(tmp_path:
 
 
 def test_of_many_differences_some_are_shown_and_the_rest_counted(tmp_path: Path) -> None:
-    opened(tmp_path, {f"key{i}": 0 for i in range(10)})
+    finished(tmp_path, {f"key{i}": 0 for i in range(10)})
     with pytest.raises(RunDirectoryError, match="; and 14 more"):
         opened(tmp_path, {f"key{i}": 1 for i in range(10)})
+
+
+@pytest.mark.parametrize("gone", ["rejected", "twins", "models.rewriter", "source.messages", "induce.given", "respond", "source.documents.min_words"])
+def test_a_run_from_before_there_was_a_setting_goes_on_while_it_is_at_its_default(tmp_path: Path, gone: str) -> None:
+    now, before = resolved(), resolved()
+    *sections, name = gone.split(".")
+    at = before["config"]
+    for section in sections:
+        at = at[section]
+    del at[name]
+    finished(tmp_path, before)
+    opened(tmp_path, now)
+    assert yaml.safe_load((tmp_path / "run.yaml").read_text("utf-8")) == now, "and is written with all settings from then on"
+
+
+def test_a_run_from_before_there_was_a_setting_is_another_where_that_is_used(tmp_path: Path) -> None:
+    before = resolved()
+    del before["config"]["rejected"], before["config"]["seed"]
+    finished(tmp_path, before)
+    with pytest.raises(RunDirectoryError, match="- form: source; \\+ form: student"):
+        opened(tmp_path, resolved(rejected="student"))
+    with pytest.raises(RunDirectoryError, match="- seed: 0; \\+ seed: 3"):
+        opened(tmp_path, resolved(seed=3))
+
+
+def resolved(**changes: Any) -> dict[str, Any]:
+    """What a run with a valid config records."""
+    models = {"inducer": "scripted:a", "expert": "scripted:b", "student": "scripted:c"}
+    config = RunConfig.model_validate({"domain": "civility", "source": {"path": "t.jsonl"}, "models": models, **changes}, strict=False)
+    what, how = config.parted()
+    return {"config": what, "models": {"expert": "abc"}, rundir.HOW: how}
+
+
+def test_what_ended_before_its_first_call_stands_in_nobodys_way(tmp_path: Path) -> None:
+    opened(tmp_path)
+    with Ledger(tmp_path / rundir.LEDGER):
+        pass
+    opened(tmp_path, OTHER)
+    assert yaml.safe_load((tmp_path / "run.yaml").read_text("utf-8")) == OTHER
+    (tmp_path / rundir.LEDGER).write_text("of an unknown kind")
+    with pytest.raises(RunDirectoryError, match="another config"):
+        opened(tmp_path)
 
 
 def test_continue_takes_the_new_config_and_keeps_the_ledger(tmp_path: Path) -> None:

@@ -8,9 +8,9 @@ import pytest
 
 from safer_instruct.config import load_config
 from safer_instruct.domain import load_domain, shipped_domains
-from safer_instruct.errors import ConfigError
+from safer_instruct.errors import ConfigError, SourceError
 from safer_instruct.filters.registry import open_filters
-from safer_instruct.starter import write_starter
+from safer_instruct.starter import StarterSource, write_starter
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -68,3 +68,37 @@ def test_names_that_are_no_file_names_are_refused(tmp_path: Path, name: str) -> 
 
 def test_the_folder_is_made(tmp_path: Path) -> None:
     assert write_starter("civility", tmp_path / "new" / "folder")[0].is_file()
+
+
+@pytest.mark.parametrize("column", ["reply", "the reply", "yes", "r\u00e9ponse: 'a'"])
+def test_texts_that_are_there_already_stand_in_the_config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, column: str) -> None:
+    (tmp_path / "texts.csv").write_text(f'nr,"{column}"\n1,No.\n', encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    write_starter("mine", tmp_path / "folder", StarterSource("texts.csv", column, "nr"))
+    config = load_config(tmp_path / "folder" / "mine.yaml")
+    assert (config.source.path, config.source.text, config.source.id) == ("../texts.csv", column, "nr")
+
+
+@pytest.mark.parametrize(
+    ("source", "said"), [(StarterSource("nothere.csv"), "no file, folder or glob"), (StarterSource("texts.csv"), "no column 'text'; columns: nr, reply")]
+)
+def test_texts_that_cannot_be_read_are_told_before_anything_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: StarterSource, said: str
+) -> None:
+    (tmp_path / "texts.csv").write_text("nr,reply\n1,No.\n", encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SourceError, match=said):
+        write_starter("mine", tmp_path, source)
+    assert [path.name for path in tmp_path.iterdir()] == ["texts.csv"]
+
+
+@pytest.mark.parametrize("name", ["mine", "civility", "answers"])
+def test_with_the_embedded_model_in_every_role_nothing_else_is_named(tmp_path: Path, name: str) -> None:
+    write_starter(name, tmp_path, embedded=True)
+    config = load_config(tmp_path / f"{name}.yaml")
+    assert {model.model for _, model in config.models if model} == {"embedded:smollm2-135m-instruct"} and config.verify.form == "contrast"
+
+
+def test_a_domain_without_a_contrast_needs_a_judge(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="verified by a judge, which the embedded model is not"):
+        write_starter("safety", tmp_path, embedded=True)

@@ -6,8 +6,8 @@ import json
 import math
 import os
 import re
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast, get_args
 
@@ -15,10 +15,11 @@ import yaml
 
 from safer_instruct import rundir
 from safer_instruct.calibration.conformal import Guarantee, guaranteed_cut, least_to_pass
-from safer_instruct.calibration.fit import LEAST_OF_EACH, Cut, Fit, Interval, Method, cut_for_precision, describe_cut, fit
+from safer_instruct.calibration.fit import CHANCE, LEAST_OF_EACH, Cut, Fit, Interval, Method, cut_for_precision, describe_cut, fit
 from safer_instruct.calibration.labels import digest, joined, read_examples, read_labels
 from safer_instruct.errors import ConfigError, RunDirectoryError
-from safer_instruct.thresholds import KEYS, REWARD_KEY
+from safer_instruct.settings.scoremap import MarginMap
+from safer_instruct.thresholds import BY_ITSELF, JUDGED_BY, KEYS, REWARD_KEY
 from safer_instruct.wholefile import whole
 
 CALIBRATION = "calibration.yaml"
@@ -67,11 +68,21 @@ class Calibrated:
 
 @dataclass(frozen=True, slots=True)
 class Calibrations:
-    """All scores of a run, and those whose bounds were written."""
+    """What labels say of a run.
+
+    Attributes:
+        scores: All that its verdicts carry.
+        chosen: Those whose bounds are written.
+        labels: What they are.
+        margin: How the margins of pairs follow from a score; None where they cannot.
+        raw_because: Why not.
+    """
 
     scores: tuple[Calibrated, ...]
     chosen: tuple[Calibrated, ...]
     labels: dict[str, str | int]
+    margin: MarginMap | None = None
+    raw_because: str = ""
 
 
 def calibrate(path: Path, labels: Path, aim: Aim, *, method: Method = "auto", names: Sequence[str] = ()) -> Calibrations:
@@ -91,7 +102,9 @@ def calibrate(path: Path, labels: Path, aim: Aim, *, method: Method = "auto", na
         MissingExtraError: The extra `calibrate` is not installed.
     """
     found = joined(read_examples(path), read_labels(labels), labels)
-    keys = _keys(path)
+    resolved = _resolved(path)
+    form = resolved["config"]["verify"]["form"]
+    keys = _keys(form)
     scores = tuple(_calibrated(name, keys.get(name, ""), rows, aim, method) for name, rows in sorted(found.items()))
     if not any(score.fit for score in scores):
         raise ConfigError(f"{labels}: no score has {LEAST_OF_EACH} good and {LEAST_OF_EACH} bad labels; write a sheet with --sheet and label more")
@@ -101,7 +114,8 @@ def calibrate(path: Path, labels: Path, aim: Aim, *, method: Method = "auto", na
     best = sorted(possible.values(), key=lambda s: (-_recall(s), s.name))[:1]
     used = {id_ for rows in found.values() for id_, _, _ in rows}
     described: dict[str, str | int] = {"file": labels.name, "sha256": digest(labels), "used": len(used)}
-    return Calibrations(scores, tuple(possible[name] for name in names) or tuple(best), described)
+    margin, why = _margin(scores, form, resolved.get("models") or {})
+    return Calibrations(scores, tuple(possible[name] for name in names) or tuple(best), described, margin, why)
 
 
 def write_calibration(found: Calibrations, aim: Aim, target: Path) -> None:
@@ -110,6 +124,8 @@ def write_calibration(found: Calibrations, aim: Aim, target: Path) -> None:
         "labels": found.labels,
         "aim": aim.described,
         "thresholds": {score.key: round(score.cut.threshold, 6) for score in found.chosen if score.cut},
+        "margin": found.margin.model_dump(mode="json") if found.margin else None,
+        "maps": {score.name: score.fit.map.model_dump(mode="json", exclude_defaults=True) for score in found.scores if score.fit},
         "scores": {score.name: _plain(score) for score in found.scores},
     }
     with whole(target) as part:
@@ -162,18 +178,39 @@ def _calibrated(name: str, key: str, rows: Sequence[tuple[str, float, bool]], ai
     return Calibrated(name, key, fitted, describe_cut(values, good, guarantee.threshold) if guarantee else None, guarantee)
 
 
-def _keys(path: Path) -> dict[str, str]:
-    """Score -> key of the config, as the run's form of verification has it."""
+def _resolved(path: Path) -> dict[str, Any]:
+    """What `run.yaml` says; at least `config.verify.form` is there."""
     try:
-        form = yaml.safe_load((path / rundir.RUN).read_text(encoding="utf-8"))["config"]["verify"]["form"]
+        resolved: dict[str, Any] = yaml.safe_load((path / rundir.RUN).read_text(encoding="utf-8"))
+        str(resolved["config"]["verify"]["form"])
     except (OSError, yaml.YAMLError, KeyError, TypeError) as exc:
         raise RunDirectoryError(f"{path / rundir.RUN} cannot be read ({exc}); give the 'run' command again to write it anew") from exc
+    return resolved
+
+
+def _keys(form: str) -> dict[str, str]:
+    """Score -> key of the config, as that form of verification has it."""
     gates = {name: key for name, key in KEYS.items() if not name.startswith("verify.")}
     of_form = {
         "contrast": {name: key for name, key in KEYS.items() if name.startswith("verify.")},
         "reward": {"verify.acceptable": REWARD_KEY, "verify.better": KEYS["verify.better"]},
     }
     return gates | of_form.get(form, {})
+
+
+def _margin(scores: Sequence[Calibrated], form: str, models: Mapping[str, str]) -> tuple[MarginMap | None, str]:
+    """How margins follow from a score, or why they stay the verifier's own."""
+    role = JUDGED_BY.get(form)
+    if role is None:
+        return None, f"verify.form '{form}' gives no score to a response by itself, so there is none of the rejected one"
+    found = next((score.fit for score in scores if score.name == BY_ITSELF), None)
+    if found is None:
+        return None, f"fewer than {LEAST_OF_EACH} labels of '{BY_ITSELF}' say good, or bad"
+    if found.auc[1] <= CHANCE:
+        return None, f"the AUC of '{BY_ITSELF}' may be that of chance"
+    if role not in models:
+        return None, f"the run does not say which model '{role}' was; give its 'run' command again to write that anew"
+    return MarginMap.model_validate({"score": BY_ITSELF, "form": form, "model": models[role], "labels": found.count}), ""
 
 
 def _recall(score: Calibrated) -> float:
@@ -198,8 +235,12 @@ def _plain(score: Calibrated) -> dict[str, Any]:
     """For people: what the labels say of one score."""
     plain: dict[str, Any] = {"key": score.key or None}
     if score.fit:
-        told = asdict(score.fit)
-        plain |= {"labels": told["count"], "good": told["good"], "method": told["method"], "probability_at": [list(point) for point in told["curve"]]}
+        plain |= {
+            "labels": score.fit.count,
+            "good": score.fit.good,
+            "method": score.fit.map.method,
+            "probability_at": [list(point) for point in score.fit.curve],
+        }
         plain |= {"auc": _interval(score.fit.auc), "calibration_error": _interval(score.fit.ece)}
     if score.cut:
         plain |= {"threshold": round(score.cut.threshold, 6), "kept": score.cut.kept}

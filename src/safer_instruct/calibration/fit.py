@@ -12,11 +12,13 @@ from typing import Any, Literal
 
 from safer_instruct.errors import ConfigError
 from safer_instruct.extras import require
+from safer_instruct.settings.scoremap import ScoreMap
 
 Method = Literal["auto", "isotonic", "logistic"]
 Interval = tuple[float, float, float]
 """An estimate, and the ends of its 95% interval."""
 
+CHANCE = 0.5  # the AUC of a score that tells nothing
 LEAST_OF_EACH = 5  # labels that say good, and bad: with fewer there are no folds to fit on
 _ENOUGH_FOR_ISOTONIC = 1_000  # Niculescu-Mizil and Caruana 2005, section 5: below that, it follows noise
 _FOLDS, _BINS, _RESAMPLES, _SEED = 5, 10, 1_000, 0
@@ -29,7 +31,7 @@ class Fit:
     Attributes:
         count: Labelled examples.
         good: How many of them are good.
-        method: How the score was turned into a probability.
+        map: From the score to the probability of being good.
         auc: Probability that a good example scores above a bad one.
         ece: Expected calibration error of the fitted probability, on examples that it was not fitted to.
         curve: Score -> fitted probability of being good, at five points of the score's range, for people.
@@ -37,7 +39,7 @@ class Fit:
 
     count: int
     good: int
-    method: str
+    map: ScoreMap
     auc: Interval
     ece: Interval
     curve: tuple[tuple[float, float], ...]
@@ -79,15 +81,15 @@ def fit(values: Sequence[float], good: Sequence[bool], method: Method = "auto") 
     chosen = method if method != "auto" else "isotonic" if len(values) >= _ENOUGH_FOR_ISOTONIC else "logistic"
     x, y = numpy.asarray(values, dtype=float), numpy.asarray(good, dtype=bool)
     unseen = _out_of_fold(x, y, chosen)
-    predict = _fitted(x, y, chosen)
+    found = _fitted(x, y, chosen)
     points = numpy.quantile(x, [0.05, 0.25, 0.5, 0.75, 0.95])
     return Fit(
         len(values),
         int(positives),
-        chosen,
+        found,
         _bootstrapped(lambda rows: auc(x[rows], y[rows]), y),
         _bootstrapped(lambda rows: expected_calibration_error(unseen[rows], y[rows]), y),
-        tuple((round(float(p), 4), round(float(v), 4)) for p, v in zip(points, predict(points), strict=True)),
+        tuple((round(float(p), 4), round(found.probability(float(p)), 4)) for p in points),
     )
 
 
@@ -137,15 +139,18 @@ def expected_calibration_error(probabilities: Any, good: Any) -> float:
     return float(numpy.abs(numpy.add.reduceat(probabilities[order] - good[order], starts)).sum() / len(order))
 
 
-def _fitted(x: Any, y: Any, method: str) -> Callable[[Any], Any]:
-    """Score -> probability; a score that falls as examples get better gets a flat curve from isotonic, a falling one from logistic."""
+def _fitted(x: Any, y: Any, method: str) -> ScoreMap:
+    """A score that falls as examples get better gets a flat curve from isotonic, a falling one from logistic."""
+    lowest, highest = float(x.min()), float(x.max())
     if method == "isotonic":
-        isotonic = require("sklearn.isotonic", extra="calibrate", purpose="calibration")
-        return isotonic.IsotonicRegression(y_min=0, y_max=1, out_of_bounds="clip").fit(x, y).predict  # type: ignore[no-any-return]
+        isotonic = require("sklearn.isotonic", extra="calibrate", purpose="calibration").IsotonicRegression(y_min=0, y_max=1).fit(x, y)
+        knots = zip(isotonic.X_thresholds_.tolist(), isotonic.y_thresholds_.tolist(), strict=True)
+        return ScoreMap(method="isotonic", knots=tuple(knots), lowest=lowest, highest=highest)
     linear = require("sklearn.linear_model", extra="calibrate", purpose="calibration")
-    mean, spread = x.mean(), x.std() or 1.0
+    mean, spread = float(x.mean()), float(x.std()) or 1.0
     model = linear.LogisticRegression(C=1e3).fit(((x - mean) / spread).reshape(-1, 1), y)
-    return lambda values: model.predict_proba(((values - mean) / spread).reshape(-1, 1))[:, 1]
+    slope = float(model.coef_[0][0]) / spread
+    return ScoreMap(method="logistic", slope=slope, intercept=float(model.intercept_[0]) - slope * mean, lowest=lowest, highest=highest)
 
 
 def _out_of_fold(x: Any, y: Any, method: str) -> Any:
@@ -153,7 +158,8 @@ def _out_of_fold(x: Any, y: Any, method: str) -> Any:
     numpy, selection = _numpy(), require("sklearn.model_selection", extra="calibrate", purpose="calibration")
     found = numpy.zeros(len(x))
     for train, test in selection.StratifiedKFold(_FOLDS, shuffle=True, random_state=_SEED).split(x, y):
-        found[test] = _fitted(x[train], y[train], method)(x[test])
+        fitted = _fitted(x[train], y[train], method)
+        found[test] = [fitted.probability(score) for score in x[test].tolist()]
     return found
 
 

@@ -8,10 +8,8 @@ from rich.console import Console
 from rich.table import Table
 
 from safer_instruct.calibration.calibrate import Aim, Calibrations
-from safer_instruct.calibration.fit import LEAST_OF_EACH, Interval
+from safer_instruct.calibration.fit import CHANCE, LEAST_OF_EACH, Interval
 from safer_instruct.terminal import safe
-
-_SEPARATES = 0.5
 
 
 def show_calibrations(console: Console, found: Calibrations, aim: Aim) -> None:
@@ -29,11 +27,13 @@ def show_calibrations(console: Console, found: Calibrations, aim: Aim) -> None:
     console.print(table)
     console.print("ECE: expected calibration error of the probability fitted to the score", style="dim")
     for score in found.scores:
-        if score.fit and score.fit.auc[1] <= _SEPARATES:
+        if score.fit and score.fit.auc[1] <= CHANCE:
             console.print(safe(f"{score.name}: its AUC may be that of chance; do not filter by it on the strength of these labels"))
         if score.guarantee:
             counted = f"{score.guarantee.bad} of {score.guarantee.kept} kept are bad"
             console.print(safe(f"{score.name}: {counted}, so at most {score.guarantee.most_bad:.1%} of such with {aim.confidence:.0%} confidence"))
+    by = f"the difference of the probabilities fitted to {found.margin.score}" if found.margin else f"the verifier's own: {found.raw_because}"
+    console.print(safe(f"margin of a pair: {by}"))
     for score in found.chosen:
         if score.cut:
             console.print(safe(f"chosen: {score.key}: {score.cut.threshold:+.6f} (a bound on {score.name})"))

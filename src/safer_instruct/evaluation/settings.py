@@ -8,7 +8,8 @@ from typing import Annotated, Literal
 from pydantic import Field, PrivateAttr, model_validator
 
 from safer_instruct import yamlfile
-from safer_instruct.config import BudgetConfig, ModelConfig, Positive
+from safer_instruct.config import BudgetConfig, ModelConfig
+from safer_instruct.settings.numbers import Positive
 from safer_instruct.yamlfile import Strict
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._-]*$")]

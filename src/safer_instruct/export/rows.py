@@ -16,6 +16,7 @@ from safer_instruct import rundir
 from safer_instruct.errors import RunDirectoryError
 from safer_instruct.example import Example
 from safer_instruct.export.splits import WHOLE, Assignment, assign
+from safer_instruct.margins import kind_said
 from safer_instruct.review.labels import Accepted
 from safer_instruct.stored import read_examples
 
@@ -35,6 +36,7 @@ PROVENANCE: dict[str, Kind] = {
     "guideline": "text",
     "expert": "text",
     "margin": "real",
+    "margin_kind": "text",
     "verdicts": "text",
 }
 """Columns of `--provenance`. `models`, `templates` and `verdicts` are JSON, so that they fit into every format."""
@@ -182,7 +184,7 @@ def _constant(path: Path, summary: dict[str, Any]) -> dict[str, Any]:
         templates = resolved["templates"]
     except (OSError, ValueError, TypeError, KeyError, yaml.YAMLError) as exc:
         raise RunDirectoryError(f"{file} cannot be read ({exc}), so where the pairs come from is not known; give the 'run' command again") from exc
-    columns = {"source_license": summary["source_license"], "models": json.dumps(models), "templates": json.dumps(templates)}
+    columns = {"source_license": summary["source_license"], "margin_kind": kind_said(summary), "models": json.dumps(models), "templates": json.dumps(templates)}
     return {"columns": columns, "guidelines": summary["domain"]["guidelines"]}
 
 

@@ -105,8 +105,10 @@ def _tiles(view: RunView) -> tuple[tuple[str, str, str], ...]:
     tokens = summary["prompt_tokens"] + summary["completion_tokens"]
     wall = summary.get("timing", {}).get("wall_s", 0.0)
     took = f"{wall:,.0f} s" if wall < 600 else f"{wall / 60:,.0f} min" if wall < 36_000 else f"{wall / 3600:,.1f} h"
+    twins = summary.get("twins")
     return (
         ("pairs", f"{pairs:,}", f"of {rows:,} source rows"),
+        *([("contrast twins", f"{twins['out']:,}", f"of {twins['in']:,}; not among the pairs")] if twins else []),
         ("kept", f"{pairs / rows:.1%}" if rows else "0%", f"{summary['dropped']:,} dropped"),
         ("categories", f"{len(view.kept):,}", "with a pair"),
         ("model calls", f"{summary['calls']:,}", f"{tokens:,} tokens"),

@@ -78,7 +78,7 @@ class Sample:
 
     Attributes:
         run: Name of the run it is from.
-        outcome: `kept`, `dropped` or `flagged`.
+        outcome: `kept`, `dropped`, `flagged`, or `twin` for a contrast twin that came through.
         by: The filter that dropped or flagged it.
         prompt: The instruction taken; of a dropped example, the likeliest one.
         verdicts: (name, passed, score, reason) of each check, in order.

@@ -19,7 +19,7 @@ def funnel(views: Sequence[RunView]) -> Section:
         "Funnel",
         "From source to pair",
         "Each band is a number of texts; those that leave a stage end at the check that dropped them.",
-        tuple(_flow(number, view) for number, view in enumerate(views)),
+        (*(_flow(number, view) for number, view in enumerate(views)), *(_twins(view, views) for view in views if "twins" in view.summary)),
     )
 
 
@@ -101,6 +101,17 @@ def _flow(number: int, view: RunView) -> Figure:
     return Figure(
         f"funnel-{number}", f"Funnel of {view.name}", says, "sankey", data, Table("", ("stage", "what became of them", "texts"), tuple(rows)), wide=True
     )
+
+
+def _twins(view: RunView, views: Sequence[RunView]) -> Table:
+    """What became of the contrast twins, which no figure holds: they are no source texts, and their rejected sides are refusals."""
+    twins = view.summary["twins"]
+    near = twins["similarity"]
+    caption = _titled("Contrast twins, counted apart", view, views)
+    if near:
+        caption += f"; chrF to their instructions {near['mean']:.2f} on the mean, {twins['different_refusals']:,} different refusals"
+    dropped = sorted(twins["dropped"].items(), key=lambda item: -item[1])
+    return Table(caption, ("what became of them", "twins"), (("begun", twins["in"]), *dropped, ("pairs", twins["out"])), frozenset(twins["dropped"]))
 
 
 def _drop(nodes: list[dict[str, Any]], source: str, name: str, label: str, count: int, depth: int) -> dict[str, Any]:

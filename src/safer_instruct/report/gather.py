@@ -24,7 +24,7 @@ from safer_instruct.seeds import derive_seed
 from safer_instruct.visible import hides, shorten
 
 TEXTS_LOOKED_AT = 20_000  # pairs whose texts are kept for what cannot be counted in passing
-_KEPT_SHOWN, _DROPPED_SHOWN, _FLAGGED_SHOWN = 60, 12, 6
+_KEPT_SHOWN, _DROPPED_SHOWN, _FLAGGED_SHOWN, _TWINS_SHOWN = 60, 12, 6, 20
 _SHOWN_CHARS = 1_500
 T = TypeVar("T")
 _REASONS = 400  # different reasons counted for one filter; what numbers stand in them makes no other reason
@@ -124,9 +124,11 @@ def read_run(path: Path) -> RunView:
 
     def passing() -> Iterator[Example]:
         for example in stored.read_examples(path):
-            if example.twin_of:  # counted apart, as in the summary
-                continue
             rank = derive_seed(0, example.id)
+            if example.twin_of:  # counted apart, as in the summary
+                outcome, by, most = ("dropped", dropped.name, _DROPPED_SHOWN) if (dropped := example.dropped_by) else ("twin", "", _TWINS_SHOWN)
+                shown.setdefault((outcome, by), Lowest(most)).add(rank, _sample(view.name, example, outcome, by))
+                continue
             _count(view, example)
             if example.alive:
                 compared.append(told_apart(example.history, example.prompt))

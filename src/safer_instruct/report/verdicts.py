@@ -23,6 +23,8 @@ def verdicts(views: Sequence[RunView]) -> Section:
 def samples(views: Sequence[RunView]) -> Section:
     """Kept, dropped and flagged examples, drawn by their ids."""
     intro = "A sample of what was kept, of what each check dropped, and of what was flagged. The rejected response is the source text as it stood."
+    if any(sample.outcome == "twin" for view in views for sample in view.samples):
+        intro += " Of a contrast twin it is a needless refusal, and the source of a dropped one is the instruction that it was to look like."
     return Section("samples", "Samples", "Read the data", intro, samples=tuple(sample for view in views for sample in view.samples))
 
 

@@ -6,9 +6,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from safer_instruct.settings.numbers import Positive
 from safer_instruct.yamlfile import Strict
 
-Positive = Annotated[int, Field(gt=0)]
 Similarity = Annotated[float, Field(gt=0, le=1)]
 
 

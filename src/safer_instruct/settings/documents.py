@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import model_validator
 
+from safer_instruct.settings.numbers import Positive
 from safer_instruct.yamlfile import Strict
-
-Positive = Annotated[int, Field(gt=0)]
 
 
 class DocumentConfig(Strict):

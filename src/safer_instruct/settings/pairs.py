@@ -6,10 +6,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from safer_instruct.settings.numbers import Positive, Share
 from safer_instruct.yamlfile import Strict
 
-Positive = Annotated[int, Field(gt=0)]
-Share = Annotated[float, Field(ge=0, lt=1)]
 Similarity = Annotated[float, Field(gt=0, le=1)]
 PairFormat = Literal["auto", "pairs", "alpaca", "dolly", "sharegpt", "messages"]
 

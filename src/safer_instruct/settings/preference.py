@@ -8,8 +8,9 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from safer_instruct import yamlfile
+from safer_instruct.settings.numbers import Positive
 from safer_instruct.settings.pairs import Holdout, RowSource
-from safer_instruct.settings.training import Positive, TrainerConfig
+from safer_instruct.settings.training import TrainerConfig
 
 Loss = Literal["sigmoid", "ipo", "hinge", "robust", "orpo", "simpo", "kto"]
 REFERENCE_FREE = ("orpo", "simpo")

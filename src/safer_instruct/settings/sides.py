@@ -6,9 +6,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from safer_instruct.settings.numbers import Positive
 from safer_instruct.yamlfile import Strict
 
-Positive = Annotated[int, Field(gt=0)]
 Temperature = Annotated[float, Field(ge=0)]
 Role = Literal["inducer", "expert", "student", "judge", "rewriter"]
 """A role of `models` that can write."""

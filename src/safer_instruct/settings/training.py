@@ -6,10 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from safer_instruct.settings.numbers import Positive, Share
 from safer_instruct.yamlfile import Strict
-
-Positive = Annotated[int, Field(gt=0)]
-Share = Annotated[float, Field(ge=0, lt=1)]
 
 
 class Lora(Strict):

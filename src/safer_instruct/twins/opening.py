@@ -6,13 +6,13 @@ from collections.abc import Callable
 
 from safer_instruct.config import ModelConfig, RunConfig
 from safer_instruct.domain import Domain
-from safer_instruct.example import Draft, Example
 from safer_instruct.filters.registry import Filters
 from safer_instruct.models.protocol import Model
-from safer_instruct.roles import Roles
+from safer_instruct.roles import EXPERTS, TWIN_EXPERT, Roles
 from safer_instruct.settings.sides import TwinsConfig
 from safer_instruct.stages.asking import Asker
 from safer_instruct.stages.respond import respond
+from safer_instruct.stages.verify import Write
 from safer_instruct.templates import Template, load_template
 from safer_instruct.twins.gates import Benign, Gates, JudgedBenign, LookUp, ScoredBenign
 from safer_instruct.twins.helping import HelpfulVerifier
@@ -42,22 +42,26 @@ def open_twins(config: RunConfig, domain: Domain, filters: Filters, roles: Roles
     assert asked is not None  # noqa: S101 - whoever makes no twins does not come here
     models = {part: record(model, part) for part, model in roles.by_part().items()}
     helped_by = domain.model_copy(update={"direction": "rejected"})
-    system = load_template(config.respond.template, config.base)
-
-    async def write(example: Example, attempt: int) -> list[Draft]:
-        return await respond(example, models["twins.respond"], system, helped_by, config.respond, seed=config.seed, attempt=attempt)
-
     judged = roles.verifier_of(config, helped_by, lambda model, _: record(model, "twins.verify"))
     templates = {name: load_template(path, config.base) for name, path in twin_templates(asked).items()}
     return TwinMaker(
         TwinWriter(models["twins.write"], templates["twin"], domain, asked, config.seed, _knows_its_template(config, asked)),
         Gates(asked.min_similarity, filters.prompt, look_up, _benign(config, domain, models, templates)),
         Refuser(models["twins.refuse"], templates["refuse"], asked, config.seed),
-        write,
+        _expert(config, helped_by, roles, models),
         HelpfulVerifier(judged),
         filters.pair,
         config.verify.model_copy(update={"rounds": asked.rounds}),
     )
+
+
+def _expert(config: RunConfig, domain: Domain, roles: Roles, models: dict[str, Model]) -> Write:
+    """One round of responses: by the run's expert, or by those of several whose turn it is."""
+    if config.models.experts:
+        experts = roles.experts(config, domain, lambda _model, _stage, name: models[f"{TWIN_EXPERT}.{name.removeprefix(EXPERTS)}"])
+        return lambda example, attempt: experts.write(example, attempt, seed=config.seed)
+    system = load_template(config.respond.template, config.base)
+    return lambda example, attempt: respond(example, models[TWIN_EXPERT], system, domain, config.respond, seed=config.seed, attempt=attempt)
 
 
 def twin_templates(config: TwinsConfig) -> dict[str, str]:

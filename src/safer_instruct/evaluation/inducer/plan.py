@@ -12,10 +12,11 @@ import yaml
 from pydantic import Field, model_validator
 
 from safer_instruct import yamlfile
-from safer_instruct.config import BudgetConfig, FilterConfig, InduceConfig, ModelConfig, Positive, ServeConfig, Share, TuneConfig, load_tune_config
+from safer_instruct.config import BudgetConfig, FilterConfig, InduceConfig, ModelConfig, ServeConfig, TuneConfig, load_tune_config
 from safer_instruct.errors import ConfigError
 from safer_instruct.models import PROVIDERS
 from safer_instruct.reverse import ReversedTemplate, Shot, resolve_form, reversal
+from safer_instruct.settings.numbers import Positive, Share
 from safer_instruct.settings.pairs import CleanConfig, Holdout, PairSource
 from safer_instruct.tuning.data import Prepared, prepare
 from safer_instruct.tuning.pairs import Pair
