@@ -12,6 +12,7 @@ import typer
 
 from safer_instruct.domaincli import app as domain_app
 from safer_instruct.errors import SaferInstructError
+from safer_instruct.studycli import study
 from safer_instruct.traincli import app as train_app
 from safer_instruct.traincli import value
 
@@ -623,6 +624,7 @@ def doctor() -> None:
 
 
 app.command("value")(value)
+app.command("study")(study)
 
 
 def main(arguments: list[str] | None = None) -> None:

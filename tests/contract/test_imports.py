@@ -27,6 +27,7 @@ RANKS = (
     ("accounts", "analysis", "progress", "stored", "target", "variety"),
     ("twins",),
     ("pipeline", "evaluation", "training"),
+    ("study",),
     (
         "export",
         "selected",
@@ -45,11 +46,11 @@ RANKS = (
         "domainfile",
         "review",
     ),
-    ("domaincli", "liveview", "reviewview", "trainview"),
+    ("domaincli", "liveview", "reviewview", "studyview", "trainview"),
     ("report",),
     ("audit",),
     ("auditing",),
-    ("traincli",),
+    ("studycli", "traincli"),
     ("cli", "__init__"),
 )
 # What stages and filters must know nothing of, although some of it ranks below them.

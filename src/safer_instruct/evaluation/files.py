@@ -21,7 +21,13 @@ def write_result(work: Work, result: Evaluation) -> None:
     record = _plain(asdict(result)) | {
         "config": work.config.model_dump(mode="json"),
         "per_prompt": [
-            {"id": p.id, "category": p.category, "safe": p.safe, "scores": {j: {s: v[at] for s, v in x.scores.items()} for j, x in work.harmless.items()}}
+            {
+                "id": p.id,
+                "category": p.category,
+                "safe": p.safe,
+                "scores": {j: {s: v[at] for s, v in x.scores.items()} for j, x in work.harmless.items()},
+                "harmful": {j: {s: v[at] for s, v in x.harmful.items()} for j, x in work.harmless.items()},
+            }
             for at, p in enumerate(work.prompts)
         ],
     }

@@ -1,0 +1,44 @@
+"""`safer-instruct study`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+
+def study(
+    config: Annotated[Path, typer.Argument(help="A study config, such as examples/study/study.yaml.")],
+    out: Annotated[Optional[Path], typer.Option(help="The study's directory; by default runs/NAME-OF-CONFIG, with -quick behind it for --quick.")] = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="A few pairs, steps and prompts: shows that the parts work together, nothing of the data.")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List the steps, which are done, and how long the others will take as far as known.")] = False,
+) -> None:
+    """Tell what preference data is worth: train models on it, on controls and on nothing, and compare them on held-out prompts.
+
+    Writes tables (Markdown, LaTeX, CSV), pictures, and study.md, which says what is significant. A study that was stopped, by whatever,
+    goes on where it was when the command is given again.
+    """
+    from rich.console import Console
+
+    from safer_instruct import studyview
+    from safer_instruct.study.run import rehearse
+    from safer_instruct.study.run import study as run_study
+    from safer_instruct.study.settings import load_study
+
+    console, loaded = Console(), load_study(config, quick=quick)
+    folders = {True: Path("runs") / f"{config.stem}-quick", False: Path("runs") / config.stem}
+    folder = out or folders[quick]
+    if dry_run:
+        studyview.show_planned(console, rehearse(loaded, folder, None if quick else folders[True]))
+        return
+    command = f"safer-instruct study {config}{' --quick' if quick else ''}"
+    try:
+        with studyview.watch_study(console) as report:
+            result = run_study(loaded, folder, report=report, command=command)
+    except KeyboardInterrupt:
+        typer.echo("error: stopped; finished steps and model calls are saved: give the same command again to go on", err=True)
+        raise typer.Exit(130) from None
+    studyview.show_study(console, loaded, result)
