@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import islice, pairwise
 from pathlib import Path
 
 from safer_instruct.detect.words import words_of
@@ -58,6 +58,8 @@ class BenchmarkIndex:
         """The first run of `text` that stands in a benchmark, or None."""
         parts, openings = words_of(text).list, self._openings
         starts = _starts(parts)
+        if openings.isdisjoint(islice(pairwise(parts), len(starts))):
+            return None
         for start, opening in zip(starts, pairwise(parts), strict=False):
             if opening in openings:
                 run = _run(parts, start)

@@ -40,7 +40,7 @@ def gibberish_reason(text: str) -> str:
     text = text if len(text) <= _MAX_CHARS else text[:_MAX_CHARS]
     size = max(1, len(text))
     pieces = text.split()
-    if not text.isascii() or not "".join(pieces).isprintable():
+    if not text.isascii() or not (text.isprintable() or "".join(pieces).isprintable()):
         controls = sum(not c.isprintable() and not c.isspace() and c not in "\u200c\u200d\ufeff" for c in text)
         if controls > max(2, 0.02 * size):
             return f"{controls} of {size} characters are control codes or unassigned"
@@ -91,7 +91,13 @@ def _all_plain(vocabulary: frozenset[str]) -> bool:
             _PLAIN_WORDS.update(plain)
         if len(plain) < len(unmet):
             return False
-    return any(len(word) >= _MIN_PAIRS and word.isalpha() for word in vocabulary) or sum(len(word) for word in vocabulary if word.isalpha()) >= _MIN_PAIRS
+    letters = 0
+    for word in vocabulary:  # the first few are enough nearly always
+        if word.isalpha():
+            letters += len(word)
+            if letters >= _MIN_PAIRS:
+                return True
+    return False
 
 
 @lru_cache(maxsize=16_384)

@@ -75,15 +75,16 @@ def find_injections(text: str) -> list[Span]:
     hidden = not text.isascii() and _HIDDEN.search(text)
     if not loud and not hidden:
         return []
-    possible = _possible(text.lower()) if text.isascii() else INJECTION_KINDS  # beyond ASCII, letters have more than two cases
+    possible = _possible(text.lower(), words_of(text).vocabulary) if text.isascii() else INJECTION_KINDS  # beyond ASCII, letters have more than two cases
     found = ((kind, pattern.search(text)) for kind, pattern in _SHAPES.items() if (hidden if kind == "hidden" else loud and kind in possible))
     return sorted((Span(kind, *match.span()) for kind, match in found if match), key=lambda s: s.start)
 
 
-def _possible(lower: str) -> set[str]:
+def _possible(lower: str, vocabulary: frozenset[str]) -> set[str]:
     """The kinds of which a lower-case ASCII text holds a word that each match of theirs has; a look for it costs little beside the pattern."""
     kinds = {kind for kind, marks in _MARKS_OF.items() if any(mark in lower for mark in marks)}
-    if any(mark in lower for mark in _AGENTS) and any(mark in lower for mark in _MUST):
+    spoken_to = not _AGENTS.isdisjoint(vocabulary) or ("'" in lower and any(mark in lower for mark in _AGENTS))  # "model's" is one word
+    if spoken_to and any(mark in lower for mark in _MUST):
         kinds.add("judge")
     if ":" in lower and ("system" in lower or "assistant" in lower or "instruction" in lower):
         kinds.add("channel")
@@ -91,13 +92,15 @@ def _possible(lower: str) -> set[str]:
 
 
 _MARKS_OF = {
-    "override": ("ignore", "disregard", "forget", "override", "bypass", "neglect", "skip over", "follow"),
+    "override": ("ignore", "disregard", "forget", "override", "bypass", "neglect", "skip over", "do not follow", "don't follow", "stop following"),
     "role": ("you are now", "you are no longer", " mode", "act as ", "pretend"),
     "extract": ("system prompt", "system message", "system instructions", "prompt above", "text above", "hidden ", "initial ", "secret ", "original "),
     "judge": ("yes", "full marks", "top marks", "top score", "highest ", "maximum ", "core of ", "ating of ", "5/5", "5/10", "10/5", "10/10", "a 5", "a 10"),
     "channel": ("<", "[", "begin ", "end "),
 }
-_AGENTS = ("judge", "grader", "evaluator", "rater", "reviewer", "assessor", "llm", "ai", "model")
+_AGENTS = frozenset(
+    words("judge judges grader graders evaluator evaluators rater raters reviewer reviewers assessor assessors llm ai model")
+)  # as words of their own
 _MUST = ("must", "should", "has to", "have to", "please", "will", "needs to")
 
 

@@ -91,7 +91,7 @@ def measure_leakage(prompt: str, text: str, *, allow_quotes: bool = True) -> Lea
         allow_quotes: Leave out a block that the instruction quotes for a task on it; `whole` and `identical` count it all the same.
     """
     asked, said = words_of(prompt), words_of(text)
-    content = said.vocabulary - _STOP
+    content = len(said.vocabulary) - len(said.vocabulary & _STOP)
     longest = longest_shared_run(asked.list, said.list, said)
     own, quoting, longest_with_quotes = asked, False, longest
     if allow_quotes and longest >= _QUOTED_FROM_WORDS and (block := quoted_block(prompt)):
@@ -102,7 +102,7 @@ def measure_leakage(prompt: str, text: str, *, allow_quotes: bool = True) -> Lea
         whole=_WHOLE_FROM_WORDS <= len(said.list) <= longest_with_quotes,
         longest=longest,
         contained=_shared_shingles(own, said) if longest >= _SHINGLE else 0.0,
-        covered=len(content & own.vocabulary) / len(content) if content else 0.0,
+        covered=len((own.vocabulary & said.vocabulary) - _STOP) / content if content else 0.0,
         quoting=quoting,
     )
 
