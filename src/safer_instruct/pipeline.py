@@ -205,7 +205,7 @@ async def equip(config: RunConfig, out: Path, budget: Budget, state: RunState) -
             state.stages[TWINS].priced &= model.priced
         state.writers = {role.removeprefix(EXPERTS): WriterState(priced=m.priced, role=role, model=m.name) for role, m in roles.writers.items()}
         check_target(config, domain, state)
-        seen = {name: stack.enter_context(closing(memory)) for name, memory in _memories(config).items()}
+        seen = {name: stack.enter_context(closing(memory)) for name, memory in memories(config).items()}
         yield Equipment(config, domain, filters, roles, asked, state, seen)
 
 
@@ -290,7 +290,7 @@ def entering(
     config, collect = equipment.config, equipment.state.stages["collect"]
     examples = _collect(config, equipment.domain, equipment.state, set_aside, rows)
     examples = _sifted(noted(examples) if noted else examples, equipment.filters.text, collect)
-    return _distinct(examples, "text", config.filter, equipment.seen, collect)
+    return distinct(examples, "text", config.filter, equipment.seen, collect)
 
 
 class Work:
@@ -333,7 +333,7 @@ class Work:
 
     def distinct(self, examples: Examples) -> Examples:
         """Drop those whose instruction another has; they must all come by here, in order."""
-        return _distinct(examples, "prompt", self._config.filter, self._opened.seen, self._opened.state.stages["filter"])
+        return distinct(examples, "prompt", self._config.filter, self._opened.seen, self._opened.state.stages["filter"])
 
     def answered(self, examples: Examples, seed: int) -> Examples:
         """Have a response written to each, and judged."""
@@ -432,7 +432,7 @@ async def _sifted(examples: Examples, checks: Sequence[Check], stage: StageState
             yield left
 
 
-def _memories(config: RunConfig) -> dict[str, Deduplicators]:
+def memories(config: RunConfig) -> dict[str, Deduplicators]:
     """What duplicates are found by. With a target by category, which examples reach a model is known within each category only."""
     near, boilerplate = config.filter.near_duplicate, config.respond.boilerplate
     apart = isinstance(config.target, dict)
@@ -454,7 +454,7 @@ def _varied(examples: Examples, finisher: Finisher, config: BoilerplateConfig | 
     return Variety(config, seen["response"], again, finisher.with_draft).through(examples)
 
 
-async def _distinct(examples: Examples, field_: str, config: FilterConfig, seen: Mapping[str, Deduplicators], stage: StageState) -> Examples:
+async def distinct(examples: Examples, field_: str, config: FilterConfig, seen: Mapping[str, Deduplicators], stage: StageState) -> Examples:
     """Drop duplicates: all but the first as they come, or all but the best once all are there."""
     checked = _keep_first(examples, field_, seen[field_]) if config.keep == "first" else _keep_best(examples, field_, config)
     async with aclosing(checked):
