@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import aclosing, contextmanager
@@ -75,10 +76,11 @@ class _Flow:
         self._ray, self._plan, self._cluster, self._state, self._budget = ray, plan, cluster, state, budget
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-        self._here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        self._node = ray.get_runtime_context().get_node_id()
+        here = NodeAffinitySchedulingStrategy(self._node, soft=False)
         spent, caps = plan.out / rundir.SPENT, plan.config.budget
         earlier = earlier_spent(spent, lambda: remote_spent(plan.out / rundir.LEDGER))
-        actor = ray.remote(Coordinator).options(num_cpus=0, scheduling_strategy=self._here, max_restarts=0, max_concurrency=10_000)
+        actor = ray.remote(Coordinator).options(num_cpus=0, scheduling_strategy=here, max_restarts=0, max_concurrency=10_000)
         self._coordinator = actor.remote(caps.max_cost, caps.max_tokens, spent, earlier)
 
     async def through(self, set_aside: Callable[[BadRow], None]) -> AsyncGenerator[Example, None]:
@@ -123,25 +125,25 @@ class _Flow:
         context.target_max_block_size = 1  # a chunk is a block
         context.enable_progress_bars = False
         context.print_on_execution_start = False
-        plan, gpus, pinned = self._plan, self._cluster.gpus, {"scheduling_strategy": self._here, "max_restarts": 0, "num_cpus": _CPUS_IN_ORDER}
+        logging.getLogger("ray.data").setLevel(logging.ERROR)  # what it says of its operators is nothing to whoever runs this
+        plan = self._plan
         least, most = _workers(self._cluster, ray)
-        pool = {"min_size": least, "max_size": most, "max_concurrent_calls_per_actor": plan.side_by_side, "enable_true_multi_threading": True}
+        pool = ActorPoolStrategy(
+            min_size=least,
+            max_size=most,
+            max_concurrent_calls_per_actor=plan.side_by_side,
+            max_tasks_in_flight_per_actor=plan.side_by_side + 1,
+            enable_true_multi_threading=True,
+        )
+        spread: dict[str, Any] = {"compute": pool, "num_cpus": _CPUS, **({"num_gpus": self._cluster.gpus} if self._cluster.gpus else {})}
+        in_order: dict[str, Any] = {"compute": ActorPoolStrategy(size=1), "num_cpus": _CPUS_IN_ORDER, "label_selector": {"ray.io/node-id": self._node}}
         with DataContext.current(context):
             dataset = ray.data.range(1, override_num_blocks=1)
-            dataset = dataset.map_batches(
-                Source, fn_constructor_args=(plan, self._coordinator), batch_size=1, compute=ActorPoolStrategy(size=1), udf_modifying_row_count=True, **pinned
-            )
+            dataset = dataset.map_batches(Source, fn_constructor_args=(plan, self._coordinator), batch_size=1, **in_order)
             for part in parts(plan.config):
-                given: dict[str, Any] = {"batch_size": 1, "batch_format": "pyarrow", "udf_modifying_row_count": False}
-                if part == DISTINCT:
-                    given |= {"fn": Distinct, "fn_constructor_args": (plan, self._coordinator), "compute": ActorPoolStrategy(size=1), **pinned}
-                elif part == VARIED:
-                    given |= {"fn": Worker, "fn_constructor_args": (plan, part, self._coordinator), "compute": ActorPoolStrategy(size=1), **pinned}
-                else:
-                    strategy = ActorPoolStrategy(**pool, max_tasks_in_flight_per_actor=plan.side_by_side + 1)
-                    given |= {"fn": Worker, "fn_constructor_args": (plan, part, self._coordinator), "compute": strategy, "num_cpus": _CPUS}
-                    given |= {"num_gpus": gpus} if gpus else {}
-                dataset = dataset.map_batches(**given)
+                operator, told = (Distinct, (plan, self._coordinator)) if part == DISTINCT else (Worker, (plan, part, self._coordinator))
+                where = in_order if part in (DISTINCT, VARIED) else spread
+                dataset = dataset.map_batches(operator, fn_constructor_args=told, batch_size=1, batch_format="pyarrow", udf_modifying_row_count=False, **where)
         return dataset
 
     async def _watch(self) -> None:
