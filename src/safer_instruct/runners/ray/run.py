@@ -95,12 +95,11 @@ class _Flow:
                         add(counts, self._state)
                     for example in chunk.examples:
                         yield example
-            watching.cancel()
-            await self._coordinator.close.remote()
-            await self._look()
+            await self._close()
             await asyncio.to_thread(merge_shards, self._plan.out / rundir.SHARDS, self._plan.out / rundir.LEDGER)
         finally:
             watching.cancel()
+            await self._close()
 
     async def _chunks(self) -> AsyncGenerator[Chunk, None]:
         ray, expected = self._ray, 0
@@ -145,6 +144,12 @@ class _Flow:
                 where = in_order if part in (DISTINCT, VARIED) else spread
                 dataset = dataset.map_batches(operator, fn_constructor_args=told, batch_size=1, batch_format="pyarrow", udf_modifying_row_count=False, **where)
         return dataset
+
+    async def _close(self) -> None:
+        """Have the exact sum recorded, as far as workers have told it; what they have not counts as spent."""
+        with contextlib.suppress(self._ray.exceptions.RayError):
+            await self._coordinator.close.remote()
+            await self._look()
 
     async def _watch(self) -> None:
         """Show what is spent, and what workers wait for."""
