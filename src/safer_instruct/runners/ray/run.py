@@ -116,6 +116,7 @@ class _Flow:
 
     def _dataset(self) -> Any:
         """One operator after the other, over rows that are chunks of examples."""
+        import pyarrow as pa
         import ray.data
         from ray.data import ActorPoolStrategy, DataContext
 
@@ -135,9 +136,13 @@ class _Flow:
             enable_true_multi_threading=True,
         )
         spread: dict[str, Any] = {"compute": pool, "num_cpus": _CPUS, **({"num_gpus": self._cluster.gpus} if self._cluster.gpus else {})}
-        in_order: dict[str, Any] = {"compute": ActorPoolStrategy(size=1), "num_cpus": _CPUS_IN_ORDER, "label_selector": {"ray.io/node-id": self._node}}
+        in_order: dict[str, Any] = {
+            "compute": ActorPoolStrategy(size=1, max_tasks_in_flight_per_actor=1),
+            "num_cpus": _CPUS_IN_ORDER,
+            "label_selector": {"ray.io/node-id": self._node},
+        }
         with DataContext.current(context):
-            dataset = ray.data.range(1, override_num_blocks=1)
+            dataset = ray.data.from_arrow(pa.table({COLUMN: [b""]}))
             dataset = dataset.map_batches(Source, fn_constructor_args=(plan, self._coordinator), batch_size=1, **in_order)
             for part in parts(plan.config):
                 operator, told = (Distinct, (plan, self._coordinator)) if part == DISTINCT else (Worker, (plan, part, self._coordinator))
