@@ -134,6 +134,11 @@ def share_out(config: RunConfig, workers: Mapping[str, int]) -> RunConfig:
     return _with_models(config, changed)
 
 
+def serves(config: RunConfig, part: str) -> bool:
+    """Whether those who do a part of the work start servers for weights of their own, which want GPUs."""
+    return any(model.model.startswith("served:") and part in _callers(role, config) for role, model in model_configs(config.models).items())
+
+
 def model_configs(models: ModelsConfig) -> dict[str, ModelConfig]:
     """Role -> model, of all that the config names."""
     found: dict[str, ModelConfig] = {}

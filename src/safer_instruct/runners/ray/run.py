@@ -25,7 +25,7 @@ from safer_instruct.runners.chunks import Chunk, decode
 from safer_instruct.runners.counts import add
 from safer_instruct.runners.ray.coordinator import Coordinator, Failure
 from safer_instruct.runners.ray.link import as_error
-from safer_instruct.runners.ray.plan import DISTINCT, VARIED, Cluster, Plan, check, chunk_size, model_configs, parts, share_out
+from safer_instruct.runners.ray.plan import DISTINCT, VARIED, Cluster, Plan, check, chunk_size, model_configs, parts, serves, share_out
 from safer_instruct.runners.ray.workers import COLUMN, Distinct, Source, Worker
 from safer_instruct.running import run_to_end
 from safer_instruct.sources import BadRow
@@ -135,7 +135,7 @@ class _Flow:
             max_tasks_in_flight_per_actor=plan.side_by_side + 1,
             enable_true_multi_threading=True,
         )
-        spread: dict[str, Any] = {"compute": pool, "num_cpus": _CPUS, **({"num_gpus": self._cluster.gpus} if self._cluster.gpus else {})}
+        spread: dict[str, Any] = {"compute": pool, "num_cpus": _CPUS}
         in_order: dict[str, Any] = {
             "compute": ActorPoolStrategy(size=1, max_tasks_in_flight_per_actor=1),
             "num_cpus": _CPUS_IN_ORDER,
@@ -147,6 +147,8 @@ class _Flow:
             for part in parts(plan.config):
                 operator, told = (Distinct, (plan, self._coordinator)) if part == DISTINCT else (Worker, (plan, part, self._coordinator))
                 where = in_order if part in (DISTINCT, VARIED) else spread
+                if self._cluster.gpus and part != DISTINCT and serves(plan.config, part):
+                    where = where | {"num_gpus": self._cluster.gpus}
                 dataset = dataset.map_batches(operator, fn_constructor_args=told, batch_size=1, batch_format="pyarrow", udf_modifying_row_count=False, **where)
         return dataset
 
