@@ -96,17 +96,19 @@ class Reservation:
         self._budget: Budget | None = budget
         self._need = need
 
-    def settle(self, cost: float | None, tokens: int) -> None:
+    def settle(self, cost: float | None, tokens: int, *, unanswered: Spent = Spent()) -> None:
         """Count what the attempt took and give the rest back; `cost` is None when it is unknown.
+
+        A reservation for many attempts, of which some were `unanswered`, says so: that is a part of what it took.
 
         Raises:
             RunDirectoryError: It took more than its bound, and that could not be recorded.
         """
-        self._close(_need(cost, tokens))
+        self._close(_need(cost, tokens), lost=_need(unanswered.cost, unanswered.tokens))
 
     def forfeit(self) -> None:
         """Count the whole bound: no answer came, but the provider may have billed one."""
-        self._close(self._need, lost=True)
+        self._close(self._need, lost=self._need)
 
     def __enter__(self) -> Reservation:
         return self
@@ -115,7 +117,7 @@ class Reservation:
         if self._budget is not None:
             self.forfeit()
 
-    def _close(self, took: _Need, *, lost: bool = False) -> None:
+    def _close(self, took: _Need, *, lost: _Need) -> None:
         if self._budget is None:
             raise ValueError("this reservation is settled or forfeited already")
         budget, self._budget = self._budget, None
@@ -256,12 +258,11 @@ class Budget:
         self._open += 1
         return Reservation(self, need)
 
-    def _give_back(self, need: _Need, took: _Need, *, lost: bool) -> None:
+    def _give_back(self, need: _Need, took: _Need, *, lost: _Need) -> None:
         self._open -= 1
         self._reserved = self._reserved[0] - need[0], self._reserved[1] - need[1]
         self._spent = self._spent[0] + took[0], self._spent[1] + took[1]
-        if lost:
-            self._forfeited = _plus(self._forfeited, took)
+        self._forfeited = _plus(self._forfeited, lost)
         if self._waiting:
             self._serve()
         if took[0] > need[0] or took[1] > need[1]:  # a bound that did not hold: still never unrecorded

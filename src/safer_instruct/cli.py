@@ -27,6 +27,13 @@ class Gate(StrEnum):
     manual = "manual"
 
 
+class Runner(StrEnum):
+    """Where a run runs."""
+
+    local = "local"
+    ray = "ray"
+
+
 class SemanticOf(StrEnum):
     """What duplicates in meaning are looked for in."""
 
@@ -68,6 +75,10 @@ def run_(
     fresh: Annotated[bool, typer.Option("--fresh", help="Move what the directory holds into previous-N/ and start anew.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Run on a sample of rows and tell what all of them will take.")] = False,
     rows: Annotated[int, typer.Option("--sample", min=1, help="Rows of the dry run; its calls are real, and are not paid for again.")] = 30,
+    runner: Annotated[Runner, typer.Option(help="Where it runs: in this process, or on a Ray cluster.")] = Runner.local,
+    address: Annotated[Optional[str], typer.Option(help="With --runner ray: of a running cluster, 'auto' for the one here; by default one is started.")] = None,
+    workers: Annotated[Optional[str], typer.Option(help="With --runner ray: actors for each part of the work, N or N-M; by default one for each CPU.")] = None,
+    gpus: Annotated[float, typer.Option(min=0, help="With --runner ray: GPUs of each actor that serves weights.")] = 0,
 ) -> None:
     """Turn a pile of texts into preference pairs.
 
@@ -79,9 +90,11 @@ def run_(
     from safer_instruct.config import load_config
     from safer_instruct.estimate import estimate, note_on_target, show_estimate
     from safer_instruct.pipeline import run, sample
+    from safer_instruct.runners.ray import cluster_of, run_on_ray
     from safer_instruct.terminal import show_summary, watch_run
 
     console = Console()
+    cluster = cluster_of(runner.value, address, workers, gpus, dry_run=dry_run)
     loaded = load_config(config)
     path, mode = out or Path("runs") / config.stem, _mode(continue_, fresh)
     try:
@@ -89,7 +102,7 @@ def run_(
             if dry_run:
                 taken = sample(loaded, path, rows, mode=mode, watch=watch)
             else:
-                result = run(loaded, path, mode=mode, watch=watch)
+                result = run_on_ray(loaded, path, cluster, mode=mode, watch=watch) if cluster else run(loaded, path, mode=mode, watch=watch)
     except KeyboardInterrupt:
         _complain("stopped; finished model calls are saved: give the same command again to go on", 130)
     if dry_run:

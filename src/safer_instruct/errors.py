@@ -7,6 +7,7 @@
     ├── RunDirectoryError    the run directory belongs to another config, another process, or is damaged
     ├── AccountingError      rows in != pairs + dropped + set aside: a bug, never ignored
     ├── BudgetError          the cap in money or tokens leaves no room for the next call; the run stops, nothing is lost
+    ├── RunnerError          the engine that runs the workers of a run failed; what they had finished is saved
     ├── HubError             the hub cannot be reached, or refuses an upload; what was exported stays
     └── ModelError           a model is missing, unusable, or failed after its retries
         ├── AccessError      the endpoint refuses or lacks what every request needs: key, model, scoring; the run stops
@@ -49,6 +50,10 @@ class AccountingError(SaferInstructError):
 
 class BudgetError(SaferInstructError):
     """The cap in money or tokens leaves no room for the next call."""
+
+
+class RunnerError(SaferInstructError):
+    """The engine that runs the workers of a run failed; what they had finished is saved."""
 
 
 class HubError(SaferInstructError):

@@ -32,7 +32,7 @@ from safer_instruct.example import Candidate, Example, Verdict
 from safer_instruct.filters.checks import Check, check_all, sifted
 from safer_instruct.filters.dedup import Deduplicators
 from safer_instruct.filters.registry import Filters, open_filters
-from safer_instruct.ledger import Ledger, Recorded
+from safer_instruct.ledger import Commits, Ledger, Recorded, merge_shards
 from safer_instruct.margins import Margins, margins_of
 from safer_instruct.models.protocol import Model
 from safer_instruct.progress import published
@@ -138,23 +138,57 @@ def sample(config: RunConfig, out: Path | str, rows: int, *, mode: rundir.Mode =
 
 
 @dataclass(frozen=True, slots=True)
-class _Opened:
-    """What a run works with, from its opening to its end."""
+class Equipment:
+    """What examples are worked on with."""
 
     config: RunConfig
     domain: Domain
     filters: Filters
     roles: Roles
     asked: Reversal | None
-    ledger: Ledger
     state: RunState
     seen: dict[str, Deduplicators]
     margins: Margins
 
+    def resolved(self) -> dict[str, Any]:
+        """What goes into `run.yaml`."""
+        return _resolve(self.config, self.domain, self.filters, self.roles, self.asked) | self.margins.identity()
+
+    def recording(self, ledger: Commits, state: RunState | None = None) -> Opened:
+        """The same with a ledger, and with other live figures where there are `state`s for parts of the work."""
+        return Opened(self.config, self.domain, self.filters, self.roles, self.asked, state or self.state, self.seen, self.margins, ledger)
+
+
+@dataclass(frozen=True, slots=True)
+class Opened(Equipment):
+    """What a run works with, from its opening to its end."""
+
+    ledger: Commits
+
 
 @asynccontextmanager
-async def _open(config: RunConfig, out: Path, mode: rundir.Mode, state: RunState) -> AsyncIterator[_Opened]:
+async def _open(config: RunConfig, out: Path, mode: rundir.Mode, state: RunState) -> AsyncIterator[Opened]:
     """Models, run directory, ledger and budget, all closed again when the block ends."""
+    budget = Budget(config.budget.max_cost, config.budget.max_tokens)
+    async with equip(config, out, budget, state) as equipment:
+        with rundir.open_run_directory(out, equipment.resolved(), mode):
+            merge_shards(out / rundir.SHARDS, out / rundir.LEDGER)
+            with Ledger(out / rundir.LEDGER) as ledger:
+                spent = out / rundir.SPENT
+                budget.begin(earlier_spent(spent, lambda: remote_spent(out / rundir.LEDGER)), lambda total: write_spent(spent, total))
+                try:
+                    yield equipment.recording(ledger)
+                finally:
+                    budget.close()
+
+
+@asynccontextmanager
+async def equip(config: RunConfig, out: Path, budget: Budget, state: RunState) -> AsyncIterator[Equipment]:
+    """Domain, filters and models, whose calls draw on `budget`; closed again when the block ends.
+
+    Raises:
+        SaferInstructError: Something does not fit, or is missing.
+    """
     domain = load_domain(config.domain, config.base)
     _check_categories(config.source, domain)
     if config.filter.semantic:
@@ -163,7 +197,7 @@ async def _open(config: RunConfig, out: Path, mode: rundir.Mode, state: RunState
     inducer = config.models.inducer if config.induce.given == "replace" else None
     asked = reversal(config.induce, inducer, config.base, _shots(config, domain)) if inducer else None
     async with AsyncExitStack() as stack:
-        budget = state.budget = Budget(config.budget.max_cost, config.budget.max_tokens)
+        state.budget = budget
         roles = Roles(config, budget, out / rundir.BATCHES, stack, domain.direction)
         state.waits = roles.waits
         for stage in state.stages:
@@ -173,49 +207,53 @@ async def _open(config: RunConfig, out: Path, mode: rundir.Mode, state: RunState
             state.stages[TWINS].priced &= model.priced
         state.writers = {role.removeprefix(EXPERTS): WriterState(priced=m.priced, role=role, model=m.name) for role, m in roles.writers.items()}
         check_target(config, domain, state)
-        seen = {name: stack.enter_context(closing(memory)) for name, memory in _memories(config).items()}
-        what = _resolve(config, domain, filters, roles, asked)
-        margins = margins_of(config.verify.form, config.verify.answers, config.calibrated, what["models"])
-        with rundir.open_run_directory(out, what | margins.identity(), mode), Ledger(out / rundir.LEDGER) as ledger:
-            spent = out / rundir.SPENT
-            budget.begin(earlier_spent(spent, lambda: remote_spent(out / rundir.LEDGER)), lambda total: write_spent(spent, total))
-            try:
-                yield _Opened(config, domain, filters, roles, asked, ledger, state, seen, margins)
-            finally:
-                budget.close()
+        seen = {name: stack.enter_context(closing(memory)) for name, memory in memories(config).items()}
+        fingerprints = {role: model.fingerprint for role, model in roles.by_role().items()}
+        margins = margins_of(config.verify.form, config.verify.answers, config.calibrated, fingerprints)
+        yield Equipment(config, domain, filters, roles, asked, state, seen, margins)
 
 
 async def _run(config: RunConfig, out: Path, mode: rundir.Mode, watch: Callable[[RunState], None] | None) -> RunResult:
-    state = _state(config, _count(config.source, config.base))
+    state = new_state(config, count_rows(config.source, config.base))
     async with _open(config, out, mode, state) as opened:
         if watch:
             watch(state)
-        rundir.forget_results(out)
-        conversations, twins = config.source.messages is not None, config.twins is not None
-        with published(out, state), rundir.outputs(out, conversations=conversations, twins=twins) as files, closing(Unique()) as unique:
-            async with aclosing(_twinned(_selected(_flow(opened, files.add_bad), config), opened)) as examples:
-                async for example in examples:
-                    files.add(example)
-                    state.count_finished(example)
-                    unique.add(example)
-        if state.rows == state.set_aside:
-            raise SourceError(_no_usable_row(config, out, state))
-        called = opened.roles.by_stage() | opened.roles.by_part()
-        summary = summarize(state, opened.roles.by_role(), called, config.thresholds) | describe(config, opened.domain)
-        summary |= {"unique_chosen": unique.record(), "margin": opened.margins.record()}
-        told = (opened.asked.note if opened.asked else "", described(state.target) if state.target else "", *side_notes(summary))
-        if notes := [note for note in told if note]:
-            summary["notes"] = notes
-        check_accounts(out, state)
-        rundir.write_whole(out / rundir.SUMMARY, json.dumps(summary, indent=1) + "\n")
-        rundir.write_whole(out / rundir.CARD, dataset_card(summary, Release({"train": rundir.PAIRS}, {"train": rundir.pairs_and_twins(summary)})))
+        return await write_out(opened, out, lambda add_bad: _twinned(finished(_flow(opened, add_bad), opened), opened))
+
+
+async def write_out(equipment: Equipment, out: Path, flow: Callable[[Callable[[BadRow], None]], Examples]) -> RunResult:
+    """Write what `flow` yields, which is told who takes the rows that are set aside, and then what it all came to.
+
+    Raises:
+        SaferInstructError: Whatever went wrong, in `flow` or here.
+    """
+    config, state = equipment.config, equipment.state
+    rundir.forget_results(out)
+    conversations, twins = config.source.messages is not None, config.twins is not None
+    with published(out, state), rundir.outputs(out, conversations=conversations, twins=twins) as files, closing(Unique()) as unique:
+        async with aclosing(flow(files.add_bad)) as examples:
+            async for example in examples:
+                files.add(example)
+                state.count_finished(example)
+                unique.add(example)
+    if state.rows == state.set_aside:
+        raise SourceError(_no_usable_row(config, out, state))
+    called = equipment.roles.by_stage() | equipment.roles.by_part()
+    summary = summarize(state, equipment.roles.by_role(), called, config.thresholds) | describe(config, equipment.domain)
+    summary |= {"unique_chosen": unique.record(), "margin": equipment.margins.record()}
+    told = (equipment.asked.note if equipment.asked else "", described(state.target) if state.target else "", *side_notes(summary))
+    if notes := [note for note in told if note]:
+        summary["notes"] = notes
+    check_accounts(out, state)
+    rundir.write_whole(out / rundir.SUMMARY, json.dumps(summary, indent=1) + "\n")
+    rundir.write_whole(out / rundir.CARD, dataset_card(summary, Release({"train": rundir.PAIRS}, {"train": rundir.pairs_and_twins(summary)})))
     return RunResult(out, summary)
 
 
 async def _sample(config: RunConfig, out: Path, rows: int, mode: rundir.Mode, watch: Callable[[RunState], None] | None) -> Sample:
     total = sum(1 for _ in read_source(config.source, config.base))
     chosen = frozenset(number * total // rows for number in range(rows)) if rows < total else None
-    state = _state(config, len(chosen) if chosen else total)
+    state = new_state(config, len(chosen) if chosen else total)
     for name, stage in state.stages.items():
         stage.meter = RowMeter(stage=name)
     taken: list[Row] = []
@@ -240,43 +278,93 @@ async def _sample(config: RunConfig, out: Path, rows: int, mode: rundir.Mode, wa
     return Sample(tuple(taken), total, slots, (*STAGES[:-1], *beside, STAGES[-1]))
 
 
-def _flow(opened: _Opened, set_aside: Callable[[BadRow], None], rows: Container[int] | None = None) -> Examples:
+def _flow(opened: Opened, set_aside: Callable[[BadRow], None], rows: Container[int] | None = None) -> Examples:
     """The method, read from top to bottom; yields every example that entered, in input order."""
-    config, domain, filters, roles, state = opened.config, opened.domain, opened.filters, opened.roles, opened.state
+    config, state = opened.config, opened.state
     pursuit = Pursuit(config, state, set_aside) if config.target is not None and rows is None else None
+    work = Work(opened)
+    examples = entering(opened, pursuit.bad if pursuit else set_aside, rows, pursuit.noted if pursuit else None)
+    return pursuit.until_there(examples, work.through) if pursuit else work.through(examples, config.seed)
 
-    def recorded(model: Model, stage: str, writer: str = "") -> Model:
+
+def entering(
+    equipment: Equipment, set_aside: Callable[[BadRow], None], rows: Container[int] | None = None, noted: Callable[[Examples], Examples] | None = None
+) -> Examples:
+    """What comes out of the source, or of `rows` of it only: examples, mended, the same text once."""
+    config, collect = equipment.config, equipment.state.stages["collect"]
+    examples = _collect(config, equipment.domain, equipment.state, set_aside, rows)
+    examples = _sifted(noted(examples) if noted else examples, equipment.filters.text, collect)
+    return distinct(examples, "text", config.filter, equipment.seen, collect)
+
+
+class Work:
+    """What is done to examples, part by part; `prompted`, `answered` and `replaced` look at each of them by itself."""
+
+    def __init__(self, opened: Opened) -> None:
+        """Give everybody their models.
+
+        Raises:
+            ConfigError: Somebody lacks what they need.
+        """
+        config, domain, roles = opened.config, opened.domain, opened.roles
+        self._config, self._opened = config, opened
+        self._inducer = self._recorded(roles.inducer, "induce") if roles.inducer else None
+        self._scorer = self._recorded(roles.scorer, "filter") if roles.scorer else None
+        self._experts, self._forward = roles.experts(config, domain, self._recorded), load_template("forward")
+        self._reviser = roles.reviser(config, domain, self._experts, self._recorded)
+        unturned = roles.verifier_of(config, domain, self._recorded)
+        self._verifier = facing(unturned, domain.direction)
+        self._replace = _rejected_side(opened, unturned, self._recorded)
+
+    def through(self, examples: Examples, seed: int) -> Examples:
+        """From source texts to pairs, every draw by `seed`."""
+        examples = self.distinct(self.prompted(examples, seed))
+        return self.replaced(self.varied(self.answered(examples, seed), seed))
+
+    def prompted(self, examples: Examples, seed: int) -> Examples:
+        """Give each its instruction, and drop those that have none worth having."""
+        config, roles, filters, state = self._config, self._opened.roles, self._opened.filters, self._opened.state
+
+        async def ask(example: Example) -> Example:
+            asked = self._opened.asked
+            return await induce(example, self._inducer, asked.template, config.induce, seed=seed) if self._inducer and asked else example
+
+        async def pick(example: Example) -> Example:
+            return await choose(example, filters.prompt, self._scorer, self._forward, config.filter)
+
+        examples = _ordered(examples, ask, "induce", roles.inducer or roles.expert, state)
+        return _ordered(examples, pick, "filter", roles.scorer or roles.inducer or roles.expert, state)
+
+    def distinct(self, examples: Examples) -> Examples:
+        """Drop those whose instruction another has; they must all come by here, in order."""
+        return distinct(examples, "prompt", self._config.filter, self._opened.seen, self._opened.state.stages["filter"])
+
+    def answered(self, examples: Examples, seed: int) -> Examples:
+        """Have a response written to each, and judged."""
+        return _ordered(examples, self._finisher(seed).finish, "respond", self._opened.roles.expert, self._opened.state)
+
+    def varied(self, examples: Examples, seed: int) -> Examples:
+        """Have responses that repeat accepted ones written anew, where that is on; they must all come by here, in order."""
+        return _varied(examples, self._finisher(seed), self._config.respond.boilerplate, self._opened.seen)
+
+    def replaced(self, examples: Examples) -> Examples:
+        """Put another response in the place of the source text, where the config asks for one."""
+        if self._replace is None:
+            return examples
+        return _ordered(examples, self._replace, REJECTED, self._opened.roles.by_stage()[REJECTED], self._opened.state)
+
+    def _finisher(self, seed: int) -> Finisher:
+        checks = () if self._replace else self._opened.filters.pair
+        return Finisher(self._experts, self._reviser, self._verifier, checks, self._config, self._opened.domain.direction, seed)
+
+    def _recorded(self, model: Model, stage: str, writer: str = "") -> Model:
+        state = self._opened.state
         whole = state.stages[stage].meter
-        return Recorded(model, opened.ledger, stage, Both(part=state.writers[writer.removeprefix(EXPERTS)].meter, whole=whole) if writer else whole)
-
-    inducer = recorded(roles.inducer, "induce") if roles.inducer else None
-    scorer = recorded(roles.scorer, "filter") if roles.scorer else None
-    experts, forward = roles.experts(config, domain, recorded), load_template("forward")
-    reviser = roles.reviser(config, domain, experts, recorded)
-    unturned = roles.verifier_of(config, domain, recorded)
-    verifier, rejected = facing(unturned, domain.direction), _rejected_side(opened, unturned, recorded)
-
-    async def ask(example: Example, seed: int) -> Example:
-        return await induce(example, inducer, opened.asked.template, config.induce, seed=seed) if inducer and opened.asked else example
-
-    def through(examples: Examples, seed: int) -> Examples:
-        finisher = Finisher(experts, reviser, verifier, () if rejected else filters.pair, config, domain.direction, seed)
-        examples = _ordered(examples, lambda e: ask(e, seed), "induce", roles.inducer or roles.expert, state)
-        examples = _ordered(
-            examples, lambda e: choose(e, filters.prompt, scorer, forward, config.filter), "filter", roles.scorer or roles.inducer or roles.expert, state
-        )
-        examples = _distinct(examples, "prompt", config.filter, opened.seen, state.stages["filter"])
-        examples = _ordered(examples, finisher.finish, "respond", roles.expert, state)
-        examples = _varied(examples, finisher, config.respond.boilerplate, opened.seen)
-        return _ordered(examples, rejected, REJECTED, roles.by_stage()[REJECTED], state) if rejected else examples
-
-    examples = _collect(config, domain, state, pursuit.bad if pursuit else set_aside, rows)
-    examples = _sifted(pursuit.noted(examples) if pursuit else examples, filters.text, state.stages["collect"])
-    examples = _distinct(examples, "text", config.filter, opened.seen, state.stages["collect"])
-    return _weighed(pursuit.until_there(examples, through) if pursuit else through(examples, config.seed), opened.margins)
+        meter = Both(part=state.writers[writer.removeprefix(EXPERTS)].meter, whole=whole) if writer else whole
+        return Recorded(model, self._opened.ledger, stage, meter)
 
 
-def _rejected_side(opened: _Opened, verifier: Verifier, recorded: Callable[[Model, str], Model]) -> Step | None:
+def _rejected_side(opened: Opened, verifier: Verifier, recorded: Callable[[Model, str], Model]) -> Step | None:
     """What puts another response in the place of the source text, where the config asks for one."""
     config = opened.config
     if config.rejected.writer is None:
@@ -291,7 +379,7 @@ def _rejected_side(opened: _Opened, verifier: Verifier, recorded: Callable[[Mode
     return replaced
 
 
-def _twinned(examples: Examples, opened: _Opened) -> Examples:
+def _twinned(examples: Examples, opened: Opened) -> Examples:
     """The examples, and behind them the contrast twins of those that are pairs, where the config asks for some."""
     config, state, parts = opened.config, opened.state, opened.state.parts
     if config.twins is None:
@@ -348,7 +436,7 @@ async def _sifted(examples: Examples, checks: Sequence[Check], stage: StageState
             yield left
 
 
-def _memories(config: RunConfig) -> dict[str, Deduplicators]:
+def memories(config: RunConfig) -> dict[str, Deduplicators]:
     """What duplicates are found by. With a target by category, which examples reach a model is known within each category only."""
     near, boilerplate = config.filter.near_duplicate, config.respond.boilerplate
     apart = isinstance(config.target, dict)
@@ -370,7 +458,7 @@ def _varied(examples: Examples, finisher: Finisher, config: BoilerplateConfig | 
     return Variety(config, seen["response"], again, finisher.with_draft).through(examples)
 
 
-async def _distinct(examples: Examples, field_: str, config: FilterConfig, seen: Mapping[str, Deduplicators], stage: StageState) -> Examples:
+async def distinct(examples: Examples, field_: str, config: FilterConfig, seen: Mapping[str, Deduplicators], stage: StageState) -> Examples:
     """Drop duplicates: all but the first as they come, or all but the best once all are there."""
     checked = _keep_first(examples, field_, seen[field_]) if config.keep == "first" else _keep_best(examples, field_, config)
     async with aclosing(checked):
@@ -405,9 +493,9 @@ def _compared(example: Example, field_: str) -> str:
     return example.text if field_ == "text" else told_apart(example.history, example.prompt)
 
 
-def _selected(examples: Examples, config: RunConfig) -> Examples:
-    """The examples, those dropped that are not chosen for the set."""
-    chosen = config.select
+def finished(examples: Examples, equipment: Equipment) -> Examples:
+    """The examples with their margins, those dropped that are not chosen for the set."""
+    examples, chosen = _weighed(examples, equipment.margins), equipment.config.select
     if chosen is None:
         return examples
     return at_once(examples, Pair.of, lambda pairs: choose_pairs(pairs, chosen).verdicts)
@@ -486,7 +574,7 @@ def _template(name: str, config: RunConfig) -> Template:
     return load_template(name, config.base)
 
 
-def _state(config: RunConfig, total: int | None) -> RunState:
+def new_state(config: RunConfig, total: int | None) -> RunState:
     """Live figures, with lines for what the run makes beside the flow."""
     state = RunState(total=total)
     state.sides.form = config.rejected.form
@@ -534,7 +622,7 @@ def _resolve(config: RunConfig, domain: Domain, filters: Filters, roles: Roles, 
     }
 
 
-def _count(source: SourceConfig, base: Path) -> int | None:
+def count_rows(source: SourceConfig, base: Path) -> int | None:
     """How many rows the source holds, where reading it twice is cheap."""
     path = base / source.path
     if not path.is_file() or path.stat().st_size > _COUNT_BELOW_BYTES:

@@ -27,6 +27,7 @@ LEDGER, BATCHES, RUN, SUMMARY, CARD, SPENT = "ledger.sqlite", "batches.sqlite", 
 PROGRESS, REVIEW, REVIEW_INDEX, REVIEW_LABELS = "progress.json", "review.sqlite", "review-index.sqlite", "review-labels.csv"
 SELECTED, SELECTED_JSONL, SELECTION = "selected.parquet", "selected.jsonl", "selection.json"
 REPORT, REPORT_MD = "report.html", "report.md"
+SHARDS = "ledger-shards"  # finished calls of a run on a cluster, until they are in the ledger
 HOW = "how"  # the section of run.yaml that says nothing of the result: addresses, rates, budget
 PAIR_COLUMNS = ("prompt", "chosen", "rejected", "category", "id")
 CONVERSATION = "conversation"  # column of runs over conversations: those of one are not independent of each other
@@ -40,6 +41,7 @@ _FILES = (
     BAD_ROWS,
     *_DATABASES,
     _RECOVERED,
+    SHARDS,
     RUN,
     SUMMARY,
     CARD,

@@ -27,12 +27,12 @@ def run_to_end(work: Coroutine[Any, Any, T]) -> T:
 
 
 def _run(work: Coroutine[Any, Any, T]) -> T:
-    with _seldom_collected(), asyncio.Runner(loop_factory=event_loop) as runner:
+    with seldom_collected(), asyncio.Runner(loop_factory=event_loop) as runner:
         return runner.run(work)
 
 
 @contextmanager
-def _seldom_collected() -> Iterator[None]:
+def seldom_collected() -> Iterator[None]:
     """Look for garbage seldom, and not among the modules and whatever else is there before a run: together a tenth of the CPU of a call."""
     thresholds, frozen_before = gc.get_threshold(), gc.get_freeze_count()
     gc.set_threshold(max(_OBJECTS_PER_COLLECTION, thresholds[0]), *thresholds[1:])

@@ -26,7 +26,7 @@ RANKS = (
     ("barrier", "rundir", "card", "tally", "state", "roles", "running", "margins"),
     ("accounts", "analysis", "progress", "stored", "target", "variety"),
     ("twins",),
-    ("pipeline", "evaluation", "training"),
+    ("pipeline", "runners", "evaluation", "training"),
     ("study",),
     (
         "export",
@@ -56,6 +56,7 @@ RANKS = (
 # What stages and filters must know nothing of, although some of it ranks below them.
 UNKNOWN_TO_STAGES = {"ledger", "sources", "rundir", "pipeline", "tuning", "budget", "state", "accounts"}
 HEAVY = {
+    "ray",
     "torch",
     "transformers",
     "peft",

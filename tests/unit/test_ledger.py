@@ -509,7 +509,7 @@ def test_what_waits_for_one_commit_wakes_the_event_loop_once(path: Path) -> None
 
 
 def sleeps_of_the_writer(path: Path, patch: pytest.MonkeyPatch, work: Callable[[Recorded], Coroutine[Any, Any, T]], model: Fixed) -> list[float]:
-    from safer_instruct.ledger import store
+    from safer_instruct.ledger import commits as writing
 
     slept: list[float] = []
     plain = time.sleep
@@ -518,7 +518,7 @@ def sleeps_of_the_writer(path: Path, patch: pytest.MonkeyPatch, work: Callable[[
         slept.append(seconds)
         plain(seconds)
 
-    patch.setattr(store.time, "sleep", sleep)
+    patch.setattr(writing.time, "sleep", sleep)
     gather(path, model, work)
     return slept
 

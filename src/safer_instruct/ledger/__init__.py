@@ -3,7 +3,9 @@
 Stages are deterministic given the answers, so *resume = run it again*: finished calls come back from here for free.
 
     recorded.py   a `Model` whose calls go through the ledger: key, lookup, call, commit
-    store.py      the file in use: one thread that commits in groups, one connection that reads by key
+    commits.py    a thread that commits in groups, whatever the files are
+    store.py      the file in use: a connection that writes, one that reads by key
+    shards.py     a worker's part of the ledger of a cluster, and how the parts become one file
     rows.py       a call as a row: compressed with a dictionary that the ledger trains for itself, and a checksum
     known.py      which keys may be there, asked without a look into the file
     content.py    requests and answers as bytes
@@ -14,23 +16,29 @@ Stages are deterministic given the answers, so *resume = run it again*: finished
     pages.py      rows straight from the pages of a file that SQLite will not read any more
 """
 
+from safer_instruct.ledger.commits import Commits
 from safer_instruct.ledger.content import Call
 from safer_instruct.ledger.queries import Total, as_record, export_calls, find_by_key, find_calls, read_calls, read_totals
 from safer_instruct.ledger.recorded import Meter, Recorded
 from safer_instruct.ledger.recovery import Recovery, recover
+from safer_instruct.ledger.shards import Claims, Shard, merge_shards
 from safer_instruct.ledger.store import Ledger
 
 __all__ = [
     "Call",
+    "Claims",
+    "Commits",
     "Ledger",
     "Meter",
     "Recorded",
     "Recovery",
+    "Shard",
     "Total",
     "as_record",
     "export_calls",
     "find_by_key",
     "find_calls",
+    "merge_shards",
     "read_calls",
     "read_totals",
     "recover",

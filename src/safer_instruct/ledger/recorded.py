@@ -8,8 +8,8 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from safer_instruct.ledger.commits import Commits
 from safer_instruct.ledger.content import KEY_BYTES, Call, decode_generated, decode_scored, encode_answer
-from safer_instruct.ledger.store import Ledger
 from safer_instruct.models.protocol import Generated, Generation, Model, Scored, Scoring, Usage, encode_request
 
 Answer = TypeVar("Answer", Generated, Scored)
@@ -45,7 +45,7 @@ class Recorded:
     The key of a call is a digest of the model's fingerprint and the whole request; equal requests are one call.
     """
 
-    def __init__(self, model: Model, ledger: Ledger, stage: str, meter: Meter) -> None:
+    def __init__(self, model: Model, ledger: Commits, stage: str, meter: Meter) -> None:
         self._model, self._ledger, self._stage, self._meter = model, ledger, stage, meter
         self._in_flight = ledger.in_flight
         self.name, self.fingerprint, self.concurrency, self.priced = model.name, model.fingerprint, model.concurrency, model.priced
@@ -73,11 +73,12 @@ class Recorded:
         while key in self._in_flight:  # the same request is on its way: wait for it, then read it
             await self._ledger.end_of(key)
         if stored := self._ledger.get(key):
-            answer = decode(stored.answer, stored.usage)
-            self._meter.add(answer.usage, replayed=True)
-            return answer
+            return self._replayed(decode(stored.answer, stored.usage))
         self._in_flight[key] = None
         try:
+            if stored := await self._ledger.claim(key, self._stage):
+                self._ledger.release(key)
+                return self._replayed(decode(stored.answer, stored.usage))
             answer = await send(request)
             call = Call(key, self._stage, self.name, asked, encode_answer(answer), answer.usage, time.time())
         except BaseException:
@@ -85,6 +86,10 @@ class Recorded:
             raise
         await self._ledger.put(call)
         self._meter.add(answer.usage, replayed=False)
+        return answer
+
+    def _replayed(self, answer: Answer) -> Answer:
+        self._meter.add(answer.usage, replayed=True)
         return answer
 
     def _key(self, asked: bytes) -> bytes:

@@ -124,11 +124,7 @@ def _copy(pages: Pages, fresh: Path) -> tuple[int, int]:
         appender = Appender(connection)
         while batch := list(islice(calls, _BATCH)):
             last = max(last, *(number for number, _ in batch))
-            new = {call.key: call for _, call in batch if not connection.execute("SELECT 1 FROM calls WHERE key = ?", (call.key,)).fetchone()}
-            connection.execute("BEGIN")
-            appender.append(new.values())
-            connection.execute("COMMIT")
-            saved += len(new)
+            saved += appender.append_new(call for _, call in batch)
     return saved, max(0, (stated or last) - saved)
 
 

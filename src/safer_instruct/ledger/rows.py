@@ -107,6 +107,20 @@ class Appender:
             if origin.ready:
                 self._train(origin)
 
+    def append_new(self, calls: Iterable[Call]) -> int:
+        """Commit those of `calls` that are not there yet, in a transaction of their own; gives their number."""
+        known = "SELECT 1 FROM calls WHERE key = ?"
+        new = {call.key: call for call in calls if not self._connection.execute(known, (call.key,)).fetchone()}
+        self._connection.execute("BEGIN IMMEDIATE")
+        try:
+            self.append(new.values())
+            self._connection.execute("COMMIT")
+        except BaseException:
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
+            raise
+        return len(new)
+
     def _add(self, stage: str, model: str) -> _Origin:
         cursor = self._connection.execute("INSERT INTO origins (stage, model) VALUES (?, ?)", (stage, model))
         assert cursor.lastrowid is not None  # noqa: S101 - an INSERT has one

@@ -1,0 +1,186 @@
+"""The one actor that knows of all workers: the budget, calls that two of them want, and who is gone."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sqlite3
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from safer_instruct.budget import Budget, Reservation, Spent, write_spent
+from safer_instruct.errors import SaferInstructError
+from safer_instruct.ledger.shards import Place
+from safer_instruct.runners.ray.allowance import Settled
+
+_CALLS_PER_GRANT = 32  # a piece of the budget holds so many calls like the one that asks for it
+_SHARE_OF_REST = 4  # and no more than this part of a worker's share of what is left
+_SILENT_S, _LOOK_EVERY_S = 60.0, 2.0
+Failure = tuple[str, str]
+"""Name of an error of `errors.py`, and its message."""
+
+
+@dataclass(slots=True)
+class _Worker:
+    actor: str
+    node: str
+    heard_at: float
+    shard: str
+    grants: dict[int, Reservation] = field(default_factory=dict)
+    claimed: set[bytes] = field(default_factory=set)
+    status: list[str] = field(default_factory=list)
+
+
+class Coordinator:
+    """An asyncio actor; all of it runs in one event loop.
+
+    A worker that is gone (its node is, or it was started anew, or it has said nothing for a minute) forfeits its pieces of
+    the budget: what it did not tell may have been paid for, so all of it counts as spent.
+    """
+
+    def __init__(self, max_cost: float | None, max_tokens: int | None, spent: Path, earlier: Spent) -> None:
+        """Take charge of a run's budget, of which `earlier` is spent; `spent` is the file that keeps it."""
+        self._budget = Budget(max_cost, max_tokens)
+        self._budget.begin(earlier, lambda total: write_spent(spent, total))
+        self._workers: dict[str, _Worker] = {}
+        self._begun: dict[tuple[str, int], str] = {}  # part of the work and chunk -> who had it last
+        self._lost: list[str] = []  # shards of those who are gone
+        self._making: dict[bytes, list[asyncio.Future[Place | None]]] = {}  # calls under way, and who waits for them
+        self._made = sqlite3.connect("", isolation_level=None, check_same_thread=False)  # on disk (TMPDIR): memory does not grow with it
+        self._made.executescript(
+            "PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; CREATE TABLE made (key BLOB PRIMARY KEY, shard TEXT, at INTEGER); BEGIN;"
+        )
+        self._grants = 0
+        self._failure: Failure | None = None
+        self._watch: asyncio.Task[None] | None = None
+
+    async def join(self, name: str, actor: str, node: str, shard: str) -> list[str]:
+        """A worker begins; it is told the shards of those who are gone."""
+        self._watch = self._watch or asyncio.create_task(self._look_after())
+        for other in [other for other, worker in self._workers.items() if worker.actor == actor]:
+            self._bury(other)  # the same actor, started anew
+        self._workers[name] = _Worker(actor, node, time.monotonic(), shard)
+        return list(self._lost)
+
+    async def begin(self, name: str, part: str, chunk: int) -> list[str]:
+        """A worker takes up a chunk; where another had it before, it is told the shards in which calls for it may stand."""
+        before = self._begun.get((part, chunk))
+        self._begun[part, chunk] = name
+        if before is None:
+            return []
+        known = self._workers.get(before)
+        return [*self._lost, *([known.shard] if known else [])]
+
+    async def grant(self, name: str, cost: float, tokens: int) -> tuple[int, Spent] | Failure:
+        """A piece of the budget with room for a call that may take so much."""
+        many = self._many(cost, tokens)
+        try:
+            reservation = self._budget.reserve_at_once(*many) if many else None
+            room = many if reservation and many else (cost, tokens)
+            reservation = reservation or await self._budget.reserve(cost, tokens)
+        except SaferInstructError as exc:
+            return type(exc).__name__, str(exc)
+        worker = self._workers.get(name)
+        if worker is None:  # it has gone while it waited: nobody will send anything
+            reservation.settle(0.0, 0)
+            return "ModelError", "this worker was taken for lost"
+        self._grants += 1
+        worker.grants[self._grants] = reservation
+        return self._grants, Spent(*room)
+
+    async def tell(self, name: str, settled: list[Settled], finished: list[tuple[bytes, Place]], given_up: list[bytes], status: list[str] | None) -> None:
+        """What has happened at a worker."""
+        worker = self._workers.get(name)
+        if worker is None:
+            return
+        worker.heard_at = time.monotonic()
+        worker.status = worker.status if status is None else status
+        for piece in settled:
+            if reservation := worker.grants.pop(piece.grant, None):
+                reservation.settle(piece.spent.cost, piece.spent.tokens, unanswered=piece.unanswered)
+        for key, place in finished:
+            self._made.execute("INSERT OR IGNORE INTO made VALUES (?, ?, ?)", (key, *place))
+            self._wake(worker, key, place)
+        for key in given_up:
+            self._wake(worker, key, None)
+
+    async def claim(self, name: str, keys: list[bytes]) -> list[Place | bool]:
+        """For each call where it stands, True where it is the worker's to make, False where another is making it (`wait`)."""
+        worker = self._workers.get(name)
+        answers: list[Place | bool] = []
+        for key in keys:
+            if row := self._made.execute("SELECT shard, at FROM made WHERE key = ?", (key,)).fetchone():
+                answers.append(Place(*row))
+            elif key in self._making or worker is None:
+                answers.append(worker is None)
+            else:
+                self._making[key] = []
+                worker.claimed.add(key)
+                answers.append(True)
+        return answers
+
+    async def wait(self, key: bytes) -> Place | None:
+        """Where a call stands that another worker makes, once it does; None where it came to nothing, and may be claimed anew."""
+        if key not in self._making:
+            row = self._made.execute("SELECT shard, at FROM made WHERE key = ?", (key,)).fetchone()
+            return Place(*row) if row else None
+        future: asyncio.Future[Place | None] = asyncio.get_running_loop().create_future()
+        self._making[key].append(future)
+        return await future
+
+    async def fail(self, failure: Failure) -> None:
+        """A worker has met an error that ends the run; the first counts."""
+        self._failure = self._failure or failure
+
+    async def figures(self) -> dict[str, Any]:
+        """For the driver: what is spent, what workers wait for, and what has ended the run."""
+        budget = self._budget
+        waits = sorted({message for worker in self._workers.values() for message in worker.status})
+        return {"spent": budget.spent, "reserved": budget.reserved, "forfeited": budget.forfeited, "waits": waits, "failure": self._failure}
+
+    async def close(self) -> None:
+        """All workers have ended, or will be ended: what they have not given back is forfeited, and the exact sum recorded."""
+        if self._watch:
+            self._watch.cancel()
+        for name in list(self._workers):
+            self._bury(name)
+        self._budget.close()
+
+    def _many(self, cost: float, tokens: int) -> tuple[float, int] | None:
+        """A piece for many calls, as far as there is room for one at every worker; None near the end of the budget."""
+        budget, parts = self._budget, _SHARE_OF_REST * max(1, len(self._workers))
+        many_cost, many_tokens = cost * _CALLS_PER_GRANT, tokens * _CALLS_PER_GRANT
+        if budget.max_cost is not None:
+            many_cost = min(many_cost, (budget.max_cost - budget.spent.cost - budget.reserved.cost) / parts)
+        if budget.max_tokens is not None:
+            many_tokens = min(many_tokens, (budget.max_tokens - budget.spent.tokens - budget.reserved.tokens) // parts)
+        return (many_cost, many_tokens) if many_cost >= cost and many_tokens >= tokens else None
+
+    def _wake(self, worker: _Worker, key: bytes, place: Place | None) -> None:
+        worker.claimed.discard(key)
+        for future in self._making.pop(key, []):
+            if not future.done():
+                future.set_result(place)
+
+    def _bury(self, name: str) -> None:
+        worker = self._workers.pop(name)
+        self._lost.append(worker.shard)
+        for reservation in worker.grants.values():
+            reservation.forfeit()
+        for key in list(worker.claimed):
+            self._wake(worker, key, None)
+
+    async def _look_after(self) -> None:
+        import ray
+
+        while True:
+            await asyncio.sleep(_LOOK_EVERY_S)
+            with contextlib.suppress(ray.exceptions.RayError):
+                nodes = await asyncio.to_thread(ray.nodes)
+                there = {node["NodeID"] for node in nodes if node["Alive"]}
+                silent = time.monotonic() - _SILENT_S
+                for name, worker in list(self._workers.items()):
+                    if worker.node not in there or worker.heard_at < silent:
+                        self._bury(name)

@@ -1,0 +1,226 @@
+"""The Ray runner on a real Ray cluster of several nodes on this machine: the same result as the local runner, whatever is lost on the way."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import misbehaving
+import pytest
+import yaml
+from misbehaving import Server, serve
+from test_kill import NOUNS, PRICE, VERBS, check_equal
+
+from safer_instruct.budget import read_spent
+from safer_instruct.config import load_config
+from safer_instruct.errors import BudgetError
+from safer_instruct.pipeline import run
+from safer_instruct.runners.ray import Cluster, run_on_ray
+
+pytestmark = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="the extra ray is not installed")
+
+ROWS, CONCURRENCY = 150, 16
+PATIENCE_S = 240.0
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Any]:
+    """A head, where the driver is, and a further node."""
+    os.environ.update(RAY_DEDUP_LOGS="1", RAY_USAGE_STATS_ENABLED="0", RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO="0")
+    import ray
+    from ray.cluster_utils import Cluster as Nodes
+
+    memory = 80 << 20
+    nodes = Nodes(initialize_head=True, head_node_args={"num_cpus": 1, "object_store_memory": memory, "include_dashboard": False})
+    nodes.add_node(num_cpus=1, object_store_memory=memory)
+    ray.init(address=nodes.address, log_to_driver=False, logging_level="ERROR")
+    try:
+        yield nodes
+    finally:
+        ray.shutdown()
+        nodes.shutdown()
+
+
+def write_config(folder: Path, **changes: Any) -> Path:
+    """Texts, some of them twice and one broken, and scripted models that drop some of them."""
+    rng = random.Random(1)
+    texts = [" ".join(f"{rng.choice(NOUNS)} {rng.choice(VERBS)} {rng.randrange(1000)}" for _ in range(6)) for _ in range(ROWS)]
+    texts[ROWS // 2 :: 20] = texts[: len(texts[ROWS // 2 :: 20])]
+    lines = [json.dumps({"text": text}) for text in texts]
+    (folder / "texts.jsonl").write_text("\n".join([*lines[:70], "{broken", *lines[70:]]) + "\n")
+    asked, said = "Please tell me about {words}.", "Gladly, here is what I know of {words}."
+    script = {
+        "generate": [{"match": "umbrella broke", "answers": ["Tell me of the umbrella."]}, {"match": "Instruction", "answers": [asked]}, {"answers": [said]}],
+        "score": [{"match": "### Instruction:\nPlease tell me about [b-f]", "logprob": -3.0}, {"match": "### Instruction", "logprob": -1.0}, {"logprob": -2.0}],
+    }
+    (folder / "script.yaml").write_text(yaml.safe_dump(script))
+    models = dict.fromkeys(("inducer", "expert", "scorer", "student"), "scripted:script.yaml") | changes.pop("models", {})
+    config = {
+        "domain": "civility",
+        "source": {"path": "texts.jsonl"},
+        "models": models,
+        "filter": {"prompt": {"language": None}},
+        "verify": {"min_words": 1, "min_margin": -1.0, "min_contrast": -1.0},
+    } | changes
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    return folder / "config.yaml"
+
+
+def over_http(server: Server) -> dict[str, Any]:
+    """Inducer, expert and judge behind a server that counts what it is asked, and a judge's questions."""
+    roles = {
+        name: {"model": f"openai:{name}", "base_url": server.base_url, "concurrency": CONCURRENCY, "price_per_million": list(PRICE)}
+        for name in ("inducer", "expert", "judge")
+    }
+    return {"models": roles, "verify": {"form": "question", "min_words": 1}}
+
+
+@pytest.fixture
+def judged(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = misbehaving._text
+
+    def answer(body: dict[str, Any], i: int) -> tuple[str, bool]:
+        asked = body["messages"][-1]["content"] if "messages" in body else ""
+        if "Questions about the reply" in asked:
+            names = body["response_format"]["json_schema"]["schema"]["required"]
+            return json.dumps({name: {"reason": "It is so.", "answer": "yes"} for name in names}), False
+        if "### Reply A:" in asked:
+            rude = any(verb in asked.partition("### Reply A:")[2].partition("### Reply B:")[0] for verb in VERBS)
+            return json.dumps({"reason": "It is kind.", "better": "B" if rude else "A"}), False
+        return plain(body, i)
+
+    monkeypatch.setattr(misbehaving, "_text", answer)
+
+
+def on_ray(config: Path, out: Path, workers: int = 1) -> dict[str, Any]:
+    return run_on_ray(load_config(config), out, Cluster(workers=(workers, workers))).summary
+
+
+def locally(config: Path, out: Path) -> dict[str, Any]:
+    return run(load_config(config), out).summary
+
+
+@pytest.mark.usefixtures("cluster")
+def test_everything_that_looks_at_all_examples_comes_out_as_with_the_local_runner(tmp_path: Path) -> None:
+    config = write_config(tmp_path, respond={"boilerplate": {"near": 0.2}}, rejected={"form": "student"}, select={"target": 40})
+    plain = locally(config, tmp_path / "local")
+    assert plain["pairs"] == 40
+    dropped = {name for stage in plain["stages"].values() for name in stage["dropped"]}
+    assert {"dedup.text", "dedup.prompt", "select"} <= dropped and plain["stages"]["respond"]["calls"] > plain["stages"]["induce"]["calls"]
+    on_ray(config, tmp_path / "ray")
+    check_equal(tmp_path / "ray", tmp_path / "local")
+    assert not (tmp_path / "ray" / "ledger-shards").exists()
+
+
+@pytest.mark.usefixtures("cluster", "judged")
+def test_a_cap_holds_over_all_workers_and_a_higher_one_goes_on_to_the_local_result_with_nothing_paid_twice(tmp_path: Path) -> None:
+    with serve() as server:
+        config = write_config(tmp_path, **over_http(server), budget={"max_cost": 0.03})
+        with pytest.raises(BudgetError, match=r"budget of 0\.030 USD used up.*raise budget\.max_cost"):
+            on_ray(config, tmp_path / "ray", workers=2)
+        spent = read_spent(tmp_path / "ray" / "spent.json")
+        assert spent is not None and worked(server) <= spent.cost <= 0.03 and worked(server) > 0.01
+        config = write_config(tmp_path, **over_http(server), budget={"max_cost": 5.0})
+        summary = on_ray(config, tmp_path / "ray", workers=2)
+        assert server.asked_twice == 0 and summary["timing"]["calls_from_ledger"] > 0
+        assert summary["timing"]["budget"]["spent_cost"] == pytest.approx(summary["cost"], abs=1e-5)
+        asked = server.requests
+        locally(config, tmp_path / "local")
+        assert server.requests == 2 * asked, "both runners ask the same"
+    check_equal(tmp_path / "ray", tmp_path / "local")
+
+
+def worked(server: Server) -> float:
+    return sum(read * PRICE[0] + written * PRICE[1] for read, written in server.worked.copy().values()) / 1e6
+
+
+@pytest.mark.usefixtures("judged")
+def test_a_node_that_is_lost_in_the_middle_costs_no_more_than_what_was_in_flight(tmp_path: Path, cluster: Any) -> None:
+    with serve(latency_s=0.05) as server:
+        config = write_config(tmp_path, **over_http(server))
+        locally(config, tmp_path / "local")
+        asked, before = server.requests, server.attempts.copy()
+        victim = cluster.add_node(num_cpus=1, object_store_memory=80 << 20)
+        lost: list[int] = []
+
+        def kill() -> None:
+            wait_for(lambda: server.requests > asked * 1.3)
+            lost.append(server.in_flight)
+            cluster.remove_node(victim, allow_graceful=False)
+
+        with _in_thread(kill):
+            on_ray(config, tmp_path / "ray", workers=3)
+        assert lost, "the run had ended before the node was lost"
+        twice = sum(times - 1 - before[body] for body, times in server.attempts.items() if times - before[body] > 1)
+    check_equal(tmp_path / "ray", tmp_path / "local")
+    assert twice <= 2 * CONCURRENCY, (twice, lost)
+
+
+@pytest.mark.usefixtures("judged")
+def test_a_driver_that_is_killed_goes_on_with_either_runner_and_only_calls_in_flight_are_made_again(tmp_path: Path, cluster: Any) -> None:
+    with serve(latency_s=0.05) as server:
+        config = write_config(tmp_path, **over_http(server))
+        out = tmp_path / "ray"
+        command = [sys.executable, "-m", "safer_instruct.cli", "run", str(config), "--out", str(out)]
+        command += ["--runner", "ray", "--address", cluster.address, "--workers", "1"]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
+            try:
+                wait_for(lambda: server.answered >= ROWS, process)
+            finally:
+                process.send_signal(signal.SIGKILL)
+        wait_for(lambda: not server.in_flight, quiet_s=2.0)
+        assert (out / "ledger-shards").exists() and not (out / "summary.json").exists()
+        other = tmp_path / "other"
+        shutil.copytree(out, other)
+        answered = server.good.copy()
+        on_ray(config, out)
+        assert sum(server.good[body] - times for body, times in answered.items()) <= 2 * CONCURRENCY
+        asked = server.requests
+        on_ray(config, out)
+        assert server.requests == asked, "a finished run asks nothing"
+        locally(config, other)
+        locally(config, tmp_path / "undisturbed")
+    for path in (out, other):
+        check_equal(path, tmp_path / "undisturbed")
+        assert not (path / "ledger-shards").exists()
+
+
+def wait_for(condition: Callable[[], bool], process: subprocess.Popen[bytes] | None = None, quiet_s: float = 0.0) -> None:
+    """Until the condition has held for a while."""
+    deadline, since = time.monotonic() + PATIENCE_S, time.monotonic()
+    while True:
+        now = time.monotonic()
+        assert now < deadline, "waited in vain"
+        assert process is None or process.poll() is None, process.stdout.read() if process.stdout else ""
+        since = since if condition() else now
+        if now > since + quiet_s or (not quiet_s and since < now):
+            return
+        time.sleep(0.005)
+
+
+class _in_thread:
+    """Runs something beside the block; its error is the block's."""
+
+    def __init__(self, work: Callable[[], None]) -> None:
+        from concurrent.futures import ThreadPoolExecutor
+
+        self._pool = ThreadPoolExecutor(1)
+        self._future = self._pool.submit(work)
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            self._future.result()
+        self._pool.shutdown(wait=kind is None)
