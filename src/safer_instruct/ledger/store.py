@@ -22,6 +22,7 @@ from safer_instruct.ledger.content import Call
 from safer_instruct.ledger.known import KnownKeys
 from safer_instruct.ledger.recovery import finish_recovery
 from safer_instruct.ledger.rows import COLUMNS, Appender, DamagedRowError, Unpacker
+from safer_instruct.storage.attached import home_of
 
 _SELECT = f"SELECT {COLUMNS} FROM calls WHERE key = ?"  # noqa: S608 - a constant
 _JOINED_FOR_S, _FULL_GROUP = 0.005, 256
@@ -35,6 +36,8 @@ class Ledger:
     def __init__(self, path: Path) -> None:
         """Open or create the ledger, and bring an older one up to date.
 
+        In the working directory of a run at an address, a commit is in the store, too, before anybody is told of it.
+
         Raises:
             RunDirectoryError: The file is damaged, of a newer version, or cannot be written.
         """
@@ -43,6 +46,7 @@ class Ledger:
         self._queue: queue.SimpleQueue[Waiting | None] = queue.SimpleQueue()
         self._failure: RunDirectoryError | None = None  # of the last commit
         self._closed = False
+        self._home = home_of(path.parent)
         with ExitStack() as opened:
             try:
                 finish_recovery(path)
@@ -179,6 +183,8 @@ class Ledger:
                 self._writer.execute("ROLLBACK")
             raise
         self._appender = appender
+        if self._home:
+            self._home.append(calls)
 
 
 def _is_of_one_call(exc: Exception) -> bool:
