@@ -1,8 +1,8 @@
 """A real S3 server on the loopback: moto's, in a process of its own.
 
-    with serve_s3() as server:
-        server.create_bucket("lab")
-        with server.in_environment(): ...
+with serve_s3() as server:
+    server.create_bucket("lab")
+    with server.in_environment(): ...
 """
 
 from __future__ import annotations
@@ -30,12 +30,25 @@ class S3Server:
     @property
     def environment(self) -> dict[str, str]:
         """What leads any S3 client there; nothing of the machine's own profile does."""
-        none = {name: os.devnull for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE")}
+        none = dict.fromkeys(("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"), os.devnull)
         keys = {"AWS_ACCESS_KEY_ID": KEY, "AWS_SECRET_ACCESS_KEY": SECRET, "AWS_ENDPOINT_URL": self.url, "AWS_REGION": "us-east-1"}
         return {**none, **keys, "AWS_MAX_ATTEMPTS": "3"}
 
     def create_bucket(self, name: str) -> None:
         urllib.request.urlopen(urllib.request.Request(f"{self.url}/{name}", method="PUT"), timeout=PATIENCE_S).close()
+
+    @contextmanager
+    def refusing(self) -> Iterator[None]:
+        """Know no keys at all."""
+        self._ask_for_keys("0")
+        try:
+            yield
+        finally:
+            self._ask_for_keys("inf")
+
+    def _ask_for_keys(self, after: str) -> None:
+        asked = urllib.request.Request(f"{self.url}/moto-api/reset-auth", data=after.encode(), headers={"Content-Type": "text/plain"}, method="POST")
+        urllib.request.urlopen(asked, timeout=PATIENCE_S).close()
 
 
 @contextmanager

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from safer_instruct.errors import ConfigError
-from safer_instruct.storage.address import is_remote
+from safer_instruct.remote.arguments import stand_for
+from safer_instruct.storage.address import is_remote, parse
 
 if TYPE_CHECKING:
     from safer_instruct.rundir import Mode
@@ -33,4 +34,5 @@ def working_directory(out: str | Path, work: Path | None, mode: Mode) -> Iterato
     from safer_instruct.remote.session import working_at
 
     with working_at(out, work, mode) as folder:
+        stand_for(folder, str(parse(out)))
         yield folder

@@ -1,7 +1,7 @@
 """A run at an address: claim it, bring the working directory up to date, work there, publish.
 
-What a run finishes is in the store before its answer is used (`append`), so a machine that vanishes takes with it what was in
-flight and nothing else. Two files may lag: `spent.json` and `progress.json` are sent every few seconds.
+What a run finishes is in the store before its answer is used (`append`), and so is what it may spend and what is at a batch API
+(`keep`): a machine that vanishes takes with it what was in flight and nothing else. Only `progress.json` lags, some seconds.
 """
 
 from __future__ import annotations
@@ -25,7 +25,6 @@ from safer_instruct.storage.journal import Journal, Segment, delete_segments, li
 from safer_instruct.visible import visible
 
 _RESULTS = (rundir.SUMMARY, rundir.CARD, rundir.SELECTED, rundir.SELECTED_JSONL, rundir.SELECTION, rundir.REPORT, rundir.REPORT_MD)
-_OFTEN = (rundir.SPENT, rundir.PROGRESS)
 
 
 @contextmanager
@@ -44,10 +43,10 @@ def working_at(out: str | Path, work: Path | None, mode: rundir.Mode) -> Iterato
     address = parse(out)
     if not address.key:
         raise StorageError(f"{address}: a run needs a place of its own in the bucket; write {address}/NAME")
-    bucket, folder = Bucket(address), work or work_folder(address)
+    bucket, folder = Bucket(address), (work or work_folder(address)).absolute()
     folder.mkdir(parents=True, exist_ok=True)
     homes: list[_Home] = []
-    with claimed(bucket, address, _say, also=lambda: [home.send_often() for home in homes]) as claim:
+    with claimed(bucket, address, _say, also=lambda: [home.send_progress() for home in homes]) as claim:
         if mode == "fresh":
             _move_aside(bucket, address)
             rundir.move_aside(folder)
@@ -76,7 +75,7 @@ class _Home:
         self._claim, self._restored, self._mark = claim, restored, mark
         self._journal = Journal(bucket, address, restored.epoch)
         self._earlier: Manifest | None = None
-        self._sent: dict[str, bytes] = {}
+        self._told = b""
         self._begun = self._retracted = self._failed = False
 
     def append(self, calls: Sequence[Call]) -> None:
@@ -88,7 +87,7 @@ class _Home:
             self._journal.append(calls)
         except (StorageError, RunDirectoryError) as exc:
             self._failed = True
-            raise ConnectionError(f"{exc}; they are safe in {self._folder}: give the same command again on this machine") from exc
+            raise ConnectionError(f"{exc}; they are safe on this machine: give the same command again here") from exc
 
     def keep(self, name: str, data: bytes) -> None:
         """See `Home.keep`."""
@@ -112,18 +111,18 @@ class _Home:
                 self._journal.append(calls)
         self._note(self._listed())
 
-    def send_often(self) -> None:
-        """Send the small files that change all the time, those that have changed."""
-        for name in _OFTEN:
-            data = (self._folder / name).read_bytes() if (self._folder / name).is_file() else b""
-            if data and self._sent.get(name) != data:
-                self.keep(name, data)
-                self._sent[name] = data
+    def send_progress(self) -> None:
+        """Send how far the run is, where that has changed."""
+        file = self._folder / rundir.PROGRESS
+        data = file.read_bytes() if file.is_file() else b""
+        if data and data != self._told:
+            self.keep(rundir.PROGRESS, data)
+            self._told = data
 
     def leave(self, *, finished: bool) -> None:
         """Send what else there is, and publish the results of a run that has `finished`; a dry run has none."""
         self._claim.check()
-        self.send_often()
+        self.send_progress()
         segments = self._listed()
         if finished and self._retracted:
             publish(self._bucket, self._address, self._folder, self._earlier, self._mark)
