@@ -12,7 +12,7 @@ import typer
 
 from safer_instruct.domaincli import app as domain_app
 from safer_instruct.errors import SaferInstructError
-from safer_instruct.remote.arguments import addresses, in_path, out_directory, out_path, run_directory, run_or_file, shown
+from safer_instruct.remote.arguments import addresses, in_path, only_here, out_directory, out_path, run_directory, run_or_file, shown
 from safer_instruct.remote.arguments import path as local_path
 from safer_instruct.traincli import app as train_app
 from safer_instruct.traincli import value
@@ -112,6 +112,7 @@ def status(
 
     console = Console()
     if follow:
+        only_here(path, "--follow")
         from safer_instruct.liveview import follow_run
 
         follow_run(console, path)
@@ -194,6 +195,7 @@ def ledger_(
         raise typer.BadParameter("--limit is for --search")
     console, file = Console(), path / rundir.LEDGER
     if recover_:
+        only_here(path, "--recover")
         with rundir.hold(path):
             typer.echo(ledgerview.describe(ledger.recover(file)))
     elif search is not None:

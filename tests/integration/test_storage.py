@@ -214,6 +214,9 @@ def test_a_run_at_an_address_is_published_and_every_command_reads_it_there(bucke
     refused = cli("export", out, "--format", "datasets", "--out", place(bucket, "sets"))
     assert refused.code == 2 and "holds other files (dpo/README.md" in refused.err
 
+    for arguments in (("status", out, "--follow"), ("ledger", out, "--recover")):
+        assert f"works on a folder of this machine, and {out} is none" in cli(*arguments).err
+
     again = cli("run", "my.yaml", "--out", out)
     assert "30 model calls (30 of them from the ledger)" in again.out and bucket.head("runs/one/report.html") is None
     fresh = cli("run", "my.yaml", "--out", out, "--fresh")
@@ -284,6 +287,15 @@ def test_another_machine_refuses_another_config_and_goes_on_with_the_same(bucket
     assert cli("run", "other.yaml", "--out", out, "--work", "here").code == 0  # which has not seen what was done elsewhere
     summary = json.loads(Path("here/summary.json").read_text())
     assert summary["timing"]["calls_from_ledger"] == summary["calls"] > 0
+
+
+def test_a_bucket_that_was_emptied_gets_the_finished_calls_again(bucket: Bucket, cli: Cli) -> None:
+    out = place(bucket, "run")
+    assert cli("run", "my.yaml", "--out", out, "--work", "here").code == 0
+    bucket.delete(each.key for each in bucket.list("run"))
+    assert cli("run", "my.yaml", "--out", out, "--dry-run", "--work", "here").code == 0
+    segments = list_segments(bucket, parse(out))
+    assert sum(1 for _ in read_calls(bucket, parse(out), segments)) == 30
 
 
 def test_a_dry_run_leaves_its_calls_and_no_results(bucket: Bucket, cli: Cli) -> None:

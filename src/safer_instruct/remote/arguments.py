@@ -47,6 +47,16 @@ def stand_for(local: Path, address: str) -> None:
     _shown[str(local)] = address
 
 
+def only_here(local: Path, what: str) -> None:
+    """Refuse the copy of a run at an address, for what must be done to the run itself.
+
+    Raises:
+        StorageError: It is one.
+    """
+    if str(local) in _shown:
+        raise StorageError(f"{what} works on a folder of this machine, and {_shown[str(local)]} is none; docs/storage.md says where the run's own folder is")
+
+
 def path(text: str) -> Path:
     """A path of this machine; what works with local files only says so by it.
 

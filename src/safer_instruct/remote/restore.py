@@ -59,7 +59,7 @@ def restore(bucket: Bucket, address: Address, folder: Path, mark: Mark, earlier_
         _fetch_newer(bucket, address, folder, mark, name)
     segments = list_segments(bucket, address)
     file = folder / rundir.LEDGER
-    left = dict.fromkeys(_keys_after(file, mark.number)) if file.exists() else {}
+    left = dict.fromkeys(_keys_after(file, mark.number if _is_as_marked(bucket, address, mark, segments) else 0)) if file.exists() else {}
     _merge_published(bucket, address, folder, mark, left)
     known = set(mark.merged)
     new = [one for one in segments if one not in known and not any(other.covers(one) for other in known)]
@@ -108,6 +108,14 @@ def last_number(file: Path) -> int:
     """The number of the last call in a ledger."""
     with closing(connect_to_read(file)) as connection:
         return int(connection.execute("SELECT coalesce(max(number), 0) FROM calls").fetchone()[0])
+
+
+def _is_as_marked(bucket: Bucket, address: Address, mark: Mark, segments: list[Segment]) -> bool:
+    """Whether the store still has what the mark says; somebody may have deleted it, or published since."""
+    head = bucket.head(address.below(rundir.LEDGER).key)
+    if (head.etag if head else None) != mark.versions.get(rundir.LEDGER):
+        return False
+    return all(any(there.covers(one) for there in segments) for one in mark.merged)
 
 
 def _fetch_newer(bucket: Bucket, address: Address, folder: Path, mark: Mark, name: str) -> None:

@@ -46,7 +46,7 @@ def working_at(out: str | Path, work: Path | None, mode: rundir.Mode) -> Iterato
     bucket, folder = Bucket(address), (work or work_folder(address)).absolute()
     folder.mkdir(parents=True, exist_ok=True)
     homes: list[_Home] = []
-    with claimed(bucket, address, _say, also=lambda: [home.send_progress() for home in homes]) as claim:
+    with claimed(bucket, address, _say, also=lambda: _tell(homes)) as claim:
         if mode == "fresh":
             _move_aside(bucket, address)
             rundir.move_aside(folder)
@@ -148,6 +148,11 @@ class _Home:
             self._mark.number = last_number(self._folder / rundir.LEDGER)
             self._mark.merged = segments
         self._mark.write(str(self._address))
+
+
+def _tell(homes: list[_Home]) -> None:
+    for home in homes:
+        home.send_progress()
 
 
 def _move_aside(bucket: Bucket, address: Address) -> None:
