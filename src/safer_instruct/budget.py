@@ -37,9 +37,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from safer_instruct.errors import BudgetError, RunDirectoryError
+from safer_instruct.errors import BudgetError, RunDirectoryError, StorageError
 from safer_instruct.models.protocol import Generation, Scoring
 from safer_instruct.prices import Price, show_usd
+from safer_instruct.storage.attached import home_of
 from safer_instruct.wholefile import FULL, is_full, whole
 
 _NANO = 10**9  # money is counted in whole billionths of a dollar: sums of floats drift
@@ -341,14 +342,17 @@ def write_spent(path: Path, spent: Spent) -> None:
         RunDirectoryError: It could not be written.
     """
     try:
+        text = json.dumps({"cost_usd": spent.cost, "tokens": spent.tokens}) + "\n"
         with whole(path) as part:
-            part.write_text(json.dumps({"cost_usd": spent.cost, "tokens": spent.tokens}) + "\n", encoding="utf-8")
+            part.write_text(text, encoding="utf-8")
         folder = os.open(path.parent, os.O_RDONLY)
         try:
             os.fsync(folder)  # the name, too: an older sum must not come back
         finally:
             os.close(folder)
-    except OSError as exc:
+        if home := home_of(path.parent):
+            home.keep(path.name, text.encode())
+    except (OSError, StorageError) as exc:
         raise RunDirectoryError(f"{path}: what may be spent could not be recorded, so nothing was sent: {FULL if is_full(exc) else exc}") from exc
 
 

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn, Optional
 import typer
 
 from safer_instruct.domaincli import app as domain_app
-from safer_instruct.errors import SaferInstructError
+from safer_instruct.errors import SaferInstructError, StorageError
+from safer_instruct.remote.arguments import addresses, in_path, only_here, out_directory, out_path, run_directory, run_or_file, shown
+from safer_instruct.remote.arguments import path as local_path
 from safer_instruct.studycli import study
 from safer_instruct.traincli import app as train_app
 from safer_instruct.traincli import value
@@ -70,11 +72,12 @@ def _options(
 @app.command("run")
 def run_(
     config: Annotated[Path, typer.Argument(help="A YAML config; 'safer-instruct init' writes one.")],
-    out: Annotated[Optional[Path], typer.Option(help="The run directory; by default runs/NAME-OF-CONFIG.")] = None,
+    out: Annotated[Optional[Path], typer.Option(parser=out_directory, help="The run directory, or s3://BUCKET/RUN; by default runs/NAME-OF-CONFIG.")] = None,
     continue_: Annotated[bool, typer.Option("--continue", help="Go on in a directory that was begun with another config.")] = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="Move what the directory holds into previous-N/ and start anew.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Run on a sample of rows and tell what all of them will take.")] = False,
     rows: Annotated[int, typer.Option("--sample", min=1, help="Rows of the dry run; its calls are real, and are not paid for again.")] = 30,
+    work: Annotated[Optional[Path], typer.Option(parser=local_path, help="With --out s3://...: the local folder to work in.")] = None,
     runner: Annotated[Runner, typer.Option(help="Where it runs: in this process, or on a Ray cluster.")] = Runner.local,
     address: Annotated[Optional[str], typer.Option(help="With --runner ray: of a running cluster, 'auto' for the one here; by default one is started.")] = None,
     workers: Annotated[Optional[str], typer.Option(help="With --runner ray: actors for each part of the work, N or N-M; by default one for each CPU.")] = None,
@@ -97,12 +100,14 @@ def run_(
     cluster = cluster_of(runner.value, address, workers, gpus, dry_run=dry_run)
     loaded = load_config(config)
     path, mode = out or Path("runs") / config.stem, _mode(continue_, fresh)
+    if cluster and not isinstance(path, Path):
+        raise StorageError(f"--out {path}: the nodes of a cluster share a folder; give one that all of them mount, and export from there to the address")
     try:
         with watch_run(console) as watch:
             if dry_run:
-                taken = sample(loaded, path, rows, mode=mode, watch=watch)
+                taken = sample(loaded, path, rows, mode=mode, watch=watch, work=work)
             else:
-                result = run_on_ray(loaded, path, cluster, mode=mode, watch=watch) if cluster else run(loaded, path, mode=mode, watch=watch)
+                result = run_on_ray(loaded, path, cluster, mode=mode, watch=watch) if cluster else run(loaded, path, mode=mode, watch=watch, work=work)
     except KeyboardInterrupt:
         _complain("stopped; finished model calls are saved: give the same command again to go on", 130)
     if dry_run:
@@ -122,7 +127,7 @@ def _mode(continue_: bool, fresh: bool) -> Mode:
 
 @app.command()
 def status(
-    path: Annotated[Path, typer.Argument(metavar="DIR", help="A run directory.")],
+    path: Annotated[Path, typer.Argument(metavar="DIR", parser=run_directory(results=False), help="A run directory.")],
     follow: Annotated[bool, typer.Option("--follow", help="Show a run that is going on, until it ends.")] = False,
 ) -> None:
     """Show the funnel and some pairs of a finished run, or how far an unfinished one is."""
@@ -134,6 +139,7 @@ def status(
 
     console = Console()
     if follow:
+        only_here(path, "--follow")
         from safer_instruct.liveview import follow_run
 
         follow_run(console, path)
@@ -147,7 +153,7 @@ def status(
 
 @app.command("filters")
 def filters_(
-    path: Annotated[Path, typer.Argument(metavar="DIR", help="A finished run directory.")],
+    path: Annotated[Path, typer.Argument(metavar="DIR", parser=run_directory(), help="A finished run directory.")],
     dropped_by: Annotated[Optional[str], typer.Option(metavar="NAME", help="Show examples that this filter dropped, or flagged, instead.")] = None,
     count: Annotated[Optional[int], typer.Option("--sample", min=1, help="How many --dropped-by shows; 5 by default.")] = None,
     seed: Annotated[int, typer.Option(help="Another one draws other examples.")] = 0,
@@ -178,7 +184,7 @@ def filters_(
 
 @app.command()
 def why(
-    path: Annotated[Path, typer.Argument(metavar="DIR", help="A finished run directory.")],
+    path: Annotated[Path, typer.Argument(metavar="DIR", parser=run_directory(), help="A finished run directory.")],
     id_: Annotated[str, typer.Argument(metavar="ID", help="An example's id, as in examples.parquet and pairs.jsonl.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
@@ -196,7 +202,7 @@ def why(
 
 @app.command("ledger")
 def ledger_(
-    path: Annotated[Path, typer.Argument(metavar="DIR", help="A run directory; a run may be writing it.")],
+    path: Annotated[Path, typer.Argument(metavar="DIR", parser=run_directory(ledger=True, results=False), help="A run directory; a run may be writing it.")],
     search: Annotated[Optional[str], typer.Option(metavar="TEXT", help="List calls with TEXT in what was asked or answered.")] = None,
     limit: Annotated[Optional[int], typer.Option(min=1, help="How many calls --search lists; 20 by default.")] = None,
     show: Annotated[Optional[str], typer.Option(metavar="KEY", help="Print one call whole; the first digits of its key are enough.")] = None,
@@ -216,6 +222,7 @@ def ledger_(
         raise typer.BadParameter("--limit is for --search")
     console, file = Console(), path / rundir.LEDGER
     if recover_:
+        only_here(path, "--recover")
         with rundir.hold(path):
             typer.echo(ledgerview.describe(ledger.recover(file)))
     elif search is not None:
@@ -225,7 +232,7 @@ def ledger_(
     elif export_ is not None:
         with whole(export_) as part, part.open("w", encoding="utf-8") as out:
             count = ledger.export_calls(file, out)
-        typer.echo(f"{count} calls: {export_}")
+        typer.echo(f"{count} calls: {shown(export_)}")
     else:
         ledgerview.show_ledger(console, file, ledger.read_totals(file))
 
@@ -257,7 +264,9 @@ def tune(
     sharding: Annotated[str, typer.Option(help="With --launch: fsdp spreads the weights over the GPUs, none copies them to each.")] = "fsdp",
     data_only: Annotated[bool, typer.Option("--data-only", help="Read, clean and split the data, show the funnel, write both sides, and stop.")] = False,
     evaluate: Annotated[bool, typer.Option("--evaluate", help="Then compare the adapter with its base model on the held-out pairs.")] = False,
-    out: Annotated[Optional[Path], typer.Option(help="For --data-only and --evaluate: by default runs/NAME-OF-CONFIG-data and -evaluation.")] = None,
+    out: Annotated[
+        Optional[Path], typer.Option(parser=local_path, help="For --data-only and --evaluate: by default runs/NAME-OF-CONFIG-data and -evaluation.")
+    ] = None,
 ) -> None:
     """Tune an adapter: P(prompt | response) for an inducer, or P(response | prompt) for a small expert.
 
@@ -294,7 +303,9 @@ def tune(
 @app.command("evaluate-inducer")
 def evaluate_inducer(
     config: Annotated[Path, typer.Argument(help="A tuning config, or an evaluation config with further inducers.")],
-    out: Annotated[Optional[Path], typer.Option(help="Where the report and the ledger go; by default runs/NAME-OF-CONFIG-evaluation.")] = None,
+    out: Annotated[
+        Optional[Path], typer.Option(parser=local_path, help="Where the report and the ledger go; by default runs/NAME-OF-CONFIG-evaluation.")
+    ] = None,
     limit: Annotated[Optional[int], typer.Option(min=1, help="Evaluate on so many held-out pairs.")] = None,
 ) -> None:
     """Say how good an inducer is: on held-out pairs, beside its base model without and with examples.
@@ -320,7 +331,9 @@ def evaluate_inducer(
 @app.command()
 def evaluate(
     config: Annotated[Optional[Path], typer.Argument(help="An evaluation config, such as examples/evaluate/evaluate.yaml.")] = None,
-    out: Annotated[Optional[Path], typer.Option(help="Where report, answers and ledger go; by default runs/NAME-OF-CONFIG-evaluation.")] = None,
+    out: Annotated[
+        Optional[Path], typer.Option(parser=local_path, help="Where report, answers and ledger go; by default runs/NAME-OF-CONFIG-evaluation.")
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Answer and judge a sample of prompts and tell what all of them will take.")] = False,
     rows: Annotated[int, typer.Option("--sample", min=1, help="Prompts of the dry run; its calls are real, and are not paid for again.")] = 10,
     sheet: Annotated[Optional[Path], typer.Option(metavar="FILE.csv", help="Write a blinded A/B sheet for people instead, and a page beside it.")] = None,
@@ -378,9 +391,9 @@ def evaluate(
 
 @app.command()
 def export(
-    path: Annotated[Path, typer.Argument(metavar="DIR", help="A finished run directory.")],
+    path: Annotated[Path, typer.Argument(metavar="DIR", parser=run_directory(), help="A finished run directory.")],
     format_: Annotated[str, typer.Option("--format", help="jsonl, messages, csv, parquet, kto, datasets, ...; 'list' names them all.")],
-    out: Annotated[Optional[Path], typer.Option(help="The file or folder; by default DIR/export.ENDING or DIR/export-FORMAT.")] = None,
+    out: Annotated[Optional[Path], typer.Option(parser=out_path, help="The file or folder; by default DIR/export.ENDING or DIR/export-FORMAT.")] = None,
     split: Annotated[Optional[list[str]], typer.Option(metavar="NAME=SHARE", help="A part to keep apart, by cluster: test=0.1.")] = None,
     seed: Annotated[int, typer.Option(help="Another one divides otherwise.")] = 0,
     near: Annotated[float, typer.Option(min=0.0, max=1.0, help="With --split: how alike texts of one cluster are; 0 for equal ones.")] = 0.5,
@@ -407,7 +420,7 @@ def export(
     gate = gated.value if gated else None
     exported = export_pairs(path, format_, out, Options(parse_splits(split or ()), seed, near, provenance, redact, gate, reviewed))
     parts = ", ".join(f"{name} {count}" for name, count in exported.splits.items())
-    typer.echo(f"{exported.pairs} pairs{f' ({parts})' if split else ''}: {exported.path}")
+    typer.echo(f"{exported.pairs} pairs{f' ({parts})' if split else ''}: {shown(exported.path)}")
     if not repository:
         return
     who = "for everybody to see" if public else "private"
@@ -418,7 +431,9 @@ def export(
 
 @app.command("audit")
 def audit_(
-    path: Annotated[Path, typer.Argument(metavar="PAIRS", help="JSONL, CSV, Parquet, a folder of them or of save_to_disk, or a run directory.")],
+    path: Annotated[
+        Path, typer.Argument(metavar="PAIRS", parser=run_or_file, help="JSONL, CSV, Parquet, a folder of them or of save_to_disk, or a run directory.")
+    ],
     prompt: Annotated[
         Optional[str], typer.Option(metavar="COLUMN", help="The prompt; '' for transcripts that begin alike. By default told by its name.")
     ] = None,
@@ -429,7 +444,7 @@ def audit_(
     count: Annotated[Optional[int], typer.Option("--sample", min=1, help="How many --show shows; 5 by default.")] = None,
     split: Annotated[str, typer.Option(help="Of a folder with several.")] = "train",
     limit: Annotated[Optional[int], typer.Option(min=1, help="Read only so many rows.")] = None,
-    out: Annotated[Optional[Path], typer.Option(metavar="FILE.md", help="Also write it as Markdown.")] = None,
+    out: Annotated[Optional[Path], typer.Option(metavar="FILE.md", parser=out_path, help="Also write it as Markdown.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     strict: Annotated[bool, typer.Option("--strict", help="End with exit code 1 where a verdict is BAD.")] = False,
 ) -> None:
@@ -457,7 +472,7 @@ def audit_(
 
 @app.command("select")
 def select_(
-    path: Annotated[Path, typer.Argument(metavar="DIR", help="A finished run directory.")],
+    path: Annotated[Path, typer.Argument(metavar="DIR", parser=run_directory(), help="A finished run directory.")],
     target: Annotated[Optional[int], typer.Option("--n", min=1, help="How many pairs; by default all that are no duplicates.")] = None,
     near: Annotated[float, typer.Option(min=0, max=1, help="Jaccard similarity of word trigrams from which two pairs are duplicates; 0: off.")] = 0.7,
     semantic: Annotated[float, typer.Option(min=0, max=1, help="Cosine of two prompts from which they are duplicates; 0: off.")] = 0.0,
@@ -484,15 +499,15 @@ def select_(
         embedder=embedder,
         seed=seed,
     )
-    typer.echo(describe(path, select_from_run(path, config)))
+    typer.echo(shown(describe(path, select_from_run(path, config))))
 
 
 @app.command()
 def calibrate(
-    path: Annotated[Path, typer.Argument(metavar="DIR", help="A finished run directory.")],
-    labels: Annotated[Optional[Path], typer.Option(metavar="FILE.csv", help="Labels: id, label (good or bad) and, if wanted, score.")] = None,
+    path: Annotated[Path, typer.Argument(metavar="DIR", parser=run_directory(), help="A finished run directory.")],
+    labels: Annotated[Optional[Path], typer.Option(metavar="FILE.csv", parser=in_path, help="Labels: id, label (good or bad) and, if wanted, score.")] = None,
     reviewed: Annotated[bool, typer.Option("--reviewed", help="Take what was decided in 'review' for labels.")] = False,
-    sheet: Annotated[Optional[Path], typer.Option(metavar="FILE.csv", help="Write a sheet to label instead.")] = None,
+    sheet: Annotated[Optional[Path], typer.Option(metavar="FILE.csv", parser=out_path, help="Write a sheet to label instead.")] = None,
     count: Annotated[int, typer.Option("--n", min=1, help="Rows of the sheet.")] = 200,
     precision: Annotated[float, typer.Option(min=0, max=1, help="Share of good examples that a threshold is to keep to.")] = 0.9,
     max_bad: Annotated[Optional[float], typer.Option(min=0.001, max=0.999, help="Instead: share of bad ones that is not to be passed.")] = None,
@@ -517,14 +532,14 @@ def calibrate(
         labels = path / REVIEW_LABELS
         reviewview.write_labels(path, labels)
     if sheet is not None:
-        typer.echo(f"{write_sheet(read_examples(path), sheet, count)} rows to label: {sheet} (write good or bad, 1 or 0, into 'label')")
+        typer.echo(f"{write_sheet(read_examples(path), sheet, count)} rows to label: {shown(sheet)} (write good or bad, 1 or 0, into 'label')")
     if labels is not None:
         aim = Aim(precision, max_bad, confidence)
         found = fit_scores(path, labels, aim, method=read_method(method), names=score or ())
         show.show_calibrations(Console(), found, aim)
         if found.chosen:
             write_calibration(found, aim, path / CALIBRATION)
-            typer.echo(f"thresholds: {path / CALIBRATION}; a config takes them over with its line 'calibration:'")
+            typer.echo(f"thresholds: {shown(path / CALIBRATION)}; a config takes them over with its line 'calibration:'")
         if found.chosen and config is not None:
             point_config_at(config, path / CALIBRATION)
             typer.echo(f"{config} uses them now: run it again with --continue; finished calls are not made twice")
@@ -532,7 +547,7 @@ def calibrate(
 
 @app.command("review")
 def review_(
-    path: Annotated[Path, typer.Argument(metavar="DIR", help="A run directory.")],
+    path: Annotated[Path, typer.Argument(metavar="DIR", parser=local_path, help="A run directory.")],
     annotator: Annotated[Optional[list[str]], typer.Option(metavar="NAME", help="Who reads; may be given several times.")] = None,
     port: Annotated[Optional[int], typer.Option(min=1024, max=65535, help="By default 8737, or any other where that is taken.")] = None,
     no_browser: Annotated[bool, typer.Option("--no-browser", help="Print the address only.")] = False,
@@ -554,11 +569,17 @@ def review_(
 
 @app.command()
 def report(
-    path: Annotated[Path, typer.Argument(metavar="DIR", help="A finished run directory.")],
-    other: Annotated[Optional[Path], typer.Argument(metavar="[DIR|FILE]", help="Another to stand beside it, or a dataset: JSONL, CSV or Parquet.")] = None,
-    compare: Annotated[Optional[Path], typer.Option(metavar="DIR", help="The same as a second DIR.")] = None,
-    out: Annotated[Optional[Path], typer.Option(metavar="FILE.html", help="By default DIR/report.html; the Markdown file goes beside it.")] = None,
-    labels: Annotated[Optional[Path], typer.Option(metavar="FILE.csv", help="Labels, for precision and recall; by default those that lie in DIR.")] = None,
+    path: Annotated[Path, typer.Argument(metavar="DIR", parser=run_directory(), help="A finished run directory.")],
+    other: Annotated[
+        Optional[Path], typer.Argument(metavar="[DIR|FILE]", parser=run_or_file, help="Another to stand beside it, or a dataset: JSONL, CSV or Parquet.")
+    ] = None,
+    compare: Annotated[Optional[Path], typer.Option(metavar="DIR", parser=run_or_file, help="The same as a second DIR.")] = None,
+    out: Annotated[
+        Optional[Path], typer.Option(metavar="FILE.html", parser=out_path, help="By default DIR/report.html; the Markdown file goes beside it.")
+    ] = None,
+    labels: Annotated[
+        Optional[Path], typer.Option(metavar="FILE.csv", parser=in_path, help="Labels, for precision and recall; by default those that lie in DIR.")
+    ] = None,
 ) -> None:
     """Write a report on a run: one HTML file that works offline, and one of Markdown."""
     from safer_instruct.report import write_report
@@ -566,11 +587,11 @@ def report(
     if other is not None and compare is not None:
         raise typer.BadParameter("give one run or dataset to compare with")
     for file in write_report(path, other or compare, out, labels):
-        typer.echo(f"{file}  {file.stat().st_size / 1e6:.1f} MB")
+        typer.echo(f"{shown(file)}  {file.stat().st_size / 1e6:.1f} MB")
 
 
 @app.command()
-def judges(path: Annotated[Path, typer.Argument(metavar="DIR", help="A finished run directory.")]) -> None:
+def judges(path: Annotated[Path, typer.Argument(metavar="DIR", parser=run_directory(), help="A finished run directory.")]) -> None:
     """Show how often order turned a judge's answer, and how far the judges of a panel agree."""
     from rich.console import Console
 
@@ -645,7 +666,8 @@ def main(arguments: list[str] | None = None) -> None:
     given = sys.argv[1:] if arguments is None else arguments
     debug = "--debug" in given
     try:
-        app([a for a in given if a != "--debug"])
+        with addresses():
+            app([a for a in given if a != "--debug"])
     except SaferInstructError as exc:
         if debug:
             raise
@@ -661,7 +683,7 @@ def _print_json(record: dict[str, Any]) -> None:
 
 
 def _complain(message: str, code: int) -> NoReturn:
-    clean = "".join(c if c.isprintable() or c == "\n" else "?" for c in message)
+    clean = "".join(c if c.isprintable() or c == "\n" else "?" for c in shown(message))
     sys.stderr.write(f"error: {clean}\n")
     sys.exit(code)
 

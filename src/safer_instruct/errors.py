@@ -9,6 +9,7 @@
     ├── BudgetError          the cap in money or tokens leaves no room for the next call; the run stops, nothing is lost
     ├── RunnerError          the engine that runs the workers of a run failed; what they had finished is saved
     ├── HubError             the hub cannot be reached, or refuses an upload; what was exported stays
+    ├── StorageError         object storage cannot be reached, refuses, or lacks what is asked for; what was saved is safe
     └── ModelError           a model is missing, unusable, or failed after its retries
         ├── AccessError      the endpoint refuses or lacks what every request needs: key, model, scoring; the run stops
         ├── RequestError     this one request can never succeed; its example is set aside, the run goes on
@@ -58,6 +59,10 @@ class RunnerError(SaferInstructError):
 
 class HubError(SaferInstructError):
     """The hub cannot be reached, or refuses an upload; what was exported stays."""
+
+
+class StorageError(SaferInstructError):
+    """Object storage cannot be reached, refuses, or lacks what is asked for."""
 
 
 class ModelError(SaferInstructError):

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from safer_instruct.analysis.filters import FilterFigures, SetFigures, alone
 from safer_instruct.example import Example
+from safer_instruct.remote.arguments import shown
 from safer_instruct.terminal import safe
 
 _SHOWN_CHARS = 600
@@ -24,7 +25,7 @@ _WHAT_THE_COLUMNS_SAY = (
 
 def show_filters(console: Console, path: Path, figures: SetFigures) -> None:
     """A row per filter."""
-    table = Table(title=safe(f"{path}: {figures.pairs:,} pairs from {figures.examples:,} examples"), title_justify="left")
+    table = Table(title=safe(f"{shown(path)}: {figures.pairs:,} pairs from {figures.examples:,} examples"), title_justify="left")
     table.add_column("filter", no_wrap=True)
     for heading in ("seen", "failed", "kept", "dropped", "alone", "other prompt"):
         table.add_column(heading, justify="right")

@@ -36,6 +36,7 @@ from safer_instruct.ledger import Commits, Ledger, Recorded, merge_shards
 from safer_instruct.margins import Margins, margins_of
 from safer_instruct.models.protocol import Model
 from safer_instruct.progress import published
+from safer_instruct.remote import working_directory
 from safer_instruct.reverse import Reversal, Shot, domain_shots, reversal
 from safer_instruct.roles import EXPERTS, Roles
 from safer_instruct.running import run_to_end
@@ -104,22 +105,29 @@ class Sample:
     stages: tuple[str, ...] = STAGES
 
 
-def run(config: RunConfig, out: Path | str, *, mode: rundir.Mode = "auto", watch: Callable[[RunState], None] | None = None) -> RunResult:
+def run(
+    config: RunConfig, out: Path | str, *, mode: rundir.Mode = "auto", watch: Callable[[RunState], None] | None = None, work: Path | None = None
+) -> RunResult:
     """Build a preference dataset as `config` says.
 
     Args:
         config: From `load_config`.
-        out: The run directory. A run that was stopped goes on where it was; nothing is paid for twice.
+        out: The run directory, or an address such as `s3://bucket/run`. A run that was stopped goes on where it was; nothing is
+            paid for twice.
         mode: What to do when the directory holds a run of another config; see `rundir.open_run_directory`.
         watch: Called once with the live state, which changes as the run goes on.
+        work: For an address: where the run works; by default in a folder that belongs to it (docs/storage.md).
 
     Raises:
         SaferInstructError: Whatever went wrong, with what to do about it.
     """
-    return run_to_end(_run(config, Path(out), mode, watch))
+    with working_directory(out, work, mode) as path:
+        return run_to_end(_run(config, path, mode, watch))
 
 
-def sample(config: RunConfig, out: Path | str, rows: int, *, mode: rundir.Mode = "auto", watch: Callable[[RunState], None] | None = None) -> Sample:
+def sample(
+    config: RunConfig, out: Path | str, rows: int, *, mode: rundir.Mode = "auto", watch: Callable[[RunState], None] | None = None, work: Path | None = None
+) -> Sample:
     """Run on some rows, spread evenly over the source, to see what they take; writes nothing but the ledger.
 
     What it pays for is not lost: `run` with the same config and directory finds those calls in the ledger.
@@ -130,11 +138,13 @@ def sample(config: RunConfig, out: Path | str, rows: int, *, mode: rundir.Mode =
         rows: How many.
         mode: As for `run`.
         watch: As for `run`.
+        work: As for `run`.
 
     Raises:
         SaferInstructError: Whatever went wrong, with what to do about it.
     """
-    return run_to_end(_sample(config, Path(out), rows, mode, watch))
+    with working_directory(out, work, mode) as path:
+        return run_to_end(_sample(config, path, rows, mode, watch))
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ from safer_instruct.errors import RunDirectoryError
 from safer_instruct.example import Example
 from safer_instruct.ledger import read_totals
 from safer_instruct.sources import BadRow
+from safer_instruct.storage.attached import home_of
 from safer_instruct.wholefile import FULL, is_full, whole
 
 EXAMPLES, PAIRS, PAIRS_JSONL, BAD_ROWS = "examples.parquet", "pairs.parquet", "pairs.jsonl", "rejected_rows.jsonl"
@@ -79,7 +80,7 @@ def open_run_directory(path: Path, resolved: dict[str, Any], mode: Mode) -> Iter
     with hold(path):
         text = _as_yaml(resolved)
         if mode == "fresh":
-            _move_aside(path)
+            move_aside(path)
         elif mode == "auto":
             _refuse_other_config(path, resolved)
         write_whole(path / RUN, text)
@@ -109,6 +110,8 @@ def forget_results(path: Path) -> None:
     """Remove what speaks of an earlier run's pairs, until this one has its own: an unfinished directory must look so."""
     for name in (SUMMARY, CARD, SELECTED, SELECTED_JSONL, SELECTION, REPORT, REPORT_MD):
         (path / name).unlink(missing_ok=True)
+    if home := home_of(path):
+        home.retract()
 
 
 def write_whole(path: Path, text: str) -> None:
@@ -347,7 +350,8 @@ def _few(changes: Sequence[str], most: int = 6) -> str:
     return shown + (f"; and {len(changes) - most} more" if len(changes) > most else "")
 
 
-def _move_aside(path: Path) -> None:
+def move_aside(path: Path) -> None:
+    """Move what a run has written in the directory into `previous-N/` below it."""
     old = [path / name for name in _FILES if (path / name).exists()]
     if not old:
         return

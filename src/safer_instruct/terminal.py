@@ -20,6 +20,7 @@ from safer_instruct import rundir
 from safer_instruct.card import repeats_said
 from safer_instruct.ledger import Total
 from safer_instruct.prices import show_usd
+from safer_instruct.remote.arguments import shown
 from safer_instruct.state import TWINS, RunState, StageState
 from safer_instruct.tuning.progress import Progress
 from safer_instruct.tuning.rehearse import Rehearsal
@@ -75,12 +76,12 @@ def show_summary(console: Console, path: Path, summary: dict[str, Any], *, sampl
     for note in summary.get("notes", []):
         console.print(safe(f"note: {note}"))
     for name, what in _WRITTEN.items():
-        console.print(Text(f"  {path / name}").append(f"  {what}", style="dim"), soft_wrap=True)
+        console.print(Text(f"  {shown(path / name)}").append(f"  {what}", style="dim"), soft_wrap=True)
 
 
 def show_totals(console: Console, path: Path, totals: list[Total]) -> None:
     """How far a run is that has not finished."""
-    table = Table(title=safe(f"{path}: not finished; finished calls so far"), title_justify="left")
+    table = Table(title=safe(f"{shown(path)}: not finished; finished calls so far"), title_justify="left")
     for heading in ("stage", "model", "calls", "tokens", "USD", "model seconds"):
         table.add_column(heading, justify="left" if heading in ("stage", "model") else "right")
     for t in totals:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
+from safer_instruct.remote.arguments import path as local_path
+
 if TYPE_CHECKING:
     from safer_instruct.settings.preference import PreferenceConfig
 
@@ -16,7 +18,9 @@ ConfigArgument = Annotated[Path, typer.Argument(help="A training config, such as
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Make three steps and tell what all of them will take; write nothing.")]
 Launch = Annotated[Optional[int], typer.Option("--launch", min=1, metavar="N", help="Train on N GPUs of this machine (accelerate).")]
 Sharding = Annotated[str, typer.Option("--sharding", help="With --launch: fsdp spreads the weights over the GPUs, none copies them to each.")]
-Out = Annotated[Optional[Path], typer.Option("--out", help="Where the result goes, instead of the config's 'out'; relative to where you are.")]
+Out = Annotated[
+    Optional[Path], typer.Option("--out", parser=local_path, help="Where the result goes, instead of the config's 'out'; relative to where you are.")
+]
 
 
 @app.command("sft")
@@ -72,7 +76,7 @@ def value(
     system: Annotated[Optional[str], typer.Option(help="With chat: a system message before each prompt.")] = None,
     limit: Annotated[Optional[int], typer.Option(min=1, help="Look at so many pairs, drawn by their hash.")] = None,
     max_cost: Annotated[Optional[float], typer.Option(min=0, help="US dollars that calls to a remote model may take; two calls a pair.")] = None,
-    out: Annotated[Optional[Path], typer.Option(help="Where value.json and the ledger go; by default runs/NAME-value.")] = None,
+    out: Annotated[Optional[Path], typer.Option(parser=local_path, help="Where value.json and the ledger go; by default runs/NAME-value.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Tell what preference pairs are worth before anything is trained: margin under a reference model, lengths, variety.

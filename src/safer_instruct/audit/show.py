@@ -13,6 +13,7 @@ from rich.text import Text
 
 from safer_instruct.audit.finding import Finding, Level
 from safer_instruct.audit.reading import PairSet
+from safer_instruct.remote.arguments import shown
 from safer_instruct.report.markdown import plain
 from safer_instruct.sources import BadRow
 from safer_instruct.terminal import safe
@@ -26,7 +27,7 @@ _ROWS_LISTED = 20
 
 def show_audit(console: Console, pairs: PairSet, found: Sequence[Finding]) -> None:
     """One line a check; what could not be asked stands below."""
-    table = Table(title=safe(f"{pairs.path}: {len(pairs):,} pairs"), title_justify="left")
+    table = Table(title=safe(f"{shown(pairs.path)}: {len(pairs):,} pairs"), title_justify="left")
     for heading in ("check", "verdict", "found, and what to do"):
         table.add_column(heading, no_wrap=heading in ("check", "verdict"), overflow="fold")
     for one in found:
@@ -74,7 +75,7 @@ def _show_bad(console: Console, rows: Sequence[BadRow], total: int) -> None:
 
 def as_markdown(pairs: PairSet, found: Sequence[Finding]) -> str:
     """The table and the first rows behind each line, with file and line but without their texts."""
-    lines = [f"# Audit of {plain(str(pairs.path))}", "", f"{len(pairs):,} pairs; {count(found)}.", ""]
+    lines = [f"# Audit of {plain(shown(pairs.path))}", "", f"{len(pairs):,} pairs; {count(found)}.", ""]
     lines += ["| check | verdict | found | what to do |", "|---|---|---|---|"]
     lines += [f"| {one.check} | {_WORDS[one.level]} | {plain(one.found)} | {plain(one.do)} |" for one in found]
     for one in found:
@@ -96,7 +97,7 @@ def _listed(pairs: PairSet, one: Finding) -> Iterator[str]:
 def as_record(pairs: PairSet, found: Sequence[Finding]) -> dict[str, Any]:
     """Everything for programs: figures, and where the first hundred rows of each check stand."""
     return {
-        "path": str(pairs.path),
+        "path": shown(pairs.path),
         "pairs": len(pairs),
         "set_aside": [{"file": row.file, "line": row.line, "reason": row.reason} for row in pairs.bad[:100]],
         "checks": [

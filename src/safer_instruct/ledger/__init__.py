@@ -9,6 +9,7 @@ Stages are deterministic given the answers, so *resume = run it again*: finished
     rows.py       a call as a row: compressed with a dictionary that the ledger trains for itself, and a checksum
     known.py      which keys may be there, asked without a look into the file
     content.py    requests and answers as bytes
+    segments.py   finished calls outside of a ledger: as bytes, and merged into one
     queries.py    totals and calls, also while a run is writing
     schema.py     the tables, how a file is opened, and how an older one is brought up to date
     recovery.py   what is intact in a damaged file, copied into a fresh one

@@ -13,6 +13,7 @@ from safer_instruct.ledger.content import Call
 from safer_instruct.ledger.known import KnownKeys
 from safer_instruct.ledger.recovery import finish_recovery
 from safer_instruct.ledger.rows import COLUMNS, Appender, DamagedRowError, Unpacker
+from safer_instruct.storage.attached import home_of
 
 _SELECT = f"SELECT {COLUMNS} FROM calls WHERE key = ?"  # noqa: S608 - a constant
 
@@ -23,10 +24,13 @@ class Ledger(Commits):
     def __init__(self, path: Path) -> None:
         """Open or create the ledger, and bring an older one up to date.
 
+        In the working directory of a run at an address, a commit is in the store, too, before anybody is told of it.
+
         Raises:
             RunDirectoryError: The file is damaged, of a newer version, or cannot be written.
         """
         super().__init__(path)
+        self._home = home_of(path.parent)
         with ExitStack() as opened:
             try:
                 finish_recovery(path)
@@ -90,6 +94,8 @@ class Ledger(Commits):
                 self._writer.execute("ROLLBACK")
             raise
         self._appender = appender
+        if self._home:
+            self._home.append(calls)
 
     def _end(self) -> None:
         self._writer.close()

@@ -5,11 +5,16 @@ from __future__ import annotations
 import glob
 import os
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
+from typing import TYPE_CHECKING
 
 from safer_instruct.config import SourceConfig
 from safer_instruct.errors import SourceError
 from safer_instruct.sources.records import visible
+from safer_instruct.storage.address import is_remote
+
+if TYPE_CHECKING:
+    from safer_instruct.storage.files import RemoteFile
 
 _ENDINGS = {
     ".jsonl": "jsonl",
@@ -34,18 +39,21 @@ _PACKINGS = (".gz", ".zst")
 class File:
     """A file to read: where it is, the name that results show, its format, and its packing ('' for none)."""
 
-    path: Path
+    path: Path | RemoteFile
     name: str
     format: str
     packing: str
 
 
-def find(config: SourceConfig, base: Path) -> list[Path]:
+def find(config: SourceConfig, base: Path) -> list[Path] | list[RemoteFile]:
     """The files that `config.path` leads to, sorted.
 
     Raises:
         SourceError: Nothing matches, or a folder cannot be read.
+        StorageError: It is an address, and the store cannot be asked.
     """
+    if is_remote(config.path):
+        return _find_remote(config)
     target = base / config.path
     try:
         if target.is_dir():
@@ -61,6 +69,16 @@ def find(config: SourceConfig, base: Path) -> list[Path]:
         raise SourceError(f"source '{visible(config.path)}', looked for in {base.absolute()}: {exc}") from exc
     if not found:
         raise SourceError(f"source '{visible(config.path)}', looked for in {base.absolute()}: {missing}")
+    return found
+
+
+def _find_remote(config: SourceConfig) -> list[RemoteFile]:
+    from safer_instruct.storage.files import find_files
+
+    found = find_files(config.path, lambda path: bool(known := _split_ending(path)[0]) and config.format in ("auto", known))
+    if not found:
+        missing = f"no object and no glob match, and nothing below it ends in {_known_endings(config.format)}"
+        raise SourceError(f"source '{visible(config.path)}': {missing}")
     return found
 
 
@@ -81,24 +99,28 @@ def _known_endings(format: str) -> str:
     return " ".join(ending for ending, known in _ENDINGS.items() if format in ("auto", known)) + " (or these with .gz or .zst)"
 
 
-def _split_ending(path: Path) -> tuple[str, str]:
+def _split_ending(path: PurePath | RemoteFile) -> tuple[str, str]:
     """The format that the ending tells ('' for none), and the packing ('' for none)."""
     endings = [ending.lower() for ending in path.suffixes]
     packing = endings.pop() if endings and endings[-1] in _PACKINGS else ""
     return _ENDINGS.get(endings[-1], "") if endings else "", packing
 
 
-def describe(path: Path, config: SourceConfig, base: Path) -> File:
+def describe(path: Path | RemoteFile, config: SourceConfig, base: Path) -> File:
     """What is known of `path` before it is opened.
 
     Raises:
         SourceError: The ending tells no format, and the config sets none.
     """
-    absolute, root = Path(os.path.abspath(path)), os.path.abspath(base)
-    shown = absolute.relative_to(root) if absolute.is_relative_to(root) else absolute
-    name = os.fsencode(shown).decode("utf-8", "backslashreplace")
+    name = _name_below(path, base) if isinstance(path, Path) else str(path)
     known, packing = _split_ending(path)
     format = known if config.format == "auto" else config.format
     if not format:
         raise SourceError(f"{name}: the ending tells no format; rename the file to one of {_known_endings('auto')}, or set 'format'")
     return File(path, name, format, packing)
+
+
+def _name_below(path: Path, base: Path) -> str:
+    absolute, root = Path(os.path.abspath(path)), os.path.abspath(base)
+    shown = absolute.relative_to(root) if absolute.is_relative_to(root) else absolute
+    return os.fsencode(shown).decode("utf-8", "backslashreplace")

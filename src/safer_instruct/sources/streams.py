@@ -8,6 +8,7 @@ import os
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import IO, Any
 
 from safer_instruct.errors import SourceError
@@ -28,7 +29,7 @@ Line = tuple[int, bytes, str]  # number, bytes (the head of them when the line i
 def opened(file: File) -> Iterator[IO[bytes]]:
     """The unpacked bytes of `file`; its beginning has been read once, so a wrong packing is known now."""
     with _open(file) as plain:
-        stream = _unpacked(plain, file.packing)
+        stream = _unpacked(plain, file.packing, file.path.size if not isinstance(file.path, Path) else os.fstat(plain.fileno()).st_size)
         try:
             stream.peek(1)
         except DAMAGE as exc:
@@ -38,16 +39,18 @@ def opened(file: File) -> Iterator[IO[bytes]]:
 
 
 def _open(file: File) -> io.BufferedReader:
+    if not isinstance(file.path, Path):
+        return io.BufferedReader(file.path.open(), _BUFFER_BYTES)
     try:
         return io.BufferedReader(io.FileIO(file.path), _BUFFER_BYTES)
     except OSError as exc:
         raise SourceError(f"{file.name}: cannot be opened: {exc.strerror}; check its permissions, or leave it out of 'path'") from exc
 
 
-def _unpacked(plain: io.BufferedReader, packing: str) -> io.BufferedReader:
+def _unpacked(plain: io.BufferedReader, packing: str, size: int) -> io.BufferedReader:
     if not packing:
         return plain
-    most = max(_ANY_UNPACKED_BYTES, _MOST_UNPACKED_RATIO * os.fstat(plain.fileno()).st_size)
+    most = max(_ANY_UNPACKED_BYTES, _MOST_UNPACKED_RATIO * size)
     if packing == ".gz":
         return io.BufferedReader(_Unpacked(gzip.GzipFile(fileobj=plain), most), _BUFFER_BYTES)
     import pyarrow as pa

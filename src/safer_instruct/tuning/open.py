@@ -12,6 +12,7 @@ from safer_instruct.errors import SourceError
 from safer_instruct.extras import require
 from safer_instruct.settings.pairs import PairSource
 from safer_instruct.sources import BadRow, SourceRow, read_rows
+from safer_instruct.storage.address import is_remote
 
 _STATE, _SPLITS = "state.json", "dataset_dict.json"
 
@@ -23,6 +24,8 @@ def open_rows(source: PairSource, base: Path) -> Iterator[SourceRow | BadRow]:
         SourceError: It is missing, or cannot be read.
         MissingExtraError: It is a dataset by name, and `datasets` is not installed.
     """
+    if is_remote(source.path):
+        return read_rows(SourceConfig(path=source.path), base)
     if source.path.startswith("hf:"):
         return _named(source, base)
     folder = base / source.path

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from safer_instruct.errors import RunDirectoryError
+from safer_instruct.storage.attached import home_of
 
 _SCHEMA_VERSION = 1
 _SCHEMA = """
@@ -185,6 +186,8 @@ class Jobs:
             finally:
                 if self._writer.in_transaction:
                     self._writer.execute("ROLLBACK")
+            if home := home_of(self.path.parent):
+                home.keep(self.path.name, self._writer.serialize())
 
     @contextmanager
     def _saying(self, what: str) -> Iterator[None]:
