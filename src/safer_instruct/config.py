@@ -16,6 +16,7 @@ from safer_instruct.settings.pairs import CleanConfig, Holdout, PairSource
 from safer_instruct.settings.semantic import SemanticConfig
 from safer_instruct.settings.sides import RejectedConfig, Role, TwinsConfig
 from safer_instruct.settings.training import TrainerConfig
+from safer_instruct.settings.web import WebConfig
 from safer_instruct.thresholds import apply, load_calibration
 from safer_instruct.yamlfile import Strict
 
@@ -38,7 +39,7 @@ _SERVE_FLAGS = {
     **dict.fromkeys(("--enable-lora", "--lora-modules", "--lora"), "write serve.adapters"),
     **dict.fromkeys(("--hf-token", "-hft"), "export HF_TOKEN instead: configs are copied into run directories"),
 }
-_SILENT = ((None, "rejected"), (None, "twins"), ("models", "rewriter"))  # are no part of a run's identity while nobody asks for them
+_SILENT = ((None, "rejected"), (None, "twins"), ("models", "rewriter"), ("source", "web"))  # are no part of a run's identity while nobody asks for them
 _SECRET_WORDS = ("key", "token", "secret", "sig", "password")
 
 
@@ -81,7 +82,7 @@ class SourceConfig(Strict):
         path: A file, a folder (read with everything below it) or a glob, relative to the config. `.gz` and `.zst` are
             unpacked on the way.
         format: `auto` goes by the file's ending: .jsonl .ndjson .json (one object per line), .csv, .tsv, .parquet, .txt .md,
-            and with the extra `docs` .html .htm .xhtml, .pdf, .docx.
+            with the extra `docs` .html .htm .xhtml, .pdf, .docx, and with the extra `web` .warc .wet.
         text: Column with the source text.
         messages: Column with a conversation, in place of `text`: OpenAI's messages, ShareGPT's turns, or an HH transcript. The
             assistant's turn is the source text, and what was said before it its history.
@@ -93,11 +94,12 @@ class SourceConfig(Strict):
         max_chars: Longer texts are set aside.
         license: Licence of the texts, for the dataset card and for `--provenance`.
         license_column: Column with the licence of each text, where they differ; an empty one means `license`.
-        documents: How HTML, PDF and DOCX are cut into passages.
+        documents: How HTML, PDF, DOCX and the pages of crawls are cut into passages.
+        web: How crawls (WARC and WET) are read; null: as it is by default.
     """
 
     path: str
-    format: Literal["auto", "jsonl", "csv", "tsv", "parquet", "text", "html", "pdf", "docx"] = "auto"
+    format: Literal["auto", "jsonl", "csv", "tsv", "parquet", "text", "html", "pdf", "docx", "warc"] = "auto"
     text: str = "text"
     messages: str | None = None
     turns: Literal["last", "all"] = "last"
@@ -109,6 +111,7 @@ class SourceConfig(Strict):
     license: str = ""
     license_column: str | None = None
     documents: DocumentConfig = DocumentConfig()
+    web: WebConfig | None = None
 
     @model_validator(mode="after")
     def _text_or_messages(self) -> SourceConfig:

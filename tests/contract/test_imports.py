@@ -84,6 +84,8 @@ HEAVY = {
     "pypdf",
     "mammoth",
     "selectolax",
+    "fastwarc",
+    "resiliparse",
 }
 SERVER = {"review.app", "review.guard"}  # made of starlette from top to bottom
 

@@ -37,6 +37,13 @@ def opened(file: File) -> Iterator[IO[bytes]]:
         yield stream
 
 
+@contextmanager
+def opened_packed(file: File) -> Iterator[IO[bytes]]:
+    """The bytes of `file` as they lie there, for readers that unpack piece by piece; the stream can seek."""
+    with _open(file) as plain:
+        yield plain
+
+
 def _open(file: File) -> io.BufferedReader:
     try:
         return io.BufferedReader(io.FileIO(file.path), _BUFFER_BYTES)
