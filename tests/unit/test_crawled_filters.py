@@ -69,7 +69,7 @@ def test_short_replies_and_passages_pass(name: str) -> None:
 def test_nearly_all_texts_that_people_wrote_pass_all_rules(corpus: str) -> None:
     texts = [json.loads(line)["text"] for line in (ROOT / "examples" / corpus).read_text("utf-8").splitlines()]
     dropped = [(found.name, found.reason) for text in texts for name in ALL if not (found := verdict(name, text)).passed]
-    assert len(dropped) <= 0.01 * len(texts), dropped
+    assert len(dropped) <= 1, dropped
 
 
 @pytest.mark.parametrize("name", ALL)
