@@ -13,6 +13,7 @@ from safer_instruct.selectconfig import SelectConfig
 from safer_instruct.settings.answers import AlsoCheck, BoilerplateConfig, CeilingConfig, Target, named_check
 from safer_instruct.settings.documents import DocumentConfig
 from safer_instruct.settings.pairs import CleanConfig, Holdout, PairSource
+from safer_instruct.settings.route import RouteConfig
 from safer_instruct.settings.semantic import SemanticConfig
 from safer_instruct.settings.sides import RejectedConfig, Role, TwinsConfig
 from safer_instruct.settings.training import TrainerConfig
@@ -39,7 +40,13 @@ _SERVE_FLAGS = {
     **dict.fromkeys(("--enable-lora", "--lora-modules", "--lora"), "write serve.adapters"),
     **dict.fromkeys(("--hf-token", "-hft"), "export HF_TOKEN instead: configs are copied into run directories"),
 }
-_SILENT = ((None, "rejected"), (None, "twins"), ("models", "rewriter"), ("source", "web"))  # are no part of a run's identity while nobody asks for them
+_SILENT = (
+    (None, "rejected"),
+    (None, "twins"),
+    ("models", "rewriter"),
+    ("source", "web"),
+    ("source", "route"),
+)  # are no part of a run's identity while nobody asks for them
 _SECRET_WORDS = ("key", "token", "secret", "sig", "password")
 
 
@@ -90,6 +97,7 @@ class SourceConfig(Strict):
         id: Column with the user's own id; without it the id is a digest of the text.
         category: The domain's category that all rows belong to; needed when the domain has several and no column tells.
         category_column: Column with the category.
+        route: Instead of both: by what a text is given its category.
         unit: For plain text: one document per `file`, or one per `paragraph` (blocks between empty lines).
         max_chars: Longer texts are set aside.
         license: Licence of the texts, for the dataset card and for `--provenance`.
@@ -112,6 +120,7 @@ class SourceConfig(Strict):
     license_column: str | None = None
     documents: DocumentConfig = DocumentConfig()
     web: WebConfig | None = None
+    route: RouteConfig | None = None
 
     @model_validator(mode="after")
     def _text_or_messages(self) -> SourceConfig:
@@ -119,6 +128,8 @@ class SourceConfig(Strict):
             raise ValueError("has both 'text' and 'messages'; a conversation's text is the assistant's turn, so leave out 'text'")
         if self.messages is None and self.turns != "last":
             raise ValueError("'turns' is for conversations; name their column with 'messages'")
+        if self.route is not None and (self.category or self.category_column):
+            raise ValueError("'route' finds the category, so leave out 'category' and 'category_column'")
         return self
 
 

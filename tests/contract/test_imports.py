@@ -21,7 +21,7 @@ RANKS = (
     ("templates", "conversation", "config", "domain", "prices"),
     ("models", "ledger", "sources", "budget"),
     ("embed", "minilm", "selection"),
-    ("filters", "reverse"),
+    ("filters", "reverse", "routing"),
     ("choosing", "stages", "tuning"),
     ("barrier", "rundir", "card", "tally", "state", "roles", "running"),
     ("accounts", "analysis", "progress", "stored", "target", "variety"),
