@@ -44,5 +44,5 @@ $(DEV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(DEV)
 	$(DEV)/bin/pip install --quiet --upgrade pip
 	$(DEV)/bin/pip install --quiet $(TORCH)
-	$(DEV)/bin/pip install --quiet -e '.[train,embed,calibrate,review,docs,storage]' --group dev
+	$(DEV)/bin/pip install --quiet -e '.[train,embed,calibrate,review,storage,web]' --group dev
 	touch $@

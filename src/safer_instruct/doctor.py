@@ -25,6 +25,7 @@ _EXTRAS = {
     "embed-torch": ("any model of sentence-transformers, for the same (about 1 GB)", ("sentence_transformers",)),
     "docs": ("HTML, PDF and DOCX as sources (about 5 MB)", ("selectolax", "pypdf", "mammoth")),
     "storage": ("s3://, gs:// and az:// as sources, run directories and exports (about 15 MB)", ("obstore",)),
+    "web": ("web crawls as sources: WARC and WET (about 12 MB)", ("fastwarc", "resiliparse", "selectolax")),
     "hub": ("export --push to the Hugging Face hub (about 15 MB)", ("huggingface_hub",)),
     "lm-eval": ("evaluate: downstream tasks by lm-evaluation-harness (about 110 MB)", ("lm_eval",)),
     "train": ("tuning with torch, TRL and PEFT (about 1 GB)", ("torch", "transformers", "peft", "trl", "accelerate", "datasets")),

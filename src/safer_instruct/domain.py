@@ -14,6 +14,7 @@ from pydantic import Field, field_validator, model_validator
 from safer_instruct import yamlfile
 from safer_instruct.errors import ConfigError
 from safer_instruct.settings.review import ReviewConfig
+from safer_instruct.settings.route import Keyword
 from safer_instruct.yamlfile import Strict
 
 Text = Annotated[str, Field(min_length=1)]
@@ -128,6 +129,8 @@ class Category(Strict):
         contrast: For verification by contrast; optional where a judge answers the criteria.
         verifiers: Programs that a chosen response must pass, after those of the domain.
         examples: For verification by contrast: at most a handful of labelled pairs.
+        keywords: For `source.route` by keywords: words and phrases of its texts, `invest*` for all that begin so. What a run depends on
+            of them stands in its `route_sha256`.
     """
 
     definition: Text
@@ -140,6 +143,7 @@ class Category(Strict):
     contrast: Contrast | None = None
     verifiers: tuple[Program, ...] = ()
     examples: tuple[ExamplePair, ...] = ()
+    keywords: Annotated[tuple[Keyword, ...], Field(exclude=True)] = ()
 
 
 class Domain(Strict):

@@ -13,7 +13,7 @@ import json
 from collections import Counter, deque
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Container, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,7 @@ from safer_instruct.progress import published
 from safer_instruct.remote import working_directory
 from safer_instruct.reverse import Reversal, Shot, domain_shots, reversal
 from safer_instruct.roles import EXPERTS, Roles
+from safer_instruct.routing import open_router, route_record
 from safer_instruct.running import run_to_end
 from safer_instruct.settings.answers import BoilerplateConfig
 from safer_instruct.settings.pairs import PairSource
@@ -411,11 +412,16 @@ def _twinned(examples: Examples, opened: Opened) -> Examples:
 async def _collect(config: RunConfig, domain: Domain, state: RunState, set_aside: Callable[[BadRow], None], rows: Container[int] | None) -> Examples:
     """Examples from the source, or from `rows` of it only; rows that cannot become one are set aside."""
     seen: Counter[str] = Counter()
+    router = open_router(config.source, domain, config.base)
     only = next(iter(domain.categories)) if len(domain.categories) == 1 else None
     for number, row in enumerate(read_source(config.source, config.base)):
         if rows is not None and number not in rows:
             continue
         state.rows += 1
+        routed: tuple[Verdict, ...] = ()
+        if router and isinstance(row, SourceText):
+            category, verdict = router.route(row.text)
+            row, routed = replace(row, category=category), (verdict,)
         if isinstance(row, SourceText) and (row.category or only) not in domain.categories:
             row = BadRow(row.file, row.line, f"category {row.category!r} is not one of {', '.join(domain.categories)}", excerpt(row.text))
         if isinstance(row, BadRow):
@@ -424,7 +430,7 @@ async def _collect(config: RunConfig, domain: Domain, state: RunState, set_aside
             continue
         given = (Candidate(row.asked),) if config.induce.given == "keep" else ()
         id_, category = _unique(row.id or row.digest, seen), row.category or only or ""
-        yield Example(id_, row.text, category, row.file, row.line, given, history=row.history, license=row.license, place=row.place)
+        yield Example(id_, row.text, category, row.file, row.line, given, verdicts=routed, history=row.history, license=row.license, place=row.place)
 
 
 def _unique(id_: str, seen: Counter[str]) -> str:
@@ -596,8 +602,10 @@ def new_state(config: RunConfig, total: int | None) -> RunState:
 def _check_categories(source: SourceConfig, domain: Domain) -> None:
     if source.category:
         domain.category(source.category)
-    elif not source.category_column and len(domain.categories) > 1:
-        raise ConfigError(f"domain '{domain.name}' has several categories ({', '.join(domain.categories)}); set source.category or source.category_column")
+    elif not (source.category_column or source.route) and len(domain.categories) > 1:
+        raise ConfigError(
+            f"domain '{domain.name}' has several categories ({', '.join(domain.categories)}); set source.category, source.category_column or source.route"
+        )
 
 
 def _shots(config: RunConfig, domain: Domain) -> dict[str, tuple[Shot, ...]]:
@@ -625,6 +633,7 @@ def _resolve(config: RunConfig, domain: Domain, filters: Filters, roles: Roles, 
     return {
         "config": what,
         "domain_sha256": hashlib.sha256(domain.model_dump_json().encode()).hexdigest(),
+        **route_record(config.source, domain, config.base),
         **({"programs": programs} if (programs := record(domain)) else {}),
         "templates": induced | {use: _template(name, config).digest for use, name in names.items()},
         "models": {role: model.fingerprint for role, model in roles.by_role().items()},
@@ -633,9 +642,9 @@ def _resolve(config: RunConfig, domain: Domain, filters: Filters, roles: Roles, 
 
 
 def count_rows(source: SourceConfig, base: Path) -> int | None:
-    """How many rows the source holds, where reading it twice is cheap."""
+    """How many rows the source holds, where reading it twice is cheap; taking pages apart is not."""
     path = base / source.path
-    if not path.is_file() or path.stat().st_size > _COUNT_BELOW_BYTES:
+    if not path.is_file() or path.stat().st_size > _COUNT_BELOW_BYTES or {".warc", ".wet"} & {*path.suffixes}:
         return None
     return sum(1 for _ in read_source(source, base))
 

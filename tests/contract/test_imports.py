@@ -21,7 +21,7 @@ RANKS = (
     ("templates", "conversation", "config", "domain", "prices"),
     ("models", "ledger", "sources", "budget", "storage"),
     ("embed", "minilm", "selection"),
-    ("filters", "reverse"),
+    ("filters", "reverse", "routing"),
     ("choosing", "stages", "tuning"),
     ("barrier", "rundir", "card", "tally", "state", "roles", "running", "margins"),
     ("accounts", "analysis", "progress", "remote", "stored", "target", "variety"),
@@ -88,6 +88,8 @@ HEAVY = {
     "pypdf",
     "mammoth",
     "selectolax",
+    "fastwarc",
+    "resiliparse",
 }
 SERVER = {"review.app", "review.guard"}  # made of starlette from top to bottom
 

@@ -632,7 +632,7 @@ class TestNewDomain:
         project.domain["categories"]["cold"] = project.domain["categories"]["rude"]
         project.texts(good_rows(3))
         assert project.cli() == 2
-        assert "several categories (rude, cold); set source.category or source.category_column" in capsys.readouterr().err
+        assert "several categories (rude, cold); set source.category, source.category_column or source.route" in capsys.readouterr().err
         project.config["source"]["category"] = "cold"
         assert project.cli() == 0
         assert {p["category"] for p in pairs(project.out)} == {"cold"}

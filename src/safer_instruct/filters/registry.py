@@ -36,6 +36,10 @@ SHIPPED = {
     "injection": "detected:Injection",
     "gibberish": "detected:Gibberish",
     "contamination": "detected:Contamination",
+    "gopher": "crawled:Gopher",
+    "gopher-repetition": "crawled:GopherRepetition",
+    "c4": "crawled:C4",
+    "fineweb": "crawled:FineWeb",
 }
 """Name -> MODULE:CLASS below `safer_instruct.filters`; imported when asked for."""
 DEFAULTS: dict[Place, tuple[str, ...]] = {

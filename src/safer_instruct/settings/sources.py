@@ -8,6 +8,8 @@ from pydantic import model_validator
 
 from safer_instruct.settings.documents import DocumentConfig
 from safer_instruct.settings.numbers import Positive
+from safer_instruct.settings.route import RouteConfig
+from safer_instruct.settings.web import WebConfig
 from safer_instruct.yamlfile import Strict
 
 
@@ -18,7 +20,7 @@ class SourceConfig(Strict):
         path: A file, a folder (read with everything below it) or a glob, relative to the config. `.gz` and `.zst` are
             unpacked on the way.
         format: `auto` goes by the file's ending: .jsonl .ndjson .json (one object per line), .csv, .tsv, .parquet, .txt .md,
-            and with the extra `docs` .html .htm .xhtml, .pdf, .docx.
+            with the extra `docs` .html .htm .xhtml, .pdf, .docx, and with the extra `web` .warc .wet.
         text: Column with the source text.
         messages: Column with a conversation, in place of `text`: OpenAI's messages, ShareGPT's turns, or an HH transcript. The
             assistant's turn is the source text, and what was said before it its history.
@@ -26,15 +28,17 @@ class SourceConfig(Strict):
         id: Column with the user's own id; without it the id is a digest of the text.
         category: The domain's category that all rows belong to; needed when the domain has several and no column tells.
         category_column: Column with the category.
+        route: Instead of both: by what a text is given its category.
         unit: For plain text: one document per `file`, or one per `paragraph` (blocks between empty lines).
         max_chars: Longer texts are set aside.
         license: Licence of the texts, for the dataset card and for `--provenance`.
         license_column: Column with the licence of each text, where they differ; an empty one means `license`.
-        documents: How HTML, PDF and DOCX are cut into passages.
+        documents: How HTML, PDF, DOCX and the pages of crawls are cut into passages.
+        web: How crawls (WARC and WET) are read; null: as it is by default.
     """
 
     path: str
-    format: Literal["auto", "jsonl", "csv", "tsv", "parquet", "text", "html", "pdf", "docx"] = "auto"
+    format: Literal["auto", "jsonl", "csv", "tsv", "parquet", "text", "html", "pdf", "docx", "warc"] = "auto"
     text: str = "text"
     messages: str | None = None
     turns: Literal["last", "all"] = "last"
@@ -46,6 +50,8 @@ class SourceConfig(Strict):
     license: str = ""
     license_column: str | None = None
     documents: DocumentConfig = DocumentConfig()
+    web: WebConfig | None = None
+    route: RouteConfig | None = None
 
     @model_validator(mode="after")
     def _text_or_messages(self) -> SourceConfig:
@@ -53,4 +59,6 @@ class SourceConfig(Strict):
             raise ValueError("has both 'text' and 'messages'; a conversation's text is the assistant's turn, so leave out 'text'")
         if self.messages is None and self.turns != "last":
             raise ValueError("'turns' is for conversations; name their column with 'messages'")
+        if self.route is not None and (self.category or self.category_column):
+            raise ValueError("'route' finds the category, so leave out 'category' and 'category_column'")
         return self

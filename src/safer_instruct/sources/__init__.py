@@ -1,7 +1,8 @@
-"""Readers of source texts: JSONL, CSV, TSV, Parquet and plain text, each also packed as `.gz` or `.zst`; and HTML, PDF and DOCX.
+"""Readers of source texts: JSONL, CSV, TSV, Parquet and plain text, each also packed as `.gz` or `.zst`; HTML, PDF, DOCX; and crawls.
 
 Everything streams, and no line is ever held beyond a bound, so memory is flat in the size of a file, of its longest line
-and of what a packed file unpacks to. (A Parquet file is held one page per column and 1,024 rows at a time, a document whole, up to a bound.) A row that cannot
+and of what a packed file unpacks to. (A Parquet file is held one page per column and 1,024 rows at a time; a document or the record
+of a crawl whole, up to a bound.) A row that cannot
 be used comes out as a `BadRow` beside the good ones; only what makes the whole source unusable is raised.
 """
 
@@ -21,6 +22,7 @@ from safer_instruct.sources.records import BadRow, SourceRow, SourceText, excerp
 from safer_instruct.sources.rows import Conversations, Made, Reading, Texts, Whole
 from safer_instruct.sources.tables import read_csv
 from safer_instruct.sources.text import read_text
+from safer_instruct.sources.warc import read_warc
 
 __all__ = ["BadRow", "SourceRow", "SourceText", "excerpt", "read_rows", "read_source"]
 
@@ -61,7 +63,9 @@ def read_rows(config: SourceConfig, base: Path) -> Iterator[SourceRow | BadRow]:
 
 
 def _texts(file: File, config: SourceConfig) -> Iterator[SourceText | BadRow]:
-    if file.format in DOCUMENTS:
+    if file.format == "warc":
+        yield from read_warc(file, config)
+    elif file.format in DOCUMENTS:
         yield from read_document(file, config)
     elif file.format == "text":
         yield from read_text(file, config)

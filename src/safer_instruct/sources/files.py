@@ -30,8 +30,10 @@ _ENDINGS = {
     ".xhtml": "html",
     ".pdf": "pdf",
     ".docx": "docx",
+    ".warc": "warc",
+    ".wet": "warc",
 }
-DOCUMENTS = ("html", "pdf", "docx")
+DOCUMENTS = ("html", "pdf", "docx", "warc")
 _PACKINGS = (".gz", ".zst")
 
 

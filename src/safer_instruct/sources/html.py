@@ -45,13 +45,13 @@ def read_html(raw: bytes) -> Iterator[Block]:
         RowRefused: It cannot be decoded.
         MissingExtraError: The extra `docs` is not installed.
     """
-    yield from parse_html(_decoded(raw))
+    yield from parse_html(decode_html(raw))
 
 
 def parse_html(text: str) -> Iterator[Block]:
     """As `read_html`, for a page that is decoded already."""
     lexbor = require("selectolax.lexbor", extra="docs", purpose="reading HTML")
-    _check_depth(text)
+    check_depth(text)
     tree = lexbor.LexborHTMLParser(text)
     mains = tree.css("main")
     root = mains[0] if len(mains) == 1 else tree.body
@@ -59,7 +59,7 @@ def parse_html(text: str) -> Iterator[Block]:
         yield from _walk(root)
 
 
-def _check_depth(text: str) -> None:
+def check_depth(text: str) -> None:
     """The parser's time grows with the square of the depth: a megabyte of '<div>' would take it minutes.
 
     Raises:
@@ -127,11 +127,17 @@ def _joined(said: list[str]) -> str:
     return re.sub(r"\n{2,}", "\n", "\n".join(lines)).strip()
 
 
-def _decoded(raw: bytes) -> str:
-    """By byte order mark, by what the page says of itself, or as UTF-8."""
+def decode_html(raw: bytes, charset: str = "") -> str:
+    """By byte order mark, by `charset`, which the page was sent with, by what it says of itself, or as UTF-8.
+
+    Raises:
+        RowRefused: It is in another encoding than that.
+    """
     for mark, name in ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16")):
         if raw.startswith(mark):
             return _decode(raw, name, "its byte order mark says")
+    if charset:
+        return _decode(raw, charset, "it was sent as")
     told = _CHARSET.search(raw[:_CHARSET_WITHIN])
     return _decode(raw, told[1].decode("ascii"), "the page says") if told else _decode(raw, "utf-8", "nothing else is said, so it should be")
 

@@ -84,6 +84,6 @@ def excerpt(raw: object) -> str:
     return visible(raw if isinstance(raw, str) else reprlib.repr(raw))
 
 
-def visible(text: str) -> str:
+def visible(text: str, most_chars: int = EXCERPT_CHARS) -> str:
     """The first characters of `text`, invisible ones escaped."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text[:EXCERPT_CHARS])
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text[:most_chars])

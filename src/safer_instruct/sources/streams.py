@@ -38,6 +38,13 @@ def opened(file: File) -> Iterator[IO[bytes]]:
         yield stream
 
 
+@contextmanager
+def opened_packed(file: File) -> Iterator[IO[bytes]]:
+    """The bytes of `file` as they lie there, for readers that unpack piece by piece; the stream can seek."""
+    with _open(file) as plain:
+        yield plain
+
+
 def _open(file: File) -> io.BufferedReader:
     if not isinstance(file.path, Path):
         return io.BufferedReader(file.path.open(), _BUFFER_BYTES)
