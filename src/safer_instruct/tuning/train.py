@@ -125,7 +125,7 @@ def compute_dtype(config: TrainerConfig) -> str:
     torch = require("torch", extra="train", purpose="tuning")
     if torch.cuda.is_available():
         return "bfloat16" if torch.cuda.is_bf16_supported() else "float32"
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)()  # older releases of torch do not tell
+    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # older releases of torch do not tell
     return "bfloat16" if capabilities.get("amx_bf16") else "float32"
 
 
