@@ -28,6 +28,7 @@ _EXTRAS = {
     "web": ("web crawls as sources: WARC and WET (about 12 MB)", ("fastwarc", "resiliparse", "selectolax")),
     "hub": ("export --push to the Hugging Face hub (about 15 MB)", ("huggingface_hub",)),
     "lm-eval": ("evaluate: downstream tasks by lm-evaluation-harness (about 110 MB)", ("lm_eval",)),
+    "ray": ("run --runner ray: runs on a cluster (about 300 MB)", ("ray",)),
     "train": ("tuning with torch, TRL and PEFT (about 1 GB)", ("torch", "transformers", "peft", "trl", "accelerate", "datasets")),
 }
 

@@ -161,6 +161,9 @@ def test_what_a_lost_worker_had_taken_counts_as_spent_and_its_claims_are_free(tm
         assert await waiting is None and await coordinator.claim("w1", [b"k"]) == [True]
         after = await coordinator.figures()
         assert after["spent"].cost == after["forfeited"].cost == pytest.approx(0.32)
+        await coordinator.tell(teller.name, [], [], [], [])
+        assert (await coordinator.figures())["spent"] == after["spent"], "one that was only slow is back, and counts on from there"
+        coordinator._bury(teller.name)
         await coordinator.begin("w1", "ahead", 4)
         assert await coordinator.begin("w9", "ahead", 4) == ["a0.calls", "a1.calls"]
 

@@ -47,7 +47,7 @@ class Slate:
 
     def begin(self, answered: dict[str, tuple[int, int]]) -> None:
         """Start a chunk; at each stage so many were answered and refused before, which is what a stage of refusals alone is known by."""
-        self._before = answered
+        self._before = dict(answered)  # of other chunks more come in meanwhile
         for name, (given, refused) in answered.items():
             stage = self.state.stages[name]
             stage.answered, stage.refused = given, refused

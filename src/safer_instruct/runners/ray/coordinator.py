@@ -17,7 +17,7 @@ from safer_instruct.runners.ray.allowance import Settled
 
 _CALLS_PER_GRANT = 32  # a piece of the budget holds so many calls like the one that asks for it
 _SHARE_OF_REST = 4  # and no more than this part of a worker's share of what is left
-_SILENT_S, _LOOK_EVERY_S = 60.0, 2.0
+_SILENT_S, _LOOK_EVERY_S = 120.0, 2.0
 Failure = tuple[str, str]
 """Name of an error of `errors.py`, and its message."""
 
@@ -36,7 +36,7 @@ class _Worker:
 class Coordinator:
     """An asyncio actor; all of it runs in one event loop.
 
-    A worker that is gone (its node is, or it was started anew, or it has said nothing for a minute) forfeits its pieces of
+    A worker that is gone (its node is, or it was started anew, or it has said nothing for two minutes) forfeits its pieces of
     the budget: what it did not tell may have been paid for, so all of it counts as spent.
     """
 
@@ -46,6 +46,7 @@ class Coordinator:
         self._budget.begin(earlier, lambda total: write_spent(spent, total))
         self._workers: dict[str, _Worker] = {}
         self._begun: dict[tuple[str, int], str] = {}  # part of the work and chunk -> who had it last
+        self._gone: dict[str, _Worker] = {}
         self._lost: list[str] = []  # shards of those who are gone
         self._making: dict[bytes, list[asyncio.Future[Place | None]]] = {}  # calls under way, and who waits for them
         self._made = sqlite3.connect("", isolation_level=None, check_same_thread=False)  # on disk (TMPDIR): memory does not grow with it
@@ -60,7 +61,7 @@ class Coordinator:
         """A worker begins; it is told the shards of those who are gone."""
         self._watch = self._watch or asyncio.create_task(self._look_after())
         for other in [other for other, worker in self._workers.items() if worker.actor == actor]:
-            self._bury(other)  # the same actor, started anew
+            self._bury(other, replaced=True)  # the same actor, started anew
         self._workers[name] = _Worker(actor, node, time.monotonic(), shard)
         return list(self._lost)
 
@@ -82,20 +83,19 @@ class Coordinator:
             reservation = reservation or await self._budget.reserve(cost, tokens)
         except SaferInstructError as exc:
             return type(exc).__name__, str(exc)
-        worker = self._workers.get(name)
+        worker = self._heard(name)
         if worker is None:  # it has gone while it waited: nobody will send anything
             reservation.settle(0.0, 0)
-            return "ModelError", "this worker was taken for lost"
+            return "RunnerError", "this worker was started anew elsewhere"
         self._grants += 1
         worker.grants[self._grants] = reservation
         return self._grants, Spent(*room)
 
     async def tell(self, name: str, settled: list[Settled], finished: list[tuple[bytes, Place]], given_up: list[bytes], status: list[str] | None) -> None:
         """What has happened at a worker."""
-        worker = self._workers.get(name)
+        worker = self._heard(name)
         if worker is None:
             return
-        worker.heard_at = time.monotonic()
         worker.status = worker.status if status is None else status
         for piece in settled:
             if reservation := worker.grants.pop(piece.grant, None):
@@ -108,7 +108,7 @@ class Coordinator:
 
     async def claim(self, name: str, keys: list[bytes]) -> list[Place | bool]:
         """For each call where it stands, True where it is the worker's to make, False where another is making it (`wait`)."""
-        worker = self._workers.get(name)
+        worker = self._heard(name)
         answers: list[Place | bool] = []
         for key in keys:
             if row := self._made.execute("SELECT shard, at FROM made WHERE key = ?", (key,)).fetchone():
@@ -164,13 +164,25 @@ class Coordinator:
             if not future.done():
                 future.set_result(place)
 
-    def _bury(self, name: str) -> None:
+    def _heard(self, name: str) -> _Worker | None:
+        """The worker that speaks; one that was only slow is back, without what it has forfeited."""
+        if name in self._gone:
+            self._workers[name] = self._gone.pop(name)
+        if worker := self._workers.get(name):
+            worker.heard_at = time.monotonic()
+        return worker
+
+    def _bury(self, name: str, *, replaced: bool = False) -> None:
         worker = self._workers.pop(name)
-        self._lost.append(worker.shard)
+        if worker.shard not in self._lost:
+            self._lost.append(worker.shard)
         for reservation in worker.grants.values():
             reservation.forfeit()
+        worker.grants.clear()
         for key in list(worker.claimed):
             self._wake(worker, key, None)
+        if not replaced:
+            self._gone[name] = worker
 
     async def _look_after(self) -> None:
         import ray

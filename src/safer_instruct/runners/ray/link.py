@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from contextlib import suppress
+from itertools import count
 from typing import Any
 
 from safer_instruct import errors
@@ -15,6 +16,7 @@ from safer_instruct.runners.ray.allowance import Allowance
 
 _GATHERED_FOR_S = 0.002
 _BEAT_S = 0.25
+_BEATS_UNHEARD = 8  # unless there is something to give back, which others may wait for
 _IDLE_BEATS = 4  # without a call under way: then the piece of the budget goes back
 
 
@@ -72,12 +74,14 @@ class Link:
     async def beat(self, allowance: Allowance, status: Callable[[], list[str]]) -> None:
         """Say now and then that this worker is there, what it waits for and what it does not need; until cancelled."""
         idle = 0
-        while True:
+        for beat in count(1):
             await asyncio.sleep(_BEAT_S)
             idle = idle + 1 if allowance.idle else 0
             if idle >= _IDLE_BEATS:
                 allowance.end_piece()
-            await self._coordinator.tell.remote(self.name, allowance.settled(), [], [], status())
+            settled = allowance.settled()
+            if settled or beat % _BEATS_UNHEARD == 0:
+                await self._coordinator.tell.remote(self.name, settled, [], [], status())
 
     async def flushed(self) -> None:
         """Wait until all that was said has been heard."""
