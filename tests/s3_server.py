@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-PATIENCE_S = 60.0
+PATIENCE_S = 240.0
 KEY, SECRET = "AKIATESTONLYLOOPBACK", "loopback-secret-never-to-be-seen"
 
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from fnmatch import fnmatchcase
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -58,40 +59,27 @@ def find_files(path: str, wanted: Wanted) -> list[RemoteFile]:
     bucket = Bucket(address)
     if address.key and (exact := bucket.head(address.key)):
         return [_of_bucket(bucket, address, exact.key, exact.size, exact.etag)]
-    pattern, folder = None, address.key
+    pattern, folder = "", address.key
     if magic := _MAGIC.search(address.key):
-        pattern, folder = glob_pattern(address.key), address.key[: magic.start()].rpartition("/")[0]
+        pattern, folder = address.key, address.key[: magic.start()].rpartition("/")[0]
     found = [each for each in bucket.list(folder) if each.size and _is_wanted(each.key, folder, pattern, wanted)]
     return [_of_bucket(bucket, address, each.key, each.size, each.etag) for each in found]
 
 
-def glob_pattern(pattern: str) -> re.Pattern[str]:
-    """A glob over keys: `*` and `?` stop at a slash, `**` as a whole part does not, `[a-c]` and `[!a-c]` are one character of a set."""
-    out, at = [], 0
-    for token in re.finditer(r"\*\*/|\*\*|\*|\?|\[!?\]?[^\]]*\]", pattern):
-        out.append(re.escape(pattern[at : token.start()]))
-        said, at = token.group(), token.end()
-        whole = token.start() == 0 or pattern[token.start() - 1] == "/"
-        if said == "**/" and whole:
-            out.append(r"(?:[^/]+/)*")
-        elif said == "**/":
-            out.append(r"[^/]*/")
-        elif said == "**" and whole and at == len(pattern):
-            out.append(r".*")
-        elif said[0] == "*":
-            out.append(r"[^/]*")
-        elif said == "?":
-            out.append(r"[^/]")
-        else:
-            out.append(f"[{'^/' if said[1] == '!' else ''}{said[2:-1] if said[1] == '!' else said[1:-1]}]".replace("\\", "\\\\"))
-    return re.compile("".join([*out, re.escape(pattern[at:])]), re.DOTALL)
+def matches(key: Sequence[str], pattern: Sequence[str]) -> bool:
+    """Whether a key matches a glob, both cut at their slashes: as on a disk, `**` as a whole part stands for any number of folders."""
+    if not pattern or not key:
+        return not pattern and not key
+    if pattern[0] != "**":
+        return fnmatchcase(key[0], pattern[0]) and matches(key[1:], pattern[1:])
+    return len(pattern) == 1 or any(matches(key[at:], pattern[1:]) for at in range(len(key)))
 
 
-def _is_wanted(key: str, folder: str, pattern: re.Pattern[str] | None, wanted: Wanted) -> bool:
+def _is_wanted(key: str, folder: str, pattern: str, wanted: Wanted) -> bool:
     inside = key[len(folder) :].strip("/").split("/")
     if any(part.startswith(".") for part in inside):
         return False
-    return bool(pattern.fullmatch(key)) if pattern else wanted(PurePosixPath(key))
+    return matches(key.split("/"), pattern.split("/")) if pattern else wanted(PurePosixPath(key))
 
 
 def _of_bucket(bucket: Bucket, address: Address, key: str, size: int, etag: str) -> RemoteFile:
