@@ -49,8 +49,10 @@ GPU_PAGE = "https://www.morphllm.com/vllm-benchmarks (8B on one H100, April 2026
 READ_PAGE = "https://code.smartscf.cn/wjf/gpustack, docs/performance-lab/gpt-oss-20b/a100.md (20B on an A100, short prompts, all tokens)"
 CONSTANTS = {
     # the way of one text, on a CPU core
-    "pages_per_cpu_s": measured(0, "WARC pages", "bench/crawl.py"),
-    "sifted_per_cpu_s": measured(0, "passages through language, gibberish and the rules of Gopher, C4 and FineWeb", "bench/crawl.py"),
+    "pages_per_cpu_s": measured(790, "WARC pages of 36 kB, main text", "bench/crawl.py --pages 400"),
+    "sifted_per_cpu_s": measured(
+        5_100, "passages of 56 words through length, language, gibberish and the rules of Gopher, C4 and FineWeb", "bench/crawl.py --pages 400"
+    ),
     "routed_per_cpu_s": measured(29_000, "passages, by static vectors", "bench/routing.py"),
     "row_cpu_s": measured(
         0.0046, "CPU s for one text that becomes a pair, of it 10 calls with ledger and two duplicate detectors", "bench/scale.py --rows 100000"
@@ -71,11 +73,11 @@ CONSTANTS = {
     # what is left of the texts
     "passages_per_page": assumed(4.0, "passages of a page that are long enough", "a page with an article of some hundred words; pages without one give none"),
     "keep_sift": assumed(
-        0.4, "of the passages pass language and quality", "FineWeb kept about 15% of pages after duplicates; a corpus of one's own keeps nearly all"
+        0.4, "of the passages pass language and quality", "a guess for a crawl; a dry run tells yours, and a corpus of one's own keeps nearly all"
     ),
     "keep_route": assumed(0.5, "of these reach a category", "bench/routing.py drops 0 to 0.7 of texts that all belong to one"),
-    "keep_distinct": assumed(0.8, "of these are no duplicates", "near-duplicates on the web are a fifth and more"),
-    "keep_prompt": assumed(0.6, "of these get an instruction that passes the gates", "the demo keeps 0.32 with a 135M inducer, bench/README.md"),
+    "keep_distinct": assumed(0.8, "of these are no duplicates", "a guess for a crawl"),
+    "keep_prompt": assumed(0.6, "of these get an instruction that passes the gates", "the demo keeps 0.34 with a 135M inducer, bench/README.md"),
     "keep_verify": assumed(0.7, "of these get a response that is accepted", "the demo 0.94, where nearly all replies are alike"),
     # tokens of one text at each stage that it reaches
     "inducer_read": assumed(100, "tokens read", "the reversed template and 50 words"),
