@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import gzip
+import json
 import random
 import resource
 import sys
@@ -29,7 +30,7 @@ from safer_instruct.sources import SourceText, read_source
 
 Made = TypeVar("Made")
 PREFILTERS = ("length", "language", "gibberish", "gopher", "gopher-repetition", "c4", "fineweb")
-LINES = (Path(__file__).parent / "data" / "languages.txt").read_text("utf-8").split()
+TEXTS = Path(__file__).parents[1] / "examples" / "tune" / "civility-plain.jsonl"
 
 
 def main() -> None:
@@ -48,10 +49,11 @@ def main() -> None:
 def write(base: Path, pages: int) -> tuple[float, float, float]:
     """A crawl of pages of 40 kB, most of it markup as on the web, and the WET file of the same."""
     rng = random.Random(0)
+    replies = [json.loads(line)["kind"] for line in TEXTS.read_text("utf-8").splitlines()]
     packed = plain = 0
     with (base / "x.warc.gz").open("wb") as warc, (base / "x.warc.wet.gz").open("wb") as texts:
         for number in range(pages):
-            text = [" ".join(rng.choices(LINES, k=rng.randint(30, 90))).capitalize() + "." for _ in range(rng.randint(3, 16))]
+            text = [f"{rng.choice(replies)} {rng.choice(replies)}" for _ in range(rng.randint(3, 16))]
             for block in (
                 record(number, b"GET / HTTP/1.1\r\nHost: garden.example\r\n\r\n", kind="request"),
                 record(number, http(html(text, rng).encode())),
@@ -112,7 +114,7 @@ def readers(base: Path, pages: int) -> list[str]:
         ("WARC, all text", {"path": "x.warc.gz", "web": {"main_text": False}}),
         ("WET", {"path": "x.warc.wet.gz"}),
     ):
-        config = SourceConfig.model_validate(source)
+        config = SourceConfig.model_validate({**source, "documents": {"by": "paragraph"}})
         found, seconds = timed(partial(texts_of, config, base))
         print(f"| {name} | {pages:,} | {pages / seconds:,.0f} | {len(found):,} | {len(found) / seconds:,.0f} | {peak_mb():.0f} |", flush=True)
         texts = texts or found

@@ -162,6 +162,7 @@ def test_a_body_sent_in_chunks_or_packed_is_put_together_and_one_the_crawler_has
         (page(2, "<p>Das Café öffnet für alle</p>".encode("latin-1")), "the page cannot be decoded: it was sent as utf-8"),
         (page(2, b"<p>x</p>", type="text/html; charset=klingon"), "the page cannot be decoded: it was sent as klingon"),
         (page(2, b"<div>" * 3_000 + b"hello"), "the page is broken: its tags nest deeper than 2,000"),
+        (page(2, b"<p " + b" ".join(b"a%d=1" % n for n in range(60_000)) + b">x"), "the page is broken: a tag has more than 10,000 attributes"),
         (page(2, b"5\r\nhello\r\nzz\r\n", "Transfer-Encoding: chunked"), "broken chunked encoding: no size of a chunk at byte 10"),
         (page(2, b"ffff\r\nhello", "Transfer-Encoding: chunked"), "broken chunked encoding: the chunk at byte 0 ends behind the page"),
         (page(2, gzip.compress(b"hello" * 99)[:20] + b"\0\xff" * 9, "Content-Encoding: gzip"), "it cannot be unpacked as gzip"),

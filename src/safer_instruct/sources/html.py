@@ -32,6 +32,7 @@ _NEVER_NEST = frozenset(  # without an end, or ended by the next of their kind
     )
 )
 _DEEPEST = 2_000
+_MOST_ATTRIBUTES = 10_000
 _CHARSET = re.compile(rb"""charset\s*=\s*["']?\s*([A-Za-z0-9_:.-]+)""", re.I)
 _CHARSET_WITHIN = 2_048  # bytes; browsers look at 1,024
 _PERMALINK = " #\N{PILCROW SIGN}"  # which generators put behind headings
@@ -60,11 +61,14 @@ def parse_html(text: str) -> Iterator[Block]:
 
 
 def check_depth(text: str) -> None:
-    """The parser's time grows with the square of the depth: a megabyte of '<div>' would take it minutes.
+    """The parser's time grows with the square of the depth, and of the attributes of a tag: a megabyte of '<div>' would take it minutes.
 
     Raises:
-        RowRefused: Tags nest too deeply.
+        RowRefused: Tags nest too deeply, or one has too many attributes.
     """
+    for piece in text.split("<"):
+        if len(piece) > _MOST_ATTRIBUTES and len(piece.partition(">")[0].split()) > _MOST_ATTRIBUTES:
+            raise RowRefused(f"the page is broken: a tag has more than {_MOST_ATTRIBUTES:,} attributes")
     depth = 0
     for tag in _TAG.finditer(text):
         if tag[2].lower() not in _NEVER_NEST:

@@ -19,13 +19,14 @@ class SourceText:
     Attributes:
         text: The text, without surrounding white space, otherwise unchanged.
         file: Relative to the base folder when below it, else absolute.
-        line: Counted from 1: the line on which the row or document begins (JSONL, CSV, TSV, plain text), or the row (Parquet).
+        line: Counted from 1: the line on which the row or document begins (JSONL, CSV, TSV, plain text), the row (Parquet), or the record (WARC).
         id: The user's own id, where a column has one.
         category: From its column, else the config's constant.
         history: What was said before `asked`; see `Example`.
         asked: The user's message that the text answers, where it comes from a conversation.
         license: From its column; '' where there is none.
-        place: Of a passage, where it stands in its document; `line` is then the number of its first paragraph.
+        place: Of a passage, where it stands in its document, and of a crawl's also the record's byte, id, date and address; of a document `line` is then
+            the number of its first paragraph.
     """
 
     text: str

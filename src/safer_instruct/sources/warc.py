@@ -178,9 +178,16 @@ class _Walk:
             block += piece
         if len(block) < length:
             raise OSError(f"it ends after {len(block):,} of {length:,} bytes")
-        told = {name: _header(record, name) for name in ("WARC-Record-ID", "WARC-Target-URI", "WARC-Date", "Content-Type")}
-        kind = str(_header(record, "WARC-Type")).lower()
-        return Record(self._number, self._at, *(told[n] for n in ("WARC-Record-ID", "WARC-Target-URI", "WARC-Date")), kind, told["Content-Type"], bytes(block))
+        return Record(
+            number=self._number,
+            offset=self._at,
+            id=_header(record, "WARC-Record-ID"),
+            uri=_header(record, "WARC-Target-URI"),
+            date=_header(record, "WARC-Date"),
+            kind=_header(record, "WARC-Type").lower(),
+            type=_header(record, "Content-Type"),
+            block=bytes(block),
+        )
 
     def _bad(self, reason: str) -> BadRow:
         return BadRow(self._file.name, self._number, f"at or behind byte {max(0, self._at)}: {visible(reason)}", "")

@@ -98,7 +98,8 @@ def _joined(body: bytes) -> bytes:
     """
     if not _CHUNK.match(body):
         return body
-    parts, at = [], 0
+    parts: list[bytes] = []
+    at = 0
     while chunk := _CHUNK.match(body, at):
         size, begin = int(chunk[1], 16), chunk.end()
         if not size:
