@@ -84,7 +84,7 @@ def origin(config: StudyConfig, name: str) -> str:
 def sets_of(config: StudyConfig, name: str) -> list[str]:
     """The sets that an experiment takes pairs or prompts from, in the order of the config."""
     experiment = config.experiments[name]
-    used = {origin(config, on) for arm in experiment.arms.values() for on in arm.on} | ({experiment.held_out.of} if experiment.held_out else set())
+    used = {origin(config, on) for arm in experiment.arms.values() for on in arm.sets} | ({experiment.held_out.of} if experiment.held_out else set())
     return [which for which in config.sets if which in used]
 
 
@@ -112,7 +112,7 @@ def _prompts(config: StudyConfig, name: str, sets: Sets, out: Path) -> list[str]
 
 
 def _trained_on(config: StudyConfig, name: str) -> list[tuple[str, ...]]:
-    return sorted({arm.on for arm in config.experiments[name].arms.values()})
+    return sorted({arm.sets for arm in config.experiments[name].arms.values()})
 
 
 def _count(config: StudyConfig, name: str, pools: Mapping[str, Pool]) -> tuple[int, str]:

@@ -78,17 +78,17 @@ class ArmConfig(Strict):
     """A model that is trained. The base model is an arm by itself, called `base`.
 
     Attributes:
-        on: The sets whose pairs it is trained on; of several the same number each.
+        sets: Whose pairs it is trained on; of several the same number each.
         train: `[sft]`, `[dpo]`, or `[sft, dpo]`, where DPO goes on from what SFT gave.
     """
 
-    on: Annotated[tuple[str, ...], Field(min_length=1)]
+    sets: Annotated[tuple[str, ...], Field(min_length=1)]
     train: Annotated[tuple[Literal["sft", "dpo"], ...], Field(min_length=1)] = ("sft", "dpo")
 
     @model_validator(mode="before")
     @classmethod
     def _one_set(cls, value: object) -> object:
-        return {**value, "on": [value["on"]]} if isinstance(value, dict) and isinstance(value.get("on"), str) else value
+        return {**value, "sets": [value["sets"]]} if isinstance(value, dict) and isinstance(value.get("sets"), str) else value
 
     @model_validator(mode="after")
     def _in_order(self) -> ArmConfig:
@@ -187,8 +187,8 @@ class StudyConfig(Strict):
             if BASE in experiment.arms:
                 raise ValueError(f"experiments.{name}: 'base' is the base model, and is there by itself; call the arm something else")
             for arm, trained in experiment.arms.items():
-                for on in trained.on:
-                    _known(f"experiments.{name}.arms.{arm}.on", on, self.sets)
+                for on in trained.sets:
+                    _known(f"experiments.{name}.arms.{arm}.sets", on, self.sets)
             for pair in experiment.comparisons:
                 for arm in pair:
                     _known(f"experiments.{name}.compare", arm, (BASE, *experiment.arms))
