@@ -57,13 +57,13 @@ def show_planned(console: Console, steps: Sequence[Planned]) -> None:
 
 def show_study(console: Console, config: StudyConfig, result: StudyResult) -> None:
     """What is significant, and where the rest is."""
-    from safer_instruct.study.report import QUICK, sentences
+    from safer_instruct.study.report import QUICK, fewer, sentences
 
     for found in result.figures:
         console.print(safe(found.name), style="bold")
         for sentence in sentences(config, found):
             console.print(safe(f"  {sentence}"), soft_wrap=True, highlight=False)
-        for warning in found.warnings:
+        for warning in fewer(found.warnings):
             console.print(safe(f"  mind: {warning}"), soft_wrap=True, highlight=False, style="dim")
     if config.quick:
         console.print(QUICK, style="yellow")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -70,6 +71,14 @@ def sentences(config: StudyConfig, found: Figures) -> list[str]:
     return told + [_sentence(c, "less often harmful", "difference of the harmful rates", config.level, percent=True) for c in found.harmful]
 
 
+def fewer(warnings: Sequence[str]) -> list[str]:
+    """The warnings; those that differ in nothing but the system's name once, with how many more there are."""
+    alike: dict[str, list[str]] = {}
+    for warning in warnings:
+        alike.setdefault(re.sub(r"system '[^']*'", "system", warning), []).append(warning)
+    return [f"{same[0]} (and so for {len(same) - 1} systems more)" if len(same) > 1 else same[0] for same in alike.values()]
+
+
 def _head(config: StudyConfig, command: str) -> Iterator[str]:
     yield "# Study"
     yield ""
@@ -105,7 +114,7 @@ def _section(config: StudyConfig, found: Figures, tables: list[Table]) -> Iterat
     if found.warnings:
         yield "What to mind:"
         yield ""
-        yield from (f"- {escaped(one_line(warning))}" for warning in found.warnings)
+        yield from (f"- {escaped(one_line(warning))}" for warning in fewer(found.warnings))
         yield ""
     yield f"![Estimates with their intervals]({PLOTS}/{found.name}.svg)"
     yield ""

@@ -48,7 +48,7 @@ def unfiltered(config: RunConfig) -> RunConfig:
             f"domain '{domain.name}': 'unfiltered' cannot switch its verification off ({why}); make that set by a run config of its own, with 'run'"
         )
     verify = config.verify.model_copy(update={"form": "contrast", "pick": "first", "min_contrast": _NEVER, "min_margin": _NEVER, "min_words": 1, "also": ()})
-    respond = config.respond.model_copy(update={"boilerplate": None, "revise": 0, "critique": False})
+    respond = config.respond.model_copy(update={"boilerplate": None, "revise": 0, "critique": False, "choose": "weight"})
     return _changed(
         config,
         {

@@ -20,7 +20,7 @@ from safer_instruct.yamlfile import Strict
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
 BASE = "base"
 _OURS = ("data", "holdout", "max_pairs", "model", "start", "seed", "out")
-_OURS_OF_EVALUATION = ("systems", "baseline", "training", "built_with", "seed")
+_OURS_OF_EVALUATION = ("systems", "baseline", "training", "built_with", "seed", "level", "resamples")
 
 
 class SetConfig(Strict):
