@@ -30,14 +30,14 @@ from safer_instruct.study.plots import draw as picture
 from safer_instruct.study.report import QUICK, resolved, tables_of, write_report
 from safer_instruct.study.runs import make_run, tokens_of, unfiltered
 from safer_instruct.study.settings import BASE, StudyConfig, load_study
-from safer_instruct.study.steps import CONTENT, News, Result, Step, carry_out, rehearse
+from safer_instruct.study.steps import CONTENT, News, Result, Step, carry_out, read_marks, rehearse
 from safer_instruct.study.tables import P, Percent, Share, Table, comma_separated, latex, markdown, shown
 
 THINGS = ("kettle", "lamp", "parcel", "radio", "clock", "umbrella", "drum", "bell", "desk", "chair", "cup", "rug", "bike", "tent", "phone", "scarf")
 
 
 def pair(thing: str, category: str = "support") -> StudyPair:
-    return StudyPair(f"My {thing} has not come yet, where is it now?", f"I am sorry about your {thing}.", f"So your {thing} is late.", category)
+    return StudyPair(f"My {thing} has not come yet.", f"I am sorry about your {thing}.", f"So your {thing} is late.", category)
 
 
 PAIRS = [pair(thing) for thing in THINGS]
@@ -64,7 +64,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def configured(folder: Path, *, quick: bool = False, **more: Any) -> StudyConfig:
-    (folder / "study.yaml").write_text(yaml.safe_dump({**GIVEN, **more}), encoding="utf-8")
+    (folder / "study.yaml").write_text(yaml.safe_dump({**GIVEN, **more}, sort_keys=False), encoding="utf-8")
     return load_study(folder / "study.yaml", quick=quick)
 
 
@@ -110,7 +110,7 @@ def test_an_unfiltered_run_keeps_what_filters_and_verifier_drop(tmp_path: Path) 
     with pytest.raises(SourceError, match="made no pair of 4 texts"):
         make_run(config, tmp_path / "a", ledger=None, watch=lambda _: None)
     summary = make_run(unfiltered(config), tmp_path / "b", ledger=tmp_path / "a" / "ledger.sqlite", watch=lambda _: None)
-    assert summary["pairs"] == 4 and tokens_of(summary) > 0
+    assert summary["pairs"] == 3 and tokens_of(summary) > 0, "the same words twice are one text, and all others are pairs"
     assert summary["timing"]["calls_from_ledger"] > 0, "what the filtered run asked is not asked again"
 
 
@@ -126,10 +126,10 @@ def test_inventing_ends_with_its_tokens_or_when_nothing_comes_and_counts_the_sam
     models = dict.fromkeys(("inducer", "expert", "scorer"), "scripted:script.yaml")
     (tmp_path / "run.yaml").write_text(yaml.safe_dump({"domain": "civility", "source": {"path": "t.jsonl"}, "models": models}), encoding="utf-8")
     config = load_config(tmp_path / "run.yaml")
-    recipe = Recipe(config, config.models.scorer, (config.models.scorer,), 4, 2000, 0)
+    recipe = Recipe(config, config.models.scorer, (config.models.scorer,), 4, 20_000, 0)
     told: list[tuple[int, int]] = []
     first = invent_pairs(recipe, tmp_path / "a", lambda done, of: told.append((done, of)))
-    assert first.pairs == () and first.prompts > 0 and first.tokens <= 2000
+    assert first.pairs == () and first.prompts > 0 and 0 < first.tokens <= 20_000
     assert invent_pairs(recipe, tmp_path / "a") == first, "what comes from the ledger counts as what it once took"
     endless = invent_pairs(replace_tokens(recipe, 10**9), tmp_path / "b")
     assert endless.pairs == () and endless.prompts == 40
@@ -175,7 +175,7 @@ def test_all_arms_are_trained_on_equally_many_pairs_and_shuffled_ones_on_the_sam
 def test_the_set_with_the_fewest_pairs_decides_and_is_named(folder: Path) -> None:
     write_pairs(folder / "other.jsonl", read_pairs(folder / "other.jsonl", "category")[0][:3])
     found = divided(configured(folder, pairs=100), folder)
-    assert (found.count, found.scarcest) == (3, "ours+other") or found.count <= 4
+    assert (found.count, found.scarcest) == (5, "ours+other"), "three of one, and the two that the other has beside the one it holds out"
     assert {len(rows(file)) for file in found.files.values()} == {found.count + 2}
     with pytest.raises(SourceError, match="'ours' has 13 pairs to train on"):
         divided(configured(folder, held_out_pairs=14), folder)
@@ -279,10 +279,11 @@ def test_the_time_that_is_left_follows_from_finished_steps_of_the_kind(folder: P
     for name, seconds in (("read", 3.0), ("raise", 20.0), ("count", 10.0)):
         mark = folder / "out" / "steps" / f"{name}.json"
         mark.write_text(json.dumps({**json.loads(mark.read_text("utf-8")), "seconds": seconds}), encoding="utf-8")
+    marks = read_marks(folder / "out")
     (folder / "text").write_text("Xbcdefgh", encoding="utf-8")
     assert [(p.done, p.expected) for p in rehearse(steps_over(folder, []), folder / "out")] == [(False, 3.0), (False, 20.0), (False, 10.0)]
     told: list[News] = []
-    carry_out(steps_over(folder, []), folder / "out", told.append)
+    carry_out(steps_over(folder, []), folder / "elsewhere", told.append, marks.values())
     assert told[0].state == "begun" and told[0].left == 33.0
 
 

@@ -124,8 +124,8 @@ def _count(config: StudyConfig, name: str, pools: Mapping[str, Pool]) -> tuple[i
         for on in _trained_on(config, name):
             train, held_out = _drawn(config, on, pools, count)
             if len(held_out) < config.held_out_pairs or not train:
-                at = min(on, key=lambda which: len(pools[origin(config, which)].pairs))
-                pool = pools[origin(config, at)]
+                at = min((origin(config, which) for which in on), key=lambda which: len(pools[which].pairs))
+                pool = pools[at]
                 raise SourceError(
                     f"experiment '{name}': the set '{at}' has {len(pool.pairs)} pairs to train on ({pool.overlapping} more overlap with evaluation prompts), "
                     f"too few beside the {config.held_out_pairs} of 'held_out_pairs'; add texts, hold out fewer prompts, or lower 'held_out_pairs'"
