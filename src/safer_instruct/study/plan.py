@@ -95,12 +95,13 @@ def _split_step(config: StudyConfig, name: str, out: Path) -> Step:
     used = sorted({on for arm in experiment.arms.values() for on in arm.sets})
     plain = experiment.model_dump(mode="json", include={"held_out"})
     asked = {key: experiment.evaluate.get(key) for key in ("domain", "prompts")}
-    depends = [plain, asked, [arm.sets for arm in experiment.arms.values()], {on: config.sets[on].shuffled for on in used}]
+    depends: list[object] = [plain, asked, [arm.sets for arm in experiment.arms.values()], {on: config.sets[on].shuffled for on in used}]
     depends += [config.pairs, config.held_out_pairs, config.seed]
 
     def content(_: Needed) -> object:
-        given = asked["prompts"] or []
-        return [depends, file_digests(config.base, given if isinstance(given, str) else given["path"]) if given else []]
+        given = experiment.evaluate.get("prompts")
+        path = given.get("path", "") if isinstance(given, dict) else given
+        return [depends, file_digests(config.base, str(path)) if path else []]
 
     return Step(split_name(name), "split", tuple(f"set {s}" for s in sets), content, partial(_split, config, name, out))
 

@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import Field, PrivateAttr, model_validator
 
@@ -18,6 +18,7 @@ from safer_instruct.settings.preference import DpoConfig, SftConfig
 from safer_instruct.yamlfile import Strict
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
+Training = TypeVar("Training", SftConfig, DpoConfig)
 BASE = "base"
 _OURS = ("data", "holdout", "max_pairs", "model", "start", "seed", "out")
 _OURS_OF_EVALUATION = ("systems", "baseline", "training", "built_with", "seed", "level", "resamples")
@@ -192,7 +193,7 @@ class StudyConfig(Strict):
             for pair in experiment.comparisons:
                 for arm in pair:
                     _known(f"experiments.{name}.compare", arm, (BASE, *experiment.arms))
-            _known(f"experiments.{name}.held_out.of", experiment.held_out and experiment.held_out.of, self.sets)
+            _known(f"experiments.{name}.held_out.of", experiment.held_out.of if experiment.held_out else None, self.sets)
             if experiment.held_out and self.sets[experiment.held_out.of].kind == "shuffled":
                 raise ValueError(f"experiments.{name}.held_out: a shuffled set has no prompts of its own")
         return self
@@ -268,7 +269,7 @@ def _refuse(where: str, given: Mapping[str, Any], names: tuple[str, ...], why: s
             raise ConfigError(f"{yamlfile.located((*where.split('.'), name), config._file)}: '{where}.{name}' does not belong there: {why}")
 
 
-def _filled(config: StudyConfig, key: str, section: Any, ours: dict[str, Any]) -> Any:
+def _filled(config: StudyConfig, key: str, section: type[Training], ours: dict[str, Any]) -> Training:
     placeholders = {"data": ["-"], "out": "-", "model": config.model}
     return yamlfile.parse_part({**getattr(config, key), **placeholders, **ours}, section, at=(key,), file=config._file)
 
