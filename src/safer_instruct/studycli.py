@@ -11,9 +11,7 @@ import typer
 def study(
     config: Annotated[Path, typer.Argument(help="A study config, such as examples/study/study.yaml.")],
     out: Annotated[Optional[Path], typer.Option(help="The study's directory; by default runs/NAME-OF-CONFIG, with -quick behind it for --quick.")] = None,
-    quick: Annotated[
-        bool, typer.Option("--quick", help="A few pairs, steps and prompts: shows that the parts work together, nothing of the data.")
-    ] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="A few pairs, steps and prompts: shows that the parts work together, nothing of the data.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List the steps, which are done, and how long the others will take as far as known.")] = False,
 ) -> None:
     """Tell what preference data is worth: train models on it, on controls and on nothing, and compare them on held-out prompts.

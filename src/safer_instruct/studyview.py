@@ -22,20 +22,21 @@ def watch_study(console: Console) -> Iterator[Callable[[News], None]]:
     """Yields `report` for `study`: a line for each step, and a bar for the one that is at work."""
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[news]}"), TimeElapsedColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), TextColumn("{task.fields[news]}", markup=False), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task("study", total=None, news="")
 
         def report(news: News) -> None:
-            title = safe(f"[{news.number}/{news.total}] {news.name}")
+            title = f"{news.number}/{news.total} {news.name}"
             if news.state == "at work":
-                bar.update(task, total=news.of or None, completed=news.done, news=safe(f"{news.done}/{news.of} {news.doing}" if news.of else news.doing))
+                bar.update(task, total=news.of or None, completed=news.done, news=f"{news.done}/{news.of} {news.doing}" if news.of else news.doing)
                 return
             if news.state == "begun":
-                bar.reset(task, total=None, description=title, news="")
+                bar.reset(task, total=None)
+                bar.update(task, description=title, news="")
             told = {"begun": "", "kept": "was done before", "done": f"{news.seconds:.0f} s"}[news.state]
             left = f"about {_time(news.left)} left" if news.left else ""
-            bar.console.print(title, safe("; ".join(part for part in (told, left) if part)), highlight=False, soft_wrap=True)
+            bar.console.print(safe(": ".join(part for part in (title, "; ".join(filter(None, (told, left)))) if part)), highlight=False, soft_wrap=True)
 
         yield report
 
@@ -57,13 +58,13 @@ def show_planned(console: Console, steps: Sequence[Planned]) -> None:
 
 def show_study(console: Console, config: StudyConfig, result: StudyResult) -> None:
     """What is significant, and where the rest is."""
-    from safer_instruct.study.report import QUICK, sentences
+    from safer_instruct.study.report import QUICK, fewer, sentences
 
     for found in result.figures:
         console.print(safe(found.name), style="bold")
         for sentence in sentences(config, found):
             console.print(safe(f"  {sentence}"), soft_wrap=True, highlight=False)
-        for warning in found.warnings:
+        for warning in fewer(found.warnings):
             console.print(safe(f"  mind: {warning}"), soft_wrap=True, highlight=False, style="dim")
     if config.quick:
         console.print(QUICK, style="yellow")

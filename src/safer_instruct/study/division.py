@@ -84,7 +84,7 @@ def origin(config: StudyConfig, name: str) -> str:
 def sets_of(config: StudyConfig, name: str) -> list[str]:
     """The sets that an experiment takes pairs or prompts from, in the order of the config."""
     experiment = config.experiments[name]
-    used = {origin(config, on) for arm in experiment.arms.values() for on in arm.on} | ({experiment.held_out.of} if experiment.held_out else set())
+    used = {origin(config, on) for arm in experiment.arms.values() for on in arm.sets} | ({experiment.held_out.of} if experiment.held_out else set())
     return [which for which in config.sets if which in used]
 
 
@@ -112,7 +112,7 @@ def _prompts(config: StudyConfig, name: str, sets: Sets, out: Path) -> list[str]
 
 
 def _trained_on(config: StudyConfig, name: str) -> list[tuple[str, ...]]:
-    return sorted({arm.on for arm in config.experiments[name].arms.values()})
+    return sorted({arm.sets for arm in config.experiments[name].arms.values()})
 
 
 def _count(config: StudyConfig, name: str, pools: Mapping[str, Pool]) -> tuple[int, str]:
@@ -124,8 +124,8 @@ def _count(config: StudyConfig, name: str, pools: Mapping[str, Pool]) -> tuple[i
         for on in _trained_on(config, name):
             train, held_out = _drawn(config, on, pools, count)
             if len(held_out) < config.held_out_pairs or not train:
-                at = min(on, key=lambda which: len(pools[origin(config, which)].pairs))
-                pool = pools[origin(config, at)]
+                at = min((origin(config, which) for which in on), key=lambda which: len(pools[which].pairs))
+                pool = pools[at]
                 raise SourceError(
                     f"experiment '{name}': the set '{at}' has {len(pool.pairs)} pairs to train on ({pool.overlapping} more overlap with evaluation prompts), "
                     f"too few beside the {config.held_out_pairs} of 'held_out_pairs'; add texts, hold out fewer prompts, or lower 'held_out_pairs'"

@@ -95,7 +95,7 @@ def trainings_of(config: StudyConfig, name: str, results: Mapping[str, Result]) 
             for verb in arm.train:
                 step = training_name(name, arm, verb, seed)
                 how = "DPO after SFT" if step.startswith("dpo after") else verb.upper()
-                found.setdefault(step, (" and ".join(arm.on), how, seed, results[step]))
+                found.setdefault(step, (" and ".join(arm.sets), how, seed, results[step]))
     return list(found.values())
 
 

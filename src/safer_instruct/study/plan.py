@@ -59,7 +59,7 @@ def compare_name(name: str) -> str:
 def training_name(name: str, arm: ArmConfig, verb: str, seed: int) -> str:
     """The step that trains; arms on the same pairs share their SFT."""
     after = " after sft" if verb == "dpo" and "sft" in arm.train else ""
-    return f"{verb}{after} {name} {key_of(arm.on)} seed {seed}"
+    return f"{verb}{after} {name} {key_of(arm.sets)} seed {seed}"
 
 
 def evaluation_name(name: str, system: str) -> str:
@@ -92,15 +92,16 @@ def _experiment(config: StudyConfig, name: str, out: Path) -> list[Step]:
 
 def _split_step(config: StudyConfig, name: str, out: Path) -> Step:
     experiment, sets = config.experiments[name], sets_of(config, name)
-    used = sorted({on for arm in experiment.arms.values() for on in arm.on})
+    used = sorted({on for arm in experiment.arms.values() for on in arm.sets})
     plain = experiment.model_dump(mode="json", include={"held_out"})
     asked = {key: experiment.evaluate.get(key) for key in ("domain", "prompts")}
-    depends = [plain, asked, [arm.on for arm in experiment.arms.values()], {on: config.sets[on].shuffled for on in used}]
+    depends: list[object] = [plain, asked, [arm.sets for arm in experiment.arms.values()], {on: config.sets[on].shuffled for on in used}]
     depends += [config.pairs, config.held_out_pairs, config.seed]
 
     def content(_: Needed) -> object:
-        given = asked["prompts"] or []
-        return [depends, file_digests(config.base, given if isinstance(given, str) else given["path"]) if given else []]
+        given = experiment.evaluate.get("prompts")
+        path = given.get("path", "") if isinstance(given, dict) else given
+        return [depends, file_digests(config.base, str(path)) if path else []]
 
     return Step(split_name(name), "split", tuple(f"set {s}" for s in sets), content, partial(_split, config, name, out))
 
@@ -115,7 +116,7 @@ def _split(config: StudyConfig, name: str, out: Path, needed: Needed, digest: st
 
 
 def _training(config: StudyConfig, name: str, arm: ArmConfig, verb: str, seed: int, after: str, out: Path) -> Step:
-    key = key_of(arm.on)
+    key = key_of(arm.sets)
     file = out / EXPERIMENTS / name / "pairs" / f"{key}.jsonl"
     make = config.sft_config if verb == "sft" else config.dpo_config
     settings = make(seed=seed).model_dump(mode="json", exclude={"data", "out", "start"})

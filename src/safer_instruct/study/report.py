@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -70,6 +71,14 @@ def sentences(config: StudyConfig, found: Figures) -> list[str]:
     return told + [_sentence(c, "less often harmful", "difference of the harmful rates", config.level, percent=True) for c in found.harmful]
 
 
+def fewer(warnings: Sequence[str]) -> list[str]:
+    """The warnings; those that differ in nothing but the system's name once, with how many more there are."""
+    alike: dict[str, list[str]] = {}
+    for warning in warnings:
+        alike.setdefault(re.sub(r"system '[^']*'", "system", warning), []).append(warning)
+    return [f"{same[0]} (and so for {len(same) - 1} systems more)" if len(same) > 1 else same[0] for same in alike.values()]
+
+
 def _head(config: StudyConfig, command: str) -> Iterator[str]:
     yield "# Study"
     yield ""
@@ -95,7 +104,7 @@ def _section(config: StudyConfig, found: Figures, tables: list[Table]) -> Iterat
     yield ""
     yield f"- **base**: `{escaped(config.model)}` as it is."
     for name, arm in experiment.arms.items():
-        origins = "; ".join(f"'{on}', {_how(config, on)}" for on in arm.on)
+        origins = "; ".join(f"'{on}', {_how(config, on)}" for on in arm.sets)
         yield f"- **{escaped(name)}**: base, then {' and '.join(verb.upper() for verb in arm.train)} on {found.split['pairs']} pairs of {escaped(origins)}."
     yield ""
     yield "What is significant:"
@@ -105,7 +114,7 @@ def _section(config: StudyConfig, found: Figures, tables: list[Table]) -> Iterat
     if found.warnings:
         yield "What to mind:"
         yield ""
-        yield from (f"- {escaped(one_line(warning))}" for warning in found.warnings)
+        yield from (f"- {escaped(one_line(warning))}" for warning in fewer(found.warnings))
         yield ""
     yield f"![Estimates with their intervals]({PLOTS}/{found.name}.svg)"
     yield ""
@@ -125,7 +134,7 @@ def _arms(config: StudyConfig, found: Figures, notes: tuple[str, ...]) -> Table:
     rows = []
     for arm in found.arms:
         given = experiment.arms.get(arm.name)
-        row: list[Cell] = [arm.name, f"{' and '.join(given.on)}: {', '.join(given.train)}" if given else "nothing", found.split["pairs"] if given else 0]
+        row: list[Cell] = [arm.name, f"{' and '.join(given.sets)}: {', '.join(given.train)}" if given else "nothing", found.split["pairs"] if given else 0]
         row += ["" if arm.name == BASE else arm.win_rate, Percent(arm.harmful) if arm.harmful else None]
         row += ["" if arm.name == BASE else arm.helpful] if helpful else []
         row += [*(Share(*arm.refused[label]) if label in arm.refused else None for label in labels), arm.words, *(arm.downstream.get(task) for task in tasks)]
@@ -155,7 +164,7 @@ def _comparisons(config: StudyConfig, found: Figures, notes: tuple[str, ...]) ->
 
 def _sets(config: StudyConfig, found: Figures, results: Mapping[str, Result], notes: tuple[str, ...]) -> Table:
     rows: list[tuple[Cell, ...]] = []
-    trained_on = {on for arm in config.experiments[found.name].arms.values() for on in arm.on}
+    trained_on = {on for arm in config.experiments[found.name].arms.values() for on in arm.sets}
     for name in (name for name in config.sets if name in trained_on or name in sets_of(config, found.name)):
         made, pool = results[f"set {origin(config, name)}"], found.split["pools"][origin(config, name)]
         per_pair = made["tokens"] / made["pairs"] if made["tokens"] else None

@@ -35,7 +35,7 @@ def run_config(path: Path, pairs: int | None = None) -> RunConfig:
 def unfiltered(config: RunConfig) -> RunConfig:
     """The same run with nothing that drops an example for what it says: the likeliest instruction and the likeliest answer are taken.
 
-    What is left are the reasons for which there is nothing to take: an empty answer, or one that was cut at the token limit.
+    What is left are the reasons for which there is nothing to take: the same text twice, an empty answer, one that was cut at the token limit.
 
     Raises:
         ConfigError: The verification cannot be switched off.
@@ -44,11 +44,9 @@ def unfiltered(config: RunConfig) -> RunConfig:
     bare = [name for name, category in domain.categories.items() if category.contrast is None]
     if bare or any(domain.programs(name) for name in domain.categories):
         why = f"category '{bare[0]}' has no contrast" if bare else "its programs always decide"
-        raise ConfigError(
-            f"domain '{domain.name}': 'unfiltered' cannot switch its verification off ({why}); make that set by a run config of its own, with 'run'"
-        )
+        raise ConfigError(f"domain '{domain.name}': 'unfiltered' cannot switch off its verification ({why}); make that set by a run config of its own")
     verify = config.verify.model_copy(update={"form": "contrast", "pick": "first", "min_contrast": _NEVER, "min_margin": _NEVER, "min_words": 1, "also": ()})
-    respond = config.respond.model_copy(update={"boilerplate": None, "revise": 0, "critique": False})
+    respond = config.respond.model_copy(update={"boilerplate": None, "revise": 0, "critique": False, "choose": "weight"})
     return _changed(
         config,
         {

@@ -74,9 +74,10 @@ def _run(run: RunConfig, ledger: Path | None, name: str, folder: Path, needed: N
 
 def _recipe(config: StudyConfig, given: SetConfig, run: RunConfig, needed: Needed) -> Recipe:
     experts = [run.models.expert] if run.models.expert else [e.bare for e in (run.models.experts or {}).values()]
-    writers = [placed(m, config.base) for m in given.writers] if given.writers else [*(placed(m, run.base) for m in experts), config.answering()]
+    base = placed(config.answering(), config.base)
+    writers = [placed(m, config.base) for m in given.writers] if given.writers else [*(placed(m, run.base) for m in experts), base]
     tokens = given.tokens or int(needed[f"set {given.of}"]["tokens"])
-    inventor = placed(given.inventor, config.base) if given.inventor else config.answering()
+    inventor = placed(given.inventor, config.base) if given.inventor else base
     return Recipe(run, inventor, tuple(writers), given.answers, min(tokens, _QUICK_TOKENS) if config.quick else tokens, config.seed)
 
 

@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import Field, PrivateAttr, model_validator
 
@@ -18,9 +18,10 @@ from safer_instruct.settings.preference import DpoConfig, SftConfig
 from safer_instruct.yamlfile import Strict
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
+Training = TypeVar("Training", SftConfig, DpoConfig)
 BASE = "base"
 _OURS = ("data", "holdout", "max_pairs", "model", "start", "seed", "out")
-_OURS_OF_EVALUATION = ("systems", "baseline", "training", "built_with", "seed")
+_OURS_OF_EVALUATION = ("systems", "baseline", "training", "built_with", "seed", "level", "resamples")
 
 
 class SetConfig(Strict):
@@ -78,17 +79,17 @@ class ArmConfig(Strict):
     """A model that is trained. The base model is an arm by itself, called `base`.
 
     Attributes:
-        on: The sets whose pairs it is trained on; of several the same number each.
+        sets: Whose pairs it is trained on; of several the same number each.
         train: `[sft]`, `[dpo]`, or `[sft, dpo]`, where DPO goes on from what SFT gave.
     """
 
-    on: Annotated[tuple[str, ...], Field(min_length=1)]
+    sets: Annotated[tuple[str, ...], Field(min_length=1)]
     train: Annotated[tuple[Literal["sft", "dpo"], ...], Field(min_length=1)] = ("sft", "dpo")
 
     @model_validator(mode="before")
     @classmethod
     def _one_set(cls, value: object) -> object:
-        return {**value, "on": [value["on"]]} if isinstance(value, dict) and isinstance(value.get("on"), str) else value
+        return {**value, "sets": [value["sets"]]} if isinstance(value, dict) and isinstance(value.get("sets"), str) else value
 
     @model_validator(mode="after")
     def _in_order(self) -> ArmConfig:
@@ -187,12 +188,12 @@ class StudyConfig(Strict):
             if BASE in experiment.arms:
                 raise ValueError(f"experiments.{name}: 'base' is the base model, and is there by itself; call the arm something else")
             for arm, trained in experiment.arms.items():
-                for on in trained.on:
-                    _known(f"experiments.{name}.arms.{arm}.on", on, self.sets)
+                for on in trained.sets:
+                    _known(f"experiments.{name}.arms.{arm}.sets", on, self.sets)
             for pair in experiment.comparisons:
                 for arm in pair:
                     _known(f"experiments.{name}.compare", arm, (BASE, *experiment.arms))
-            _known(f"experiments.{name}.held_out.of", experiment.held_out and experiment.held_out.of, self.sets)
+            _known(f"experiments.{name}.held_out.of", experiment.held_out.of if experiment.held_out else None, self.sets)
             if experiment.held_out and self.sets[experiment.held_out.of].kind == "shuffled":
                 raise ValueError(f"experiments.{name}.held_out: a shuffled set has no prompts of its own")
         return self
@@ -268,7 +269,7 @@ def _refuse(where: str, given: Mapping[str, Any], names: tuple[str, ...], why: s
             raise ConfigError(f"{yamlfile.located((*where.split('.'), name), config._file)}: '{where}.{name}' does not belong there: {why}")
 
 
-def _filled(config: StudyConfig, key: str, section: Any, ours: dict[str, Any]) -> Any:
+def _filled(config: StudyConfig, key: str, section: type[Training], ours: dict[str, Any]) -> Training:
     placeholders = {"data": ["-"], "out": "-", "model": config.model}
     return yamlfile.parse_part({**getattr(config, key), **placeholders, **ours}, section, at=(key,), file=config._file)
 

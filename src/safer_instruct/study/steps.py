@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -125,13 +126,15 @@ def carry_out(steps: Sequence[Step], out: Path, report: Callable[[News], None], 
     rates, results = Rates.of([*earlier, *read_marks(out).values()]), dict[str, Result]()
     for number, step in enumerate(steps, 1):
         digest, mark = _digest(step, results), _read(_place(out, step.name))
-        news = News(number, len(steps), step.name, "kept", left=_left(steps[number:], rates))
+        later = [other for other in steps[number:] if _read(_place(out, other.name)) is None]
+        news = News(number, len(steps), step.name, "kept")
         if mark is None or mark.digest != digest:
-            report(_changed(news, "begun", left=_left(steps[number - 1 :], rates)))
-            mark = _done(step, results, digest, lambda done, of, doing, news=news: report(_changed(news, "at work", done=done, of=of, doing=doing)))
+            report(_changed(news, "begun", left=_left([step, *later], rates)))
+            mark = _done(step, results, digest, partial(_at_work, report, news))
+            (out / STEPS).mkdir(parents=True, exist_ok=True)
             rundir.write_whole(_place(out, step.name), json.dumps(_record(step, mark), indent=1) + "\n")
             rates.add(mark)
-            news = _changed(news, "done", seconds=mark.seconds, left=_left(steps[number:], rates))
+            news = _changed(news, "done", seconds=mark.seconds, left=_left(later, rates))
         report(news)
         results[step.name] = mark.result
     return results
@@ -173,13 +176,16 @@ def _left(steps: Sequence[Step], rates: Rates) -> float | None:
     return None if None in expected else sum(seconds for seconds in expected if seconds)
 
 
+def _at_work(report: Callable[[News], None], news: News, done: int, of: int, doing: str) -> None:
+    report(_changed(news, "at work", done=done, of=of, doing=doing))
+
+
 def _changed(news: News, state: str, **more: Any) -> News:
     fields: dict[str, Any] = {"number": news.number, "total": news.total, "name": news.name, "left": news.left, **more}
     return News(state=state, **fields)
 
 
 def _place(out: Path, name: str) -> Path:
-    (out / STEPS).mkdir(parents=True, exist_ok=True)
     return out / STEPS / f"{name.replace(' ', '_')}.json"
 
 
