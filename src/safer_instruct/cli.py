@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn, Optional
 
@@ -100,14 +101,15 @@ def run_(
     cluster = cluster_of(runner.value, address, workers, gpus, dry_run=dry_run)
     loaded = load_config(config)
     path, mode = out or Path("runs") / config.stem, _mode(continue_, fresh)
-    if cluster and not isinstance(path, Path):
-        raise StorageError(f"--out {path}: the nodes of a cluster share a folder; give one that all of them mount, and export from there to the address")
+    if cluster and cluster.address and work is None and not isinstance(path, Path):
+        raise StorageError(f"--out {path}: nodes of a cluster work in one folder; name it with --work, and what is finished there is published at the address")
     try:
         with watch_run(console) as watch:
             if dry_run:
                 taken = sample(loaded, path, rows, mode=mode, watch=watch, work=work)
             else:
-                result = run_on_ray(loaded, path, cluster, mode=mode, watch=watch) if cluster else run(loaded, path, mode=mode, watch=watch, work=work)
+                carry_out = partial(run_on_ray, cluster=cluster) if cluster else run
+                result = carry_out(loaded, path, mode=mode, watch=watch, work=work)
     except KeyboardInterrupt:
         _complain("stopped; finished model calls are saved: give the same command again to go on", 130)
     if dry_run:

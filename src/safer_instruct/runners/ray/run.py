@@ -21,6 +21,7 @@ from safer_instruct.example import Example
 from safer_instruct.extras import require
 from safer_instruct.ledger import Ledger, merge_shards
 from safer_instruct.pipeline import RunResult, count_rows, equip, finished, new_state, write_out
+from safer_instruct.remote import working_directory
 from safer_instruct.runners.chunks import Chunk, decode
 from safer_instruct.runners.counts import add
 from safer_instruct.runners.ray.coordinator import Coordinator, Failure
@@ -37,21 +38,29 @@ _LOOK_EVERY_S = 1.0
 
 
 def run_on_ray(
-    config: RunConfig, out: Path | str, cluster: Cluster | None = None, *, mode: rundir.Mode = "auto", watch: Callable[[RunState], None] | None = None
+    config: RunConfig,
+    out: Path | str,
+    cluster: Cluster | None = None,
+    *,
+    mode: rundir.Mode = "auto",
+    watch: Callable[[RunState], None] | None = None,
+    work: Path | None = None,
 ) -> RunResult:
     """Build a preference dataset as `pipeline.run` does, with the same result, on a cluster.
 
     Args:
         config: From `load_config`.
-        out: The run directory, on a file system that all nodes share, under the same path.
+        out: The run directory, on a file system that all nodes share, under the same path; or an address in object storage.
         cluster: Where to run; by default a cluster that is started on this machine for the time of the run.
         mode: As for `pipeline.run`.
         watch: As for `pipeline.run`.
+        work: For an address: the folder that all nodes share. Finished calls are safe there; the address has them at the end.
 
     Raises:
         SaferInstructError: Whatever went wrong, with what to do about it.
     """
-    return run_to_end(_run(config, Path(out).absolute(), cluster or Cluster(), mode, watch))
+    with working_directory(out, work, mode) as path:
+        return run_to_end(_run(config, path.absolute(), cluster or Cluster(), mode, watch))
 
 
 async def _run(config: RunConfig, out: Path, cluster: Cluster, mode: rundir.Mode, watch: Callable[[RunState], None] | None) -> RunResult:
