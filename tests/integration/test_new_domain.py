@@ -54,8 +54,8 @@ def test_the_tutorial_leads_from_nothing_to_exported_pairs(
             assert len(load_domain(file.name, tmp_path).categories["reply"].examples) == 2
     summary = json.loads((tmp_path / "runs" / "evasive" / "summary.json").read_text("utf-8"))
     assert summary["rows"] == ROWS == summary["pairs"] + summary["dropped"]
-    exported = (tmp_path / "runs" / "evasive" / "export-messages" / "train.jsonl").read_text("utf-8").splitlines()
-    assert len(exported) == summary["pairs"] and (tmp_path / "runs" / "evasive" / "report.html").is_file()
+    exported = (tmp_path / "runs" / "evasive" / "export.messages.jsonl").read_text("utf-8").splitlines()
+    assert len(exported) == summary["pairs"] > 0 and (tmp_path / "runs" / "evasive" / "report.html").is_file()
 
 
 @pytest.mark.parametrize(
