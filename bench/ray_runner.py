@@ -5,7 +5,7 @@
 
 CPU is user and system time of every process that a run starts, read from /proc four times a second and at the end; what a
 process takes after its last reading is missing. Of several sizes the difference between the largest and the smallest counts,
-so what a cluster takes to start is told apart from what an example takes.
+so what a cluster takes to start is told apart from what an example takes. With BENCH_BY_PROCESS=1 it is told by kind of process, too.
 """
 
 from __future__ import annotations
@@ -60,6 +60,7 @@ class Watch:
         self._mark, self._driver = f"BENCH_RUN={mark}".encode(), driver
         self._ticks: dict[str, int] = {}
         self._ours: dict[str, bool] = {}
+        self._names: dict[str, str] = {}
         self.driver_mb: list[float] = []
 
     def look(self) -> None:
@@ -78,6 +79,19 @@ class Watch:
             self._ours[name] = self._mark in (folder / "environ").read_bytes()
         if self._ours[name]:
             self._ticks[name] = int(stat[11]) + int(stat[12])
+            said = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode("utf-8", "replace").strip()
+            self._names[name] = said or self._names.get(name, "")  # actors change theirs, and who has just ended has none
+
+    def by_process(self) -> str:
+        """CPU seconds of the kinds of processes, most first."""
+        kinds: dict[str, int] = {}
+        for name, ticks in self._ticks.items():
+            words = self._names[name].split()
+            kind = words[0] if words and words[0].startswith("ray::") else next((Path(w).name for w in words[1:] if w.endswith(".py")), "")
+            kind = kind or next((Path(w).name for w in words[:1]), "?")
+            kind = "driver" if "safer_instruct.cli" in words else kind
+            kinds[kind] = kinds.get(kind, 0) + ticks
+        return ", ".join(f"{kind} {ticks / TICKS_PER_S:.1f}" for kind, ticks in sorted(kinds.items(), key=lambda pair: -pair[1])[:12])
 
     @property
     def cpu_s(self) -> float:
@@ -99,6 +113,8 @@ def measure(runner: str, rows: int, workers: int) -> dict[str, float]:
             said = process.stdout.read().decode()
         assert process.returncode == 0, said
         summary = json.loads((folder / "out" / "summary.json").read_text())
+    if os.environ.get("BENCH_BY_PROCESS"):
+        print(f"CPU seconds: {watch.by_process()}", file=sys.stderr)
     mb = watch.driver_mb
     return {
         "rows": rows,
