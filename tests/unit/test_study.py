@@ -317,7 +317,7 @@ def test_comparisons_are_paired_by_prompt_and_held_together_by_holm() -> None:
     assert found[0].p_adjusted == pytest.approx(2 * found[0].p) and found[1].p_adjusted == 1.0
     fewer = differences([[0.0] * 12], [[1.0] * 12])
     told = beside({("a", "b"): fewer}, Bootstrap(12), even=0.0, larger_is_better=False, seed=0)
-    assert told[0].better == 1 and told[0].value == Interval(-1.0, -1.0, -1.0), "fewer harmful answers are better"
+    assert told[0].better == 1 and told[0].value.low == -1.0 < told[0].value.high < -0.7, "fewer harmful answers are better, and twelve prompts are not all"
 
 
 def test_seeds_are_averaged_by_prompt_and_what_nobody_judged_is_left_out() -> None:
