@@ -12,7 +12,7 @@ from xml.etree import ElementTree
 import pytest
 import yaml
 from civil_script import SCRIPT
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from safer_instruct.analysis.bootstrap import Bootstrap, Interval
@@ -80,6 +80,7 @@ def rows(file: Path) -> list[dict[str, Any]]:
 # --- controls
 
 
+@settings(max_examples=50, suppress_health_check=[HealthCheck.too_slow])  # a busy machine is slow at drawing, too
 @given(st.lists(st.tuples(st.sampled_from(THINGS), st.sampled_from(["a", "b", "c"])), max_size=30, unique=True), st.integers(0, 5))
 def test_shuffling_gives_every_pair_anothers_prompt_of_its_category(drawn: list[tuple[str, str]], seed: int) -> None:
     pairs = [pair(thing, category) for thing, category in drawn]
@@ -317,7 +318,7 @@ def test_comparisons_are_paired_by_prompt_and_held_together_by_holm() -> None:
     assert found[0].p_adjusted == pytest.approx(2 * found[0].p) and found[1].p_adjusted == 1.0
     fewer = differences([[0.0] * 12], [[1.0] * 12])
     told = beside({("a", "b"): fewer}, Bootstrap(12), even=0.0, larger_is_better=False, seed=0)
-    assert told[0].better == 1 and told[0].value == Interval(-1.0, -1.0, -1.0), "fewer harmful answers are better"
+    assert told[0].better == 1 and told[0].value.low == -1.0 < told[0].value.high < -0.7, "fewer harmful answers are better, and twelve prompts are not all"
 
 
 def test_seeds_are_averaged_by_prompt_and_what_nobody_judged_is_left_out() -> None:

@@ -72,8 +72,7 @@ def beside(outcomes: Mapping[tuple[str, str], Sequence[Outcomes]], bootstrap: Bo
         if not values:
             continue
         p = flip_test([value - even for value in values], seed=seed)
-        alike = set(values) in ({0.0}, {1.0}) and even == 0.5
-        interval = wilson(round(sum(values)), len(values), bootstrap.level) if alike else _over(values, bootstrap).mean(values)
+        interval = _around(values, even, bootstrap) if len(set(values)) == 1 else _over(values, bootstrap).mean(values)
         each = tuple(fmean(known) for said in by_seed if (known := [value for value in said if value is not None]))
         found.append(Beside(arm, other, interval, each, len(values), p, p, 0))
     adjusted = holm([comparison.p for comparison in found])
@@ -89,6 +88,12 @@ def _told(comparison: Beside, p: float, even: float, larger_is_better: bool, alp
     apart = comparison.value.estimate - even
     sign = 0 if p >= alpha or not apart else 1 if (apart > 0) == larger_is_better else -1
     return replace(comparison, p_adjusted=p, better=sign)
+
+
+def _around(values: Sequence[float], even: float, bootstrap: Bootstrap) -> Interval:
+    """The interval of values that are all alike, of which all resamples are: as far as Wilson's reaches from a share of 0."""
+    value, spread = values[0], wilson(0, len(values), bootstrap.level).high
+    return Interval(value, max(0.0 if even else -1.0, value - spread), min(1.0, value + spread))
 
 
 def _over(values: Sequence[float], bootstrap: Bootstrap) -> Bootstrap:
