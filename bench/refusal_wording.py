@@ -91,9 +91,8 @@ def fit_grams(rows: Sequence[Row], counted: Sequence[dict[str, Counter[str]]], i
     from sklearn.feature_extraction import DictVectorizer
     from sklearn.linear_model import LogisticRegression
 
-    known: dict[str, wording.Weights] = {kind: {gram: (value,) for gram, value in table.items()} for kind, table in idf.items()}
     values = [
-        {f"{kind}\t{gram}": value for kind, found in counts.items() for gram, value in wording.scaled(found, known[kind], wording.KINDS[kind])}
+        {f"{kind}\t{gram}": value for kind, found in counts.items() for gram, value in wording.scaled(found, idf[kind], wording.KINDS[kind])}
         for counts in counted
     ]
     vectors: Any = DictVectorizer()
@@ -106,7 +105,8 @@ def fit_grams(rows: Sequence[Row], counted: Sequence[dict[str, Counter[str]]], i
         fitted.append(LogisticRegression(solver="liblinear", C=PENALTY).fit(matrix, wanted, sample_weight=balanced(rows, wanted)))
     weights: dict[str, wording.Weights] = {kind: {} for kind in wording.KINDS}
     for (kind, gram), numbers in zip(names, zip(*(model.coef_[0] for model in fitted), strict=True), strict=True):
-        weights[kind][gram] = (idf[kind][gram], *map(float, numbers))
+        refusing, partial, complying = map(float, numbers)
+        weights[kind][gram] = (idf[kind][gram], refusing, partial, complying)
     return wording.Wording(weights, tuple(float(model.intercept_[0]) for model in fitted))
 
 

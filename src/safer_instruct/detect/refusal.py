@@ -118,7 +118,7 @@ def _read(text: str, model: wording.Wording | None = None, *, clauses: bool = Tr
 def _most_declining(answer: str) -> str:
     """The clause that complies least by its words, where no pattern knows one."""
     parts = [clause.plain for clause in cues.clauses(shortened(answer)) if clause.plain]
-    return min(parts, key=lambda part: (wording.shipped().shares(part) or (1.0,))[-1], default="")[:200]
+    return min(parts, key=wording.shipped().leaning, default="")[:200]
 
 
 def shortened(text: str) -> str:
