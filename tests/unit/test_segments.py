@@ -48,6 +48,16 @@ def test_a_torn_end_loses_only_its_own_block() -> None:
                 list(read_segments(torn, "here", torn=False))
 
 
+def test_what_never_reached_the_disk_is_a_torn_end_too() -> None:
+    first, second = write_segment([call(1)]), write_segment([call(2)])
+    lost = bytearray(first + second)
+    lost[-1] ^= 0xFF
+    for data in (first + b"\0" * 4096, bytes(lost)):
+        assert [c.key[-1] for c in read_segments(data, "here")] == [1]
+        with pytest.raises(DamagedRowError, match="here"):
+            list(read_segments(data, "here", torn=False))
+
+
 def test_a_changed_byte_is_never_read_as_a_call() -> None:
     data = write_segment([call(1)]) + write_segment([call(2)])
     for at in (0, 9, 14, len(data) // 4):  # magic, checksum, packed calls

@@ -31,7 +31,7 @@ else:
 _MAGIC = b"SIc1"
 _block = struct.Struct("<4sII")  # magic, bytes of the packed calls, their CRC-32
 _call = struct.Struct("<16sIIIIqqddd")  # key; bytes of stage, model, request, answer; tokens read, written; cost, seconds, finished_at
-_LEVEL = 3
+_LEVEL = 1  # fast: it is packed again, and better, when it is merged
 _MERGED_AT_ONCE = 1000
 MAX_BLOCK_BYTES = 1 << 30  # unpacked or packed; what says more is damaged
 
@@ -49,30 +49,40 @@ def write_segment(calls: Iterable[Call]) -> bytes:
 
 
 def read_segments(source: BinaryIO | bytes, name: str, *, torn: bool = True) -> Iterator[Call]:
-    """The calls of a segment, in order, a block of them in memory at a time.
+    """The calls of a segment, in order, a block of them in memory at a time; see `read_blocks`."""
+    stream = io.BytesIO(source) if isinstance(source, bytes) else source
+    for _, _, calls in read_blocks(stream, name, torn=torn):
+        yield from calls
+
+
+def read_blocks(stream: BinaryIO, name: str, *, torn: bool = True) -> Iterator[tuple[int, int, list[Call]]]:
+    """Where each block begins and ends, counted from the beginning of the file, and its calls; reading begins where `stream` stands.
 
     Args:
-        source: The segment, or a file that holds it.
+        stream: A segment, seekable.
         name: What messages call it.
-        torn: Whether its end may be missing, as of a file that a process was appending to when it died.
+        torn: Whether its end may be missing, or never have reached the disk, as of a file that a process was appending to when it
+            or its machine died: nobody was told of that block.
 
     Raises:
         DamagedRowError: A block is not what was written.
     """
-    stream = io.BytesIO(source) if isinstance(source, bytes) else source
+    at = stream.tell()
     while head := stream.read(_block.size):
-        whole = len(head) == _block.size
-        magic, size, checksum = _block.unpack(head) if whole else (head[:4], 0, 0)
+        if torn and not any(head):  # room that the file system had given, and nothing in it
+            return
+        magic, size, checksum = _block.unpack(head.ljust(_block.size, b"\0"))
         if not _MAGIC.startswith(magic[: len(head)]) or size > MAX_BLOCK_BYTES:
             raise DamagedRowError(f"{name}: what follows is no block of calls")
-        packed = stream.read(size) if whole else b""
-        if not whole or len(packed) < size:
-            if torn:
+        packed = stream.read(size)
+        whole = len(head) == _block.size and len(packed) == size
+        if not whole or crc32(packed) != checksum:
+            if torn and not stream.read(1):
                 return
-            raise DamagedRowError(f"{name}: its end is missing")
-        if crc32(packed) != checksum:
-            raise DamagedRowError(f"{name}: the checksum of a block is wrong")
-        yield from _calls(packed, name)
+            raise DamagedRowError(f"{name}: {'the checksum of a block is wrong' if whole else 'its end is missing'}")
+        end = at + _block.size + size
+        yield at, end, list(_calls(packed, name))
+        at = end
 
 
 def merge_into(path: Path, calls: Iterable[Call]) -> int:
