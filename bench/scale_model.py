@@ -61,13 +61,17 @@ CONSTANTS = {
     "embedded_tokens_per_cpu_s": measured(630, "tokens scored by the embedded model on one core", "bench/consistency.py --speed"),
     # what one process does in turn
     "dedup_s": measured(0.000135, "s for one text in a streaming duplicate detector", "bench/scale.py --rows 100000"),
+    "driver_s": assumed(0.0005, "s for one text in the Ray runner's driver", "docs/ray.md: well under a millisecond"),
     "ledger_calls_per_s": measured(10_407, "calls committed by one ledger", "bench/ledger.py"),
     "export_s": measured(0.00001, "s for one pair in `export datasets`", "bench/export.py FOLDER --pairs 1000000"),
     "near_s": measured(0.000026, "CPU s for one text in the duplicate search over a whole set (`keep: best`)", "bench/dedup.py --rows 1000000 --only ours"),
     # bytes
     "text_bytes": assumed(300, "bytes of one passage of 50 words, as it came", "5 bytes a word, a blank, and its address"),
     "ledger_bytes": measured(925, "bytes of one call in the ledger", "bench/scale.py --rows 100000"),
-    "pair_bytes": assumed(1_500, "bytes of one pair in pairs and examples, packed", "two responses of 150 words, compressed to half"),
+    "example_bytes": assumed(
+        250, "bytes of one text in examples.parquet, packed; dropped ones are in it too", "the text compressed to half, its place and verdicts"
+    ),
+    "pair_bytes": assumed(3_000, "further bytes of one that became a pair, in pairs and examples", "candidates, drafts and two responses of 150 words"),
     "dedup_bytes": measured(650, "bytes on disk of one text in a streaming duplicate detector", "bench/scale_model.py --measure"),
     "near_bytes": measured(1_153, "bytes in memory of one text in the search over a whole set", "bench/dedup.py --rows 1000000 --only ours"),
     # what is left of the texts
@@ -188,11 +192,13 @@ class Flow:
 def resources(flow: Flow, cluster: Cluster) -> Iterator[tuple[str, float]]:
     """Hours that each resource is busy, were it alone in the way."""
     read, written = flow.api_tokens
-    yield "cores: reading, sifting, routing", flow.reading_s / cluster.cores / HOUR
+    yield "one process: reading, sifting, routing, repeated texts", (flow.reading_s + flow.routed * _duplicate_s(flow)) / HOUR
+    yield "one process: repeated instructions", flow.prompted * _duplicate_s(flow) / HOUR
+    yield "one process: driver, files in order", flow.texts * flow["driver_s"] / HOUR
     yield "cores: rows, calls, ledger", flow.working_s / cluster.cores / HOUR
     yield "GPUs: all four models", flow.gpu_s / cluster.gpus / HOUR
-    yield "one process: duplicates in order", (flow.routed + flow.prompted) * _duplicate_s(flow) / HOUR
-    yield "instead of these, `keep: best` over the whole set", flow.routed * flow["near_s"] / HOUR
+    yield "instead of repeated texts in order, `keep: best` over the whole set", flow.routed * flow["near_s"] / HOUR
+    yield "instead of reading in one process, one run for each node", flow.reading_s / cluster.nodes / HOUR
     yield "one process: merged ledger", flow.calls / flow["ledger_calls_per_s"] / HOUR
     yield "one process: export", flow.pairs * flow["export_s"] / HOUR
     yield "instead of GPUs, expert and judge at an API: its limit", (read + written) / flow["api_tokens_per_min"] / 60
@@ -268,7 +274,7 @@ def _texts(flow: Flow) -> float:
 
 
 def _pairs(flow: Flow) -> float:
-    return flow.distinct * flow["pair_bytes"]
+    return flow.texts * flow["example_bytes"] + flow.pairs * flow["pair_bytes"]
 
 
 def _seen(flow: Flow) -> float:

@@ -55,6 +55,7 @@ def test_the_signature_of_run_is_kept() -> None:
         ("out", "POSITIONAL_OR_KEYWORD"),
         ("mode", "KEYWORD_ONLY"),
         ("watch", "KEYWORD_ONLY"),
+        ("work", "KEYWORD_ONLY"),
     ]
 
 

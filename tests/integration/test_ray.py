@@ -40,15 +40,26 @@ def cluster() -> Iterator[Any]:
     import ray
     from ray.cluster_utils import Cluster as Nodes
 
-    memory = 80 << 20
-    nodes = Nodes(initialize_head=True, head_node_args={"num_cpus": 1, "object_store_memory": memory, "include_dashboard": False})
-    nodes.add_node(num_cpus=1, object_store_memory=memory)
+    nodes = Nodes()
+    add_node(nodes, include_dashboard=False)
+    add_node(nodes)
     ray.init(address=nodes.address, log_to_driver=False, logging_level="ERROR")
     try:
         yield nodes
     finally:
         ray.shutdown()
         nodes.shutdown()
+
+
+def add_node(nodes: Any, **settings: Any) -> Any:
+    """A node with one CPU; on a busy machine one may take longer to start than Ray waits for it."""
+    for _ in range(10):
+        try:
+            return nodes.add_node(num_cpus=1, object_store_memory=80 << 20, **settings)
+        except Exception as exc:
+            if "timed out" not in str(exc):
+                raise
+    raise AssertionError("no node of Ray's could be started")
 
 
 def write_config(folder: Path, **changes: Any) -> Path:
@@ -150,7 +161,7 @@ def test_a_node_that_is_lost_in_the_middle_costs_no_more_than_what_was_in_flight
         config = write_config(tmp_path, **over_http(server))
         locally(config, tmp_path / "local")
         asked, before = server.requests, server.attempts.copy()
-        victim = cluster.add_node(num_cpus=1, object_store_memory=80 << 20)
+        victim = add_node(cluster)
         lost: list[int] = []
 
         def kill() -> None:

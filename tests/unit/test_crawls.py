@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import io
 import os
 import tracemalloc
 from pathlib import Path
@@ -16,6 +17,8 @@ from made_crawls import DATE, article, http, packed, page, record, record_id, se
 from safer_instruct.config import SourceConfig
 from safer_instruct.errors import SourceError
 from safer_instruct.sources import BadRow, SourceText, read_source
+from safer_instruct.sources.files import File
+from safer_instruct.sources.warc import Record, _Walk
 
 MIB = 1024 * 1024
 
@@ -236,6 +239,24 @@ def test_what_is_no_crawl_is_set_aside_whole_and_the_next_file_is_read(tmp_path:
     rows = list(read_source(SourceConfig.model_validate({"path": "all", "documents": {"min_words": 5}}), tmp_path))
     assert refused(rows) == [(1, "at or behind byte 0: the file is damaged: Invalid WARC header; no record was found behind it")]
     assert pages(rows) == [uri(3)]
+
+
+class _Failing(io.BytesIO):
+    """A file on a disk that is lost from some byte on."""
+
+    def read(self, size: int | None = -1) -> bytes:
+        if self.tell() >= 2_000:
+            raise OSError(5, "Input/output error")
+        return super().read(min(size if size is not None and size >= 0 else 1_000, 1_000))
+
+
+def test_a_disk_that_fails_within_a_file_costs_the_rest_of_that_file() -> None:
+    import fastwarc.warc
+
+    file = File(Path("x.warc"), "x.warc", "warc", "")
+    found = [*_Walk(file, _Failing(page(1) + page(2) + page(3)), fastwarc.warc, 4, MIB).records()]
+    assert [row.uri for row in found if isinstance(row, Record)] == [uri(1)]
+    assert isinstance(found[-1], BadRow) and "Input/output error" in found[-1].reason and "no record was found behind it" in found[-1].reason
 
 
 def test_memory_stays_flat_whatever_a_record_unpacks_to(tmp_path: Path) -> None:

@@ -100,5 +100,7 @@ def test_with_the_embedded_model_in_every_role_nothing_else_is_named(tmp_path: P
 
 
 def test_a_domain_without_a_contrast_needs_a_judge(tmp_path: Path) -> None:
+    text = "name: mine\ndescription: d\ncategories: {main: {definition: d, guideline: g, criteria: ['Is it good?']}}\n"
+    (tmp_path / "mine-domain.yaml").write_text(text, encoding="utf-8")
     with pytest.raises(ConfigError, match="verified by a judge, which the embedded model is not"):
-        write_starter("safety", tmp_path, embedded=True)
+        write_starter("mine", tmp_path, embedded=True)

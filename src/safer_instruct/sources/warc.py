@@ -193,11 +193,14 @@ class _Walk:
         return BadRow(self._file.name, self._number, f"at or behind byte {max(0, self._at)}: {visible(reason)}", "")
 
     def _next_begin(self, at: int) -> int | None:
-        """Where the next record begins, at `at` or behind; None where there is none."""
-        self._stream.seek(at)
+        """Where the next record begins, at `at` or behind; None where there is none, or the file cannot be read there."""
         held, ended = b"", False
         while not ended:
-            piece = self._stream.read(_SCAN_BYTES)
+            try:
+                self._stream.seek(at + len(held))
+                piece = self._stream.read(_SCAN_BYTES)
+            except OSError:
+                return None
             held, ended = held + piece, len(piece) < _SCAN_BYTES
             for maybe in _MAYBE_BEGIN.finditer(held):
                 if not ended and maybe.start() > len(held) - _BEGIN_WITHIN:

@@ -11,9 +11,10 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import Field, PrivateAttr, model_validator
 
 from safer_instruct import yamlfile
-from safer_instruct.config import ModelConfig, Positive, ServeConfig
+from safer_instruct.config import ModelConfig, ServeConfig
 from safer_instruct.errors import ConfigError
 from safer_instruct.evaluation import EvaluateConfig
+from safer_instruct.settings.numbers import Positive
 from safer_instruct.settings.preference import DpoConfig, SftConfig
 from safer_instruct.yamlfile import Strict
 

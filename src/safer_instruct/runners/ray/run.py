@@ -248,7 +248,7 @@ def _connected(ray: Any, cluster: Cluster) -> Iterator[None]:
     given: dict[str, Any] = {"address": cluster.address} if cluster.address else {"address": "local", "num_cpus": cluster.cpus, "include_dashboard": False}
     try:
         ray.init(**given, log_to_driver=False, logging_level="ERROR")
-    except Exception as exc:  # noqa: BLE001 - not swallowed; Ray raises bare ones
+    except Exception as exc:
         if cluster.address:
             raise RunnerError(f"no Ray cluster can be reached at '{cluster.address}': {exc}; start one with: ray start --head") from exc
         raise RunnerError(f"Ray could not be started on this machine: {exc}") from exc
