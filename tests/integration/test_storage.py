@@ -18,7 +18,6 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from backports import zstd
 from civil_script import SCRIPT
 from s3_server import KEY, SECRET, S3Server
 
@@ -26,6 +25,7 @@ from safer_instruct.cli import main
 from safer_instruct.config import SourceConfig
 from safer_instruct.errors import RunDirectoryError, SourceError, StorageError
 from safer_instruct.ledger.content import Call
+from safer_instruct.ledger.rows import zstd
 from safer_instruct.models.protocol import Usage
 from safer_instruct.remote import copies
 from safer_instruct.remote.publish import MANIFEST
@@ -203,11 +203,16 @@ def test_a_run_at_an_address_is_published_and_every_command_reads_it_there(bucke
     assert "3 pairs from 4 rows" in cli("status", out).out
     id_ = json.loads(bucket.get("runs/one/pairs.jsonl").split(b"\n")[0])["id"]
     assert TEXTS[0][:40] in cli("why", out, id_).out and "induce" in cli("ledger", out).out and "from 3 examples" in cli("filters", out).out
+    beside = cli("report", out, place(bucket, "runs/one/pairs.jsonl"), "--out", place(bucket, "r.html"))
+    assert place(bucket, "r.html") in beside.out and place(bucket, "r.md") in beside.out and bucket.head("r.md")
     assert f"{out}/report.html" in cli("report", out).out and bucket.get("runs/one/report.html").startswith(b"<!doctype html>")
     assert "report.html" in json.loads(bucket.get("runs/one/manifest.json"))["files"]
     assert f"3 pairs: {place(bucket, 'sets/dpo')}" in cli("export", out, "--format", "datasets", "--out", place(bucket, "sets/dpo")).out
     assert cli("export", out, "--format", "jsonl", "--out", place(bucket, "sets/p.jsonl")).code == 0
     assert [row["rejected"] for row in map(json.loads, bucket.get("sets/p.jsonl").splitlines())] == TEXTS
+    assert f"3 rows to label: {place(bucket, 'sheet.csv')}" in cli("calibrate", out, "--sheet", place(bucket, "sheet.csv")).out
+    bucket.put("labels.csv", f"id,label\n{id_},good\n".encode())
+    assert f"{place(bucket, 'labels.csv')}: no score has" in cli("calibrate", out, "--labels", place(bucket, "labels.csv")).err
     assert out in cli("audit", out).out and place(bucket, "sets/p.jsonl") in cli("audit", place(bucket, "sets/p.jsonl")).out
     refused = cli("export", out, "--format", "datasets", "--out", place(bucket, "sets"))
     assert refused.code == 2 and "holds other files (dpo/README.md" in refused.err

@@ -104,7 +104,7 @@ def out_path(text: str) -> Path:
 
     address = parse(text)
     local = _opened[-1].enter_context(written_to(address))
-    stand_for(local, str(address))
+    stand_for(local.parent, str(address).rpartition("/")[0])
     return local
 
 
