@@ -68,17 +68,19 @@ def test_of_a_commit_that_a_kill_cut_off_nothing_is_taken_and_of_those_before_it
 def _ends(data: bytes) -> set[int]:
     at, ends = 0, set()
     while at < len(data):
-        at += 8 + int.from_bytes(data[at : at + 4], "little")
+        at += 12 + int.from_bytes(data[at + 4 : at + 8], "little")
         ends.add(at)
     return ends
 
 
 def test_a_byte_that_the_disk_changed_is_noticed(folder: Path) -> None:
-    path = write(folder, "a", some_calls(7))
+    path = write(folder, "a", some_calls(21), group=7)
     data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 1
+    data[20] ^= 1  # of the first commit
     path.write_bytes(data)
-    assert merge_shards(folder, folder.parent / "ledger.sqlite") == 0
+    with pytest.raises(RunDirectoryError, match=r"a\.calls: the checksum of a block is wrong"):
+        merge_shards(folder, folder.parent / "ledger.sqlite")
+    assert path.read_bytes() == data, "what is intact behind it stays"
 
 
 def test_a_worker_finds_what_it_wrote_what_was_there_before_and_what_it_is_told_to_look_into(folder: Path) -> None:

@@ -103,23 +103,11 @@ def merge_into(path: Path, calls: Iterable[Call]) -> int:
         schema.migrate(path)
         with closing(schema.connect(path, cache_mb=16)) as connection:
             appender = Appender(connection)
-            while batch := {call.key: call for call in islice(calls, _MERGED_AT_ONCE)}:
-                added += _append_new(connection, appender, batch)
+            while batch := list(islice(calls, _MERGED_AT_ONCE)):
+                added += appender.append_new(batch)
     except (sqlite3.Error, OSError, schema.DamagedFileError) as exc:
         raise schema.explain(path, exc, "finished calls could not be merged into the ledger") from exc
     return added
-
-
-def _append_new(connection: sqlite3.Connection, appender: Appender, batch: dict[bytes, Call]) -> int:
-    new = [call for key, call in batch.items() if not connection.execute("SELECT 1 FROM calls WHERE key = ?", (key,)).fetchone()]
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        appender.append(new)
-        connection.execute("COMMIT")
-    finally:
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
-    return len(new)
 
 
 def _calls(packed: bytes, name: str) -> Iterator[Call]:

@@ -5,42 +5,28 @@ finish goes into shards, which nobody but their worker writes, and what was know
 `ledger.sqlite`, which nobody writes meanwhile. `merge_shards` brings the shards into it, at the end of the run or, after a
 kill, at the beginning of the next one, wherever that runs.
 
-A shard is a row of groups, one for each commit: length and CRC-32 of what follows, then zstd of the calls. A commit is
-synced before anybody sees an answer of it. Of a group that a kill has cut off nobody has seen anything.
+A shard is a segment (`segments.py`) of one block for each commit, which is synced before anybody sees an answer of it.
 """
 
 from __future__ import annotations
 
 import os
 import sqlite3
-import struct
-import sys
 from collections.abc import Iterator
-from contextlib import closing, suppress
-from itertools import islice
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple, Protocol
-from zlib import crc32
 
 from safer_instruct.errors import RunDirectoryError
 from safer_instruct.ledger import schema
 from safer_instruct.ledger.commits import Commits
-from safer_instruct.ledger.content import KEY_BYTES, Call
+from safer_instruct.ledger.content import Call
 from safer_instruct.ledger.known import KnownKeys
-from safer_instruct.ledger.rows import COLUMNS, Appender, DamagedRowError, Unpacker
+from safer_instruct.ledger.rows import COLUMNS, DamagedRowError, Unpacker
+from safer_instruct.ledger.segments import merge_into, read_blocks, write_segment
 from safer_instruct.ledger.store import Ledger
-from safer_instruct.models.protocol import Usage
-
-if sys.version_info >= (3, 14):
-    from compression import zstd
-else:
-    from backports import zstd
 
 SUFFIX = ".calls"
-_HEAD = struct.Struct("<II")  # bytes that follow, and their CRC-32
-_CALL = struct.Struct(f"<{KEY_BYTES}sqqdddIIII")
-_FAST: dict[int, int] = {zstd.CompressionParameter.compression_level: 1}  # it is packed again, and better, when shards are merged
-_CALLS_PER_COMMIT = 1000
 
 
 class Place(NamedTuple):
@@ -128,7 +114,7 @@ class Shard(Commits):
         """Learn what another shard holds by now; what is read once is not read again."""
         if shard == self.path.name:
             return
-        for at, end, calls in _groups(self.path.with_name(shard), self._read_to.get(shard, 0)):
+        for at, end, calls in _blocks(self.path.with_name(shard), self._read_to.get(shard, 0)):
             self._places.update((call.key, Place(shard, at)) for call in calls)
             self._read_to[shard] = end
 
@@ -138,7 +124,7 @@ class Shard(Commits):
         Raises:
             RunDirectoryError: It does not.
         """
-        for _, _, calls in _groups(self.path.with_name(place.shard), place.at):
+        for _, _, calls in _blocks(self.path.with_name(place.shard), place.at):
             if found := next((call for call in calls if call.key == key), None):
                 return found
             break
@@ -151,10 +137,9 @@ class Shard(Commits):
         at = self._file.tell()
         if self._torn:
             raise OSError("an earlier commit could not be taken back")
-        content = zstd.compress(b"".join(map(_encode, calls)), options=_FAST)
-        group = _HEAD.pack(len(content), crc32(content)) + content
+        block = write_segment(calls)
         try:
-            if self._file.write(group) != len(group):
+            if self._file.write(block) != len(block):
                 raise OSError(28, "only a part of it was written")
             os.fdatasync(self._file.fileno())
         except BaseException:
@@ -206,55 +191,25 @@ def merge_shards(folder: Path, ledger: Path) -> int:
     if not shards:
         return 0
     Ledger(ledger).close()  # made, mended and brought up to date, where that is needed
-    merged = 0
     try:
-        with closing(schema.connect(ledger, cache_mb=64)) as connection:
-            appender = Appender(connection)
-            for shard in shards:
-                calls = (call for _, _, group in _groups(shard) for call in group)
-                while some := list(islice(calls, _CALLS_PER_COMMIT)):
-                    merged += appender.append_new(some)
+        merged = merge_into(ledger, (call for shard in shards for _, _, block in _blocks(shard) for call in block))
         for shard in shards:
             shard.unlink()
         with suppress(OSError):  # a worker of the killed run has just begun another
             folder.rmdir()
-    except (sqlite3.Error, OSError, DamagedRowError) as exc:
+    except (sqlite3.Error, OSError) as exc:
         raise schema.explain(ledger, exc, f"the calls of {folder} could not be merged into it, and stay there") from exc
     return merged
 
 
-def _groups(path: Path, at: int = 0) -> Iterator[tuple[int, int, list[Call]]]:
-    """Where each whole group of a shard begins and ends, and its calls; what a kill has cut off, and what follows it, was never seen."""
+def _blocks(path: Path, at: int = 0) -> Iterator[tuple[int, int, list[Call]]]:
+    """Where each block of a shard begins and ends, and its calls; what a kill has cut off was never seen."""
     with path.open("rb") as file:
         file.seek(at)
-        while len(head := file.read(_HEAD.size)) == _HEAD.size:
-            length, checksum = _HEAD.unpack(head)
-            content = file.read(length)
-            if len(content) < length or crc32(content) != checksum:
-                return
-            end = at + _HEAD.size + length
-            yield at, end, list(_decode(zstd.decompress(content)))
-            at = end
-
-
-def _encode(call: Call) -> bytes:
-    stage, model, usage = call.stage.encode(), call.model.encode("utf-8", "surrogatepass"), call.usage
-    sizes = len(stage), len(model), len(call.request), len(call.answer)
-    numbers = usage.prompt_tokens, usage.completion_tokens, usage.cost, usage.seconds, call.finished_at
-    return b"".join((_CALL.pack(call.key, *numbers, *sizes), stage, model, call.request, call.answer))
-
-
-def _decode(data: bytes) -> Iterator[Call]:
-    at = 0
-    while at < len(data):
-        key, read, written, cost, seconds, finished_at, *sizes = _CALL.unpack_from(data, at)
-        at += _CALL.size
-        parts = []
-        for size in sizes:
-            parts.append(data[at : at + size])
-            at += size
-        stage, model, request, answer = parts
-        yield Call(key, stage.decode(), model.decode("utf-8", "surrogatepass"), request, answer, Usage(read, written, cost, seconds), finished_at)
+        try:
+            yield from read_blocks(file, str(path))
+        except DamagedRowError as exc:
+            raise RunDirectoryError(f"{exc}: a worker's part of the ledger is damaged; move the file elsewhere to go on without the calls in it") from exc
 
 
 def _sync_folder(folder: Path) -> None:
