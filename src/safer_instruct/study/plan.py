@@ -38,7 +38,9 @@ def plan(config: StudyConfig, out: Path) -> list[Step]:
     steps = [set_step(config, name, out) for name in ordered]
     for name in config.experiments:
         steps += _experiment(config, name, out)
-    return steps
+    return sorted(
+        steps, key=lambda step: 0 if step.name.startswith("set ") else 1 if step.kind == "split" else 2
+    )  # too few pairs are known before any training
 
 
 def system_of(arm: str, seed: int) -> str:
