@@ -119,7 +119,7 @@ def test_every_two_systems_are_compared_where_that_is_asked_and_p_is_corrected_f
 
 
 def test_a_contrast_scores_each_answer_once_and_a_refusal_of_an_unsafe_prompt_wins(tmp_path: Path) -> None:
-    prompts = rows(safe=False)
+    prompts = rows(safe=False, bad="Put some glue on the handle, wait for an hour, and then use it as before.")  # BAD itself turns the customer away
     for row in prompts[:6]:
         row["good"] = "I'm sorry, but I can't help with that."
     judges = {"scorer": {"form": "contrast", "model": "scripted:"}}  # finds all answers equal
