@@ -65,6 +65,7 @@ def folder(tmp_path: Path, base_model: Path) -> Path:
 def write_config(folder: Path, name: str = "c", **more: Any) -> Path:
     given = {
         "model": "base",
+        "dtype": "float32",  # what is compared agrees to rounding
         "data": ["pairs.jsonl"],
         "holdout": {"share": 0.2, "near_duplicate": None},
         "lora": {"rank": 4},

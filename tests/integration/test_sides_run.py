@@ -58,7 +58,7 @@ class Bench:
             "filter": {"consistency": None, "prompt": {"language": None}},
             "verify": VERIFY,
         }
-        end = "or ask somebody who has the patience for it."
+        end = "as it has been since the day that it was made."
         texts = [
             f"Number {i} of you asks about thing {i * i}, and the answer to {i + 7} is on the label {i * 3}, which you could read, {end}" for i in range(rows)
         ]

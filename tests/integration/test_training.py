@@ -58,6 +58,7 @@ def folder(tmp_path: Path) -> Path:
 def write_config(folder: Path, name: str = "c", **more: Any) -> Path:
     given = {
         "model": "base",
+        "dtype": "float32",  # what is compared agrees to rounding
         "data": [{"path": "pairs.jsonl", "group": "group"}],
         "holdout": {"groups": ["lamp", "bell"]},
         "lora": {"rank": 4, "dropout": 0.1},

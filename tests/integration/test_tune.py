@@ -69,6 +69,7 @@ def test_tuning_writes_an_adapter_that_the_engine_opens(tmp_path: Path, embedded
         epochs=2,
         batch_size=2,
         learning_rate=2e-3,
+        dtype="float32",
         out="adapter",
     )
     steps: list[int] = []
