@@ -170,7 +170,7 @@ def test_a_checkpoint_that_was_cut_short_is_not_taken_up(folder: Path) -> None:
 
 
 def test_training_stops_early_and_keeps_the_best(folder: Path) -> None:
-    result, seen = tuned(folder, learning_rate=0.3, epochs=20, patience=2, warmup=0.0)
+    result, seen = tuned(folder, learning_rate=1.0, epochs=20, patience=1, warmup=0.0)
     record = json.loads((result.adapter / "tuning.json").read_text("utf-8"))
     found = [e["loss"] for e in record["evaluations"]]
     assert max(losses(seen)) < 60 and result.after == min(found) == record["best"]["loss"]

@@ -46,6 +46,7 @@ def rendered(name: str, text: str) -> str:
         "reverse-chat": {"response": text, "history": [{"role": "user", "content": text}]},
         "revise": {"guideline": "Be kind.", "mark": "M", "prompt": text, "response": text, "reasons": [text], "critique": text},
         "grade": {"guideline": "Be kind.", "mark": "M", "prompt": text, "response": text, "follow_up": text, "second": text},
+        "invent": {"expert": "Be kind.", "messages": [text]},
         "matched": {"definition": "Rude.", "words": 9, "least": 8, "most": 10, "form": "plain", "mark": "M", "prompt": text, "response": text},
         "refuse": {"manner": "briefly", "mark": "M", "prompt": text},
         "twin": {"definition": "Rude.", "mark": "M", "instruction": text},
@@ -57,7 +58,7 @@ def rendered(name: str, text: str) -> str:
 
 
 PLACES = {
-    **{"contrast": 3, "critique": 3, "forward": 1, "grade": 4, "matched": 2, "pairwise": 3, "prefer": 3, "prompted": 3},
+    **{"contrast": 3, "critique": 3, "forward": 1, "grade": 4, "invent": 1, "matched": 2, "pairwise": 3, "prefer": 3, "prompted": 3},
     **{"question": 2, "refuse": 1, "respond": 2, "reverse": 1, "reverse-chat": 2, "revise": 4},
     **{"twin": 1, "twin-benign": 1, "twin-contrast": 1, "twin-sample": 1, "weighted": 2},
 }
