@@ -27,7 +27,7 @@ from safer_instruct.tuning.progress import Progress, evaluation, watcher
 __all__ = ["Evaluation", "Progress", "Trained", "compute_dtype", "device", "micro_batch", "train"]
 
 _MICRO_TOKENS = {"cpu": 512, "cuda": 16384}
-_PADDED_TO = 64  # tokens, on processors: oneDNN keeps buffers for every shape it has seen, gigabytes of them over a training
+_PADDED_TO = 64  # tokens, on processors: with a shape for every length memory grew by gigabytes over a training
 
 
 @dataclass(frozen=True, slots=True)
