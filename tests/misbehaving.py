@@ -22,7 +22,7 @@ import re
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from email.utils import formatdate
@@ -385,6 +385,23 @@ def _text(body: dict[str, Any], i: int) -> tuple[str, bool]:
     words = [_WORDS[b % len(_WORDS)] for b in digest[: 4 + digest[0] % 20]]
     cap = body.get("max_tokens", body.get("max_completion_tokens", 16))
     return "".join(f" {w}" for w in words[:cap]), len(words) > cap
+
+
+def text_of_a_judge(rude: Collection[str]) -> Callable[[dict[str, Any], int], tuple[str, bool]]:
+    """For the place of `_text`: the same words, but for a judge's, who likes every reply with none of the words `rude`."""
+    plain = _text
+
+    def text(body: dict[str, Any], i: int) -> tuple[str, bool]:
+        asked = body["messages"][-1]["content"] if "messages" in body else ""
+        if "Questions about the reply" in asked:
+            names = body["response_format"]["json_schema"]["schema"]["required"]
+            return json.dumps({name: {"reason": "It is so.", "answer": "yes"} for name in names}), False
+        if "### Reply A:" in asked:
+            first = asked.partition("### Reply A:")[2].partition("### Reply B:")[0]
+            return json.dumps({"reason": "It is kind.", "better": "B" if any(word in first for word in rude) else "A"}), False
+        return plain(body, i)
+
+    return text
 
 
 def _chat_choice(body: dict[str, Any], text: str, faults: Faults) -> dict[str, Any]:

@@ -65,7 +65,7 @@ class TestOverHttp:
     ROWS = 40
 
     def test_fifty_kills(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(misbehaving, "_text", _answer_as_a_judge(misbehaving._text))
+        monkeypatch.setattr(misbehaving, "_text", misbehaving.text_of_a_judge(VERBS))
         out, undisturbed = tmp_path / "killed", tmp_path / "undisturbed"
         with serve(latency_s=0.01) as server, Forks(tmp_path / "said.txt") as forks:
             config = self.write_config(tmp_path, server)
@@ -201,22 +201,6 @@ def _digest(model: str, request: bytes) -> str:
         held = {"name": schema["name"], "schema": json.loads(schema["json"]), "strict": True}
         body["response_format"] = {"type": "json_schema", "json_schema": held}
     return hashlib.sha256(f"/v1/chat/completions\n{json.dumps(body, sort_keys=True)}".encode()).hexdigest()
-
-
-def _answer_as_a_judge(plain: Callable[[dict[str, Any], int], tuple[str, bool]]) -> Callable[[dict[str, Any], int], tuple[str, bool]]:
-    """The server's words, but for a judge's, who likes everything that is no source text."""
-
-    def answer(body: dict[str, Any], i: int) -> tuple[str, bool]:
-        asked = body["messages"][-1]["content"]
-        if "Questions about the reply" in asked:
-            names = body["response_format"]["json_schema"]["schema"]["required"]
-            return json.dumps({name: {"reason": "It is so.", "answer": "yes"} for name in names}), False
-        if "### Reply A:" in asked:
-            first = asked.partition("### Reply A:")[2].partition("### Reply B:")[0]
-            return json.dumps({"reason": "It is kind.", "better": "B" if any(verb in first for verb in VERBS) else "A"}), False
-        return plain(body, i)
-
-    return answer
 
 
 def _embedded_missing() -> str:

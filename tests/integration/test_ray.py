@@ -98,19 +98,7 @@ def over_http(server: Server) -> dict[str, Any]:
 
 @pytest.fixture
 def judged(monkeypatch: pytest.MonkeyPatch) -> None:
-    plain = misbehaving._text
-
-    def answer(body: dict[str, Any], i: int) -> tuple[str, bool]:
-        asked = body["messages"][-1]["content"] if "messages" in body else ""
-        if "Questions about the reply" in asked:
-            names = body["response_format"]["json_schema"]["schema"]["required"]
-            return json.dumps({name: {"reason": "It is so.", "answer": "yes"} for name in names}), False
-        if "### Reply A:" in asked:
-            rude = any(verb in asked.partition("### Reply A:")[2].partition("### Reply B:")[0] for verb in VERBS)
-            return json.dumps({"reason": "It is kind.", "better": "B" if rude else "A"}), False
-        return plain(body, i)
-
-    monkeypatch.setattr(misbehaving, "_text", answer)
+    monkeypatch.setattr(misbehaving, "_text", misbehaving.text_of_a_judge(VERBS))
 
 
 def on_ray(config: Path, out: Path, workers: int = 1) -> dict[str, Any]:
