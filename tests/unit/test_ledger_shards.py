@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -178,3 +180,16 @@ def test_a_call_that_another_worker_has_made_is_read_from_its_shard_and_one_that
         two.close()
 
     asyncio.run(work())
+
+
+def test_a_ledger_with_a_lost_dictionary_is_reported_as_damaged_and_the_shards_stay(folder: Path) -> None:
+    ledger = folder.parent / "ledger.sqlite"
+    write(folder, "a", some_calls(10))
+    merge_shards(folder, ledger)
+    with closing(sqlite3.connect(ledger)) as connection:
+        connection.execute("UPDATE origins SET dictionary = 7")
+        connection.commit()
+    kept = write(folder, "b", some_calls(10))
+    with pytest.raises(RunDirectoryError, match=r"is damaged: dictionary 7 is lost.*--recover"):
+        merge_shards(folder, ledger)
+    assert kept.exists()

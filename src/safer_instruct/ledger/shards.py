@@ -22,9 +22,9 @@ from safer_instruct.ledger import schema
 from safer_instruct.ledger.commits import Commits
 from safer_instruct.ledger.content import Call
 from safer_instruct.ledger.known import KnownKeys
+from safer_instruct.ledger.recovery import finish_recovery
 from safer_instruct.ledger.rows import COLUMNS, DamagedRowError, Unpacker
 from safer_instruct.ledger.segments import merge_into, read_blocks, write_segment
-from safer_instruct.ledger.store import Ledger
 
 SUFFIX = ".calls"
 
@@ -190,14 +190,14 @@ def merge_shards(folder: Path, ledger: Path) -> int:
     shards = sorted(folder.glob(f"*{SUFFIX}"))
     if not shards:
         return 0
-    Ledger(ledger).close()  # made, mended and brought up to date, where that is needed
     try:
+        finish_recovery(ledger)  # or a fresh one would be made in its place
         merged = merge_into(ledger, (call for shard in shards for _, _, block in _blocks(shard) for call in block))
         for shard in shards:
             shard.unlink()
         with suppress(OSError):  # a worker of the killed run has just begun another
             folder.rmdir()
-    except (sqlite3.Error, OSError) as exc:
+    except (sqlite3.Error, OSError, DamagedRowError) as exc:
         raise schema.explain(ledger, exc, f"the calls of {folder} could not be merged into it, and stay there") from exc
     return merged
 
