@@ -111,8 +111,8 @@ class Coordinator:
         worker = self._heard(name)
         answers: list[Place | bool] = []
         for key in keys:
-            if row := self._made.execute("SELECT shard, at FROM made WHERE key = ?", (key,)).fetchone():
-                answers.append(Place(*row))
+            if place := self._place_of(key):
+                answers.append(place)
             elif key in self._making or worker is None:
                 answers.append(worker is None)
             else:
@@ -124,8 +124,7 @@ class Coordinator:
     async def wait(self, key: bytes) -> Place | None:
         """Where a call stands that another worker makes, once it does; None where it came to nothing, and may be claimed anew."""
         if key not in self._making:
-            row = self._made.execute("SELECT shard, at FROM made WHERE key = ?", (key,)).fetchone()
-            return Place(*row) if row else None
+            return self._place_of(key)
         future: asyncio.Future[Place | None] = asyncio.get_running_loop().create_future()
         self._making[key].append(future)
         return await future
@@ -157,6 +156,10 @@ class Coordinator:
         if budget.max_tokens is not None:
             many_tokens = min(many_tokens, (budget.max_tokens - budget.spent.tokens - budget.reserved.tokens) // parts)
         return (many_cost, many_tokens) if many_cost >= cost and many_tokens >= tokens else None
+
+    def _place_of(self, key: bytes) -> Place | None:
+        row = self._made.execute("SELECT shard, at FROM made WHERE key = ?", (key,)).fetchone()
+        return Place(*row) if row else None
 
     def _wake(self, worker: _Worker, key: bytes, place: Place | None) -> None:
         worker.claimed.discard(key)
