@@ -104,11 +104,10 @@ class _Flow:
                         add(counts, self._state)
                     for example in chunk.examples:
                         yield example
-            await self._close()
-            await asyncio.to_thread(merge_shards, self._plan.out / rundir.SHARDS, self._plan.out / rundir.LEDGER)
         finally:
             watching.cancel()
             await self._close()
+        await asyncio.to_thread(merge_shards, self._plan.out / rundir.SHARDS, self._plan.out / rundir.LEDGER)
 
     async def _chunks(self) -> AsyncGenerator[Chunk, None]:
         ray, expected = self._ray, 0
