@@ -29,7 +29,6 @@ from __future__ import annotations
 import asyncio
 import json
 import math
-import os
 import time
 import unicodedata
 from collections import deque
@@ -41,7 +40,7 @@ from safer_instruct.errors import BudgetError, RunDirectoryError, StorageError
 from safer_instruct.models.protocol import Generation, Scoring
 from safer_instruct.prices import Price, show_usd
 from safer_instruct.storage.attached import home_of
-from safer_instruct.wholefile import FULL, is_full, whole
+from safer_instruct.wholefile import FULL, is_full, sync_folder, whole
 
 _NANO = 10**9  # money is counted in whole billionths of a dollar: sums of floats drift
 _CALLS_PER_RECORD = (16, 1024)  # at least and at most
@@ -345,11 +344,7 @@ def write_spent(path: Path, spent: Spent) -> None:
         text = json.dumps({"cost_usd": spent.cost, "tokens": spent.tokens}) + "\n"
         with whole(path) as part:
             part.write_text(text, encoding="utf-8")
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)  # the name, too: an older sum must not come back
-        finally:
-            os.close(folder)
+        sync_folder(path.parent)  # the name, too: an older sum must not come back
         if home := home_of(path.parent):
             home.keep(path.name, text.encode())
     except (OSError, StorageError) as exc:

@@ -66,5 +66,14 @@ def whole_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(part, ignore_errors=True)
 
 
+def sync_folder(path: Path) -> None:
+    """Have the names of the files in a folder on disk, which the sync of a file does not."""
+    folder = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
 def _files(folder: Path) -> set[Path]:
     return {file.relative_to(folder) for file in folder.rglob("*") if not file.is_dir()}

@@ -25,6 +25,7 @@ from safer_instruct.ledger.known import KnownKeys
 from safer_instruct.ledger.recovery import finish_recovery
 from safer_instruct.ledger.rows import COLUMNS, DamagedRowError, Unpacker
 from safer_instruct.ledger.segments import merge_into, read_blocks, write_segment
+from safer_instruct.wholefile import sync_folder
 
 SUFFIX = ".calls"
 
@@ -74,7 +75,7 @@ class Shard(Commits):
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self._file = self.path.open("xb", buffering=0)
-            _sync_folder(folder)
+            sync_folder(folder)
             self._merged = _Merged(merged) if merged.exists() else None
         except (OSError, sqlite3.Error, DamagedRowError) as exc:
             raise schema.explain(self.path, exc, "this worker's part of the ledger cannot be written") from exc
@@ -210,11 +211,3 @@ def _blocks(path: Path, at: int = 0) -> Iterator[tuple[int, int, list[Call]]]:
             yield from read_blocks(file, str(path))
         except DamagedRowError as exc:
             raise RunDirectoryError(f"{exc}: a worker's part of the ledger is damaged; move the file elsewhere to go on without the calls in it") from exc
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
