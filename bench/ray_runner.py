@@ -38,7 +38,8 @@ def write_project(folder: Path, rows: int) -> Path:
             text = " ".join(f"{rng.choice(NOUNS)} {rng.choice(VERBS)} {rng.randrange(1000)}" for _ in range(6))
             file.write(json.dumps({"id": f"r{number}", "text": text}) + "\n")
     script = {
-        "generate": [{"match": "Instruction", "answers": ["Tell me what happened with {words}."]}, {"answers": ["Here is what I can do for you: {words}."]}],
+        # no opening in common: who looks for near-duplicates would compare each with a tenth of all others
+        "generate": [{"match": "Instruction", "answers": ["Explain {words}."]}, {"answers": ["Gladly: {words}."]}],
         "score": [{"match": "### Instruction", "logprob": -1.0}, {"logprob": -2.0}],
     }
     (folder / "script.yaml").write_text(yaml.safe_dump(script))
