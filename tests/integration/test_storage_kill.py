@@ -22,7 +22,8 @@ from s3_server import S3Server
 
 from safer_instruct.ledger import read_calls as read_local
 from safer_instruct.remote.copies import fetch_run
-from safer_instruct.storage.address import parse, work_folder
+from safer_instruct.remote.folders import work_folder
+from safer_instruct.storage.address import parse
 from safer_instruct.storage.claim import LOCK, claimed
 from safer_instruct.storage.client import Bucket
 from safer_instruct.storage.journal import list_segments, read_calls

@@ -18,9 +18,10 @@ from pathlib import Path
 
 from safer_instruct import rundir
 from safer_instruct.errors import RunDirectoryError, StorageError
+from safer_instruct.remote.folders import copy_folder
 from safer_instruct.remote.publish import Entry, Manifest, add_files, digest_of, read_manifest
 from safer_instruct.remote.restore import read_ledger
-from safer_instruct.storage.address import STORES, Address, copy_folder
+from safer_instruct.storage.address import STORES, Address
 from safer_instruct.storage.claim import read_owner
 from safer_instruct.storage.client import Bucket, ExistsError, GoneError
 from safer_instruct.storage.files import find_files

@@ -14,10 +14,11 @@ from pathlib import Path
 from safer_instruct import rundir
 from safer_instruct.errors import RunDirectoryError, StorageError
 from safer_instruct.ledger import Call
+from safer_instruct.remote.folders import work_folder
 from safer_instruct.remote.mark import MARK, Mark
 from safer_instruct.remote.publish import MANIFEST, Manifest, publish, read_manifest
 from safer_instruct.remote.restore import Restored, calls_of, last_number, restore
-from safer_instruct.storage.address import Address, parse, work_folder
+from safer_instruct.storage.address import Address, parse
 from safer_instruct.storage.attached import attached
 from safer_instruct.storage.claim import LOCK, Claim, claimed
 from safer_instruct.storage.client import Bucket
