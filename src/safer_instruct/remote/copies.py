@@ -66,8 +66,9 @@ def holds_run(address: Address) -> bool:
     return bool(address.key) and address.scheme in STORES and read_manifest(Bucket(address), address) is not None
 
 
-def fetch_file(text: str, folder: Path) -> Path:
-    """A small file at an address, copied into `folder`.
+@contextmanager
+def fetched(text: str) -> Iterator[Path]:
+    """A copy of a small file at an address, until the block ends.
 
     Raises:
         StorageError: It cannot be read, or there is none.
@@ -75,10 +76,11 @@ def fetch_file(text: str, folder: Path) -> Path:
     found = find_files(text, lambda _: False)
     if len(found) != 1:
         raise StorageError(f"'{text}': there is no such object")
-    path = folder / found[0].address.rpartition("/")[2]
-    with path.open("wb") as file:
-        shutil.copyfileobj(found[0].open(), file)
-    return path
+    with tempfile.TemporaryDirectory(prefix="safer-instruct-") as folder:
+        path = Path(folder) / found[0].address.rpartition("/")[2]
+        with path.open("wb") as file:
+            shutil.copyfileobj(found[0].open(), file)
+        yield path
 
 
 def seen(folder: Path) -> Seen:
