@@ -201,6 +201,7 @@ def test_a_run_at_an_address_is_published_and_every_command_reads_it_there(bucke
     assert SECRET.encode() not in everything and KEY.encode() not in everything
 
     assert "3 pairs from 4 rows" in cli("status", out).out
+    assert [each for each in copies.fetch_run(parse(out), ledger=False).iterdir() if not each.stat().st_size] == [], "what is not there is not made up"
     id_ = json.loads(bucket.get("runs/one/pairs.jsonl").split(b"\n")[0])["id"]
     assert TEXTS[0][:40] in cli("why", out, id_).out and "induce" in cli("ledger", out).out and "from 3 examples" in cli("filters", out).out
     beside = cli("report", out, place(bucket, "runs/one/pairs.jsonl"), "--out", place(bucket, "r.html"))

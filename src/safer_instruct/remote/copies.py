@@ -181,9 +181,6 @@ def _fetch_unfinished(bucket: Bucket, address: Address, home: Path) -> Path:
     if not known and read_owner(bucket, address) is None:
         raise RunDirectoryError(f"{address} holds no run; begin one: safer-instruct run CONFIG --out {address}")
     read_ledger(bucket, address, folder)
-    for path in folder.glob("*"):
-        if not path.stat().st_size:
-            path.unlink()
     return folder
 
 
