@@ -94,7 +94,7 @@ class _Home:
         """See `Home.keep`."""
         self._claim.check()
         self._mark.saw(name, self._bucket.put(self._address.below(name).key, data))
-        self._mark.write(str(self._address))
+        self._mark.write()
 
     def retract(self) -> None:
         """See `Home.retract`: the manifest goes first, for a reader must not find it beside what is left."""
@@ -127,7 +127,7 @@ class _Home:
         segments = self._listed()
         if finished and self._retracted:
             publish(self._bucket, self._address, self._folder, self._earlier, self._mark)
-            self._mark.write(str(self._address))
+            self._mark.write()
             delete_segments(self._bucket, self._address, segments)
             segments = []
         self._note(segments)
@@ -148,7 +148,7 @@ class _Home:
         if not self._failed and (self._folder / rundir.LEDGER).is_file():
             self._mark.number = last_number(self._folder / rundir.LEDGER)
             self._mark.merged = segments
-        self._mark.write(str(self._address))
+        self._mark.write()
 
 
 def _tell(homes: list[_Home]) -> None:
