@@ -52,14 +52,14 @@ class Forks:
         self._parent.wait(PATIENCE_S)
         self._parent.stdout.close()
 
-    def finish(self, config: Path, out: Path) -> float:
-        """Run to the end; gives the seconds that it took."""
+    def finish(self, config: Path, out: Path | str) -> float:
+        """Run to the end, in a folder or at an address; gives the seconds that it took."""
         began = time.monotonic()
         self._start(("run", str(config), "--out", str(out)))
         assert (code := self._ended(PATIENCE_S)) == 0, (code, self._said.read_text())
         return time.monotonic() - began
 
-    def run_until(self, moment: Callable[[], bool], config: Path, out: Path) -> bool:
+    def run_until(self, moment: Callable[[], bool], config: Path, out: Path | str) -> bool:
         """Run, and kill -9 as soon as `moment` is there; False when the run ended before."""
         pid = self._start(("run", str(config), "--out", str(out)))
         deadline, code = time.monotonic() + PATIENCE_S, None

@@ -8,14 +8,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 import pyarrow.parquet as pq
 import pytest
 import yaml
 from civil_script import SCRIPT
+from command_line import Cli, caller
 
 from safer_instruct import rundir
 from safer_instruct.cli import main
@@ -39,15 +38,6 @@ filter: {prompt: {language: null}}
 """
 
 
-class Said(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-
-Cli = Callable[..., Said]
-
-
 @pytest.fixture
 def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Cli:
     """Runs a command in a folder with a corpus, a script and a config `my.yaml`; the model cache is empty."""
@@ -59,14 +49,7 @@ def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFi
     Path("texts.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in TEXTS) + "{}\n", encoding="utf-8")
     Path("script.yaml").write_text(SCRIPT, encoding="utf-8")
     Path("my.yaml").write_text(CONFIG, encoding="utf-8")
-
-    def call(*arguments: str) -> Said:
-        with pytest.raises(SystemExit) as ended:
-            main(list(arguments))
-        out, err = capfd.readouterr()
-        return Said(ended.value.code if isinstance(ended.value.code, int) else 0, out, err)
-
-    return call
+    return caller(capfd)
 
 
 def process(*arguments: str, **options: object) -> subprocess.CompletedProcess[str]:

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from command_line import Cli, caller
 
 from safer_instruct import rundir, stored
-from safer_instruct.cli import main
 from safer_instruct.config import FilterConfig
 from safer_instruct.errors import RunDirectoryError
 from safer_instruct.example import Example, Verdict
@@ -54,15 +52,6 @@ filter:
 """
 
 
-class Said(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-
-Cli = Callable[..., Said]
-
-
 @pytest.fixture
 def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Cli:
     """Runs a command in a folder with a corpus, scripted models and the shipped example of a user's filter."""
@@ -73,14 +62,7 @@ def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFi
     Path("script.yaml").write_text(SCRIPT, encoding="utf-8")
     Path("my.yaml").write_text(CONFIG, encoding="utf-8")
     shutil.copy(ROOT / "examples" / "filters" / "shouting.py", "shouting.py")
-
-    def call(*arguments: str) -> Said:
-        with pytest.raises(SystemExit) as ended:
-            main(list(arguments))
-        out, err = capfd.readouterr()
-        return Said(ended.value.code if isinstance(ended.value.code, int) else 0, out, err)
-
-    return call
+    return caller(capfd)
 
 
 @pytest.fixture

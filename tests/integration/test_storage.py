@@ -10,18 +10,17 @@ import os
 import random
 import threading
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from civil_script import SCRIPT
+from command_line import Cli, Said, caller
 from s3_server import KEY, SECRET, S3Server
 
-from safer_instruct.cli import main
 from safer_instruct.config import SourceConfig
 from safer_instruct.errors import RunDirectoryError, SourceError, StorageError
 from safer_instruct.ledger.content import Call
@@ -51,15 +50,6 @@ filter: {prompt: {language: null}}
 """
 
 
-class Said(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-
-Cli = Callable[..., Said]
-
-
 @pytest.fixture
 def bucket(s3: S3Server, request: pytest.FixtureRequest) -> Bucket:
     """A bucket of this test's own."""
@@ -76,12 +66,12 @@ def cli(s3: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: py
     Path("texts.jsonl").write_text(lines(), encoding="utf-8")
     Path("my.yaml").write_text(CONFIG.replace("SOURCE", "texts.jsonl"), encoding="utf-8")
 
+    plain = caller(capfd)
+
     def call(*arguments: str) -> Said:
-        with pytest.raises(SystemExit) as ended:
-            main(list(arguments))
-        out, err = capfd.readouterr()
-        assert SECRET not in out + err and KEY not in out + err
-        return Said(ended.value.code if isinstance(ended.value.code, int) else 0, out, err)
+        said = plain(*arguments)
+        assert SECRET not in said.out + said.err and KEY not in said.out + said.err
+        return said
 
     return call
 
@@ -201,6 +191,7 @@ def test_a_run_at_an_address_is_published_and_every_command_reads_it_there(bucke
     assert SECRET.encode() not in everything and KEY.encode() not in everything
 
     assert "3 pairs from 4 rows" in cli("status", out).out
+    assert [each for each in copies.fetch_run(parse(out), ledger=False).iterdir() if not each.stat().st_size] == [], "what is not there is not made up"
     id_ = json.loads(bucket.get("runs/one/pairs.jsonl").split(b"\n")[0])["id"]
     assert TEXTS[0][:40] in cli("why", out, id_).out and "induce" in cli("ledger", out).out and "from 3 examples" in cli("filters", out).out
     beside = cli("report", out, place(bucket, "runs/one/pairs.jsonl"), "--out", place(bucket, "r.html"))

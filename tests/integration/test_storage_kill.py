@@ -10,6 +10,7 @@ import os
 import random
 import shutil
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -22,7 +23,8 @@ from s3_server import S3Server
 
 from safer_instruct.ledger import read_calls as read_local
 from safer_instruct.remote.copies import fetch_run
-from safer_instruct.storage.address import parse, work_folder
+from safer_instruct.remote.folders import work_folder
+from safer_instruct.storage.address import parse
 from safer_instruct.storage.claim import LOCK, claimed
 from safer_instruct.storage.client import Bucket
 from safer_instruct.storage.journal import list_segments, read_calls
@@ -70,7 +72,7 @@ def test_killed_machines_lose_nothing_but_what_was_in_flight(tmp_path: Path, s3:
         lost, killed, saved = [], 0, 0
         for count in [asked_once * (k + 1) // (KILLS + 1) for k in range(KILLS)]:
             good = server.good.copy()
-            killed += forks.run_until(_answered(server, before, count), config, OUT)  # type: ignore[arg-type]
+            killed += forks.run_until(_answered(server, before, count), config, OUT)
             while server.in_flight:
                 time.sleep(0.01)
             calls = list(read_calls(bucket, address, list_segments(bucket, address)))
@@ -80,7 +82,7 @@ def test_killed_machines_lose_nothing_but_what_was_in_flight(tmp_path: Path, s3:
             lost.append(answered - (len(remote) - saved))
             saved = len(remote)
             lose_the_disk()
-        forks.finish(config, OUT)  # type: ignore[arg-type]
+        forks.finish(config, OUT)
         paid = sum((server.good - before).values())
     assert killed == KILLS and saved > 0
     assert all(0 <= one <= MOST_IN_FLIGHT for one in lost), lost
@@ -91,13 +93,13 @@ def test_killed_machines_lose_nothing_but_what_was_in_flight(tmp_path: Path, s3:
     assert list_segments(bucket, address) == [] and not bucket.head(address.below(LOCK).key)
 
 
-def _answered(server: Server, before: dict[str, int], count: int) -> Callable[[], bool]:
+def _answered(server: Server, before: Counter[str], count: int) -> Callable[[], bool]:
     """So many different requests have been answered since, and some in this sitting."""
     first: list[int] = []
 
     def reached() -> bool:
         first[:] = first or [server.requests]
-        return server.requests > first[0] and len(server.good - before) >= count  # type: ignore[operator]
+        return server.requests > first[0] and len(server.good - before) >= count
 
     return reached
 
@@ -107,14 +109,14 @@ def test_calls_whose_upload_failed_are_sent_before_the_next_run_here_goes_on(tmp
     with serve(latency_s=0.01) as server, Forks(tmp_path / "said.txt") as forks:
         config = write_config(tmp_path, server)
         bucket, answered = Bucket(address), _answered(server, server.good.copy(), ROWS)
-        assert forks.run_until(lambda: answered() and len(list_segments(bucket, address)) > 1, config, str(address))  # type: ignore[arg-type]
+        assert forks.run_until(lambda: answered() and len(list_segments(bucket, address)) > 1, config, str(address))
         while server.in_flight:
             time.sleep(0.01)
         kept = {call.key for call in read_local(work_folder(address) / "ledger.sqlite") if call.model.startswith("openai:")}
         lost = sum(server.good.values()) - len(kept)
         last = list_segments(bucket, address)[-1]
         bucket.delete([address.below(f"ledger/{last.name}").key])  # as if its upload had failed
-        forks.finish(config, str(address))  # type: ignore[arg-type]
+        forks.finish(config, str(address))
         assert server.asked_twice <= lost, "what stood in the local ledger was asked again"
     published = {call.key for call in read_local(fetch_run(address, ledger=True) / "ledger.sqlite")}
     assert kept and kept <= published

@@ -1,5 +1,6 @@
 """Runs at an address in object storage: they work in a local directory, and what they finish is in the store at once.
 
+folders.py    where on this machine what belongs to an address is kept
 mark.py       what a working directory knows of its address
 session.py    a run at an address: claim, restore, work, publish
 restore.py    the working directory from what the store holds

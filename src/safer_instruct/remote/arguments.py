@@ -5,7 +5,6 @@ Parsers of a command's arguments run before the command, inside `addresses`, whi
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -112,9 +111,9 @@ def in_path(text: str) -> Path:
     """A small file that is read, here or at an address."""
     if not is_remote(text):
         return Path(text)
-    from safer_instruct.remote.copies import fetch_file
+    from safer_instruct.remote.copies import fetched
 
-    local = fetch_file(text, Path(_opened[-1].enter_context(tempfile.TemporaryDirectory(prefix="safer-instruct-"))))
+    local = _opened[-1].enter_context(fetched(text))
     stand_for(local, text)
     return local
 

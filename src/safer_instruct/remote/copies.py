@@ -18,9 +18,10 @@ from pathlib import Path
 
 from safer_instruct import rundir
 from safer_instruct.errors import RunDirectoryError, StorageError
+from safer_instruct.remote.folders import copy_folder
 from safer_instruct.remote.publish import Entry, Manifest, add_files, digest_of, read_manifest
 from safer_instruct.remote.restore import read_ledger
-from safer_instruct.storage.address import STORES, Address, copy_folder
+from safer_instruct.storage.address import STORES, Address
 from safer_instruct.storage.claim import read_owner
 from safer_instruct.storage.client import Bucket, ExistsError, GoneError
 from safer_instruct.storage.files import find_files
@@ -65,8 +66,9 @@ def holds_run(address: Address) -> bool:
     return bool(address.key) and address.scheme in STORES and read_manifest(Bucket(address), address) is not None
 
 
-def fetch_file(text: str, folder: Path) -> Path:
-    """A small file at an address, copied into `folder`.
+@contextmanager
+def fetched(text: str) -> Iterator[Path]:
+    """A copy of a small file at an address, until the block ends.
 
     Raises:
         StorageError: It cannot be read, or there is none.
@@ -74,10 +76,11 @@ def fetch_file(text: str, folder: Path) -> Path:
     found = find_files(text, lambda _: False)
     if len(found) != 1:
         raise StorageError(f"'{text}': there is no such object")
-    path = folder / found[0].address.rpartition("/")[2]
-    with path.open("wb") as file:
-        shutil.copyfileobj(found[0].open(), file)
-    return path
+    with tempfile.TemporaryDirectory(prefix="safer-instruct-") as folder:
+        path = Path(folder) / found[0].address.rpartition("/")[2]
+        with path.open("wb") as file:
+            shutil.copyfileobj(found[0].open(), file)
+        yield path
 
 
 def seen(folder: Path) -> Seen:
@@ -178,9 +181,6 @@ def _fetch_unfinished(bucket: Bucket, address: Address, home: Path) -> Path:
     if not known and read_owner(bucket, address) is None:
         raise RunDirectoryError(f"{address} holds no run; begin one: safer-instruct run CONFIG --out {address}")
     read_ledger(bucket, address, folder)
-    for path in folder.glob("*"):
-        if not path.stat().st_size:
-            path.unlink()
     return folder
 
 

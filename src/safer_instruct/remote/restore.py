@@ -68,9 +68,8 @@ def restore(bucket: Bucket, address: Address, folder: Path, mark: Mark, earlier_
             merge_into(file, _noted(read_calls(bucket, address, new), left))
         except (DamagedRowError, GoneError) as exc:
             raise StorageError(f"{exc}; a run at this address cannot go on without it: restore the object, or begin anew with --fresh") from exc
-    epoch = 1 + max((one.epoch for one in [*segments, *mark.merged]), default=0)
+    epoch = 1 + max((earlier_epoch, *(one.epoch for one in [*segments, *mark.merged])))
     mark.merged = segments
-    epoch = max(epoch, earlier_epoch + 1)
     return Restored(segments, epoch, list(left))
 
 

@@ -14,10 +14,11 @@ from pathlib import Path
 from safer_instruct import rundir
 from safer_instruct.errors import RunDirectoryError, StorageError
 from safer_instruct.ledger import Call
+from safer_instruct.remote.folders import work_folder
 from safer_instruct.remote.mark import MARK, Mark
 from safer_instruct.remote.publish import MANIFEST, Manifest, publish, read_manifest
 from safer_instruct.remote.restore import Restored, calls_of, last_number, restore
-from safer_instruct.storage.address import Address, parse, work_folder
+from safer_instruct.storage.address import Address, parse
 from safer_instruct.storage.attached import attached
 from safer_instruct.storage.claim import LOCK, Claim, claimed
 from safer_instruct.storage.client import Bucket
@@ -93,7 +94,7 @@ class _Home:
         """See `Home.keep`."""
         self._claim.check()
         self._mark.saw(name, self._bucket.put(self._address.below(name).key, data))
-        self._mark.write(str(self._address))
+        self._mark.write()
 
     def retract(self) -> None:
         """See `Home.retract`: the manifest goes first, for a reader must not find it beside what is left."""
@@ -126,7 +127,7 @@ class _Home:
         segments = self._listed()
         if finished and self._retracted:
             publish(self._bucket, self._address, self._folder, self._earlier, self._mark)
-            self._mark.write(str(self._address))
+            self._mark.write()
             delete_segments(self._bucket, self._address, segments)
             segments = []
         self._note(segments)
@@ -147,7 +148,7 @@ class _Home:
         if not self._failed and (self._folder / rundir.LEDGER).is_file():
             self._mark.number = last_number(self._folder / rundir.LEDGER)
             self._mark.merged = segments
-        self._mark.write(str(self._address))
+        self._mark.write()
 
 
 def _tell(homes: list[_Home]) -> None:

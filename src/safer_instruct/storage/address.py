@@ -1,9 +1,7 @@
-"""Addresses in object storage, and where on this machine what belongs to one is kept."""
+"""Addresses in object storage."""
 
 from __future__ import annotations
 
-import hashlib
-import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,23 +57,3 @@ def parse(text: str | Path) -> Address:
     if not bucket:
         raise StorageError(f"'{text}' names no bucket; write {scheme}://BUCKET/KEY")
     return Address(scheme, bucket.partition("@")[0], key.strip("/"))
-
-
-def work_folder(address: Address) -> Path:
-    """The working directory of runs at that address, below the user's state folder, unless `--work` names another."""
-    own = os.environ.get("SAFER_INSTRUCT_STATE")
-    state = Path(own) if own else Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "safer-instruct"
-    return state.expanduser() / "runs" / _name(address)
-
-
-def copy_folder(address: Address) -> Path:
-    """Where copies of what stands at that address are kept for those who read it."""
-    own = os.environ.get("SAFER_INSTRUCT_CACHE")
-    cache = Path(own) if own else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "safer-instruct"
-    return cache.expanduser() / "storage" / _name(address)
-
-
-def _name(address: Address) -> str:
-    place = f"{STORES.get(address.scheme, address.scheme)}://{address.bucket}/{address.key} {os.environ.get('AWS_ENDPOINT_URL', '')}"
-    last = re.sub(r"[^A-Za-z0-9._-]", "_", address.key.rpartition("/")[2] or address.bucket)
-    return f"{last[:60]}-{hashlib.sha256(place.encode()).hexdigest()[:12]}"

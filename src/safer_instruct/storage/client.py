@@ -107,12 +107,13 @@ class Bucket:
         with self._explained(key):
             return bytes(self._obstore.get(self._store, key, options=options).bytes())
 
-    def download(self, key: str, path: Path, etag: str = "") -> str:
-        """An object as a file, which is written in place; gives the version. Errors as for `get_range`."""
-        with self._explained(key), path.open("wb") as file:
-            found = self._obstore.get(self._store, key, options={"if_match": etag.partition("\n")[0]} if etag else None)
-            for chunk in found.stream(min_chunk_size=4 << 20):
-                file.write(chunk)
+    def download(self, key: str, path: Path) -> str:
+        """An object as a file, which is written in place, and not made where there is none; gives the version. Errors as for `get`."""
+        with self._explained(key):
+            found = self._obstore.get(self._store, key)
+            with path.open("wb") as file:
+                for chunk in found.stream(min_chunk_size=4 << 20):
+                    file.write(chunk)
             return _version(found.meta)
 
     def put(self, key: str, data: bytes) -> str:

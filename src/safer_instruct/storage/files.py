@@ -139,8 +139,7 @@ def _find_by_fsspec(path: str, wanted: Wanted) -> list[RemoteFile]:
         elif _MAGIC.search(place):
             found = [each for each in sorted(system.glob(place)) if system.isfile(each)]
         else:
-            kept = [each for each in sorted(system.find(place)) if wanted(PurePosixPath(each))]
-            found = [each for each in kept if not any(part.startswith(".") for part in each[len(place) :].strip("/").split("/"))]
+            found = [each for each in sorted(system.find(place)) if _is_wanted(each, place, "", wanted)]
         return [RemoteFile(system.unstrip_protocol(each), int(system.size(each) or 0), _opener(system, each)) for each in found]
     except (ImportError, ValueError) as exc:
         raise StorageError(f"{scheme}:// addresses cannot be read: {str(exc)[:200]}") from exc

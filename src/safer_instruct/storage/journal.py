@@ -82,7 +82,7 @@ class Journal:
 def list_segments(bucket: Bucket, address: Address) -> list[Segment]:
     """The segments at an address, oldest first, without those that another one covers."""
     names = (each.key.rpartition("/")[2] for each in bucket.list(address.below(FOLDER).key))
-    found = sorted(Segment(*map(int, match.groups())) for name in names if (match := _NAME.fullmatch(name)))
+    found = (Segment(*map(int, match.groups())) for name in names if (match := _NAME.fullmatch(name)))
     kept: list[Segment] = []
     for segment in sorted(found, key=lambda s: (s.epoch, s.first, -s.last)):
         if not (kept and kept[-1].covers(segment)):
