@@ -6,9 +6,8 @@ from typing import Annotated
 
 from pydantic import Field
 
+from safer_instruct.settings.numbers import Positive
 from safer_instruct.yamlfile import Strict
-
-Positive = Annotated[int, Field(gt=0)]
 
 
 class WebConfig(Strict):
