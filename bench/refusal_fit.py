@@ -109,7 +109,7 @@ def composed(phrases: Sequence[Row]) -> list[Row]:
     for row in phrases:
         by_role.setdefault(row["role"], []).append(row["text"])
     rng = random.Random(SEED)
-    return [compose(rng, by_role, rng.choice(("refusal", "partial", "compliance"))) for _ in range(COMPOSED)]
+    return [compose(rng, by_role, rng.choice(refusal.CLASSES)) for _ in range(COMPOSED)]
 
 
 def compose(rng: random.Random, by_role: dict[str, list[str]], label: str) -> Row:

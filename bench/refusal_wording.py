@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from refusal_fit import DATA, PACKAGE, Row, composed, kind_replies, read, real_answers
-from refusals import CLASSES, table
+from refusals import table
 
 from safer_instruct.detect import refusal, wording
 
@@ -100,7 +100,7 @@ def fit_grams(rows: Sequence[Row], counted: Sequence[dict[str, Counter[str]]], i
     matrix.indices, matrix.indptr = matrix.indices.astype("int32"), matrix.indptr.astype("int32")  # what liblinear takes
     names = [name.split("\t") for name in vectors.get_feature_names_out()]
     fitted = []
-    for label in CLASSES:
+    for label in refusal.CLASSES:
         wanted = [row["label"] == label for row in rows]
         fitted.append(LogisticRegression(solver="liblinear", C=PENALTY).fit(matrix, wanted, sample_weight=balanced(rows, wanted)))
     weights: dict[str, wording.Weights] = {kind: {} for kind in wording.KINDS}

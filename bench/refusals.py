@@ -12,11 +12,10 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-from safer_instruct.detect.refusal import classify
+from safer_instruct.detect.refusal import CLASSES, classify
 
 DATA = Path(__file__).parents[1] / "tests" / "data" / "refusals"
 BLIND = sorted((Path(__file__).parent / "data").glob("refusals-*.jsonl"))
-CLASSES = ("refusal", "partial", "compliance")
 
 
 def main() -> None:

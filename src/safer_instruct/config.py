@@ -21,7 +21,6 @@ from safer_instruct.yamlfile import Strict
 
 __all__ = [
     "BudgetConfig",
-    "CleanConfig",
     "ConsistencyConfig",
     "ExpertConfig",
     "FilterConfig",
@@ -30,14 +29,11 @@ __all__ = [
     "ModelConfig",
     "ModelsConfig",
     "PairSource",
-    "RejectedConfig",
     "RespondConfig",
     "RunConfig",
-    "SelectConfig",
     "ServeConfig",
     "SourceConfig",
     "TuneConfig",
-    "TwinsConfig",
     "VerifyConfig",
     "completed",
     "load_config",

@@ -9,9 +9,8 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from safer_instruct.errors import ConfigError
+from safer_instruct.settings.numbers import Positive, Similarity
 from safer_instruct.yamlfile import Strict
-
-Similarity = Annotated[float, Field(gt=0, le=1)]
 
 
 class SelectConfig(Strict):
@@ -35,7 +34,7 @@ class SelectConfig(Strict):
         seed: Of the samples that the search looks at.
     """
 
-    target: Annotated[int, Field(gt=0)] | None = None
+    target: Positive | None = None
     near: Similarity | None = 0.7
     semantic: Similarity | None = None
     contradictions: Similarity | None = None

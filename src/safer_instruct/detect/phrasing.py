@@ -36,7 +36,7 @@ class Roles:
 
 @lru_cache(maxsize=1)
 def shipped() -> Roles:
-    """The models that `bench/refusals.py --fit` wrote."""
+    """The models that `bench/refusal_fit.py` wrote."""
     stored = json.loads(files("safer_instruct.detect").joinpath("phrasing.json").read_text("utf-8"))
     return Roles(frozenset(stored["vocabulary"]), stored["declines"], stored["helps"])
 

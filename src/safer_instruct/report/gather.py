@@ -125,16 +125,14 @@ def read_run(path: Path) -> RunView:
     def passing() -> Iterator[Example]:
         for example in stored.read_examples(path):
             rank = derive_seed(0, example.id)
-            if example.twin_of:  # counted apart, as in the summary
-                outcome, by, most = ("dropped", dropped.name, _DROPPED_SHOWN) if (dropped := example.dropped_by) else ("twin", "", _TWINS_SHOWN)
+            for outcome, by, most in _outcomes(example):
                 shown.setdefault((outcome, by), Lowest(most)).add(rank, _sample(view.name, example, outcome, by))
+            if example.twin_of:  # counted apart, as in the summary
                 continue
             _count(view, example)
             if example.alive:
                 compared.append(told_apart(example.history, example.prompt))
                 pairs.add(rank, Pair(example.category, example.prompt, example.chosen, example.rejected_text))
-            for outcome, by, most in _outcomes(example):
-                shown.setdefault((outcome, by), Lowest(most)).add(rank, _sample(view.name, example, outcome, by))
             yield example
 
     view.figures = describe_filters(passing())
@@ -178,6 +176,9 @@ def _texts(example: Example) -> tuple[str, ...]:
 def _outcomes(example: Example) -> Iterator[tuple[str, str, int]]:
     if dropped := example.dropped_by:
         yield "dropped", dropped.name, _DROPPED_SHOWN
+        return
+    if example.twin_of:
+        yield "twin", "", _TWINS_SHOWN
         return
     yield "kept", "", _KEPT_SHOWN
     for verdict in example.verdicts:

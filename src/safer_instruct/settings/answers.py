@@ -6,10 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from safer_instruct.settings.numbers import Positive
+from safer_instruct.settings.numbers import Positive, Similarity
 from safer_instruct.yamlfile import Strict
-
-Similarity = Annotated[float, Field(gt=0, le=1)]
 
 
 class BoilerplateConfig(Strict):

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from safer_instruct.settings.answers import AlsoCheck, BoilerplateConfig, named_check
-from safer_instruct.settings.numbers import Positive
+from safer_instruct.settings.numbers import Positive, Similarity
 from safer_instruct.settings.semantic import SemanticConfig
 from safer_instruct.yamlfile import Strict
 
@@ -84,7 +84,7 @@ class FilterConfig(Strict):
     text: Named = Field(default_factory=dict)
     prompt: Named = Field(default_factory=dict)
     pair: Named = Field(default_factory=dict)
-    near_duplicate: Annotated[float, Field(gt=0, le=1)] | None = 0.7
+    near_duplicate: Similarity | None = 0.7
     keep: Literal["first", "best"] = "first"
     semantic: SemanticConfig | None = None
     consistency: ConsistencyConfig | None = ConsistencyConfig()

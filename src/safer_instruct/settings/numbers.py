@@ -9,3 +9,4 @@ from pydantic import Field
 Positive = Annotated[int, Field(gt=0)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, lt=1)]
+Similarity = Annotated[float, Field(gt=0, le=1)]

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import model_validator
 
-from safer_instruct.settings.numbers import Positive, Share
+from safer_instruct.settings.numbers import Positive, Share, Similarity
 from safer_instruct.yamlfile import Strict
 
-Similarity = Annotated[float, Field(gt=0, le=1)]
 PairFormat = Literal["auto", "pairs", "alpaca", "dolly", "sharegpt", "messages"]
 
 

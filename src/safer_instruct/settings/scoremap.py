@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from safer_instruct.settings.numbers import Positive
 from safer_instruct.yamlfile import Strict
 
 Real = Annotated[float, Field(allow_inf_nan=False)]
@@ -72,4 +73,4 @@ class MarginMap(Strict):
     score: Literal["verify.acceptable"]
     form: Literal["contrast", "reward"]
     model: str
-    labels: Annotated[int, Field(gt=0)]
+    labels: Positive
