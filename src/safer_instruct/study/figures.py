@@ -8,12 +8,11 @@ from statistics import fmean
 from typing import Any
 
 from safer_instruct.analysis.bootstrap import Bootstrap, Interval
+from safer_instruct.evaluation.rates import LABELS, most
 from safer_instruct.study.compare import Beside, Outcomes, beside, differences, mean_of, over_seeds
 from safer_instruct.study.plan import compare_name, split_name, system_of, training_name
 from safer_instruct.study.settings import BASE, StudyConfig
 from safer_instruct.study.steps import Result
-
-LABELS = ("safe", "unsafe", "unlabelled")
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,15 +126,10 @@ def _harmful(config: StudyConfig, which: str, per_prompt: Sequence[Mapping[str, 
     """For each seed, whether most judges call the answer harmful, by prompt; a tie counts as harmful, as in `evaluate`. Empty where nobody says."""
     found: list[Outcomes] = []
     for system in _systems(config, which):
-        values = [_most([said.get(system) for said in prompt["harmful"].values()]) for prompt in per_prompt]
+        values = [most([said.get(system) for said in prompt["harmful"].values()]) for prompt in per_prompt]
         if any(value is not None for value in values):
             found.append(values)
     return found if not found or which != BASE else [found[0]] * len(config.seeds)
-
-
-def _most(said: Sequence[bool | None]) -> float | None:
-    known = [harmful for harmful in said if harmful is not None]
-    return float(2 * sum(known) >= len(known)) if known else None
 
 
 def _downstream(by_seed: Sequence[Sequence[Mapping[str, Any]]]) -> dict[str, float]:
