@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from safer_instruct.analysis.bootstrap import Interval
 from safer_instruct.evaluation.escaping import escaped
 from safer_instruct.evaluation.figures import p_words
+from safer_instruct.oneline import no_formula
 
 _LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", **{c: f"\\{c}" for c in "&%$#_{}"}}
 
@@ -88,7 +89,7 @@ def comma_separated(table: Table) -> str:
     writer.writerow([*headings, *("note" for _ in marked)])
     for row in table.rows:
         cells = [value for cell, width in zip(row, widths, strict=True) for value in (*_numbers(cell), "", "")[:width]]
-        writer.writerow([*map(_harmless, cells), *marked])
+        writer.writerow([*(no_formula(value) if isinstance(value, str) else value for value in cells), *marked])
     return found.getvalue()
 
 
@@ -126,11 +127,6 @@ def _numbers(cell: Cell) -> tuple[str | float | int, ...]:
         case Interval():
             return (round(cell.estimate, 6), round(cell.low, 6), round(cell.high, 6))
     return (cell,)
-
-
-def _harmless(value: object) -> object:
-    """A name that a spreadsheet would take for a formula gets a sign before it that says otherwise."""
-    return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@") else value
 
 
 def _latex(text: str) -> str:
