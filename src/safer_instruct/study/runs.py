@@ -29,7 +29,7 @@ def run_config(path: Path, pairs: int | None = None) -> RunConfig:
     config = load_config(path)
     if pairs is None or config.target is not None or config.select is not None or config.filter.keep == "best":
         return config
-    return _changed(config, {"target": pairs})
+    return config.model_copy(update={"target": pairs})
 
 
 def unfiltered(config: RunConfig) -> RunConfig:
@@ -47,15 +47,8 @@ def unfiltered(config: RunConfig) -> RunConfig:
         raise ConfigError(f"domain '{domain.name}': 'unfiltered' cannot switch off its verification ({why}); make that set by a run config of its own")
     verify = config.verify.model_copy(update={"form": "contrast", "pick": "first", "min_contrast": _NEVER, "min_margin": _NEVER, "min_words": 1, "also": ()})
     respond = config.respond.model_copy(update={"boilerplate": None, "revise": 0, "critique": False, "choose": "weight"})
-    return _changed(
-        config,
-        {
-            "filter": FilterConfig(text=None, prompt=None, pair=None, near_duplicate=None, consistency=None),
-            "verify": verify,
-            "respond": respond,
-            "select": None,
-        },
-    )
+    filters = FilterConfig(text=None, prompt=None, pair=None, near_duplicate=None, consistency=None)
+    return config.model_copy(update={"filter": filters, "verify": verify, "respond": respond, "select": None})
 
 
 def make_run(config: RunConfig, out: Path, *, ledger: Path | None, watch: Watch) -> dict[str, Any]:
@@ -113,12 +106,6 @@ def placed(model: ModelConfig, base: Path) -> ModelConfig:
     if model.adapter and (base / model.adapter / "adapter_config.json").is_file():
         update["adapter"] = str((base / model.adapter).resolve())
     return model.model_copy(update=update)
-
-
-def _changed(config: RunConfig, update: dict[str, Any]) -> RunConfig:
-    changed = config.model_copy(update=update)
-    changed._base, changed._file = config.base, config.file
-    return changed
 
 
 def matched(base: Path, name: str) -> list[Path]:

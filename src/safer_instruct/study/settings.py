@@ -292,5 +292,5 @@ def _scaled_down(config: StudyConfig) -> StudyConfig:
         experiments[name] = experiment.model_copy(update={"evaluate": evaluate, "held_out": held_out})
     small = {"pairs": min(config.pairs, 4), "held_out_pairs": min(config.held_out_pairs, 2), "seeds": config.seeds[:1], "experiments": experiments}
     found = config.model_copy(update={**small, "sft": {**config.sft, **short}, "dpo": {**config.dpo, **short}})
-    found._file, found._base, found._quick = config._file, config._base, True
+    found._quick = True
     return found
