@@ -16,7 +16,8 @@ from safer_instruct.settings.pairs import Holdout
 from safer_instruct.settings.preference import PreferenceConfig, PreferenceSource
 from safer_instruct.study.division import PROMPTS, content_of, divide, file_prompts, key_of, sets_of
 from safer_instruct.study.pairs import HELD, SIDE, read_pairs
-from safer_instruct.study.setsteps import PAIRS, SETS, file_digests, set_step, sha_of
+from safer_instruct.study.runs import sha_of
+from safer_instruct.study.setsteps import PAIRS, SETS, file_digests, set_step
 from safer_instruct.study.settings import BASE, ArmConfig, StudyConfig, digest_of
 from safer_instruct.study.steps import CONTENT, Inner, Result, Step
 from safer_instruct.training.run import train_preferences

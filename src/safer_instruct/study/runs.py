@@ -87,7 +87,7 @@ def content_of(config: RunConfig) -> list[Any]:
     files = [*matched(config.base, config.source.path), *matched(config.base, config.respond.template), *matched(config.base, config.induce.template)]
     scripts = [m.model.partition(":")[2] for m in models_of(config) if m.model.startswith("scripted:")]
     files += [file for script in scripts for file in matched(config.base, script)]
-    return [config.model_dump(mode="json"), domain.model_dump(mode="json"), [hashlib.sha256(f.read_bytes()).hexdigest() for f in files]]
+    return [config.model_dump(mode="json"), domain.model_dump(mode="json"), [sha_of(file) for file in files]]
 
 
 def models_of(config: RunConfig) -> list[ModelConfig]:
@@ -113,3 +113,9 @@ def matched(base: Path, name: str) -> list[Path]:
     place = base / name
     found = [place] if place.is_file() else place.rglob("*") if place.is_dir() else () if Path(name).is_absolute() else base.glob(name)
     return sorted(file for file in found if file.is_file())
+
+
+def sha_of(file: Path) -> str:
+    """SHA-256 of a file."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

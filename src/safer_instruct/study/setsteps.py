@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -15,7 +14,7 @@ from safer_instruct.rundir import LEDGER, SUMMARY
 from safer_instruct.state import RunState
 from safer_instruct.study.invented import Recipe, invent_pairs
 from safer_instruct.study.pairs import read_pairs, write_pairs
-from safer_instruct.study.runs import content_of, make_run, matched, models_of, placed, run_config, tokens_of, unfiltered
+from safer_instruct.study.runs import content_of, make_run, matched, models_of, placed, run_config, sha_of, tokens_of, unfiltered
 from safer_instruct.study.settings import SetConfig, StudyConfig
 from safer_instruct.study.steps import CONTENT, Inner, Result, Step
 
@@ -100,8 +99,3 @@ def file_digests(base: Path, name: str) -> list[str]:
     """SHA-256 of each file that a path, a folder or a glob leads to; of a run directory that of its pairs."""
     pairs = base / name / PAIRS
     return [sha_of(file) for file in ([pairs] if pairs.is_file() else matched(base, name))]
-
-
-def sha_of(file: Path) -> str:
-    """SHA-256 of a file."""
-    return hashlib.sha256(file.read_bytes()).hexdigest()
