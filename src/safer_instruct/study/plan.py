@@ -36,12 +36,9 @@ def plan(config: StudyConfig, out: Path) -> list[Step]:
     used = {origin for name in config.experiments for origin in sets_of(config, name)}
     used |= {of for name in used if (of := config.sets[name].of)}
     ordered = sorted((name for name in config.sets if name in used), key=lambda name: config.sets[name].of is not None)
-    steps = [set_step(config, name, out) for name in ordered]
-    for name in config.experiments:
-        steps += _experiment(config, name, out)
-    return sorted(
-        steps, key=lambda step: 0 if step.name.startswith("set ") else 1 if step.kind == "split" else 2
-    )  # too few pairs are known before any training
+    steps = [step for name in config.experiments for step in _experiment(config, name, out)]
+    steps.sort(key=lambda step: step.kind != "split")  # too few pairs are known before any training
+    return [*(set_step(config, name, out) for name in ordered), *steps]
 
 
 def system_of(arm: str, seed: int) -> str:
