@@ -196,7 +196,7 @@ def _compare(config: StudyConfig, name: str, systems: Mapping[str, str], folder:
     experiment, out = config.experiments[name], folder.parent.parent
     outcomes: dict[str, dict[str, list[list[float | None]]]] = {"harmlessness": {}, "helpfulness": {}}
     for arm, other in experiment.comparisons:
-        for seed in config.seeds:
+        for seed in config.seeds if other != BASE else ():  # the base model stands beside every arm in the whole evaluation
             two = {system_of(which, seed): systems[system_of(which, seed)] for which in (other, arm)}
             found = _evaluated(config, name, two, needed, folder, inner, baseline=system_of(other, seed))
             for measure, by_pair in outcomes.items():
