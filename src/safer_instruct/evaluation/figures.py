@@ -155,7 +155,13 @@ def measure(adjective: str, judged: Mapping[str, Judged], responses: Responses, 
 
 def p_words(p: float) -> str:
     """A p-value as it is usually written."""
-    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}" if p < 0.0995 else f"p = {p:.2f}"
+    cell = p_cell(p)
+    return f"p {cell}" if cell.startswith("<") else f"p = {cell}"
+
+
+def p_cell(p: float) -> str:
+    """The same where the heading says that it is a p-value."""
+    return "< 0.001" if p < 0.001 else f"{p:.3f}" if p < 0.0995 else f"{p:.2f}"
 
 
 def _comparison(

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 from safer_instruct.analysis.bootstrap import Interval
 from safer_instruct.evaluation.escaping import escaped
-from safer_instruct.evaluation.figures import p_words
+from safer_instruct.evaluation.figures import p_cell
+from safer_instruct.evaluation.report import interval
 from safer_instruct.oneline import no_formula
 
 _LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", **{c: f"\\{c}" for c in "&%$#_{}"}}
@@ -99,14 +100,14 @@ def shown(cell: Cell) -> str:
         case None:
             return "not told"
         case P(value):
-            return p_words(value).removeprefix("p ").removeprefix("= ")
+            return p_cell(value)
         case Share(count, of):
             return f"{count} of {of}" if of else "none asked"
         case Percent(value, signed):
             sign = "+" if signed else ""
             return f"{value.estimate:{sign}.0%} ({value.low:{sign}.0%} to {value.high:{sign}.0%})"
         case Interval():
-            return f"{cell.estimate:.2f} ({cell.low:.2f} to {cell.high:.2f})"
+            return interval(cell)
         case float():
             return f"{cell:.3g}"
         case int():
