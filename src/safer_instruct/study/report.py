@@ -22,6 +22,7 @@ from safer_instruct.study.compare import Beside
 from safer_instruct.study.division import origin, sets_of
 from safer_instruct.study.figures import Figures, figures_of, trainings_of
 from safer_instruct.study.plots import Bar, Panel, draw
+from safer_instruct.study.setsteps import set_name
 from safer_instruct.study.settings import BASE, StudyConfig
 from safer_instruct.study.steps import Result
 from safer_instruct.study.tables import Cell, P, Percent, Share, Table, markdown, rendered
@@ -168,7 +169,7 @@ def _sets(config: StudyConfig, found: Figures, results: Mapping[str, Result], no
     rows: list[tuple[Cell, ...]] = []
     trained_on = {on for arm in config.experiments[found.name].arms.values() for on in arm.sets}
     for name in (name for name in config.sets if name in trained_on or name in sets_of(config, found.name)):
-        made, pool = results[f"set {origin(config, name)}"], found.split["pools"][origin(config, name)]
+        made, pool = results[set_name(origin(config, name))], found.split["pools"][origin(config, name)]
         per_pair = made["tokens"] / made["pairs"] if made["tokens"] else None
         rows.append((name, _how(config, name), made["pairs"], pool["overlapping"], pool["pairs"], made["tokens"], per_pair and round(per_pair)))
     headings = ("set", "made by", "pairs", "overlap with prompts", "left", "tokens", "tokens per pair")

@@ -31,16 +31,21 @@ def set_step(config: StudyConfig, name: str, out: Path) -> Step:
         ConfigError: Its run config is missing or not valid.
     """
     given, folder = config.sets[name], out / SETS / name
-    needs = (f"set {given.of}",) if given.of and given.kind != "shuffled" else ()
+    needs = (set_name(given.of),) if given.of and given.kind != "shuffled" else ()
     if given.kind == "path":
-        return Step(f"set {name}", "read", (), lambda _: file_digests(config.base, str(given.path)), partial(_taken, config, name, folder))
+        return Step(set_name(name), "read", (), lambda _: file_digests(config.base, str(given.path)), partial(_taken, config, name, folder))
     run = run_config(config.base / str(given.run or config.sets[str(given.of)].run), _target(config, given))
     if given.kind == "invented":
         recipe = partial(_recipe, config, given, run)
-        return Step(f"set {name}", "invent", needs, lambda found: _recipe_content(recipe(found)), partial(_invented, recipe, name, folder))
+        return Step(set_name(name), "invent", needs, lambda found: _recipe_content(recipe(found)), partial(_invented, recipe, name, folder))
     carried_out = unfiltered(run) if given.kind == "unfiltered" else run
     ledger = out / SETS / str(given.of) / "run" / LEDGER if given.of else None
-    return Step(f"set {name}", given.kind, needs, lambda _: content_of(carried_out), partial(_run, carried_out, ledger, name, folder))
+    return Step(set_name(name), given.kind, needs, lambda _: content_of(carried_out), partial(_run, carried_out, ledger, name, folder))
+
+
+def set_name(name: str) -> str:
+    """The step that makes a set."""
+    return f"set {name}"
 
 
 def _target(config: StudyConfig, given: SetConfig) -> int | None:
@@ -75,7 +80,7 @@ def _recipe(config: StudyConfig, given: SetConfig, run: RunConfig, needed: Neede
     experts = [run.models.expert] if run.models.expert else [e.bare for e in (run.models.experts or {}).values()]
     base = placed(config.answering(), config.base)
     writers = [placed(m, config.base) for m in given.writers] if given.writers else [*(placed(m, run.base) for m in experts), base]
-    tokens = given.tokens or int(needed[f"set {given.of}"]["tokens"])
+    tokens = given.tokens or int(needed[set_name(str(given.of))]["tokens"])
     inventor = placed(given.inventor, config.base) if given.inventor else base
     return Recipe(run, inventor, tuple(writers), given.answers, min(tokens, _QUICK_TOKENS) if config.quick else tokens, config.seed)
 
