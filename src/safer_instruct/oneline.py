@@ -1,4 +1,4 @@
-"""Somebody else's words, made fit for one line of ours."""
+"""Somebody else's words, made fit for one line or one cell of ours."""
 
 from __future__ import annotations
 
@@ -11,3 +11,8 @@ def one_line(text: str) -> str:
 def shortened(text: str, most: int) -> str:
     """`text`, or as much of it as `most` characters hold together with the dots that say so."""
     return text if len(text) <= most else text[: most - 3] + "..."
+
+
+def no_formula(text: str) -> str:
+    """A cell's text that a spreadsheet does not take for a formula."""
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text

@@ -27,10 +27,10 @@ def study(
     from safer_instruct.study.settings import load_study
 
     console, loaded = Console(), load_study(config, quick=quick)
-    folders = {True: Path("runs") / f"{config.stem}-quick", False: Path("runs") / config.stem}
-    folder = out or folders[quick]
+    whole, short = Path("runs") / config.stem, Path("runs") / f"{config.stem}-quick"
+    folder = out or (short if quick else whole)
     if dry_run:
-        studyview.show_planned(console, rehearse(loaded, folder, None if quick else folders[True]))
+        studyview.show_planned(console, rehearse(loaded, folder, None if quick else short))
         return
     command = f"safer-instruct study {config}{' --quick' if quick else ''}"
     try:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.table import Table
 
+from safer_instruct.models.calls import span
 from safer_instruct.terminal import safe
 
 if TYPE_CHECKING:
@@ -72,6 +73,4 @@ def show_study(console: Console, config: StudyConfig, result: StudyResult) -> No
 
 
 def _time(seconds: float | None) -> str:
-    if seconds is None:
-        return "unknown"
-    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
+    return "unknown" if seconds is None else span(seconds)

@@ -46,7 +46,7 @@ def test_three_columns_of_known_harmlessness_are_ranked_and_identical_ones_are_n
     judge = AsRecorded(ScriptedModel(), config.judges["scorer"], domain)
     pairs = compared(list(responses), "rude", "all")
     judged = asyncio.run(judge_by_score(judge, prompts, responses, pairs, lambda: None, refusals=True, rates=True))
-    found = measure("harmless", {"scorer": judged}, responses, Bootstrap(50, resamples=200), seed=0)
+    found = measure("harmless", {"scorer": judged}, responses, Bootstrap(50, resamples=200))
     said = {frozenset((c.system, c.other)): c for c in found.comparisons}
     for better, worse in (("kind", "curt"), ("kind", "rude"), ("curt", "rude")):
         comparison = said[frozenset((better, worse))]

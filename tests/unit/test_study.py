@@ -132,12 +132,8 @@ def test_inventing_ends_with_its_tokens_or_when_nothing_comes_and_counts_the_sam
     first = invent_pairs(recipe, tmp_path / "a", lambda done, of: told.append((done, of)))
     assert first.pairs == () and first.prompts > 0 and 0 < first.tokens <= 20_000
     assert invent_pairs(recipe, tmp_path / "a") == first, "what comes from the ledger counts as what it once took"
-    endless = invent_pairs(replace_tokens(recipe, 10**9), tmp_path / "b")
+    endless = invent_pairs(replace(recipe, tokens=10**9), tmp_path / "b")
     assert endless.pairs == () and endless.prompts == 40
-
-
-def replace_tokens(recipe: Recipe, tokens: int) -> Recipe:
-    return Recipe(recipe.run, recipe.inventor, recipe.writers, recipe.answers, tokens, recipe.seed)
 
 
 # --- what is held out, and equal sizes

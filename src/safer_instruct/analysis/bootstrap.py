@@ -40,8 +40,12 @@ class Bootstrap:
         if count < 1:
             raise ValueError("a bootstrap needs at least one example")
         rng = random.Random(seed)
-        self.count, self.level, self.resamples = count, level, resamples
+        self.count, self.level, self.resamples, self._seed = count, level, resamples, seed
         self._samples = [array("I", rng.choices(range(count), k=count)) for _ in range(resamples)]
+
+    def over(self, count: int) -> Bootstrap:
+        """One like this over `count` examples; this itself where it has so many, so that statistics of all examples see the same resamples."""
+        return self if count == self.count else Bootstrap(count, resamples=self.resamples, level=self.level, seed=self._seed)
 
     def interval(self, statistic: Statistic) -> Interval:
         """The interval of any statistic of indices; resamples on which it is not a number are left out."""

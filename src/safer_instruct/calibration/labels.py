@@ -15,6 +15,7 @@ from typing import Any
 from safer_instruct import rundir
 from safer_instruct.conversation import as_turns, in_context, texts_digest
 from safer_instruct.errors import ConfigError, RunDirectoryError
+from safer_instruct.oneline import no_formula
 from safer_instruct.wholefile import whole
 
 SHEET_COLUMNS = ("id", "label", "score", "category", "dropped_by", "prompt", "chosen", "rejected")
@@ -107,7 +108,7 @@ def write_sheet(examples: Sequence[Scored], path: Path, count: int, *, seed: int
         writer = csv.DictWriter(file, SHEET_COLUMNS)
         writer.writeheader()
         for example in chosen:
-            row = {name: _harmless(str(getattr(example, name))) for name in SHEET_COLUMNS if name not in ("id", "label", "score")}
+            row = {name: no_formula(str(getattr(example, name))) for name in SHEET_COLUMNS if name not in ("id", "label", "score")}
             writer.writerow({"id": example.id, "label": "", "score": "", **row})
     return len(chosen)
 
@@ -172,11 +173,6 @@ def _label(row: dict[str, str | None], where: str) -> Label | None:
     if word not in _GOOD | _BAD:
         raise ConfigError(f"{where}: label {word[:40]!r} is neither {', '.join(sorted(_GOOD))} nor {', '.join(sorted(_BAD))}")
     return Label((row["id"] or "").strip(), word in _GOOD, (row.get("score") or "").strip())
-
-
-def _harmless(text: str) -> str:
-    """A text that a spreadsheet does not take for a formula."""
-    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
 
 
 def digest(path: Path) -> str:

@@ -124,22 +124,21 @@ def majority(said: Sequence[Preference | None]) -> Preference | None:
     return Preference(outcome, fmean(p.share for p in known))
 
 
-def measure(adjective: str, judged: Mapping[str, Judged], responses: Responses, bootstrap: Bootstrap, *, seed: int) -> Measure:
+def measure(adjective: str, judged: Mapping[str, Judged], responses: Responses, bootstrap: Bootstrap) -> Measure:
     """The figures of one measure.
 
     Args:
         adjective: What the winner is: `harmless` or `helpful`.
         judged: Judge -> what it says of the pairs.
         responses: For their lengths.
-        bootstrap: Over all prompts.
-        seed: Of the bootstraps over those prompts that were judged.
+        bootstrap: Over all prompts; where some were not judged, one like it over the others.
     """
     pairs = list(next(iter(judged.values())).pairs)
     decided = {pair: [majority(said) for said in zip(*(judge.pairs[pair] for judge in judged.values()), strict=True)] for pair in pairs}
     found = []
     for pair in pairs:
         if any(decided[pair]):
-            found.append(_comparison(pair, decided[pair], {name: judge.pairs[pair] for name, judge in judged.items()}, responses, bootstrap, seed))
+            found.append(_comparison(pair, decided[pair], {name: judge.pairs[pair] for name, judge in judged.items()}, responses, bootstrap))
     adjusted = holm([comparison.counts.p for comparison in found])
     comparisons = tuple(_told(adjective, c, p, bootstrap.level) for c, p in zip(found, adjusted, strict=True))
     outcomes = {pair: [None if p is None else p.outcome for p in said] for pair, said in decided.items()}
@@ -155,14 +154,20 @@ def measure(adjective: str, judged: Mapping[str, Judged], responses: Responses, 
 
 def p_words(p: float) -> str:
     """A p-value as it is usually written."""
-    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}" if p < 0.0995 else f"p = {p:.2f}"
+    cell = p_cell(p)
+    return f"p {cell}" if cell.startswith("<") else f"p = {cell}"
+
+
+def p_cell(p: float) -> str:
+    """The same where the heading says that it is a p-value."""
+    return "< 0.001" if p < 0.001 else f"{p:.3f}" if p < 0.0995 else f"{p:.2f}"
 
 
 def _comparison(
-    pair: Pair, decided: Sequence[Preference | None], by_judge: Mapping[str, Sequence[Preference | None]], responses: Responses, bootstrap: Bootstrap, seed: int
+    pair: Pair, decided: Sequence[Preference | None], by_judge: Mapping[str, Sequence[Preference | None]], responses: Responses, bootstrap: Bootstrap
 ) -> Comparison:
     known = [(at, said) for at, said in enumerate(decided) if said is not None]
-    over = bootstrap if len(known) == bootstrap.count else Bootstrap(len(known), resamples=bootstrap.resamples, level=bootstrap.level, seed=seed)
+    over = bootstrap.over(len(known))
     apart = [float(_length(responses, pair[0], at) - _length(responses, pair[1], at)) for at, _ in known]
     return Comparison(
         *pair,

@@ -18,7 +18,7 @@ def write_result(work: Work, result: Evaluation) -> None:
     """Write result, report, and every system's answers."""
     for name, found in work.responses.items():
         write_outputs(result.path / OUTPUTS / f"{name}.json", name, work.prompts, found)
-    record = _plain(asdict(result)) | {
+    record = plain(asdict(result)) | {
         "config": work.config.model_dump(mode="json"),
         "per_prompt": [
             {
@@ -37,12 +37,12 @@ def write_result(work: Work, result: Evaluation) -> None:
     rundir.write_whole(result.path / REPORT, markdown(work.config, result))
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """As JSON can say it: paths as text, and what is not a number as null."""
     if isinstance(value, Mapping):
-        return {str(key): _plain(inner) for key, inner in value.items()}
+        return {str(key): plain(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(inner) for inner in value]
+        return [plain(inner) for inner in value]
     if isinstance(value, float) and value != value:
         return None
     return str(value) if isinstance(value, Path) else value

@@ -18,6 +18,7 @@ from safer_instruct.errors import ConfigError
 from safer_instruct.evaluation.figures import Agreement, Counts, counted
 from safer_instruct.evaluation.judging import Pair, Responses
 from safer_instruct.evaluation.prompts import Prompt, Response, digest
+from safer_instruct.oneline import no_formula
 from safer_instruct.seeds import derive_seed
 from safer_instruct.visible import visible
 from safer_instruct.wholefile import whole
@@ -86,7 +87,7 @@ def write_sheet(path: Path, asked: Sequence[Item], prompts: Sequence[Prompt], re
     with whole(path) as part, part.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(COLUMNS)
-        writer.writerows([id_, *map(_harmless, texts)] for id_, *texts in rows)
+        writer.writerows([id_, *map(no_formula, texts)] for id_, *texts in rows)
     page = path.with_suffix(".html")
     with whole(page) as part:
         part.write_text(_page(rows, path.stem), encoding="utf-8")
@@ -223,8 +224,3 @@ def _hash(text: str) -> str:
 
 def _file(name: str) -> str:
     return resources.files("safer_instruct.evaluation").joinpath(name).read_text(encoding="utf-8").replace("\r\n", "\n")
-
-
-def _harmless(text: str) -> str:
-    """A text that a spreadsheet does not take for a formula."""
-    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text

@@ -8,7 +8,7 @@ from itertools import chain
 from safer_instruct.analysis.bootstrap import Interval
 from safer_instruct.analysis.proportion import Rate
 from safer_instruct.evaluation.escaping import escaped
-from safer_instruct.evaluation.figures import Agreement, Measure, p_words
+from safer_instruct.evaluation.figures import Agreement, Measure, p_cell
 from safer_instruct.evaluation.result import Evaluation
 from safer_instruct.evaluation.settings import EvaluateConfig
 from safer_instruct.oneline import one_line, shortened
@@ -105,7 +105,7 @@ def _comparison_rows(found: Measure) -> Rows:
     return [
         [
             *(c.system, c.other, str(c.counts.wins), str(c.counts.ties), str(c.counts.losses)),
-            *(interval(c.win_rate), _p(c.p_adjusted), interval(c.length_controlled.win_rate), "" if c.length_auc is None else f"{c.length_auc:.2f}"),
+            *(interval(c.win_rate), p_cell(c.p_adjusted), interval(c.length_controlled.win_rate), "" if c.length_auc is None else f"{c.length_auc:.2f}"),
         ]
         for c in found.comparisons
     ]
@@ -119,7 +119,7 @@ def _judges(found: Measure) -> Iterator[str]:
     yield from _table(("judge", "prefers the first shown", "turned by order", "length tells", "without an answer"), rows)
     if len(found.judges) > 1:
         by_judge = [
-            [f"{c.system} / {c.other}", name, f"{n.wins} / {n.ties} / {n.losses}", _p(n.p)] for c in found.comparisons for name, n in c.by_judge.items()
+            [f"{c.system} / {c.other}", name, f"{n.wins} / {n.ties} / {n.losses}", p_cell(n.p)] for c in found.comparisons for name, n in c.by_judge.items()
         ]
         yield from _table(("pair", "judge", "wins / ties / losses", "p, alone"), by_judge)
         yield from _table(("judge", "and", "judged by both", "agree", "Cohen's kappa"), _agreements(found.agreement))
@@ -138,7 +138,7 @@ def _harmful(result: Evaluation) -> Iterator[str]:
     shown = categories if len(categories) > 1 else []
     yield "## Harmful answers"
     yield ""
-    rows = [[name, share(r.all), "" if r.p is None else _p(r.p), *(share(r.by_category[c]) for c in shown)] for name, r in result.harmful.items()]
+    rows = [[name, share(r.all), "" if r.p is None else p_cell(r.p), *(share(r.by_category[c]) for c in shown)] for name, r in result.harmful.items()]
     yield from _table(("system", "harmful", "p, beside the baseline", *shown), rows)
     judges = list(next(iter(result.harmful.values())).by_judge)
     if len(judges) > 1:
@@ -154,7 +154,7 @@ def _refusals(result: Evaluation) -> Iterator[str]:
     rows = []
     for name, found in result.refusals.items():
         cells = [text for label in labels for text in (share(found.refused[label]), str(found.classes[label].get("partial", 0)))]
-        rows.append([name, *cells, "" if found.p_safe is None else _p(found.p_safe)])
+        rows.append([name, *cells, "" if found.p_safe is None else p_cell(found.p_safe)])
     headings = chain(*((f"refused, {label} prompts", "in part") for label in labels))
     yield from _table(("system", *headings, "p on safe, beside the baseline"), rows)
     if "safe" in labels:
@@ -196,7 +196,7 @@ def _people(result: Evaluation) -> Iterator[str]:
         return
     yield "## People"
     yield ""
-    rows = [[pair, f"{n.wins} / {n.ties} / {n.losses}", interval(found.win_rates[pair]), _p(n.p)] for pair, n in found.counts.items()]
+    rows = [[pair, f"{n.wins} / {n.ties} / {n.losses}", interval(found.win_rates[pair]), p_cell(n.p)] for pair, n in found.counts.items()]
     yield from _table(("pair", "wins / ties / losses", "win rate", "p"), rows)
     pairs = [*found.agreement, *([found.with_judges] if found.with_judges else [])]
     yield from _table(("who", "and", "answered by both", "agree", "Cohen's kappa"), _agreements(pairs))
@@ -224,10 +224,6 @@ def _table(headings: Sequence[str], rows: Rows) -> Iterator[str]:
     yield "|---" * len(headings) + "|"
     yield from (f"| {' | '.join(map(escaped, row))} |" for row in rows)
     yield ""
-
-
-def _p(value: float) -> str:
-    return p_words(value).removeprefix("p ").removeprefix("= ")
 
 
 def _percent(value: float | None) -> str:

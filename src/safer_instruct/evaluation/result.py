@@ -123,8 +123,8 @@ def result_of(work: Work, out: Path, answers: Sequence[Path], used: Meter, secon
     config, prompts, responses = work.config, work.prompts, work.responses
     bootstrap = Bootstrap(len(prompts), resamples=config.resamples, level=config.level, seed=config.seed)
     pairs = bool(pairs_of(config))
-    harmless = measure("harmless", work.harmless, responses, bootstrap, seed=config.seed) if work.harmless and pairs else None
-    helpful = measure("helpful", work.helpful, responses, bootstrap, seed=config.seed) if work.helpful and pairs else None
+    harmless = measure("harmless", work.harmless, responses, bootstrap) if work.harmless and pairs else None
+    helpful = measure("helpful", work.helpful, responses, bootstrap) if work.helpful and pairs else None
     overlap = honesty.find_overlap(prompts, config)
     warnings = honesty.circularity(config, honesty.builders(config)) + honesty.overlap_warnings(overlap)
     for kind, found in (("harmlessness", harmless), ("helpfulness", helpful)):

@@ -53,7 +53,7 @@ def mean_of(values: Outcomes, bootstrap: Bootstrap) -> Interval | None:
         return None
     if set(known) in ({0.0}, {1.0}):
         return wilson(round(sum(known)), len(known), bootstrap.level)
-    return _over(known, bootstrap).mean(known)
+    return bootstrap.over(len(known)).mean(known)
 
 
 def beside(outcomes: Mapping[tuple[str, str], Sequence[Outcomes]], bootstrap: Bootstrap, *, even: float, larger_is_better: bool, seed: int) -> list[Beside]:
@@ -72,7 +72,7 @@ def beside(outcomes: Mapping[tuple[str, str], Sequence[Outcomes]], bootstrap: Bo
         if not values:
             continue
         p = flip_test([value - even for value in values], seed=seed)
-        interval = _around(values, even, bootstrap) if len(set(values)) == 1 else _over(values, bootstrap).mean(values)
+        interval = _around(values, even, bootstrap) if len(set(values)) == 1 else bootstrap.over(len(values)).mean(values)
         each = tuple(fmean(known) for said in by_seed if (known := [value for value in said if value is not None]))
         found.append(Beside(arm, other, interval, each, len(values), p, p, 0))
     adjusted = holm([comparison.p for comparison in found])
@@ -94,8 +94,3 @@ def _around(values: Sequence[float], even: float, bootstrap: Bootstrap) -> Inter
     """The interval of values that are all alike, of which all resamples are: as far as Wilson's reaches from a share of 0."""
     value, spread = values[0], wilson(0, len(values), bootstrap.level).high
     return Interval(value, max(0.0 if even else -1.0, value - spread), min(1.0, value + spread))
-
-
-def _over(values: Sequence[float], bootstrap: Bootstrap) -> Bootstrap:
-    """The bootstrap over those prompts that have a value; with all of them the given one, so that all comparisons see the same resamples."""
-    return bootstrap if len(values) == bootstrap.count else Bootstrap(len(values), resamples=bootstrap.resamples, level=bootstrap.level)

@@ -8,12 +8,11 @@ from statistics import fmean
 from typing import Any
 
 from safer_instruct.analysis.bootstrap import Bootstrap, Interval
+from safer_instruct.evaluation.rates import LABELS, most
 from safer_instruct.study.compare import Beside, Outcomes, beside, differences, mean_of, over_seeds
 from safer_instruct.study.plan import compare_name, split_name, system_of, training_name
 from safer_instruct.study.settings import BASE, StudyConfig
 from safer_instruct.study.steps import Result
-
-LABELS = ("safe", "unsafe", "unlabelled")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,13 +72,12 @@ def figures_of(config: StudyConfig, name: str, results: Mapping[str, Result]) ->
     harmful = {which: _harmful(config, which, found["per_prompt"]) for which in (BASE, *experiment.arms)}
     arms = tuple(_arm(config, which, found, harmful[which], bootstrap) for which in (BASE, *experiment.arms))
     pairs = experiment.comparisons
-    told = {m: {(a, b): found["outcomes"][m][f"{a} / {b}"] for a, b in pairs if f"{a} / {b}" in found["outcomes"][m]} for m in ("harmlessness", "helpfulness")}
     apart = {(a, b): differences(harmful[a], harmful[b]) for a, b in pairs if harmful[a] and harmful[b]}
     return Figures(
         name,
         arms,
-        tuple(beside(told["harmlessness"], bootstrap, even=0.5, larger_is_better=True, seed=config.seed)),
-        tuple(beside(told["helpfulness"], bootstrap, even=0.5, larger_is_better=True, seed=config.seed)),
+        tuple(beside(_outcomes(config, pairs, found, "harmlessness"), bootstrap, even=0.5, larger_is_better=True, seed=config.seed)),
+        tuple(beside(_outcomes(config, pairs, found, "helpfulness"), bootstrap, even=0.5, larger_is_better=True, seed=config.seed)),
         tuple(beside(apart, bootstrap, even=0.0, larger_is_better=False, seed=config.seed)),
         results[split_name(name)],
         tuple(found["warnings"]),
@@ -101,7 +99,7 @@ def trainings_of(config: StudyConfig, name: str, results: Mapping[str, Result]) 
 
 def _arm(config: StudyConfig, which: str, found: Result, harmful: Sequence[Outcomes], bootstrap: Bootstrap) -> Arm:
     systems = _systems(config, which)
-    won = {measure: [said[s] for s in systems if s in said] for measure, said in found["beside_base"].items()}
+    harmless, helpful = (_beside_base(config, which, found, measure) for measure in ("harmlessness", "helpfulness"))
     refused: dict[str, tuple[int, int]] = {}
     for label in LABELS:
         counted = [found["refusals"][s][label] for s in systems if label in found["refusals"].get(s, {})]
@@ -109,14 +107,28 @@ def _arm(config: StudyConfig, which: str, found: Result, harmful: Sequence[Outco
             refused[label] = (sum(count for count, _ in counted), sum(of for _, of in counted))
     return Arm(
         which,
-        mean_of(over_seeds(won["harmlessness"]), bootstrap) if won["harmlessness"] else None,
-        tuple(fmean(known) for said in won["harmlessness"] if (known := [v for v in said if v is not None])),
-        mean_of(over_seeds(won["helpfulness"]), bootstrap) if won["helpfulness"] else None,
+        mean_of(over_seeds(harmless), bootstrap) if harmless else None,
+        tuple(fmean(known) for said in harmless if (known := [v for v in said if v is not None])),
+        mean_of(over_seeds(helpful), bootstrap) if helpful else None,
         mean_of(over_seeds(harmful), bootstrap) if harmful else None,
         refused,
         fmean(found["words"][s] for s in systems),
         _downstream([found["downstream"][s] for s in systems if s in found["downstream"]]),
     )
+
+
+def _outcomes(config: StudyConfig, pairs: Sequence[tuple[str, str]], found: Result, measure: str) -> dict[tuple[str, str], list[Outcomes]]:
+    """For each two arms and each seed who won, by prompt; what nobody judged is left out."""
+    told = {
+        (arm, other): _beside_base(config, arm, found, measure) if other == BASE else found["outcomes"][measure].get(f"{arm} / {other}", [])
+        for arm, other in pairs
+    }
+    return {pair: by_seed for pair, by_seed in told.items() if by_seed}
+
+
+def _beside_base(config: StudyConfig, which: str, found: Result, measure: str) -> list[Outcomes]:
+    said = found["beside_base"][measure]
+    return [said[system] for system in _systems(config, which) if system in said]
 
 
 def _systems(config: StudyConfig, which: str) -> list[str]:
@@ -127,15 +139,10 @@ def _harmful(config: StudyConfig, which: str, per_prompt: Sequence[Mapping[str, 
     """For each seed, whether most judges call the answer harmful, by prompt; a tie counts as harmful, as in `evaluate`. Empty where nobody says."""
     found: list[Outcomes] = []
     for system in _systems(config, which):
-        values = [_most([said.get(system) for said in prompt["harmful"].values()]) for prompt in per_prompt]
+        values = [most([said.get(system) for said in prompt["harmful"].values()]) for prompt in per_prompt]
         if any(value is not None for value in values):
             found.append(values)
     return found if not found or which != BASE else [found[0]] * len(config.seeds)
-
-
-def _most(said: Sequence[bool | None]) -> float | None:
-    known = [harmful for harmful in said if harmful is not None]
-    return float(2 * sum(known) >= len(known)) if known else None
 
 
 def _downstream(by_seed: Sequence[Sequence[Mapping[str, Any]]]) -> dict[str, float]:

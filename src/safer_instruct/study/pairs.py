@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from safer_instruct.detect.words import words
+from safer_instruct.evaluation.settings import OverlapConfig
 from safer_instruct.rundir import PAIRS_JSONL
 from safer_instruct.seeds import derive_seed
 from safer_instruct.settings.preference import PreferenceSource
@@ -23,7 +24,7 @@ from safer_instruct.wholefile import whole
 SIDE, TRAINED, HELD = "side", "train", "held_out"
 ASKED = "asked"  # the prompt's last message, where the honesty checks of an evaluation look
 _UNTOLD = "all"  # in files: the category of pairs that have none
-_NEAR, _RUN = 0.7, 13  # as `evaluate` has it by default: what it would warn of is not trained on
+_OVERLAP = OverlapConfig()  # as `evaluate` has it by default: what it would warn of is not trained on
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +81,7 @@ def deranged(pairs: Sequence[StudyPair], seed: int) -> list[StudyPair]:
 
 def apart_from(pairs: Sequence[StudyPair], prompts: Sequence[str]) -> tuple[list[StudyPair], int]:
     """The pairs whose prompt does not overlap with any of `prompts`, and how many do: same words, a near-duplicate, or a long run of words."""
-    index = Overlap(prompts, _NEAR, shared_run=_RUN)
+    index = Overlap(prompts, _OVERLAP.near, shared_run=_OVERLAP.shared_run)
     kept = [pair for pair in pairs if not index.why(pair.prompt)]
     return kept, len(pairs) - len(kept)
 

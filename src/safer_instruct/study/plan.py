@@ -16,7 +16,8 @@ from safer_instruct.settings.pairs import Holdout
 from safer_instruct.settings.preference import PreferenceConfig, PreferenceSource
 from safer_instruct.study.division import PROMPTS, content_of, divide, file_prompts, key_of, sets_of
 from safer_instruct.study.pairs import HELD, SIDE, read_pairs
-from safer_instruct.study.setsteps import PAIRS, SETS, file_digests, set_step, sha_of
+from safer_instruct.study.runs import sha_of
+from safer_instruct.study.setsteps import PAIRS, SETS, file_digests, set_name, set_step
 from safer_instruct.study.settings import BASE, ArmConfig, StudyConfig, digest_of
 from safer_instruct.study.steps import CONTENT, Inner, Result, Step
 from safer_instruct.training.run import train_preferences
@@ -35,12 +36,9 @@ def plan(config: StudyConfig, out: Path) -> list[Step]:
     used = {origin for name in config.experiments for origin in sets_of(config, name)}
     used |= {of for name in used if (of := config.sets[name].of)}
     ordered = sorted((name for name in config.sets if name in used), key=lambda name: config.sets[name].of is not None)
-    steps = [set_step(config, name, out) for name in ordered]
-    for name in config.experiments:
-        steps += _experiment(config, name, out)
-    return sorted(
-        steps, key=lambda step: 0 if step.name.startswith("set ") else 1 if step.kind == "split" else 2
-    )  # too few pairs are known before any training
+    steps = [step for name in config.experiments for step in _experiment(config, name, out)]
+    steps.sort(key=lambda step: step.kind != "split")  # too few pairs are known before any training
+    return [*(set_step(config, name, out) for name in ordered), *steps]
 
 
 def system_of(arm: str, seed: int) -> str:
@@ -87,7 +85,7 @@ def _experiment(config: StudyConfig, name: str, out: Path) -> list[Step]:
     for system, trained in systems.items():
         needs = (split_name(name), *((trained,) if trained else ()))
         steps.append(Step(evaluation_name(name, system), "evaluate", needs, depends, partial(_evaluate, config, name, {system: trained}, folder), size))
-    needs = (split_name(name), *(f"set {s}" for s in sets_of(config, name)), *(t for t in systems.values() if t), *(evaluation_name(name, s) for s in systems))
+    needs = (split_name(name), *(set_name(s) for s in sets_of(config, name)), *(t for t in systems.values() if t), *(evaluation_name(name, s) for s in systems))
     compared = partial(_compare, config, name, systems, folder)
     return [*steps, Step(compare_name(name), "compare", tuple(dict.fromkeys(needs)), lambda found: [depends(found), experiment.comparisons], compared)]
 
@@ -105,7 +103,7 @@ def _split_step(config: StudyConfig, name: str, out: Path) -> Step:
         path = given.get("path", "") if isinstance(given, dict) else given
         return [depends, file_digests(config.base, str(path)) if path else []]
 
-    return Step(split_name(name), "split", tuple(f"set {s}" for s in sets), content, partial(_split, config, name, out))
+    return Step(split_name(name), "split", tuple(set_name(s) for s in sets), content, partial(_split, config, name, out))
 
 
 def _split(config: StudyConfig, name: str, out: Path, needed: Needed, digest: str, inner: Inner) -> Result:
@@ -198,14 +196,14 @@ def _compare(config: StudyConfig, name: str, systems: Mapping[str, str], folder:
     experiment, out = config.experiments[name], folder.parent.parent
     outcomes: dict[str, dict[str, list[list[float | None]]]] = {"harmlessness": {}, "helpfulness": {}}
     for arm, other in experiment.comparisons:
-        for seed in config.seeds:
+        for seed in config.seeds if other != BASE else ():  # the base model stands beside every arm in the whole evaluation
             two = {system_of(which, seed): systems[system_of(which, seed)] for which in (other, arm)}
             found = _evaluated(config, name, two, needed, folder, inner, baseline=system_of(other, seed))
             for measure, by_pair in outcomes.items():
                 if (told := getattr(found, measure)) and told.outcomes:
                     by_pair.setdefault(f"{arm} / {other}", []).append(next(iter(told.outcomes.values())))
     files = [str(folder / "pairs" / f"{key}.jsonl") for key in needed[split_name(name)]["files"]]
-    built = sorted({model for s in sets_of(config, name) for model in needed[f"set {s}"]["models"]})
+    built = sorted({model for s in sets_of(config, name) for model in needed[set_name(s)]["models"]})
     training = [{"path": file, "prompt": "asked"} for file in files]
     whole = _evaluated(config, name, systems, needed, folder, inner, baseline=BASE, training=training, built_with=built)
     record = json.loads((folder / "evaluation" / RESULT).read_text(encoding="utf-8"))

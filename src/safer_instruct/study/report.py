@@ -15,11 +15,14 @@ import yaml
 from safer_instruct import rundir
 from safer_instruct.evaluation.escaping import escaped
 from safer_instruct.evaluation.figures import p_words
+from safer_instruct.evaluation.files import plain
+from safer_instruct.evaluation.rates import LABELS
 from safer_instruct.oneline import one_line
 from safer_instruct.study.compare import Beside
 from safer_instruct.study.division import origin, sets_of
-from safer_instruct.study.figures import LABELS, Figures, figures_of, trainings_of
+from safer_instruct.study.figures import Figures, figures_of, trainings_of
 from safer_instruct.study.plots import Bar, Panel, draw
+from safer_instruct.study.setsteps import set_name
 from safer_instruct.study.settings import BASE, StudyConfig
 from safer_instruct.study.steps import Result
 from safer_instruct.study.tables import Cell, P, Percent, Share, Table, markdown, rendered
@@ -48,7 +51,7 @@ def write_report(config: StudyConfig, out: Path, results: Mapping[str, Result], 
         page += _section(config, found, tables)
     _write(out / REPORT, "\n".join(page).rstrip() + "\n")
     _write(out / CONFIG, yaml.safe_dump(resolved(config), sort_keys=False, allow_unicode=True, width=120))
-    _write(out / FIGURES, json.dumps({"quick": config.quick, "experiments": [_plain(asdict(f)) for f in figures]}, indent=1) + "\n")
+    _write(out / FIGURES, json.dumps({"quick": config.quick, "experiments": [plain(asdict(f)) for f in figures]}, indent=1) + "\n")
     return figures
 
 
@@ -166,7 +169,7 @@ def _sets(config: StudyConfig, found: Figures, results: Mapping[str, Result], no
     rows: list[tuple[Cell, ...]] = []
     trained_on = {on for arm in config.experiments[found.name].arms.values() for on in arm.sets}
     for name in (name for name in config.sets if name in trained_on or name in sets_of(config, found.name)):
-        made, pool = results[f"set {origin(config, name)}"], found.split["pools"][origin(config, name)]
+        made, pool = results[set_name(origin(config, name))], found.split["pools"][origin(config, name)]
         per_pair = made["tokens"] / made["pairs"] if made["tokens"] else None
         rows.append((name, _how(config, name), made["pairs"], pool["overlapping"], pool["pairs"], made["tokens"], per_pair and round(per_pair)))
     headings = ("set", "made by", "pairs", "overlap with prompts", "left", "tokens", "tokens per pair")
@@ -217,14 +220,6 @@ def _picture(config: StudyConfig, found: Figures) -> str:
 def _makers(config: StudyConfig) -> dict[str, Any]:
     used = {verb for experiment in config.experiments.values() for arm in experiment.arms.values() for verb in arm.train}
     return {verb: make for verb, make in (("sft", config.sft_config), ("dpo", config.dpo_config)) if verb in used}
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(key): _plain(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(inner) for inner in value]
-    return None if isinstance(value, float) and value != value else value
 
 
 def _write(path: Path, text: str) -> None:

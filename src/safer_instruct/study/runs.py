@@ -29,7 +29,7 @@ def run_config(path: Path, pairs: int | None = None) -> RunConfig:
     config = load_config(path)
     if pairs is None or config.target is not None or config.select is not None or config.filter.keep == "best":
         return config
-    return _changed(config, {"target": pairs})
+    return config.model_copy(update={"target": pairs})
 
 
 def unfiltered(config: RunConfig) -> RunConfig:
@@ -47,15 +47,8 @@ def unfiltered(config: RunConfig) -> RunConfig:
         raise ConfigError(f"domain '{domain.name}': 'unfiltered' cannot switch off its verification ({why}); make that set by a run config of its own")
     verify = config.verify.model_copy(update={"form": "contrast", "pick": "first", "min_contrast": _NEVER, "min_margin": _NEVER, "min_words": 1, "also": ()})
     respond = config.respond.model_copy(update={"boilerplate": None, "revise": 0, "critique": False, "choose": "weight"})
-    return _changed(
-        config,
-        {
-            "filter": FilterConfig(text=None, prompt=None, pair=None, near_duplicate=None, consistency=None),
-            "verify": verify,
-            "respond": respond,
-            "select": None,
-        },
-    )
+    filters = FilterConfig(text=None, prompt=None, pair=None, near_duplicate=None, consistency=None)
+    return config.model_copy(update={"filter": filters, "verify": verify, "respond": respond, "select": None})
 
 
 def make_run(config: RunConfig, out: Path, *, ledger: Path | None, watch: Watch) -> dict[str, Any]:
@@ -94,7 +87,7 @@ def content_of(config: RunConfig) -> list[Any]:
     files = [*matched(config.base, config.source.path), *matched(config.base, config.respond.template), *matched(config.base, config.induce.template)]
     scripts = [m.model.partition(":")[2] for m in models_of(config) if m.model.startswith("scripted:")]
     files += [file for script in scripts for file in matched(config.base, script)]
-    return [config.model_dump(mode="json"), domain.model_dump(mode="json"), [hashlib.sha256(f.read_bytes()).hexdigest() for f in files]]
+    return [config.model_dump(mode="json"), domain.model_dump(mode="json"), [sha_of(file) for file in files]]
 
 
 def models_of(config: RunConfig) -> list[ModelConfig]:
@@ -115,14 +108,14 @@ def placed(model: ModelConfig, base: Path) -> ModelConfig:
     return model.model_copy(update=update)
 
 
-def _changed(config: RunConfig, update: dict[str, Any]) -> RunConfig:
-    changed = config.model_copy(update=update)
-    changed._base, changed._file = config.base, config.file
-    return changed
-
-
 def matched(base: Path, name: str) -> list[Path]:
     """The files that a path, a folder or a glob of a config leads to; none where it is the name of something shipped."""
     place = base / name
     found = [place] if place.is_file() else place.rglob("*") if place.is_dir() else () if Path(name).is_absolute() else base.glob(name)
     return sorted(file for file in found if file.is_file())
+
+
+def sha_of(file: Path) -> str:
+    """SHA-256 of a file."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -15,7 +14,7 @@ from safer_instruct.rundir import LEDGER, SUMMARY
 from safer_instruct.state import RunState
 from safer_instruct.study.invented import Recipe, invent_pairs
 from safer_instruct.study.pairs import read_pairs, write_pairs
-from safer_instruct.study.runs import content_of, make_run, matched, models_of, placed, run_config, tokens_of, unfiltered
+from safer_instruct.study.runs import content_of, make_run, matched, models_of, placed, run_config, sha_of, tokens_of, unfiltered
 from safer_instruct.study.settings import SetConfig, StudyConfig
 from safer_instruct.study.steps import CONTENT, Inner, Result, Step
 
@@ -32,16 +31,21 @@ def set_step(config: StudyConfig, name: str, out: Path) -> Step:
         ConfigError: Its run config is missing or not valid.
     """
     given, folder = config.sets[name], out / SETS / name
-    needs = (f"set {given.of}",) if given.of and given.kind != "shuffled" else ()
+    needs = (set_name(given.of),) if given.of and given.kind != "shuffled" else ()
     if given.kind == "path":
-        return Step(f"set {name}", "read", (), lambda _: file_digests(config.base, str(given.path)), partial(_taken, config, name, folder))
+        return Step(set_name(name), "read", (), lambda _: file_digests(config.base, str(given.path)), partial(_taken, config, name, folder))
     run = run_config(config.base / str(given.run or config.sets[str(given.of)].run), _target(config, given))
     if given.kind == "invented":
         recipe = partial(_recipe, config, given, run)
-        return Step(f"set {name}", "invent", needs, lambda found: _recipe_content(recipe(found)), partial(_invented, recipe, name, folder))
+        return Step(set_name(name), "invent", needs, lambda found: _recipe_content(recipe(found)), partial(_invented, recipe, name, folder))
     carried_out = unfiltered(run) if given.kind == "unfiltered" else run
     ledger = out / SETS / str(given.of) / "run" / LEDGER if given.of else None
-    return Step(f"set {name}", given.kind, needs, lambda _: content_of(carried_out), partial(_run, carried_out, ledger, name, folder))
+    return Step(set_name(name), given.kind, needs, lambda _: content_of(carried_out), partial(_run, carried_out, ledger, name, folder))
+
+
+def set_name(name: str) -> str:
+    """The step that makes a set."""
+    return f"set {name}"
 
 
 def _target(config: StudyConfig, given: SetConfig) -> int | None:
@@ -76,7 +80,7 @@ def _recipe(config: StudyConfig, given: SetConfig, run: RunConfig, needed: Neede
     experts = [run.models.expert] if run.models.expert else [e.bare for e in (run.models.experts or {}).values()]
     base = placed(config.answering(), config.base)
     writers = [placed(m, config.base) for m in given.writers] if given.writers else [*(placed(m, run.base) for m in experts), base]
-    tokens = given.tokens or int(needed[f"set {given.of}"]["tokens"])
+    tokens = given.tokens or int(needed[set_name(str(given.of))]["tokens"])
     inventor = placed(given.inventor, config.base) if given.inventor else base
     return Recipe(run, inventor, tuple(writers), given.answers, min(tokens, _QUICK_TOKENS) if config.quick else tokens, config.seed)
 
@@ -100,8 +104,3 @@ def file_digests(base: Path, name: str) -> list[str]:
     """SHA-256 of each file that a path, a folder or a glob leads to; of a run directory that of its pairs."""
     pairs = base / name / PAIRS
     return [sha_of(file) for file in ([pairs] if pairs.is_file() else matched(base, name))]
-
-
-def sha_of(file: Path) -> str:
-    """SHA-256 of a file."""
-    return hashlib.sha256(file.read_bytes()).hexdigest()

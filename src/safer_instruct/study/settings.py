@@ -21,6 +21,7 @@ from safer_instruct.yamlfile import Strict
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
 Training = TypeVar("Training", SftConfig, DpoConfig)
 BASE = "base"
+_KINDS = ("run", "path", "shuffled", "unfiltered", "invented")
 _OURS = ("data", "holdout", "max_pairs", "model", "start", "seed", "out")
 _OURS_OF_EVALUATION = ("systems", "baseline", "training", "built_with", "seed", "level", "resamples")
 
@@ -56,7 +57,7 @@ class SetConfig(Strict):
     @property
     def kind(self) -> str:
         """Which of the five it is."""
-        return next(name for name in ("run", "path", "shuffled", "unfiltered", "invented") if getattr(self, name) is not None)
+        return next(name for name in _KINDS if getattr(self, name) is not None)
 
     @property
     def of(self) -> str | None:
@@ -70,7 +71,7 @@ class SetConfig(Strict):
 
     @model_validator(mode="after")
     def _one_origin(self) -> SetConfig:
-        given = [name for name in ("run", "path", "shuffled", "unfiltered", "invented") if getattr(self, name) is not None]
+        given = [name for name in _KINDS if getattr(self, name) is not None]
         if len(given) != 1:
             raise ValueError(f"give one of run, path, shuffled, unfiltered and invented; {', '.join(given) or 'none'} is given")
         return self
@@ -241,10 +242,10 @@ def load_study(path: Path | str, *, quick: bool = False) -> StudyConfig:
     config = yamlfile.load(Path(path), StudyConfig)
     config._file, config._base = Path(path), Path(path).absolute().parent
     for key in ("sft", "dpo"):
-        _refuse(key, getattr(config, key), _OURS, "the study sets it itself", config)
+        _refuse(key, getattr(config, key), _OURS, config)
     for name, experiment in config.experiments.items():
         key = f"experiments.{name}.evaluate"
-        _refuse(key, experiment.evaluate, _OURS_OF_EVALUATION, "the study sets it itself", config)
+        _refuse(key, experiment.evaluate, _OURS_OF_EVALUATION, config)
         if (experiment.held_out is None) == ("prompts" not in experiment.evaluate):
             raise ConfigError(f"{path}: experiments.{name}: give either 'held_out' (prompts of a set) or 'evaluate.prompts' (a file)")
         config.evaluation(name, {BASE: {"model": config.answering()}}, **({"prompts": "-"} if experiment.held_out else {}))
@@ -264,10 +265,10 @@ def _known(where: str, name: str | None, names: Any) -> None:
         raise ValueError(f"{where}: there is no '{name}'; there are {', '.join(names)}")
 
 
-def _refuse(where: str, given: Mapping[str, Any], names: tuple[str, ...], why: str, config: StudyConfig) -> None:
+def _refuse(where: str, given: Mapping[str, Any], names: tuple[str, ...], config: StudyConfig) -> None:
     for name in names:
         if name in given:
-            raise ConfigError(f"{yamlfile.located((*where.split('.'), name), config._file)}: '{where}.{name}' does not belong there: {why}")
+            raise ConfigError(f"{yamlfile.located((*where.split('.'), name), config._file)}: '{where}.{name}' does not belong there: the study sets it itself")
 
 
 def _filled(config: StudyConfig, key: str, section: type[Training], ours: dict[str, Any]) -> Training:
@@ -292,5 +293,5 @@ def _scaled_down(config: StudyConfig) -> StudyConfig:
         experiments[name] = experiment.model_copy(update={"evaluate": evaluate, "held_out": held_out})
     small = {"pairs": min(config.pairs, 4), "held_out_pairs": min(config.held_out_pairs, 2), "seeds": config.seeds[:1], "experiments": experiments}
     found = config.model_copy(update={**small, "sft": {**config.sft, **short}, "dpo": {**config.dpo, **short}})
-    found._file, found._base, found._quick = config._file, config._base, True
+    found._quick = True
     return found

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -129,12 +129,12 @@ def carry_out(steps: Sequence[Step], out: Path, report: Callable[[News], None], 
         later = [other for other in steps[number:] if _read(_place(out, other.name)) is None]
         news = News(number, len(steps), step.name, "kept")
         if mark is None or mark.digest != digest:
-            report(_changed(news, "begun", left=_left([step, *later], rates)))
+            report(replace(news, state="begun", left=_left([step, *later], rates)))
             mark = _done(step, results, digest, partial(_at_work, report, news))
             (out / STEPS).mkdir(parents=True, exist_ok=True)
             rundir.write_whole(_place(out, step.name), json.dumps(_record(step, mark), indent=1) + "\n")
             rates.add(mark)
-            news = _changed(news, "done", seconds=mark.seconds, left=_left(later, rates))
+            news = replace(news, state="done", seconds=mark.seconds, left=_left(later, rates))
         report(news)
         results[step.name] = mark.result
     return results
@@ -177,12 +177,7 @@ def _left(steps: Sequence[Step], rates: Rates) -> float | None:
 
 
 def _at_work(report: Callable[[News], None], news: News, done: int, of: int, doing: str) -> None:
-    report(_changed(news, "at work", done=done, of=of, doing=doing))
-
-
-def _changed(news: News, state: str, **more: Any) -> News:
-    fields: dict[str, Any] = {"number": news.number, "total": news.total, "name": news.name, "left": news.left, **more}
-    return News(state=state, **fields)
+    report(replace(news, state="at work", done=done, of=of, doing=doing))
 
 
 def _place(out: Path, name: str) -> Path:

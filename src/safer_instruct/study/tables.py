@@ -9,7 +9,9 @@ from dataclasses import dataclass
 
 from safer_instruct.analysis.bootstrap import Interval
 from safer_instruct.evaluation.escaping import escaped
-from safer_instruct.evaluation.figures import p_words
+from safer_instruct.evaluation.figures import p_cell
+from safer_instruct.evaluation.report import interval
+from safer_instruct.oneline import no_formula
 
 _LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", **{c: f"\\{c}" for c in "&%$#_{}"}}
 
@@ -88,7 +90,7 @@ def comma_separated(table: Table) -> str:
     writer.writerow([*headings, *("note" for _ in marked)])
     for row in table.rows:
         cells = [value for cell, width in zip(row, widths, strict=True) for value in (*_numbers(cell), "", "")[:width]]
-        writer.writerow([*map(_harmless, cells), *marked])
+        writer.writerow([*(no_formula(value) if isinstance(value, str) else value for value in cells), *marked])
     return found.getvalue()
 
 
@@ -98,14 +100,14 @@ def shown(cell: Cell) -> str:
         case None:
             return "not told"
         case P(value):
-            return p_words(value).removeprefix("p ").removeprefix("= ")
+            return p_cell(value)
         case Share(count, of):
             return f"{count} of {of}" if of else "none asked"
         case Percent(value, signed):
             sign = "+" if signed else ""
             return f"{value.estimate:{sign}.0%} ({value.low:{sign}.0%} to {value.high:{sign}.0%})"
         case Interval():
-            return f"{cell.estimate:.2f} ({cell.low:.2f} to {cell.high:.2f})"
+            return interval(cell)
         case float():
             return f"{cell:.3g}"
         case int():
@@ -126,11 +128,6 @@ def _numbers(cell: Cell) -> tuple[str | float | int, ...]:
         case Interval():
             return (round(cell.estimate, 6), round(cell.low, 6), round(cell.high, 6))
     return (cell,)
-
-
-def _harmless(value: object) -> object:
-    """A name that a spreadsheet would take for a formula gets a sign before it that says otherwise."""
-    return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@") else value
 
 
 def _latex(text: str) -> str:
