@@ -93,10 +93,11 @@ class Deduplicator:
             return None
         marks = ",".join("?" * len(keys))
         query = f"SELECT id, sketch FROM text WHERE number IN (SELECT number FROM band WHERE key IN ({marks})) ORDER BY number"  # noqa: S608 - marks only
+        own = set(sketch)
         for id_, blob in self._db.execute(query, keys):
             if id_ in but:
                 continue
-            similarity = _similarity(sketch, array("Q", blob))
+            similarity = _similarity(own, set(array("Q", blob)))
             if self._threshold is not None and similarity >= self._threshold:
                 return round(similarity, 4), id_
         return None
@@ -130,9 +131,8 @@ def _sketch(trigrams: Sequence[str]) -> array[int]:
     return array("Q", sorted(set(RMinHash.hash_token_sets([trigrams])[0]))[:_SKETCH])
 
 
-def _similarity(left: array[int], right: array[int]) -> float:
+def _similarity(one: set[int], two: set[int]) -> float:
     """Jaccard similarity of two sets by their smallest hashes: exact where both are whole."""
-    one, two = set(left), set(right)
     if len(one) < _SKETCH and len(two) < _SKETCH:
         return len(one & two) / len(one | two)
     smallest = sorted(one | two)[:_SKETCH]
