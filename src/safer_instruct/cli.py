@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn, Optional
 import typer
 
 from safer_instruct.domaincli import app as domain_app
-from safer_instruct.errors import SaferInstructError, StorageError
+from safer_instruct.errors import SaferInstructError
 from safer_instruct.remote.arguments import addresses, in_path, only_here, out_directory, out_path, run_directory, run_or_file, shown
 from safer_instruct.remote.arguments import path as local_path
 from safer_instruct.studycli import study
@@ -101,8 +101,6 @@ def run_(
     cluster = cluster_of(runner.value, address, workers, gpus, dry_run=dry_run)
     loaded = load_config(config)
     path, mode = out or Path("runs") / config.stem, _mode(continue_, fresh)
-    if cluster and cluster.address and work is None and not isinstance(path, Path):
-        raise StorageError(f"--out {path}: nodes of a cluster work in one folder; name it with --work, and what is finished there is published at the address")
     try:
         with watch_run(console) as watch:
             if dry_run:

@@ -16,7 +16,7 @@ from safer_instruct import rundir
 from safer_instruct.accounts import remote_spent
 from safer_instruct.budget import Budget, Spent, earlier_spent
 from safer_instruct.config import RunConfig
-from safer_instruct.errors import ConfigError, RunnerError
+from safer_instruct.errors import ConfigError, RunnerError, StorageError
 from safer_instruct.example import Example
 from safer_instruct.extras import require
 from safer_instruct.ledger import Ledger, merge_shards
@@ -31,6 +31,7 @@ from safer_instruct.runners.ray.workers import COLUMN, Distinct, Source, Worker
 from safer_instruct.running import run_to_end
 from safer_instruct.sources import BadRow
 from safer_instruct.state import RunState
+from safer_instruct.storage.address import is_remote
 
 _CPUS = 0.2  # of a worker, for placing it: it waits most of the time, and what a lost node held must find room elsewhere
 _CPUS_IN_ORDER = 0.01
@@ -59,8 +60,11 @@ def run_on_ray(
     Raises:
         SaferInstructError: Whatever went wrong, with what to do about it.
     """
+    cluster = cluster or Cluster()
+    if cluster.address and work is None and is_remote(out):
+        raise StorageError(f"--out {out}: nodes of a cluster work in one folder; name it with --work, and what is finished there is published at the address")
     with working_directory(out, work, mode) as path:
-        return run_to_end(_run(config, path.absolute(), cluster or Cluster(), mode, watch))
+        return run_to_end(_run(config, path.absolute(), cluster, mode, watch))
 
 
 async def _run(config: RunConfig, out: Path, cluster: Cluster, mode: rundir.Mode, watch: Callable[[RunState], None] | None) -> RunResult:
