@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from safer_instruct.tuning.progress import Progress
     from safer_instruct.tuning.rehearse import Rehearsal
 
-_SHOWN = {"margin": "margin", "accuracy": "accuracy", "chosen_drift": "drift chosen", "rejected_drift": "drift rejected"}
+_SHOWN = {"margin": "margin", "accuracy": "accuracy", "chosen_drift": "drift chosen", "rejected_drift": "drift rejected", "kl": "KL"}
 
 _LEFT_OUT = {"set_aside": "rows set aside", "duplicates": "duplicates", "straddling": "too like a held-out pair", "beyond": "beyond max_pairs"}
 

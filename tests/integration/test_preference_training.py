@@ -21,6 +21,7 @@ import tiny_models
 from safer_instruct.errors import ConfigError
 from safer_instruct.settings.preference import REFERENCE_FREE, load_dpo_config, load_sft_config
 from safer_instruct.training.data import EncodedPair
+from safer_instruct.training.divergence import Divergence
 from safer_instruct.training.log import read_log
 from safer_instruct.training.losses import PairLogps, pair_losses, rewards
 from safer_instruct.training.reference import reference_logps, sequence_logps
@@ -167,6 +168,39 @@ def test_a_training_leaves_weights_card_log_and_picture(folder: Path) -> None:
     card = (result.out / "README.md").read_text("utf-8")
     assert "by the loss `sigmoid` with beta 0.1, with the base model as the reference" in card
     assert f"| margin | {result.before.figures['margin']:.4f} | {result.best.figures['margin']:.4f} |" in card
+
+
+def test_the_divergence_is_that_of_two_models_side_by_side_and_disturbs_neither(base_model: Path) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    start, model = (AutoModelForCausalLM.from_pretrained(base_model, dtype=torch.float32).eval() for _ in range(2))
+    prompts, random = [(5, 6, 7), (8, 9)], torch.random.get_rng_state()
+    with torch.no_grad():
+        divergence = Divergence(model, end=1)
+        assert [round(value, 9) for value, _ in divergence.of(model, prompts)] == [0.0, 0.0]
+        for p in model.parameters():
+            p.add_(0.02 * torch.randn(p.shape, generator=torch.Generator().manual_seed(3)))
+        moved = {name: p.clone() for name, p in model.named_parameters()}
+        found = divergence.of(model, prompts)
+        for (value, tokens), prompt, response in zip(found, prompts, divergence._sampled(model, prompts), strict=True):
+            assert tokens == len(response) and 1 not in response[:-1]
+            ids = torch.tensor([[*prompt, *response]])
+            p, q = (m(ids).logits[0, len(prompt) - 1 : -1].double().softmax(-1) for m in (model, start))
+            assert value == pytest.approx(float((p * (p / q).log()).sum()), rel=1e-3) and value > 0.01
+    assert all(torch.equal(p, moved[name]) for name, p in model.named_parameters())
+    assert torch.equal(random, torch.random.get_rng_state())
+
+
+def test_the_divergence_is_logged_at_each_evaluation_and_changes_no_weight(folder: Path) -> None:
+    result, _ = trained(folder, "with", kl_prompts=2)
+    without, _ = trained(folder, "without", kl_prompts=0)
+    held_out = [line["held_out"] for line in read_log(result.out / "training.jsonl") if "held_out" in line]
+    assert result.before.figures["kl"] == pytest.approx(0, abs=1e-6)
+    assert all(line["kl"] > 0 for line in held_out) and len(held_out) == 2
+    assert "KL from the start" in (result.out / "curves.svg").read_text("utf-8")
+    assert "kl" not in without.before.figures
+    assert all((value == weights(without.out)[name]).all() for name, value in weights(result.out).items())
 
 
 def test_dpos_loss_by_hand() -> None:

@@ -111,12 +111,15 @@ class DpoConfig(PreferenceConfig):
         beta: How far the model may move from the reference; IPO's tau, ORPO's lambda, SimPO's scale of rewards.
         label_smoothing: For `robust`: the share of pairs that are thought to stand the wrong way round. TRL's `sigmoid` takes none.
         gamma: For `simpo`: the margin that is aimed at.
+        kl_prompts: At each evaluation the model writes a response to so many held-out prompts, on which its KL divergence from the
+            start is taken; 0 for none. With `training.method: full` there is none either.
     """
 
     loss: Loss = "sigmoid"
     beta: Annotated[float, Field(gt=0)] = 0.1
     label_smoothing: Annotated[float, Field(ge=0, lt=0.5)] = 0.0
     gamma: Annotated[float, Field(ge=0)] = 0.5
+    kl_prompts: Annotated[int, Field(ge=0)] = 8
     epochs: Positive = 1
     learning_rate: Annotated[float, Field(gt=0)] = 5e-5
     evaluations_per_epoch: Positive = 4

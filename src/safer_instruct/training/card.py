@@ -29,6 +29,7 @@ _MEANING = {
     "rejected_logp": "log-probability of the rejected response, nats, mean",
     "chosen_drift": "log-probability of the chosen response now less at the start, nats per token",
     "rejected_drift": "the same of the rejected response",
+    "kl": "KL divergence from the start, on responses that the model samples to held-out prompts, nats per token",
 }
 
 

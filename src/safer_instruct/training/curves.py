@@ -48,6 +48,7 @@ def panels(lines: Sequence[Mapping[str, Any]]) -> list[Panel]:
         Panel("reward margin", both("margin")),
         Panel("reward accuracy", both("accuracy")),
         Panel("drift: log p now - at start, nats per token", sides("drift")),
+        Panel("KL from the start, nats per token", (Line("held out", _HELD_OUT, series(lines, "kl", held_out=True), True),)),
         Panel("held-out log p of a response, nats", sides("logp")),
         Panel("learning rate", (Line("training", _TRAINING, series(lines, "learning_rate", held_out=False)),)),
     ]

@@ -10,6 +10,7 @@ from typing import Any
 from safer_instruct.errors import ConfigError
 from safer_instruct.settings.preference import REFERENCE_FREE, DpoConfig
 from safer_instruct.training.data import EncodedPair
+from safer_instruct.training.divergence import Divergence
 from safer_instruct.training.losses import PairLogps, pair_losses, rewards
 from safer_instruct.training.reference import Note, reference_logps, sequence_logps
 from safer_instruct.training.trainers import made_trainer, trl_classes
@@ -31,10 +32,23 @@ class Preferences:
     """
 
     def __init__(
-        self, train: Sequence[EncodedPair], held_out: Sequence[EncodedPair], config: DpoConfig, cache: Path, note: Note = lambda done, of: None
+        self,
+        train: Sequence[EncodedPair],
+        held_out: Sequence[EncodedPair],
+        config: DpoConfig,
+        cache: Path,
+        note: Note = lambda done, of: None,
+        *,
+        end: int | None = None,
     ) -> None:
-        """Learn from `train` and measure on `held_out`; log-probabilities under the reference are kept in `cache`."""
+        """Learn from `train` and measure on `held_out`; log-probabilities under the reference are kept in `cache`.
+
+        With `end`, the token with which a response ends, the KL divergence is measured too, unless every weight is trained: then there is
+        no copy of the start to compare with.
+        """
         self._train, self._held_out, self._config, self._cache, self._note = train, held_out, config, cache, note
+        self._end = None if config.training.method == "full" else end
+        self._divergence: Divergence | None = None
         self._reference: dict[str, list[float]] = {}  # chosen, rejected, of the training pairs; mismatched: for KTO's baseline
         self._held_reference: list[tuple[float, float]] = []
 
@@ -56,6 +70,8 @@ class Preferences:
 
     def begin(self, model: Any, key: str) -> None:
         """Take the log-probabilities of every response under the model as it stands."""
+        if self._end is not None and self._config.kl_prompts:
+            self._divergence = Divergence(model, self._end)
         free = self._config.loss in REFERENCE_FREE
         train = [] if free else self._singles()
         mismatched = self._mismatched() if self._config.loss == "kto" else []
@@ -76,18 +92,25 @@ class Preferences:
         return found
 
     def sums(self, model: Any, batches: Sequence[Any]) -> Sums:
-        """Source -> (pairs, loss, each of `_FIGURES`), summed over pairs."""
+        """Source -> (pairs, divergence, its tokens, loss, each of `_FIGURES`), summed over pairs."""
         import torch
 
         model.eval()
         sums: dict[str, tuple[float, ...]] = {}
         with torch.no_grad():
+            moved = self._moved(model, [n for numbers in batches for n in numbers if n < self._config.kl_prompts])
             for numbers in batches:
-                for number, values in zip(numbers, self._figures(model, numbers), strict=True):
-                    source = self._held_out[number].source
+                for number, figures in zip(numbers, self._figures(model, numbers), strict=True):
+                    source, values = self._held_out[number].source, (1.0, *moved.get(number, (0.0, 0)), *figures)
                     before = sums.get(source, (0.0,) * len(values))
                     sums[source] = tuple(a + b for a, b in zip(before, values, strict=True))
         return sums
+
+    def _moved(self, model: Any, numbers: Sequence[int]) -> dict[int, tuple[float, int]]:
+        """Of these held-out pairs' prompts: the divergence of a response, and its tokens."""
+        if self._divergence is None:
+            return {}
+        return dict(zip(numbers, self._divergence.of(model, [self._held_out[n].prompt for n in numbers]), strict=True))
 
     def _figures(self, model: Any, numbers: Sequence[int]) -> list[tuple[float, ...]]:
         import torch
@@ -103,14 +126,16 @@ class Preferences:
         chosen, rejected = rewards(policy, reference, config.beta)
         drifts = [(now - before) / n for now, before, n in ((policy.chosen, held[:, 0], tokens[:, 0]), (policy.rejected, held[:, 1], tokens[:, 1]))]
         right = torch.where((chosen - rejected).abs() <= _TIE * config.beta, 0.5, (chosen > rejected).double())
-        columns = (torch.ones_like(loss), loss, right, chosen - rejected, chosen, rejected, policy.chosen, policy.rejected, *drifts)
+        columns = (loss, right, chosen - rejected, chosen, rejected, policy.chosen, policy.rejected, *drifts)
         return [tuple(row) for row in torch.stack(columns, dim=1).tolist()]
 
     def mean(self, sums: Sums, step: int) -> Evaluation:
         """The evaluation that sums over all batches give; a tie of rewards is half right."""
         total = [sum(column) for column in zip(*sums.values(), strict=True)]
-        by_source = {source: values[1] / values[0] for source, values in sorted(sums.items())}
-        return Evaluation(step, total[1] / total[0], by_source, {name: value / total[0] for name, value in zip(_FIGURES, total[2:], strict=True)})
+        pairs, moved, tokens, loss, *others = total
+        by_source = {source: values[3] / values[0] for source, values in sorted(sums.items())}
+        figures = {name: value / pairs for name, value in zip(_FIGURES, others, strict=True)}
+        return Evaluation(step, loss / pairs, by_source, figures | ({"kl": moved / tokens} if tokens else {}))
 
     def arguments(self) -> tuple[type[Any], dict[str, Any]]:
         """See `Objective.arguments`."""

@@ -106,7 +106,7 @@ class _Ready:
     def objective(self, cache: Path, note: Note) -> Objective:
         """What is learned."""
         if isinstance(self.config, DpoConfig):
-            return Preferences(self.train, self.held_out, self.config, cache, note)
+            return Preferences(self.train, self.held_out, self.config, cache, note, end=self.model.codec.continuation("", end=True)[-1])
         return Completions([pair.sides()[0] for pair in self.train], [pair.sides()[0] for pair in self.held_out])
 
     def load(self) -> Load:
