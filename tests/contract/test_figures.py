@@ -1,0 +1,56 @@
+"""What `bench/figures.yaml` says that README and docs claim stands there, and can be found again."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def figures() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("figures", ROOT / "bench" / "figures.py")
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["figures"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_every_claim_stands_in_its_file_with_a_number_for_each_group(figures: ModuleType) -> None:
+    measurements = figures.load()
+    assert sum(len(m.claims) for m in measurements) > 100
+    for measurement in measurements:
+        for claim in measurement.claims:
+            assert claim.phrase in (ROOT / claim.file).read_text("utf-8"), (measurement.name, claim.phrase)
+            assert claim.find.groups == len(claim.numbers) > 0, (measurement.name, claim.says)
+
+
+def test_every_command_is_a_script_of_bench_or_the_program_itself(figures: ModuleType) -> None:
+    for measurement in figures.load():
+        script = measurement.command.split()[0]
+        assert script == "safer-instruct" or (ROOT / script).is_file(), measurement.command
+
+
+@pytest.mark.parametrize(
+    ("claimed", "found", "more", "agrees"),
+    [
+        ("{0.76}", 0.761, {"within": 0.005}, True),
+        ("{0.76}", 0.77, {"within": 0.005}, False),
+        ("{475}", 300.0, {"times": 1.6}, True),
+        ("{475}", 290.0, {"times": 1.6}, False),
+        ("{475}", 770.0, {"times": 1.6}, False),
+        ("{1,000}", 1000.0, {}, True),
+        ("{1,000}", 1001.0, {}, False),
+    ],
+)
+def test_a_claim_agrees_within_its_stated_range_alone(figures: ModuleType, claimed: str, found: float, more: dict[str, float], agrees: bool) -> None:
+    claim = figures._claim({"says": f"it takes {claimed}", **more}, "README.md")
+    assert claim.agrees([found]) is agrees
+    assert re.search(claim.find, f"it takes {found}")
