@@ -1,4 +1,4 @@
-"""The whole flow in one file: collect, induce, filter, respond, verify, write.
+"""The whole flow: collect, induce, filter, respond, verify, write.
 
 Examples stream through in input order. Each step works on a bounded window of them at a time, so order never depends on
 timing and memory does not grow; what duplicate detection remembers lies on disk. Every model call goes through the ledger:
@@ -7,78 +7,50 @@ to resume is to run again.
 
 from __future__ import annotations
 
-import asyncio
-import hashlib
 import json
-from collections import Counter, deque
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Container, Iterator, Mapping, Sequence
-from contextlib import AsyncExitStack, aclosing, asynccontextmanager, closing
-from dataclasses import dataclass, replace
+from collections.abc import AsyncIterator, Callable, Container, Iterator, Mapping
+from contextlib import aclosing, asynccontextmanager, closing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safer_instruct import conversation, rundir
+from safer_instruct import rundir
 from safer_instruct.accounts import check_accounts, remote_spent, summarize
 from safer_instruct.barrier import at_once
 from safer_instruct.budget import Budget, earlier_spent, write_spent
 from safer_instruct.card import Release, dataset_card, describe
-from safer_instruct.choosing import Pair, choose_pairs, distinct_texts
-from safer_instruct.config import FilterConfig, RunConfig, SourceConfig
-from safer_instruct.conversation import told_apart
-from safer_instruct.domain import Domain, load_domain
-from safer_instruct.embed import load_embedder
-from safer_instruct.errors import ConfigError, ModelError, RequestError, SourceError
-from safer_instruct.example import Candidate, Example, Verdict
-from safer_instruct.filters.checks import Check, check_all, sifted
+from safer_instruct.choosing import Pair, choose_pairs
+from safer_instruct.collect import entering
+from safer_instruct.config import RunConfig
+from safer_instruct.distinct import distinct
+from safer_instruct.equipment import Equipment, Opened, count_rows, equip, new_state
+from safer_instruct.errors import SourceError
+from safer_instruct.example import Example
+from safer_instruct.filters.checks import check_all
 from safer_instruct.filters.dedup import Deduplicators
-from safer_instruct.filters.registry import Filters, open_filters
-from safer_instruct.ledger import Commits, Ledger, Recorded, merge_shards
-from safer_instruct.margins import Margins, margins_of
+from safer_instruct.ledger import Ledger, Recorded, merge_shards
+from safer_instruct.margins import Margins
 from safer_instruct.models.protocol import Model
+from safer_instruct.ordered import Examples, Step, applied, in_order
 from safer_instruct.progress import published
 from safer_instruct.remote import working_directory
-from safer_instruct.reverse import Reversal, Shot, domain_shots, reversal
-from safer_instruct.roles import EXPERTS, Roles
-from safer_instruct.routing import open_router, route_record
+from safer_instruct.roles import EXPERTS
 from safer_instruct.running import run_to_end
 from safer_instruct.settings.answers import BoilerplateConfig
-from safer_instruct.settings.pairs import PairSource
-from safer_instruct.sources import BadRow, SourceText, excerpt, read_source
+from safer_instruct.sources import BadRow, read_source
 from safer_instruct.stages.direction import facing
 from safer_instruct.stages.filter import choose
 from safer_instruct.stages.finish import Finisher
 from safer_instruct.stages.induce import induce
-from safer_instruct.stages.programs import record
 from safer_instruct.stages.rejected import RejectedSide, rejected_template
 from safer_instruct.stages.verify import Verifier
-from safer_instruct.state import (
-    REJECTED,
-    STAGES,
-    TWINS,
-    Both,
-    Figures,
-    Row,
-    RowMeter,
-    RunState,
-    StageState,
-    WriterState,
-    came_to,
-    note_calls_of,
-    row_of,
-    row_of_twin,
-)
+from safer_instruct.state import REJECTED, STAGES, TWINS, Both, Figures, Row, RowMeter, RunState, row_of, row_of_twin
 from safer_instruct.tally import side_notes
-from safer_instruct.target import Pursuit, check_target, described
-from safer_instruct.templates import Template, load_template
-from safer_instruct.tuning.pairs import whole_pairs
-from safer_instruct.twins.opening import open_twins, twin_templates
+from safer_instruct.target import Pursuit, described
+from safer_instruct.templates import load_template
+from safer_instruct.twins.opening import open_twins
 from safer_instruct.twins.stream import Twins
 from safer_instruct.variety import Unique, Variety
-
-_REFUSALS_BEFORE_STOP = 10  # a setting that the endpoint does not take is refused every time
-_COUNT_BELOW_BYTES = 256 << 20  # larger sources are not read twice just to know how many rows they hold
-Step = Callable[[Example], Awaitable[Example]]
-Examples = AsyncGenerator[Example, None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,35 +120,6 @@ def sample(
         return run_to_end(_sample(config, path, rows, mode, watch))
 
 
-@dataclass(frozen=True, slots=True)
-class Equipment:
-    """What examples are worked on with."""
-
-    config: RunConfig
-    domain: Domain
-    filters: Filters
-    roles: Roles
-    asked: Reversal | None
-    state: RunState
-    seen: dict[str, Deduplicators]
-    margins: Margins
-
-    def resolved(self) -> dict[str, Any]:
-        """What goes into `run.yaml`."""
-        return _resolve(self.config, self.domain, self.filters, self.roles, self.asked) | self.margins.identity()
-
-    def recording(self, ledger: Commits, state: RunState | None = None) -> Opened:
-        """The same with a ledger, and with other live figures where there are `state`s for parts of the work."""
-        return Opened(self.config, self.domain, self.filters, self.roles, self.asked, state or self.state, self.seen, self.margins, ledger)
-
-
-@dataclass(frozen=True, slots=True)
-class Opened(Equipment):
-    """What a run works with, from its opening to its end."""
-
-    ledger: Commits
-
-
 @asynccontextmanager
 async def _open(config: RunConfig, out: Path, mode: rundir.Mode, state: RunState) -> AsyncIterator[Opened]:
     """Models, run directory, ledger and budget, all closed again when the block ends."""
@@ -191,37 +134,6 @@ async def _open(config: RunConfig, out: Path, mode: rundir.Mode, state: RunState
                     yield equipment.recording(ledger)
                 finally:
                     budget.close()
-
-
-@asynccontextmanager
-async def equip(config: RunConfig, out: Path, budget: Budget, state: RunState) -> AsyncIterator[Equipment]:
-    """Domain, filters and models, whose calls draw on `budget`; closed again when the block ends.
-
-    Raises:
-        SaferInstructError: Something does not fit, or is missing.
-    """
-    domain = load_domain(config.domain, config.base)
-    _check_categories(config.source, domain)
-    if config.filter.semantic:
-        load_embedder(config.filter.semantic.embedder)  # a missing one is known before anything is paid for
-    filters = open_filters(config.filter.in_languages(domain.languages), config.base, config.file)
-    inducer = config.models.inducer if config.induce.given == "replace" else None
-    asked = reversal(config.induce, inducer, config.base, _shots(config, domain)) if inducer else None
-    async with AsyncExitStack() as stack:
-        state.budget = budget
-        roles = Roles(config, budget, out / rundir.BATCHES, stack, domain.direction)
-        state.waits = roles.waits
-        for stage in state.stages:
-            state.stages[stage].priced = roles.priced(stage)
-        for part, model in roles.by_part().items():
-            state.parts[part] = StageState(priced=model.priced)
-            state.stages[TWINS].priced &= model.priced
-        state.writers = {role.removeprefix(EXPERTS): WriterState(priced=m.priced, role=role, model=m.name) for role, m in roles.writers.items()}
-        check_target(config, domain, state)
-        seen = {name: stack.enter_context(closing(memory)) for name, memory in memories(config).items()}
-        fingerprints = {role: model.fingerprint for role, model in roles.by_role().items()}
-        margins = margins_of(config.verify.form, config.verify.answers, config.calibrated, fingerprints)
-        yield Equipment(config, domain, filters, roles, asked, state, seen, margins)
 
 
 async def _run(config: RunConfig, out: Path, mode: rundir.Mode, watch: Callable[[RunState], None] | None) -> RunResult:
@@ -298,16 +210,6 @@ def _flow(opened: Opened, set_aside: Callable[[BadRow], None], rows: Container[i
     return pursuit.until_there(examples, work.through) if pursuit else work.through(examples, config.seed)
 
 
-def entering(
-    equipment: Equipment, set_aside: Callable[[BadRow], None], rows: Container[int] | None = None, noted: Callable[[Examples], Examples] | None = None
-) -> Examples:
-    """What comes out of the source, or of `rows` of it only: examples, mended, the same text once."""
-    config, collect = equipment.config, equipment.state.stages["collect"]
-    examples = _collect(config, equipment.domain, equipment.state, set_aside, rows)
-    examples = _sifted(noted(examples) if noted else examples, equipment.filters.text, collect)
-    return distinct(examples, "text", config.filter, equipment.seen, collect)
-
-
 class Work:
     """What is done to examples, part by part; `prompted`, `answered` and `replaced` look at each of them by itself."""
 
@@ -343,8 +245,8 @@ class Work:
         async def pick(example: Example) -> Example:
             return await choose(example, filters.prompt, self._scorer, self._forward, config.filter)
 
-        examples = _ordered(examples, ask, "induce", roles.inducer or roles.expert, state)
-        return _ordered(examples, pick, "filter", roles.scorer or roles.inducer or roles.expert, state)
+        examples = in_order(examples, ask, "induce", roles.inducer or roles.expert, state)
+        return in_order(examples, pick, "filter", roles.scorer or roles.inducer or roles.expert, state)
 
     def distinct(self, examples: Examples) -> Examples:
         """Drop those whose instruction another has; they must all come by here, in order."""
@@ -352,7 +254,7 @@ class Work:
 
     def answered(self, examples: Examples, seed: int) -> Examples:
         """Have a response written to each, and judged."""
-        return _ordered(examples, self._finisher(seed).finish, "respond", self._opened.roles.expert, self._opened.state)
+        return in_order(examples, self._finisher(seed).finish, "respond", self._opened.roles.expert, self._opened.state)
 
     def varied(self, examples: Examples, seed: int) -> Examples:
         """Have responses that repeat accepted ones written anew, where that is on; they must all come by here, in order."""
@@ -362,7 +264,7 @@ class Work:
         """Put another response in the place of the source text, where the config asks for one."""
         if self._replace is None:
             return examples
-        return _ordered(examples, self._replace, REJECTED, self._opened.roles.by_stage()[REJECTED], self._opened.state)
+        return in_order(examples, self._replace, REJECTED, self._opened.roles.by_stage()[REJECTED], self._opened.state)
 
     def _finisher(self, seed: int) -> Finisher:
         checks = () if self._replace else self._opened.filters.pair
@@ -380,7 +282,7 @@ def _rejected_side(opened: Opened, verifier: Verifier, recorded: Callable[[Model
     config = opened.config
     if config.rejected.writer is None:
         return None
-    model, template = opened.roles.by_stage()[REJECTED], _template(rejected_template(config), config)
+    model, template = opened.roles.by_stage()[REJECTED], load_template(rejected_template(config), config.base)
     side = RejectedSide(recorded(model, REJECTED), template, opened.domain, verifier, config.rejected, config.verify, config.respond, config.seed)
 
     async def replaced(example: Example) -> Example:
@@ -404,63 +306,9 @@ def _twinned(examples: Examples, opened: Opened) -> Examples:
 
     def make(begun: Examples) -> Examples:
         state.stages[TWINS].total = twins.wanted
-        return _weighed(_ordered(begun, maker.make, TWINS, maker.writer.model, state), opened.margins)
+        return _weighed(in_order(begun, maker.make, TWINS, maker.writer.model, state), opened.margins)
 
     return twins.following(examples, make)
-
-
-async def _collect(config: RunConfig, domain: Domain, state: RunState, set_aside: Callable[[BadRow], None], rows: Container[int] | None) -> Examples:
-    """Examples from the source, or from `rows` of it only; rows that cannot become one are set aside."""
-    seen: Counter[str] = Counter()
-    router = open_router(config.source, domain, config.base)
-    only = next(iter(domain.categories)) if len(domain.categories) == 1 else None
-    for number, row in enumerate(read_source(config.source, config.base)):
-        if rows is not None and number not in rows:
-            continue
-        state.rows += 1
-        routed: tuple[Verdict, ...] = ()
-        if router and isinstance(row, SourceText):
-            category, verdict = router.route(row.text)
-            row, routed = replace(row, category=category), (verdict,)
-        if isinstance(row, SourceText) and (row.category or only) not in domain.categories:
-            row = BadRow(row.file, row.line, f"category {row.category!r} is not one of {', '.join(domain.categories)}", excerpt(row.text))
-        if isinstance(row, BadRow):
-            state.set_aside += 1
-            set_aside(row)
-            continue
-        given = (Candidate(row.asked),) if config.induce.given == "keep" else ()
-        id_, category = _unique(row.id or row.digest, seen), row.category or only or ""
-        yield Example(id_, row.text, category, row.file, row.line, given, verdicts=routed, history=row.history, license=row.license, place=row.place)
-
-
-def _unique(id_: str, seen: Counter[str]) -> str:
-    """`id_`, with a number behind it where it is taken."""
-    unique = id_
-    while seen[unique]:
-        seen[id_] += 1
-        unique = f"{id_}-{seen[id_]}"
-    seen[unique] = 1
-    return unique
-
-
-async def _sifted(examples: Examples, checks: Sequence[Check], stage: StageState) -> Examples:
-    """Mend the source texts, and drop what a filter on them stands in the way of."""
-    async with aclosing(examples):
-        async for example in examples:
-            left = sifted(checks, example)
-            stage.dropped += not left.alive
-            yield left
-
-
-def memories(config: RunConfig) -> dict[str, Deduplicators]:
-    """What duplicates are found by. With a target by category, which examples reach a model is known within each category only."""
-    near, boilerplate = config.filter.near_duplicate, config.respond.boilerplate
-    apart = isinstance(config.target, dict)
-    return {
-        "text": Deduplicators("text", near, by_category=False),
-        "prompt": Deduplicators("prompt", near, by_category=apart),
-        "response": Deduplicators("response", boilerplate.near if boilerplate else None, by_category=apart),
-    }
 
 
 def _varied(examples: Examples, finisher: Finisher, config: BoilerplateConfig | None, seen: Mapping[str, Deduplicators]) -> Examples:
@@ -469,44 +317,9 @@ def _varied(examples: Examples, finisher: Finisher, config: BoilerplateConfig | 
         return examples
 
     async def again(example: Example, warmer: float) -> Example:
-        return await _step(example, lambda e: finisher.again(e, warmer), "respond")
+        return await applied(example, lambda e: finisher.again(e, warmer), "respond")
 
     return Variety(config, seen["response"], again, finisher.with_draft).through(examples)
-
-
-async def distinct(examples: Examples, field_: str, config: FilterConfig, seen: Mapping[str, Deduplicators], stage: StageState) -> Examples:
-    """Drop duplicates: all but the first as they come, or all but the best once all are there."""
-    checked = _keep_first(examples, field_, seen[field_]) if config.keep == "first" else _keep_best(examples, field_, config)
-    async with aclosing(checked):
-        async for example in checked:
-            dropped = example.dropped_by
-            stage.dropped += dropped is not None and dropped.name in (f"dedup.{field_}", f"dedup.semantic.{field_}")
-            stage.done += field_ == "text"
-            yield example
-
-
-async def _keep_first(examples: Examples, field_: str, seen: Deduplicators) -> Examples:
-    async with aclosing(examples):
-        async for example in examples:
-            yield example.with_verdicts(seen.check(_compared(example, field_), example.id, example.category)) if example.alive else example
-
-
-def _keep_best(examples: Examples, field_: str, config: FilterConfig) -> Examples:
-    def score(example: Example) -> float:
-        if field_ == "text":
-            return len(example.text.split())
-        taken = next((c.logprob for c in example.candidates if c.text == example.prompt), None)
-        return float("-inf") if taken is None else taken
-
-    def judge(rows: list[tuple[str, str, float]]) -> list[list[Verdict]]:
-        return distinct_texts(field_, rows, config.near_duplicate or 1.0, config.semantic)
-
-    return at_once(examples, lambda e: (e.id, _compared(e, field_), score(e)), judge)
-
-
-def _compared(example: Example, field_: str) -> str:
-    """What a duplicate is known by: the text, whatever it answers; or the instruction, which is another one after another history."""
-    return example.text if field_ == "text" else told_apart(example.history, example.prompt)
 
 
 def finished(examples: Examples, equipment: Equipment) -> Examples:
@@ -521,132 +334,6 @@ async def _weighed(examples: Examples, margins: Margins) -> Examples:
     async with aclosing(examples):
         async for example in examples:
             yield margins.of(example)
-
-
-async def _ordered(examples: Examples, step: Step, name: str, model: Model, state: RunState) -> Examples:
-    """Apply `step` to the living, a window of examples at a time, and yield all in input order."""
-    stage, widest = state.stages[name], max(16, 4 * model.concurrency)
-    pending: deque[asyncio.Task[Example]] = deque()
-    failed: asyncio.Future[asyncio.Task[Example]] = asyncio.get_running_loop().create_future()
-
-    def note(task: asyncio.Task[Example]) -> None:
-        if not task.cancelled() and task.exception() and not failed.done():
-            failed.set_result(task)
-
-    try:
-        async with aclosing(examples):
-            async for example in examples:
-                pending.append(asyncio.create_task(_step(example, step, name)))
-                pending[-1].add_done_callback(note)
-                while len(pending) >= min(widest, state.room) or (pending and pending[0].done()):
-                    yield _counted(await _oldest(pending, failed), name, stage)
-            while pending:
-                yield _counted(await _oldest(pending, failed), name, stage)
-    finally:
-        for task in pending:
-            task.cancel()
-        await asyncio.gather(*pending, return_exceptions=True)
-
-
-async def _oldest(pending: deque[asyncio.Task[Example]], failed: asyncio.Future[asyncio.Task[Example]]) -> Example:
-    """What the first task comes to; a failure of any is told at once, for what stops one stops the run.
-
-    Who stops waiting for the first task does not cancel it alone: the slot that it gave free would send another call.
-    """
-    if not pending[0].done():
-        either: list[asyncio.Future[Any]] = [pending[0], failed]
-        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
-    return failed.result().result() if failed.done() else pending.popleft().result()
-
-
-async def _step(example: Example, step: Step, name: str) -> Example:
-    """One step on one example; a request that the endpoint refuses for what is in it drops the example."""
-    if not example.alive:
-        return example
-    note_calls_of(example.id)
-    try:
-        return await step(example)
-    except RequestError as exc:
-        return example.with_verdicts(Verdict(f"{name}.refused", False, None, str(exc)))
-
-
-def _counted(example: Example, name: str, stage: StageState) -> Example:
-    """Count an example on its way out, in input order; stop when nothing but refusals has come so far.
-
-    A content filter speaks of the text and not of the settings: it stops nothing, and does not show that they are right.
-    """
-    dropped = example.dropped_by
-    stage.done += 1
-    stage.dropped += dropped is not None
-    silent = dropped is not None and dropped.name in (f"{name}.refused", f"{name}.content_filter")
-    stage.answered += dropped is None or (not silent and came_to(dropped, name))
-    stage.refused += dropped is not None and dropped.name == f"{name}.refused"
-    if dropped and stage.refused >= _REFUSALS_BEFORE_STOP and not stage.answered:
-        raise ModelError(f"the first {stage.refused} requests of stage '{name}' were all refused, the last one so: {dropped.reason}")
-    return example
-
-
-def _template(name: str, config: RunConfig) -> Template:
-    return load_template(name, config.base)
-
-
-def new_state(config: RunConfig, total: int | None) -> RunState:
-    """Live figures, with lines for what the run makes beside the flow."""
-    state = RunState(total=total)
-    state.sides.form = config.rejected.form
-    beside = [*([REJECTED] if config.rejected.writer else []), *([TWINS] if config.twins else [])]
-    state.stages |= {name: StageState() for name in beside}
-    return state
-
-
-def _check_categories(source: SourceConfig, domain: Domain) -> None:
-    if source.category:
-        domain.category(source.category)
-    elif not (source.category_column or source.route) and len(domain.categories) > 1:
-        raise ConfigError(
-            f"domain '{domain.name}' has several categories ({', '.join(domain.categories)}); set source.category, source.category_column or source.route"
-        )
-
-
-def _shots(config: RunConfig, domain: Domain) -> dict[str, tuple[Shot, ...]]:
-    """The examples that an inducer which was not tuned may be shown."""
-    if config.induce.examples == "domain":
-        return domain_shots(domain, config.induce.shots)
-    pairs = whole_pairs((PairSource(path=config.induce.examples),), config.base)
-    return {"": tuple(Shot(pair.prompt, pair.response) for pair in pairs[: config.induce.shots])}
-
-
-def _resolve(config: RunConfig, domain: Domain, filters: Filters, roles: Roles, asked: Reversal | None) -> dict[str, Any]:
-    """The config with everything that the result depends on; a change of any of it makes another run, but for `how`."""
-    names = {"respond": config.respond.template}
-    several = config.models.experts if domain.direction == "rejected" else None
-    names |= {f"respond.{name}": which.template for name, which in (several or {}).items() if which.template}
-    names |= {"revise": config.respond.revision} if config.respond.revise else {}
-    names |= {"critique": "critique"} if config.respond.critique else {}
-    names |= {name: name for name in ("forward", "contrast", "question", "pairwise", "weighted", "prefer")}
-    names |= {name: name for name in conversation.TEMPLATES if config.source.messages}
-    induced = {"induce": asked.template.digest} if asked else {}
-    names |= {REJECTED: rejected_template(config)} if config.rejected.writer else {}
-    names |= twin_templates(config.twins) if config.twins else {}
-    what, how = config.parted()
-    what["filter"] |= filters.record()
-    return {
-        "config": what,
-        "domain_sha256": hashlib.sha256(domain.model_dump_json().encode()).hexdigest(),
-        **route_record(config.source, domain, config.base),
-        **({"programs": programs} if (programs := record(domain)) else {}),
-        "templates": induced | {use: _template(name, config).digest for use, name in names.items()},
-        "models": {role: model.fingerprint for role, model in roles.by_role().items()},
-        rundir.HOW: how,
-    }
-
-
-def count_rows(source: SourceConfig, base: Path) -> int | None:
-    """How many rows the source holds, where reading it twice is cheap; taking pages apart is not."""
-    path = base / source.path
-    if not path.is_file() or path.stat().st_size > _COUNT_BELOW_BYTES or {".warc", ".wet"} & {*path.suffixes}:
-        return None
-    return sum(1 for _ in read_source(source, base))
 
 
 def _no_usable_row(config: RunConfig, out: Path, state: RunState) -> str:

@@ -25,7 +25,8 @@ RANKS = (
     ("choosing", "stages", "tuning"),
     ("barrier", "rundir", "card", "tally", "state", "roles", "running", "margins"),
     ("accounts", "analysis", "progress", "remote", "stored", "target", "variety"),
-    ("twins",),
+    ("twins", "ordered"),
+    ("collect", "distinct", "equipment"),
     ("pipeline", "runners", "evaluation", "training"),
     ("study",),
     (

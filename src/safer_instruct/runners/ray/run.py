@@ -16,11 +16,12 @@ from safer_instruct import rundir
 from safer_instruct.accounts import remote_spent
 from safer_instruct.budget import Budget, Spent, earlier_spent
 from safer_instruct.config import RunConfig
+from safer_instruct.equipment import count_rows, equip, new_state
 from safer_instruct.errors import ConfigError, RunnerError, StorageError
 from safer_instruct.example import Example
 from safer_instruct.extras import require
 from safer_instruct.ledger import Ledger, merge_shards
-from safer_instruct.pipeline import RunResult, count_rows, equip, finished, new_state, write_out
+from safer_instruct.pipeline import RunResult, finished, write_out
 from safer_instruct.remote import working_directory
 from safer_instruct.runners.chunks import Chunk, decode
 from safer_instruct.runners.counts import add

@@ -16,12 +16,15 @@ from uuid import uuid4
 
 from safer_instruct import rundir
 from safer_instruct.budget import Budget
+from safer_instruct.collect import entering
+from safer_instruct.distinct import distinct, memories
+from safer_instruct.equipment import equip, new_state
 from safer_instruct.errors import RunnerError, SaferInstructError
 from safer_instruct.example import Example
 from safer_instruct.filters.dedup import Deduplicators
 from safer_instruct.ledger import Shard
 from safer_instruct.models.transport import event_loop
-from safer_instruct.pipeline import Work, distinct, entering, equip, memories, new_state
+from safer_instruct.pipeline import Work
 from safer_instruct.runners.chunks import Chunk, decode, encode
 from safer_instruct.runners.counts import Slate
 from safer_instruct.runners.ray.allowance import Allowance

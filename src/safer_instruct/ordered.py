@@ -1,0 +1,82 @@
+"""One step on many examples at a time, which come out in the order in which they went in."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
+from typing import Any
+
+from safer_instruct.errors import ModelError, RequestError
+from safer_instruct.example import Example, Verdict
+from safer_instruct.models.protocol import Model
+from safer_instruct.state import RunState, StageState, came_to, note_calls_of
+
+Step = Callable[[Example], Awaitable[Example]]
+Examples = AsyncGenerator[Example, None]
+
+_REFUSALS_BEFORE_STOP = 10  # a setting that the endpoint does not take is refused every time
+
+
+async def in_order(examples: Examples, step: Step, name: str, model: Model, state: RunState) -> Examples:
+    """Apply `step` to the living, a window of examples at a time, and yield all in input order."""
+    stage, widest = state.stages[name], max(16, 4 * model.concurrency)
+    pending: deque[asyncio.Task[Example]] = deque()
+    failed: asyncio.Future[asyncio.Task[Example]] = asyncio.get_running_loop().create_future()
+
+    def note(task: asyncio.Task[Example]) -> None:
+        if not task.cancelled() and task.exception() and not failed.done():
+            failed.set_result(task)
+
+    try:
+        async with aclosing(examples):
+            async for example in examples:
+                pending.append(asyncio.create_task(applied(example, step, name)))
+                pending[-1].add_done_callback(note)
+                while len(pending) >= min(widest, state.room) or (pending and pending[0].done()):
+                    yield _counted(await _oldest(pending, failed), name, stage)
+            while pending:
+                yield _counted(await _oldest(pending, failed), name, stage)
+    finally:
+        for task in pending:
+            task.cancel()
+        await asyncio.gather(*pending, return_exceptions=True)
+
+
+async def _oldest(pending: deque[asyncio.Task[Example]], failed: asyncio.Future[asyncio.Task[Example]]) -> Example:
+    """What the first task comes to; a failure of any is told at once, for what stops one stops the run.
+
+    Who stops waiting for the first task does not cancel it alone: the slot that it gave free would send another call.
+    """
+    if not pending[0].done():
+        either: list[asyncio.Future[Any]] = [pending[0], failed]
+        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+    return failed.result().result() if failed.done() else pending.popleft().result()
+
+
+async def applied(example: Example, step: Step, name: str) -> Example:
+    """One step on one example; a request that the endpoint refuses for what is in it drops the example."""
+    if not example.alive:
+        return example
+    note_calls_of(example.id)
+    try:
+        return await step(example)
+    except RequestError as exc:
+        return example.with_verdicts(Verdict(f"{name}.refused", False, None, str(exc)))
+
+
+def _counted(example: Example, name: str, stage: StageState) -> Example:
+    """Count an example on its way out, in input order; stop when nothing but refusals has come so far.
+
+    A content filter speaks of the text and not of the settings: it stops nothing, and does not show that they are right.
+    """
+    dropped = example.dropped_by
+    stage.done += 1
+    stage.dropped += dropped is not None
+    silent = dropped is not None and dropped.name in (f"{name}.refused", f"{name}.content_filter")
+    stage.answered += dropped is None or (not silent and came_to(dropped, name))
+    stage.refused += dropped is not None and dropped.name == f"{name}.refused"
+    if dropped and stage.refused >= _REFUSALS_BEFORE_STOP and not stage.answered:
+        raise ModelError(f"the first {stage.refused} requests of stage '{name}' were all refused, the last one so: {dropped.reason}")
+    return example
