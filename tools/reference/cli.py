@@ -35,17 +35,14 @@ def page() -> str:
 
 
 def _callback(of: typer.Typer) -> Callable[..., Any]:
-    assert of.registered_callback and of.registered_callback.callback
-    return of.registered_callback.callback
+    return next(info.callback for info in [of.registered_callback] if info and info.callback)
 
 
-def _dashed(function: Callable[..., Any] | None) -> str:
-    assert function
+def _dashed(function: Any) -> str:
     return function.__name__.replace("_", "-")
 
 
-def _command(name: str, function: Callable[..., Any] | None) -> str:
-    assert function
+def _command(name: str, function: Any) -> str:
     parameters = list(_parameters(function))
     arguments = [p for p in parameters if p[0]]
     usage = " ".join(["safer-instruct", name, *(p[1] for p in arguments), *(["[OPTIONS]"] if len(parameters) > len(arguments) else [])])
