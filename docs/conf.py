@@ -60,5 +60,5 @@ def _without_folders(app: Sphinx, name: str, source: list[str]) -> None:
 def _front_door(app: Sphinx, failed: Exception | None) -> None:
     """The site's address without a page leads to the index."""
     if failed is None:
-        door = Path(app.outdir) / "index.html"
-        door.write_text('<!doctype html><meta charset="utf-8"><meta http-equiv="refresh" content="0; url=docs/index.html"><title>Safer-Instruct</title>\n', "utf-8")
+        leads = '<meta http-equiv="refresh" content="0; url=docs/index.html">'
+        Path(app.outdir, "index.html").write_text(f'<!doctype html><meta charset="utf-8">{leads}<title>{project}</title>\n', "utf-8")

@@ -49,6 +49,6 @@ def test_each_kind_of_failure_has_its_message() -> None:
     assert all("\n" not in message for message in MESSAGES)
 
 
-@pytest.mark.parametrize("wrong", ["the disk is fuller; what was saved", "<DIR> is used by process <4711>; wait for it", "<x> needs a kee: set the environment"])
+@pytest.mark.parametrize("wrong", ["the disk is fuller; what was saved", "<DIR> is used by process <4711>; wait for it", "<x> needs a kee: set it"])
 def test_a_message_that_nobody_writes_is_found(wrong: str) -> None:
     assert missing(wrong) != []

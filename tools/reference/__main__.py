@@ -1,10 +1,10 @@
 """Write what the documentation says of the code: `python tools/reference`, or with `--check` only tell what is not up to date.
 
-    docs/reference/config.md   every key of every YAML file          config.py
-    docs/reference/cli.md      every command and option              cli.py
-    docs/reference/python.md   the public names                      api.py
-    docs/architecture.svg      rooms, imports, the way of one text   architecture.py, rooms.py
-    docs/architecture.md       its table of rooms, between marks     architecture.py
+config.py                   docs/reference/config.md: every key of every YAML file
+cli.py                      docs/reference/cli.md: every command and option
+api.py                      docs/reference/python.md: the public names
+rooms.py, architecture.py   docs/architecture.svg, and the table in docs/architecture.md: rooms, imports, the way of one text
+docstrings.py               what all of them read
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 from html import escape
 
-from rooms import LAYERS, ROOMS, Room, direct, module_imports, room_imports
+from rooms import LAYERS, Room, direct, module_imports, room_imports
 
 FLOW = (
     ("file", "a row, a page, a document", ""),
@@ -40,7 +40,7 @@ def picture() -> str:
     """
     places = {room.name: _place(level, at, len(rooms)) for level, (_, rooms) in enumerate(LAYERS) for at, room in enumerate(rooms)}
     parts = [_head(), '<text class="title" x="24" y="34">Rooms: each imports only from below, and from its neighbours without a circle</text>']
-    for level, (title, rooms) in enumerate(LAYERS):
+    for level, (title, _) in enumerate(LAYERS):
         top = 52 + level * _BAND
         fill = "#f0f4f8" if level % 2 else "#f7fafc"
         parts.append(f'<rect x="12" y="{top}" width="{_WIDTH - 24}" height="{_BAND}" fill="{fill}"/>')
@@ -126,9 +126,9 @@ def _lines(lines: list[str], style: str, x: float, y: float, step: float) -> lis
 
 def _head() -> str:
     height = _FLOW_TOP + 18 + 2 * (92 + 26)
+    size = 'viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" orient="auto"'
     tips = "".join(
-        f'<marker id="{name}" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" orient="auto"><path d="M0 0L8 4L0 8z" fill="{colour}"/></marker>'
-        for name, colour in (("tip", "#d9822b"), ("way", "#2bb0ed"))
+        f'<marker id="{name}" {size}><path d="M0 0L8 4L0 8z" fill="{colour}"/></marker>' for name, colour in (("tip", "#d9822b"), ("way", "#2bb0ed"))
     )
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height}" role="img" aria-label="Rooms of the package, and the way of one text">\n'

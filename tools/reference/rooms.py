@@ -40,7 +40,8 @@ LAYERS: tuple[tuple[str, tuple[Room, ...]], ...] = (
                 "command line",
                 (
                     *("__init__", "cli", "domaincli", "studycli", "traincli"),
-                    *("doctor", "estimate", "story", "evaluateview", "filterview", "ledgerview", "liveview", "reviewview", "studyview", "trainview", "tuneview"),
+                    *("doctor", "estimate", "story", "evaluateview", "filterview", "ledgerview"),
+                    *("liveview", "reviewview", "studyview", "trainview", "tuneview"),
                 ),
                 "parse, call, print, exit code; a view for each command",
             ),
