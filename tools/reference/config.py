@@ -23,6 +23,7 @@ from safer_instruct.evaluation.settings import EvaluateConfig
 from safer_instruct.filters.protocol import Filter
 from safer_instruct.filters.registry import DEFAULTS, SHIPPED
 from safer_instruct.prices import Price
+from safer_instruct.settings.answers import GroundedConfig, RefusalConfig
 from safer_instruct.settings.models import ExpertConfig, ModelConfig, ServeConfig
 from safer_instruct.settings.pairs import PairSource
 from safer_instruct.settings.preference import DpoConfig, SftConfig
@@ -47,6 +48,7 @@ _ROOTS: tuple[tuple[str, type[BaseModel]], ...] = (
     ("prices", Price),
 )
 _NAMES: dict[type, str] = {ModelConfig: "a model", ServeConfig: "serve", ExpertConfig: "one of several experts", PairSource: "tuning pairs"}
+_NAMES |= {GroundedConfig: "verify.also: grounded", RefusalConfig: "verify.also: refusal"}
 _TITLES = {"domain": "A domain file", "prices": "A price: an entry of `prices` in a price file"}
 _WORDS: dict[Any, str] = {str: "text", int: "whole number", float: "number", bool: "true or false", Any: "anything", NoneType: "null"}
 
@@ -73,6 +75,9 @@ def page() -> str:
         _describe(book, root, "", class_)
         if class_ is RunConfig:
             _filters(book)
+    headings = [part.strip() for part in book.parts if part.startswith("##")]
+    if twice := {heading for heading in headings if headings.count(heading) > 1}:
+        raise SystemExit(f"several sections have one heading, and links need one each: {', '.join(sorted(twice))}; name them in _NAMES")
     return "\n".join(book.parts)
 
 
