@@ -15,8 +15,9 @@ from pydantic import BaseModel
 _HEAD = """\
 # Python API
 
-These names are public: they change with a new major version only, and before 1.0 with a new minor one. `import safer_instruct` costs nothing; what is heavy is imported by
-what uses it. Whatever goes wrong is a `SaferInstructError` whose message says what was wrong, where, and what to do.
+These names are public: they change with a new major version only, and before 1.0 with a new minor one. `import safer_instruct` costs
+nothing; what is heavy is imported by what uses it. Whatever goes wrong is a `SaferInstructError` whose message says what was wrong, where,
+and what to do.
 """
 _ROOMS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("Runs", "safer_instruct", ("load_config", "run")),
