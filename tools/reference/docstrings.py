@@ -10,8 +10,8 @@ from typing import Any
 _SECTIONS = ("Args", "Attributes", "Raises", "Returns")
 _HEAD = re.compile(rf"^({'|'.join(_SECTIONS)}):$")
 _ENTRY = re.compile(r"^    (\*{0,2}[\w.]+): (.*)$")
-_PAGE = re.compile(r"(?<![\w/\[(`])(docs/)([\w-]+\.md)")
-_ELSEWHERE = re.compile(r"(?<![\w/\[(`])((?:bench|examples)/[\w./-]+\.(?:md|yaml|py))")
+_PAGE = re.compile(r"(?<![\w/\[`])(?<!\]\()(docs/)([\w-]+\.md)")
+_ELSEWHERE = re.compile(r"(?<![\w/\[`])(?<!\]\()((?:bench|examples)/[\w./-]+\.(?:md|yaml|py))")
 
 
 @dataclass(frozen=True)
