@@ -2,9 +2,10 @@
 PYTHON ?= $(or $(shell command -v python3.11),python3)
 DEMO := .venv
 DEV := .venv-dev
+SITE := .venv-site
 TORCH := torch==2.13.0
 
-.PHONY: help demo test lint types check adapters clean
+.PHONY: help demo test lint types check adapters reference docs clean
 
 help:  ## Say what there is.
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -31,8 +32,14 @@ adapters: $(DEV)/.installed  ## Rebuild the two adapters that ship with the pack
 	$(DEV)/bin/safer-instruct tune examples/tune-embedded-2.yaml
 	$(DEV)/bin/safer-instruct tune examples/tune-expert.yaml
 
-clean:  ## Remove both environments; run directories and the model cache stay.
-	rm -rf $(DEMO) $(DEV)
+reference: $(DEV)/.installed  ## Write docs/reference and the picture of the rooms from the code.
+	$(DEV)/bin/python tools/reference
+
+docs: $(SITE)/.installed  ## Build the documentation site into site/ (sets up .venv-site); a broken link is an error.
+	$(SITE)/bin/sphinx-build --nitpicky --fail-on-warning --keep-going --fresh-env --quiet -c docs . site
+
+clean:  ## Remove the environments and the site; run directories and the model cache stay.
+	rm -rf $(DEMO) $(DEV) $(SITE) site
 
 $(DEMO)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(DEMO)
@@ -45,4 +52,10 @@ $(DEV)/.installed: pyproject.toml
 	$(DEV)/bin/pip install --quiet --upgrade pip
 	$(DEV)/bin/pip install --quiet $(TORCH)
 	$(DEV)/bin/pip install --quiet -e '.[train,embed,calibrate,review,storage,web]' --group dev
+	touch $@
+
+$(SITE)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(SITE)
+	$(SITE)/bin/pip install --quiet --upgrade pip
+	$(SITE)/bin/pip install --quiet --group site
 	touch $@

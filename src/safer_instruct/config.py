@@ -86,6 +86,10 @@ class RunConfig(Strict):
         domain: A shipped domain or a YAML file.
         source: Where the texts are.
         models: Who does what.
+        induce: How instructions are induced from texts.
+        filter: What texts, instructions and pairs must pass.
+        respond: How the other side of a pair is written.
+        verify: When what was written is good enough.
         rejected: Who writes the rejected response, where it is not the source text.
         twins: Contrast twins, which teach what need not be refused; null makes none.
         select: Which of the accepted pairs make the set; null takes all.

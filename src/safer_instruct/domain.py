@@ -26,6 +26,11 @@ class ExamplePair(Strict):
     """A prompt with a response as the domain wants it and one as it does not.
 
     Shown to the model that verifies by guideline contrast; never part of a dataset.
+
+    Attributes:
+        prompt: What somebody asks.
+        chosen: An answer as the domain wants it.
+        rejected: An answer to the same as it does not, and unlike the other in nothing else.
     """
 
     prompt: Text

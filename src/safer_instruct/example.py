@@ -31,7 +31,12 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """One message of a conversation; `role` is `user`, `assistant` or `system`."""
+    """One message of a conversation.
+
+    Attributes:
+        role: `user`, `assistant` or `system`.
+        content: What was said.
+    """
 
     role: str
     content: str

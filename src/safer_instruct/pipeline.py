@@ -55,7 +55,12 @@ from safer_instruct.variety import Unique, Variety
 
 @dataclass(frozen=True, slots=True)
 class RunResult:
-    """Where a run stands on disk, and its `summary.json`."""
+    """What a run came to.
+
+    Attributes:
+        path: The run directory.
+        summary: What stands in its `summary.json`: counts by stage and reason, calls, tokens, US dollars, seconds.
+    """
 
     path: Path
     summary: dict[str, Any]
@@ -87,7 +92,8 @@ def run(
         config: From `load_config`.
         out: The run directory, or an address such as `s3://bucket/run`. A run that was stopped goes on where it was; nothing is
             paid for twice.
-        mode: What to do when the directory holds a run of another config; see `rundir.open_run_directory`.
+        mode: What to do when the directory holds a run of another config: `auto` refuses, `continue` goes on in it and pays again only
+            for calls that changed, `fresh` moves what it holds into `previous-N/` first.
         watch: Called once with the live state, which changes as the run goes on.
         work: For an address: where the run works; by default in a folder that belongs to it (docs/storage.md).
 

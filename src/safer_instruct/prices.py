@@ -56,7 +56,11 @@ class Rates(Strict):
 
 
 class LongRates(Rates):
-    """The rates of a request of more than `above` prompt tokens, for all of its tokens."""
+    """The rates of a request of more than `above` prompt tokens, for all of its tokens.
+
+    Attributes:
+        above: They apply to requests of more prompt tokens than this.
+    """
 
     above: Annotated[int, Field(gt=0)]
 

@@ -1,4 +1,4 @@
-"""What docs/scale.md and docs/crawls.md say is what the code says: the tables of the model, the config, the filters and the scripts that are named."""
+"""What docs/scale.md and docs/crawls.md say is what the code says: the tables of the model, the config and the filters."""
 
 from __future__ import annotations
 
@@ -67,12 +67,3 @@ def test_the_config_on_the_page_of_crawls_is_valid_and_its_filters_are_all_there
     SourceConfig.model_validate(config["source"], strict=False)
     filters = open_filters(FilterConfig.model_validate({**config["filter"], "prompt": None}, strict=False), ROOT).text
     assert {f"text.{name}" for name in re.findall(r"(?m)^\| `([a-z0-9-]+)` \|", text)} <= {check.name for check in filters}
-
-
-@pytest.mark.parametrize("page", ["crawls.md", "scale.md", "cluster.md"])
-def test_links_scripts_and_files_that_a_page_names_exist(page: str) -> None:
-    text = (ROOT / "docs" / page).read_text("utf-8")
-    for link in re.findall(r"\]\(([\w./-]+\.md)", text):
-        assert (ROOT / "docs" / link).is_file(), link
-    for named in re.findall(r"\b((?:bench|deploy|tests|examples)/[\w./-]+\.(?:py|yaml|sbatch))", text):
-        assert (ROOT / named).is_file(), named

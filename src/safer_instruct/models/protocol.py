@@ -68,10 +68,16 @@ def _definition(text: str) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class Generation:
-    """A request for `sampling.n` completions of `prompt`, which fit `schema` where the model can be held to one.
+    """A request for completions of a prompt.
 
-    With `alternatives` each completion tells so many of the likeliest first tokens, where the model can.
-    `repr` leaves both out: the embedded engine draws its seed from it, and neither changes what it draws.
+    `repr` leaves `schema` and `alternatives` out: the embedded engine draws its seed from it, and neither changes what it draws.
+
+    Attributes:
+        prompt: A text to continue, or a chat to answer.
+        sampling: How, and how many.
+        seed: Of the draw.
+        schema: What the completions are to fit, where the model can be held to it.
+        alternatives: Each completion tells so many of the likeliest first tokens, where the model can.
     """
 
     prompt: Prompt
@@ -83,7 +89,13 @@ class Generation:
 
 @dataclass(frozen=True, slots=True)
 class Scoring:
-    """A request for the log-probability of `continuation` after `prompt`, of its first `max_tokens` tokens or of all."""
+    """A request for the log-probability of a given text.
+
+    Attributes:
+        prompt: What it stands behind.
+        continuation: The text.
+        max_tokens: Only its first tokens, so many; None for all.
+    """
 
     prompt: Prompt
     continuation: str
@@ -120,9 +132,14 @@ def _sampling_json(*fields: float) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What one call took: tokens read and written, cost in US dollars, seconds of work.
+    """What one call took.
 
-    `cached_tokens` are those of the prompt that the server had read before, where it tells.
+    Attributes:
+        prompt_tokens: Tokens read.
+        completion_tokens: Tokens written.
+        cost: US dollars; 0 where the price is not known.
+        seconds: Of work.
+        cached_tokens: Those of the prompt that the server had read before, where it tells.
     """
 
     prompt_tokens: int = 0
@@ -173,9 +190,13 @@ class Completion:
 
 @dataclass(frozen=True, slots=True)
 class Generated:
-    """The answer to a `Generation`: `sampling.n` completions.
+    """The answer to a `Generation`.
 
     A request that a content filter stopped is answered too, with completions that were withheld: it is not asked again.
+
+    Attributes:
+        completions: [n] As they were drawn.
+        usage: What the call took.
     """
 
     completions: tuple[Completion, ...]
@@ -203,7 +224,12 @@ class Generated:
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """The answer to a `Scoring`: log-probability of every token of the continuation, in nats."""
+    """The answer to a `Scoring`.
+
+    Attributes:
+        logprobs: [tokens] Log-probability of every token of the continuation, in nats.
+        usage: What the call took.
+    """
 
     logprobs: tuple[float, ...]
     usage: Usage = Usage()

@@ -28,6 +28,7 @@ class GroundedConfig(Strict):
     """The response must speak to its prompt.
 
     Attributes:
+        check: Says which of the checks it is.
         by: `scorer`: mean log p(response | prompt) must be above mean log p(response) by `min_gain`; `judge`: the judge is asked,
             and P(yes) must reach `verify.min_yes`.
         min_gain: For `scorer`: nats per token. A default, not calibrated; bench/README.md has what it keeps on the demo.
@@ -44,6 +45,7 @@ class RefusalConfig(Strict):
     """The response must decline, or not, as its category says (`refusals` in the domain file); a detector reads it, no model.
 
     Attributes:
+        check: Says which of the checks it is.
         min_confidence: Of the detector, from which what it says counts.
     """
 

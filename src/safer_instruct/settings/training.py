@@ -11,7 +11,13 @@ from safer_instruct.yamlfile import Strict
 
 
 class Lora(Strict):
-    """Low-rank adaptation of every linear layer (Hu et al. 2021)."""
+    """Low-rank adaptation of every linear layer (Hu et al. 2021).
+
+    Attributes:
+        rank: Of each update, which is a product of two matrices.
+        alpha: The update counts `alpha / rank` times.
+        dropout: Share of an update's inputs that are left out, while training.
+    """
 
     rank: Positive = 8
     alpha: Positive = 16
@@ -50,11 +56,17 @@ class TrainerConfig(Strict):
     Attributes:
         model: A model of the cache, `embedded:NAME`; or a folder (relative to the config) or hub name of a transformers model.
         start: An adapter to go on from, one that ships with the package or a folder; its rank and alpha hold, not those of `lora`.
+        lora: The adapter, for `training.method` lora and qlora.
+        epochs: Most times that the data is gone through; see `patience`.
         batch_size: Of one optimizer step, over all devices.
+        learning_rate: At its highest.
         warmup: Share of the steps in which the learning rate rises; then it falls as a cosine.
+        max_tokens: What is given and what is learned are each cut at so many.
         dtype: Of the frozen base weights; `auto` is bfloat16 on a GPU that has it and on a processor with AMX, and float32 elsewhere:
             with AVX512-BF16 alone bfloat16 was slower. The adapter is trained in float32.
+        evaluations_per_epoch: How often the held-out loss is measured.
         patience: Stop after this many evaluations without a lower held-out loss; the best state is kept.
+        seed: Of the order of the data, and of what the adapter starts from.
         training: How the steps are carried out.
         out: Folder of the adapter, relative to the config.
     """

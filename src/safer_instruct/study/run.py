@@ -17,7 +17,12 @@ from safer_instruct.study.steps import rehearse as rehearse_steps
 
 @dataclass(frozen=True, slots=True)
 class StudyResult:
-    """Where a study's report stands, and the figures of its experiments."""
+    """What a study came to.
+
+    Attributes:
+        report: The report, in Markdown.
+        figures: One for each experiment, in the config's order.
+    """
 
     report: Path
     figures: tuple[Figures, ...]

@@ -57,6 +57,11 @@ def tune(config: TuneConfig, base: Path, report: Callable[[Progress], None] = la
 
     A run that was stopped goes on from its last checkpoint when it is called again with the same config and data.
 
+    Args:
+        config: From `load_tune_config`.
+        base: The folder that its paths are relative to: the config's own.
+        report: Is told how the training goes.
+
     Raises:
         ConfigError: The config names something that does not exist, or the method does not run here.
         SourceError: The data is not usable.

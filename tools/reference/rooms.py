@@ -1,0 +1,178 @@
+"""The rooms of the package and who imports whom, read from the imports themselves."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+SOURCE = Path(__file__).parents[2] / "src" / "safer_instruct"
+
+
+@dataclass(frozen=True)
+class Room:
+    """Modules and folders that belong together.
+
+    Attributes:
+        name: As the picture has it.
+        holds: Top-level modules of the package, folders with a slash behind them.
+        what: Its purpose, in a few words.
+    """
+
+    name: str
+    holds: tuple[str, ...]
+    what: str
+
+    @property
+    def modules(self) -> set[str]:
+        """Their names as they are imported."""
+        return {held.rstrip("/") for held in self.holds}
+
+
+LAYERS: tuple[tuple[str, tuple[Room, ...]], ...] = (
+    (
+        "What is typed",
+        (
+            Room(
+                "command line",
+                (
+                    *("__init__", "cli", "domaincli", "studycli", "traincli"),
+                    *("doctor", "estimate", "story", "evaluateview", "filterview", "ledgerview"),
+                    *("liveview", "reviewview", "studyview", "trainview", "tuneview"),
+                ),
+                "parse, call, print, exit code; a view for each command",
+            ),
+        ),
+    ),
+    (
+        "What people get",
+        (
+            Room("audit", ("audit/", "auditing", "judging"), "what is wrong with anybody's pairs"),
+            Room("report", ("report/",), "one page about one run"),
+            Room("export", ("export/", "selected"), "formats, splits, cards, hub"),
+            Room("review", ("review/",), "people read, decide, correct"),
+            Room("calibrate", ("calibration/",), "thresholds from labels"),
+            Room("terminal", ("terminal",), "stages, funnel, samples"),
+            Room("start", ("starter", "domainfile", "domaincheck"), "commented configs and domains"),
+        ),
+    ),
+    (
+        "The flow",
+        (
+            Room("runners", ("runners/",), "the same flow on a Ray cluster"),
+            Room("twins", ("twins/",), "harmless look-alikes of pairs"),
+            Room("pipeline", ("pipeline",), "the method, from top to bottom"),
+            Room("study", ("study/",), "what are the pairs worth?"),
+            Room("training", ("training/",), "SFT and DPO on the pairs"),
+            Room("evaluation", ("evaluation/",), "which model is more harmless?"),
+        ),
+    ),
+    (
+        "A run's books",
+        (
+            Room("remote", ("remote/",), "runs at an address in a bucket"),
+            Room(
+                "run directory",
+                (*("rundir", "state", "roles", "running", "accounts", "stored"), *("barrier", "card", "margins", "progress", "tally", "target", "variety")),
+                "who may write, what is counted, which model does what",
+            ),
+            Room("analysis", ("analysis/",), "figures over a finished set"),
+        ),
+    ),
+    (
+        "The method",
+        (
+            Room("stages", ("stages/",), "induce, choose, respond, verify"),
+            Room("inducer", ("reverse", "tuning/"), "P(instruction | response): asked, and tuned"),
+            Room("filters", ("filters/", "choosing", "selection", "routing", "embed", "minilm"), "what may stay; which of many"),
+        ),
+    ),
+    (
+        "Texts and models",
+        (
+            Room("sources", ("sources/",), "rows, documents, crawls; bad ones set aside"),
+            Room("models and ledger", ("models/", "ledger/", "budget", "storage/"), "every call: sent once, paid once, on disk before it is used"),
+        ),
+    ),
+    (
+        "What a user writes",
+        (
+            Room("domain", ("domain",), "categories, guidelines, verifiers"),
+            Room("config", ("config", "settings/", "selectconfig", "thresholds", "yamlfile"), "YAML, checked key by key"),
+            Room("prices", ("prices",), "what a token costs"),
+            Room("prompts", ("templates", "conversation"), "texts are values, never templates"),
+        ),
+    ),
+    (
+        "The ground",
+        (
+            Room("sandbox", ("sandbox/",), "other people's programs"),
+            Room("detect", ("detect/",), "what a text holds, without a model"),
+            Room("errors", ("errors", "extras", "oneline", "seeds", "visible", "wholefile"), "one tree of errors; files that appear whole"),
+            Room("records", ("example",), "Example: all that moves between rooms"),
+        ),
+    ),
+)
+"""From the top down: a room imports from layers below its own, and from its neighbours without a circle."""
+ROOMS = tuple(room for _, rooms in LAYERS for room in rooms)
+
+
+@cache
+def module_imports() -> dict[str, set[str]]:
+    """Top-level module or folder -> those that anything in it imports, in functions and for type checking too."""
+    found: dict[str, set[str]] = {}
+    for path in sorted(SOURCE.rglob("*.py")):
+        name = path.relative_to(SOURCE).parts[0].removesuffix(".py")
+        tree = ast.parse(path.read_text("utf-8"))
+        found.setdefault(name, set()).update(target for node in ast.walk(tree) for target in _targets(node) if target != name)
+    return found
+
+
+def _targets(node: ast.AST) -> Iterator[str]:
+    if isinstance(node, ast.Import):
+        dotted = [alias.name for alias in node.names]
+    elif isinstance(node, ast.ImportFrom):
+        dotted = [f"{node.module}.{alias.name}" for alias in node.names]
+    else:
+        return
+    for name in dotted:
+        package, _, rest = name.partition(".")
+        top = rest.partition(".")[0]
+        if package == "safer_instruct" and ((SOURCE / top).is_dir() or (SOURCE / f"{top}.py").is_file()):
+            yield top
+
+
+def room_imports(modules: Mapping[str, set[str]]) -> dict[str, set[str]]:
+    """Room -> rooms that it imports from.
+
+    Raises:
+        ValueError: A module stands in no room or in two, an import points upwards, or rooms import each other.
+    """
+    homes: dict[str, str] = {}
+    for room in ROOMS:
+        for module in room.modules:
+            if module in homes:
+                raise ValueError(f"'{module}' stands in two rooms, {homes[module]} and {room.name}")
+            homes[module] = room.name
+    if lost := modules.keys() ^ homes.keys():
+        raise ValueError(f"in no room, or gone: {', '.join(sorted(lost))}; mend LAYERS in {Path(__file__).name}")
+    found: dict[str, set[str]] = {room.name: set() for room in ROOMS}
+    for module, targets in modules.items():
+        found[homes[module]] |= {homes[target] for target in targets} - {homes[module]}
+    depth = {room.name: level for level, (_, rooms) in enumerate(LAYERS) for room in rooms}
+    if upward := [f"{name} -> {target}" for name, targets in found.items() for target in targets if depth[target] < depth[name]]:
+        raise ValueError(f"imports point upwards: {', '.join(upward)}")
+    TopologicalSorter(found).prepare()  # CycleError is a ValueError
+    return found
+
+
+def direct(imports: Mapping[str, set[str]]) -> dict[str, list[str]]:
+    """Without the imports that another one implies, in the order of the picture: A -> C goes where A -> B -> C is."""
+    below: dict[str, set[str]] = {}
+    for name in TopologicalSorter(imports).static_order():
+        below[name] = set(imports[name]).union(*(below[target] for target in imports[name]))
+    order = [room.name for room in ROOMS]
+    return {name: sorted((t for t in targets if not any(t in below[o] for o in targets)), key=order.index) for name, targets in imports.items()}
