@@ -64,7 +64,7 @@ LAYERS: tuple[tuple[str, tuple[Room, ...]], ...] = (
         (
             Room("runners", ("runners/",), "the same flow on a Ray cluster"),
             Room("twins", ("twins/",), "harmless look-alikes of pairs"),
-            Room("pipeline", ("pipeline",), "the method, from top to bottom"),
+            Room("pipeline", ("pipeline", "collect", "distinct", "equipment", "ordered"), "the method, from top to bottom"),
             Room("study", ("study/",), "what are the pairs worth?"),
             Room("training", ("training/",), "SFT and DPO on the pairs"),
             Room("evaluation", ("evaluation/",), "which model is more harmless?"),
