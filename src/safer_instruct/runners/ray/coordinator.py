@@ -1,4 +1,4 @@
-"""The one actor that knows of all workers: the budget, calls that two of them want, and who is gone."""
+"""The one actor that knows of all workers: budget, limits of endpoints, calls that two of them want, and who is gone."""
 
 from __future__ import annotations
 
@@ -13,11 +13,13 @@ from typing import Any
 from safer_instruct.budget import Budget, Reservation, Spent, write_spent
 from safer_instruct.errors import SaferInstructError
 from safer_instruct.ledger.shards import Place
+from safer_instruct.models.sharing import Lesson, Lot, Shares
 from safer_instruct.runners.ray.allowance import Settled
 
 _CALLS_PER_GRANT = 32  # a piece of the budget holds so many calls like the one that asks for it
 _SHARE_OF_REST = 4  # and no more than this part of a worker's share of what is left
 _SILENT_S, _LOOK_EVERY_S = 120.0, 2.0
+_SHARED_EVERY_S, _LESSONS_PER_S = 0.25, 400  # of limits of endpoints: by each worker, and at most by all
 Failure = tuple[str, str]
 """Name of an error of `errors.py`, and its message."""
 
@@ -53,6 +55,7 @@ class Coordinator:
         self._made.executescript(
             "PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; CREATE TABLE made (key BLOB PRIMARY KEY, shard TEXT, at INTEGER); BEGIN;"
         )
+        self._shares = Shares()
         self._grants = 0
         self._failure: Failure | None = None
         self._watch: asyncio.Task[None] | None = None
@@ -129,6 +132,11 @@ class Coordinator:
         self._making[key].append(future)
         return await future
 
+    async def limits(self, name: str, lessons: list[Lesson]) -> tuple[list[Lot], float]:
+        """What a worker has learned of its endpoints; gives its part of what all have, and the seconds until it tells again."""
+        lots = self._shares.tell(name, lessons, time.monotonic())
+        return lots, max(_SHARED_EVERY_S, len(self._workers) / _LESSONS_PER_S)
+
     async def fail(self, failure: Failure) -> None:
         """A worker has met an error that ends the run; the first counts."""
         self._failure = self._failure or failure
@@ -177,6 +185,7 @@ class Coordinator:
 
     def _bury(self, name: str, *, replaced: bool = False) -> None:
         worker = self._workers.pop(name)
+        self._shares.forget(name)
         if worker.shard not in self._lost:
             self._lost.append(worker.shard)
         for reservation in worker.grants.values():

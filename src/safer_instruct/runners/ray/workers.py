@@ -20,6 +20,7 @@ from safer_instruct.errors import RunnerError, SaferInstructError
 from safer_instruct.example import Example
 from safer_instruct.filters.dedup import Deduplicators
 from safer_instruct.ledger import Shard
+from safer_instruct.models.sharing import flows_of
 from safer_instruct.models.transport import event_loop
 from safer_instruct.pipeline import Work, distinct, entering, equip, memories, new_state
 from safer_instruct.runners.chunks import Chunk, decode, encode
@@ -147,6 +148,7 @@ class Worker:
             slate = Slate(state)
             self._benches.put((slate, Work(equipment.recording(self._shard, slate.state))))
         self._beat = asyncio.create_task(self._link.beat(self._allowance, equipment.roles.waits))
+        self._sharing = asyncio.create_task(self._link.share(flows_of(equipment.roles.by_role().values())))
 
     async def _work(self, chunk: Chunk, slate: Slate, work: Work) -> None:
         for shard in await self._link.begin(self._part, chunk.number):
