@@ -14,6 +14,7 @@ from collections import Counter, deque
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Container, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager, closing
 from dataclasses import dataclass, replace
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,7 @@ from safer_instruct.progress import published
 from safer_instruct.remote import working_directory
 from safer_instruct.reverse import Reversal, Shot, domain_shots, reversal
 from safer_instruct.roles import EXPERTS, Roles
-from safer_instruct.routing import open_router, route_record
+from safer_instruct.routing import Router, open_router, route_record
 from safer_instruct.running import run_to_end
 from safer_instruct.settings.answers import BoilerplateConfig
 from safer_instruct.settings.pairs import PairSource
@@ -160,14 +161,15 @@ class Equipment:
     state: RunState
     seen: dict[str, Deduplicators]
     margins: Margins
+    router: Callable[[], Router | None]  # opened when it is first asked for
 
     def resolved(self) -> dict[str, Any]:
         """What goes into `run.yaml`."""
-        return _resolve(self.config, self.domain, self.filters, self.roles, self.asked) | self.margins.identity()
+        return _resolve(self.config, self.domain, self.filters, self.roles, self.asked, self.router()) | self.margins.identity()
 
     def recording(self, ledger: Commits, state: RunState | None = None) -> Opened:
         """The same with a ledger, and with other live figures where there are `state`s for parts of the work."""
-        return Opened(self.config, self.domain, self.filters, self.roles, self.asked, state or self.state, self.seen, self.margins, ledger)
+        return Opened(self.config, self.domain, self.filters, self.roles, self.asked, state or self.state, self.seen, self.margins, self.router, ledger)
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,7 +223,8 @@ async def equip(config: RunConfig, out: Path, budget: Budget, state: RunState) -
         seen = {name: stack.enter_context(closing(memory)) for name, memory in memories(config).items()}
         fingerprints = {role: model.fingerprint for role, model in roles.by_role().items()}
         margins = margins_of(config.verify.form, config.verify.answers, config.calibrated, fingerprints)
-        yield Equipment(config, domain, filters, roles, asked, state, seen, margins)
+        router = cache(partial(open_router, config.source, domain, config.base))
+        yield Equipment(config, domain, filters, roles, asked, state, seen, margins, router)
 
 
 async def _run(config: RunConfig, out: Path, mode: rundir.Mode, watch: Callable[[RunState], None] | None) -> RunResult:
@@ -303,7 +306,7 @@ def entering(
 ) -> Examples:
     """What comes out of the source, or of `rows` of it only: examples, mended, the same text once."""
     config, collect = equipment.config, equipment.state.stages["collect"]
-    examples = _collect(config, equipment.domain, equipment.state, set_aside, rows)
+    examples = _collect(config, equipment.domain, equipment.router(), equipment.state, set_aside, rows)
     examples = _sifted(noted(examples) if noted else examples, equipment.filters.text, collect)
     return distinct(examples, "text", config.filter, equipment.seen, collect)
 
@@ -409,10 +412,11 @@ def _twinned(examples: Examples, opened: Opened) -> Examples:
     return twins.following(examples, make)
 
 
-async def _collect(config: RunConfig, domain: Domain, state: RunState, set_aside: Callable[[BadRow], None], rows: Container[int] | None) -> Examples:
+async def _collect(
+    config: RunConfig, domain: Domain, router: Router | None, state: RunState, set_aside: Callable[[BadRow], None], rows: Container[int] | None
+) -> Examples:
     """Examples from the source, or from `rows` of it only; rows that cannot become one are set aside."""
     seen: Counter[str] = Counter()
-    router = open_router(config.source, domain, config.base)
     only = next(iter(domain.categories)) if len(domain.categories) == 1 else None
     for number, row in enumerate(read_source(config.source, config.base)):
         if rows is not None and number not in rows:
@@ -616,7 +620,7 @@ def _shots(config: RunConfig, domain: Domain) -> dict[str, tuple[Shot, ...]]:
     return {"": tuple(Shot(pair.prompt, pair.response) for pair in pairs[: config.induce.shots])}
 
 
-def _resolve(config: RunConfig, domain: Domain, filters: Filters, roles: Roles, asked: Reversal | None) -> dict[str, Any]:
+def _resolve(config: RunConfig, domain: Domain, filters: Filters, roles: Roles, asked: Reversal | None, router: Router | None) -> dict[str, Any]:
     """The config with everything that the result depends on; a change of any of it makes another run, but for `how`."""
     names = {"respond": config.respond.template}
     several = config.models.experts if domain.direction == "rejected" else None
@@ -633,7 +637,7 @@ def _resolve(config: RunConfig, domain: Domain, filters: Filters, roles: Roles, 
     return {
         "config": what,
         "domain_sha256": hashlib.sha256(domain.model_dump_json().encode()).hexdigest(),
-        **route_record(config.source, domain, config.base),
+        **route_record(router),
         **({"programs": programs} if (programs := record(domain)) else {}),
         "templates": induced | {use: _template(name, config).digest for use, name in names.items()},
         "models": {role: model.fingerprint for role, model in roles.by_role().items()},

@@ -5,12 +5,16 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 from simulated import Bucket, Server, drive, now, run, stop
 
+from safer_instruct.budget import Spent
 from safer_instruct.models.flow import Flow, Limits
 from safer_instruct.models.sharing import Lesson, Lot, Shares
+from safer_instruct.runners.ray.coordinator import Coordinator
+from safer_instruct.runners.ray.link import Link
 
 NAME = "openai:gpt-x at https://api.example.com/v1"
 PER_S = 20.0
@@ -150,3 +154,35 @@ def test_what_many_hear_of_one_burst_of_rejections_is_one_piece_of_news() -> Non
     for name in names[1:]:
         shares.tell(name, [Lesson(NAME, 5, 2.0, per_s=0.66 * (lots[name].per_s or 0.0))], 2.0)
     assert shares.tell("0", [Lesson(NAME, 5, 2.0)], 2.1)[0].per_s == pytest.approx(0.66 * whole / 16, rel=0.01)
+
+
+def test_workers_tell_the_coordinator_and_heed_it_without_a_call_for_each_call(tmp_path: Path) -> None:
+    class Handle:
+        """The coordinator, called as an actor is."""
+
+        def __init__(self, coordinator: Coordinator) -> None:
+            self.asked, self.limits = 0, self
+            self._coordinator = coordinator
+
+        async def remote(self, name: str, lessons: list[Lesson]) -> tuple[list[Lot], float]:
+            self.asked += 1
+            return await self._coordinator.limits(name, lessons)
+
+    async def main() -> tuple[Server, int]:
+        handle, callers, server = Handle(Coordinator(None, None, tmp_path / "spent.json", Spent())), flows(8), limited()
+        tellers = [asyncio.create_task(Link(handle, str(number)).share([flow])) for number, flow in enumerate(callers)]
+        await asyncio.gather(*(drive(flow, server, 20) for flow in callers))
+        await stop(tellers)
+        return server, handle.asked
+
+    server, asked = run(main())
+    assert len(server.answered) >= 0.9 * PER_S * 20
+    assert asked <= 8 * (20 / 0.25 + 1)
+    alone = run(of_eight_apart())
+    assert len(server.rejected) < 0.7 * len(alone.rejected)
+
+
+async def of_eight_apart() -> Server:
+    server = limited()
+    await crowd(flows(8), server, 20, None)
+    return server

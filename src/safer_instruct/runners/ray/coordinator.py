@@ -134,7 +134,7 @@ class Coordinator:
 
     async def limits(self, name: str, lessons: list[Lesson]) -> tuple[list[Lot], float]:
         """What a worker has learned of its endpoints; gives its part of what all have, and the seconds until it tells again."""
-        lots = self._shares.tell(name, lessons, time.monotonic())
+        lots = self._shares.tell(name, lessons, asyncio.get_running_loop().time())
         return lots, max(_SHARED_EVERY_S, len(self._workers) / _LESSONS_PER_S)
 
     async def fail(self, failure: Failure) -> None:
