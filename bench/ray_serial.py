@@ -4,8 +4,8 @@
     .venv-dev/bin/python bench/ray_serial.py --rows 20000 --select
 
 They are the source, the one that knows all instructions, and the driver (docs/ray.md); each runs in a process of its own on chunks
-that were made before, without Ray. CPU is that of the thread that does the work. Memory is the growth of the resident set over the
-second half of the rows, by the row, so that what is there from the start is left out.
+that were made before, without Ray. CPU is that of the thread that does the work, memory the growth of the resident set, both over
+the second half of the rows and for each of them, so that what is there from the start is left out.
 """
 
 from __future__ import annotations
@@ -74,22 +74,21 @@ def resident() -> int:
 
 
 class Meter:
-    """CPU of this thread, and the resident set as rows go by."""
+    """CPU of this thread and the resident set, both over the second half of the rows."""
 
     def __init__(self, rows: int) -> None:
-        self._rows, self._seen, self._half = rows, 0, 0
-        self._began = time.thread_time()
-        self.others_s = 0.0
+        self._rows, self._seen, self._at = rows, 0, 0
+        self.others_s = 0.0  # of what this thread does beside
 
     def count(self, rows: int) -> None:
         self._seen += rows
-        if not self._half and self._seen >= self._rows / 2:
-            self._half, self._at = resident(), self._seen
+        if not self._at and self._seen >= self._rows / 2:
+            self._at, self._began_s, self._began = self._seen, time.thread_time() - self.others_s, resident()
 
     def result(self) -> tuple[float, float, float]:
         """Microseconds for a row, bytes that stay of it, MB at the end."""
-        cpu = time.thread_time() - self._began - self.others_s
-        return 1e6 * cpu / self._seen, (resident() - self._half) / max(1, self._seen - self._at), resident() / 1e6
+        rows, cpu_s = self._seen - self._at, time.thread_time() - self.others_s - self._began_s
+        return 1e6 * cpu_s / rows, (resident() - self._began) / rows, resident() / 1e6
 
 
 class Chunks:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-from collections import Counter, deque
+from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Container, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager, closing
 from dataclasses import dataclass, replace
@@ -74,6 +74,7 @@ from safer_instruct.templates import Template, load_template
 from safer_instruct.tuning.pairs import whole_pairs
 from safer_instruct.twins.opening import open_twins, twin_templates
 from safer_instruct.twins.stream import Twins
+from safer_instruct.uniqueids import UniqueIds
 from safer_instruct.variety import Unique, Variety
 
 _REFUSALS_BEFORE_STOP = 10  # a setting that the endpoint does not take is refused every time
@@ -416,35 +417,25 @@ async def _collect(
     config: RunConfig, domain: Domain, router: Router | None, state: RunState, set_aside: Callable[[BadRow], None], rows: Container[int] | None
 ) -> Examples:
     """Examples from the source, or from `rows` of it only; rows that cannot become one are set aside."""
-    seen: Counter[str] = Counter()
     only = next(iter(domain.categories)) if len(domain.categories) == 1 else None
-    for number, row in enumerate(read_source(config.source, config.base)):
-        if rows is not None and number not in rows:
-            continue
-        state.rows += 1
-        routed: tuple[Verdict, ...] = ()
-        if router and isinstance(row, SourceText):
-            category, verdict = router.route(row.text)
-            row, routed = replace(row, category=category), (verdict,)
-        if isinstance(row, SourceText) and (row.category or only) not in domain.categories:
-            row = BadRow(row.file, row.line, f"category {row.category!r} is not one of {', '.join(domain.categories)}", excerpt(row.text))
-        if isinstance(row, BadRow):
-            state.set_aside += 1
-            set_aside(row)
-            continue
-        given = (Candidate(row.asked),) if config.induce.given == "keep" else ()
-        id_, category = _unique(row.id or row.digest, seen), row.category or only or ""
-        yield Example(id_, row.text, category, row.file, row.line, given, verdicts=routed, history=row.history, license=row.license, place=row.place)
-
-
-def _unique(id_: str, seen: Counter[str]) -> str:
-    """`id_`, with a number behind it where it is taken."""
-    unique = id_
-    while seen[unique]:
-        seen[id_] += 1
-        unique = f"{id_}-{seen[id_]}"
-    seen[unique] = 1
-    return unique
+    with closing(UniqueIds()) as ids:
+        for number, row in enumerate(read_source(config.source, config.base)):
+            if rows is not None and number not in rows:
+                continue
+            state.rows += 1
+            routed: tuple[Verdict, ...] = ()
+            if router and isinstance(row, SourceText):
+                category, verdict = router.route(row.text)
+                row, routed = replace(row, category=category), (verdict,)
+            if isinstance(row, SourceText) and (row.category or only) not in domain.categories:
+                row = BadRow(row.file, row.line, f"category {row.category!r} is not one of {', '.join(domain.categories)}", excerpt(row.text))
+            if isinstance(row, BadRow):
+                state.set_aside += 1
+                set_aside(row)
+                continue
+            given = (Candidate(row.asked),) if config.induce.given == "keep" else ()
+            id_, category = ids.of(row.id or row.digest), row.category or only or ""
+            yield Example(id_, row.text, category, row.file, row.line, given, verdicts=routed, history=row.history, license=row.license, place=row.place)
 
 
 async def _sifted(examples: Examples, checks: Sequence[Check], stage: StageState) -> Examples:

@@ -16,7 +16,7 @@ from safer_instruct.budget import Spent, read_spent
 from safer_instruct.config import RunConfig
 from safer_instruct.errors import BudgetError, ConfigError, MissingExtraError
 from safer_instruct.example import Candidate, Draft, Example, Turn, Verdict
-from safer_instruct.ledger.shards import Place
+from safer_instruct.ledger.places import Place
 from safer_instruct.models.protocol import Usage
 from safer_instruct.runners.chunks import MULTIPLE, Chunk, decode, encode
 from safer_instruct.runners.counts import Slate, add

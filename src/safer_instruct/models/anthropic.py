@@ -63,7 +63,7 @@ class AnthropicModel:
 
     @property
     def flows(self) -> Sequence[Flow]:
-        """See `sharing.flows_of`."""
+        """The ways to its endpoints, whose limits other processes may share."""
         return self._remote.flows
 
     async def generate(self, request: Generation) -> Generated:

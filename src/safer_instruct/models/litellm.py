@@ -82,7 +82,7 @@ class LiteLLMModel:
 
     @property
     def flows(self) -> Sequence[Flow]:
-        """See `sharing.flows_of`."""
+        """The ways to its endpoints, whose limits other processes may share."""
         return self._pool.flows
 
     async def generate(self, request: Generation) -> Generated:

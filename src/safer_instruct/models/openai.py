@@ -71,7 +71,7 @@ class OpenAIModel:
 
     @property
     def flows(self) -> Sequence[Flow]:
-        """See `sharing.flows_of`."""
+        """The ways to its endpoints, whose limits other processes may share."""
         return self._remote.flows
 
     def generate(self, request: Generation) -> Coroutine[Any, Any, Generated]:

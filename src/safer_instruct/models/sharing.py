@@ -10,13 +10,8 @@ No clocks and no messages in here: every method is told what time it is, in seco
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from safer_instruct.models.flow import Flow
-    from safer_instruct.models.protocol import Model
 
 _SILENT_S = 15.0  # whoever was not heard for so long has no part any more
 _IDLE = 0.05  # of an average part has whoever has nothing to do, so as to begin at once
@@ -113,18 +108,12 @@ class Shares:
         before = shared.callers.get(key)
         own = shared.callers[key] = _Caller(now, lesson)
         if lesson.per_s is not None:
-            shared.learn(lesson.per_s, before and before.per_s, now)
+            shared.learn(lesson.per_s, before.per_s if before else None, now)
         if lesson.pause_s:
             shared.paused_until = max(shared.paused_until, now + lesson.pause_s)
         part = _part(lesson.wanted, [caller.lesson.wanted for caller in shared.callers.values()])
         own.per_s = None if shared.per_s is None else part * shared.per_s
         return Lot(part, own.per_s, max(0.0, shared.paused_until - now))
-
-
-def flows_of(models: Iterable[Model]) -> list[Flow]:
-    """The ways to endpoints that other processes may call as well; a server that a process has started is its own."""
-    distinct = {id(model): model for model in models}
-    return [flow for model in distinct.values() for flow in getattr(model, "flows", ())]
 
 
 def _part(own: int, wanted: Sequence[int]) -> float:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import sqlite3
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 
 from safer_instruct.budget import Budget, Reservation, Spent, write_spent
 from safer_instruct.errors import SaferInstructError
-from safer_instruct.ledger.shards import Place
+from safer_instruct.ledger.places import Place, Places
 from safer_instruct.models.sharing import Lesson, Lot, Shares
 from safer_instruct.runners.ray.allowance import Settled
 
@@ -51,10 +50,7 @@ class Coordinator:
         self._gone: dict[str, _Worker] = {}
         self._lost: list[str] = []  # shards of those who are gone
         self._making: dict[bytes, list[asyncio.Future[Place | None]]] = {}  # calls under way, and who waits for them
-        self._made = sqlite3.connect("", isolation_level=None, check_same_thread=False)  # on disk (TMPDIR): memory does not grow with it
-        self._made.executescript(
-            "PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; CREATE TABLE made (key BLOB PRIMARY KEY, shard TEXT, at INTEGER); BEGIN;"
-        )
+        self._made = Places()
         self._shares = Shares()
         self._grants = 0
         self._failure: Failure | None = None
@@ -104,7 +100,7 @@ class Coordinator:
             if reservation := worker.grants.pop(piece.grant, None):
                 reservation.settle(piece.spent.cost, piece.spent.tokens, unanswered=piece.unanswered)
         for key, place in finished:
-            self._made.execute("INSERT OR IGNORE INTO made VALUES (?, ?, ?)", (key, *place))
+            self._made.add([key], place)
             self._wake(worker, key, place)
         for key in given_up:
             self._wake(worker, key, None)
@@ -114,7 +110,7 @@ class Coordinator:
         worker = self._heard(name)
         answers: list[Place | bool] = []
         for key in keys:
-            if place := self._place_of(key):
+            if place := self._made.get(key):
                 answers.append(place)
             elif key in self._making or worker is None:
                 answers.append(worker is None)
@@ -127,7 +123,7 @@ class Coordinator:
     async def wait(self, key: bytes) -> Place | None:
         """Where a call stands that another worker makes, once it does; None where it came to nothing, and may be claimed anew."""
         if key not in self._making:
-            return self._place_of(key)
+            return self._made.get(key)
         future: asyncio.Future[Place | None] = asyncio.get_running_loop().create_future()
         self._making[key].append(future)
         return await future
@@ -154,6 +150,7 @@ class Coordinator:
         for name in list(self._workers):
             self._bury(name)
         self._budget.close()
+        self._made.close()
 
     def _many(self, cost: float, tokens: int) -> tuple[float, int] | None:
         """A piece for many calls, as far as there is room for one at every worker; None near the end of the budget."""
@@ -164,10 +161,6 @@ class Coordinator:
         if budget.max_tokens is not None:
             many_tokens = min(many_tokens, (budget.max_tokens - budget.spent.tokens - budget.reserved.tokens) // parts)
         return (many_cost, many_tokens) if many_cost >= cost and many_tokens >= tokens else None
-
-    def _place_of(self, key: bytes) -> Place | None:
-        row = self._made.execute("SELECT shard, at FROM made WHERE key = ?", (key,)).fetchone()
-        return Place(*row) if row else None
 
     def _wake(self, worker: _Worker, key: bytes, place: Place | None) -> None:
         worker.claimed.discard(key)

@@ -20,13 +20,12 @@ from safer_instruct.errors import RunnerError, SaferInstructError
 from safer_instruct.example import Example
 from safer_instruct.filters.dedup import Deduplicators
 from safer_instruct.ledger import Shard
-from safer_instruct.models.sharing import flows_of
 from safer_instruct.models.transport import event_loop
 from safer_instruct.pipeline import Work, distinct, entering, equip, memories, new_state
 from safer_instruct.runners.chunks import Chunk, decode, encode
 from safer_instruct.runners.counts import Slate
 from safer_instruct.runners.ray.allowance import Allowance
-from safer_instruct.runners.ray.link import Link
+from safer_instruct.runners.ray.link import Link, flows_of
 from safer_instruct.runners.ray.plan import AHEAD, BEHIND, LAST, VARIED, Plan
 from safer_instruct.running import seldom_collected
 from safer_instruct.sources import BadRow
