@@ -21,6 +21,7 @@ import tempfile
 import time
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -139,22 +140,33 @@ def distinct(folder: Path, rows: int) -> tuple[float, float, float]:
 
 
 def work(folder: Path, before: str, after: str, part: Callable[[Work, AsyncGenerator[Example, None]], AsyncGenerator[Example, None]]) -> None:
-    """What workers do; not measured."""
+    """What workers do, not measured: the first chunk as they do it, all others after its pattern."""
 
-    async def through() -> None:
+    async def first(chunk: Chunk) -> list[Example]:
         config = _config(folder)
         async with AsyncExitStack() as stack:
-            state = new_state(config, None)
-            equipment = await stack.enter_async_context(equip(config, folder, Budget(None, None), state))
+            equipment = await stack.enter_async_context(equip(config, folder, Budget(None, None), new_state(config, None)))
             with Ledger(folder / f"{after}.sqlite") as ledger:
-                doing, made = Work(equipment.recording(ledger)), []
-                for data in Chunks(folder / before):
-                    chunk = decode(data)
-                    chunk.examples = [example async for example in part(doing, _stream(chunk.examples))]
-                    made.append(encode(chunk))
-            Chunks(folder / after).write(iter(made))
+                return [example async for example in part(Work(equipment.recording(ledger)), _stream(chunk.examples))]
 
-    asyncio.run(through())
+    def chunks() -> Iterator[bytes]:
+        patterns: list[Example] = []
+        for data in Chunks(folder / before):
+            chunk = decode(data)
+            patterns = patterns or asyncio.run(first(chunk))
+            chunk.examples = [_like(pattern, example) for pattern, example in zip(patterns, chunk.examples, strict=False)]
+            yield encode(chunk)
+
+    Chunks(folder / after).write(chunks())
+
+
+def _like(pattern: Example, example: Example) -> Example:
+    """What the models would have made of another example."""
+    prompt, chosen = f"Explain {' '.join(example.text.split()[:14])}.", f"Gladly: {example.text}."
+    candidates = tuple(replace(one, text=prompt) for one in pattern.candidates)
+    drafts = tuple(replace(one, text=chosen) for one in pattern.drafts)
+    changed = replace(pattern, id=example.id, text=example.text, line=example.line, candidates=candidates, drafts=drafts, prompt=prompt)
+    return replace(changed, chosen=chosen) if pattern.chosen else changed
 
 
 def ahead(folder: Path, _: int) -> None:
@@ -218,7 +230,7 @@ def main() -> None:
     parser.add_argument("--words", type=int, nargs=2, default=(30, 90), help="of a text, at least and at most")
     parser.add_argument("--select", action="store_true")
     options = parser.parse_args()
-    print("| | us of CPU for an example | bytes that stay | MB at the end |\n|---|---|---|---|")
+    print("| | us of CPU for an example | bytes that stay | MB at the end |\n|---|---|---|---|", flush=True)
     with tempfile.TemporaryDirectory(prefix="bench-serial-") as name:
         folder = Path(name)
         write_project(folder, options.rows, tuple(options.words), select=options.select)
