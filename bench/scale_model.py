@@ -61,7 +61,7 @@ CONSTANTS = {
     "embedded_tokens_per_cpu_s": measured(630, "tokens scored by the embedded model on one core", "bench/consistency.py --speed"),
     # what one process does in turn
     "dedup_s": measured(0.000135, "s for one text in a streaming duplicate detector", "bench/scale.py --rows 100000"),
-    "driver_s": assumed(0.0005, "s for one text in the Ray runner's driver", "docs/ray.md: well under a millisecond"),
+    "driver_s": measured(0.00047, "s for one text in the Ray runner's driver, one that becomes a pair", "bench/ray_serial.py --rows 8000"),
     "ledger_calls_per_s": measured(10_407, "calls committed by one ledger", "bench/ledger.py"),
     "export_s": measured(0.00001, "s for one pair in `export datasets`", "bench/export.py FOLDER --pairs 1000000"),
     "near_s": measured(0.000026, "CPU s for one text in the duplicate search over a whole set (`keep: best`)", "bench/dedup.py --rows 1000000 --only ours"),

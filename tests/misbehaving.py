@@ -41,6 +41,7 @@ class Faults:
         error: Answers 500.
         rate_limit: Answers 429 with `Retry-After: retry_after` (none when it is None; of several, one is drawn; `date:1` is the
             HTTP date in a second, rounded up).
+        per_s: Answers 429 to what comes faster, for each model apart: a bucket that holds a second's worth.
         truncated: Sends half of the JSON as if it were the whole.
         cut: Sends half of the JSON, then breaks the connection off.
         empty: Sends `choices: []`, or a message without `content`.
@@ -69,6 +70,7 @@ class Faults:
     error: float = 0.0
     rate_limit: float = 0.0
     retry_after: str | tuple[str, ...] | None = "0"
+    per_s: float | None = None
     truncated: float = 0.0
     cut: float = 0.0
     empty: float = 0.0
@@ -122,6 +124,7 @@ class Server:
         self.seen: deque[tuple[str, dict[str, Any], str]] = deque(maxlen=1000)
         self.cached: set[str] = set()
         self.in_flight = self.peak = 0
+        self.levels: dict[str, tuple[float, float]] = {}  # of the buckets: calls left, and when
         self.stopping = asyncio.Event()
         self.commands: asyncio.Queue[bool] = asyncio.Queue()  # whether to listen
         self.obeyed = threading.Semaphore(0)
@@ -182,7 +185,7 @@ class Server:
             self.status[str(status)] += 1
             text = error if isinstance(error, str) else json.dumps(error)
             return web.Response(text=text, status=status, headers={"Location": "/elsewhere"} if status in range(300, 400) else {})
-        fault = _draw(self.faults, text, digest, self.attempts[digest])
+        fault = _draw(self.faults, text, digest, self.attempts[digest]) if self._admits(body["model"]) else "429"
         self.status[fault or "200"] += 1
         if fault == "429":
             return self._refuse(request, 429, "slow down")
@@ -212,6 +215,15 @@ class Server:
             else:
                 self.good[digest] += 1
         return response
+
+    def _admits(self, model: str) -> bool:
+        per_s, now = self.faults.per_s, time.monotonic()
+        if per_s is None:
+            return True
+        level, at = self.levels.get(model, (per_s, now))
+        level = min(per_s, level + (now - at) * per_s)
+        self.levels[model] = level - (level >= 1), now
+        return level >= 1
 
     def _refuse(self, request: web.Request, status: int, message: str) -> web.Response:
         headers = {}

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, closing
 from dataclasses import dataclass
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from safer_instruct.ledger import Commits
 from safer_instruct.margins import Margins, margins_of
 from safer_instruct.reverse import Reversal, Shot, domain_shots, reversal
 from safer_instruct.roles import EXPERTS, Roles
-from safer_instruct.routing import route_record
+from safer_instruct.routing import Router, open_router, route_record
 from safer_instruct.settings.pairs import PairSource
 from safer_instruct.sources import read_source
 from safer_instruct.stages.programs import record
@@ -48,14 +49,15 @@ class Equipment:
     state: RunState
     seen: dict[str, Deduplicators]
     margins: Margins
+    router: Callable[[], Router | None]  # opened when it is first asked for
 
     def resolved(self) -> dict[str, Any]:
         """What goes into `run.yaml`."""
-        return _resolve(self.config, self.domain, self.filters, self.roles, self.asked) | self.margins.identity()
+        return _resolve(self.config, self.domain, self.filters, self.roles, self.asked, self.router()) | self.margins.identity()
 
     def recording(self, ledger: Commits, state: RunState | None = None) -> Opened:
         """The same with a ledger, and with other live figures where there are `state`s for parts of the work."""
-        return Opened(self.config, self.domain, self.filters, self.roles, self.asked, state or self.state, self.seen, self.margins, ledger)
+        return Opened(self.config, self.domain, self.filters, self.roles, self.asked, state or self.state, self.seen, self.margins, self.router, ledger)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +95,8 @@ async def equip(config: RunConfig, out: Path, budget: Budget, state: RunState) -
         seen = {name: stack.enter_context(closing(memory)) for name, memory in memories(config).items()}
         fingerprints = {role: model.fingerprint for role, model in roles.by_role().items()}
         margins = margins_of(config.verify.form, config.verify.answers, config.calibrated, fingerprints)
-        yield Equipment(config, domain, filters, roles, asked, state, seen, margins)
+        router = cache(partial(open_router, config.source, domain, config.base))
+        yield Equipment(config, domain, filters, roles, asked, state, seen, margins, router)
 
 
 def new_state(config: RunConfig, total: int | None) -> RunState:
@@ -130,7 +133,7 @@ def _shots(config: RunConfig, domain: Domain) -> dict[str, tuple[Shot, ...]]:
     return {"": tuple(Shot(pair.prompt, pair.response) for pair in pairs[: config.induce.shots])}
 
 
-def _resolve(config: RunConfig, domain: Domain, filters: Filters, roles: Roles, asked: Reversal | None) -> dict[str, Any]:
+def _resolve(config: RunConfig, domain: Domain, filters: Filters, roles: Roles, asked: Reversal | None, router: Router | None) -> dict[str, Any]:
     """The config with everything that the result depends on; a change of any of it makes another run, but for `how`."""
     names = {"respond": config.respond.template}
     several = config.models.experts if domain.direction == "rejected" else None
@@ -147,7 +150,7 @@ def _resolve(config: RunConfig, domain: Domain, filters: Filters, roles: Roles, 
     return {
         "config": what,
         "domain_sha256": hashlib.sha256(domain.model_dump_json().encode()).hexdigest(),
-        **route_record(config.source, domain, config.base),
+        **route_record(router),
         **({"programs": programs} if (programs := record(domain)) else {}),
         "templates": induced | {use: load_template(name, config.base).digest for use, name in names.items()},
         "models": {role: model.fingerprint for role, model in roles.by_role().items()},

@@ -76,9 +76,8 @@ def open_router(source: SourceConfig, domain: Domain, base: Path) -> Router | No
     return None if source.route is None else Router(source.route, domain, base)
 
 
-def route_record(source: SourceConfig, domain: Domain, base: Path) -> dict[str, str]:
-    """What routing depends on beside the config, for `run.yaml`; nothing where there is none. Raises what `Router` does."""
-    router = open_router(source, domain, base)
+def route_record(router: Router | None) -> dict[str, str]:
+    """What routing depends on beside the config, for `run.yaml`; nothing where there is none."""
     return {} if router is None else {"route_sha256": router.digest}
 
 

@@ -24,7 +24,7 @@ RANKS = (
     ("filters", "reverse", "routing"),
     ("choosing", "stages", "tuning"),
     ("barrier", "rundir", "card", "tally", "state", "roles", "running", "margins"),
-    ("accounts", "analysis", "progress", "remote", "stored", "target", "variety"),
+    ("accounts", "analysis", "progress", "remote", "stored", "target", "uniqueids", "variety"),
     ("twins", "ordered"),
     ("collect", "distinct", "equipment"),
     ("pipeline", "runners", "evaluation", "training"),

@@ -11,10 +11,12 @@ import pytest
 import yaml
 from made_crawls import http, packed, page, record, uri, wet
 
+from safer_instruct import pipeline
 from safer_instruct.cli import main
 from safer_instruct.config import load_config
 from safer_instruct.export import Options, export_pairs
 from safer_instruct.pipeline import run
+from safer_instruct.routing import open_router
 
 OVERCLAIMING = Path(__file__).parents[2] / "examples" / "overclaiming"
 CLAIMS = {
@@ -43,10 +45,13 @@ def config(folder: Path) -> Path:
     return folder / "c.yaml"
 
 
-def test_a_crawl_becomes_pairs_by_category_and_every_record_is_accounted_for(tmp_path: Path) -> None:
+def test_a_crawl_becomes_pairs_by_category_and_every_record_is_accounted_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     crawl(tmp_path)
+    opened: list[object] = []
+    monkeypatch.setattr(pipeline, "open_router", lambda *given: opened.append(given) or open_router(*given))
     result = run(load_config(config(tmp_path)), tmp_path / "out")
     collected = result.summary["stages"]["collect"]
+    assert len(opened) == 1, "by embedding it takes its time"
     assert collected["dropped"] == {"collect.route": 2, "text.language": 1}, "peas and Javascript belong nowhere, and one is in German"
     assert (result.summary["rows"], result.summary["set_aside"], result.summary["pairs"]) == (8, 2, 3)
     aside = [json.loads(line) for line in (tmp_path / "out" / "rejected_rows.jsonl").read_text("utf-8").splitlines()]

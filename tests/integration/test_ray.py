@@ -19,13 +19,18 @@ import misbehaving
 import pytest
 import yaml
 from misbehaving import Server, serve
+from s3_server import S3Server
 from test_kill import NOUNS, PRICE, VERBS, check_equal
 
 from safer_instruct.budget import read_spent
 from safer_instruct.config import load_config
-from safer_instruct.errors import BudgetError
+from safer_instruct.errors import BudgetError, StorageError
 from safer_instruct.pipeline import run
+from safer_instruct.remote.copies import fetch_run
+from safer_instruct.remote.publish import read_manifest
 from safer_instruct.runners.ray import Cluster, run_on_ray
+from safer_instruct.storage.address import parse
+from safer_instruct.storage.client import Bucket
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="the extra ray is not installed")
 
@@ -192,6 +197,44 @@ def test_a_driver_that_is_killed_goes_on_with_either_runner_and_only_calls_in_fl
     for path in (out, other):
         check_equal(path, tmp_path / "undisturbed")
         assert not (path / "ledger-shards").exists()
+
+
+@pytest.mark.usefixtures("cluster", "judged")
+def test_endpoints_that_turn_away_what_comes_too_fast_get_little_more_than_they_take_from_several_workers(tmp_path: Path) -> None:
+    with serve(per_s=60.0, retry_after=None) as server:
+        config = write_config(tmp_path, **over_http(server))
+        summary = on_ray(config, tmp_path / "ray", workers=2)
+        assert summary["pairs"] > 100 and server.asked_twice == 0
+        assert server.status["429"] <= 0.25 * server.answered, server.status
+        server.faults = misbehaving.Faults()
+        locally(config, tmp_path / "local")
+    check_equal(tmp_path / "ray", tmp_path / "local")
+
+
+@pytest.mark.usefixtures("judged")
+def test_a_run_at_an_address_whose_driver_is_killed_goes_on_in_the_shared_folder_and_publishes_the_local_result(
+    tmp_path: Path, cluster: Any, s3: S3Server
+) -> None:
+    address, shared = parse("s3://lab/runs/ray"), tmp_path / "shared"
+    with serve(latency_s=0.02) as server:
+        config = write_config(tmp_path, **over_http(server))
+        command = [sys.executable, "-m", "safer_instruct.cli", "run", str(config), "--out", str(address), "--work", str(shared)]
+        command += ["--runner", "ray", "--address", cluster.address, "--workers", "1"]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=os.environ | s3.environment) as process:
+            try:
+                wait_for(lambda: server.answered >= ROWS, process)
+            finally:
+                process.send_signal(signal.SIGKILL)
+        wait_for(lambda: not server.in_flight, quiet_s=2.0)
+        assert read_manifest(Bucket(address), address) is None and [*(shared / "ledger-shards").iterdir()]
+        with pytest.raises(StorageError, match="--work"):
+            run_on_ray(load_config(config), str(address), Cluster(address=cluster.address, workers=(1, 1)))
+        answered = server.good.copy()
+        run_on_ray(load_config(config), str(address), Cluster(address=cluster.address, workers=(1, 1)), work=shared)
+        assert sum(server.good[body] - times for body, times in answered.items()) <= 2 * CONCURRENCY
+        locally(config, tmp_path / "local")
+    check_equal(fetch_run(address, ledger=True), tmp_path / "local")
+    assert not [each.key for each in Bucket(address).list(address.key) if "ledger-shards" in each.key or each.key.endswith(".calls")]
 
 
 def wait_for(condition: Callable[[], bool], process: subprocess.Popen[bytes] | None = None, quiet_s: float = 0.0) -> None:

@@ -13,7 +13,7 @@ from ledgers import a_call, fill, some_calls
 
 from safer_instruct.errors import RunDirectoryError
 from safer_instruct.ledger import Call, Shard, merge_shards, read_calls, read_totals
-from safer_instruct.ledger.shards import Place
+from safer_instruct.ledger.places import Place
 
 
 @pytest.fixture

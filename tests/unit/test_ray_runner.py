@@ -16,7 +16,7 @@ from safer_instruct.budget import Spent, read_spent
 from safer_instruct.config import RunConfig
 from safer_instruct.errors import BudgetError, ConfigError, MissingExtraError
 from safer_instruct.example import Candidate, Draft, Example, Turn, Verdict
-from safer_instruct.ledger.shards import Place
+from safer_instruct.ledger.places import Place
 from safer_instruct.models.protocol import Usage
 from safer_instruct.runners.chunks import MULTIPLE, Chunk, decode, encode
 from safer_instruct.runners.counts import Slate, add
@@ -30,6 +30,7 @@ from safer_instruct.state import RunState, WriterState
 from safer_instruct.variety import _WAVE
 
 texts, reals = st.text(st.characters(exclude_categories=()), max_size=8), st.none() | st.floats(allow_nan=False)
+A, B, C, K = (letter * 16 for letter in (b"a", b"b", b"c", b"k"))  # keys of calls
 verdicts = st.lists(st.builds(Verdict, texts, st.booleans(), reals, texts, st.booleans()), max_size=3).map(tuple)
 examples = st.builds(
     Example,
@@ -154,11 +155,11 @@ def test_what_a_lost_worker_had_taken_counts_as_spent_and_its_claims_are_free(tm
         (await lost.reserve(0.01, 100)).settle(0.005, 10)
         before = await coordinator.figures()
         assert before["spent"] == Spent() and before["reserved"].cost == pytest.approx(0.32)  # 32 calls' worth
-        assert await coordinator.claim(teller.name, [b"k"]) == [True] and await coordinator.claim("w1", [b"k"]) == [False]
-        waiting = asyncio.create_task(coordinator.wait(b"k"))
+        assert await coordinator.claim(teller.name, [K]) == [True] and await coordinator.claim("w1", [K]) == [False]
+        waiting = asyncio.create_task(coordinator.wait(K))
         await asyncio.sleep(0)
         coordinator._bury(teller.name)
-        assert await waiting is None and await coordinator.claim("w1", [b"k"]) == [True]
+        assert await waiting is None and await coordinator.claim("w1", [K]) == [True]
         after = await coordinator.figures()
         assert after["spent"].cost == after["forfeited"].cost == pytest.approx(0.32)
         await coordinator.tell(teller.name, [], [], [], [])
@@ -184,12 +185,12 @@ def test_two_who_want_the_same_call_pay_for_it_once(tmp_path: Path) -> None:
     async def work() -> None:
         coordinator, _ = await workers(tmp_path, 2)
         place = Place("a0.calls", 17)
-        assert await coordinator.claim("w0", [b"a", b"b"]) == [True, True]
-        assert await coordinator.claim("w1", [b"a", b"c"]) == [False, True]
-        waiting = asyncio.create_task(coordinator.wait(b"a"))
+        assert await coordinator.claim("w0", [A, B]) == [True, True]
+        assert await coordinator.claim("w1", [A, C]) == [False, True]
+        waiting = asyncio.create_task(coordinator.wait(A))
         await asyncio.sleep(0)
-        await coordinator.tell("w0", [], [(b"a", place)], [], None)
-        assert await waiting == place and await coordinator.claim("w1", [b"a"]) == [place]
+        await coordinator.tell("w0", [], [(A, place)], [], None)
+        assert await waiting == place and await coordinator.claim("w1", [A]) == [place]
 
     asyncio.run(work())
 

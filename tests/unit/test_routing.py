@@ -115,8 +115,10 @@ def test_what_does_not_go_together_is_an_error(source: dict[str, Any], said: str
 def test_what_routing_depends_on_is_part_of_a_run_and_of_no_other(tmp_path: Path) -> None:
     plain = RunConfig.model_validate({"domain": "civility", "source": {"path": "x"}, "models": {"inducer": {"model": "scripted:"}}})
     what, _ = plain.parted()
-    assert what["source"]["route"] is None and what["source"]["web"] is None and route_record(plain.source, domain(), tmp_path) == {}
+    assert what["source"]["route"] is None and what["source"]["web"] is None and route_record(open_router(plain.source, domain(), tmp_path)) == {}
     source = SourceConfig(path="x", route=RouteConfig(by="keywords"))
-    digests = [route_record(source, domain(keywords={**WORDS, "money": words}), tmp_path)["route_sha256"] for words in (("bank",), ("bank",), ("banks",))]
+    digests = [
+        route_record(open_router(source, domain(keywords={**WORDS, "money": words}), tmp_path))["route_sha256"] for words in (("bank",), ("bank",), ("banks",))
+    ]
     assert digests[0] == digests[1] != digests[2]
     assert "keywords" not in load_domain("civility").model_dump_json(), "an old run goes on: a domain's digest is what it was"

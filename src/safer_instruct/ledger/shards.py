@@ -15,26 +15,20 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from safer_instruct.errors import RunDirectoryError
 from safer_instruct.ledger import schema
 from safer_instruct.ledger.commits import Commits
 from safer_instruct.ledger.content import Call
 from safer_instruct.ledger.known import KnownKeys
+from safer_instruct.ledger.places import Place, Places
 from safer_instruct.ledger.recovery import finish_recovery
 from safer_instruct.ledger.rows import COLUMNS, DamagedRowError, Unpacker
 from safer_instruct.ledger.segments import merge_into, read_blocks, write_segment
 from safer_instruct.wholefile import sync_folder
 
 SUFFIX = ".calls"
-
-
-class Place(NamedTuple):
-    """Where a call stands: the shard's file name, and the byte at which its group begins."""
-
-    shard: str
-    at: int
 
 
 class Claims(Protocol):
@@ -69,7 +63,7 @@ class Shard(Commits):
         super().__init__(folder / f"{name}{SUFFIX}")
         self._claims, self._claimed = claims, frozenset(claimed)
         self._mine: set[bytes] = set()  # claimed, and not yet on disk
-        self._places: dict[bytes, Place] = {}
+        self._places = Places()
         self._read_to: dict[str, int] = {}
         self._torn = False
         try:
@@ -116,7 +110,7 @@ class Shard(Commits):
         if shard == self.path.name:
             return
         for at, end, calls in _blocks(self.path.with_name(shard), self._read_to.get(shard, 0)):
-            self._places.update((call.key, Place(shard, at)) for call in calls)
+            self._places.add((call.key for call in calls), Place(shard, at))
             self._read_to[shard] = end
 
     def read(self, key: bytes, place: Place) -> Call:
@@ -149,11 +143,11 @@ class Shard(Commits):
             self._file.seek(at)
             self._torn = False
             raise
-        place = Place(self.path.name, at)
-        self._places.update((call.key, place) for call in calls)
+        self._places.add((call.key for call in calls), Place(self.path.name, at))
 
     def _end(self) -> None:
         self._file.close()
+        self._places.close()
 
 
 class _Merged:

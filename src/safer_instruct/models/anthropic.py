@@ -12,7 +12,7 @@ from typing import Any
 
 from safer_instruct.errors import AccessError
 from safer_instruct.models.addresses import HOSTS, Address, fingerprint, read_addresses
-from safer_instruct.models.flow import Limits
+from safer_instruct.models.flow import Flow, Limits
 from safer_instruct.models.messages import headers, message_body, read_message, single
 from safer_instruct.models.parsing import FilteredError
 from safer_instruct.models.protocol import Completion, Generated, Generation, Scored, Scoring, Usage
@@ -60,6 +60,11 @@ class AnthropicModel:
     def status(self) -> str:
         """See `Model.status`."""
         return self._remote.status
+
+    @property
+    def flows(self) -> Sequence[Flow]:
+        """The ways to its endpoints, whose limits other processes may share."""
+        return self._remote.flows
 
     async def generate(self, request: Generation) -> Generated:
         """See `Model.generate`, but for the seed; the completions are asked for at the same time."""

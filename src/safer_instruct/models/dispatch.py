@@ -193,6 +193,10 @@ class Dispatcher:
         if self._queue:
             self._pump(now)
 
+    def look(self) -> None:
+        """See whether anybody who waits may go."""
+        self._pump(self.now())
+
     def _elsewhere(self, gate: Gate) -> bool:
         """Whether another endpoint takes calls."""
         return any(other is not gate and other.usable(self.now()) for other in self.gates)
@@ -229,7 +233,7 @@ class Dispatcher:
         slot.gate = gate
         gate.let_out(slot, now)
         if self._loop:
-            gate.watch(self._loop, self._look)
+            gate.watch(self._loop, self.look)
 
     def _choose(self, slot: Slot, now: float) -> tuple[Gate | None, float]:
         """The best endpoint that takes the call now; when one may that holds it up for a rate or a pause."""
@@ -283,7 +287,4 @@ class Dispatcher:
 
     def _on_timer(self) -> None:
         self._timer = None
-        self._look()
-
-    def _look(self) -> None:
-        self._pump(self.now())
+        self.look()

@@ -15,6 +15,7 @@ from safer_instruct.models.chance import Trials
 from safer_instruct.models.outage import Outage, Pause
 from safer_instruct.models.pacing import LastMinute, Learned, Pace, Rate, Told
 from safer_instruct.models.ratelimits import allowances, lowered, retry_after_s
+from safer_instruct.models.sharing import Lesson, Lot
 from safer_instruct.models.window import Window
 from safer_instruct.oneline import shortened
 
@@ -55,6 +56,8 @@ class Endpoint:
         self._overloaded = 0.0
         self._outage, self._pause = Outage(), Pause(limits.max_pause_s)
         self._known = False  # to be an endpoint: it has said something
+        self._part = 1.0  # of what it says is left; other processes have the rest
+        self._told_per_s: float | None = None  # the rate that they were told of
         self._serial = self._tokens_sent = 0
         self.succeeded_at = -math.inf
 
@@ -95,10 +98,10 @@ class Endpoint:
         if call.trial.calls == 1:  # one before it has been weighed
             rate, load = trials.go_up_to
             self._window.go_up_to(load, freely=trials.by_load.proved)
-            if self._learned:
+            if self._learned and self._alone:
                 self._learned.per_s = max(self._learned.per_s, rate)
         if self._learned:
-            self._learned.take(now, eager=trials.by_rate.proved)
+            self._learned.take(now, eager=trials.by_rate.proved and self._alone)
 
     def take_back(self, call: Call, now: float) -> None:
         """A call did not go out after all."""
@@ -161,6 +164,30 @@ class Endpoint:
         if in_a_row or (told_to_wait and self._told_to_wait > _MOST):
             self._hold_up(call, asked_s or 0.0, now)
 
+    def lesson(self, wanted: int, now: float) -> Lesson:
+        """What other callers of the endpoint are to know, where `wanted` calls of this one are in flight or wait."""
+        minute, self._told_per_s = self._minute, self._learned.per_s if self._learned else None
+        peak = minute.peak_per_s() if self._serial else 0.0
+        return Lesson(self.name, wanted, peak, minute.accepted_per_s(now), self._told_per_s, self._pause.news_s(now))
+
+    def heed(self, lot: Lot, now: float) -> None:
+        """Keep to what came of the last `lesson` and those of all others."""
+        self._minute.best_per_s *= lot.part / self._part
+        self._part = lot.part
+        if lot.per_s and self._learned is None:
+            self._learned, self._trials = Learned(lot.per_s, now), self._trials or Trials(now)
+        elif lot.per_s and self._learned and self._told_per_s:  # what was learned since stays learned
+            self._learned.scale(lot.per_s / self._told_per_s, now)
+        if lot.pause_s:
+            self._pause.until = max(self._pause.until, now + lot.pause_s)
+        if self._learned and self._pause.until > now and not self._alone:
+            self._learned.spread(self._pause.until, self._rng)
+
+    @property
+    def _alone(self) -> bool:
+        """Whether nobody else calls the endpoint, as far as is known: only then do its rejections tell whether they depend on the rate from here."""
+        return self._part == 1
+
     def paused(self, now: float) -> bool:
         """Whether calls are held up because the endpoint is too busy."""
         return now < self._pause.until
@@ -222,7 +249,7 @@ class Endpoint:
         rejected, overloaded = status == 429, status != 429 or call.in_flight >= self._window.size
         trials.ended(call.trial, rejected=rejected, overloaded=overloaded)
         too_many = overloaded and not trials.by_load.excuses()
-        too_often = rejected and not trials.by_rate.excuses()
+        too_often = rejected and not (trials.by_rate.excuses() and self._alone)
         if too_many:
             self._window.failed(rise_slowly=self._overloaded > _BUNCHED and (not rejected or self._learned is not None))
         if too_often:
@@ -255,4 +282,4 @@ class Endpoint:
                 self._told[name] = Told()
                 (self._token_rates if of_tokens else self._request_rates).append(self._told[name])
             taken = self._tokens_sent - call.tokens_sent if of_tokens else self._serial - call.serial
-            self._told[name].hear(allowance, serial=call.serial, taken_since=taken, started=call.started, now=now)
+            self._told[name].hear(allowance.part(self._part), serial=call.serial, taken_since=taken, started=call.started, now=now)

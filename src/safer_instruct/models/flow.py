@@ -35,6 +35,7 @@ One `Flow` stands before one endpoint. It holds no HTTP: the caller sends, and r
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
@@ -43,6 +44,7 @@ from safer_instruct.models.calls import Limits, can_pass
 from safer_instruct.models.dispatch import Dispatcher, Slot
 from safer_instruct.models.gate import Gate, State
 from safer_instruct.models.retries import AttemptError
+from safer_instruct.models.sharing import Lesson, Lot
 
 __all__ = ["AttemptError", "Flow", "Limits", "Slot", "State", "can_pass"]
 
@@ -88,6 +90,15 @@ class Flow:
             ModelError: The retries are used up, or the endpoint answers nobody; or whatever else `send` raises.
         """
         return await self.dispatcher.call(lambda index, slot: send(slot), tokens)
+
+    def lesson(self) -> Lesson:
+        """What callers of the same endpoint in other processes are to know."""
+        return self.gate.endpoint.lesson(len(self.gate.held) + self.dispatcher.waiting, asyncio.get_running_loop().time())
+
+    def heed(self, lot: Lot) -> None:
+        """Keep to what came of it."""
+        self.gate.endpoint.heed(lot, asyncio.get_running_loop().time())
+        self.dispatcher.look()
 
     @property
     def state(self) -> State:

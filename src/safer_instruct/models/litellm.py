@@ -80,6 +80,11 @@ class LiteLLMModel:
         """See `Model.status`."""
         return self._pool.state.message
 
+    @property
+    def flows(self) -> Sequence[Flow]:
+        """The ways to its endpoints, whose limits other processes may share."""
+        return self._pool.flows
+
     async def generate(self, request: Generation) -> Generated:
         """See `Model.generate`."""
         return await fill_up(request, self._ask)

@@ -14,7 +14,7 @@ from typing import Any
 from safer_instruct.errors import AccessError
 from safer_instruct.models.addresses import HOSTS, Address, fingerprint, read_addresses
 from safer_instruct.models.chat import Logprobs, authorization, completion_body, dialect_of, read_answer, read_completions
-from safer_instruct.models.flow import Limits
+from safer_instruct.models.flow import Flow, Limits
 from safer_instruct.models.parsing import FilteredError
 from safer_instruct.models.protocol import Completion, Generated, Generation, Scored, Scoring, Usage
 from safer_instruct.models.remote import USE_EMBEDDED, Remote, access_hints, fill_up
@@ -68,6 +68,11 @@ class OpenAIModel:
     def status(self) -> str:
         """See `Model.status`."""
         return self._remote.status
+
+    @property
+    def flows(self) -> Sequence[Flow]:
+        """The ways to its endpoints, whose limits other processes may share."""
+        return self._remote.flows
 
     def generate(self, request: Generation) -> Coroutine[Any, Any, Generated]:
         """See `Model.generate`."""

@@ -28,6 +28,7 @@ class Pause:
     def __init__(self, longest_s: float) -> None:
         self.until, self.in_a_row, self._longest_s = -math.inf, 0, min(_PAUSE_S, longest_s)
         self._last, self._last_but_one = -math.inf, -math.inf  # when they began
+        self._asked_until = -math.inf  # by the endpoint, as far as nobody was told of it
 
     def accepted(self, started: float) -> None:
         """A call sent at `started` has succeeded."""
@@ -45,6 +46,12 @@ class Pause:
             own_s = min(self._longest_s, backoff_s(self.in_a_row, rng))
             self._last_but_one, self._last, self.in_a_row = self._last, now, self.in_a_row + 1
         self.until = max(self.until, now + max(own_s, asked_s))
+        self._asked_until = now + asked_s if asked_s else self._asked_until
+
+    def news_s(self, now: float) -> float:
+        """Seconds that the endpoint has asked for and other callers do not know of yet; they are told once."""
+        left_s, self._asked_until = max(0.0, self._asked_until - now), -math.inf
+        return left_s
 
 
 class Outage:

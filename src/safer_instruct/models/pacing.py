@@ -6,6 +6,7 @@ No clocks and no waiting in here: every method is told what time it is, in secon
 from __future__ import annotations
 
 import math
+import random
 from collections import deque
 from typing import Protocol
 
@@ -105,6 +106,16 @@ class Learned:
     def ready_at(self) -> float:
         """When a call may be sent."""
         return self._next_at
+
+    def scale(self, factor: float, now: float) -> None:
+        """Take over a part of the rate that is so many times as large, for the call that waits as well."""
+        self.per_s *= factor
+        self._next_at = now + (self._next_at - now) / factor if self._next_at > now else self._next_at
+
+    def spread(self, pause_until: float, rng: random.Random) -> None:
+        """Do not send the first call after a pause when all others send theirs."""
+        if self._next_at <= pause_until:
+            self._next_at = pause_until + rng.random() / self.per_s
 
     def hold(self, until: float) -> None:
         """Do not rise before then."""

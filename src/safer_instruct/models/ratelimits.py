@@ -40,6 +40,10 @@ class Allowance:
     reset_s: float
     limit: float | None = None
 
+    def part(self, share: float) -> Allowance:
+        """What one of several callers may use of it."""
+        return self if share == 1 else Allowance(self.remaining * share, self.reset_s, None if self.limit is None else self.limit * share)
+
 
 def lowered(headers: Mapping[str, str]) -> dict[str, str]:
     """The headers with their names in lower case, as the functions below want them."""

@@ -82,6 +82,11 @@ class Remote:
         self._pool = Pool(flows)
 
     @property
+    def flows(self) -> Sequence[Flow]:
+        """The way to each of the endpoints."""
+        return self._pool.flows
+
+    @property
     def status(self) -> str:
         """What calls wait for, in words to show; empty while all flows."""
         return self._pool.state.message

@@ -25,7 +25,7 @@ from safer_instruct.errors import AccessError, ConfigError, ModelError
 from safer_instruct.extras import require
 from safer_instruct.models.addresses import Address, fingerprint, read_addresses
 from safer_instruct.models.chat import authorization, messages
-from safer_instruct.models.flow import Limits
+from safer_instruct.models.flow import Flow, Limits
 from safer_instruct.models.parsing import MalformedError, shaped
 from safer_instruct.models.protocol import Generated, Generation, Scored, Scoring, Turn, Usage
 from safer_instruct.models.remote import Remote, access_hints
@@ -151,6 +151,11 @@ class ServedReward:
     def status(self) -> str:
         """See `Model.status`."""
         return self._remote.status
+
+    @property
+    def flows(self) -> Sequence[Flow]:
+        """The ways to its endpoints, whose limits other processes may share."""
+        return self._remote.flows
 
     async def generate(self, request: Generation) -> Generated:
         """A classifier writes nothing."""

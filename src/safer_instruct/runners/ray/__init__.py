@@ -5,7 +5,7 @@ plan.py         what every worker is told; what a run on a cluster cannot do; li
 workers.py      the operators: the source, those that do one part of the work each, those that must see all in order
 link.py         a worker's line to the coordinator
 allowance.py    a worker's part of the budget
-coordinator.py  the one actor that knows of all workers: budget, calls that two of them want, who is gone
+coordinator.py  the one actor that knows of all workers: budget, limits of endpoints, calls that two of them want, who is gone
 """
 
 from safer_instruct.runners.ray.plan import Cluster, cluster_of

@@ -1,10 +1,9 @@
-"""The one actor that knows of all workers: the budget, calls that two of them want, and who is gone."""
+"""The one actor that knows of all workers: budget, limits of endpoints, calls that two of them want, and who is gone."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import sqlite3
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,12 +11,14 @@ from typing import Any
 
 from safer_instruct.budget import Budget, Reservation, Spent, write_spent
 from safer_instruct.errors import SaferInstructError
-from safer_instruct.ledger.shards import Place
+from safer_instruct.ledger.places import Place, Places
+from safer_instruct.models.sharing import Lesson, Lot, Shares
 from safer_instruct.runners.ray.allowance import Settled
 
 _CALLS_PER_GRANT = 32  # a piece of the budget holds so many calls like the one that asks for it
 _SHARE_OF_REST = 4  # and no more than this part of a worker's share of what is left
 _SILENT_S, _LOOK_EVERY_S = 120.0, 2.0
+_SHARED_EVERY_S, _LESSONS_PER_S = 0.25, 400  # of limits of endpoints: by each worker, and at most by all
 Failure = tuple[str, str]
 """Name of an error of `errors.py`, and its message."""
 
@@ -49,10 +50,8 @@ class Coordinator:
         self._gone: dict[str, _Worker] = {}
         self._lost: list[str] = []  # shards of those who are gone
         self._making: dict[bytes, list[asyncio.Future[Place | None]]] = {}  # calls under way, and who waits for them
-        self._made = sqlite3.connect("", isolation_level=None, check_same_thread=False)  # on disk (TMPDIR): memory does not grow with it
-        self._made.executescript(
-            "PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; CREATE TABLE made (key BLOB PRIMARY KEY, shard TEXT, at INTEGER); BEGIN;"
-        )
+        self._made = Places()
+        self._shares = Shares()
         self._grants = 0
         self._failure: Failure | None = None
         self._watch: asyncio.Task[None] | None = None
@@ -101,7 +100,7 @@ class Coordinator:
             if reservation := worker.grants.pop(piece.grant, None):
                 reservation.settle(piece.spent.cost, piece.spent.tokens, unanswered=piece.unanswered)
         for key, place in finished:
-            self._made.execute("INSERT OR IGNORE INTO made VALUES (?, ?, ?)", (key, *place))
+            self._made.add([key], place)
             self._wake(worker, key, place)
         for key in given_up:
             self._wake(worker, key, None)
@@ -111,7 +110,7 @@ class Coordinator:
         worker = self._heard(name)
         answers: list[Place | bool] = []
         for key in keys:
-            if place := self._place_of(key):
+            if place := self._made.get(key):
                 answers.append(place)
             elif key in self._making or worker is None:
                 answers.append(worker is None)
@@ -124,10 +123,15 @@ class Coordinator:
     async def wait(self, key: bytes) -> Place | None:
         """Where a call stands that another worker makes, once it does; None where it came to nothing, and may be claimed anew."""
         if key not in self._making:
-            return self._place_of(key)
+            return self._made.get(key)
         future: asyncio.Future[Place | None] = asyncio.get_running_loop().create_future()
         self._making[key].append(future)
         return await future
+
+    async def limits(self, name: str, lessons: list[Lesson]) -> tuple[list[Lot], float]:
+        """What a worker has learned of its endpoints; gives its part of what all have, and the seconds until it tells again."""
+        lots = self._shares.tell(name, lessons, asyncio.get_running_loop().time())
+        return lots, max(_SHARED_EVERY_S, len(self._workers) / _LESSONS_PER_S)
 
     async def fail(self, failure: Failure) -> None:
         """A worker has met an error that ends the run; the first counts."""
@@ -146,6 +150,7 @@ class Coordinator:
         for name in list(self._workers):
             self._bury(name)
         self._budget.close()
+        self._made.close()
 
     def _many(self, cost: float, tokens: int) -> tuple[float, int] | None:
         """A piece for many calls, as far as there is room for one at every worker; None near the end of the budget."""
@@ -156,10 +161,6 @@ class Coordinator:
         if budget.max_tokens is not None:
             many_tokens = min(many_tokens, (budget.max_tokens - budget.spent.tokens - budget.reserved.tokens) // parts)
         return (many_cost, many_tokens) if many_cost >= cost and many_tokens >= tokens else None
-
-    def _place_of(self, key: bytes) -> Place | None:
-        row = self._made.execute("SELECT shard, at FROM made WHERE key = ?", (key,)).fetchone()
-        return Place(*row) if row else None
 
     def _wake(self, worker: _Worker, key: bytes, place: Place | None) -> None:
         worker.claimed.discard(key)
@@ -177,6 +178,7 @@ class Coordinator:
 
     def _bury(self, name: str, *, replaced: bool = False) -> None:
         worker = self._workers.pop(name)
+        self._shares.forget(name)
         if worker.shard not in self._lost:
             self._lost.append(worker.shard)
         for reservation in worker.grants.values():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from itertools import count
 from typing import Any
@@ -11,7 +11,9 @@ from typing import Any
 from safer_instruct import errors
 from safer_instruct.budget import Spent
 from safer_instruct.errors import SaferInstructError
-from safer_instruct.ledger.shards import Place
+from safer_instruct.ledger.places import Place
+from safer_instruct.models.flow import Flow
+from safer_instruct.models.protocol import Model
 from safer_instruct.runners.ray.allowance import Allowance
 
 _GATHERED_FOR_S = 0.002
@@ -83,6 +85,14 @@ class Link:
             if settled or beat % _BEATS_UNHEARD == 0:
                 await self._coordinator.tell.remote(self.name, settled, [], [], status())
 
+    async def share(self, flows: Sequence[Flow]) -> None:
+        """Tell what was learned of the limits of endpoints, and keep to what all have learned; until cancelled."""
+        while flows:
+            lots, again_s = await self._coordinator.limits.remote(self.name, [flow.lesson() for flow in flows])
+            for flow, lot in zip(flows, lots, strict=True):
+                flow.heed(lot)
+            await asyncio.sleep(again_s)
+
     async def flushed(self) -> None:
         """Wait until all that was said has been heard."""
         self._flush()
@@ -117,6 +127,12 @@ class Link:
         for future, answer in zip(asked.values(), answers, strict=True):
             if not future.done():
                 future.set_result(answer)
+
+
+def flows_of(models: Iterable[Model]) -> list[Flow]:
+    """The ways to endpoints that other processes may call as well; a server that a process has started is its own."""
+    distinct = {id(model): model for model in models}
+    return [flow for model in distinct.values() for flow in getattr(model, "flows", ())]
 
 
 def as_error(kind: str, message: str) -> SaferInstructError:

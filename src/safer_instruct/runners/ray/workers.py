@@ -28,7 +28,7 @@ from safer_instruct.pipeline import Work
 from safer_instruct.runners.chunks import Chunk, decode, encode
 from safer_instruct.runners.counts import Slate
 from safer_instruct.runners.ray.allowance import Allowance
-from safer_instruct.runners.ray.link import Link
+from safer_instruct.runners.ray.link import Link, flows_of
 from safer_instruct.runners.ray.plan import AHEAD, BEHIND, LAST, VARIED, Plan
 from safer_instruct.running import seldom_collected
 from safer_instruct.sources import BadRow
@@ -150,6 +150,7 @@ class Worker:
             slate = Slate(state)
             self._benches.put((slate, Work(equipment.recording(self._shard, slate.state))))
         self._beat = asyncio.create_task(self._link.beat(self._allowance, equipment.roles.waits))
+        self._sharing = asyncio.create_task(self._link.share(flows_of(equipment.roles.by_role().values())))
 
     async def _work(self, chunk: Chunk, slate: Slate, work: Work) -> None:
         for shard in await self._link.begin(self._part, chunk.number):
