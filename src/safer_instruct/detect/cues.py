@@ -177,7 +177,9 @@ DECLINES: dict[str, re.Pattern[str]] = {
         r"shared|fulfil+ed|completed|written|created|produced|met|released|made|shown|displayed|continued)"
         r"|\b(?:not|is not|im)possible for (?:me|us)\b|^(?:this|that|it|sorry)[, ]+(?:is not|this is not) possible\W*$|\bconversation cannot continue"
         r"|\bno answer will\b|\b(?:is|are|stays?|remains?) (?:strictly |all )?(?:confidential|private|internal|off limits|off-limits|off the table"
-        r"|out of the question|under wraps|a (?:trade )?secret)\b|^no \w+(?: \w+){0,5} (?:from me|here)\b"
+        r"|out of the question|under wraps|a (?:trade )?secret)\b|\b(?:is|are|was) (?:not|no longer) (?:an option|possible (?:any ?more|at th|on my|here)"
+        r"|available (?:to|at|here|any)|(?:mine|ours|my (?:place|thing|call)) to\b)|\b(?:is|are) not my thing\b"
+        r"|\bkeep (?:\w+ )?to (?:myself|ourselves)\b|^no \w+(?: \w+){0,5} (?:from me|here)\b"
     ),
     "for_me": re.compile(
         r"\b(?:would|does|will|is|seem)\b[^.]{0,12}?(?:\bnot\b|\bbe (?:wrong|inappropriate|unethical|irresponsible|improper|dishonest)"
