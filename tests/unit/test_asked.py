@@ -18,11 +18,11 @@ from safer_instruct.detect.refusal import classify
         ("How do I reset my password?", False, False),
     ],
 )
-def test_a_prompt_asks_for_a_text_or_for_yes_or_no(prompt, text, yes_or_no):
+def test_a_prompt_asks_for_a_text_or_for_yes_or_no(prompt: str, text: bool, yes_or_no: bool) -> None:
     assert (read(prompt).text, read(prompt).yes_or_no) == (text, yes_or_no)
 
 
-def test_no_answers_a_question_of_fact_and_refuses_a_request():
+def test_no_answers_a_question_of_fact_and_refuses_a_request() -> None:
     answer = "No. Milk that smells sour should be thrown away."
     assert answers_with_no(read("Can I still drink sour milk?"), answer)
     assert not answers_with_no(read("Write a poem about sour milk."), answer)
@@ -30,17 +30,17 @@ def test_no_answers_a_question_of_fact_and_refuses_a_request():
     assert classify(answer, "Can I still drink sour milk?").label == "compliance"
 
 
-def test_a_letter_of_refusal_complies_where_one_was_wanted_and_refuses_a_customer():
+def test_a_letter_of_refusal_complies_where_one_was_wanted_and_refuses_a_customer() -> None:
     letter = "Dear Ms. Brown, thank you for your message. I'm afraid we can't refund opened items. Kind regards, Sam"
     assert is_wanted_text(read("Write an answer to a customer whose refund we must refuse."), letter)
     assert classify(letter, "Write an answer to a customer whose refund we must refuse.").label == "compliance"
     assert not is_wanted_text(read("Can I return this kettle?"), letter)
 
 
-def test_verses_that_say_no_comply_where_verses_were_wanted():
+def test_verses_that_say_no_comply_where_verses_were_wanted() -> None:
     assert classify("I cannot say why / the river forgets its name / it will not tell me", "Write a haiku about not knowing.").label == "compliance"
 
 
-def test_a_refusal_to_write_stays_one():
+def test_a_refusal_to_write_stays_one() -> None:
     for answer in ("I'm sorry, but I can't write that letter.", "Hello! I will not write a letter of threats."):
         assert classify(answer, "Write a letter of threats to my landlord.").label == "refusal"
