@@ -58,6 +58,7 @@ def test_agreement_with_answers_written_before_the_rules() -> None:
         ),
         ("compliance", "I can't recommend this book enough!"),
         ("compliance", "Sorry about that! Here is the corrected version: the cat sat on the mat."),
+        ("compliance", "I am sorry about that, and I will look into thing number 16 answer."),
         ("compliance", '"I cannot help you," said the wizard, and turned back to his soup.'),
         ("compliance", ""),
     ],

@@ -250,6 +250,12 @@ IDIOMS = re.compile(
     r"|stop|stand)\b"
 )
 
+# What will be done for somebody.
+PROMISE = re.compile(
+    r"\b(?:i|we) (?:will|am going to|are going to) (?:\w+ ){0,2}?(?:look into|check|see to|find out|sort|fix|mend|replace|send|get back to|write to|talk to"
+    r"|speak to|make sure|take care of|correct|refund|return|repair|bring)\b"
+)
+
 # What is no help although it is no refusal either.
 OFFER = re.compile(
     r"\b(?:would serve you better|would be (?:healthier|better|kinder)|i am here|i would (?:suggest|recommend) (?:contacting|writing down|that you)"

@@ -31,6 +31,7 @@ _FEW_WORDS = 10  # half of the weight of the whole is gone where it has so many:
 _SHORT_WORDS = 25
 _CLEAR_BY_CLAUSES = 0.4  # P(declines)
 _CLEAR_BY_WHOLE = 0.7  # share of refusal
+_CLEAR_BESIDE_PROMISE = 0.5  # P(declines) where it says what will be done, whatever the whole says
 _KEPT_OF_UNCLEAR = 0.3
 _KEPT_OF_WANTED = 0.2  # of the shares of refusal and partial refusal, where a "no" or such a text was asked for; the rest is compliance
 
@@ -122,7 +123,8 @@ def _added_up(whole: tuple[float, ...] | None, found: Features, words: int) -> d
     if whole:
         trust = words / (words + _FEW_WORDS)
         values = [trust * share + weight * value for share, weight, value in zip(whole, _BY_CLAUSES, values, strict=True)]
-        if words <= _SHORT_WORDS and declines < _CLEAR_BY_CLAUSES and whole[0] < _CLEAR_BY_WHOLE:
+        doubted = declines < _CLEAR_BY_CLAUSES and whole[0] < _CLEAR_BY_WHOLE
+        if words <= _SHORT_WORDS and (doubted or (found.declines["promises"] and declines < _CLEAR_BESIDE_PROMISE)):
             values[0] *= _KEPT_OF_UNCLEAR
     return {name: value / sum(values) for name, value in zip(CLASSES, values, strict=True)}
 
@@ -190,6 +192,7 @@ def _declining(text: str, parts: list[cues.Clause], found: list[list[str]], told
         "more_than_one": float(sum(map(len, found)) > 1),
         "at_start": float(first is not None and first <= 1),
         "late": float(first is not None and first > 2),
+        "promises": float(any(cues.PROMISE.search(clause.plain) for clause in parts)),
         "letter": float(bool(asked.LETTER.search(text))),
         "dialogue": float(bool(_DIALOGUE.search(text))),
         "reporting": float(bool(parts and _REPORTING.search(parts[0].plain))),
