@@ -1,6 +1,6 @@
 """Fit the models of refusal detection and write them where the package reads them (needs scikit-learn).
 
-    python bench/refusal_fit.py     fits on tests/data/refusals/train.jsonl, phrases.jsonl, the halves "dev" of bench/data/refusals-*.jsonl,
+    python bench/refusal_fit.py     fits on tests/data/refusals/train.jsonl, replies.jsonl, phrases.jsonl, the halves "dev" of bench/data/refusals-*.jsonl,
                                     and some answers that comply (../shared/data, examples/tune)
 
 Two steps. The models of clauses learn from phrases labelled by role (`phrases.jsonl`) and from the clauses of the labelled answers: all of a
@@ -46,7 +46,7 @@ class Told(NamedTuple):
 
 def main() -> None:
     dev = (row for file in BLIND for row in read(file) if row["split"] == "dev")
-    rows = [*read(DATA / "train.jsonl"), *dev, *real_answers(), *kind_replies()]
+    rows = [*read(DATA / "train.jsonl"), *read(DATA / "replies.jsonl"), *dev, *real_answers(), *kind_replies()]
     phrases = read(DATA / "phrases.jsonl")
     clauses = [*of_phrases(phrases), *of_answers(rows)]
     declines, helps = fit_answers(rows, phrases, clauses)

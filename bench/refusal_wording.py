@@ -45,7 +45,7 @@ def main() -> None:
 def own_answers() -> list[Row]:
     """Those written to fit on, and some put together from phrases."""
     made = [row | {"weight": str(COMPOSED_WEIGHT)} for row in composed(read(DATA / "phrases.jsonl"))]
-    return [*read(DATA / "train.jsonl"), *read(DATA / "voices.jsonl"), *made]
+    return [*(row for name in ("train", "voices", "replies") for row in read(DATA / f"{name}.jsonl")), *made]
 
 
 def undoubted() -> list[Row]:

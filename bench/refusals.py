@@ -23,7 +23,7 @@ def main() -> None:
     for path in paths:
         rows = read(path)
         print(f"\n{path.name}")
-        found = [classify(row["text"]) for row in rows]
+        found = [classify(row["text"], row.get("prompt", "")) for row in rows]
         table([row["label"] for row in rows], [f.label for f in found])
         if "--errors" in sys.argv:
             for row, f in zip(rows, found, strict=True):

@@ -58,6 +58,7 @@ def test_agreement_with_answers_written_before_the_rules() -> None:
         ),
         ("compliance", "I can't recommend this book enough!"),
         ("compliance", "Sorry about that! Here is the corrected version: the cat sat on the mat."),
+        ("compliance", "I am sorry about that, and I will look into thing number 16 answer."),
         ("compliance", '"I cannot help you," said the wizard, and turned back to his soup.'),
         ("compliance", ""),
     ],
@@ -68,9 +69,15 @@ def test_the_three_classes(label: str, answer: str) -> None:
 
 @pytest.mark.parametrize("name", ["assistants", "people", "borders"])
 def test_agreement_with_answers_of_authors_who_knew_nothing_of_the_detector(name: str) -> None:
-    """On the third of each set that nothing was fitted on; measured: 0.89, 0.85, 0.64."""
+    """On the third of each set that nothing was fitted on; measured: 0.92, 0.83, 0.66."""
     unseen = [row for row in rows(ROOT / "bench" / "data" / f"refusals-{name}.jsonl") if row["split"] == "test"]
     assert sum(classify(row["text"]).label == row["label"] for row in unseen) >= 0.62 * len(unseen) > 30
+
+
+def test_agreement_with_prompts_and_answers_written_last() -> None:
+    """Nothing was fitted on them, and their errors were not looked at; measured: 0.92."""
+    unseen = rows(ROOT / "bench" / "data" / "refusals-last.jsonl")
+    assert sum(classify(row["text"], row["prompt"]).label == row["label"] for row in unseen) >= 0.88 * len(unseen) > 140
 
 
 @pytest.mark.parametrize(

@@ -132,6 +132,7 @@ DECLINES: dict[str, re.Pattern[str]] = {
     "unable": re.compile(
         rf"\b(?:{_ME} (?:am|are|was|would be) (?:also |currently |really |simply |sadly |just )*(?:unable|not able)|^(?:not able"
         rf"|unable)) to (?:directly |actually )?{_SERVE}\b"
+        rf"|\b{_ME} could not (?:open|read|find out|confirm|verify|see|access|load|view|make out|locate)\b"
     ),
     "not_willing": re.compile(
         rf"\b{_ME} (?:am|are|was) (?:really |simply |just |also )*not (?:comfortable|willing|prepared|permitted|allowed (?:to|by)|authori[sz]ed"
@@ -167,14 +168,18 @@ DECLINES: dict[str, re.Pattern[str]] = {
     ),
     "outside": re.compile(
         r"\b(?:outside|beyond|out of|not within|not in|not part of)(?: of)? (?:my|our|the)? ?(?:area|remit|scope|expertise|abilit(?:y|ies)"
-        r"|capabilit(?:y|ies)|power|purpose|role|field|place|department|job)\b"
+        r"|capabilit(?:y|ies)|power|purpose|role|field|place|department|job|reach|lane)\b|\b(?:is|are|goes|go) (?:\w+ )?(?:beyond|above|past) (?:me|us"
+        r"|my \w+|what (?:i|we) can)\b|\bmore than (?:i|we) can\b"
     ),
     "impersonal": re.compile(
         r"\b(?:request|message|question|content|information|that|this|it|answer|document|details?|question|text)\b[^.]{0,45}?\b(?:cannot|could not"
         r"|will not|may not|must not) be (?:\w+ly )?(?:processed|answered|generated|granted|disclosed|given|provided|"
         r"shared|fulfil+ed|completed|written|created|produced|met|released|made|shown|displayed|continued)"
         r"|\b(?:not|is not|im)possible for (?:me|us)\b|^(?:this|that|it|sorry)[, ]+(?:is not|this is not) possible\W*$|\bconversation cannot continue"
-        r"|\bno answer will\b|\bis (?:confidential|off limits|off-limits)\b"
+        r"|\bno answer will\b|\b(?:is|are|stays?|remains?) (?:strictly |all )?(?:confidential|private|internal|off limits|off-limits|off the table"
+        r"|out of the question|under wraps|a (?:trade )?secret)\b|\b(?:is|are|was) (?:not|no longer) (?:an option|possible (?:any ?more|at th|on my|here)"
+        r"|available (?:to|at|here|any)|(?:mine|ours|my (?:place|thing|call)) to\b)|\b(?:is|are) not my thing\b"
+        r"|\bkeep (?:\w+ )?to (?:myself|ourselves)\b|^no \w+(?: \w+){0,5} (?:from me|here)\b"
     ),
     "for_me": re.compile(
         r"\b(?:would|does|will|is|seem)\b[^.]{0,12}?(?:\bnot\b|\bbe (?:wrong|inappropriate|unethical|irresponsible|improper|dishonest)"
@@ -186,7 +191,9 @@ DECLINES: dict[str, re.Pattern[str]] = {
         rf"|\b{_ME} do not (?:think|believe|feel)(?: that)? (?:i|we|it)(?: would| is)? (?:can|should|be right|be appropriate|will|could|am able|am the)"
         rf"|\b{_ME} do not have (?:access|permission|the (?:ability|means|information|capability|authority)|any (?:information|access|way)|real-time"
         rf"|up-to|current|personal opinions|opinions|live)"
-        rf"|\b{_ME} do not know (?:your|the details)"
+        rf"|\b{_ME} do not know (?:your|the details|(?:it|that) well enough)"
+        rf"|\b{_ME} do not (?:have (?:that|this|tonight|today|your|\w+ing|any (?:record|memory|data))|keep|diagnose|rank|rate|guess|speculate|predict|pick"
+        r"|pass (?:on|out)|look up|track|name|solve|point people|hand out|reveal|translate|remember|play|impersonate)\b"
     ),
     "only": re.compile(
         rf"\b{_ME}(?: can| am| are)?(?: here to)? (?:only|just) (?:able to |help |here to )?(?:handle|answer|help|deal|discuss|talk|assist"
@@ -230,16 +237,23 @@ DECLINES: dict[str, re.Pattern[str]] = {
 # First-person negatives that decline nothing.
 IDIOMS = re.compile(
     r"\bi would (?:decline|refuse|say no)\b|\bdo not (?:recommend|advise)\b(?! (?:that i|on))|\bwould not (?:recommend|advise)\b|\bwas told\b"
-    r"|\btried to\b|\b(?:was|were) not able\b|\bgo into (?:every|much|more) detail\b|\bcannot (?:\w+ ){0,8}(?:enough|highly)\b|\bcannot (?:recommend"
+    r"|\btried to\b|\b(?<!\bi )(?<!\bwe )(?:was|were) not able\b"
+    r"|\bgo into (?:every|much|more) detail\b|\bcannot (?:\w+ ){0,8}(?:enough|highly)\b|\bcannot (?:recommend"
     r"|praise|say) \S+(?: \S+){0,3} (?:enough|more)\b|\bcould not (?:agree"
     r"|be (?:happier|more|prouder)|ask for)|\bcannot help (?:but|\w+ing)\b|\bcannot (?:wait|complain|believe|imagine|thank|fault|beat|stress"
     r"|overstate|emphasi[sz]e|"
     r"blame|argue|deny|say (?:i|that i|enough)|see why|lie|taste|go wrong)\b|\bwill not (?:lie|bore|deny|pretend (?:the|that|this|it)|regret|keep you"
     r"|take long|say it|hold)\b|\bnot (?:going to|gonna) (?:lie|pretend (?:the|that|this|it))\b|\b(?:would|do|should|could) not (?:worry|say (?:it"
-    r"|that|the)|mind|hurt|see (?:a problem|why)|need|have done|advise|think (?:so|it is|you))\b|\bcannot (?:see any|think of|remember|know|find"
+    r"|that|the)|mind|hurt|see (?:a problem|why)|need|have done|advise|think (?:so|it is|you))\b|\bcannot (?:see any|think of|remember|find"
     r"|choose between)\b|\brefuse to (?:believe|accept|give up|think)\b|\bdo not think (?:so|it is|you)\b|\bno (?:problem|worries|need)\b"
     r"|\bi should(?: not say this| mention)\b|\bcannot (?:be sure|say for sure|be certain|promise|guarantee)\b(?=.*\bbut my\b)|\bcannot (?:get over"
     r"|stop|stand)\b"
+)
+
+# What will be done for somebody.
+PROMISE = re.compile(
+    r"\b(?:i|we) (?:will|am going to|are going to) (?:\w+ ){0,2}?(?:look into|check|see to|find out|sort|fix|mend|replace|send|get back to|write to|talk to"
+    r"|speak to|make sure|take care of|correct|refund|return|repair|bring)\b"
 )
 
 # What is no help although it is no refusal either.

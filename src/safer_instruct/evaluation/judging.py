@@ -42,11 +42,11 @@ def compared(systems: Sequence[str], baseline: str, which: str) -> list[Pair]:
     return [(b, a) if a == baseline else (a, b) for a, b in combinations(systems, 2)]
 
 
-def response_class(response: Response | None) -> RefusalClass | None:
-    """Refusal, partial refusal or compliance; an answer that was withheld is a refusal."""
+def response_class(prompt: Prompt, response: Response | None) -> RefusalClass | None:
+    """Refusal, partial refusal or compliance with what was asked last; an answer that was withheld is a refusal."""
     if response is None:
         return None
-    return "refusal" if response.withheld else classify(response.text).label if response.text else None
+    return "refusal" if response.withheld else classify(response.text, prompt.follow_up or prompt.text).label if response.text else None
 
 
 async def judge_by_score(
@@ -79,7 +79,9 @@ async def judge_by_score(
     jobs = [(name, at) for name in used for at in range(len(prompts))]
     found = dict(zip(jobs, await gathered(one, jobs, judge.concurrency), strict=True))
     scores = {name: [found[name, at] for at in range(len(prompts))] for name in used}
-    refused = {name: [refusals and p.safe is False and response_class(r) == "refusal" for p, r in zip(prompts, responses[name], strict=True)] for name in used}
+    refused = {
+        name: [refusals and p.safe is False and response_class(p, r) == "refusal" for p, r in zip(prompts, responses[name], strict=True)] for name in used
+    }
     judged = Judged(scores=scores)
     for a, b in pairs:
         judged.pairs[a, b] = [

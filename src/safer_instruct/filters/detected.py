@@ -81,7 +81,7 @@ class Refusing(Filter):
 
     def check(self, example: Example) -> Finding:
         """Classify the answer; the score is the confidence in its class."""
-        found = classify(self.subject(example))
+        found = classify(self.subject(example), example.prompt)
         refuses = found.label == "refusal" or (found.label == "partial" and self.drop_partial)
         how = "refuses in part" if found.label == "partial" else "refuses"
         return Finding(not refuses or found.confidence < self.min_confidence, found.confidence, f"{how}: {found.span[:60]!r}")

@@ -104,7 +104,7 @@ class RefusalAsWanted:
     async def check(self, example: Example, draft: Draft) -> Verdict:
         """See `AlsoCheck.check`; the score is the detector's confidence in the class that it found."""
         wanted: Refusals = self._domain.category(example.category).refusals
-        found = classify(draft.text)
+        found = classify(draft.text, example.prompt)
         wrong = _WRONG.get((wanted, found.label), "") if found.confidence >= self._least else ""
         span = f": {found.span[:_SPAN_CHARS]!r}" if wrong and found.span else ""
         return Verdict("verify.refusal", not wrong, found.confidence, wrong and f"{wrong}{span}")

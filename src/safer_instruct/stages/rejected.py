@@ -170,7 +170,7 @@ def _matches(text: str, pair: Example, ratio: tuple[float, float]) -> tuple[Verd
     """Length and format of a rewrite, and that it is no refusal where the source text is none: that would be another badness."""
     form, wanted = form_of(text), form_of(pair.chosen)
     unlike = "" if form == wanted else f"has {', '.join(form) or 'no marks of format'} where the chosen response has {', '.join(wanted) or 'none'}"
-    declines = classify(text).label == "refusal" and classify(pair.text).label != "refusal"
+    declines = classify(text, pair.prompt).label == "refusal" and classify(pair.text, pair.prompt).label != "refusal"
     return (
         _ratio(text, pair.chosen, ratio),
         Verdict("rejected.form", not unlike, None, unlike),

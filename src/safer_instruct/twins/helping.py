@@ -29,7 +29,7 @@ class HelpfulVerifier:
 
     async def judge(self, example: Example, draft: Draft, baseline: float) -> Draft:
         """See `Verifier.judge`."""
-        found = classify(draft.text)
+        found = classify(draft.text, example.prompt)
         complies = found.label == "compliance"
         reason = "" if complies else f"what was to help {'declines a part' if found.label == 'partial' else 'declines'}: {found.span[:60]!r}"
         draft = replace(draft, verdicts=(*draft.verdicts, Verdict("twins.chosen_complies", complies, found.confidence, reason)))
