@@ -76,7 +76,10 @@ LAYERS: tuple[tuple[str, tuple[Room, ...]], ...] = (
             Room("remote", ("remote/",), "runs at an address in a bucket"),
             Room(
                 "run directory",
-                (*("rundir", "state", "roles", "running", "accounts", "stored"), *("barrier", "card", "margins", "progress", "tally", "target", "uniqueids", "variety")),
+                (
+                    *("rundir", "state", "roles", "running", "accounts", "stored"),
+                    *("barrier", "card", "margins", "progress", "tally", "target", "uniqueids", "variety"),
+                ),
                 "who may write, what is counted, which model does what",
             ),
             Room("analysis", ("analysis/",), "figures over a finished set"),
