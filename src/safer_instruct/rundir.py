@@ -19,6 +19,7 @@ from safer_instruct.conversation import as_messages, as_texts, conversational
 from safer_instruct.errors import RunDirectoryError
 from safer_instruct.example import Example
 from safer_instruct.ledger import read_totals
+from safer_instruct.nearest import did_you_mean
 from safer_instruct.sources import BadRow
 from safer_instruct.storage.attached import home_of
 from safer_instruct.wholefile import FULL, is_full, whole
@@ -291,12 +292,24 @@ def read_summary(path: Path) -> dict[str, Any]:
     """
     file = path / SUMMARY
     if not file.is_file():
-        raise RunDirectoryError(f"{path} holds no finished run ({SUMMARY} is missing); run: safer-instruct run CONFIG --out {path}")
+        raise RunDirectoryError(f"{path} holds no finished run ({_no_run(path)}); run: safer-instruct run CONFIG --out {path}")
     try:
         summary: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as exc:
         raise RunDirectoryError(f"{file} is damaged ({exc}); run again to write it anew") from exc
     return summary
+
+
+def _no_run(path: Path) -> str:
+    """Why `path` holds none, as far as one can tell from outside."""
+    if path.is_dir():
+        begun = (path / LEDGER).is_file()
+        return f"{SUMMARY} is missing{': it was begun and not ended, so give its command again' if begun else ''}"
+    if path.exists():
+        return "it is a file"
+    runs = [file.parent.name for file in path.parent.glob(f"*/{SUMMARY}")] if path.name else []
+    hint = did_you_mean(path.name, runs)
+    return f"there is no such folder{'; ' if hint else ''}{hint}"
 
 
 def _example_row(example: Example) -> dict[str, Any]:
