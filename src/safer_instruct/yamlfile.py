@@ -60,9 +60,7 @@ def parse(text: str, section: type[Section], *, name: str) -> Section:
     try:
         return section.model_validate(data, strict=False)
     except ValidationError as exc:
-        if kind := next((kind for keys, kind in _KINDS if keys <= set(data) and not keys & set(section.model_fields)), None):
-            raise ConfigError(f"{name} is {kind}") from exc
-        raise _problems(exc, section, lines, name) from exc
+        raise _mistaken(data, section, name) or _problems(exc, section, lines, name) from exc
 
 
 def read(path: Path, *, name: str | None = None) -> dict[str, Any]:
@@ -124,7 +122,14 @@ def parse_part(data: Any, section: type[Section], *, at: Path_, file: Path | Non
     try:
         return section.model_validate(data, strict=False, context=context)
     except ValidationError as exc:
-        raise _problems(exc, section, _lines_of(file), name or str(file or "config"), at) from exc
+        label = name or str(file or "config")
+        raise (None if at else _mistaken(data, section, label)) or _problems(exc, section, _lines_of(file), label, at) from exc
+
+
+def _mistaken(data: Any, section: type[BaseModel], name: str) -> ConfigError | None:
+    """The error for a file that is well known, but meant for another command."""
+    kinds = (kind for keys, kind in _KINDS if isinstance(data, dict) and keys <= set(data) and not keys & set(section.model_fields))
+    return next((ConfigError(f"{name} is {kind}") for kind in kinds), None)
 
 
 def located(at: Path_, file: Path | None) -> str:
@@ -147,7 +152,10 @@ def _lines(text: str) -> dict[Path_, int]:
 
 
 def _problems(exc: ValidationError, section: type[BaseModel], lines: dict[Path_, int], name: str, at: Path_ = ()) -> ConfigError:
-    return ConfigError("\n".join(dict.fromkeys(_explain(e, section, lines, name, at) for e in exc.errors())))
+    errors = exc.errors()
+    wrong_within = {tuple(e["loc"])[:n] for e in errors for n in range(len(e["loc"]))}
+    told = [e for e in errors if not (e["type"] == "too_short" and tuple(e["loc"]) in wrong_within)]  # short for want of what is wrong
+    return ConfigError("\n".join(dict.fromkeys(_explain(e, section, lines, name, at) for e in told)))
 
 
 def _collect_lines(node: yaml.Node | None, at: Path_, lines: dict[Path_, int]) -> None:
