@@ -56,34 +56,3 @@ def test_the_tutorial_leads_from_nothing_to_exported_pairs(
     assert summary["rows"] == ROWS == summary["pairs"] + summary["dropped"]
     exported = (tmp_path / "runs" / "evasive" / "export.messages.jsonl").read_text("utf-8").splitlines()
     assert len(exported) == summary["pairs"] > 0 and (tmp_path / "runs" / "evasive" / "report.html").is_file()
-
-
-@pytest.mark.parametrize(
-    ("step", "said"),
-    [
-        ("safer-instruct domain new Evasive --no-input", "'Evasive' cannot name a domain; use small letters"),
-        ("safer-instruct domain check evasive-domain.yml", "evasive-domain.yml"),
-        ("safer-instruct domain check typo.yaml", "typo.yaml:5: unknown key 'categories.reply.guidline'; did you mean 'guideline'?"),
-        ("safer-instruct init evasive --source replys.csv", "no file, folder or glob match"),
-        ("safer-instruct init evasive --source replies.csv", "no column 'text'; columns: id, reply"),
-        ("safer-instruct init evasive --source replies.csv --txt reply", "No such option"),
-        ("safer-instruct run evasive.yaml", "evasive.yaml: no such file"),
-        ("safer-instruct run wrong.yaml", "no column 'text'; columns: id, reply"),
-        ("safer-instruct report runs/evasive", "safer-instruct run CONFIG --out runs/evasive"),
-        ("safer-instruct export runs/evasive --format messages", "safer-instruct run CONFIG --out runs/evasive"),
-        ("safer-instruct export runs/evasive --format mesages", "messages"),
-    ],
-)
-def test_a_wrong_step_is_told_with_what_to_do(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], step: str, said: str
-) -> None:
-    (tmp_path / "replies.csv").write_text("id,reply\ne1,It depends on many things.\n", encoding="utf-8")
-    typo = "name: x\ndescription: d\ncategories:\n  reply:\n    guidline: g\n    definition: d\n    guideline: g\n"
-    (tmp_path / "typo.yaml").write_text(typo, encoding="utf-8")
-    (tmp_path / "wrong.yaml").write_text(
-        "domain: civility\nsource: {path: replies.csv}\nmodels: {inducer: 'scripted:', expert: 'scripted:', scorer: 'scripted:'}\n"
-    )
-    monkeypatch.chdir(tmp_path)
-    assert typed(shlex.split(step)) != 0
-    told = capsys.readouterr()
-    assert said in " ".join((told.err + told.out).replace("│", " ").split()) and "Traceback" not in told.err
