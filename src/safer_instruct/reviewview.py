@@ -36,7 +36,10 @@ def serve(
         rundir.read_summary(path)  # says what is wrong with it
     plan = plan_review(path, domain, blind=blind, overlap=overlap)
 
+    served: list[str] = []
+
     def opened(name: str, address: str) -> None:
+        served.append(name)
         console.print(safe(f"{name}: {address}"), soft_wrap=True)
 
     with Progress(console=console, transient=True) as bar:
@@ -50,7 +53,11 @@ def serve(
                 bar.stop()
 
         console.print("each address opens once; Ctrl-C ends the review, and nothing that was clicked is lost")
-        serve_review(path, plan, readers, port=port, opened=opened, report=report, browser=browser)
+        try:
+            serve_review(path, plan, readers, port=port, opened=opened, report=report, browser=browser)
+        finally:  # uvicorn passes Ctrl-C on
+            if served:
+                console.print(safe(f"next, when pairs were accepted: safer-instruct export {path} --format jsonl --reviewed"), soft_wrap=True)
 
 
 def write_labels(path: Path, file: Path) -> None:
