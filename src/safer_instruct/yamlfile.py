@@ -28,6 +28,7 @@ _REMEDIES = {
     "'\\t'": "; indent with spaces, not with tabs",
     "cannot start any token": "; put a value that begins with such a mark in quotes",
     "expected <block end>": "; indent this line as those that belong with it, and put a value that begins with a quote wholly in quotes",
+    "expected ',' or ']'": "; put each value within [...] in quotes, or on a line of its own behind '- '",
     "could not find expected ':'": "; a line without 'key: value', or a value of several lines, which begins with '>-' or stands in quotes",
 }
 """What YAML's reader says -> what to do."""

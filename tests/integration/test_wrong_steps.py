@@ -43,7 +43,8 @@ FILES: dict[str, str | bytes] = {
     "replies.csv": REPLIES,
     "script.yaml": SCRIPT,
     "evasive.yaml": RUN,
-    "evasive-domain.yaml": DOMAIN + "    guideline: g\n    criteria: [Is it clear?]\n",
+    "evasive-domain.yaml": DOMAIN + "    guideline: g\n    criteria: [Is it clear.]\n",
+    "list.yaml": DOMAIN + "    guideline: g\n    criteria: [Is it clear?]\n",
     # texts
     "latin.csv": 'id;reply\n1;"Schöne Grüße, das ist nicht unser Problem."\n'.encode("latin-1"),
     "utf16.csv": 'id,reply\n1,"It depends."\n'.encode("utf-16"),
@@ -124,6 +125,7 @@ STEPS = [
     ("domain check tabs.yaml", ("tabs.yaml:3: not valid YAML", "indent with spaces, not with tabs")),
     ("domain check colon.yaml", ("colon.yaml:6: not valid YAML", "put a value that holds ': ' in quotes")),
     ("domain check quote.yaml", ("not valid YAML", "the quote that opens in line 1 is never closed")),
+    ("domain check list.yaml", ("list.yaml:7: not valid YAML", "put each value within [...] in quotes")),
     ("domain check pair.yaml", ("pair.yaml:8: the key 'categories.reply.examples.0.rejected' is missing",)),
     ("domain check evasive.yaml", ("evasive.yaml is a config of a run: safer-instruct run",)),
     # --- the config
