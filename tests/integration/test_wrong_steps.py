@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import sys
 from pathlib import Path
 
 import pytest
@@ -82,6 +83,10 @@ FILES: dict[str, str | bytes] = {
     "nocolumn.yaml": changed(DPO, "[runs/evasive]", "[replies.csv]"),
     "promptless.yaml": changed(DPO, "[runs/evasive]", "[{path: runs/evasive/pairs.jsonl, prompt: ask}]"),
     "few.yaml": DPO,
+    "three.yaml": DPO + "holdout: {count: 1}\n",
+    "start.yaml": DPO + "holdout: {count: 1}\nstart: other-base\n",
+    "other-base/adapter_config.json": "{}",
+    "other-base/tuning.json": '{"base": "Qwen/Qwen2.5-0.5B", "base_sha256": "00"}',
     # evaluation
     "prompts.jsonl": '{"prompt": "Where is my parcel?"}\n{"prompt": "Is it open on Monday?"}\n',
     "system.yaml": EVALUATION,
@@ -108,6 +113,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Files with a mistake each, and beside them a finished run."""
     folder = tmp_path_factory.mktemp("wrong")
     for name, content in FILES.items():
+        (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
@@ -208,6 +214,29 @@ def test_a_wrong_step_is_told_with_what_to_do(
     message = " ".join((told.err + told.out).split())
     assert all(phrase in message for phrase in said), message
     assert "Traceback" not in told.err
+
+
+@pytest.mark.parametrize(
+    ("step", "module", "extra"),
+    [("review runs/evasive --no-browser", "uvicorn", "review"), ("train dpo three.yaml", "transformers", "train")],
+)
+def test_what_is_not_installed_is_told_with_the_command_that_installs_it(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], step: str, module: str, extra: str
+) -> None:
+    monkeypatch.chdir(folder)
+    monkeypatch.setitem(sys.modules, module, None)
+    assert typed(f"safer-instruct {step}") == 2
+    assert f"needs {module}, which is not installed; run: pip install 'safer-instruct[{extra}]'" in capsys.readouterr().err
+
+
+def test_an_adapter_of_another_base_is_refused_before_training(
+    folder: Path, embedded_name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("transformers")
+    monkeypatch.chdir(folder)
+    assert typed("safer-instruct train dpo start.yaml") == 2
+    told = capsys.readouterr().err
+    assert "other-base' was tuned from Qwen/Qwen2.5-0.5B" in told and "'model' is embedded:smollm2-135m-instruct: other weights; name the same model" in told
 
 
 def test_answers_that_are_missing_are_told_before_anybody_is_asked(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
