@@ -6,6 +6,7 @@ import difflib
 import fcntl
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -317,6 +318,12 @@ def _example_row(example: Example) -> dict[str, Any]:
     return {**asdict(example), "dropped_by": dropped.name if dropped else None, "drop_reason": dropped.reason if dropped else None}
 
 
+def _told(change: str) -> str:
+    """A line of a difference as people read it: digests say no more than that something is another."""
+    digest = re.fullmatch(r"[+-] *(\w+)_sha256: [0-9a-f]{64}", change)
+    return f"the content of '{digest[1]}' is another" if digest else f"{change[0]} {change[1:].strip()}"
+
+
 def _refuse_other_config(path: Path, resolved: dict[str, Any]) -> None:
     run = path / RUN
     if not run.is_file() or _came_to_nothing(path):
@@ -359,8 +366,8 @@ def _as_yaml(data: dict[str, Any]) -> str:
 
 
 def _few(changes: Sequence[str], most: int = 6) -> str:
-    shown = "; ".join(f"{c[0]} {c[1:].strip()}" for c in changes[:most])
-    return shown + (f"; and {len(changes) - most} more" if len(changes) > most else "")
+    told = list(dict.fromkeys(_told(change) for change in changes))
+    return "; ".join(told[:most]) + (f"; and {len(told) - most} more" if len(told) > most else "")
 
 
 def move_aside(path: Path) -> None:
