@@ -84,7 +84,7 @@ def test_another_config_is_refused_with_what_differs_and_both_ways_out(tmp_path:
 
 def test_a_domain_file_that_was_edited_is_told_in_words_and_not_in_digests(tmp_path: Path) -> None:
     finished(tmp_path, {"domain": "mine.yaml", "domain_sha256": "a" * 64})
-    with pytest.raises(RunDirectoryError, match="of another config: the content of 'domain' is another. Add --continue") as caught:
+    with pytest.raises(RunDirectoryError, match=r"of another config: the content of 'domain' is another\. Add --continue") as caught:
         opened(tmp_path, {"domain": "mine.yaml", "domain_sha256": "b" * 64})
     assert "aaaa" not in str(caught.value)
 
