@@ -23,12 +23,29 @@ TUTORIAL = (ROOT / "docs" / "new-domain.md").read_text("utf-8")
 ROWS, QUESTIONS = 4, 2  # enough to see that each command works, and few enough for every day
 FEWER = {"holdout: {count: 4}": "holdout: {count: 1}", "max_tokens: 60": "max_tokens: 16"}  # of the page's numbers, for so few pairs
 
+PAIRS = [
+    {"prompt": f"When is the {thing} ready?", "chosen": f"The {thing} is ready on Friday, and I will ring you.", "rejected": evasion}
+    for thing, evasion in (
+        ("blue bicycle", "Ready is a large word, and bicycles are delicate things in any season."),
+        ("birthday cake", "There are cakes that take a day and cakes that take another. We like them all."),
+        ("tax letter", "The matter is with those whom it concerns, and they are concerned with it."),
+        ("garden bench", "Wood has its own sense of time, as our grandfathers used to say in the yard."),
+    )
+]
+
 
 def commands() -> list[list[str]]:
     """What the tutorial has its reader type, below the marks."""
     blocks = re.findall(r"<!-- tutorial -->\n```sh\n(.*?)```", TUTORIAL, re.S)
     lines = "".join(blocks).replace("\\\n", " ").splitlines()
     return [shlex.split(line) for line in lines]
+
+
+def parts() -> tuple[list[list[str]], list[list[str]]]:
+    """What is typed up to pairs, and from there on."""
+    steps = commands()
+    at = next(n for n, step in enumerate(steps) if step[1] == "train")
+    return steps[:at], steps[at:]
 
 
 def typed(command: list[str]) -> int:
@@ -73,17 +90,15 @@ def accept_all(run: Path) -> None:
         store.close()
 
 
-def test_the_tutorial_leads_from_nothing_to_a_tuned_model(
+def test_the_tutorial_leads_from_nothing_to_reviewed_and_exported_pairs(
     embedded_name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     lay_out(tmp_path)
     monkeypatch.chdir(tmp_path)
-    steps, run = commands(), tmp_path / "runs" / "evasive"
+    run, (steps, rest) = tmp_path / "runs" / "evasive", parts()
     made = ["domain", "domain", "domain", "init", "run", "filters", "report", "export", "export", "export", "audit", "audit", "value"]
-    assert [step[1] for step in steps] == [*made, "train", "models", "evaluate"]
+    assert [step[1] for step in steps] == made and [step[1] for step in rest] == ["train", "models", "evaluate"]
     for step in steps:
-        if step[1] == "train":
-            pytest.importorskip("trl")
         if "--reviewed" in step:
             accept_all(run)
         assert typed(step) == 0, (step, capsys.readouterr().err)
@@ -92,10 +107,24 @@ def test_the_tutorial_leads_from_nothing_to_a_tuned_model(
     summary = json.loads((run / "summary.json").read_text("utf-8"))
     assert summary["rows"] == ROWS == summary["pairs"] + summary["dropped"]
     for exported in (run / "export.messages.jsonl", tmp_path / "reviewed.jsonl"):
-        assert len(exported.read_text("utf-8").splitlines()) == summary["pairs"] > 1
+        assert len(exported.read_text("utf-8").splitlines()) == summary["pairs"] > 0
     assert (run / "report.html").is_file()
-    figures = json.loads((tmp_path / "runs" / "evasive-dpo" / "tuning.json").read_text("utf-8"))
-    assert figures["task"] == "dpo" and figures["data"]["held_out"] == 1 and figures["steps"] >= 1
+
+
+def test_the_tutorial_goes_on_from_pairs_to_a_tuned_model_its_evaluation_and_its_use(
+    embedded_name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("trl")
+    lay_out(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    steps, rest = parts()
+    assert typed(steps[0]) == 0  # domain new
+    fill_in_examples(tmp_path / "evasive-domain.yaml")
+    (tmp_path / "reviewed.jsonl").write_text("".join(json.dumps(pair) + "\n" for pair in PAIRS), "utf-8")
+    for step in rest:
+        assert typed(step) == 0, (step, capsys.readouterr().err)
+    trained = json.loads((tmp_path / "runs" / "evasive-dpo" / "tuning.json").read_text("utf-8"))
+    assert trained["task"] == "dpo" and trained["data"]["held_out"] == 1 and trained["steps"] >= 1
     compared = json.loads((tmp_path / "runs" / "evaluate-evaluation" / "evaluation.json").read_text("utf-8"))
     assert list(compared["answers"]) == ["base", "tuned"] and compared["prompts"] == QUESTIONS
     [use] = re.findall(r"```python\n(from transformers import.*?)```", TUTORIAL, re.S)
