@@ -587,7 +587,8 @@ def report(
     if other is not None and compare is not None:
         raise typer.BadParameter("give one run or dataset to compare with")
     for file in write_report(path, other or compare, out, labels):
-        typer.echo(f"{shown(file)}  {file.stat().st_size / 1e6:.1f} MB")
+        size = file.stat().st_size
+        typer.echo(f"{shown(file)}  {f'{size / 1e6:.1f} MB' if size >= 1e5 else f'{size / 1e3:.0f} kB'}")
 
 
 @app.command()

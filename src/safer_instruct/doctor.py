@@ -18,6 +18,8 @@ from safer_instruct.models.serving.spec import llama_program, vllm_program
 
 _EXTRAS = {
     "local": ("the embedded model and scorer, without torch (about 250 MB)", ("ctranslate2", "tokenizers", "gguf", "safetensors")),
+    "review": ("the review page in your browser (about 2 MB)", ("starlette", "uvicorn")),
+    "calibrate": ("thresholds from labels, and the style check of audits (about 150 MB)", ("sklearn", "scipy")),
     "code": ("bandit, which verifies the domain insecure-code", ("bandit",)),
     "serve": ("llama.cpp's server, for GGUF files of your own (about 105 MB)", ("xllamacpp",)),
     "litellm": ("every provider that LiteLLM reaches, as litellm:PROVIDER/NAME (about 300 MB)", ("litellm",)),
@@ -29,7 +31,10 @@ _EXTRAS = {
     "hub": ("export --push to the Hugging Face hub (about 15 MB)", ("huggingface_hub",)),
     "lm-eval": ("evaluate: downstream tasks by lm-evaluation-harness (about 110 MB)", ("lm_eval",)),
     "ray": ("run --runner ray: runs on a cluster (about 300 MB)", ("ray",)),
+    "datasets": ("tuning data by its name on the Hugging Face hub (about 50 MB)", ("datasets",)),
     "train": ("tuning with torch, TRL and PEFT (about 1 GB)", ("torch", "transformers", "peft", "trl", "accelerate", "datasets")),
+    "qlora": ("tuning with the base in 4 bits, on CUDA GPUs (about 45 MB)", ("bitsandbytes",)),
+    "trackers": ("losses sent to TensorBoard and Weights & Biases too; one of them is enough (about 60 MB)", ("tensorboard", "wandb")),
 }
 
 

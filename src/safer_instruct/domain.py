@@ -13,6 +13,7 @@ from pydantic import Field, field_validator, model_validator
 
 from safer_instruct import yamlfile
 from safer_instruct.errors import ConfigError
+from safer_instruct.nearest import did_you_mean
 from safer_instruct.settings.review import ReviewConfig
 from safer_instruct.settings.route import Keyword
 from safer_instruct.yamlfile import Strict
@@ -251,7 +252,8 @@ def _find(name: str, base: Path) -> tuple[Path, str]:
         return _shipped_folder() / f"{name}.yaml", f"domains/{name}.yaml"
     path = base / name
     if not path.is_file():
-        raise ConfigError(f"domain '{name}': neither a file at {path.absolute()} nor one of {', '.join(shipped_domains())}")
+        hint = did_you_mean(name, [*shipped_domains(), *(file.name for file in path.parent.glob("*.yaml"))], cutoff=0.8)
+        raise ConfigError(f"domain '{name}': neither a file at {path.absolute()} nor one of {', '.join(shipped_domains())}{hint and '; '}{hint}")
     return path.resolve(), str(path)
 
 

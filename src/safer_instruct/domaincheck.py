@@ -172,7 +172,7 @@ class _Asked:
     async def generate(self, request: Generation) -> Generated:
         """See `Model.generate`."""
         self.texts.append(prompt_text(request.prompt))
-        return Generated((Completion("Yes"),))
+        return Generated((Completion("(Yes, or what else the model asked says)"),))
 
     async def score(self, request: Scoring) -> Scored:
         """See `Model.score`."""

@@ -75,7 +75,8 @@ def new(
     domain.categories = [first] if no_input else _ask_categories(first, set(about))
     path = write_domain(domain, folder)
     typer.echo(f"wrote {path}")
-    typer.echo(f"next: safer-instruct domain check {path}, then: safer-instruct init {name} --dir {folder}")
+    there = "" if folder == Path() else f" --dir {folder}"
+    typer.echo(f"next: safer-instruct domain check {path}, then: safer-instruct init {name} --source YOUR-TEXTS --text COLUMN{there}")
 
 
 @app.command("list")

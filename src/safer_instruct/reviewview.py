@@ -32,9 +32,14 @@ def serve(
     for name in readers:
         if not _NAME.fullmatch(name):
             raise ConfigError(f"annotator {name!r}: a name begins with a letter or digit and has letters, digits and . _ - @ only, at most 40")
+    if not path.is_dir():
+        rundir.read_summary(path)  # says what is wrong with it
     plan = plan_review(path, domain, blind=blind, overlap=overlap)
 
+    served: list[str] = []
+
     def opened(name: str, address: str) -> None:
+        served.append(name)
         console.print(safe(f"{name}: {address}"), soft_wrap=True)
 
     with Progress(console=console, transient=True) as bar:
@@ -48,7 +53,11 @@ def serve(
                 bar.stop()
 
         console.print("each address opens once; Ctrl-C ends the review, and nothing that was clicked is lost")
-        serve_review(path, plan, readers, port=port, opened=opened, report=report, browser=browser)
+        try:
+            serve_review(path, plan, readers, port=port, opened=opened, report=report, browser=browser)
+        finally:  # uvicorn passes Ctrl-C on
+            if served:
+                console.print(safe(f"next, when pairs were accepted: safer-instruct export {path} --format jsonl --reviewed"), soft_wrap=True)
 
 
 def write_labels(path: Path, file: Path) -> None:

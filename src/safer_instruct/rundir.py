@@ -6,6 +6,7 @@ import difflib
 import fcntl
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -19,6 +20,7 @@ from safer_instruct.conversation import as_messages, as_texts, conversational
 from safer_instruct.errors import RunDirectoryError
 from safer_instruct.example import Example
 from safer_instruct.ledger import read_totals
+from safer_instruct.nearest import did_you_mean
 from safer_instruct.sources import BadRow
 from safer_instruct.storage.attached import home_of
 from safer_instruct.wholefile import FULL, is_full, whole
@@ -291,7 +293,7 @@ def read_summary(path: Path) -> dict[str, Any]:
     """
     file = path / SUMMARY
     if not file.is_file():
-        raise RunDirectoryError(f"{path} holds no finished run ({SUMMARY} is missing); run: safer-instruct run CONFIG --out {path}")
+        raise RunDirectoryError(f"{path} holds no finished run ({_no_run(path)}); run: safer-instruct run CONFIG --out {path}")
     try:
         summary: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as exc:
@@ -299,9 +301,27 @@ def read_summary(path: Path) -> dict[str, Any]:
     return summary
 
 
+def _no_run(path: Path) -> str:
+    """Why `path` holds none, as far as one can tell from outside."""
+    if path.is_dir():
+        begun = (path / LEDGER).is_file()
+        return f"{SUMMARY} is missing{': it was begun and not ended, so give its command again' if begun else ''}"
+    if path.exists():
+        return "it is a file"
+    runs = [file.parent.name for file in path.parent.glob(f"*/{SUMMARY}")] if path.name else []
+    hint = did_you_mean(path.name, runs)
+    return f"there is no such folder{'; ' if hint else ''}{hint}"
+
+
 def _example_row(example: Example) -> dict[str, Any]:
     dropped = example.dropped_by
     return {**asdict(example), "dropped_by": dropped.name if dropped else None, "drop_reason": dropped.reason if dropped else None}
+
+
+def _told(change: str) -> str:
+    """A line of a difference as people read it: digests say no more than that something is another."""
+    digest = re.fullmatch(r"[+-] *(\w+)_sha256: [0-9a-f]{64}", change)
+    return f"the content of '{digest[1]}' is another" if digest else f"{change[0]} {change[1:].strip()}"
 
 
 def _refuse_other_config(path: Path, resolved: dict[str, Any]) -> None:
@@ -346,8 +366,8 @@ def _as_yaml(data: dict[str, Any]) -> str:
 
 
 def _few(changes: Sequence[str], most: int = 6) -> str:
-    shown = "; ".join(f"{c[0]} {c[1:].strip()}" for c in changes[:most])
-    return shown + (f"; and {len(changes) - most} more" if len(changes) > most else "")
+    told = list(dict.fromkeys(_told(change) for change in changes))
+    return "; ".join(told[:most]) + (f"; and {len(told) - most} more" if len(told) > most else "")
 
 
 def move_aside(path: Path) -> None:

@@ -6,13 +6,14 @@ import json
 import os
 import re
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 from safer_instruct.domain import Domain, load_domain, shipped_domains
-from safer_instruct.errors import ConfigError
+from safer_instruct.errors import ConfigError, SourceError
 from safer_instruct.rundir import write_whole
 from safer_instruct.settings.sources import SourceConfig
-from safer_instruct.sources import read_source
+from safer_instruct.sources import BadRow, read_source
 
 _CONFIG = """\
 # Safer-Instruct: from a pile of texts to preference pairs.   safer-instruct run {name}.yaml
@@ -122,6 +123,10 @@ _JUDGE = """\
     base_url: http://127.0.0.1:8000/v1
 """
 
+_LOOKED_AT = 20
+"""Rows that `init` reads: one of them at least must be good."""
+_SAVE_ANEW = "give the column with the text, and a file in UTF-8 (in Excel: save as 'CSV UTF-8')"
+
 _NO_TEXTS = ("y", "n", "yes", "no", "on", "off", "true", "false", "null")  # what YAML takes for something else
 
 _SIDES = {"rejected": "undesirable text: it becomes the rejected", "chosen": "good text: it becomes the chosen"}
@@ -179,7 +184,7 @@ def write_starter(domain: str, folder: Path, source: StarterSource | None = None
     Raises:
         ConfigError: The name cannot be a file name, the config is there already, or the domain file is and is not valid; or the domain
             needs a judge, which the embedded model is not.
-        SourceError: The texts are not there, or have no such column.
+        SourceError: The texts are not there, have no such column, or give no text at their beginning.
     """
     if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", domain):
         raise ConfigError(f"'{domain}' cannot name a domain; use small letters, digits, '-' and '_'")
@@ -202,10 +207,13 @@ def write_starter(domain: str, folder: Path, source: StarterSource | None = None
 
 
 def _placed(source: StarterSource | None, folder: Path) -> StarterSource:
-    """With its path as the config will say it; its first row is read, so that a wrong path or column is told now."""
+    """With its path as the config will say it; its first rows are read, so that a wrong path, column or encoding is told now."""
     if source is None:
         return StarterSource("texts.jsonl")
-    next(iter(read_source(SourceConfig(path=source.path, text=source.text, id=source.id), Path())), None)
+    first = list(islice(read_source(SourceConfig(path=source.path, text=source.text, id=source.id), Path()), _LOOKED_AT))
+    if all(isinstance(row, BadRow) for row in first):
+        said = f"{first[0].file}:{first[0].line}: {first[0].reason}" if first and isinstance(first[0], BadRow) else "it holds none"
+        raise SourceError(f"{source.path}: none of its first rows can be used: {said}; {_SAVE_ANEW}")
     return StarterSource(source.path if Path(source.path).is_absolute() else os.path.relpath(source.path, folder), source.text, source.id)
 
 

@@ -56,7 +56,7 @@ def find_example(path: Path, id_: str) -> Example:
             if group < _GROUPS_COMPARED:
                 near += difflib.get_close_matches(id_, ids, n=3)
     nearest = list(dict.fromkeys([*begin, *difflib.get_close_matches(id_, near)]))[:3]
-    hint = f"; the nearest: {', '.join(nearest)}" if nearest else ""
+    hint = f"; the nearest: {', '.join(nearest)}" if nearest else "; pairs.jsonl and examples.parquet hold the ids"
     raise RunDirectoryError(f"{path}: no example has the id '{id_}'{hint}")
 
 

@@ -62,8 +62,12 @@ def _run(verb: str, config: Path, load: Callable[[Path], PreferenceConfig], dry_
     if dry_run:
         trainview.show_dry_run(console, loaded, *run.dry_run(loaded, config.parent))
         return
-    with several.joined(), trainview.watch_training(console) as (report, note):
-        result = run.train_preferences(loaded, config.parent, report, note)
+    try:
+        with several.joined(), trainview.watch_training(console) as (report, note):
+            result = run.train_preferences(loaded, config.parent, report, note)
+    except KeyboardInterrupt:
+        typer.echo("error: stopped; give the same command again to go on from the last checkpoint", err=True)
+        raise typer.Exit(130) from None
     trainview.show_trained(console, result)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -11,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails
 
 from safer_instruct.errors import ConfigError
+from safer_instruct.nearest import did_you_mean
 
 Path_ = tuple[int | str, ...]
 
@@ -22,6 +22,24 @@ class Strict(BaseModel):
 
 
 Section = TypeVar("Section", bound=Strict)
+
+_REMEDIES = {
+    "mapping values are not allowed": "; put a value that holds ': ' in quotes, or mend the indentation",
+    "'\\t'": "; indent with spaces, not with tabs",
+    "cannot start any token": "; put a value that begins with such a mark in quotes",
+    "expected <block end>": "; indent this line as those that belong with it, and put a value that begins with a quote wholly in quotes",
+    "expected ',' or ']'": "; put each value within [...] in quotes, or on a line of its own behind '- '",
+    "could not find expected ':'": "; a line without 'key: value', or a value of several lines, which begins with '>-' or stands in quotes",
+}
+"""What YAML's reader says -> what to do."""
+
+_KINDS = (
+    ({"categories"}, "a domain file; give a config that names it under 'domain', as 'safer-instruct init' writes one"),
+    ({"source", "models"}, "a config of a run: safer-instruct run"),
+    ({"systems", "prompts"}, "a config of an evaluation: safer-instruct evaluate"),
+    ({"model", "data", "out"}, "a config of a training: safer-instruct train, or tune"),
+)
+"""By which keys a file is told that was meant for another command."""
 
 
 def load(path: Path, section: type[Section]) -> Section:
@@ -43,7 +61,7 @@ def parse(text: str, section: type[Section], *, name: str) -> Section:
     try:
         return section.model_validate(data, strict=False)
     except ValidationError as exc:
-        raise _problems(exc, section, lines, name) from exc
+        raise _mistaken(data, section, name) or _problems(exc, section, lines, name) from exc
 
 
 def read(path: Path, *, name: str | None = None) -> dict[str, Any]:
@@ -71,12 +89,21 @@ def _mapping(text: str, name: str) -> tuple[dict[str, Any], dict[Path_, int]]:
     except (yaml.YAMLError, ValueError) as exc:  # ValueError: a date or number that cannot be
         mark = getattr(exc, "problem_mark", None)
         where = f"{name}:{mark.line + 1}" if mark else name
-        raise ConfigError(f"{where}: not valid YAML: {getattr(exc, 'problem', None) or exc}") from exc
+        raise ConfigError(f"{where}: not valid YAML: {getattr(exc, 'problem', None) or exc}{_remedy(exc)}") from exc
     except RecursionError:
         raise ConfigError(f"{name}: nested too deeply to be a config") from None
     if not isinstance(data, dict):
-        raise ConfigError(f"{name}: expected keys and values at the top, found {type(data).__name__}")
+        found = {"NoneType": "nothing", "str": "text", "list": "a list"}.get(type(data).__name__, type(data).__name__)
+        raise ConfigError(f"{name}: expected keys and values at the top, such as 'key: value', found {found}; is it the right file?")
     return data, lines
+
+
+def _remedy(exc: Exception) -> str:
+    """What to do about YAML that cannot be read, where its reader's words do not say it."""
+    problem, begun = str(getattr(exc, "problem", None) or ""), getattr(exc, "context_mark", None)
+    if "quoted scalar" in str(getattr(exc, "context", None)) and begun:
+        return f"; the quote that opens in line {begun.line + 1} is never closed"
+    return next((remedy for said, remedy in _REMEDIES.items() if said in problem), "")
 
 
 def parse_part(data: Any, section: type[Section], *, at: Path_, file: Path | None, context: dict[str, Any] | None = None, name: str = "") -> Section:
@@ -96,7 +123,14 @@ def parse_part(data: Any, section: type[Section], *, at: Path_, file: Path | Non
     try:
         return section.model_validate(data, strict=False, context=context)
     except ValidationError as exc:
-        raise _problems(exc, section, _lines_of(file), name or str(file or "config"), at) from exc
+        label = name or str(file or "config")
+        raise (None if at else _mistaken(data, section, label)) or _problems(exc, section, _lines_of(file), label, at) from exc
+
+
+def _mistaken(data: Any, section: type[BaseModel], name: str) -> ConfigError | None:
+    """The error for a file that is well known, but meant for another command."""
+    kinds = (kind for keys, kind in _KINDS if isinstance(data, dict) and keys <= set(data) and not keys & set(section.model_fields))
+    return next((ConfigError(f"{name} is {kind}") for kind in kinds), None)
 
 
 def located(at: Path_, file: Path | None) -> str:
@@ -119,7 +153,10 @@ def _lines(text: str) -> dict[Path_, int]:
 
 
 def _problems(exc: ValidationError, section: type[BaseModel], lines: dict[Path_, int], name: str, at: Path_ = ()) -> ConfigError:
-    return ConfigError("\n".join(dict.fromkeys(_explain(e, section, lines, name, at) for e in exc.errors())))
+    errors = exc.errors()
+    wrong_within = {tuple(e["loc"])[:n] for e in errors for n in range(len(e["loc"]))}
+    told = [e for e in errors if not (e["type"] == "too_short" and tuple(e["loc"]) in wrong_within)]  # short for want of what is wrong
+    return ConfigError("\n".join(dict.fromkeys(_explain(e, section, lines, name, at) for e in told)))
 
 
 def _collect_lines(node: yaml.Node | None, at: Path_, lines: dict[Path_, int]) -> None:
@@ -146,12 +183,12 @@ def _explain(error: ErrorDetails, section: type[BaseModel], lines: dict[Path_, i
     if error["type"] == "extra_forbidden":
         key = str(loc[-1])
         valid = _keys_at(section, loc[:-1])
-        near = difflib.get_close_matches(key, valid, n=1, cutoff=0.5)
-        hint = f"did you mean '{near[0]}'?" if near else f"valid keys here: {', '.join(valid)}"
+        hint = did_you_mean(key, valid, otherwise=f"valid keys here: {', '.join(valid)}")
         return f"{where}: unknown key '{dotted}'; {hint}"
     if error["type"] == "missing":
         return f"{where}: the key '{dotted}' is missing"
-    return f"{where}: '{dotted}': {error['msg'].removeprefix('Value error, ')}"
+    said = error["msg"].removeprefix("Value error, ")
+    return f"{where}: '{dotted}': {said}" if dotted else f"{where}: {said}"
 
 
 def _keys_at(section: type[BaseModel], loc: Path_) -> list[str]:

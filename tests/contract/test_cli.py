@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import tomllib
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -355,6 +356,12 @@ def test_doctor_is_healthy_without_extras_and_names_their_pip_commands(cli: Cli)
     assert said.code == 0 and said.err == "" and all(line.startswith(("ok  ", "no  ")) for line in said.out.splitlines())
     assert "pip install 'safer-instruct[local]'" in said.out and "pip install 'safer-instruct[train]'" in said.out
     assert "cache (0 models)" in said.out and "cannot run without the extra local" in said.out
+
+
+def test_doctor_speaks_of_every_extra_that_there_is(cli: Cli) -> None:
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text("utf-8"))["project"]
+    said = cli("doctor").out
+    assert [extra for extra in project["optional-dependencies"] if f"extra {extra}: " not in said] == []
 
 
 # --- tuning data, and inducers side by side

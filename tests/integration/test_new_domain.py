@@ -7,15 +7,21 @@ import json
 import re
 import shlex
 from pathlib import Path
+from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 
+from safer_instruct.calibration.labels import judged_texts
 from safer_instruct.cli import main
+from safer_instruct.conversation import texts_digest
 from safer_instruct.domain import load_domain
+from safer_instruct.review.store import Store
 
 ROOT = Path(__file__).parents[2]
 TUTORIAL = (ROOT / "docs" / "new-domain.md").read_text("utf-8")
-ROWS = 4  # of the corpus: enough to see that each command works, and few enough for every day
+ROWS, QUESTIONS = 4, 2  # enough to see that each command works, and few enough for every day
+FEWER = {"holdout: {count: 4}": "holdout: {count: 1}", "max_tokens: 60": "max_tokens: 16"}  # of the page's numbers, for so few pairs
 
 
 def commands() -> list[list[str]]:
@@ -23,6 +29,13 @@ def commands() -> list[list[str]]:
     blocks = re.findall(r"<!-- tutorial -->\n```sh\n(.*?)```", TUTORIAL, re.S)
     lines = "".join(blocks).replace("\\\n", " ").splitlines()
     return [shlex.split(line) for line in lines]
+
+
+def parts() -> tuple[list[list[str]], list[list[str]]]:
+    """What is typed up to pairs, and from there on."""
+    steps = commands()
+    at = next(n for n, step in enumerate(steps) if step[1] == "train")
+    return steps[:at], steps[at:]
 
 
 def typed(command: list[str]) -> int:
@@ -33,57 +46,56 @@ def typed(command: list[str]) -> int:
     return stopped.value.code
 
 
-def test_the_tutorial_leads_from_nothing_to_exported_pairs(
+def lay_out(folder: Path) -> None:
+    """The reader's folder, with the beginning of the corpus and of the questions, and the configs that the page shows."""
+    examples = ROOT / "examples" / "evasive"
+    rows = list(csv.reader((examples / "replies.csv").read_text("utf-8").splitlines()))
+    with (folder / "replies.csv").open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows(rows[: ROWS + 1])
+    questions = (examples / "questions.jsonl").read_text("utf-8").splitlines(keepends=True)
+    (folder / "questions.jsonl").write_text("".join(questions[:QUESTIONS]), "utf-8")
+    for name, text in re.findall(r"```yaml\n# (\w+\.yaml)\n(.*?)```", TUTORIAL, re.S):
+        for many, few in FEWER.items():
+            text = text.replace(many, few)
+        (folder / name).write_text(text, "utf-8")
+
+
+def fill_in_examples(file: Path) -> None:
+    examples = re.search(r"```yaml\n(    examples:\n.*?)```", TUTORIAL, re.S)
+    assert examples and "    examples: []\n" in file.read_text("utf-8")
+    file.write_text(file.read_text("utf-8").replace("    examples: []\n", examples[1]), encoding="utf-8")
+    assert len(load_domain(file.name, file.parent).categories["reply"].examples) == 2
+
+
+def accept_all(run: Path) -> None:
+    """What the review page writes when somebody presses `a` on every pair."""
+    examples: list[dict[str, Any]] = pq.read_table(run / "examples.parquet").to_pylist()
+    store = Store(run)
+    try:
+        reader = store.join("ada")
+        for row in examples:
+            digest = texts_digest(*judged_texts(row), row["rejected"] or row["text"])
+            store.change(reader, row["id"], digest, {"decision": "accept"}, key=row["id"], seconds=2.0)
+    finally:
+        store.close()
+
+
+def test_the_tutorial_leads_from_nothing_to_reviewed_and_exported_pairs(
     embedded_name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    rows = list(csv.reader((ROOT / "examples" / "evasive" / "replies.csv").read_text("utf-8").splitlines()))
-    with (tmp_path / "replies.csv").open("w", encoding="utf-8", newline="") as file:
-        csv.writer(file).writerows(rows[: ROWS + 1])
+    lay_out(tmp_path)
     monkeypatch.chdir(tmp_path)
-    steps = commands()
-    assert [step[1] for step in steps] == ["domain", "domain", "domain", "init", "run", "filters", "report", "export", "export", "audit"]
+    run, (steps, rest) = tmp_path / "runs" / "evasive", parts()
+    made = ["domain", "domain", "domain", "init", "run", "filters", "report", "export", "export", "export", "audit", "audit", "value"]
+    assert [step[1] for step in steps] == made and [step[1] for step in rest] == ["train", "models", "evaluate"]
     for step in steps:
-        code = typed(step)
-        # an audit ends with 1 where it finds something bad, which in so small a set it does
-        assert code == 0 or (code, step[1]) == (1, "audit"), (step, capsys.readouterr().err)
+        if "--reviewed" in step:
+            accept_all(run)
+        assert typed(step) == 0, (step, capsys.readouterr().err)
         if step[:3] == ["safer-instruct", "domain", "new"]:
-            examples = re.search(r"```yaml\n(    examples:\n.*?)```", TUTORIAL, re.S)
-            file = tmp_path / "evasive-domain.yaml"
-            assert examples and "    examples: []\n" in file.read_text("utf-8")
-            file.write_text(file.read_text("utf-8").replace("    examples: []\n", examples[1]), encoding="utf-8")
-            assert len(load_domain(file.name, tmp_path).categories["reply"].examples) == 2
-    summary = json.loads((tmp_path / "runs" / "evasive" / "summary.json").read_text("utf-8"))
+            fill_in_examples(tmp_path / "evasive-domain.yaml")
+    summary = json.loads((run / "summary.json").read_text("utf-8"))
     assert summary["rows"] == ROWS == summary["pairs"] + summary["dropped"]
-    exported = (tmp_path / "runs" / "evasive" / "export.messages.jsonl").read_text("utf-8").splitlines()
-    assert len(exported) == summary["pairs"] > 0 and (tmp_path / "runs" / "evasive" / "report.html").is_file()
-
-
-@pytest.mark.parametrize(
-    ("step", "said"),
-    [
-        ("safer-instruct domain new Evasive --no-input", "'Evasive' cannot name a domain; use small letters"),
-        ("safer-instruct domain check evasive-domain.yml", "evasive-domain.yml"),
-        ("safer-instruct domain check typo.yaml", "typo.yaml:5: unknown key 'categories.reply.guidline'; did you mean 'guideline'?"),
-        ("safer-instruct init evasive --source replys.csv", "no file, folder or glob match"),
-        ("safer-instruct init evasive --source replies.csv", "no column 'text'; columns: id, reply"),
-        ("safer-instruct init evasive --source replies.csv --txt reply", "No such option"),
-        ("safer-instruct run evasive.yaml", "evasive.yaml: no such file"),
-        ("safer-instruct run wrong.yaml", "no column 'text'; columns: id, reply"),
-        ("safer-instruct report runs/evasive", "safer-instruct run CONFIG --out runs/evasive"),
-        ("safer-instruct export runs/evasive --format messages", "safer-instruct run CONFIG --out runs/evasive"),
-        ("safer-instruct export runs/evasive --format mesages", "messages"),
-    ],
-)
-def test_a_wrong_step_is_told_with_what_to_do(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], step: str, said: str
-) -> None:
-    (tmp_path / "replies.csv").write_text("id,reply\ne1,It depends on many things.\n", encoding="utf-8")
-    typo = "name: x\ndescription: d\ncategories:\n  reply:\n    guidline: g\n    definition: d\n    guideline: g\n"
-    (tmp_path / "typo.yaml").write_text(typo, encoding="utf-8")
-    (tmp_path / "wrong.yaml").write_text(
-        "domain: civility\nsource: {path: replies.csv}\nmodels: {inducer: 'scripted:', expert: 'scripted:', scorer: 'scripted:'}\n"
-    )
-    monkeypatch.chdir(tmp_path)
-    assert typed(shlex.split(step)) != 0
-    told = capsys.readouterr()
-    assert said in " ".join((told.err + told.out).replace("│", " ").split()) and "Traceback" not in told.err
+    for exported in (run / "export.messages.jsonl", tmp_path / "reviewed.jsonl"):
+        assert len(exported.read_text("utf-8").splitlines()) == summary["pairs"] > 0
+    assert (run / "report.html").is_file()

@@ -78,7 +78,8 @@ def test_what_was_said_before_is_kept_and_a_system_message_is_not_doubled(tmp_pa
         ({"prompt": [assistant("Hm.")], "chosen": "Here.", "rejected": "Look."}, "not the user's"),
         ({"prompt": [user("Where?")], "chosen": [user("Here.")], "rejected": [assistant("Look.")]}, "not one message of the assistant"),
         ({"chosen": [user("A?"), assistant("Here.")], "rejected": [user("B?"), assistant("Look.")]}, "differ in their last message only"),
-        ({"chosen": "Here.", "rejected": "Look."}, "no list of messages"),
+        ({"chosen": "Here.", "rejected": "Look."}, "no column 'prompt'"),
+        ({"chosen": [user("A?"), assistant("Here.")], "rejected": "Look."}, "no list of messages"),
         ({"prompt": [], "chosen": "Here.", "rejected": "Look."}, "neither text nor a list"),
     ],
 )

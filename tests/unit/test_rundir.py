@@ -82,6 +82,13 @@ def test_another_config_is_refused_with_what_differs_and_both_ways_out(tmp_path:
     assert yaml.safe_load((tmp_path / "run.yaml").read_text("utf-8")) == CONFIG, "the old run is left as it was"
 
 
+def test_a_domain_file_that_was_edited_is_told_in_words_and_not_in_digests(tmp_path: Path) -> None:
+    finished(tmp_path, {"domain": "mine.yaml", "domain_sha256": "a" * 64})
+    with pytest.raises(RunDirectoryError, match=r"of another config: the content of 'domain' is another\. Add --continue") as caught:
+        opened(tmp_path, {"domain": "mine.yaml", "domain_sha256": "b" * 64})
+    assert "aaaa" not in str(caught.value)
+
+
 def test_of_many_differences_some_are_shown_and_the_rest_counted(tmp_path: Path) -> None:
     finished(tmp_path, {f"key{i}": 0 for i in range(10)})
     with pytest.raises(RunDirectoryError, match="; and 14 more"):

@@ -241,6 +241,23 @@ def test_csv_keeps_quoted_newlines_and_gives_the_line_a_row_begins_on(tmp_path: 
     ]
 
 
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b'\xef\xbb\xbfid;text;note\r\n1;"one; and, more";x\r\n',  # as Excel writes it where the comma is the decimal mark
+        b"id\ttext\n1\tone; and, more\n",
+        b'id,text,"a;b;c;d"\n1,"one; and, more",x\n',
+        b'"id, no";text\n"x";"one; and, more"\n',
+    ],
+)
+def test_the_header_of_a_csv_tells_what_separates_its_cells(tmp_path: Path, raw: bytes) -> None:
+    assert texts(rows_in(tmp_path, "x.csv", raw)) == ["one; and, more"]
+
+
+def test_a_csv_with_one_column_is_read_though_its_texts_hold_semicolons(tmp_path: Path) -> None:
+    assert texts(rows_in(tmp_path, "x.csv", b"text\none; two; three\n")) == ["one; two; three"]
+
+
 def test_bad_csv_rows_are_set_aside(tmp_path: Path) -> None:
     raw = b'id,text\n1\n2,b,c\n3,"a "b" c"\n4,\n5,caf\xe9\n6,"x\n\xff\ny"\n7,nul\0\n8,ok\n9,"open\n10,x\n'
     rows = rows_in(tmp_path, "x.csv", raw, id="id")

@@ -174,9 +174,9 @@ def test_yaml_cannot_run_code(tmp_path: Path) -> None:
     assert "not valid YAML" in message and not (tmp_path / "made").exists()
 
 
-@pytest.mark.parametrize(("text", "found"), [("", "NoneType"), ("# nothing\n", "NoneType"), ("- a\n- b\n", "list"), ("words\n", "str")])
+@pytest.mark.parametrize(("text", "found"), [("", "nothing"), ("# nothing\n", "nothing"), ("- a\n- b\n", "a list"), ("words\n", "text")])
 def test_a_file_without_keys_at_the_top_is_refused(text: str, found: str) -> None:
-    assert refusal(text, Tree) == f"my.yaml: expected keys and values at the top, found {found}"
+    assert refusal(text, Tree) == f"my.yaml: expected keys and values at the top, such as 'key: value', found {found}; is it the right file?"
 
 
 def test_keys_that_are_not_text_are_refused() -> None:

@@ -81,7 +81,8 @@ def _side(given: str | None, known: Sequence[str], names: Sequence[str], side: s
     name = next((lower[k] for k in known if k in lower), None) if given is None else given if given in names else None
     if name is None:
         unpaired = "; this looks like unpaired data (KTO), which has no pairs to audit" if {"label", "completion"} <= lower.keys() else ""
-        raise SourceError(f"{where}: no column for the {side} response; columns: {_listed(names)}; name it with --{side} COLUMN{unpaired}")
+        lacking = f"column '{visible(given)}'" if given else "column"
+        raise SourceError(f"{where}: no {lacking} for the {side} response; columns: {_listed(names)}; name it with --{side} COLUMN{unpaired}")
     return name
 
 

@@ -16,6 +16,8 @@ from safer_instruct import rundir
 from safer_instruct.conversation import as_turns, in_context, texts_digest
 from safer_instruct.errors import ConfigError, RunDirectoryError
 from safer_instruct.oneline import no_formula
+from safer_instruct.sources.tables import csv_rows
+from safer_instruct.visible import visible
 from safer_instruct.wholefile import whole
 
 SHEET_COLUMNS = ("id", "label", "score", "category", "dropped_by", "prompt", "chosen", "rejected")
@@ -65,12 +67,16 @@ def read_labels(path: Path) -> list[Label]:
     """
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file)
+            reader = csv_rows(file)
             if missing := [name for name in ("id", "label") if name not in (reader.fieldnames or ())]:
-                raise ConfigError(f"{path}: the column '{missing[0]}' is missing; a file of labels has id,label and, if wanted, score")
+                raise ConfigError(f"{path}: the column '{missing[0]}' is missing{_there_are(reader)}; a file of labels has id,label and, if wanted, score")
             return [label for row in reader if (label := _label(row, f"{path}:{reader.line_num}"))]
     except (OSError, UnicodeDecodeError, csv.Error) as exc:
         raise ConfigError(f"{path}: cannot be read as a CSV file in UTF-8: {exc}") from exc
+
+
+def _there_are(reader: csv.DictReader[str]) -> str:
+    return f" among {', '.join(map(visible, reader.fieldnames))}" if reader.fieldnames else ""
 
 
 def joined(examples: Sequence[Scored], labels: Sequence[Label], source: Path) -> dict[str, list[tuple[str, float, bool]]]:

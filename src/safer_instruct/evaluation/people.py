@@ -20,6 +20,7 @@ from safer_instruct.evaluation.judging import Pair, Responses
 from safer_instruct.evaluation.prompts import Prompt, Response, digest
 from safer_instruct.oneline import no_formula
 from safer_instruct.seeds import derive_seed
+from safer_instruct.sources.tables import csv_rows
 from safer_instruct.visible import visible
 from safer_instruct.wholefile import whole
 
@@ -173,7 +174,7 @@ def _shown(item: Item, responses: Responses) -> tuple[str, str]:
 def _answered_rows(path: Path) -> Iterator[tuple[str, str, str]]:
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file)
+            reader = csv_rows(file)
             if missing := [name for name in ("id", "answer") if name not in (reader.fieldnames or ())]:
                 raise ConfigError(f"{path}: the column '{missing[0]}' is missing; a file of answers has id,answer")
             for row in reader:

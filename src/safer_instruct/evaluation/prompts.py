@@ -121,7 +121,8 @@ def _prompt(row: SourceRow, config: PromptsConfig, domain: Domain) -> Prompt | B
     column = config.prompt or next((name for name in PROMPT_COLUMNS if name in row.fields), PROMPT_COLUMNS[0])
     text = _text(row.fields, column)
     if not text:
-        return _bad(row, f"column '{column}' holds no text")
+        missing = f"no column '{column}'; this row has {', '.join(map(str, list(row.fields)[:20]))}; name it in 'prompt'"
+        return _bad(row, f"column '{column}' holds no text" if column in row.fields else missing)
     only = next(iter(domain.categories)) if len(domain.categories) == 1 else None
     named = _text(row.fields, config.category_column) if config.category_column else config.category or only or ""
     if named not in domain.categories:

@@ -135,14 +135,16 @@ async def _rehearse(config: EvaluateConfig, out: Path, count: int, report: Repor
 
 async def _answer(work: Work) -> None:
     config = work.config
-    for name, system in config.systems.items():
+    there = {name: finished_responses(system, work.prompts, config.base) for name, system in config.systems.items() if system.model is None}
+    models = {name: work.models.open(system.model, f"answer {name}") for name, system in config.systems.items() if system.model}
+    for name in config.systems:  # only now, when all that is missing has been told: answers take time and may cost money
         tick = work.counter.during(f"{name}: answering")
-        if system.model is None:
-            work.responses[name] = finished_responses(system, work.prompts, config.base)
+        if name in there:
+            work.responses[name] = there[name]
             for _ in work.prompts:
                 tick()
         else:
-            model = work.models.open(system.model, f"answer {name}")
+            model = models[name]
             work.responses[name] = await answer_all(model, work.prompts, config.generate, config.seed, tick, two_turns=config.two_turn is not None)
 
 

@@ -8,6 +8,7 @@ from typing import NamedTuple
 from safer_instruct.errors import ConfigError
 from safer_instruct.export.registry import FORMATS, FileFormat, FolderFormat
 from safer_instruct.export.rows import Finished, Options
+from safer_instruct.nearest import did_you_mean
 from safer_instruct.wholefile import whole, whole_folder
 
 
@@ -68,7 +69,8 @@ def _fill(folder: Path, form: FileFormat | FolderFormat, finished: Finished) -> 
 
 def _format(name: str, options: Options) -> FileFormat | FolderFormat:
     if name not in FORMATS:
-        raise ConfigError(f"unknown format '{name}'; choose one of {', '.join(FORMATS)}")
+        hint = did_you_mean(name, FORMATS)
+        raise ConfigError(f"unknown format '{name}'; {hint}{hint and ' '}choose one of {', '.join(FORMATS)}")
     form = FORMATS[name]
     if options.provenance and isinstance(form, FileFormat) and form.fixed:
         raise ConfigError(f"format '{name}' has no room for further columns; leave out --provenance")

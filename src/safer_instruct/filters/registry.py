@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import inspect
 import sys
@@ -17,6 +16,7 @@ from safer_instruct.config import FilterConfig
 from safer_instruct.errors import ConfigError, SaferInstructError
 from safer_instruct.filters.checks import Check
 from safer_instruct.filters.protocol import Filter, Place
+from safer_instruct.nearest import did_you_mean
 from safer_instruct.oneline import one_line
 from safer_instruct.yamlfile import located, parse_part
 
@@ -103,8 +103,11 @@ def _asked(config: FilterConfig, place: Place, base: Path, file: Path | None) ->
         return
     on: dict[str, dict[str, Any] | None] = {name: {} for name in DEFAULTS[place]}
     for name, options in (on | named).items():
+        asked = _Asked(place, name, options or {}, base, file)
         if options is not None:
-            yield _Asked(place, name, options, base, file)
+            yield asked
+        elif name not in SHIPPED and (hint := did_you_mean(name, SHIPPED, cutoff=0.7)):  # off as it is, so something else was meant
+            raise ConfigError(f"{asked.where}: there is no filter '{name}' to switch off; {hint}")
 
 
 def _open(asked: _Asked) -> Check:
@@ -169,8 +172,7 @@ def _from_entry_point(name: str, asked: _Asked) -> tuple[type[Filter], str]:
     found = list(metadata.entry_points(group=GROUP, name=name))
     if not found:
         known = sorted({*SHIPPED, *metadata.entry_points(group=GROUP).names})
-        near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-        hint = f"did you mean '{near[0]}'?" if near else f"there are {', '.join(known)}."
+        hint = did_you_mean(name, known, otherwise=f"there are {', '.join(known)}.")
         raise ConfigError(f"{asked.where}: there is no filter '{name}'; {hint} A filter of your own needs 'path'")
     if len(found) > 1:
         raise ConfigError(f"{asked.where}: several packages announce a filter '{name}': {', '.join(e.value for e in found)}; uninstall all but one")

@@ -85,7 +85,7 @@ def connect_to_read(path: Path) -> sqlite3.Connection:
         RunDirectoryError: It is not there, damaged, or of another version.
     """
     if not path.is_file():
-        raise RunDirectoryError(f"{path}: the ledger cannot be read: there is none")
+        raise RunDirectoryError(f"{path}: the ledger cannot be read: there is none; is the folder that of a run, as 'safer-instruct run' named it?")
     try:
         check_file(path, first_only=True)
         connection = open_file_to_read(path)

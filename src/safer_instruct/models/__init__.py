@@ -174,5 +174,7 @@ def adapter_path(adapter: str, base: Path) -> Path:
     for folder in (shipped / adapter, base / adapter):
         if (folder / "adapter_config.json").is_file():
             return folder
+    if (base / adapter).is_dir():
+        raise ConfigError(f"adapter '{adapter}': {(base / adapter).absolute()} holds none; if its training was stopped, give that command again")
     names = sorted(p.parent.name for p in shipped.glob("*/adapter_config.json"))
     raise ConfigError(f"adapter '{adapter}': neither a folder at {(base / adapter).absolute()} nor one of {', '.join(names) or '(none shipped)'}")

@@ -25,6 +25,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from safer_instruct.errors import ModelError
+from safer_instruct.nearest import did_you_mean
 
 EMBEDDED = "smollm2-135m-instruct"
 
@@ -98,7 +99,9 @@ def gguf_path(name: str) -> Path:
     """
     path = cache_dir() / "models" / name / "model.gguf"
     if not (path.parent / "model.json").is_file() or not path.is_file():
-        raise ModelError(f"model '{name}' is not in {cache_dir()}; run: safer-instruct models pull {name}")
+        known = sorted({*CATALOG, *(model.name for model in pulled())})
+        hint = "" if name in CATALOG else did_you_mean(name, known)
+        raise ModelError(f"model '{name}' is not in {cache_dir()}; {hint or f'run: safer-instruct models pull {name}'}")
     return path
 
 

@@ -83,4 +83,4 @@ def _rows(file: File, reading: Reading[Made]) -> Iterator[Made | BadRow]:
         case "parquet":
             return read_parquet(file, reading)
         case _:
-            return read_csv(file, reading, "\t" if file.format == "tsv" else ",")
+            return read_csv(file, reading, "\t" if file.format == "tsv" else None)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from safer_instruct.config import SourceConfig
 from safer_instruct.errors import SourceError
+from safer_instruct.nearest import did_you_mean
 from safer_instruct.sources.records import visible
 from safer_instruct.storage.address import is_remote
 
@@ -35,6 +36,7 @@ _ENDINGS = {
 }
 DOCUMENTS = ("html", "pdf", "docx", "warc")
 _PACKINGS = (".gz", ".zst")
+_SHEETS = (".xlsx", ".xls", ".ods", ".numbers")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +68,8 @@ def find(config: SourceConfig, base: Path) -> list[Path] | list[RemoteFile]:
         else:
             matches = sorted(glob.glob(config.path, root_dir=base, recursive=True))
             found = [base / match for match in matches if (base / match).is_file()]
-            missing = "no file, folder or glob match; 'path' is relative to the folder of the config"
+            beside = did_you_mean(target.name, (file.name for file in target.parent.glob("*")), cutoff=0.7)
+            missing = f"no file, folder or glob match; {beside or 'a path in a config is relative to the folder of the config'}"
     except (OSError, ValueError) as exc:
         raise SourceError(f"source '{visible(config.path)}', looked for in {base.absolute()}: {exc}") from exc
     if not found:
@@ -118,6 +121,8 @@ def describe(path: Path | RemoteFile, config: SourceConfig, base: Path) -> File:
     known, packing = _split_ending(path)
     format = known if config.format == "auto" else config.format
     if not format:
+        if (path.suffixes or [""])[-1].lower() in _SHEETS:
+            raise SourceError(f"{name}: spreadsheets are not read; save it as CSV in UTF-8 (in Excel: 'CSV UTF-8') and name that file")
         raise SourceError(f"{name}: the ending tells no format; rename the file to one of {_known_endings('auto')}, or set 'format'")
     return File(path, name, format, packing)
 

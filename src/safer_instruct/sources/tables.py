@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Iterator, Mapping
 from functools import partial
-from typing import IO
+from itertools import chain, islice
+from typing import IO, TextIO
 
 from safer_instruct.sources.files import File
 from safer_instruct.sources.records import EXCERPT_CHARS, BadRow, RowRefused, excerpt
@@ -19,8 +21,8 @@ _CSV_ERRORS = {
 }
 
 
-def read_csv(file: File, reading: Reading[Made], delimiter: str = ",") -> Iterator[Made | BadRow]:
-    """One result per row of `file` below its header, blank lines left out."""
+def read_csv(file: File, reading: Reading[Made], delimiter: str | None = None) -> Iterator[Made | BadRow]:
+    """One result per row of `file` below its header, blank lines left out; without a `delimiter` the header tells it."""
     with opened(file) as stream:
         records = _csv_records(stream, byte_limit(reading.max_chars), delimiter)
         line, head, header, flaw = next(records, (1, b"", [], ""))
@@ -34,13 +36,30 @@ def read_csv(file: File, reading: Reading[Made], delimiter: str = ",") -> Iterat
                 yield make_row(file, line, head, partial(_csv_fields, cells, len(header), places, flaw), reading)
 
 
-def _csv_records(stream: IO[bytes], max_bytes: int, delimiter: str) -> Iterator[tuple[int, bytes, list[str], str]]:
+def delimiter_of(header: str) -> str:
+    """What separates the cells of `header`: a semicolon, as Excel writes where the comma is the decimal mark, a tab, or else a comma."""
+    unquoted = re.sub(r'"[^"]*"', "", header)
+    return max(",;\t", key=unquoted.count)  # the first of equals: the comma
+
+
+def csv_rows(file: TextIO) -> csv.DictReader[str]:
+    """The rows of a small file that people filled in, perhaps with Excel; the header tells what separates its cells."""
+    header = file.readline()
+    file.seek(0)
+    return csv.DictReader(file, delimiter=delimiter_of(header))
+
+
+def _csv_records(stream: IO[bytes], max_bytes: int, delimiter: str | None) -> Iterator[tuple[int, bytes, list[str], str]]:
     """Rows: the line each begins on, the head of it as written, its cells, and what is wrong with it.
 
     A row whose quoting is broken ends on the line where that shows; reading goes on at the next line.
     """
     csv.field_size_limit(max(csv.field_size_limit(), max_bytes))  # of the whole process, so never lowered; `_CsvLines` bounds rows
-    lines = _CsvLines(bounded_lines(stream, max_bytes), max_bytes)
+    unread = bounded_lines(stream, max_bytes)
+    first = list(islice(unread, 1))
+    if delimiter is None:
+        delimiter = delimiter_of(first[0][1].decode("utf-8", "replace") if first else "")
+    lines = _CsvLines(chain(first, unread), max_bytes)
     reader = csv.reader(lines, delimiter=delimiter, strict=True)
     while True:
         lines.start_row()

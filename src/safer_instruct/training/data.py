@@ -75,7 +75,7 @@ def read_unique(sources: Sequence[PreferenceSource], base: Path) -> tuple[list[P
         pairs.setdefault((item.history, item.prompt, item.response, item.rejected), item)
     if not pairs:
         where = ", ".join(source.path for source in sources)
-        first = f"; the first of {len(bad)}, {bad[0].file}:{bad[0].line}: {bad[0].reason}" if bad else ""
+        first = f"; the first of {len(bad)}, {bad[0].file}:{bad[0].line}: {bad[0].reason}" if bad else "; of a run 'safer-instruct filters DIR' tells why"
         raise SourceError(f"{where}: no usable preference pair{first}")
     return list(pairs.values()), found - len(pairs), tuple(bad)
 

@@ -65,6 +65,8 @@ def _rows_of(source: PreferenceSource, base: Path) -> PairSource:
 
 def _preference(row: SourceRow, source: PreferenceSource) -> Preference:
     missing = [name for name in (source.chosen, source.rejected) if name not in row.fields]
+    if not missing and source.prompt not in row.fields and isinstance(row.fields[source.chosen], str):
+        missing = [source.prompt]  # only sides that are whole conversations hold their prompt
     if missing:
         raise RowRefused(f"no column '{missing[0]}'; this row has {', '.join(visible(str(name)) for name in list(row.fields)[:30])}")
     fields = {"prompt": row.fields.get(source.prompt), "chosen": row.fields[source.chosen], "rejected": row.fields[source.rejected]}

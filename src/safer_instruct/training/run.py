@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from safer_instruct.errors import ConfigError
 from safer_instruct.models import adapter_path
 from safer_instruct.rundir import hold
 from safer_instruct.settings.preference import DpoConfig, PreferenceConfig
@@ -129,7 +131,22 @@ def _prepare(config: PreferenceConfig, base: Path) -> _Ready:
     encode = encoder(model.codec, config)
     train, held_out = [encode(pair) for pair in divided.train], [encode(pair) for pair in divided.held_out]
     start = adapter_path(config.start, base) if config.start else None
+    if start:
+        _check_base(start, model)
     return _Ready(_with_room_for_a_baseline(config, train), model, divided, train, held_out, start)
+
+
+def _check_base(adapter: Path, model: Base) -> None:
+    """Refuse an adapter that says that it was tuned from other weights, where digests tell: those of the cache are of the weights alone.
+
+    Raises:
+        ConfigError: It does.
+    """
+    record = adapter / "tuning.json"
+    said = json.loads(record.read_text(encoding="utf-8")) if record.is_file() else {}
+    of_cache = model.embedded or str(said.get("base")).startswith("embedded:")
+    if of_cache and said.get("base_sha256", model.digest) != model.digest:
+        raise ConfigError(f"'start: {adapter}' was tuned from {said.get('base')}, and 'model' is {model.name}: other weights; name the same model in both")
 
 
 def _with_room_for_a_baseline(config: PreferenceConfig, pairs: Sequence[EncodedPair]) -> PreferenceConfig:

@@ -34,7 +34,7 @@ def export_model(adapter: Path, form: Form, out: Path, *, base: str | None = Non
         `out`.
 
     Raises:
-        ConfigError: `out` exists, or the form does not know the quantisation.
+        ConfigError: `out` exists, `adapter` holds neither, or the form does not know the quantisation.
         ModelError: The base is not there, or of a kind that the form does not know.
         MissingExtraError: The extra `train` is not installed.
     """
@@ -44,6 +44,10 @@ def export_model(adapter: Path, form: Form, out: Path, *, base: str | None = Non
     if quantization is not None and quantization not in known:
         raise ConfigError(f"'{form}' knows no quantisation '{quantization}'" + (f"; write one of {', '.join(known)}" if known else ""))
     lora = (adapter / "adapter_config.json").is_file()
+    if not lora and not (adapter / "config.json").is_file():
+        raise ConfigError(
+            f"{adapter} holds no adapter and no model (adapter_config.json, config.json); give the folder that 'train' or 'tune' wrote, its 'out'"
+        )
     start = open_base(*_base_of(adapter, base)) if lora else open_base(str(adapter.resolve()), Path())
     out.parent.mkdir(parents=True, exist_ok=True)
     if form == "gguf-lora":

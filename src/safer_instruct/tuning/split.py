@@ -33,7 +33,9 @@ def split(pairs: Sequence[P], holdout: Holdout) -> tuple[list[P], list[P]]:
         out = pair.group in (named if pair.source in split_by_name else hashed)
         (held if out else train).append(pair)
     if not train or not held:
-        raise SourceError(f"the split leaves {len(train)} pairs to train on and {len(held)} held out; both are needed (see 'holdout')")
+        raise SourceError(
+            f"the split leaves {len(train)} pairs to train on and {len(held)} held out; both are needed: write 'holdout: {{count: N}}', or give more pairs"
+        )
     return train, held
 
 

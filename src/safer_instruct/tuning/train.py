@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safer_instruct.errors import ConfigError
+from safer_instruct.errors import ConfigError, ModelError
 from safer_instruct.extras import require
 from safer_instruct.models import store
+from safer_instruct.oneline import one_line, shortened
 from safer_instruct.settings.training import TrainerConfig
 from safer_instruct.tuning.bases import Base
 from safer_instruct.tuning.launch import is_first
@@ -177,7 +178,12 @@ def _adapted(loaded: Any, config: TrainerConfig, start: Path | None) -> Any:
     if config.training.method == "qlora":
         loaded = peft.prepare_model_for_kbit_training(loaded, use_gradient_checkpointing=False)
     if start:
-        return peft.PeftModel.from_pretrained(loaded, start, is_trainable=True)
+        try:
+            return peft.PeftModel.from_pretrained(loaded, start, is_trainable=True)
+        except (RuntimeError, ValueError) as exc:  # weights of another shape, or for layers that are not there
+            raise ModelError(
+                f"adapter {start} does not fit the model, so it was tuned from another one; name that in 'model' ({shortened(one_line(str(exc)), 200)})"
+            ) from exc
     lora = config.lora
     fresh = peft.LoraConfig(r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules="all-linear", task_type="CAUSAL_LM")
     return peft.get_peft_model(loaded, fresh)

@@ -1,0 +1,247 @@
+"""Deliberately wrong steps, stage by stage: each message says what was wrong, where, and what to do about it."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+
+import pytest
+from civil_script import SCRIPT
+
+from safer_instruct.cli import main
+from safer_instruct.ledger import read_totals
+
+RUN = """\
+domain: civility
+source: {path: replies.csv, text: reply, id: id}
+models: {inducer: "scripted:script.yaml", expert: "scripted:script.yaml", scorer: "scripted:script.yaml"}
+filter: {prompt: {language: null}}
+"""
+REPLIES = """\
+id,reply
+e1,"It depends on many things, and the printer is one of them, as you of all people should know by now."
+e2,"Nobody reads the manual these days, so here we are, discussing which end of a plug goes into the wall."
+e3,"Your parcel is where you told us to leave it, which is more than can be said for your good manners."
+"""
+DOMAIN = "name: x\ndescription: d\ncategories:\n  reply:\n    definition: d\n"
+DPO = "model: embedded:smollm2-135m-instruct\ndata: [runs/evasive]\nout: runs/dpo\n"
+EVALUATION = """\
+domain: civility
+prompts: {path: prompts.jsonl}
+systems: {base: {model: "scripted:script.yaml"}, ours: {column: ours}}
+baseline: base
+judges: {scorer: {form: contrast, model: "scripted:script.yaml"}}
+"""
+
+
+def changed(text: str, old: str, new: str) -> str:
+    assert text.count(old) == 1, (text, old)
+    return text.replace(old, new)
+
+
+FILES: dict[str, str | bytes] = {
+    "replies.csv": REPLIES,
+    "script.yaml": SCRIPT,
+    "evasive.yaml": RUN,
+    "evasive-domain.yaml": DOMAIN + "    guideline: g\n    criteria: [Is it clear.]\n",
+    "list.yaml": DOMAIN + "    guideline: g\n    criteria: [Is it clear?]\n",
+    # texts
+    "latin.csv": 'id;reply\n1;"Schöne Grüße, das ist nicht unser Problem."\n'.encode("latin-1"),
+    "utf16.csv": 'id,reply\n1,"It depends."\n'.encode("utf-16"),
+    "empty.csv": "",
+    "replies.xlsx": b"PK\x03\x04",
+    # domain files
+    "typo.yaml": DOMAIN + "    guidline: g\n    guideline: g\n",
+    "half.yaml": DOMAIN,
+    "tabs.yaml": "name: x\ncategories:\n\treply:\n",
+    "colon.yaml": DOMAIN + "    guideline: Say: what happens next.\n",
+    "quote.yaml": 'name: "x\ndescription: d\n',
+    "pair.yaml": DOMAIN + "    guideline: g\n    examples:\n    - prompt: When?\n      chosen: Today.\n",
+    # configs of runs
+    "column.yaml": changed(RUN, "text: reply", "text: replay"),
+    "path.yaml": changed(RUN, "path: replies.csv", "path: replys.csv"),
+    "key.yaml": changed(RUN, "filter:", "filtr:"),
+    "type.yaml": RUN + "respond: {drafts: two}\n",
+    "switch.yaml": changed(RUN, "language: null", "langage: null"),
+    "domain.yaml": changed(RUN, "domain: civility", "domain: civilty"),
+    "category.yaml": changed(RUN, "id: id", "id: id, category: rude"),
+    "expert.yaml": changed(RUN, 'expert: "scripted:script.yaml", ', ""),
+    "judge.yaml": RUN + "verify: {form: question}\n",
+    "provider.yaml": changed(RUN, 'expert: "scripted:', 'expert: "opnai:'),
+    "weights.yaml": changed(RUN, 'inducer: "scripted:script.yaml"', 'inducer: "embedded:smollm2-135m"'),
+    "adapter.yaml": changed(RUN, 'inducer: "scripted:script.yaml"', 'inducer: {model: "embedded:smollm2-135m-instruct", adapter: my-adapter}'),
+    "other.yaml": RUN + "seed: 5\n",
+    # labels
+    "labels.csv": "id,good\ne1,yes\n",
+    "words.csv": "id,label\ne1,perhaps\n",
+    "strange.csv": "id;label\ne9;good\n",
+    # training
+    "loss.yaml": DPO + "loss: sigmod\n",
+    "trainkey.yaml": DPO + "learning_rat: 0.1\n",
+    "nopairs.yaml": changed(DPO, "runs/evasive", "runs/evasiv"),
+    "nocolumn.yaml": changed(DPO, "[runs/evasive]", "[replies.csv]"),
+    "promptless.yaml": changed(DPO, "[runs/evasive]", "[{path: runs/evasive/pairs.jsonl, prompt: ask}]"),
+    "few.yaml": DPO,
+    "three.yaml": DPO + "holdout: {count: 1}\n",
+    "start.yaml": DPO + "holdout: {count: 1}\nstart: other-base\n",
+    "other-base/adapter_config.json": "{}",
+    "other-base/tuning.json": '{"base": "Qwen/Qwen2.5-0.5B", "base_sha256": "00"}',
+    # evaluation
+    "prompts.jsonl": '{"prompt": "Where is my parcel?"}\n{"prompt": "Is it open on Monday?"}\n',
+    "system.yaml": EVALUATION,
+    "baseline.yaml": changed(EVALUATION, "baseline: base", "baseline: bas"),
+    "prompts.yaml": changed(EVALUATION, "prompts.jsonl", "prompt.jsonl"),
+    "answers.yaml": changed(EVALUATION, "{column: ours}", "{responses: outputs/ours.json}"),
+    "ask.yaml": changed(EVALUATION, "prompts.jsonl}", "prompts.jsonl, prompt: ask}"),
+    "tuned.yaml": changed(EVALUATION, "{column: ours}", '{model: {model: "embedded:smollm2-135m-instruct", adapter: runs/dpo}}'),
+    "begun.yaml": changed(EVALUATION, "{column: ours}", '{model: {model: "embedded:smollm2-135m-instruct", adapter: runs/evasive}}'),
+    "form.yaml": changed(EVALUATION, "form: contrast", "form: contrst"),
+}
+
+
+def typed(step: str) -> int:
+    words = shlex.split(step)
+    assert words[0] == "safer-instruct"
+    with pytest.raises(SystemExit) as stopped:
+        main(words[1:])
+    assert isinstance(stopped.value.code, int)
+    return stopped.value.code
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Files with a mistake each, and beside them a finished run."""
+    folder = tmp_path_factory.mktemp("wrong")
+    for name, content in FILES.items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        assert typed("safer-instruct run evasive.yaml") == 0
+    return folder
+
+
+STEPS = [
+    # --- the domain file
+    ("domain new Evasive --no-input", ("'Evasive' cannot name a domain; use small letters",)),
+    ("domain check evasive-domain.yml", ("evasive-domain.yml", "did you mean 'evasive-domain.yaml'?")),
+    ("domain chekc evasive-domain.yaml", ("No such command 'chekc'. Did you mean 'check'?",)),
+    ("domain check typo.yaml", ("typo.yaml:6: unknown key 'categories.reply.guidline'; did you mean 'guideline'?",)),
+    ("domain check half.yaml", ("half.yaml:4: the key 'categories.reply.guideline' is missing",)),
+    ("domain check tabs.yaml", ("tabs.yaml:3: not valid YAML", "indent with spaces, not with tabs")),
+    ("domain check colon.yaml", ("colon.yaml:6: not valid YAML", "put a value that holds ': ' in quotes")),
+    ("domain check quote.yaml", ("not valid YAML", "the quote that opens in line 1 is never closed")),
+    ("domain check list.yaml", ("list.yaml:7: not valid YAML", "put each value within [...] in quotes")),
+    ("domain check pair.yaml", ("pair.yaml:8: the key 'categories.reply.examples.0.rejected' is missing",)),
+    ("domain check evasive.yaml", ("evasive.yaml is a config of a run: safer-instruct run",)),
+    # --- the config
+    ("init evasive2 --source replys.csv", ("source 'replys.csv'", "no file, folder or glob match; did you mean 'replies.csv'?")),
+    ("init evasive2 --source replies.csv", ("no column 'text'; columns: id, reply",)),
+    ("init evasive2 --source replies.csv --text reply --id Nr", ("no column 'Nr'; columns: id, reply",)),
+    ("init evasive2 --source replies.csv --txt reply", ("No such option: --txt", "--text")),
+    ("init evasive2 --source replies.xlsx --text reply", ("replies.xlsx: spreadsheets are not read; save it as CSV in UTF-8",)),
+    ("init evasive2 --source latin.csv --text reply", ("latin.csv:2: invalid UTF-8", "save as 'CSV UTF-8'")),
+    ("init evasive2 --source utf16.csv --text reply", ("utf16.csv", "UTF-16", "save as 'CSV UTF-8'")),
+    ("init evasive2 --source empty.csv --text reply", ("empty.csv: none of its first rows can be used: it holds none",)),
+    ("init evasive --source replies.csv --text reply", ("evasive.yaml exists already; give another --dir, or move it away",)),
+    # --- the run
+    ("run nowhere.yaml", ("nowhere.yaml: no such file (looked in",)),
+    ("run evasive-domain.yaml", ("evasive-domain.yaml is a domain file; give a config that names it under 'domain'",)),
+    ("run replies.csv", ("replies.csv: expected keys and values at the top, such as 'key: value', found text; is it the right file?",)),
+    ("run column.yaml", ("no column 'replay' (nearest: 'reply'); columns: id, reply",)),
+    ("run path.yaml", ("source 'replys.csv'", "did you mean 'replies.csv'?")),
+    ("run key.yaml", ("key.yaml:4: unknown key 'filtr'; did you mean 'filter'?",)),
+    ("run type.yaml", ("type.yaml:5: 'respond.drafts': Input should be a valid integer",)),
+    ("run switch.yaml", ("switch.yaml:4: there is no filter 'langage' to switch off; did you mean 'language'?",)),
+    ("run domain.yaml", ("domain 'civilty'", "did you mean 'civility'?")),
+    ("run category.yaml", ("domain 'civility' has no category 'rude'; it has: support",)),
+    ("run expert.yaml", ("models.expert is needed",)),
+    ("run judge.yaml", ("judge.yaml: verify.form 'question' needs models.judge",)),
+    ("run provider.yaml", ("model 'opnai:script.yaml': unknown provider 'opnai'; write one of embedded:NAME, openai:NAME",)),
+    ("run weights.yaml", ("model 'smollm2-135m' is not in", "did you mean 'smollm2-135m-instruct'?")),
+    ("run adapter.yaml", ("adapter 'my-adapter': neither a folder at", "nor one of civility-expert, civility-inducer")),
+    ("run other.yaml --out runs/evasive", ("holds a run of another config: - seed: 0; + seed: 5", "--continue", "--fresh")),
+    ("run evasive.yaml --out replies.csv/run", ("replies.csv/run",)),
+    # --- looking at it
+    ("status runs/evasif", ("runs/evasif holds no finished run (there is no such folder; did you mean 'evasive'?)",)),
+    ("filters replies.csv", ("replies.csv holds no finished run (it is a file)", "safer-instruct run CONFIG --out")),
+    ("filters runs/evasive --dropped-by likelyhood", ("'likelyhood' dropped no example; what did: nothing",)),
+    ("why runs/evasive e9", ("no example has the id 'e9'; pairs.jsonl and examples.parquet hold the ids",)),
+    ("review runs/evasif", ("runs/evasif holds no finished run", "did you mean 'evasive'?")),
+    # --- export, audit, labels
+    ("export runs/evasif --format messages", ("safer-instruct run CONFIG --out runs/evasif",)),
+    ("export runs/evasive --format mesages", ("unknown format 'mesages'; did you mean 'messages'? choose one of jsonl, messages",)),
+    ("export runs/evasive", ("Missing option '--format'",)),
+    ("export runs/evasive --format jsonl --reviewed", ("runs/evasive has no review yet; begin one: safer-instruct review runs/evasive",)),
+    ("export runs/evasive --format jsonl --split test", ("split 'test': write NAME=SHARE", "such as test=0.1")),
+    ("export runs/evasive --format jsonl --split test=0.1", ("the split 'test' of 3 pairs in 3 clusters would be empty; give another share",)),
+    ("audit pairs.jsonl", ("source 'pairs.jsonl'", "no file, folder or glob match")),
+    ("audit replies.csv --prompt id --chosen reply --rejected replay", ("no column 'replay' for the rejected response; columns: id, reply",)),
+    ("audit runs/evasive --show repeat", ("there is no check 'repeat'; choose one of rows, empty",)),
+    ("calibrate runs/evasive", ("give --labels FILE, --reviewed, or --sheet FILE to write one to label",)),
+    ("calibrate runs/evasive --labels labels.csv", ("labels.csv: the column 'label' is missing among id, good",)),
+    ("calibrate runs/evasive --labels words.csv", ("words.csv:2: label 'perhaps' is neither 1, good, true, yes nor 0, bad, false, no",)),
+    ("calibrate runs/evasive --labels strange.csv", ("strange.csv: the run has no scored example with id 'e9'",)),
+    # --- training
+    ("train dpo evasive.yaml", ("evasive.yaml is a config of a run: safer-instruct run",)),
+    ("train dpo loss.yaml", ("loss.yaml:4: 'loss': Input should be 'sigmoid', 'ipo'",)),
+    ("train dpo trainkey.yaml", ("trainkey.yaml:4: unknown key 'learning_rat'; did you mean 'learning_rate'?",)),
+    ("train dpo nopairs.yaml", ("source 'runs/evasiv'", "did you mean 'evasive'?")),
+    ("train dpo nocolumn.yaml", ("replies.csv:2: no column 'chosen'; this row has id, reply",)),
+    ("train dpo promptless.yaml", ("pairs.jsonl:1: no column 'ask'; this row has prompt, chosen, rejected",)),
+    ("train dpo few.yaml", ("the split leaves 3 pairs to train on and 0 held out; both are needed: write 'holdout: {count: N}'",)),
+    ("models export runs/evasive --to merged", ("runs/evasive holds no adapter and no model", "give the folder that 'train' or 'tune' wrote")),
+    # --- evaluation
+    ("evaluate", ("give CONFIG, or --power",)),
+    ("evaluate baseline.yaml", ("baseline.yaml: baseline 'bas' is none of the systems: base, ours",)),
+    ("evaluate prompts.yaml", ("source 'prompt.jsonl'", "did you mean 'prompts.jsonl'?")),
+    ("evaluate ask.yaml", ("prompts.jsonl: no usable prompt; the first row: no column 'ask'; this row has prompt; name it in 'prompt'",)),
+    ("evaluate system.yaml", ("no column 'ours' with answers; the columns are: prompt",)),
+    ("evaluate answers.yaml", ("source 'outputs/ours.json'", "no file, folder or glob match")),
+    ("evaluate tuned.yaml", ("adapter 'runs/dpo': neither a folder at",)),
+    ("evaluate begun.yaml", ("adapter 'runs/evasive'", "holds none; if its training was stopped, give that command again")),
+    ("evaluate form.yaml", ("form.yaml:5: 'judges.scorer.form': Input should be 'contrast', 'question' or 'reward'",)),
+]
+
+
+@pytest.mark.parametrize(("step", "said"), STEPS, ids=[step for step, _ in STEPS])
+def test_a_wrong_step_is_told_with_what_to_do(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], step: str, said: tuple[str, ...]
+) -> None:
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("COLUMNS", "200")
+    assert typed(f"safer-instruct {step}") == 2
+    told = capsys.readouterr()
+    message = " ".join((told.err + told.out).split())
+    assert all(phrase in message for phrase in said), message
+    assert "Traceback" not in told.err
+
+
+@pytest.mark.parametrize(
+    ("step", "module", "extra"),
+    [("review runs/evasive --no-browser", "uvicorn", "review"), ("train dpo three.yaml", "transformers", "train")],
+)
+def test_what_is_not_installed_is_told_with_the_command_that_installs_it(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], step: str, module: str, extra: str
+) -> None:
+    monkeypatch.chdir(folder)
+    monkeypatch.setitem(sys.modules, module, None)
+    assert typed(f"safer-instruct {step}") == 2
+    assert f"needs {module}, which is not installed; run: pip install 'safer-instruct[{extra}]'" in capsys.readouterr().err
+
+
+def test_an_adapter_of_another_base_is_refused_before_training(
+    folder: Path, embedded_name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("transformers")
+    monkeypatch.chdir(folder)
+    assert typed("safer-instruct train dpo start.yaml") == 2
+    told = capsys.readouterr().err
+    assert "other-base' was tuned from Qwen/Qwen2.5-0.5B" in told and "'model' is embedded:smollm2-135m-instruct: other weights; name the same model" in told
+
+
+def test_answers_that_are_missing_are_told_before_anybody_is_asked(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    assert typed("safer-instruct evaluate system.yaml --out early") == 2
+    assert read_totals(folder / "early" / "ledger.sqlite") == []
