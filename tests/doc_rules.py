@@ -1,6 +1,6 @@
 """What of the docs is not executed, and why. Whatever no line here names is run by tests/integration/test_docs_run.py, or a test fails.
 
-Commands that are not run are still read by the program's own parser (tests/contract/test_docs.py), and their configs, where the repository has
+Commands that are not run are still read by the program's own parser (tests/contract/test_docs_blocks.py), and their configs, where the repository has
 them, are loaded.
 """
 
@@ -55,7 +55,7 @@ OTHER_PACKAGES = {
 
 
 class Shown(NamedTuple):
-    """A block that is no command, no config and no code: `start` is how it begins."""
+    """A block that is no command, no config and no code: `start` is how it begins; empty: each of them on that page."""
 
     page: str
     start: str
@@ -65,6 +65,7 @@ class Shown(NamedTuple):
 SHOWN = (
     Shown("README.md", "Funnel", "what `make demo` printed"),
     Shown("docs/experts.md", "note: the target is not reached", "what a run that misses its target says"),
+    Shown("docs/faq.md", "", "messages; tests/contract/test_faq.py finds each in the source"),
     Shown("docs/judges-and-calibration.md", "gain = mean log p", "a formula"),
     Shown("docs/judges-and-calibration.md", "p(score of the chosen", "a formula"),
     Shown("docs/study.md", "- cannot tell whether ours", "what the quick study printed"),
