@@ -54,9 +54,7 @@ def lay_out(folder: Path) -> Path:
     _write_rows(folder / "tune-pairs.jsonl", [{"prompt": row["prompt"], "response": row["rejected"]} for row in _pairs(40)])
     _write_rows(folder / "texts.jsonl", replies[:6])
     (folder / "prompts.txt").write_text("Where is the lamp with the green shade that I was promised?\n", encoding="utf-8")
-    (folder / "notes.csv").write_text(
-        "note\nYour heap of rust stands in front of my gate again. Even my cat knows more about space.\n", encoding="utf-8"
-    )
+    (folder / "notes.csv").write_text("note\nYour heap of rust stands in front of my gate again. Even my cat knows more about space.\n", encoding="utf-8")
     filter_: dict[str, Any] = {"prompt": {"language": None}}
     models = dict.fromkeys(("inducer", "expert", "scorer"), SCRIPTED)
     civility = {"domain": "civility", "source": {"path": "civility-replies.jsonl", "id": "id"}, "models": models, "filter": filter_}
