@@ -39,6 +39,7 @@ REST: dict[type[yamlfile.Strict], Data] = {
 }
 # Which kind a page speaks of, where a block could be of several; a page that is not named here speaks of a run.
 KINDS: dict[str, type[yamlfile.Strict]] = {
+    "docs/new-domain.md": DpoConfig,
     "docs/train.md": DpoConfig,
     "docs/training.md": TuneConfig,
     "docs/tuning-data.md": TuneConfig,

