@@ -54,13 +54,21 @@ def lay_out(folder: Path) -> Path:
     _write_rows(folder / "tune-pairs.jsonl", [{"prompt": row["prompt"], "response": row["rejected"]} for row in _pairs(40)])
     _write_rows(folder / "texts.jsonl", replies[:6])
     (folder / "prompts.txt").write_text("Where is the lamp with the green shade that I was promised?\n", encoding="utf-8")
+    _write_csv(folder / "texts.csv", [{"reply": row["text"]} for row in replies[:6]])
     (folder / "notes.csv").write_text("note\nYour heap of rust stands in front of my gate again. Even my cat knows more about space.\n", encoding="utf-8")
     filter_: dict[str, Any] = {"prompt": {"language": None}}
     models = dict.fromkeys(("inducer", "expert", "scorer"), SCRIPTED)
     civility = {"domain": "civility", "source": {"path": "civility-replies.jsonl", "id": "id"}, "models": models, "filter": filter_}
     source = {"path": "examples/safety/texts.jsonl", "id": "id", "category_column": "category"}
     models = dict.fromkeys(("inducer", "expert", "judge"), "scripted:safety-script.yaml")
-    mydomain = {"domain": "safety", "source": source, "models": models, "filter": {**filter_, "consistency": None}, "verify": {"form": "question"}}
+    mydomain: dict[str, Any] = {
+        "domain": "safety",
+        "source": source,
+        "induce": {"candidates": 1},
+        "models": models,
+        "filter": {**filter_, "consistency": None, "min_logprob": -1.8},
+        "verify": {"form": "question"},
+    }
     tune = {"model": "embedded:smollm2-135m-instruct", "data": [{"path": "tune-pairs.jsonl"}], "clean": {"near_duplicate": None}, "out": "adapter"}
     for name, config in {"civility": civility, "config": civility, "mydomain": mydomain, "tune": tune, "evaluate": _EVALUATION}.items():
         (folder / f"{name}.yaml").write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")

@@ -25,7 +25,7 @@ def executed(block: Block) -> bool:
 
 RUN = [page for page in pages() if page not in ELSEWHERE and any(map(executed, blocks(page)))]
 # What is missing where a page begins, because it has its reader make it.
-MADE_ON_THE_PAGE = {"README.md": ("mydomain.yaml", "runs/mydomain")}
+MADE_ON_THE_PAGE = dict.fromkeys(("README.md", "docs/index.md"), ("mydomain.yaml", "runs/mydomain"))
 
 
 @pytest.fixture(scope="module")
