@@ -1,12 +1,10 @@
-"""docs/audit.md names every check and its code runs; the config in docs/documents.md is valid and complete."""
+"""docs/audit.md names every check; the config in docs/documents.md is valid and complete."""
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 
-import pytest
 import yaml
 
 from safer_instruct.audit.run import CHECKS
@@ -19,16 +17,6 @@ DOCS = Path(__file__).parents[2] / "docs"
 def test_the_page_has_a_line_for_every_check_and_no_other() -> None:
     page = (DOCS / "audit.md").read_text("utf-8")
     assert re.findall(r"^\| `([a-z-]+)` \|", page, re.M) == list(CHECKS)
-
-
-def test_the_code_of_the_page_runs_as_it_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.chdir(tmp_path)
-    rows = [{"prompt": f"Where is lamp {i}?", "chosen": f"Lamp {i} stands by the door.", "rejected": f"Look for {i} yourself."} for i in range(60)]
-    Path("pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    code = (DOCS / "audit.md").read_text("utf-8").split("```python\n")[1].split("```")[0]
-    exec(compile(code, "audit.md", "exec"), {})
-    said = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in said[:-1]] == list(CHECKS) and "Interval" in said[-1]
 
 
 def test_the_config_of_the_documents_page_is_valid_and_shows_every_key_with_its_default() -> None:

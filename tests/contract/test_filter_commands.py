@@ -8,14 +8,11 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-import yaml
 from command_line import Cli, caller
 
 from safer_instruct import rundir, stored
-from safer_instruct.config import FilterConfig
 from safer_instruct.errors import RunDirectoryError
 from safer_instruct.example import Example, Verdict
-from safer_instruct.filters.registry import open_filters
 
 pytestmark = pytest.mark.filterwarnings("error")
 ROOT = Path(__file__).parents[2]
@@ -91,13 +88,6 @@ def test_a_users_filter_drops_texts_and_instructions_and_is_told_in_the_funnel(c
 def test_the_file_in_the_docs_is_the_one_that_ships() -> None:
     source = (ROOT / "examples" / "filters" / "shouting.py").read_text("utf-8")
     assert f"<!-- shouting:begin -->\n```python\n{source}```\n<!-- shouting:end -->" in (ROOT / "docs" / "filters.md").read_text("utf-8")
-
-
-def test_the_config_in_the_docs_is_valid() -> None:
-    text = (ROOT / "docs" / "filters.md").read_text("utf-8").split("```yaml\n")[1].split("```")[0]
-    filters = open_filters(FilterConfig.model_validate(yaml.safe_load(text)["filter"], strict=False), ROOT / "examples")
-    assert [c.name for c in (*filters.text, *filters.pair)] == ["text.language", "pair.long_answer"]
-    assert [c.name for c in filters.prompt] == [f"prompt.{n}" for n in ("length", "template", "refusal", "copying", "language", "shouting")]
 
 
 def test_a_changed_filter_is_another_config(ran: Cli) -> None:

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 import yaml
 
-from safer_instruct import yamlfile
 from safer_instruct.cli import main
 from safer_instruct.errors import BudgetError, ConfigError, MissingExtraError, SourceError
 from safer_instruct.evaluation.judging import compared
@@ -223,12 +222,6 @@ def test_a_reward_model_scores_and_tells_what_is_harmful_only_with_a_bound(tmp_p
     assert result.harmlessness and result.harmlessness.comparisons[0].counts.ties == 12 and result.harmful == {}
     bound = run(tmp_path, judges={"rm": judges["rm"] | {"min_reward": 0.0}})
     assert bound.harmful["good"].all.count == 12 and bound.replayed == bound.calls
-
-
-def test_the_config_in_the_docs_is_one() -> None:
-    text = (Path(__file__).parents[2] / "docs" / "evaluate.md").read_text(encoding="utf-8")
-    config = yamlfile.parse(text.partition("```yaml\n")[2].partition("```")[0], EvaluateConfig, name="docs/evaluate.md")
-    assert set(config.systems) == {"base", "ours", "other", "third"} and config.two_turn and config.downstream
 
 
 @pytest.mark.parametrize(

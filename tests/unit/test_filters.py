@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import random
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -248,10 +249,10 @@ OTHER = "could you please tell me whether the Sunday market is still on when it 
 
 
 def verdicts(*texts: str, threshold: float | None = 0.7) -> list[tuple[bool, str]]:
-    seen = Deduplicator("text", threshold)
-    found = [seen.check(text, f"id{i}") for i, text in enumerate(texts)]
-    assert {v.name for v in found} == {"dedup.text"}
-    return [(v.passed, v.reason) for v in found]
+    with closing(Deduplicator("text", threshold)) as seen:
+        found = [seen.check(text, f"id{i}") for i, text in enumerate(texts)]
+        assert {v.name for v in found} == {"dedup.text"}
+        return [(v.passed, v.reason) for v in found]
 
 
 def test_the_same_words_are_an_exact_duplicate_whatever_their_case_and_punctuation() -> None:
@@ -267,29 +268,29 @@ def test_the_same_words_in_another_order_are_a_different_text() -> None:
 
 
 def test_the_score_of_a_near_duplicate_is_its_trigram_similarity() -> None:
-    seen = Deduplicator("text", 0.7)
-    first, same, near = (seen.check(text, id_).score for id_, text in zip("abc", (LONG, LONG, NEAR), strict=True))
-    one, two = (set(zip(t.split(), t.split()[1:], t.split()[2:], strict=False)) for t in (LONG, NEAR))
-    assert first is same is None
-    assert near == pytest.approx(len(one & two) / len(one | two), abs=1e-4)
+    with closing(Deduplicator("text", 0.7)) as seen:
+        first, same, near = (seen.check(text, id_).score for id_, text in zip("abc", (LONG, LONG, NEAR), strict=True))
+        one, two = (set(zip(t.split(), t.split()[1:], t.split()[2:], strict=False)) for t in (LONG, NEAR))
+        assert first is same is None
+        assert near == pytest.approx(len(one & two) / len(one | two), abs=1e-4)
 
 
 def test_long_texts_are_compared_by_a_sketch_that_comes_close() -> None:
     rng = random.Random(0)
     text = " ".join(str(rng.randrange(10**6)) for _ in range(2_000))
     half = " ".join(text.split()[:1_600])
-    seen = Deduplicator("text", 0.7)
-    seen.check(text, "a")
-    assert seen.check(half, "b").score == pytest.approx(0.8, abs=0.08)
+    with closing(Deduplicator("text", 0.7)) as seen:
+        seen.check(text, "a")
+        assert seen.check(half, "b").score == pytest.approx(0.8, abs=0.08)
 
 
 def test_every_near_duplicate_among_many_is_traced_to_its_first() -> None:
     rng = random.Random(0)
     first = [" ".join(rng.choices(["kite", "lamp", "door", "rain", "shop", "left", "blue", "cold", "ring", "note"], k=60)) for _ in range(200)]
-    seen = Deduplicator("text", 0.7)
-    assert all(seen.check(text, f"a{i}").passed for i, text in enumerate(first))
-    found = [seen.check(f"{text} indeed", "b").reason for text in first]
-    assert found == [f"is a near-duplicate of a{i}" for i in range(200)]
+    with closing(Deduplicator("text", 0.7)) as seen:
+        assert all(seen.check(text, f"a{i}").passed for i, text in enumerate(first))
+        found = [seen.check(f"{text} indeed", "b").reason for text in first]
+        assert found == [f"is a near-duplicate of a{i}" for i in range(200)]
 
 
 def test_without_a_threshold_only_exact_duplicates_are_dropped() -> None:
@@ -315,16 +316,17 @@ def test_texts_too_short_for_trigrams_are_compared_exactly(texts: tuple[str, str
 
 
 def test_fields_are_kept_apart_by_name() -> None:
-    assert Deduplicator("prompt", None).check("x", "1").name == "dedup.prompt"
+    with closing(Deduplicator("prompt", None)) as seen:
+        assert seen.check("x", "1").name == "dedup.prompt"
 
 
 @settings(max_examples=50)
 @given(st.lists(st.text(max_size=20), max_size=8))
 def test_a_second_pass_over_the_same_texts_finds_every_one(texts: list[str]) -> None:
-    seen = Deduplicator("text", 0.7)
-    for i, text in enumerate(texts):
-        seen.check(text, f"a{i}")
-    assert not any(seen.check(text, f"b{i}").passed for i, text in enumerate(texts))
+    with closing(Deduplicator("text", 0.7)) as seen:
+        for i, text in enumerate(texts):
+            seen.check(text, f"a{i}")
+        assert not any(seen.check(text, f"b{i}").passed for i, text in enumerate(texts))
 
 
 @pytest.mark.parametrize(

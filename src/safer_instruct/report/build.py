@@ -45,6 +45,7 @@ def write_report(path: Path, compare: Path | None = None, out: Path | None = Non
     document = describe(path, compare, labels)
     html = out or path / rundir.REPORT
     markdown = html.with_suffix(".md")
+    html.parent.mkdir(parents=True, exist_ok=True)
     for file, text in ((html, as_html(document)), (markdown, as_markdown(document))):
         with whole(file) as part:
             part.write_text(text, encoding="utf-8")
