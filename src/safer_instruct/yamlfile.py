@@ -163,6 +163,8 @@ def _collect_lines(node: yaml.Node | None, at: Path_, lines: dict[Path_, int]) -
     if isinstance(node, yaml.MappingNode):
         for key, value in node.value:
             here = (*at, key.value)
+            if here in lines:  # YAML's reader takes the last of them without a word
+                raise yaml.MarkedYAMLError(problem=f"the key '{key.value}' stands twice, first in line {lines[here]}; keep one", problem_mark=key.start_mark)
             lines[here] = key.start_mark.line + 1
             _collect_lines(value, here, lines)
     elif isinstance(node, yaml.SequenceNode):

@@ -163,6 +163,8 @@ def test_a_check_of_ours_is_told_in_its_own_words() -> None:
         ("leaf: {count: 0x_}\n", "my.yaml: not valid YAML"),
         ("[" * 1500, "my.yaml: nested too deeply"),
         ("leaf: &a [*a]\n", "my.yaml: nested too deeply"),
+        ("leaf: {count: 1}\nleaf: {count: 2}\n", "my.yaml:2: not valid YAML: the key 'leaf' stands twice, first in line 1; keep one"),
+        ("leaf:\n  count: 1\n  count: 2\n", "my.yaml:3: not valid YAML: the key 'count' stands twice"),
     ],
 )
 def test_bad_yaml_is_refused_with_the_line_where_there_is_one(text: str, where: str) -> None:
