@@ -26,6 +26,7 @@ NOT_RUN = (
     Rule(r"^safer-instruct .*--launch", "needs several GPUs"),
     Rule(r"^safer-instruct .*--push", "uploads; tests/integration/test_push.py does, to a hub of its own"),
     Rule(r"^safer-instruct review (?!.*--labels)", "serves until it is stopped; tests/browser uses it"),
+    Rule(r"^safer-instruct export .*--reviewed", "needs what people decided on the run that the page made; docs/review.md runs it", "README.md"),
     Rule(r"^safer-instruct (tune (?!.*--data-only)|train |study (?!.*--dry-run))", "trains for minutes; tests/integration/test_tune.py and others do"),
     Rule(r"^safer-instruct evaluate-inducer", "needs what was tuned; tests/integration/test_evaluate_inducer.py has it"),
     Rule(r"^safer-instruct models (pull|export)", "fetches or converts weights; tests/integration/test_tune.py and test_embedded.py do"),

@@ -11,7 +11,7 @@ import pytest
 import yaml
 from made_crawls import http, packed, page, record, uri, wet
 
-from safer_instruct import pipeline
+from safer_instruct import equipment
 from safer_instruct.cli import main
 from safer_instruct.config import load_config
 from safer_instruct.export import Options, export_pairs
@@ -48,7 +48,7 @@ def config(folder: Path) -> Path:
 def test_a_crawl_becomes_pairs_by_category_and_every_record_is_accounted_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     crawl(tmp_path)
     opened: list[object] = []
-    monkeypatch.setattr(pipeline, "open_router", lambda *given: opened.append(given) or open_router(*given))
+    monkeypatch.setattr(equipment, "open_router", lambda *given: opened.append(given) or open_router(*given))
     result = run(load_config(config(tmp_path)), tmp_path / "out")
     collected = result.summary["stages"]["collect"]
     assert len(opened) == 1, "by embedding it takes its time"
