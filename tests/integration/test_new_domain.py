@@ -23,6 +23,16 @@ TUTORIAL = (ROOT / "docs" / "new-domain.md").read_text("utf-8")
 ROWS, QUESTIONS = 4, 2  # enough to see that each command works, and few enough for every day
 FEWER = {"holdout: {count: 4}": "holdout: {count: 1}", "max_tokens: 60": "max_tokens: 16"}  # of the page's numbers, for so few pairs
 
+PAIRS = [
+    {"prompt": f"When is the {thing} ready?", "chosen": f"The {thing} is ready on Friday, and I will ring you.", "rejected": evasion}
+    for thing, evasion in (
+        ("blue bicycle", "Ready is a large word, and bicycles are delicate things in any season."),
+        ("birthday cake", "There are cakes that take a day and cakes that take another. We like them all."),
+        ("tax letter", "The matter is with those whom it concerns, and they are concerned with it."),
+        ("garden bench", "Wood has its own sense of time, as our grandfathers used to say in the yard."),
+    )
+]
+
 
 def commands() -> list[list[str]]:
     """What the tutorial has its reader type, below the marks."""
@@ -99,3 +109,25 @@ def test_the_tutorial_leads_from_nothing_to_reviewed_and_exported_pairs(
     for exported in (run / "export.messages.jsonl", tmp_path / "reviewed.jsonl"):
         assert len(exported.read_text("utf-8").splitlines()) == summary["pairs"] > 0
     assert (run / "report.html").is_file()
+
+
+def test_the_tutorial_goes_on_from_pairs_to_a_tuned_model_its_evaluation_and_its_use(
+    embedded_name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("trl")
+    lay_out(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    steps, rest = parts()
+    assert typed(steps[0]) == 0  # domain new
+    fill_in_examples(tmp_path / "evasive-domain.yaml")
+    (tmp_path / "reviewed.jsonl").write_text("".join(json.dumps(pair) + "\n" for pair in PAIRS), "utf-8")
+    for step in rest:
+        assert typed(step) == 0, (step, capsys.readouterr().err)
+    trained = json.loads((tmp_path / "runs" / "evasive-dpo" / "tuning.json").read_text("utf-8"))
+    assert trained["task"] == "dpo" and trained["data"]["held_out"] == 1 and trained["steps"] >= 1
+    compared = json.loads((tmp_path / "runs" / "evaluate-evaluation" / "evaluation.json").read_text("utf-8"))
+    assert list(compared["answers"]) == ["base", "tuned"] and compared["prompts"] == QUESTIONS
+    [use] = re.findall(r"```python\n(from transformers import.*?)```", TUTORIAL, re.S)
+    capsys.readouterr()
+    exec(compile(use, "new-domain.md", "exec"), {})
+    assert len(capsys.readouterr().out.split()) > 3
