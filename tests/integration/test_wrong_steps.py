@@ -94,7 +94,7 @@ FILES: dict[str, str | bytes] = {
     "prompts.yaml": changed(EVALUATION, "prompts.jsonl", "prompt.jsonl"),
     "answers.yaml": changed(EVALUATION, "{column: ours}", "{responses: outputs/ours.json}"),
     "ask.yaml": changed(EVALUATION, "prompts.jsonl}", "prompts.jsonl, prompt: ask}"),
-    "tuned.yaml": changed(EVALUATION, "{column: ours}", '{model: {model: "embedded:smollm2-135m-instruct", adapter: runs/dpo}}'),
+    "tuned.yaml": changed(EVALUATION, "{column: ours}", '{model: {model: "embedded:smollm2-135m-instruct", adapter: runs/nowhere}}'),
     "begun.yaml": changed(EVALUATION, "{column: ours}", '{model: {model: "embedded:smollm2-135m-instruct", adapter: runs/evasive}}'),
     "form.yaml": changed(EVALUATION, "form: contrast", "form: contrst"),
 }
@@ -199,7 +199,7 @@ STEPS = [
     ("evaluate ask.yaml", ("prompts.jsonl: no usable prompt; the first row: no column 'ask'; this row has prompt; name it in 'prompt'",)),
     ("evaluate system.yaml", ("no column 'ours' with answers; the columns are: prompt",)),
     ("evaluate answers.yaml", ("source 'outputs/ours.json'", "no file, folder or glob match")),
-    ("evaluate tuned.yaml", ("adapter 'runs/dpo': neither a folder at",)),
+    ("evaluate tuned.yaml", ("adapter 'runs/nowhere': neither a folder at",)),
     ("evaluate begun.yaml", ("adapter 'runs/evasive'", "holds none; if its training was stopped, give that command again")),
     ("evaluate form.yaml", ("form.yaml:5: 'judges.scorer.form': Input should be 'contrast', 'question' or 'reward'",)),
 ]
