@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import hashlib
-import sqlite3
 
 from safer_instruct.ledger.known import KnownKeys
+from safer_instruct.scratch import scratch_database
 
 _CACHE_KB = 4_096
 
 
 class UniqueIds:
-    """A private temporary database (`TMPDIR`), with a filter before it for ids that are new, as nearly all are."""
+    """A scratch database, with a filter before it for ids that are new, as nearly all are."""
 
     def __init__(self) -> None:
         self._known = KnownKeys()
-        self._db = sqlite3.connect("", isolation_level=None, check_same_thread=False)  # an empty name: a file that SQLite makes, and removes when closed
-        self._db.executescript(f"""
-            PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA cache_size = -{_CACHE_KB}; PRAGMA temp_store = FILE;
-            CREATE TABLE given (digest BLOB PRIMARY KEY, times INTEGER NOT NULL) WITHOUT ROWID;
-            BEGIN;
-        """)
+        tables = "CREATE TABLE given (digest BLOB PRIMARY KEY, times INTEGER NOT NULL) WITHOUT ROWID;"
+        self._db = scratch_database(tables, cache_kb=_CACHE_KB, several_threads=True)
 
     def of(self, wanted: str) -> str:
         """`wanted`, with a number behind it where it is taken."""

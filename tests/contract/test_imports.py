@@ -15,7 +15,7 @@ SOURCE = Path(__file__).parents[2] / "src" / "safer_instruct"
 
 # Lowest first. A module may import from lower ranks and from its own, never from a higher one. A folder stands for all in it.
 RANKS = (
-    ("errors", "example", "extras", "nearest", "oneline", "seeds", "visible", "wholefile"),
+    ("errors", "example", "extras", "nearest", "oneline", "scratch", "seeds", "visible", "wholefile"),
     ("detect", "yamlfile", "sandbox"),
     ("selectconfig", "settings", "thresholds"),
     ("templates", "conversation", "config", "domain", "prices"),

@@ -114,7 +114,9 @@ LAYERS: tuple[tuple[str, tuple[Room, ...]], ...] = (
         (
             Room("sandbox", ("sandbox/",), "other people's programs"),
             Room("detect", ("detect/",), "what a text holds, without a model"),
-            Room("errors", ("errors", "extras", "nearest", "oneline", "seeds", "visible", "wholefile"), "one tree of errors; files that appear whole"),
+            Room(
+                "errors", ("errors", "extras", "nearest", "oneline", "scratch", "seeds", "visible", "wholefile"), "one tree of errors; files that appear whole"
+            ),
             Room("records", ("example",), "Example: all that moves between rooms"),
         ),
     ),

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import sqlite3
 from array import array
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from safer_instruct.detect.words import words
 from safer_instruct.example import Verdict
+from safer_instruct.scratch import scratch_database
 
 _PERMUTATIONS, _ROWS, _SEED = 64, 4, 42  # sixteen bands of four: at similarity 0.7, 99 of 100 pairs share one
 _SKETCH = 256  # smallest hashes that are kept of a text: all of most texts, so that most are compared exactly
@@ -40,14 +40,12 @@ class Deduplicator:
             threshold: Jaccard similarity from which two texts count as one; None for exact duplicates only.
         """
         self._name, self._threshold = f"dedup.{field}", threshold
-        self._db = sqlite3.connect("", isolation_level=None)  # an empty name: a file that SQLite makes, and removes when closed
-        self._db.executescript(f"""
-            PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA cache_size = -{_CACHE_KB}; PRAGMA temp_store = FILE;
+        tables = """
             CREATE TABLE text (number INTEGER PRIMARY KEY, id TEXT NOT NULL, sketch BLOB);
             CREATE TABLE exact (digest BLOB PRIMARY KEY, number INTEGER NOT NULL) WITHOUT ROWID;
             CREATE TABLE band (key INTEGER, number INTEGER, PRIMARY KEY (key, number)) WITHOUT ROWID;
-            BEGIN;
-        """)
+        """
+        self._db = scratch_database(tables, cache_kb=_CACHE_KB)
 
     def check(self, text: str, id_: str, *, near_to: str = "") -> Verdict:
         """Pass a text that was not seen before, or under `id_` only, and remember it under `id_`.

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterable
 from typing import NamedTuple
 
 from safer_instruct.ledger.known import KnownKeys
+from safer_instruct.scratch import scratch_database
 
 _CACHE_KB = 2_048
 
@@ -19,16 +19,12 @@ class Place(NamedTuple):
 
 
 class Places:
-    """A private temporary database (`TMPDIR`), with a filter before it for keys that are not there, as most are."""
+    """A scratch database, with a filter before it for keys that are not there, as most are."""
 
     def __init__(self) -> None:
         self._known, self._shards, self._numbers = KnownKeys(), list[str](), dict[str, int]()
-        self._db = sqlite3.connect("", isolation_level=None, check_same_thread=False)  # an empty name: a file that SQLite makes, and removes when closed
-        self._db.executescript(f"""
-            PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA cache_size = -{_CACHE_KB}; PRAGMA temp_store = FILE;
-            CREATE TABLE place (key BLOB PRIMARY KEY, shard INTEGER NOT NULL, at INTEGER NOT NULL) WITHOUT ROWID;
-            BEGIN;
-        """)
+        tables = "CREATE TABLE place (key BLOB PRIMARY KEY, shard INTEGER NOT NULL, at INTEGER NOT NULL) WITHOUT ROWID;"
+        self._db = scratch_database(tables, cache_kb=_CACHE_KB, several_threads=True)
 
     def add(self, keys: Iterable[bytes], place: Place) -> None:
         """Calls stand there; where one stood elsewhere before, that is forgotten."""
