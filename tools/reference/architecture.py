@@ -10,7 +10,7 @@ from rooms import LAYERS, Room, direct, module_imports, room_imports
 FLOW = (
     ("file", "a row, a page, a document", ""),
     ("read", "SourceText, or a BadRow with the reason", "sources.read_source"),
-    ("collect", "Example: text, category; mended, once", "pipeline.entering"),
+    ("collect", "Example: text, category; mended, once", "collect.entering"),
     ("induce", "candidates: what may have asked for it", "stages.induce.induce"),
     ("filter", "prompt: the likeliest that passes", "stages.filter.choose"),
     ("respond", "drafts, as the guideline asks", "stages.respond.respond"),
