@@ -56,8 +56,10 @@ def read(prompt: str) -> Asked:
 
 def answers_with_no(asked: Asked, answer: str) -> bool:
     """Whether the answer says no to a question of fact: in its first sentences nobody speaks of what they themselves do."""
+    if not asked.yes_or_no:
+        return False
     plain = cues.plain(answer).strip()
-    return asked.yes_or_no and bool(_NO.search(plain)) and not any(map(_OF_MINE.search, _SENTENCE.split(plain, maxsplit=2)[:2]))
+    return bool(_NO.search(plain)) and not any(map(_OF_MINE.search, _SENTENCE.split(plain, maxsplit=2)[:2]))
 
 
 def is_wanted_text(asked: Asked, answer: str) -> bool:

@@ -131,6 +131,8 @@ def _added_up(whole: tuple[float, ...] | None, found: Features, words: int) -> d
 
 def _as_asked(by_class: dict[RefusalClass, float], answer: str, prompt: str) -> dict[RefusalClass, float]:
     """The same, less of what only looks like a refusal to whom the prompt is unknown."""
+    if not prompt:
+        return by_class
     wanted = asked.read(prompt)
     if not (asked.answers_with_no(wanted, answer) or asked.is_wanted_text(wanted, answer)):
         return by_class
