@@ -16,7 +16,7 @@ from safer_instruct.training.reference import Note, reference_logps, sequence_lo
 from safer_instruct.training.trainers import made_trainer, trl_classes
 from safer_instruct.tuning.bases import Base
 from safer_instruct.tuning.loss import Encoded, Evaluation
-from safer_instruct.tuning.objective import Sums
+from safer_instruct.tuning.objective import Sums, added
 
 Rows = list[dict[str, Any]]
 _BATCH_TOKENS = 2048
@@ -96,15 +96,15 @@ class Preferences:
         import torch
 
         model.eval()
-        sums: dict[str, tuple[float, ...]] = {}
         with torch.no_grad():
             moved = self._moved(model, [n for numbers in batches for n in numbers if n < self._config.kl_prompts])
-            for numbers in batches:
-                for number, figures in zip(numbers, self._figures(model, numbers), strict=True):
-                    source, values = self._held_out[number].source, (1.0, *moved.get(number, (0.0, 0)), *figures)
-                    before = sums.get(source, (0.0,) * len(values))
-                    sums[source] = tuple(a + b for a, b in zip(before, values, strict=True))
-        return sums
+            return added(
+                [
+                    {self._held_out[number].source: (1.0, *moved.get(number, (0.0, 0)), *figures)}
+                    for numbers in batches
+                    for number, figures in zip(numbers, self._figures(model, numbers), strict=True)
+                ]
+            )
 
     def _moved(self, model: Any, numbers: Sequence[int]) -> dict[int, tuple[float, int]]:
         """Of these held-out pairs' prompts: the divergence of a response, and its tokens."""
