@@ -6,6 +6,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from safer_instruct.tuning.train import trained_weights
+
 _MAX_TOKENS = 48  # per response: the mean over tokens settles long before, and writing is what costs
 _SEED = 0
 
@@ -19,7 +21,7 @@ class Divergence:
 
     def __init__(self, model: Any, end: int) -> None:
         """Remember the weights that are trained as they are now; a response ends with the token `end`."""
-        self._origin = {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
+        self._origin = trained_weights(model)
         self._end = end
 
     def of(self, model: Any, prompts: Sequence[tuple[int, ...]]) -> list[tuple[float, int]]:
@@ -33,8 +35,7 @@ class Divergence:
         """
         if not prompts:
             return []
-        responses = self._sampled(model, prompts)
-        together = [(prompt, response) for prompt, response in zip(prompts, responses, strict=True)]
+        together = list(zip(prompts, self._sampled(model, prompts), strict=True))
         now = [_log_distributions(model, *pair) for pair in together]
         with self._as_it_was(model):
             before = [_log_distributions(model, *pair) for pair in together]
@@ -59,18 +60,12 @@ class Divergence:
     @contextmanager
     def _as_it_was(self, model: Any) -> Iterator[None]:
         """`model` with the weights of the start; then with its own again."""
-        import torch
-
-        trained = {name: p for name, p in model.named_parameters() if name in self._origin}
-        own = {name: p.detach().clone() for name, p in trained.items()}
-        with torch.no_grad():
-            try:
-                for name, p in trained.items():
-                    p.copy_(self._origin[name])
-                yield
-            finally:
-                for name, p in trained.items():
-                    p.copy_(own[name])
+        own = trained_weights(model)
+        model.load_state_dict(self._origin, strict=False)
+        try:
+            yield
+        finally:
+            model.load_state_dict(own, strict=False)
 
 
 def _log_distributions(model: Any, prompt: tuple[int, ...], response: tuple[int, ...]) -> Any:

@@ -25,7 +25,7 @@ from safer_instruct.tuning.objective import Objective, measure
 from safer_instruct.tuning.order import Bucketed
 from safer_instruct.tuning.progress import Progress, evaluation, watcher
 
-__all__ = ["Evaluation", "Progress", "Trained", "compute_dtype", "device", "micro_batch", "train"]
+__all__ = ["Evaluation", "Progress", "Trained", "compute_dtype", "device", "micro_batch", "train", "trained_weights"]
 
 _MICRO_TOKENS = {"cpu": 512, "cuda": 16384}
 _PADDED_TO = 64  # tokens, on processors: with a shape for every length memory grew by gigabytes over a training
@@ -93,7 +93,7 @@ def train(
     first = evaluations[-1]
     folder = checkpoints / _run_digest(base, objective, config, start)
     trainer = _trainer(model, base, objective, config, folder, callbacks)
-    origin = _trainable(model) if config.training.method != "full" else None
+    origin = trained_weights(model) if config.training.method != "full" else None
     main = bool(trainer.is_world_process_zero())
     trainer.add_callback(watcher(report if main else _silent, evaluations, config.training.save_steps))
     trainer.train(resume_from_checkpoint=_last_whole(folder))
@@ -128,6 +128,11 @@ def compute_dtype(config: TrainerConfig) -> str:
         return "bfloat16" if torch.cuda.is_bf16_supported() else "float32"
     capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # older releases of torch do not tell
     return "bfloat16" if capabilities.get("amx_bf16") else "float32"
+
+
+def trained_weights(model: Any) -> dict[str, Any]:
+    """A copy of the parameters that training changes, by name; `load_state_dict` with `strict=False` puts them back."""
+    return {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
 
 
 def micro_batch(config: TrainerConfig, longest: int, processes: int = 1) -> int:
@@ -292,7 +297,3 @@ def _run_digest(base: Base, objective: Objective, config: TrainerConfig, start: 
     settings = config.model_dump(mode="json", exclude={"out"})
     what = [base.digest, store.adapter_digest(start) if start else None, settings, compute_dtype(config), objective.content()]
     return hashlib.sha256(json.dumps(what).encode()).hexdigest()[:16]
-
-
-def _trainable(model: Any) -> dict[str, Any]:
-    return {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
