@@ -14,6 +14,7 @@ from safer_instruct.errors import ConfigError, SourceError
 from safer_instruct.evaluation.settings import PromptsConfig, SystemConfig
 from safer_instruct.seeds import derive_seed
 from safer_instruct.sources import BadRow, SourceRow, excerpt, read_rows
+from safer_instruct.sources.records import lacking
 from safer_instruct.wholefile import whole
 
 PROMPT_COLUMNS, RESPONSE_COLUMNS = ("prompt", "instruction"), ("response", "output", "answer")
@@ -121,8 +122,7 @@ def _prompt(row: SourceRow, config: PromptsConfig, domain: Domain) -> Prompt | B
     column = config.prompt or next((name for name in PROMPT_COLUMNS if name in row.fields), PROMPT_COLUMNS[0])
     text = _text(row.fields, column)
     if not text:
-        missing = f"no column '{column}'; this row has {', '.join(map(str, list(row.fields)[:20]))}; name it in 'prompt'"
-        return _bad(row, f"column '{column}' holds no text" if column in row.fields else missing)
+        return _bad(row, f"column '{column}' holds no text" if column in row.fields else f"{lacking(column, row.fields)}; name it in 'prompt'")
     only = next(iter(domain.categories)) if len(domain.categories) == 1 else None
     named = _text(row.fields, config.category_column) if config.category_column else config.category or only or ""
     if named not in domain.categories:

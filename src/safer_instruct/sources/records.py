@@ -76,6 +76,11 @@ class RowRefused(Exception):
     """Why a row cannot be used; becomes the reason of a `BadRow`."""
 
 
+def lacking(column: str, fields: Mapping[str, object]) -> str:
+    """The reason of a row that lacks a column: which it has."""
+    return f"no column '{column}'; this row has {', '.join(visible(str(name)) for name in list(fields)[:30])}"
+
+
 def excerpt(raw: object) -> str:
     """What `BadRow.excerpt` shows of `raw`: its first characters, invisible ones escaped."""
     if isinstance(raw, UnicodeDecodeError):

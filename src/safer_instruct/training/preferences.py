@@ -12,7 +12,7 @@ from safer_instruct.settings.pairs import PairSource
 from safer_instruct.settings.preference import PreferenceSource
 from safer_instruct.sources import BadRow, SourceRow, excerpt
 from safer_instruct.sources.conversations import checked, turn_of
-from safer_instruct.sources.records import RowRefused, visible
+from safer_instruct.sources.records import RowRefused, lacking
 from safer_instruct.tuning.open import open_rows
 from safer_instruct.tuning.pairs import Pair, named_group
 
@@ -68,7 +68,7 @@ def _preference(row: SourceRow, source: PreferenceSource) -> Preference:
     if not missing and source.prompt not in row.fields and isinstance(row.fields[source.chosen], str):
         missing = [source.prompt]  # only sides that are whole conversations hold their prompt
     if missing:
-        raise RowRefused(f"no column '{missing[0]}'; this row has {', '.join(visible(str(name)) for name in list(row.fields)[:30])}")
+        raise RowRefused(lacking(missing[0], row.fields))
     fields = {"prompt": row.fields.get(source.prompt), "chosen": row.fields[source.chosen], "rejected": row.fields[source.rejected]}
     history, prompt, chosen, rejected = _whole(fields) if fields["prompt"] is None else _parted(fields)
     for name, text in (("prompt", prompt), ("chosen", chosen), ("rejected", rejected)):

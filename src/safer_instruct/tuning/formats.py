@@ -10,7 +10,7 @@ from safer_instruct.errors import SourceError
 from safer_instruct.models.protocol import Turn
 from safer_instruct.settings.pairs import PairFormat, PairSource
 from safer_instruct.sources.conversations import checked, turn_of
-from safer_instruct.sources.records import RowRefused, visible
+from safer_instruct.sources.records import RowRefused, lacking, visible
 
 Fields = Mapping[str, object]
 
@@ -79,7 +79,7 @@ def _columns(fields: Fields, *, prompt: str, input: str | None, response: str, s
 
 def _text(fields: Fields, column: str, *, optional: bool = False) -> str:
     if column not in fields and not optional:
-        raise RowRefused(f"no column '{column}'; this row has {', '.join(visible(str(name)) for name in list(fields)[:30])}")
+        raise RowRefused(lacking(column, fields))
     value = fields.get(column)
     if value is None and optional:
         return ""
