@@ -165,15 +165,24 @@ def tuning_record(inducer: ModelConfig, base: Path) -> dict[str, Any] | None:
     place = _weights(inducer, base)
     if place is None:
         return None
-    record = (place if place.is_dir() else place.parent) / RECORD
+    return read_record(place if place.is_dir() else place.parent)
+
+
+def read_record(folder: Path) -> dict[str, Any] | None:
+    """What training wrote of itself beside weights in `folder`; None where there is nothing.
+
+    Raises:
+        ConfigError: It cannot be read.
+    """
+    record = folder / RECORD
     try:
         read = json.loads(record.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as exc:
-        raise ConfigError(f"{record}: cannot be read as JSON: {exc}; restore it, or remove it to go on without the check of the template") from exc
+        raise ConfigError(f"{record}: cannot be read as JSON: {exc}; restore it, or remove it to go on without what it says") from exc
     if not isinstance(read, dict):
-        raise ConfigError(f"{record}: holds no JSON object; restore it, or remove it to go on without the check of the template")
+        raise ConfigError(f"{record}: holds no JSON object; restore it, or remove it to go on without what it says")
     return read
 
 

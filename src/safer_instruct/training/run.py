@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from pathlib import Path
 
 from safer_instruct.errors import ConfigError
 from safer_instruct.models import adapter_path
+from safer_instruct.reverse import read_record
 from safer_instruct.rundir import hold
 from safer_instruct.settings.preference import DpoConfig, PreferenceConfig
 from safer_instruct.training import curves
@@ -140,10 +140,9 @@ def _check_base(adapter: Path, model: Base) -> None:
     """Refuse an adapter that says that it was tuned from other weights, where digests tell: those of the cache are of the weights alone.
 
     Raises:
-        ConfigError: It does.
+        ConfigError: It does, or what it says cannot be read.
     """
-    record = adapter / "tuning.json"
-    said = json.loads(record.read_text(encoding="utf-8")) if record.is_file() else {}
+    said = read_record(adapter) or {}
     of_cache = model.embedded or str(said.get("base")).startswith("embedded:")
     if of_cache and said.get("base_sha256", model.digest) != model.digest:
         raise ConfigError(f"'start: {adapter}' was tuned from {said.get('base')}, and 'model' is {model.name}: other weights; name the same model in both")

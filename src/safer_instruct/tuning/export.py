@@ -12,6 +12,7 @@ from safer_instruct.errors import ConfigError, ModelError
 from safer_instruct.extras import require
 from safer_instruct.models import store
 from safer_instruct.models.convert import convert
+from safer_instruct.reverse import read_record
 from safer_instruct.tuning.bases import Base, PretrainedCodec, open_base
 from safer_instruct.tuning.gguf_weights import GgufType, write_lora, write_model
 
@@ -82,9 +83,7 @@ def _base_of(adapter: Path, given: str | None) -> tuple[str, Path]:
     """The base as the command line, the record of `tune`, or PEFT names it, and what the name is relative to."""
     if given:
         return given, Path()
-    record = adapter / "tuning.json"
-    if record.is_file():
-        said = json.loads(record.read_text(encoding="utf-8"))
+    if said := read_record(adapter):
         return str(said["base"]), Path(said.get("base_folder") or ".")
     named = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8")).get("base_model_name_or_path")
     if not named:

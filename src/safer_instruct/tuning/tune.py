@@ -13,6 +13,7 @@ from safer_instruct.config import TuneConfig
 from safer_instruct.models import adapter_path, store
 from safer_instruct.models.codec import Codec
 from safer_instruct.models.embedded import EmbeddedModel
+from safer_instruct.reverse import RECORD
 from safer_instruct.tuning.bases import Base, load_base, open_base
 from safer_instruct.tuning.data import Prepared, prepare
 from safer_instruct.tuning.loss import Encoded
@@ -166,7 +167,7 @@ def save_weights(trained: Trained, model: Base, out: Path) -> None:
 
 
 def _save_record(out: Path, record: dict[str, Any]) -> None:
-    (out / "tuning.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    (out / RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     (out / "README.md").write_text(_card(record), encoding="utf-8")
 
 
