@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import ast
-import importlib.util
 import re
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 import typer
+from scripts import script
 
 from safer_instruct.cli import app
 
@@ -23,23 +22,16 @@ SOURCE = ROOT / "src" / "safer_instruct"
 PAGES = sorted({*DOCS.rglob("*.md"), *ROOT.glob("*.md"), ROOT / "bench" / "README.md"})
 
 
-def script(path: Path) -> ModuleType:
-    """A module of a script, whose folder is on no path."""
-    spec = importlib.util.spec_from_file_location(f"script_{path.stem}", path)
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # where its dataclasses look
-    spec.loader.exec_module(module)
-    return module
-
-
-rooms = script(ROOT / "tools" / "reference" / "rooms.py")
+rooms = script("tools/reference/rooms.py")
 
 
 def prose(page: Path) -> str:
     """The page without its blocks and pieces of code, whose brackets are no links."""
-    fences = re.sub(r"^(```|~~~).*?^\1", "", page.read_text("utf-8"), flags=re.M | re.S)
-    return re.sub(r"`[^`\n]*`", "", fences)
+    return re.sub(r"`[^`\n]*`", "", without_blocks(page))
+
+
+def without_blocks(page: Path) -> str:
+    return re.sub(r"^(```|~~~).*?^\1", "", page.read_text("utf-8"), flags=re.M | re.S)
 
 
 def links(page: Path) -> set[str]:
@@ -49,8 +41,7 @@ def links(page: Path) -> set[str]:
 def anchors(page: Path) -> set[str]:
     """As GitHub makes them of headings; the second of two equal ones gets a number."""
     found: dict[str, int] = {}
-    fences = re.sub(r"^(```|~~~).*?^\1", "", page.read_text("utf-8"), flags=re.M | re.S)
-    for heading in re.findall(r"^#{1,6} (.+?)\s*$", fences, re.M):
+    for heading in re.findall(r"^#{1,6} (.+?)\s*$", without_blocks(page), re.M):
         said = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading)
         slug = re.sub(r"[^\w\- ]", "", said.lower()).replace(" ", "-")
         found[slug] = found.get(slug, -1) + 1
