@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from uuid import uuid4
@@ -33,9 +34,13 @@ EVERY_S = 0.25
 def write_project(folder: Path, rows: int) -> Path:
     """A source of distinct texts, and scripted models: ten calls for an example."""
     rng = random.Random(1)
+    return write_config(folder, (" ".join(f"{rng.choice(NOUNS)} {rng.choice(VERBS)} {rng.randrange(1000)}" for _ in range(6)) for _ in range(rows)))
+
+
+def write_config(folder: Path, texts: Iterable[str], **more: object) -> Path:
+    """Texts, scripted models that answer in the words of the text, and the config of a run over them."""
     with (folder / "texts.jsonl").open("w") as file:
-        for number in range(rows):
-            text = " ".join(f"{rng.choice(NOUNS)} {rng.choice(VERBS)} {rng.randrange(1000)}" for _ in range(6))
+        for number, text in enumerate(texts):
             file.write(json.dumps({"id": f"r{number}", "text": text}) + "\n")
     script = {
         # no opening in common: who looks for near-duplicates would compare each with a tenth of all others
@@ -49,6 +54,7 @@ def write_project(folder: Path, rows: int) -> Path:
         "models": dict.fromkeys(("inducer", "expert", "scorer"), "scripted:script.yaml"),
         "filter": {"prompt": {"language": None}},
         "verify": {"min_words": 1, "min_margin": -1.0, "min_contrast": -1.0},
+        **more,
     }
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
     return folder / "config.yaml"

@@ -23,9 +23,8 @@ from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-import yaml
+from ray_runner import write_config
 
 from safer_instruct.budget import Budget
 from safer_instruct.config import RunConfig, load_config
@@ -52,23 +51,8 @@ def write_project(folder: Path, rows: int, words: tuple[int, int], *, select: bo
         for c in map(str, range(200))
     ]
     weights = [1 / (rank + 3) for rank in range(len(vocabulary))]
-    with (folder / "texts.jsonl").open("w") as file:
-        for number in range(rows):
-            file.write(json.dumps({"id": f"r{number}", "text": " ".join(rng.choices(vocabulary, weights, k=rng.randint(*words)))}) + "\n")
-    script = {
-        "generate": [{"match": "Instruction", "answers": ["Explain {words}."]}, {"answers": ["Gladly: {words}."]}],
-        "score": [{"match": "### Instruction", "logprob": -1.0}, {"logprob": -2.0}],
-    }
-    (folder / "script.yaml").write_text(yaml.safe_dump(script))
-    config: dict[str, Any] = {
-        "domain": "civility",
-        "source": {"path": "texts.jsonl"},
-        "models": dict.fromkeys(("inducer", "expert", "scorer"), "scripted:script.yaml"),
-        "filter": {"prompt": {"language": None}},
-        "verify": {"min_words": 1, "min_margin": -1.0, "min_contrast": -1.0},
-    }
-    config |= {"select": {"target": rows // 2}} if select else {}
-    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    texts = (" ".join(rng.choices(vocabulary, weights, k=rng.randint(*words))) for _ in range(rows))
+    write_config(folder, texts, **({"select": {"target": rows // 2}} if select else {}))
 
 
 def resident() -> int:
