@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import subprocess
 import sys
 from dataclasses import asdict, replace
@@ -40,6 +41,23 @@ def test_an_answer_does_not_depend_on_what_else_is_in_flight(model: EmbeddedMode
     crowd = asyncio.run(among_others())
     assert alone.completions == crowd[5].completions
     assert [a.completions for a in crowd[:5]] == [a.completions for a in crowd[6:]]
+
+
+def test_matrices_are_multiplied_alike_on_every_processor_and_mkl_is_another_model(embedded_name: str) -> None:
+    code = (
+        f"import os\nfrom safer_instruct.models.embedded import EmbeddedModel\nprint(EmbeddedModel({embedded_name!r}).fingerprint, os.environ['CT2_USE_MKL'])\n"
+    )
+    plain = {name: value for name, value in os.environ.items() if name != "CT2_USE_MKL"}
+
+    def marks(**more: str) -> list[str]:
+        return subprocess.run([sys.executable, "-c", code], env=plain | more, capture_output=True, text=True, check=True).stdout.split()
+
+    ours = marks()
+    assert ours[1] == "0"
+    assert marks(CT2_USE_MKL="") == ours  # to the library, empty is not set
+    asked = marks(CT2_USE_MKL="1")
+    assert asked[1] == "1"
+    assert "+mkl" in asked[0] and "+mkl" not in ours[0]
 
 
 def test_an_answer_is_the_same_in_another_process(model: EmbeddedModel) -> None:

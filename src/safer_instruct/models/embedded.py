@@ -7,6 +7,8 @@ Answers are a function of the request alone, bit for bit on one machine:
   so only a new thread starts from a known state. A one-token draw under the lock pins the seed before another request
   may set its own.
 - Scoring runs one sequence at a time: a prefill of a hundred tokens fills a core by itself.
+- Matrices are multiplied by oneDNN on every processor. CTranslate2 would take MKL on Intel's: faster there by a quarter,
+  with another rounding (the same config gave other pairs) and half as much memory again (bench/README.md).
 
 One thread per request and as many requests as cores is also the fastest arrangement measured (bench/README.md).
 """
@@ -32,6 +34,8 @@ from safer_instruct.models.codec import Codec
 from safer_instruct.models.protocol import Completion, Generated, Generation, Prompt, Scored, Scoring, Usage
 
 _MAX_WORKERS = 8  # each holds its own copy of the weights while it generates
+_MKL = "CT2_USE_MKL"
+_YES = ("1", "true", "TRUE")  # as CTranslate2 reads it
 _seed_lock = threading.Lock()
 Answer = TypeVar("Answer")
 
@@ -53,6 +57,7 @@ class EmbeddedModel:
             MissingExtraError: The extra `local` is not installed.
             ModelError: The model has not been pulled.
         """
+        os.environ[_MKL] = os.environ.get(_MKL) or "0"  # read once, when the library multiplies first
         self._engine = require("ctranslate2", extra="local", purpose="the embedded model")
         self._folder, digest = store.converted(name, adapter)
         self._codec = Codec(self._folder)
@@ -60,7 +65,8 @@ class EmbeddedModel:
         self._scorer_lock = threading.Lock()
         self._max_context = max_context = min(max_context, self._codec.window or max_context)
         self.name = f"embedded:{name}" + (f"+{adapter.name}" if adapter else "")
-        self.fingerprint = f"embedded:{digest}:ctranslate2-{self._engine.__version__}:{max_context}"
+        mkl = "+mkl" if os.environ[_MKL] in _YES else ""
+        self.fingerprint = f"embedded:{digest}:ctranslate2-{self._engine.__version__}{mkl}:{max_context}"
         self.concurrency = workers()
 
     async def generate(self, request: Generation) -> Generated:
