@@ -70,6 +70,7 @@ class Shown(NamedTuple):
 SHOWN = (
     Shown("README.md", "Funnel", "what `make demo` printed"),
     Shown("docs/experts.md", "note: the target is not reached", "what a run that misses its target says"),
+    Shown("docs/export.md", "# src/safer_instruct/export", "lines of two files; tests/contract/test_export_docs.py puts them there"),
     Shown("docs/faq.md", "", "messages; tests/contract/test_faq.py finds each in the source"),
     Shown("docs/judges-and-calibration.md", "gain = mean log p", "a formula"),
     Shown("docs/judges-and-calibration.md", "p(score of the chosen", "a formula"),
