@@ -51,7 +51,7 @@ class TuneConfig(TrainerConfig):
     """`safer-instruct tune`: reversed instruction tuning, or that of a small expert.
 
     Attributes:
-        task: `induce` tunes P(prompt | response), the paper's reversed instruction tuning (section 2.1);
+        task: `induce` tunes P(prompt | response), the reversed instruction tuning of the paper (arXiv 2311.08685);
             `respond` tunes P(response | prompt) under a domain's guideline, for a small expert.
         template: For `induce`: the reversed template, shipped (`reverse`, `reverse-chat`) or a file.
         form: For `induce`: `raw` trains on the rendered template as a text to continue, `chat` as a user's message in the

@@ -15,7 +15,7 @@ Named = dict[Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")], dict[str, 
 
 
 class InduceConfig(Strict):
-    """Instruction induction (paper, section 2.2).
+    """Instruction induction (arXiv 2311.08685).
 
     Attributes:
         given: What becomes of the user's message that a conversation gives before the text: `replace` it by one that is induced,

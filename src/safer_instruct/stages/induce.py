@@ -1,4 +1,4 @@
-"""Instruction induction (paper, section 2.2): from a text to the instructions that it may answer."""
+"""Instruction induction (arXiv 2311.08685): from a text to the instructions that it may answer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Expert evaluation by a judge that is asked (paper, section 2.4): the category's criteria, and which response is better."""
+"""Expert evaluation by a judge that is asked (arXiv 2311.08685): the category's criteria, and which response is better."""
 
 from __future__ import annotations
 

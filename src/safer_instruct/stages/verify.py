@@ -1,4 +1,4 @@
-"""Expert evaluation (paper, section 2.4): is the response acceptable, and better than the rejected text?"""
+"""Expert evaluation (arXiv 2311.08685): is the response acceptable, and better than the rejected text?"""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ class Prompting(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Inducing:
-    """P(instruction | response): reversed instruction tuning (paper, section 2.1)."""
+    """P(instruction | response): reversed instruction tuning (arXiv 2311.08685)."""
 
     template: ReversedTemplate
 
