@@ -7,6 +7,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from doc_parsers import read_command
 from scripts import script
 
 ROOT = Path(__file__).parents[2]
@@ -26,10 +27,11 @@ def test_every_claim_stands_in_its_file_with_a_number_for_each_group(figures: Mo
             assert claim.find.groups == len(claim.numbers) > 0, (measurement.name, claim.says)
 
 
-def test_every_command_is_a_script_of_bench_or_the_program_itself(figures: ModuleType) -> None:
+def test_every_command_is_one_that_its_program_takes(figures: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     for measurement in figures.load():
-        script = measurement.command.split()[0]
-        assert script == "safer-instruct" or (ROOT / script).is_file(), measurement.command
+        for command in (*measurement.first, measurement.command):
+            assert command.startswith(("safer-instruct ", "bench/")), command
+            read_command(command, whole=True, monkeypatch=monkeypatch)
 
 
 @pytest.mark.parametrize(
