@@ -73,13 +73,23 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """A command, and what is claimed of its output."""
+    """A command, and what is claimed of its output.
+
+    Attributes:
+        name: What `--only` calls it.
+        command: A script of this folder, or the program, with its arguments.
+        minutes: What it takes on two idle cores.
+        claims: What it is to say.
+        first: Commands that make what it needs.
+        note: What else is to be known before it is run.
+    """
 
     name: str
     command: str
     minutes: float
     claims: tuple[Claim, ...]
     first: tuple[str, ...] = ()
+    note: str = ""
 
     @property
     def limit_s(self) -> float:
@@ -96,6 +106,7 @@ def load(path: Path = ROOT / "bench" / "figures.yaml") -> list[Measurement]:
             given["minutes"],
             tuple(_claim(c, given.get("file", "bench/README.md")) for c in given["claims"]),
             tuple(given.get("first", ())),
+            given.get("note", ""),
         )
         for name, given in yaml.safe_load(path.read_text("utf-8")).items()
     ]
@@ -132,7 +143,7 @@ def main() -> int:
         parser.error(f"no measurement {', '.join(sorted(unknown))}; there are {', '.join(m.name for m in every)}")
     if given.list:
         for m in every:
-            print(f"{m.name:<20} {m.minutes:6.1f} min  {len(m.claims):3} claims  {m.command}")
+            print(f"{m.name:<20} {m.minutes:6.1f} min  {len(m.claims):3} claims  {m.command}{m.note and f'   ({m.note})'}")
         return 0
     chosen = [m for m in every if m.name not in given.skip and (m.name in given.only if given.only else m.minutes <= given.minutes)]
     return measure_all(every, chosen, given.demo)
