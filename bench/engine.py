@@ -24,7 +24,7 @@ PROMPT = "A customer of a small shop asks about a parcel that has not come. " * 
 KINDS = {"top-k 40": 40, "all tokens": 0}
 COMPLETIONS = (1, 4, 8, 16)
 REQUESTS = 4  # for each cell
-LENGTHS, BATCHES, SCORED = (64, 128, 256), (1, 4, 8, 16), 16
+LENGTHS, BATCHES, SCORED = (64, 128), (1, 4, 8, 16), 16
 
 
 async def generating(model: EmbeddedModel, max_tokens: int) -> None:
