@@ -28,7 +28,7 @@ from safer_instruct.models.store import EMBEDDED
 from safer_instruct.templates import load_template
 
 DATA = Path(__file__).parents[2] / "shared" / "data" / "instruction_response_585.jsonl"
-CAPS = (16, 32, 64, 128)
+CAPS = (16, 32, 48, 64, 128)
 WAYS: dict[str, Callable[[list[float]], float]] = {
     "mean": lambda gains: sum(gains) / len(gains),
     "sum": sum,
@@ -78,6 +78,9 @@ async def quality(model: EmbeddedModel, rows: list[dict[str, str]]) -> None:
             cells = [f(good, values[kind]) for f in (auc, pairwise) for kind in others]
             bounds = [sum(v < 0.1 for v in good) / len(good), sum(v >= 0.1 for v in values["random"]) / len(good)] if name == "mean" else []
             print(f"| {most} | {name} | " + " | ".join(f"{cell:.3f}" for cell in [*cells, *bounds]) + " |", flush=True)
+        plain = {kind: [sum(given[:most]) / len(given[:most]) for given in tokens[kind]] for kind in asked}
+        cells = [f(plain["own"], plain[kind]) for f in (auc, pairwise) for kind in others]
+        print(f"| {most} | mean log p(response given instruction) alone | " + " | ".join(f"{cell:.3f}" for cell in cells) + " |", flush=True)
 
 
 async def speed(model: EmbeddedModel, rows: list[dict[str, str]], candidates: int) -> None:

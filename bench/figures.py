@@ -4,10 +4,13 @@
     python bench/figures.py                       # what takes at most two minutes each
     python bench/figures.py --minutes 60          # everything up to an hour
     python bench/figures.py --only gates routing  # these
+    python bench/figures.py --skip gates routing  # all but these: the last line of a run that was cut short says which are left
 
 A claim is a phrase that stands in a file, its numbers in braces: `AUC of log P {0.760}`. The command's output is searched for the same
 phrase with any numbers, or for `find`, a regular expression with a group for each of them. They agree if they differ by no more
-than `within`, or by no more than the factor `times`; without either they must be the same. Ends with 1 if one does not agree.
+than `within`, or by no more than the factor `times`; without either they must be the same. Commands of `first` make what the measured one needs; in
+all of them FOLDER is an empty folder, and DEMO the run directory of 'make demo'. A command that fails, or that takes six times as long as it should and is
+ended for it, is named; the others go on. Ends with 1 if a claim does not agree or a command failed.
 """
 
 from __future__ import annotations
@@ -16,11 +19,14 @@ import argparse
 import os
 import re
 import shlex
+import signal
 import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -67,18 +73,41 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """A command, and what is claimed of its output."""
+    """A command, and what is claimed of its output.
+
+    Attributes:
+        name: What `--only` calls it.
+        command: A script of this folder, or the program, with its arguments.
+        minutes: What it takes on two idle cores.
+        claims: What it is to say.
+        first: Commands that make what it needs.
+        note: What else is to be known before it is run.
+    """
 
     name: str
     command: str
     minutes: float
     claims: tuple[Claim, ...]
+    first: tuple[str, ...] = ()
+    note: str = ""
+
+    @property
+    def limit_s(self) -> float:
+        """When it is given up: a busy machine is slow, a process that hangs is for ever."""
+        return max(600.0, 360 * self.minutes)
 
 
 def load(path: Path = ROOT / "bench" / "figures.yaml") -> list[Measurement]:
     """All measurements, in the order of the file."""
     return [
-        Measurement(name, given["command"], given["minutes"], tuple(_claim(c, given.get("file", "bench/README.md")) for c in given["claims"]))
+        Measurement(
+            name,
+            given["command"],
+            given["minutes"],
+            tuple(_claim(c, given.get("file", "bench/README.md")) for c in given["claims"]),
+            tuple(given.get("first", ())),
+            given.get("note", ""),
+        )
         for name, given in yaml.safe_load(path.read_text("utf-8")).items()
     ]
 
@@ -105,32 +134,53 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=2.0, help="measure what takes at most so long")
     parser.add_argument("--only", nargs="+", metavar="NAME", help="measure these, however long they take")
+    parser.add_argument("--skip", nargs="+", metavar="NAME", default=[], help="leave these out")
     parser.add_argument("--list", action="store_true", help="show what there is")
     parser.add_argument("--demo", type=Path, help="the run directory of 'make demo', where there is one; it is made otherwise")
     given = parser.parse_args()
     every = load()
-    if unknown := set(given.only or ()) - {m.name for m in every}:
+    if unknown := {*(given.only or ()), *given.skip} - {m.name for m in every}:
         parser.error(f"no measurement {', '.join(sorted(unknown))}; there are {', '.join(m.name for m in every)}")
     if given.list:
         for m in every:
-            print(f"{m.name:<18} {m.minutes:6.1f} min  {len(m.claims):3} claims  {m.command}")
+            print(f"{m.name:<20} {m.minutes:6.1f} min  {len(m.claims):3} claims  {m.command}{m.note and f'   ({m.note})'}")
         return 0
-    chosen = [m for m in every if (m.name in given.only if given.only else m.minutes <= given.minutes)]
-    print("| measurement | claimed | found | |\n|---|---|---|---|")
+    chosen = [m for m in every if m.name not in given.skip and (m.name in given.only if given.only else m.minutes <= given.minutes)]
+    return measure_all(every, chosen, given.demo)
+
+
+def measure_all(every: list[Measurement], chosen: list[Measurement], demo: Path | None = None) -> int:
+    """Print a row for each claim of the chosen ones, and a total, also of those that were measured before Ctrl-C.
+
+    Returns:
+        Exit code 1 if a claim is off, a command failed, or not all were measured.
+    """
+    print("| measurement | claimed | found | |\n|---|---|---|---|", flush=True)
+    done: list[Measurement] = []
+    off, failed = 0, []
+    with tempfile.TemporaryDirectory() as folder, suppress(KeyboardInterrupt):
+        for m in chosen:
+            wrong, ran = _measure(m, demo or Path(folder) / "demo")
+            off += wrong
+            failed += [] if ran else [m.name]
+            done.append(m)
+    print(f"\n{sum(len(m.claims) for m in done)} claims of {len(done)} commands, {off} off", end="")
+    print(f"; failed: {' '.join(failed)}" if failed else "; none failed", end="")
+    left = [m.name for m in every if m not in done]
+    print(f"; not measured: {' '.join(left)}" if left else "", flush=True)
+    return int(off > 0 or bool(failed) or len(done) < len(chosen))
+
+
+def _measure(measurement: Measurement, demo: Path) -> tuple[int, bool]:
+    """Run one command, print a row for each claim, and say how many do not agree, and whether the command ended well."""
+    began, output, well = time.monotonic(), "", True
     with tempfile.TemporaryDirectory() as folder:
-        wrong = sum(_measure(m, given.demo or Path(folder) / "demo") for m in chosen)
-    left = [m.name for m in every if m not in chosen]
-    print(f"\n{sum(len(m.claims) for m in chosen)} claims, {wrong} off" + (f"; not measured: {', '.join(left)}" if left else ""))
-    return min(wrong, 1)
-
-
-def _measure(measurement: Measurement, demo: Path) -> int:
-    """Run one command, print a row for each claim, and say how many do not agree."""
-    if "DEMO" in measurement.command and not demo.exists() and measurement.command != _DEMO:
-        _run(_DEMO, demo)
-    began = time.monotonic()
-    output = _run(measurement.command, demo)
-    took, wrong = time.monotonic() - began, 0
+        makes_demo = ("DEMO" in measurement.command and not demo.exists() and measurement.command != _DEMO) * (_DEMO,)
+        for command in (*makes_demo, *measurement.first, measurement.command):
+            output, well = _run(command, {"DEMO": str(demo), "FOLDER": folder}, measurement.limit_s)
+            if not well:
+                break
+    wrong = 0
     for claim in measurement.claims:
         match = claim.find.search(output)
         found = [_number(text) for text in match.groups()] if match else []
@@ -138,18 +188,31 @@ def _measure(measurement: Measurement, demo: Path) -> int:
         wrong += not fits
         shown = ", ".join(f"{value:g}" for value in found) or "nothing in the output"
         print(f"| {measurement.name} | {claim.phrase.strip('| ').replace('|', '/')} | {shown} | {'' if fits else '**off**'} |", flush=True)
-    print(f"| {measurement.name} | | {took:.0f} s | |", flush=True)
-    return wrong
+    print(f"| {measurement.name} | | {time.monotonic() - began:.0f} s | {'' if well else '**failed**'} |", flush=True)
+    return wrong, well
 
 
-def _run(command: str, demo: Path) -> str:
-    """What a command says; `bench/x.py` is run by this Python, `DEMO` is the demo's run directory."""
-    words = shlex.split(command.replace("DEMO", shlex.quote(str(demo))))
+def _run(command: str, places: dict[str, str], limit_s: float) -> tuple[str, bool]:
+    """What a command says, and whether it ended well and in time; `bench/x.py` is run by this Python."""
+    words = [reduce(lambda word, name: word.replace(name, places[name]), places, word) for word in shlex.split(command)]
     program = [str(Path(sys.executable).with_name("safer-instruct"))] if words[0] == "safer-instruct" else [sys.executable, words[0]]
-    done = subprocess.run([*program, *words[1:]], cwd=ROOT, env=os.environ | {"COLUMNS": "200"}, capture_output=True, text=True, check=False)
-    if done.returncode:
-        print(f"{command}: ended with {done.returncode}: {done.stderr[-400:]}", file=sys.stderr)
-    return done.stdout + done.stderr
+    with tempfile.TemporaryFile() as said, tempfile.TemporaryFile() as complained:
+        settings: dict[str, Any] = {"cwd": ROOT, "env": os.environ | {"COLUMNS": "200"}, "stdout": said, "stderr": complained, "start_new_session": True}
+        with subprocess.Popen([*program, *words[1:]], **settings) as process:
+            try:
+                code = process.wait(limit_s)
+                how = f"ended with {code}" if code else ""
+            except subprocess.TimeoutExpired:
+                how = f"did not end within {limit_s:.0f} s"
+            finally:
+                if process.poll() is None:
+                    os.killpg(process.pid, signal.SIGKILL)  # with all that it has started
+        said.seek(0)
+        complained.seek(0)
+        output = (said.read() + complained.read()).decode(errors="replace")
+    if how:
+        print(f"{command}: {how}: {output[-400:]}", file=sys.stderr, flush=True)
+    return output, not how
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ python bench/report.py --examples 128000
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 import tempfile
 import time
@@ -14,6 +15,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from made_runs import made_up, write_run
 
+from safer_instruct import rundir
 from safer_instruct.report import write_report
 
 
@@ -27,7 +29,8 @@ def main() -> None:
         started, cpu = time.perf_counter(), time.process_time()
         html, _ = write_report(run)
         took, of_cpu = time.perf_counter() - started, time.process_time() - cpu
-        print(f"{arguments.examples:,} examples: {took:.1f} s, {of_cpu:.1f} s of CPU, {html.stat().st_size / 1e6:.2f} MB")
+        pairs = json.loads((run / rundir.SUMMARY).read_text("utf-8"))["pairs"]
+        print(f"{pairs:,} pairs from {arguments.examples:,} examples: {took:.1f} s, {of_cpu:.1f} s of CPU, {html.stat().st_size / 1e6:.2f} MB")
         print("opened in", ", ".join(f"{seconds:.2f} s" for seconds in open_times(html, arguments.opens)))
 
 

@@ -1,9 +1,10 @@
 """Start-up of every command: the help of each, and the light ones on a small run of scripted models.
 
-    python bench/startup.py                    five times each; `--times 9` for more, `--only "audit" "--help"` for commands that hold one of these
+    python bench/startup.py                    five times each; `--times 9` for more, `--only audit "python -c"` for commands that hold one of these
 
 Wall time is the median; CPU is user and system time of the process, the median too, and does not depend on what else the machine does; the peak
-is the most that the process had in memory. 'python -c pass' is the floor.
+is the most that the process had in memory. 'python -c pass' is the floor: it is measured again beside every run of every command, and `floors` says how many
+of these a command takes, which a busy machine changes least.
 """
 
 from __future__ import annotations
@@ -42,6 +43,9 @@ LIGHT = (
 )
 
 
+FLOOR = [sys.executable, "-c", "pass"]
+
+
 class Taken(NamedTuple):
     wall_s: float
     cpu_s: float
@@ -62,14 +66,15 @@ def main() -> None:
         desk = Path(folder, "desk")
         told = json.loads(subprocess.run([sys.executable, __file__, "--lay-out", str(desk)], check=True, capture_output=True, text=True).stdout)
         lines = [*(f"{name} --help".strip() for name in told["commands"]), *LIGHT]
-        cases = {"python -c pass": [sys.executable, "-c", "pass"], "python -c 'import safer_instruct'": [sys.executable, "-c", "import safer_instruct"]}
+        cases = {"python -c pass": FLOOR, "python -c 'import safer_instruct'": [sys.executable, "-c", "import safer_instruct"]}
         cases |= {line: [*ours, *shlex.split(line.replace("ID", told["id"]))] for line in lines}
-        print(f"load before: {os.getloadavg()[0]:.1f}\n\n| command | wall ms | CPU ms | peak MB |\n|---|---|---|---|", flush=True)
+        print(f"load before: {os.getloadavg()[0]:.1f}\n\n| command | floors | wall ms | CPU ms | peak MB |\n|---|---|---|---|---|", flush=True)
         for line, command in cases.items():
             if any(part in line for part in given.only):
-                several = [_measure(command, desk) for _ in range(given.times)]
+                several, floor = zip(*((_measure(command, desk), _measure(FLOOR, desk)) for _ in range(given.times)), strict=True)
+                floors = statistics.median(one.cpu_s for one in several) / statistics.median(one.cpu_s for one in floor)
                 wall, cpu = (1000 * statistics.median(getattr(one, name) for one in several) for name in ("wall_s", "cpu_s"))
-                print(f"| `{line}` | {wall:,.0f} | {cpu:,.0f} | {max(one.peak_mb for one in several):,.0f} |", flush=True)
+                print(f"| `{line}` | {floors:,.1f} | {wall:,.0f} | {cpu:,.0f} | {max(one.peak_mb for one in several):,.0f} |", flush=True)
 
 
 def _lay_out(desk: Path) -> dict[str, Any]:

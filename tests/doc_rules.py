@@ -32,7 +32,7 @@ NOT_RUN = (
     Rule(r"^safer-instruct models (pull|export)", "fetches or converts weights; tests/integration/test_tune.py and test_embedded.py do"),
     Rule(r"^safer-instruct run examples/(dialogues/dialogues|overclaiming/twins)\.yaml", "the embedded model takes minutes"),
     Rule(r"^safer-instruct evaluate examples/evaluate/evaluate\.yaml$", "330 s of the embedded model"),
-    Rule(r"^safer-instruct value civility-pairs\.jsonl", "asks the embedded model 120 times"),
+    Rule(r"^safer-instruct value runs/civility$", "asks the embedded model 52 times"),
     Rule(r"^safer-instruct domain new \w+$", "asks questions; tests/contract/test_domain_commands.py answers them"),
     Rule(r"^safer-instruct .*/shared/", "a path of a cluster", "docs/cluster.md"),
     Rule(r"^safer-instruct ", "typed by the page's own test, see ELSEWHERE", "docs/new-domain.md"),
@@ -70,6 +70,7 @@ class Shown(NamedTuple):
 SHOWN = (
     Shown("README.md", "Funnel", "what `make demo` printed"),
     Shown("docs/experts.md", "note: the target is not reached", "what a run that misses its target says"),
+    Shown("docs/export.md", "# src/safer_instruct/export", "lines of two files; tests/contract/test_export_docs.py puts them there"),
     Shown("docs/faq.md", "", "messages; tests/contract/test_faq.py finds each in the source"),
     Shown("docs/judges-and-calibration.md", "gain = mean log p", "a formula"),
     Shown("docs/judges-and-calibration.md", "p(score of the chosen", "a formula"),

@@ -6,6 +6,7 @@ import json
 import shutil
 from pathlib import Path
 
+import civil_script
 import pyarrow.parquet as pq
 import pytest
 from command_line import Cli, caller
@@ -24,18 +25,14 @@ TEXTS = {
     "loud": "YOU HAVE LEFT THE GATE OPEN AND NOW THE DOG IS IN ANOTHER COUNTY, WHICH IS NOT OUR DOING AT ALL, IS IT.",
     "hostile": "\x1b[2J[bold]Your hat is in lost property[/bold] where it has been since the spring, and where it may stay.",
 }
-SCRIPT = """\
+SCRIPT = civil_script.SCRIPT.replace(
+    "generate:\n",
+    """\
 generate:
 - {match: "Below is a response[^#]*###[^#]*plug", answers: ["WHICH END OF A PLUG GOES IN", "Which end of the plug is meant?"]}
 - {match: "Below is a response[^#]*###[^#]*parcel", answers: ["WHERE IS MY PARCEL GONE"]}
-- {match: "Below is a response", answers: ["Could you tell me about {words}, please?"]}
-- {answers: ["I am sorry about that, and I will look into {words}."]}
-score:
-- {match: "that is kind", logprob: -1.0}
-- {match: "that is rude", logprob: -1.5}
-- {match: "Instruction:", logprob: -1.0}
-- {logprob: -2.0}
-"""
+""",
+)
 CONFIG = """\
 domain: civility
 source: {path: texts.jsonl, id: id}

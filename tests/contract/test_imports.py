@@ -5,55 +5,14 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
-from collections.abc import Iterator
 from graphlib import TopologicalSorter
-from pathlib import Path
 
 import pytest
+from scripts import script
 
-SOURCE = Path(__file__).parents[2] / "src" / "safer_instruct"
+rooms = script("tools/reference/rooms.py")  # its table of rooms is the one of docs/architecture.md
+MODULES, imports, own, layer = rooms.MODULES, rooms.imports, rooms.own, rooms.layer
 
-# Lowest first. A module may import from lower ranks and from its own, never from a higher one. A folder stands for all in it.
-RANKS = (
-    ("errors", "example", "extras", "nearest", "oneline", "scratch", "seeds", "visible", "wholefile"),
-    ("detect", "yamlfile", "sandbox"),
-    ("selectconfig", "settings", "thresholds"),
-    ("templates", "conversation", "config", "domain", "prices"),
-    ("models", "ledger", "sources", "budget", "storage"),
-    ("embed", "minilm", "selection"),
-    ("filters", "reverse", "routing"),
-    ("choosing", "stages", "tuning"),
-    ("barrier", "rundir", "card", "tally", "state", "roles", "running", "margins"),
-    ("accounts", "analysis", "progress", "remote", "stored", "target", "uniqueids", "variety"),
-    ("twins", "ordered"),
-    ("collect", "distinct", "equipment"),
-    ("pipeline", "runners", "evaluation", "training"),
-    ("study",),
-    (
-        "export",
-        "selected",
-        "calibration",
-        "judging",
-        "starter",
-        "doctor",
-        "terminal",
-        "estimate",
-        "evaluateview",
-        "ledgerview",
-        "filterview",
-        "story",
-        "tuneview",
-        "domaincheck",
-        "domainfile",
-        "review",
-    ),
-    ("domaincli", "liveview", "reviewview", "studyview", "trainview"),
-    ("report",),
-    ("audit",),
-    ("auditing",),
-    ("studycli", "traincli"),
-    ("cli", "__init__"),
-)
 # What stages and filters must know nothing of, although some of it ranks below them.
 UNKNOWN_TO_STAGES = {"ledger", "sources", "rundir", "pipeline", "tuning", "budget", "state", "accounts"}
 HEAVY = {
@@ -94,56 +53,11 @@ HEAVY = {
 }
 SERVER = {"review.app", "review.guard"}  # made of starlette from top to bottom
 
-Import = tuple[str, bool, int]  # dotted name, whether it runs when the module is imported, line
-
-
-def module_name(path: Path) -> str:
-    """Dotted name below the package; the package itself is `__init__`."""
-    parts = path.relative_to(SOURCE).with_suffix("").parts
-    return ".".join(parts[:-1] if parts[-1] == "__init__" and len(parts) > 1 else parts)
-
-
-MODULES = {module_name(path): path for path in sorted(SOURCE.rglob("*.py"))}
-
-
-def imports(tree: ast.AST, *, runs: bool = True) -> Iterator[Import]:
-    """Every import below `tree`, in functions and under TYPE_CHECKING too."""
-    for node in ast.iter_child_nodes(tree):
-        if isinstance(node, ast.Import):
-            yield from ((alias.name, runs, node.lineno) for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"line {node.lineno}: imports are absolute here"
-            yield from ((f"{node.module}.{alias.name}", runs, node.lineno) for alias in node.names)
-        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
-            yield from imports(node, runs=False)
-        elif isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
-            yield from imports(ast.Module([*node.body], []), runs=False)
-            yield from imports(ast.Module([*node.orelse], []), runs=runs)
-        else:
-            yield from imports(node, runs=runs)
-
-
-def own(name: str) -> str | None:
-    """The module of this package that an imported dotted name leads to, or None for another package's."""
-    if name.partition(".")[0] != "safer_instruct":
-        return None
-    parts = name.split(".")[1:]
-    while parts and ".".join(parts) not in MODULES:
-        parts.pop()
-    return ".".join(parts) or "__init__"
-
-
-def rank(module: str) -> int:
-    top = module.partition(".")[0]
-    found = [i for i, names in enumerate(RANKS) if top in names]
-    assert found, f"'{top}' has no rank: add it to RANKS in {Path(__file__).name}"
-    return found[0]
-
 
 def upward(module: str, source: str) -> list[str]:
     """Imports of `source`, read as `module`, that point upwards."""
-    found = [(own(name), line) for name, _, line in imports(ast.parse(source))]
-    return [f"{module}:{line} imports {target}" for target, line in found if target and rank(target) > rank(module)]
+    found = [(own(one.name), one.line) for one in imports(ast.parse(source))]
+    return [f"{module}:{line} imports {target}" for target, line in found if target and layer(target) < layer(module)]
 
 
 def heavy(source: str) -> list[str]:
@@ -180,11 +94,6 @@ def test_no_two_modules_import_each_other() -> None:
 def test_stages_and_filters_know_nothing_of_ledger_and_files(module: str) -> None:
     known = {(own(name) or "").partition(".")[0] for name, _, _ in imports(ast.parse(MODULES[module].read_text("utf-8")))}
     assert not known & UNKNOWN_TO_STAGES
-
-
-@pytest.mark.parametrize("names", RANKS)
-def test_the_table_holds_no_module_that_is_gone(names: tuple[str, ...]) -> None:
-    assert set(names) <= {module.partition(".")[0] for module in MODULES}
 
 
 @pytest.mark.parametrize(

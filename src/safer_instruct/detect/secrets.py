@@ -90,7 +90,6 @@ _MARKS = (
 )
 _NAMED = re.compile(r"(?:key|secret|token|passwd|password|pwd)[\"']?\s{0,4}[:=]", re.I)
 _UNDASHED_MARKS = tuple(mark for mark in _MARKS if "-" not in mark and "_" not in mark)
-SECRET_KINDS = tuple(_SHAPES)
 
 
 def _holds_mark(text: str) -> bool:

@@ -143,29 +143,10 @@ def unpermute(weight: Matrix, heads: int) -> Matrix:
 
 def _spec(meta: dict[str, Any], tensors: dict[str, gguf.ReaderTensor], lora: Lora | None, quantization: str) -> Any:
     """The model, each matrix quantised as soon as it is read: one layer's floats are held at a time."""
-    import ctranslate2
     import numpy as np
 
-    layers, heads = int(meta["llama.block_count"]), int(meta["llama.attention.head_count"])
-    kv_heads = int(meta["llama.attention.head_count_kv"])
-    spec = ctranslate2.specs.TransformerDecoderModelSpec.from_config(
-        layers,
-        heads,
-        activation=ctranslate2.specs.Activation.SWISH,
-        pre_norm=True,
-        ffn_glu=True,
-        rms_norm=True,
-        rotary_dim=0,
-        rotary_interleave=False,
-        rotary_base=float(meta["llama.rope.freq_base"]),
-        num_heads_kv=kv_heads,
-    )
-    vocabulary = list(meta["tokenizer.ggml.tokens"])
-    spec.register_vocabulary(vocabulary)
-    spec.config.bos_token = vocabulary[int(meta["tokenizer.ggml.bos_token_id"])]
-    spec.config.eos_token = vocabulary[int(meta["tokenizer.ggml.eos_token_id"])]
-    spec.config.unk_token = vocabulary[int(meta.get("tokenizer.ggml.unknown_token_id", 0))]
-    spec.config.layer_norm_epsilon = float(meta["llama.attention.layer_norm_rms_epsilon"])
+    spec = _empty_spec(meta)
+    heads, kv_heads = int(meta["llama.attention.head_count"]), int(meta["llama.attention.head_count_kv"])
 
     def linear(layer: int, name: str) -> Matrix:
         weight = dequantise(tensors[f"blk.{layer}.{name}.weight"])
@@ -197,6 +178,31 @@ def _spec(meta: dict[str, Any], tensors: dict[str, gguf.ReaderTensor], lora: Lor
         put(ffn.linear_1, linear(i, "ffn_down"))
     if lora:
         lora.check_all_used()
+    return spec
+
+
+def _empty_spec(meta: dict[str, Any]) -> Any:
+    """A Llama of the file's shape and vocabulary, without weights."""
+    import ctranslate2
+
+    spec = ctranslate2.specs.TransformerDecoderModelSpec.from_config(
+        int(meta["llama.block_count"]),
+        int(meta["llama.attention.head_count"]),
+        activation=ctranslate2.specs.Activation.SWISH,
+        pre_norm=True,
+        ffn_glu=True,
+        rms_norm=True,
+        rotary_dim=0,
+        rotary_interleave=False,
+        rotary_base=float(meta["llama.rope.freq_base"]),
+        num_heads_kv=int(meta["llama.attention.head_count_kv"]),
+    )
+    vocabulary = list(meta["tokenizer.ggml.tokens"])
+    spec.register_vocabulary(vocabulary)
+    spec.config.bos_token = vocabulary[int(meta["tokenizer.ggml.bos_token_id"])]
+    spec.config.eos_token = vocabulary[int(meta["tokenizer.ggml.eos_token_id"])]
+    spec.config.unk_token = vocabulary[int(meta.get("tokenizer.ggml.unknown_token_id", 0))]
+    spec.config.layer_norm_epsilon = float(meta["llama.attention.layer_norm_rms_epsilon"])
     return spec
 
 
