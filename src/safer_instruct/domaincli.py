@@ -156,7 +156,7 @@ def _ask_category(category: NewCategory, given: set[str]) -> NewCategory:
         "bad": "The opposite is one that is ... (for instance: rude, sarcastic and dismissive)",
     }
     for field, question in questions.items():
-        if field not in given:
+        if field not in given and (field != "help" or category.refuse):
             setattr(category, field, typer.prompt(question, default=getattr(category, field), show_default=field in ("name", "good", "bad")))
     if "criteria" not in given:
         asked = []

@@ -109,6 +109,15 @@ def test_new_asks_and_from_the_answers_a_run_makes_pairs(tmp_path: Path) -> None
     assert len((tmp_path / "out" / "pairs.jsonl").read_text().splitlines()) == 1
 
 
+def test_new_asks_how_to_help_only_where_an_answer_may_decline(tmp_path: Path) -> None:
+    answers = ["Notes on cars.", "", "", "", "parking", "Rude notes.", "Be kind.", "", "kind", "rude", "Is it kind?", "", "n"]
+    said = domain(tmp_path, "domain", "new", "notes", typed="\n".join(answers) + "\n")
+    assert said.returncode == 0 and "How does it help safely" not in said.stdout, said.stderr
+    parking = load_domain("notes-domain.yaml", tmp_path).category("parking")
+    assert (parking.refuse, parking.help, parking.criteria) == ("", "", ("Is it kind?",))
+    assert parking.contrast is not None and parking.contrast.good == "kind"
+
+
 def test_new_takes_options_instead_of_answers_and_never_overwrites(tmp_path: Path) -> None:
     options = (
         "--no-input",

@@ -37,6 +37,7 @@ RANKS = (
         "starter",
         "doctor",
         "terminal",
+        "bars",
         "estimate",
         "evaluateview",
         "ledgerview",
