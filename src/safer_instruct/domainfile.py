@@ -44,8 +44,8 @@ class NewDomain:
     categories: list[NewCategory] = field(default_factory=list)
 
 
-def write_domain(new: NewDomain, folder: Path) -> Path:
-    """Write `NAME-domain.yaml`, and read it back to be sure that it is valid.
+def place_for(new: NewDomain, folder: Path) -> Path:
+    """Where `write_domain` writes it; asked before the user is asked anything.
 
     Raises:
         ConfigError: The name cannot be a file name, the file is there already, or what it extends is not.
@@ -57,6 +57,16 @@ def write_domain(new: NewDomain, folder: Path) -> Path:
         raise ConfigError(f"{path} exists already; give another --dir, or move it away")
     if new.extends:
         load_domain(new.extends, folder)
+    return path
+
+
+def write_domain(new: NewDomain, folder: Path) -> Path:
+    """Write `NAME-domain.yaml`, and read it back to be sure that it is valid.
+
+    Raises:
+        ConfigError: As for `place_for`.
+    """
+    path = place_for(new, folder)
     folder.mkdir(parents=True, exist_ok=True)
     write_whole(path, as_text(new))
     load_domain(path.name, folder)

@@ -118,6 +118,15 @@ def test_new_asks_how_to_help_only_where_an_answer_may_decline(tmp_path: Path) -
     assert parking.contrast is not None and parking.contrast.good == "kind"
 
 
+def test_new_says_what_is_wrong_before_it_asks_and_what_to_do_where_nobody_answers(tmp_path: Path) -> None:
+    said = domain(tmp_path, "domain", "new", "notes", typed="Notes on cars.\n")
+    assert said.returncode == 2 and "say it by options (--help lists them) and --no-input" in said.stderr, said.stderr
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "notes-domain.yaml").write_text("mine")
+    said = domain(tmp_path, "domain", "new", "notes", typed="")
+    assert said.returncode == 2 and said.stdout == "" and "notes-domain.yaml exists already" in said.stderr
+
+
 def test_new_takes_options_instead_of_answers_and_never_overwrites(tmp_path: Path) -> None:
     options = (
         "--no-input",

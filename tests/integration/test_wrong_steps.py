@@ -168,6 +168,7 @@ STEPS = [
     ("filters replies.csv", ("replies.csv holds no finished run (it is a file)", "safer-instruct run CONFIG --out")),
     ("filters runs/evasive --dropped-by likelyhood", ("'likelyhood' dropped no example; what did: nothing",)),
     ("why runs/evasive e9", ("no example has the id 'e9'; pairs.jsonl and examples.parquet hold the ids",)),
+    ("status runs", ("runs holds no finished run (summary.json is missing; runs in it: evasive)",)),
     ("review runs/evasif", ("runs/evasif holds no finished run", "did you mean 'evasive'?")),
     # --- export, audit, labels
     ("export runs/evasif --format messages", ("safer-instruct run CONFIG --out runs/evasif",)),
@@ -176,6 +177,9 @@ STEPS = [
     ("export runs/evasive --format jsonl --reviewed", ("runs/evasive has no review yet; begin one: safer-instruct review runs/evasive",)),
     ("export runs/evasive --format jsonl --split test", ("split 'test': write NAME=SHARE", "such as test=0.1")),
     ("export runs/evasive --format jsonl --split test=0.1", ("the split 'test' of 3 pairs in 3 clusters would be empty; give another share",)),
+    ("export runs/evasive --format jsonl --out runs", ("runs is a folder; give the name of a file, such as runs/NAME",)),
+    ("export runs/evasive --format datasets --out replies.csv", ("replies.csv is no folder; choose another --out",)),
+    ("report runs/evasive --out runs", ("runs is a folder; give the name of a file, such as runs/NAME",)),
     ("audit pairs.jsonl", ("source 'pairs.jsonl'", "no file, folder or glob match")),
     ("audit replies.csv --prompt id --chosen reply --rejected replay", ("no column 'replay' for the rejected response; columns: id, reply",)),
     ("audit runs/evasive --show repeat", ("there is no check 'repeat'; choose one of rows, empty",)),

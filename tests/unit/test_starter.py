@@ -47,7 +47,7 @@ def test_what_is_written_out_agrees_with_the_defaults(tmp_path: Path) -> None:
 
 
 def test_texts_and_instructions_are_kept_in_the_languages_of_the_domain(tmp_path: Path) -> None:
-    domain = "name: mine\ndescription: d\nlanguages: [de, fr]\ncategories: {reply: {definition: d, guideline: g}}\n"
+    domain = "name: mine\ndescription: d\nlanguages: [de, fr]\ncategories: {reply: {definition: d, guideline: g, criteria: [c]}}\n"
     (tmp_path / "mine-domain.yaml").write_text(domain, encoding="utf-8")
     write_starter("mine", tmp_path)
     config = load_config(tmp_path / "mine.yaml")
@@ -55,7 +55,12 @@ def test_texts_and_instructions_are_kept_in_the_languages_of_the_domain(tmp_path
     text = open_filters(config.filter, tmp_path).text
     kept = ["Sie fragen, ob die Bibliothek am Samstag geöffnet ist. Nein.", "Vous demandez si la bibliothèque est ouverte le samedi. Non."]
     dropped = ["You ask whether the library is open on Saturday. It is not.", "Ok."]
-    assert [all(one.check(Example(id="1", text=said, category="reply")).passed for one in text) for said in kept + dropped] == [True, True, False, False]
+    assert [all(one.verdict(Example(id="1", text=said, category="reply", file="f", line=1)).passed for one in text) for said in kept + dropped] == [
+        True,
+        True,
+        False,
+        False,
+    ]
 
 
 def test_every_line_explains_itself(tmp_path: Path) -> None:
