@@ -127,6 +127,15 @@ def test_new_says_what_is_wrong_before_it_asks_and_what_to_do_where_nobody_answe
     assert said.returncode == 2 and said.stdout == "" and "notes-domain.yaml exists already" in said.stderr
 
 
+def test_new_leaves_no_file_that_is_no_domain_and_quotes_what_yaml_would_misread(tmp_path: Path) -> None:
+    said = domain(tmp_path, "domain", "new", "notes", "--no-input", "--languages", "german")
+    assert said.returncode == 2 and "'german' is no code of a language: write two or three small letters (ISO 639-1), such as en or de" in said.stderr
+    assert list(tmp_path.iterdir()) == []
+    said = domain(tmp_path, "domain", "new", "notes", "--no-input", "--category", "Notes: all", "--definition", "#none", "--good", "a: b")
+    assert said.returncode == 0, said.stderr
+    assert load_domain("notes-domain.yaml", tmp_path).category("Notes: all").definition == "#none"
+
+
 def test_new_takes_options_instead_of_answers_and_never_overwrites(tmp_path: Path) -> None:
     options = (
         "--no-input",

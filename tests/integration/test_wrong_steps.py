@@ -58,6 +58,7 @@ FILES: dict[str, str | bytes] = {
     "colon.yaml": DOMAIN + "    guideline: Say: what happens next.\n",
     "quote.yaml": 'name: "x\ndescription: d\n',
     "pair.yaml": DOMAIN + "    guideline: g\n    examples:\n    - prompt: When?\n      chosen: Today.\n",
+    "languages.yaml": changed(DOMAIN, "description: d\n", "description: d\nlanguages: [EN]\n") + "    guideline: g\n    criteria: [Clear.]\n",
     # configs of runs
     "column.yaml": changed(RUN, "text: reply", "text: replay"),
     "path.yaml": changed(RUN, "path: replies.csv", "path: replys.csv"),
@@ -134,6 +135,7 @@ STEPS = [
     ("domain check quote.yaml", ("not valid YAML", "the quote that opens in line 1 is never closed")),
     ("domain check list.yaml", ("list.yaml:7: not valid YAML", "put each value within [...] in quotes")),
     ("domain check pair.yaml", ("pair.yaml:8: the key 'categories.reply.examples.0.rejected' is missing",)),
+    ("domain check languages.yaml", ("languages.yaml:3: 'languages': 'EN' is no code of a language: write two or three small letters",)),
     ("domain check evasive.yaml", ("evasive.yaml is a config of a run: safer-instruct run",)),
     # --- the config
     ("init evasive2 --source replys.csv", ("source 'replys.csv'", "no file, folder or glob match; did you mean 'replies.csv'?")),
