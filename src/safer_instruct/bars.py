@@ -80,7 +80,7 @@ def _print_now_and_then(console: Console, told: Told, stop: threading.Event) -> 
         now = time.monotonic()
         if told.doing != doing:  # another piece of work has another speed
             since, doing, at = now, told.doing, told.done
-        left = (now - since) / (told.done - at) * (told.of - told.done) if told.of and told.done > at else None
+        left = (now - since) / (told.done - at) * (told.of - told.done) if told.of and at < told.done < told.of else None
         parts = (f"[{now - begun:.0f} s] {told.doing}", f"{told.done}/{told.of}" if told.of else "", told.news, _time_left(left))
         console.print("  ".join(filter(None, parts)), markup=False, highlight=False, soft_wrap=True)
 

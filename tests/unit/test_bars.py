@@ -48,6 +48,8 @@ def test_a_new_kind_of_work_is_not_timed_by_the_speed_of_the_old_one() -> None:
         wait_for(lambda: "reference  5/10  about" in sent.getvalue())
         told.tell(0, 10, doing="training")
         wait_for(lambda: "training  0/10\n" in sent.getvalue())
+        told.tell(10, 10, doing="training")
+        wait_for(lambda: "training  10/10\n" in sent.getvalue())
 
 
 @pytest.mark.usefixtures("hurried")
