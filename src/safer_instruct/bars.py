@@ -78,7 +78,7 @@ def _print_now_and_then(console: Console, told: Told, stop: threading.Event) -> 
     since, doing, at = begun, told.doing, told.done
     while not stop.wait(min(_RARELY_S, max(_FIRST_S, (now - begun) / 10))):
         now = time.monotonic()
-        if told.doing != doing:  # another piece of work has another speed
+        if told.doing != doing or not at:  # another kind of work has another speed, and its first piece warms up
             since, doing, at = now, told.doing, told.done
         left = (now - since) / (told.done - at) * (told.of - told.done) if told.of and at < told.done < told.of else None
         parts = (f"[{now - begun:.0f} s] {told.doing}", f"{told.done}/{told.of}" if told.of else "", told.news, _time_left(left))

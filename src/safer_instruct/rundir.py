@@ -78,7 +78,7 @@ def open_run_directory(path: Path, resolved: dict[str, Any], mode: Mode) -> Iter
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as exc:
-        raise RunDirectoryError(f"{path} cannot be a run directory: {exc}") from exc
+        raise RunDirectoryError(f"{path} cannot be a run directory: {exc.strerror or exc}; choose another --out") from exc
     with hold(path):
         text = _as_yaml(resolved)
         if mode == "fresh":

@@ -164,7 +164,7 @@ STEPS = [
     ("run weights.yaml", ("model 'smollm2-135m' is not in", "did you mean 'smollm2-135m-instruct'?")),
     ("run adapter.yaml", ("adapter 'my-adapter': neither a folder at", "nor one of civility-expert, civility-inducer")),
     ("run other.yaml --out runs/evasive", ("holds a run of another config: - seed: 0; + seed: 5", "--continue", "--fresh")),
-    ("run evasive.yaml --out replies.csv/run", ("replies.csv/run",)),
+    ("run evasive.yaml --out replies.csv/run", ("replies.csv/run cannot be a run directory: Not a directory; choose another --out",)),
     # --- looking at it
     ("status runs/evasif", ("runs/evasif holds no finished run (there is no such folder; did you mean 'evasive'?)",)),
     ("filters replies.csv", ("replies.csv holds no finished run (it is a file)", "safer-instruct run CONFIG --out")),

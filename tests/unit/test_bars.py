@@ -34,9 +34,12 @@ def test_off_a_terminal_lines_tell_work_count_news_and_the_time_left() -> None:
         wait_for(lambda: "training  0/8" in sent.getvalue())
         told.tell(2, 8, doing="training", news="loss 2.250  120 tokens/s [red]")
         wait_for(lambda: "2/8" in sent.getvalue())
+        assert "left" not in sent.getvalue(), "the first piece warms up, and tells no speed"
+        told.tell(4, 8, doing="training", news="loss 2.125  120 tokens/s [red]")
+        wait_for(lambda: "4/8" in sent.getvalue())
     lines = sent.getvalue().splitlines()
     assert lines[0] == "[0 s] opening the model"
-    assert lines[-1].startswith("[0 s] training  2/8  loss 2.250  120 tokens/s [red]  about ") and lines[-1].endswith(" s left")
+    assert lines[-1].startswith("[0 s] training  4/8  loss 2.125  120 tokens/s [red]  about ") and lines[-1].endswith(" s left")
     assert "\x1b" not in sent.getvalue()
 
 
@@ -44,6 +47,8 @@ def test_off_a_terminal_lines_tell_work_count_news_and_the_time_left() -> None:
 def test_a_new_kind_of_work_is_not_timed_by_the_speed_of_the_old_one() -> None:
     sent = io.StringIO()
     with watched(Console(file=sent, width=200), "reference") as told:
+        told.tell(2, 10)
+        wait_for(lambda: "reference  2/10" in sent.getvalue())
         told.tell(5, 10)
         wait_for(lambda: "reference  5/10  about" in sent.getvalue())
         told.tell(0, 10, doing="training")
