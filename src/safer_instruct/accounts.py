@@ -82,27 +82,34 @@ def check_accounts(out: Path, state: RunState) -> None:
     Raises:
         AccountingError: They do not add up.
     """
-    import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
-    table = pq.read_table(out / rundir.EXAMPLES, columns=["dropped_by", "twin_of"])
-    is_twin = pc.not_equal(table["twin_of"], "")
-    twins, examples = table.filter(is_twin)["dropped_by"], table.filter(pc.invert(is_twin))["dropped_by"]
-    dropped, dropped_twins = (column.length() - column.null_count for column in (examples, twins))
-    pairs = pq.read_metadata(out / rundir.PAIRS).num_rows - twins.null_count
-    lines = _lines(out / rundir.PAIRS_JSONL) - twins.null_count
+    with pq.ParquetFile(out / rundir.EXAMPLES) as file:
+        examples, twins = _ends(file)
+    dropped, dropped_twins = examples.total() - examples[None], twins.total() - twins[None]
+    pairs = pq.read_metadata(out / rundir.PAIRS).num_rows - twins[None]
+    lines = _lines(out / rundir.PAIRS_JSONL) - twins[None]
     aside = _lines(out / rundir.BAD_ROWS)
-    reasons, twin_reasons = ({row["values"]: row["counts"] for row in pc.value_counts(column.drop_null()).to_pylist()} for column in (examples, twins))
+    reasons, twin_reasons = ({by: n for by, n in counts.items() if by is not None} for counts in (examples, twins))
     counted: Counter[str] = Counter()
     for (_, name), n in state.reasons.items():
         counted[name] += n
     closed = state.rows == pairs + dropped + aside and pairs == lines and dict(counted) == reasons
-    if not closed or (state.twins.begun, state.twins.pairs, dict(state.twins.reasons)) != (twins.length(), twins.null_count, twin_reasons):
-        apart = f"; {state.twins.begun} twins were begun, {twins.null_count} twins + {dropped_twins} dropped came out" if state.twins.begun else ""
+    if not closed or (state.twins.begun, state.twins.pairs, dict(state.twins.reasons)) != (twins.total(), twins[None], twin_reasons):
+        apart = f"; {state.twins.begun} twins were begun, {twins[None]} twins + {dropped_twins} dropped came out" if state.twins.begun else ""
         raise AccountingError(
             f"{out}: {state.rows} rows went in, {pairs} pairs + {dropped} dropped + {aside} set aside came out "
             f"({lines} lines in {rundir.PAIRS_JSONL}){apart}; this is a bug in safer-instruct: please report it with {rundir.RUN}"
         )
+
+
+def _ends(file: Any) -> tuple[Counter[str | None], Counter[str | None]]:
+    """How many examples, and how many twins, each verdict dropped, None for those that came through; a batch of them in memory at a time."""
+    examples, twins = Counter[str | None](), Counter[str | None]()
+    for batch in file.iter_batches(columns=["dropped_by", "twin_of"]):
+        for by, twin_of in zip(batch["dropped_by"].to_pylist(), batch["twin_of"].to_pylist(), strict=True):
+            (twins if twin_of else examples)[by] += 1
+    return examples, twins
 
 
 def _parts(stage: str, model: Model, state: RunState) -> Iterable[tuple[str, StageState]]:

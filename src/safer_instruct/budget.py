@@ -40,7 +40,7 @@ from safer_instruct.errors import BudgetError, RunDirectoryError, StorageError
 from safer_instruct.models.protocol import Generation, Scoring
 from safer_instruct.prices import Price, show_usd
 from safer_instruct.storage.attached import home_of
-from safer_instruct.wholefile import FULL, is_full, sync_folder, whole
+from safer_instruct.wholefile import sync_folder, whole
 
 _NANO = 10**9  # money is counted in whole billionths of a dollar: sums of floats drift
 _CALLS_PER_RECORD = (16, 1024)  # at least and at most
@@ -347,8 +347,8 @@ def write_spent(path: Path, spent: Spent) -> None:
         sync_folder(path.parent)  # the name, too: an older sum must not come back
         if home := home_of(path.parent):
             home.keep(path.name, text.encode())
-    except (OSError, StorageError) as exc:
-        raise RunDirectoryError(f"{path}: what may be spent could not be recorded, so nothing was sent: {FULL if is_full(exc) else exc}") from exc
+    except (OSError, StorageError, RunDirectoryError) as exc:
+        raise RunDirectoryError(f"{path}: what may be spent could not be recorded, so nothing was sent: {exc}") from exc
 
 
 def earlier_spent(path: Path, ledger_totals: Callable[[], Spent]) -> Spent:

@@ -5,6 +5,7 @@ A domain is a YAML file; no code is needed to add one. Its texts reach models on
 
 from __future__ import annotations
 
+import re
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -175,7 +176,7 @@ class Domain(Strict):
     extends: Text | None = Field(None, exclude=True)
     description: Text
     direction: Direction = "rejected"
-    languages: tuple[Annotated[str, Field(pattern=r"^[a-z]{2,3}$")], ...] = ("en",)
+    languages: tuple[str, ...] = ("en",)
     expert: Text = "You are a helpful assistant."
     student: str = ""
     misuse: str = "The rejected responses are undesirable by construction: do not train a model to produce them."
@@ -190,6 +191,13 @@ class Domain(Strict):
             if doubled := sorted({title for title in titles if titles.count(title) > 1}):
                 raise ValueError(f"several verifiers of category '{name}' are called '{doubled[0]}'; give each a 'name' of its own")
         return self
+
+    @field_validator("languages")
+    @classmethod
+    def _codes(cls, languages: tuple[str, ...]) -> tuple[str, ...]:
+        if wrong := [said for said in languages if not re.fullmatch("[a-z]{2,3}", said)]:
+            raise ValueError(f"'{wrong[0]}' is no code of a language: write two or three small letters (ISO 639-1), such as en or de")
+        return languages
 
     @field_validator("categories")
     @classmethod

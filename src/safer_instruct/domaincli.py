@@ -61,7 +61,8 @@ def new(
     bad: Annotated[Optional[str], typer.Option(help="The opposite.")] = None,
 ) -> None:
     """Write a commented domain file from answers to a few questions."""
-    from safer_instruct.domainfile import NewCategory, NewDomain, write_domain
+    from safer_instruct.domainfile import NewCategory, NewDomain, place_for, write_domain
+    from safer_instruct.errors import ConfigError
 
     if direction not in (None, "rejected", "chosen"):
         raise typer.BadParameter("--direction is rejected or chosen")
@@ -70,9 +71,13 @@ def new(
     domain, first = NewDomain(name, **answers), NewCategory(**about)  # type: ignore[arg-type]
     if languages is not None:
         domain.languages = [code.strip() for code in languages.split(",") if code.strip()]
-    if not no_input:
-        _ask_domain(domain, {*answers, *({"languages"} if languages is not None else ())})
-    domain.categories = [first] if no_input else _ask_categories(first, set(about))
+    path = place_for(domain, folder)
+    try:
+        if not no_input:
+            _ask_domain(domain, {*answers, *({"languages"} if languages is not None else ())})
+        domain.categories = [first] if no_input else _ask_categories(first, set(about))
+    except typer.Abort:
+        raise ConfigError(f"the answers ended before the questions, so {path} was not written; say it by options (--help lists them) and --no-input") from None
     path = write_domain(domain, folder)
     typer.echo(f"wrote {path}")
     there = "" if folder == Path() else f" --dir {folder}"
@@ -156,7 +161,7 @@ def _ask_category(category: NewCategory, given: set[str]) -> NewCategory:
         "bad": "The opposite is one that is ... (for instance: rude, sarcastic and dismissive)",
     }
     for field, question in questions.items():
-        if field not in given:
+        if field not in given and (field != "help" or category.refuse):
             setattr(category, field, typer.prompt(question, default=getattr(category, field), show_default=field in ("name", "good", "bad")))
     if "criteria" not in given:
         asked = []

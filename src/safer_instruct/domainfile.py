@@ -44,8 +44,8 @@ class NewDomain:
     categories: list[NewCategory] = field(default_factory=list)
 
 
-def write_domain(new: NewDomain, folder: Path) -> Path:
-    """Write `NAME-domain.yaml`, and read it back to be sure that it is valid.
+def place_for(new: NewDomain, folder: Path) -> Path:
+    """Where `write_domain` writes it; asked before the user is asked anything.
 
     Raises:
         ConfigError: The name cannot be a file name, the file is there already, or what it extends is not.
@@ -57,9 +57,23 @@ def write_domain(new: NewDomain, folder: Path) -> Path:
         raise ConfigError(f"{path} exists already; give another --dir, or move it away")
     if new.extends:
         load_domain(new.extends, folder)
+    return path
+
+
+def write_domain(new: NewDomain, folder: Path) -> Path:
+    """Write `NAME-domain.yaml`, and read it back to be sure that it is valid.
+
+    Raises:
+        ConfigError: As for `place_for`; or what was answered makes no valid domain.
+    """
+    path = place_for(new, folder)
     folder.mkdir(parents=True, exist_ok=True)
     write_whole(path, as_text(new))
-    load_domain(path.name, folder)
+    try:
+        load_domain(path.name, folder)
+    except ConfigError as exc:
+        path.unlink()
+        raise ConfigError(f"these answers make no domain, and {path.name} was not written: {exc}") from exc
     return path
 
 
@@ -92,7 +106,7 @@ def _category(category: NewCategory) -> str:
         _key("contrast", {"good": category.good, "bad": category.bad}, "for verify.form contrast: completes 'a reply that is ...'"),
         _key("examples", [], "for contrast: a few pairs {prompt, chosen, rejected} make it far more accurate"),
     ]
-    return f"{category.name}:\n" + indent("\n".join(keys), "  ")
+    return _key(category.name, None).removesuffix(" null") + "\n" + indent("\n".join(keys), "  ")
 
 
 def _key(name: str, value: Any, comment: str = "") -> str:

@@ -23,7 +23,7 @@ from safer_instruct.ledger import read_totals
 from safer_instruct.nearest import did_you_mean
 from safer_instruct.sources import BadRow
 from safer_instruct.storage.attached import home_of
-from safer_instruct.wholefile import FULL, is_full, whole
+from safer_instruct.wholefile import room_for, whole
 
 EXAMPLES, PAIRS, PAIRS_JSONL, BAD_ROWS = "examples.parquet", "pairs.parquet", "pairs.jsonl", "rejected_rows.jsonl"
 LEDGER, BATCHES, RUN, SUMMARY, CARD, SPENT = "ledger.sqlite", "batches.sqlite", "run.yaml", "summary.json", "README.md", "spent.json"
@@ -78,7 +78,7 @@ def open_run_directory(path: Path, resolved: dict[str, Any], mode: Mode) -> Iter
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as exc:
-        raise RunDirectoryError(f"{path} cannot be a run directory: {exc}") from exc
+        raise RunDirectoryError(f"{path} cannot be a run directory: {exc.strerror or exc}; choose another --out") from exc
     with hold(path):
         text = _as_yaml(resolved)
         if mode == "fresh":
@@ -102,7 +102,7 @@ def hold(path: Path) -> Iterator[None]:
         except BlockingIOError:
             file.seek(0)
             raise RunDirectoryError(f"{path} is in use by process {file.read().strip() or '?'}; wait for it, stop it, or choose another --out") from None
-        with _room_for(path / ".lock"):
+        with room_for(path / ".lock"):
             os.truncate(file.fileno(), 0)
             os.write(file.fileno(), str(os.getpid()).encode())
         yield
@@ -118,23 +118,8 @@ def forget_results(path: Path) -> None:
 
 def write_whole(path: Path, text: str) -> None:
     """Write a small file so that a reader, or a kill, sees the old content or the new one and nothing between."""
-    with _room_for(path), whole(path) as part:
+    with whole(path) as part:
         part.write_text(text, encoding="utf-8")
-
-
-@contextmanager
-def _room_for(path: Path) -> Iterator[None]:
-    """Write `path` or files below it; where the disk is full, the system's error does not say which.
-
-    Raises:
-        RunDirectoryError: There is no room.
-    """
-    try:
-        yield
-    except OSError as exc:
-        if not is_full(exc):
-            raise
-        raise RunDirectoryError(f"{path} cannot be written: {FULL}") from exc
 
 
 class Outputs:
@@ -154,17 +139,17 @@ class Outputs:
         """Write one finished example, and its pair if it came through."""
         self._rows.append(example)
         if len(self._rows) >= _ROWS_PER_GROUP:
-            with _room_for(self._folder):
+            with room_for(self._folder):
                 self._flush()
 
     def add_bad(self, row: BadRow) -> None:
         """Write one row that was set aside."""
-        with _room_for(self._folder):
+        with room_for(self._folder):
             self._bad.write(json.dumps(asdict(row), ensure_ascii=True) + "\n")
 
     def close(self) -> None:
         """Write what is left and close the files."""
-        with _room_for(self._folder):
+        with room_for(self._folder):
             self._flush()
             for file in (self._examples, self._pairs, self._jsonl, self._bad):
                 file.close()
@@ -193,7 +178,7 @@ def outputs(path: Path, *, conversations: bool = False, twins: bool = False) -> 
         twins: With a column that marks them.
     """
     with whole(path / EXAMPLES) as examples, whole(path / PAIRS) as pairs, whole(path / PAIRS_JSONL) as jsonl, whole(path / BAD_ROWS) as bad:
-        with _room_for(path):
+        with room_for(path):
             out = Outputs(examples, pairs, jsonl, bad, conversations=conversations, twins=twins)
         try:
             yield out
@@ -305,7 +290,9 @@ def _no_run(path: Path) -> str:
     """Why `path` holds none, as far as one can tell from outside."""
     if path.is_dir():
         begun = (path / LEDGER).is_file()
-        return f"{SUMMARY} is missing{': it was begun and not ended, so give its command again' if begun else ''}"
+        below = sorted(file.parent.name for file in path.glob(f"*/{SUMMARY}"))
+        also = f"; runs in it: {', '.join(below[:5])}" if below and not begun else ""
+        return f"{SUMMARY} is missing{': it was begun and not ended, so give its command again' if begun else also}"
     if path.exists():
         return "it is a file"
     runs = [file.parent.name for file in path.parent.glob(f"*/{SUMMARY}")] if path.name else []

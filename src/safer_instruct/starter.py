@@ -46,12 +46,15 @@ induce:
   # template: prompted          # for a strong instruct model that was not tuned: it is shown the domain's examples
 {induce}
 filter:
+  text:                         # filters on each source text, before a model reads it
+    length: {{min_words: 4, max_words: 2000}}   # nobody can tell what 'Ok.' answers; longer ones are better cut into passages
+    language: {{languages: {languages}}}    # those of the domain; empty list: any
   near_duplicate: 0.7           # Jaccard similarity of word trigrams; null switches it off
   # min_logprob: -6.0           # least log P(instruction | text) in nats; with the shipped adapter this keeps about half
   prompt:                       # filters on each instruction; null switches one off, 'mode: flag' only records
     copying: {{max_shared_run: 7}}   # longest run of words an instruction may share with its text
-    language: {{languages: [en]}}    # empty list: any
-    # mine: {{path: my_filter.py}}   # a filter of your own; there are also 'text:' and 'pair:' (docs/filters.md)
+    language: {{languages: {languages}}}    # those of the domain; empty list: any
+    # mine: {{path: my_filter.py}}   # a filter of your own; there is also 'pair:' (docs/filters.md)
   consistency:
     min_gain: 0.1               # nats per token; a default, not calibrated on your data
 
@@ -128,6 +131,9 @@ _LOOKED_AT = 20
 _SAVE_ANEW = "give the column with the text, and a file in UTF-8 (in Excel: save as 'CSV UTF-8')"
 
 _NO_TEXTS = ("y", "n", "yes", "no", "on", "off", "true", "false", "null")  # what YAML takes for something else
+
+_LANGUAGES = ("en",)
+"""Of a domain file that is only being written."""
 
 _SIDES = {"rejected": "undesirable text: it becomes the rejected", "chosen": "good text: it becomes the chosen"}
 _WRITERS = {
@@ -245,6 +251,7 @@ def _config(domain: str, own: Domain | None, source: StarterSource, *, embedded:
         text=_padded(source.text),
         id=f"id: {_padded(source.id, 26)}" if source.id else "# id: id                      ",
         category=category,
+        languages=f"[{', '.join(known.languages if known else _LANGUAGES)}]",
         side=_SIDES[direction],
         role=role,
         writes=writes,

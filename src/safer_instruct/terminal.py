@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 import unicodedata
@@ -17,6 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from safer_instruct import rundir
+from safer_instruct.bars import watched
 from safer_instruct.card import repeats_said
 from safer_instruct.ledger import Total
 from safer_instruct.prices import show_usd
@@ -94,20 +96,21 @@ def show_totals(console: Console, path: Path, totals: list[Total]) -> None:
 @contextmanager
 def watch_tuning(console: Console) -> Iterator[Any]:
     """Yields the `report` function for `tune`: a progress bar with loss, tokens/s and time left."""
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-    from rich.progress import Progress as Bar
-
-    columns = (TextColumn("tuning"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[news]}"), TimeRemainingColumn())
-    with Bar(*columns, console=console) as bar:
-        task = bar.add_task("tuning", total=None, news="")
+    with watched(console, "opening the model") as told:
 
         def report(progress: Progress) -> None:
-            bar.update(task, total=progress.steps, completed=progress.step, news=f"loss {progress.loss:.3f}  {progress.tokens_per_s:.0f} tokens/s")
+            told.tell(progress.step, progress.steps, doing="tuning", news=training_news(progress))
             if progress.held_out:
                 parts = ", ".join(f"{source} {loss:.3f}" for source, loss in progress.held_out.by_source.items())
-                bar.console.print(f"step {progress.step}: held-out loss {progress.held_out.loss:.3f} ({parts})", highlight=False)
+                console.print(f"step {progress.step}: held-out loss {progress.held_out.loss:.3f} ({parts})", highlight=False)
 
         yield report
+
+
+def training_news(progress: Progress) -> str:
+    """Loss and speed of the last step, as far as there has been one."""
+    loss = "" if math.isnan(progress.loss) else f"loss {progress.loss:.3f}"
+    return "  ".join(filter(None, (loss, f"{progress.tokens_per_s:.0f} tokens/s" if progress.tokens_per_s else "")))
 
 
 def show_tuned(console: Console, result: TuneResult) -> None:
@@ -185,7 +188,7 @@ def _print_now_and_then(console: Console, state: RunState, stop: threading.Event
     while not stop.wait(_PLAIN_EVERY_S):
         parts = [f"{name} {_stage_cells(s, None if name == TWINS else state.total, 1.0)[0]}" for name, s in state.stages.items()]
         said = f"[{time.monotonic() - state.started:.0f} s] {'  '.join(parts)}  pairs {state.pairs}{_spent(state)}"
-        console.print("\n".join([said, *(f"waiting: {safe(message)}" for message in state.waits())]), markup=False, highlight=False)
+        console.print("\n".join([said, *(f"waiting: {safe(message)}" for message in state.waits())]), markup=False, highlight=False, soft_wrap=True)
 
 
 def _funnel(summary: dict[str, Any]) -> Table:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.table import Table
 
-from safer_instruct.terminal import safe, show_rehearsal
+from safer_instruct.bars import watched
+from safer_instruct.terminal import safe, show_rehearsal, training_news
 
 if TYPE_CHECKING:
     from safer_instruct.settings.preference import PreferenceConfig
@@ -28,23 +29,15 @@ _LEFT_OUT = {"set_aside": "rows set aside", "duplicates": "duplicates", "straddl
 @contextmanager
 def watch_training(console: Console) -> Iterator[tuple[Callable[[Progress], None], Callable[[int, int], None]]]:
     """Yields `report` and `note` for `train_preferences`: a bar with loss, margin and accuracy, and a line at each evaluation."""
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-    from rich.progress import Progress as Bar
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[news]}"), TimeRemainingColumn())
-    with Bar(*columns, console=console) as bar:
-        task = bar.add_task("opening the model", total=None, news="")
+    with watched(console, "opening the model") as told:
 
         def note(done: int, of: int) -> None:
-            bar.update(task, total=of, completed=done, description="reference")
+            told.tell(done, of, doing="reference")
 
         def report(progress: Progress) -> None:
-            speed = f"  {progress.tokens_per_s:.0f} tokens/s" if progress.tokens_per_s else ""
-            bar.update(
-                task, total=progress.steps, completed=progress.step, description="training", news=f"loss {progress.loss:.3f}{_figures(progress.figures)}{speed}"
-            )
+            told.tell(progress.step, progress.steps, doing="training", news=training_news(progress) + _figures(progress.figures))
             if progress.held_out:
-                bar.console.print(
+                console.print(
                     f"step {progress.step}: held-out loss {progress.held_out.loss:.4f}{_figures(progress.held_out.figures)}", highlight=False, soft_wrap=True
                 )
 
@@ -84,12 +77,8 @@ def show_divided(console: Console, divided: Divided) -> None:
 @contextmanager
 def watch_scoring(console: Console) -> Iterator[Callable[[int, int], None]]:
     """Yields `tick` for `value_pairs`: a bar with responses scored and time left."""
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-    from rich.progress import Progress as Bar
-
-    with Bar(TextColumn("scoring"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=console) as bar:
-        task = bar.add_task("scoring", total=None)
-        yield lambda done, of: bar.update(task, total=of, completed=done)
+    with watched(console, "scoring") as told:
+        yield told.tell
 
 
 def show_value(console: Console, found: Value, file: Path) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.table import Table
 
+from safer_instruct.bars import watched
 from safer_instruct.terminal import safe
 
 if TYPE_CHECKING:
@@ -35,18 +36,12 @@ def show_prepared(console: Console, prepared: Prepared, *, samples: int = 3) -> 
 @contextmanager
 def watch_evaluation(console: Console) -> Iterator[Callable[[Progress], None]]:
     """Yields the `report` function for `evaluate_inducers`: a bar with calls done and time left."""
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-    from rich.progress import Progress as Bar
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-    with Bar(*columns, console=console) as bar:
-        task = bar.add_task("opening the models", total=None)
+    with watched(console, "opening the models") as told:
 
         def report(progress: Progress) -> None:
-            bar.update(task, total=progress.total, completed=progress.done, description=progress.doing)
+            told.tell(progress.done, progress.total, doing=progress.doing)
 
         yield report
-        bar.update(task, description="done")
 
 
 def show_evaluation(console: Console, plan: Plan, result: Evaluation) -> None:

@@ -14,9 +14,29 @@ from safer_instruct.errors import RunDirectoryError
 FULL = "the disk is full; what was saved before is safe: make room, then give the same command again"
 
 
+_FORBIDDEN = (errno.EROFS, errno.EACCES, errno.EPERM)
+
+
 def is_full(exc: BaseException) -> bool:
     """Whether the system says that there is no room left, on the disk or in the user's share of it."""
     return isinstance(exc, OSError) and exc.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
+@contextmanager
+def room_for(path: Path) -> Iterator[None]:
+    """Write `path` or files below it; the system's error does not say which where the disk is full, and names our own temporary file elsewhere.
+
+    Raises:
+        RunDirectoryError: There is no room, or nobody may write there.
+    """
+    try:
+        yield
+    except OSError as exc:
+        if is_full(exc):
+            raise RunDirectoryError(f"{path} cannot be written: {FULL}") from exc
+        if exc.errno in _FORBIDDEN:
+            raise RunDirectoryError(f"{path} cannot be written: {exc.strerror}; choose a place where you may write") from exc
+        raise
 
 
 @contextmanager
@@ -24,18 +44,21 @@ def whole(path: Path) -> Iterator[Path]:
     """A path to write to that takes the place of `path` when the block ends well.
 
     Raises:
-        RunDirectoryError: Something other than a regular file stands there.
+        RunDirectoryError: Something other than a regular file stands there, there is no room, or nobody may write there.
     """
+    if path.is_dir():
+        raise RunDirectoryError(f"{path} is a folder; give the name of a file, such as {path / 'NAME'}")
     if path.exists() and not path.is_file():
         raise RunDirectoryError(f"{path} is no regular file, so it cannot be replaced by one")
     part = path.with_name(f".{path.name}.part")
-    try:
-        yield part
-        with part.open("rb") as file:
-            os.fsync(file.fileno())
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    with room_for(path):
+        try:
+            yield part
+            with part.open("rb") as file:
+                os.fsync(file.fileno())
+            part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -43,10 +66,15 @@ def whole_folder(path: Path) -> Iterator[Path]:
     """An empty folder to fill, whose files take their places in `path` when the block ends well.
 
     Raises:
-        RunDirectoryError: `path` holds files that would stay beside the new ones, or is no folder.
+        RunDirectoryError: `path` holds files that would stay beside the new ones, or is no folder; there is no room, or nobody may write there.
     """
     if path.exists() and not path.is_dir():
         raise RunDirectoryError(f"{path} is no folder; choose another --out")
+    with room_for(path):
+        yield from _filled(path)
+
+
+def _filled(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.part")
     shutil.rmtree(part, ignore_errors=True)  # of a process that was killed

@@ -311,7 +311,7 @@ def test_a_ledger_in_use_is_not_recovered(cli: Cli) -> None:
         ("--search x --limit 0", "--limit"),
         ("--show nothex", "'nothex' is no key"),
         ("--show 00000000", "holds no call with a key that begins with 00000000"),
-        ("--export out", "out is no regular file"),
+        ("--export out", "out is a folder; give the name of a file, such as out/NAME"),
         ("--export missing/x.jsonl", "No such file or directory: missing"),
     ],
 )

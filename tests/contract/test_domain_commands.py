@@ -109,6 +109,33 @@ def test_new_asks_and_from_the_answers_a_run_makes_pairs(tmp_path: Path) -> None
     assert len((tmp_path / "out" / "pairs.jsonl").read_text().splitlines()) == 1
 
 
+def test_new_asks_how_to_help_only_where_an_answer_may_decline(tmp_path: Path) -> None:
+    answers = ["Notes on cars.", "", "", "", "parking", "Rude notes.", "Be kind.", "", "kind", "rude", "Is it kind?", "", "n"]
+    said = domain(tmp_path, "domain", "new", "notes", typed="\n".join(answers) + "\n")
+    assert said.returncode == 0 and "How does it help safely" not in said.stdout, said.stderr
+    parking = load_domain("notes-domain.yaml", tmp_path).category("parking")
+    assert (parking.refuse, parking.help, parking.criteria) == ("", "", ("Is it kind?",))
+    assert parking.contrast is not None and parking.contrast.good == "kind"
+
+
+def test_new_says_what_is_wrong_before_it_asks_and_what_to_do_where_nobody_answers(tmp_path: Path) -> None:
+    said = domain(tmp_path, "domain", "new", "notes", typed="Notes on cars.\n")
+    assert said.returncode == 2 and "say it by options (--help lists them) and --no-input" in said.stderr, said.stderr
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "notes-domain.yaml").write_text("mine")
+    said = domain(tmp_path, "domain", "new", "notes", typed="")
+    assert said.returncode == 2 and said.stdout == "" and "notes-domain.yaml exists already" in said.stderr
+
+
+def test_new_leaves_no_file_that_is_no_domain_and_quotes_what_yaml_would_misread(tmp_path: Path) -> None:
+    said = domain(tmp_path, "domain", "new", "notes", "--no-input", "--languages", "german")
+    assert said.returncode == 2 and "'german' is no code of a language: write two or three small letters (ISO 639-1), such as en or de" in said.stderr
+    assert list(tmp_path.iterdir()) == []
+    said = domain(tmp_path, "domain", "new", "notes", "--no-input", "--category", "Notes: all", "--definition", "#none", "--good", "a: b")
+    assert said.returncode == 0, said.stderr
+    assert load_domain("notes-domain.yaml", tmp_path).category("Notes: all").definition == "#none"
+
+
 def test_new_takes_options_instead_of_answers_and_never_overwrites(tmp_path: Path) -> None:
     options = (
         "--no-input",

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -170,6 +171,27 @@ def test_a_node_that_is_lost_in_the_middle_costs_no_more_than_what_was_in_flight
     assert twice <= 2 * CONCURRENCY, (twice, lost)
 
 
+@pytest.mark.usefixtures("cluster")
+def test_a_quick_source_does_not_run_ahead_by_the_whole_of_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = write_config(tmp_path)
+    texts = tmp_path / "texts.jsonl"
+    rows = (f"{NOUNS[number % len(NOUNS)]} {VERBS[number % len(VERBS)]} {number} {number * 7} {'o' * 5_000}" for number in [*range(1_280), *[0] * 1_920])
+    texts.write_text("".join(json.dumps({"text": text}) + "\n" for text in rows))
+    monkeypatch.setattr("safer_instruct.runners.ray.run._UNDER_WAY_MB", 8)  # 16 MB with one worker
+    monkeypatch.setattr("safer_instruct.runners.ray.plan._CHUNKS_PER_WORKER", 100)  # of 0.2 MB each; workers have some eight of them in hand
+    states: list[Any] = []
+    read: list[float] = []
+
+    def look() -> None:
+        wait_for(lambda: bool(states) and states[0].stages["verify"].done >= 640)
+        read.extend(at / texts.stat().st_size for at in _read_to(texts))
+
+    with _in_thread(look):
+        run_on_ray(load_config(config), tmp_path / "out", Cluster(workers=(1, 1)), watch=states.append)
+    assert read, "when a fifth of the examples was finished, the source had been read to its end"
+    assert max(read) < 0.8, read
+
+
 @pytest.mark.usefixtures("judged")
 def test_a_driver_that_is_killed_goes_on_with_either_runner_and_only_calls_in_flight_are_made_again(tmp_path: Path, cluster: Any) -> None:
     with serve(latency_s=0.05) as server:
@@ -235,6 +257,14 @@ def test_a_run_at_an_address_whose_driver_is_killed_goes_on_in_the_shared_folder
         locally(config, tmp_path / "local")
     check_equal(fetch_run(address, ledger=True), tmp_path / "local")
     assert not [each.key for each in Bucket(address).list(address.key) if "ledger-shards" in each.key or each.key.endswith(".calls")]
+
+
+def _read_to(path: Path) -> Iterator[int]:
+    """How far each process has read that has the file open."""
+    for link in Path("/proc").glob("[0-9]*/fd/*"):
+        with suppress(OSError):
+            if link.readlink() == path:
+                yield int((link.parents[1] / "fdinfo" / link.name).read_text().split()[1])
 
 
 def wait_for(condition: Callable[[], bool], process: subprocess.Popen[bytes] | None = None, quiet_s: float = 0.0) -> None:

@@ -58,6 +58,7 @@ FILES: dict[str, str | bytes] = {
     "colon.yaml": DOMAIN + "    guideline: Say: what happens next.\n",
     "quote.yaml": 'name: "x\ndescription: d\n',
     "pair.yaml": DOMAIN + "    guideline: g\n    examples:\n    - prompt: When?\n      chosen: Today.\n",
+    "languages.yaml": changed(DOMAIN, "description: d\n", "description: d\nlanguages: [EN]\n") + "    guideline: g\n    criteria: [Clear.]\n",
     # configs of runs
     "column.yaml": changed(RUN, "text: reply", "text: replay"),
     "path.yaml": changed(RUN, "path: replies.csv", "path: replys.csv"),
@@ -134,6 +135,7 @@ STEPS = [
     ("domain check quote.yaml", ("not valid YAML", "the quote that opens in line 1 is never closed")),
     ("domain check list.yaml", ("list.yaml:7: not valid YAML", "put each value within [...] in quotes")),
     ("domain check pair.yaml", ("pair.yaml:8: the key 'categories.reply.examples.0.rejected' is missing",)),
+    ("domain check languages.yaml", ("languages.yaml:3: 'languages': 'EN' is no code of a language: write two or three small letters",)),
     ("domain check evasive.yaml", ("evasive.yaml is a config of a run: safer-instruct run",)),
     # --- the config
     ("init evasive2 --source replys.csv", ("source 'replys.csv'", "no file, folder or glob match; did you mean 'replies.csv'?")),
@@ -162,12 +164,13 @@ STEPS = [
     ("run weights.yaml", ("model 'smollm2-135m' is not in", "did you mean 'smollm2-135m-instruct'?")),
     ("run adapter.yaml", ("adapter 'my-adapter': neither a folder at", "nor one of civility-expert, civility-inducer")),
     ("run other.yaml --out runs/evasive", ("holds a run of another config: - seed: 0; + seed: 5", "--continue", "--fresh")),
-    ("run evasive.yaml --out replies.csv/run", ("replies.csv/run",)),
+    ("run evasive.yaml --out replies.csv/run", ("replies.csv/run cannot be a run directory: Not a directory; choose another --out",)),
     # --- looking at it
     ("status runs/evasif", ("runs/evasif holds no finished run (there is no such folder; did you mean 'evasive'?)",)),
     ("filters replies.csv", ("replies.csv holds no finished run (it is a file)", "safer-instruct run CONFIG --out")),
     ("filters runs/evasive --dropped-by likelyhood", ("'likelyhood' dropped no example; what did: nothing",)),
     ("why runs/evasive e9", ("no example has the id 'e9'; pairs.jsonl and examples.parquet hold the ids",)),
+    ("status runs", ("runs holds no finished run (summary.json is missing; runs in it: evasive)",)),
     ("review runs/evasif", ("runs/evasif holds no finished run", "did you mean 'evasive'?")),
     # --- export, audit, labels
     ("export runs/evasif --format messages", ("safer-instruct run CONFIG --out runs/evasif",)),
@@ -176,6 +179,9 @@ STEPS = [
     ("export runs/evasive --format jsonl --reviewed", ("runs/evasive has no review yet; begin one: safer-instruct review runs/evasive",)),
     ("export runs/evasive --format jsonl --split test", ("split 'test': write NAME=SHARE", "such as test=0.1")),
     ("export runs/evasive --format jsonl --split test=0.1", ("the split 'test' of 3 pairs in 3 clusters would be empty; give another share",)),
+    ("export runs/evasive --format jsonl --out runs", ("runs is a folder; give the name of a file, such as runs/NAME",)),
+    ("export runs/evasive --format datasets --out replies.csv", ("replies.csv is no folder; choose another --out",)),
+    ("report runs/evasive --out runs", ("runs is a folder; give the name of a file, such as runs/NAME",)),
     ("audit pairs.jsonl", ("source 'pairs.jsonl'", "no file, folder or glob match")),
     ("audit replies.csv --prompt id --chosen reply --rejected replay", ("no column 'replay' for the rejected response; columns: id, reply",)),
     ("audit runs/evasive --show repeat", ("there is no check 'repeat'; choose one of rows, empty",)),

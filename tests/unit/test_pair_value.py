@@ -74,6 +74,10 @@ def test_a_bad_margin_comes_with_a_warning(pair: ScoredPair, name: str, warns: s
     assert warns in by_name(margins([], [pair] * 12))[name].warning
 
 
+def test_ten_of_ten_is_no_certainty() -> None:
+    assert by_name(margins([], [scored((-1.0,), (-2.0,))] * 10))["reference prefers the chosen"].value == "100% (72% to 100%)"
+
+
 def test_a_good_margin_comes_without() -> None:
     mixed = [scored((-1.0,), (-1.2,)), scored((-1.3,), (-1.0,))] * 6
     assert [i.warning for i in margins([], mixed)] == ["", "", ""]

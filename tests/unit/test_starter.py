@@ -9,6 +9,7 @@ import pytest
 from safer_instruct.config import load_config
 from safer_instruct.domain import load_domain, shipped_domains
 from safer_instruct.errors import ConfigError, SourceError
+from safer_instruct.example import Example
 from safer_instruct.filters.registry import open_filters
 from safer_instruct.starter import StarterSource, write_starter
 
@@ -39,9 +40,27 @@ def test_what_is_written_out_agrees_with_the_defaults(tmp_path: Path) -> None:
     (tmp_path / "plain.yaml").write_text(plain, encoding="utf-8")
     default = load_config(tmp_path / "plain.yaml")
     assert (config.induce, config.respond, config.verify, config.seed) == (default.induce, default.respond, default.verify, default.seed)
-    assert open_filters(config.filter, tmp_path) == open_filters(default.filter, tmp_path)
+    written, unwritten = open_filters(config.filter, tmp_path), open_filters(default.filter, tmp_path)
+    assert (written.prompt, written.pair) == (unwritten.prompt, unwritten.pair)
     unnamed = {"text": {}, "prompt": {}, "pair": {}}
     assert config.filter.model_copy(update=unnamed) == default.filter.model_copy(update=unnamed)
+
+
+def test_texts_and_instructions_are_kept_in_the_languages_of_the_domain(tmp_path: Path) -> None:
+    domain = "name: mine\ndescription: d\nlanguages: [de, fr]\ncategories: {reply: {definition: d, guideline: g, criteria: [c]}}\n"
+    (tmp_path / "mine-domain.yaml").write_text(domain, encoding="utf-8")
+    write_starter("mine", tmp_path)
+    config = load_config(tmp_path / "mine.yaml")
+    assert config.filter.prompt is not None and config.filter.prompt["language"] == {"languages": ["de", "fr"]}
+    text = open_filters(config.filter, tmp_path).text
+    kept = ["Sie fragen, ob die Bibliothek am Samstag geöffnet ist. Nein.", "Vous demandez si la bibliothèque est ouverte le samedi. Non."]
+    dropped = ["You ask whether the library is open on Saturday. It is not.", "Ok."]
+    assert [all(one.verdict(Example(id="1", text=said, category="reply", file="f", line=1)).passed for one in text) for said in kept + dropped] == [
+        True,
+        True,
+        False,
+        False,
+    ]
 
 
 def test_every_line_explains_itself(tmp_path: Path) -> None:

@@ -401,6 +401,17 @@ def test_the_report_says_what_each_arm_is_and_what_is_significant(folder: Path, 
     assert ElementTree.fromstring((folder / "out" / "plots" / "first.svg").read_text("utf-8")) is not None
 
 
+def test_a_training_that_left_the_model_as_it_was_is_named(folder: Path) -> None:
+    config = configured(folder)
+    results = finished(config)
+    assert not any("left the model as it was" in w for w in write_report(config, folder / "out", results, "study")[0].warnings)
+    step = next(step.name for step in plan(config, Path("out")) if step.kind == "sft")
+    results[step] = {**results[step], "kept": 0}
+    told = [w for w in write_report(config, folder / "out", results, "study")[0].warnings if "left the model as it was" in w]
+    assert len(told) == 1 and told[0].startswith("SFT on ") and "before the first of its 3 steps" in told[0]
+    assert told[0] in (folder / "out" / "study.md").read_text("utf-8")
+
+
 def test_the_example_study_is_valid_and_lists_its_steps() -> None:
     example = Path(__file__).parents[2] / "examples" / "study" / "study.yaml"
     names = [step.name for step in plan(load_study(example), Path("out"))]

@@ -51,7 +51,7 @@ def provenance(pairs: PairSet) -> Finding:
     full = {name: count for name, count in pairs.origins.items() if count}
     if not full:
         some = ", ".join(ORIGINS[:5])
-        do = "Ask for the origin of each row before training on it: licence and takedowns cannot be honoured without."
+        do = "Ask for the origin of each row before training on it: licence and takedowns cannot be honoured without. Of a run of ours: export --provenance."
         return Finding("provenance", "bad", f"no column says where a pair comes from ({some} ...)", do)
     gaps = {name: len(pairs) - count for name, count in full.items() if count < len(pairs)}
     told = ", ".join(f"{name} ({share(count, len(pairs)):.0%} of rows)" for name, count in full.items())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
@@ -80,7 +80,7 @@ def figures_of(config: StudyConfig, name: str, results: Mapping[str, Result]) ->
         tuple(beside(_outcomes(config, pairs, found, "helpfulness"), bootstrap, even=0.5, larger_is_better=True, seed=config.seed)),
         tuple(beside(apart, bootstrap, even=0.0, larger_is_better=False, seed=config.seed)),
         results[split_name(name)],
-        tuple(found["warnings"]),
+        (*found["warnings"], *_unchanged(config, name, results)),
         found["folder"],
     )
 
@@ -95,6 +95,15 @@ def trainings_of(config: StudyConfig, name: str, results: Mapping[str, Result]) 
                 how = "DPO after SFT" if step.startswith("dpo after") else verb.upper()
                 found.setdefault(step, (" and ".join(arm.sets), how, seed, results[step]))
     return list(found.values())
+
+
+def _unchanged(config: StudyConfig, name: str, results: Mapping[str, Result]) -> Iterator[str]:
+    for on, how, seed, made in trainings_of(config, name, results):
+        if made["kept"] == 0:
+            yield (
+                f"{how} on {on}, seed {seed}, was best on its held-out pairs before the first of its {made['steps']} steps: "
+                "it left the model as it was, and what is compared with it says nothing about the set"
+            )
 
 
 def _arm(config: StudyConfig, which: str, found: Result, harmful: Sequence[Outcomes], bootstrap: Bootstrap) -> Arm:

@@ -15,8 +15,8 @@ from statistics import fmean, median
 from typing import Any
 
 from safer_instruct import rundir
-from safer_instruct.analysis.bootstrap import Bootstrap
 from safer_instruct.analysis.diversity import hashed, near_clusters, self_bleu, vendi
+from safer_instruct.analysis.proportion import wilson
 from safer_instruct.analysis.style import LEAST_PAIRS, separability
 from safer_instruct.config import BudgetConfig, ModelConfig
 from safer_instruct.errors import MissingExtraError, ModelError, RequestError
@@ -145,7 +145,7 @@ def margins(pairs: Sequence[Preference], scored: Sequence[ScoredPair]) -> list[I
     per_token = [s.margin_per_token for s in scored]
     sums = [s.margin for s in scored]
     right = fmean(value > 0 for value in per_token)
-    bounds = Bootstrap(len(scored)).interval(lambda at: fmean(per_token[i] > 0 for i in at))
+    bounds = wilson(sum(value > 0 for value in per_token), len(per_token))
     share = f"{right:.0%} ({bounds.low:.0%} to {bounds.high:.0%})"
     return [
         Indicator(

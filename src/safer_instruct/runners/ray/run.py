@@ -37,6 +37,7 @@ from safer_instruct.storage.address import is_remote
 _CPUS = 0.2  # of a worker, for placing it: it waits most of the time, and what a lost node held must find room elsewhere
 _CPUS_IN_ORDER = 0.01
 _LOOK_EVERY_S = 1.0
+_UNDER_WAY_MB = 64  # of chunks, and as much again for each worker, or the source runs ahead by the whole of itself; much less, and Ray Data lets it again
 
 
 def run_on_ray(
@@ -131,16 +132,18 @@ class _Flow:
         """One operator after the other, over rows that are chunks of examples."""
         import pyarrow as pa
         import ray.data
-        from ray.data import ActorPoolStrategy, DataContext
+        from ray.data import ActorPoolStrategy, DataContext, ExecutionResources
 
+        least, most = _workers(self._cluster, ray)
         context = DataContext.get_current().copy()
         context.execution_options.preserve_order = True
+        under_way = ExecutionResources.for_limits(object_store_memory=_UNDER_WAY_MB * (1 + most) << 20)
+        context.execution_options.resource_limits = context.execution_options.resource_limits.min(under_way)
         context.target_max_block_size = 1  # a chunk is a block
         context.enable_progress_bars = False
         context.print_on_execution_start = False
         logging.getLogger("ray.data").setLevel(logging.ERROR)  # what it says of its operators is nothing to whoever runs this
         plan = self._plan
-        least, most = _workers(self._cluster, ray)
         pool = ActorPoolStrategy(
             min_size=least,
             max_size=most,

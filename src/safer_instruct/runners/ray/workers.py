@@ -25,7 +25,7 @@ from safer_instruct.filters.dedup import Deduplicators
 from safer_instruct.ledger import Shard
 from safer_instruct.models.transport import event_loop
 from safer_instruct.pipeline import Work
-from safer_instruct.runners.chunks import Chunk, decode, encode
+from safer_instruct.runners.chunks import MULTIPLE, Chunk, decode, encode
 from safer_instruct.runners.counts import Slate
 from safer_instruct.runners.ray.allowance import Allowance
 from safer_instruct.runners.ray.link import Link, flows_of
@@ -34,6 +34,7 @@ from safer_instruct.running import seldom_collected
 from safer_instruct.sources import BadRow
 
 COLUMN = "chunk"
+_CHARACTERS = 512 << 10  # of the texts of a chunk: with many more, few chunks would fill what may be under way (`run.py`), and workers stand idle
 _SHARED_STAGES = ("verify", "rejected")  # may ask the same of two examples; before them every request holds a text or a prompt that no other has
 T = TypeVar("T")
 
@@ -59,15 +60,16 @@ class Source:
         slate = Slate(new_state(config, None))
         budget = Budget(config.budget.max_cost, config.budget.max_tokens)  # nothing is called from here
         bad: list[BadRow] = []
-        chunk = Chunk(0)
+        chunk, characters = Chunk(0), 0
         async with equip(config, plan.out, budget, slate.state) as equipment, aclosing(entering(equipment, bad.append)) as examples:
             async for example in examples:
                 chunk.examples.append(example)
-                if len(chunk.examples) == plan.chunk:
+                characters += len(example.text)
+                if len(chunk.examples) == plan.chunk or (characters >= _CHARACTERS and not len(chunk.examples) % MULTIPLE):
                     chunk.bad, bad[:] = bad[:], []
                     chunk.counts.append(slate.take())
                     yield chunk
-                    chunk = Chunk(chunk.number + 1)
+                    chunk, characters = Chunk(chunk.number + 1), 0
         chunk.bad = bad
         chunk.counts.append(slate.take())
         yield chunk
