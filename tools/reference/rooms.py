@@ -55,7 +55,7 @@ LAYERS: tuple[tuple[str, tuple[Room, ...]], ...] = (
             Room("export", ("export/", "selected"), "formats, splits, cards, hub"),
             Room("review", ("review/",), "people read, decide, correct"),
             Room("calibrate", ("calibration/",), "thresholds from labels"),
-            Room("terminal", ("terminal",), "stages, funnel, samples"),
+            Room("terminal", ("bars", "terminal"), "stages, funnel, samples"),
             Room("start", ("starter", "domainfile", "domaincheck"), "commented configs and domains"),
         ),
     ),
