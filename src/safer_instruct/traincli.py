@@ -4,16 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
+from typer.core import TyperGroup
 
 from safer_instruct.remote.arguments import path as local_path
 
 if TYPE_CHECKING:
     from safer_instruct.settings.preference import PreferenceConfig
 
-app = typer.Typer(no_args_is_help=True, help="Train a model on preference pairs: sft on the chosen responses, dpo on both.")
+
+class _Verbs(TyperGroup):
+    """Says what verbs there are where something else stands in their place, such as a config."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
+        """The command that the first of `args` names."""
+        if args and args[0] not in self.commands and not args[0].startswith("-"):
+            config = args[0] if args[0].endswith((".yaml", ".yml")) else "CONFIG"
+            raise typer.BadParameter(f"'{args[0]}' is none of {', '.join(self.commands)}; write: safer-instruct train {list(self.commands)[-1]} {config}")
+        return super().resolve_command(ctx, args)
+
+
+app = typer.Typer(cls=_Verbs, no_args_is_help=True, help="Train a model on preference pairs: sft on the chosen responses, dpo on both.")
 ConfigArgument = Annotated[Path, typer.Argument(help="A training config, such as examples/train/dpo.yaml.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Make three steps and tell what all of them will take; write nothing.")]
 Launch = Annotated[Optional[int], typer.Option("--launch", min=1, metavar="N", help="Train on N GPUs of this machine (accelerate).")]

@@ -190,6 +190,7 @@ STEPS = [
     ("calibrate runs/evasive --labels words.csv", ("words.csv:2: label 'perhaps' is neither 1, good, true, yes nor 0, bad, false, no",)),
     ("calibrate runs/evasive --labels strange.csv", ("strange.csv: the run has no scored example with id 'e9'",)),
     # --- training
+    ("train few.yaml", ("'few.yaml' is none of sft, dpo; write: safer-instruct train dpo few.yaml",)),
     ("train dpo evasive.yaml", ("evasive.yaml is a config of a run: safer-instruct run",)),
     ("train dpo loss.yaml", ("loss.yaml:4: 'loss': Input should be 'sigmoid', 'ipo'",)),
     ("train dpo trainkey.yaml", ("trainkey.yaml:4: unknown key 'learning_rat'; did you mean 'learning_rate'?",)),
