@@ -243,8 +243,8 @@ def test_chunks_of_long_texts_are_small_and_hold_whole_waves(tmp_path: Path) -> 
     (tmp_path / "config.yaml").write_text(yaml.safe_dump({"domain": "civility", "source": {"path": "texts.jsonl"}, "models": models}))
     source = Source(Plan(load_config(tmp_path / "config.yaml"), tmp_path, "sitting", 256), None)
     chunks = [decode(table[COLUMN][0].as_py()) for table in source(None)]
-    assert [len(chunk.examples) for chunk in chunks] == [128, 64, 0]
-    assert [chunk.number for chunk in chunks] == [0, 1, 2]
+    assert [len(chunk.examples) for chunk in chunks] == [96, 32, 32, 32, 0]
+    assert [chunk.number for chunk in chunks] == [0, 1, 2, 3, 4]
     assert [example.line for chunk in chunks for example in chunk.examples] == list(range(1, 193))
 
 
