@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
 from safer_instruct.budget import Spent, read_spent
-from safer_instruct.config import RunConfig
+from safer_instruct.config import RunConfig, load_config
 from safer_instruct.errors import BudgetError, ConfigError, MissingExtraError
 from safer_instruct.example import Candidate, Draft, Example, Turn, Verdict
 from safer_instruct.ledger.places import Place
@@ -24,7 +26,8 @@ from safer_instruct.runners.ray import Cluster, cluster_of, run_on_ray
 from safer_instruct.runners.ray.allowance import Allowance
 from safer_instruct.runners.ray.coordinator import Coordinator
 from safer_instruct.runners.ray.link import as_error
-from safer_instruct.runners.ray.plan import AHEAD, BEHIND, LAST, VARIED, check, chunk_size, parts, share_out
+from safer_instruct.runners.ray.plan import AHEAD, BEHIND, LAST, VARIED, Plan, check, chunk_size, parts, share_out
+from safer_instruct.runners.ray.workers import COLUMN, Source
 from safer_instruct.sources import BadRow
 from safer_instruct.state import RunState, WriterState
 from safer_instruct.variety import _WAVE
@@ -229,6 +232,20 @@ def test_more_workers_than_calls_that_an_endpoint_takes_are_refused() -> None:
 def test_what_only_the_local_runner_does_is_refused_and_never_ignored(changes: dict[str, Any], named: str) -> None:
     with pytest.raises(ConfigError, match=named.replace(".", r"\.")):
         check(config(**changes), Cluster())
+
+
+def test_chunks_of_long_texts_are_small_and_hold_whole_waves(tmp_path: Path) -> None:
+    pytest.importorskip("ray")
+    lines = [json.dumps({"text": f"{number} {number * 7} {number * 11} {'o' * length}"}) for length in (10, 9_000, 9_001) for number in range(64)]
+    (tmp_path / "texts.jsonl").write_text("\n".join(lines))
+    models = dict.fromkeys(("inducer", "expert", "scorer"), "scripted:script.yaml")
+    (tmp_path / "script.yaml").write_text(yaml.safe_dump({"generate": [{"answers": ["Yes."]}], "score": [{"logprob": -1.0}]}))
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump({"domain": "civility", "source": {"path": "texts.jsonl"}, "models": models}))
+    source = Source(Plan(load_config(tmp_path / "config.yaml"), tmp_path, "sitting", 256), None)
+    chunks = [decode(table[COLUMN][0].as_py()) for table in source(None)]
+    assert [len(chunk.examples) for chunk in chunks] == [96, 32, 32, 32, 0]
+    assert [chunk.number for chunk in chunks] == [0, 1, 2, 3, 4]
+    assert [example.line for chunk in chunks for example in chunk.examples] == list(range(1, 193))
 
 
 def test_ray_client_is_refused_with_what_to_do_instead() -> None:

@@ -37,7 +37,7 @@ from safer_instruct.storage.address import is_remote
 _CPUS = 0.2  # of a worker, for placing it: it waits most of the time, and what a lost node held must find room elsewhere
 _CPUS_IN_ORDER = 0.01
 _LOOK_EVERY_S = 1.0
-_UNDER_WAY_MB = 64  # of chunks, and as much again for each worker, or the source runs ahead by the whole of itself; much less, and Ray Data lets it again
+_UNDER_WAY_MB = 32  # of chunks, and as much again for each worker, or the source runs ahead by the whole of itself; much less, and Ray Data lets it again
 
 
 def run_on_ray(

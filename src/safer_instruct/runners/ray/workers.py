@@ -34,7 +34,7 @@ from safer_instruct.running import seldom_collected
 from safer_instruct.sources import BadRow
 
 COLUMN = "chunk"
-_CHARACTERS = 512 << 10  # of the texts of a chunk: with many more, few chunks would fill what may be under way (`run.py`), and workers stand idle
+_CHARACTERS = 256 << 10  # of the texts of a chunk: with many more, few chunks would fill what may be under way (`run.py`), and workers stand idle
 _SHARED_STAGES = ("verify", "rejected")  # may ask the same of two examples; before them every request holds a text or a prompt that no other has
 T = TypeVar("T")
 
