@@ -63,7 +63,9 @@ def main() -> None:
                 _try_room(copy, name, room, files, equivalent, options)
 
 
-def _try_room(copy: Copy | None, name: str, room: dict[str, list[str]], files: list[str], equivalent: dict[str, dict[str, str]], options: argparse.Namespace) -> None:
+def _try_room(
+    copy: Copy | None, name: str, room: dict[str, list[str]], files: list[str], equivalent: dict[str, dict[str, str]], options: argparse.Namespace
+) -> None:
     scores, survivors, tried = {}, [], {}
     for file in files:
         found = find_mutants((ROOT / SOURCE / file).read_bytes())

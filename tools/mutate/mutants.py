@@ -47,17 +47,13 @@ class Mutant:
     """One change: bytes `start` to `end` of the file become `after`; `first` and `last` are the lines of the statement it is in."""
 
     function: str
+    on_import: bool
     first: int
     last: int
     start: int
     end: int
     before: str
     after: str
-
-    @property
-    def is_run_when_called(self) -> bool:
-        """Whether it stands in a function, or runs when the file is imported."""
-        return bool(self.function)
 
     def applied(self, source: bytes) -> bytes:
         """The file with this change."""
@@ -75,11 +71,11 @@ def find_mutants(source: bytes) -> list[Mutant]:
     for line in lines:
         starts.append(starts[-1] + len(line))
     found: dict[tuple[int, int, str], Mutant] = {}
-    for place in _places(ast.parse(source), "", None):
+    for place in _places(ast.parse(source)):
         for after in [_negated(place.node)] if place.is_condition else _changes(place.node):
             start = starts[place.node.lineno - 1] + place.node.col_offset
             end = starts[(place.node.end_lineno or 0) - 1] + (place.node.end_col_offset or 0)
-            mutant = Mutant(place.function, *place.lines, start, end, source[start:end].decode(), after)
+            mutant = Mutant(place.function, place.on_import, *place.lines, start, end, source[start:end].decode(), after)
             if mutant.before != after and _compiles(mutant.applied(source)):
                 found.setdefault((start, end, after), mutant)
     return sorted(found.values(), key=lambda mutant: (mutant.start, mutant.end, mutant.after))
@@ -97,26 +93,28 @@ class _Place:
     node: ast.stmt | ast.expr
     function: str
     lines: tuple[int, int]
+    on_import: bool
     is_condition: bool = False
 
 
-def _places(node: ast.AST, function: str, statement: ast.stmt | None) -> Iterator[_Place]:
+def _places(node: ast.AST, function: str = "", statement: ast.stmt | None = None, *, on_import: bool = True) -> Iterator[_Place]:
     """Every node that may change, with the function and the statement that it stands in."""
-    if isinstance(node, ast.stmt):
-        statement = node
-        yield _Place(node, function, _own_lines(node))
-        if isinstance(node, ast.If | ast.While) and not _is_negated_elsewhere(node.test):
-            yield _Place(node.test, function, _own_lines(node), is_condition=True)
-    elif isinstance(node, ast.expr) and statement is not None:
-        yield _Place(node, function, _own_lines(statement))
-    elif isinstance(node, ast.comprehension) and statement is not None:
-        for test in node.ifs:
+    statement = node if isinstance(node, ast.stmt) else statement
+    conditions: list[ast.expr] = []
+    if statement is not None:
+        if isinstance(node, ast.If | ast.While):
+            conditions = [node.test]
+        elif isinstance(node, ast.comprehension):
+            conditions = node.ifs
+        if isinstance(node, ast.stmt | ast.expr):
+            yield _Place(node, function, _own_lines(statement), on_import)
+        for test in conditions:
             if not _is_negated_elsewhere(test):
-                yield _Place(test, function, _own_lines(statement), is_condition=True)
+                yield _Place(test, function, _own_lines(statement), on_import, is_condition=True)
     if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-        function = f"{function}.{node.name}".lstrip(".")
+        function, on_import = f"{function}.{node.name}".lstrip("."), on_import and isinstance(node, ast.ClassDef)
     for child in _children(node):
-        yield from _places(child, function, statement)
+        yield from _places(child, function, statement, on_import=on_import)
 
 
 def _children(node: ast.AST) -> Iterator[ast.AST]:

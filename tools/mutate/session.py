@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 import json
-import sys
-import threading
+import signal
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from types import FrameType
-from typing import Any
 
 import pytest
 from forking import run_forked
 from mutants import Mutant
 from swapping import swap
+from watching import Lines, noting
 
-SURVIVED, KILLED, ELSEWHERE = 0, 1, 7
+SURVIVED, KILLED, ELSEWHERE, UNREACHED, HUNG = 0, 1, 7, -1, -signal.SIGALRM
+ENDS = {SURVIVED: "survived", ELSEWHERE: "elsewhere", UNREACHED: "unreached", HUNG: "hung"}
 
 
 @dataclass(frozen=True, slots=True)
 class Watched:
-    """How long one test takes, and the lines that it runs of each file."""
+    """How long one test takes, and the lines of the statements that it runs, by file."""
 
     seconds: float
     lines: dict[str, list[int]]
@@ -40,7 +40,7 @@ class Repeatable:
 
 
 class Chosen:
-    """A pytest plugin: run some tests only, the quickest first."""
+    """A pytest plugin: run some tests only, the quickest first, and end the process when one takes much longer than it did."""
 
     def __init__(self, seconds: dict[str, float]) -> None:
         self._seconds = seconds
@@ -49,11 +49,17 @@ class Chosen:
         """Keep and order."""
         items[:] = sorted((item for item in items if item.nodeid in self._seconds), key=lambda item: self._seconds[item.nodeid])
 
+    def pytest_runtest_setup(self, item: pytest.Item) -> None:
+        """Set the clock."""
+        _end_after(self._seconds[item.nodeid])
+
 
 class Trials:
     """A pytest plugin that runs the tests of a session once as they are, and then against each mutant."""
 
-    def __init__(self, mutants: dict[str, list[Mutant]], without: Iterable[str], notes: Path, told: Callable[[str, Mutant, str, dict[str, float]], None]) -> None:
+    def __init__(
+        self, mutants: dict[str, list[Mutant]], without: Iterable[str], notes: Path, told: Callable[[str, Mutant, str, dict[str, float]], None]
+    ) -> None:
         self._mutants, self._without, self._notes, self._told = mutants, tuple(without), notes, told
         self._failed: list[str] = []
 
@@ -68,72 +74,51 @@ class Trials:
 
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
         """Instead of pytest's."""
-        if session.testsfailed or run_forked(lambda: self._watch(session.items), 3600) != SURVIVED:
-            raise pytest.UsageError("the tests fail as they are, so they can tell nothing of a mutant: " + (self._notes.read_text("utf-8") if self._notes.exists() else ""))
+        if session.testsfailed or run_forked(lambda: self._watch(session.items)) != SURVIVED:
+            raise pytest.UsageError(
+                "the tests fail as they are, so they can tell nothing of a mutant: " + (self._notes.read_text("utf-8") if self._notes.exists() else "")
+            )
         watched = {test: Watched(*seen) for test, seen in json.loads(self._notes.read_text("utf-8")).items()}
         for path, mutants in self._mutants.items():
             source = Path(path).read_bytes()
             for mutant in mutants:
                 tests = _reaching(mutant, path, watched)
                 chosen = sorted((item for item in session.items if item.nodeid in tests), key=lambda item: tests[item.nodeid])
-                limit_s = 30 + 10 * sum(tests.values())
-                code = run_forked(lambda: self._try(path, source, mutant, chosen), limit_s) if chosen else -1
-                end = {None: "hung", -1: "unreached", SURVIVED: "survived", ELSEWHERE: "elsewhere"}.get(code, "killed")
-                self._told(path, mutant, end, tests)
+                code = run_forked(partial(self._try, path, source, mutant, chosen, tests)) if chosen else UNREACHED
+                self._told(path, mutant, ENDS.get(code, "killed"), tests)
         return True
 
     def _watch(self, items: list[pytest.Item]) -> int:
-        files = frozenset(self._mutants)
+        for path in self._mutants:
+            source = Path(path).read_bytes()
+            swap(path, source, noting(path, source))
         watched = {}
         for item in items:
-            watch = _Watch(files)
-            began = time.monotonic()
-            with watch:
-                item.ihook.pytest_runtest_protocol(item=item, nextitem=None)
-            watched[item.nodeid] = time.monotonic() - began, {path: sorted(lines) for path, lines in watch.lines.items()}
+            lines, began = Lines(), time.monotonic()
+            item.ihook.pytest_runtest_protocol(item=item, nextitem=None)
+            watched[item.nodeid] = time.monotonic() - began, {path: sorted(run) for path, run in lines.run.items()}
         self._notes.write_text(" ".join(self._failed) if self._failed else json.dumps(watched), encoding="utf-8")
         return KILLED if self._failed else SURVIVED
 
-    def _try(self, path: str, source: bytes, mutant: Mutant, items: list[pytest.Item]) -> int:
-        if not swap(path, source, mutant.applied(source)):
+    def _try(self, path: str, source: bytes, mutant: Mutant, items: list[pytest.Item], seconds: dict[str, float]) -> int:
+        if not swap(path, source, compile(mutant.applied(source), path, "exec", dont_inherit=True)):
             return ELSEWHERE
         for item in items:
+            _end_after(seconds[item.nodeid])
             item.ihook.pytest_runtest_protocol(item=item, nextitem=None)
             if self._failed:
                 return KILLED
         return SURVIVED
 
 
-class _Watch:
-    """Which lines of some files are run meanwhile, in any thread of this process."""
-
-    def __init__(self, files: frozenset[str]) -> None:
-        self._files = files
-        self.lines: dict[str, set[int]] = {}
-
-    def __enter__(self) -> None:
-        threading.settrace(self._enter)
-        sys.settrace(self._enter)
-
-    def __exit__(self, *_: object) -> None:
-        sys.settrace(None)
-        threading.settrace(None)  # type: ignore[arg-type]
-
-    def _enter(self, frame: FrameType, event: str, arg: Any) -> Any:
-        if frame.f_code.co_filename not in self._files:
-            return None
-        self.lines.setdefault(frame.f_code.co_filename, set()).add(frame.f_lineno)
-        return self._step
-
-    def _step(self, frame: FrameType, event: str, arg: Any) -> Any:
-        if event == "line":
-            self.lines.setdefault(frame.f_code.co_filename, set()).add(frame.f_lineno)
-        return self._step
-
-
 def _reaching(mutant: Mutant, path: str, watched: dict[str, Watched]) -> dict[str, float]:
     """The tests that run its statement, with their seconds; what runs on import concerns all that use the file."""
-    using = {test: seen for test, seen in watched.items() if path in seen.lines}
-    statement = set(range(mutant.first, mutant.last + 1))
-    running = {test: seen.seconds for test, seen in using.items() if statement & set(seen.lines[path])}
-    return running if running or mutant.is_run_when_called else {test: seen.seconds for test, seen in using.items()}
+    using = {test: seen.seconds for test, seen in watched.items() if path in seen.lines}
+    running = {test: seconds for test, seconds in using.items() if mutant.first in watched[test].lines[path]}
+    return running if running or not mutant.on_import else using
+
+
+def _end_after(seconds: float) -> None:
+    """The process ends, by SIGALRM, when a test that took so long takes ten times as long and 10 s more."""
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.setitimer(signal.ITIMER_REAL, 10 + 10 * seconds)

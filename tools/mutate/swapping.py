@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from types import CodeType, FunctionType
 
 
-def swap(path: str, before: bytes, after: bytes) -> bool:
-    """Give the functions of a file that is imported the code of the changed file; False where that is not all of the change.
+def swap(path: str, before: bytes, new: CodeType) -> bool:
+    """Give the functions of a file that is imported the code that they have in `new`; False where that is not all of the change.
 
     What runs on import (constants, defaults, class bodies) has run already.
     """
-    old, new = compile(before, path, "exec", dont_inherit=True), compile(after, path, "exec", dont_inherit=True)
+    old = compile(before, path, "exec", dont_inherit=True)
     changed = {}
     for one, other in _paired(old, new):
         if one.co_flags & 1:  # a function: CO_OPTIMIZED

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from forking import run_forked
 from mutants import Mutant
-from session import SURVIVED, Chosen, Repeatable, Trials
+from session import ENDS, SURVIVED, Chosen, Repeatable, Trials
 
 ROOT = Path(__file__).parents[2]
 _PRELOADED = ("numpy", "pyarrow.parquet", "pydantic", "jinja2", "typer", "rich.console", "rich.progress", "yaml", "uvloop")
@@ -59,7 +59,7 @@ class Copy:
 
         trials = Trials({str(self.root / file): some for file, some in mutants.items()}, without, self._scratch / "watched.json", note)
         noted.write_text("")
-        code = run_forked(lambda: int(pytest.main([*self._arguments(), "-s", *tests], plugins=[trials, Repeatable()])), 24 * 3600, quiet=False)
+        code = run_forked(lambda: int(pytest.main([*self._arguments(), "-s", *tests], plugins=[trials, Repeatable()])), quiet=False)
         if code != SURVIVED:
             sys.exit(f"pytest ended with {code}")
         for line in noted.read_text("utf-8").splitlines():
@@ -73,12 +73,10 @@ class Copy:
         self._write(path, mutant.applied(source))
         paths = sorted({test.partition("::")[0] for test in tests})
         try:
-            code = run_forked(
-                lambda: int(pytest.main([*self._arguments(), "-x", *paths], plugins=[Chosen(tests), Repeatable()])), 30 + 10 * sum(tests.values())
-            )
+            code = run_forked(lambda: int(pytest.main([*self._arguments(), "-x", *paths], plugins=[Chosen(tests), Repeatable()])))
         finally:
             self._write(path, source)
-        return {None: "hung", SURVIVED: "survived"}.get(code, "killed")
+        return ENDS.get(code, "killed")
 
     def _write(self, path: Path, source: bytes) -> None:
         """With a time of its own to the second: bytecode counts as fresh by the source's size and its time in whole seconds."""
