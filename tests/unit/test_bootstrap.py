@@ -60,16 +60,17 @@ def test_the_bounds_are_the_quantiles_of_the_resampled_statistics() -> None:
     """Against numpy's, whose linear interpolation is the one meant."""
     import numpy as np
 
-    values = [float(i * i) for i in range(7)]
+    values = [math.sqrt(2 + i) for i in range(12)]
     seen: list[float] = []
 
     def statistic(indices: Sequence[int]) -> float:
         seen.append(sum(values[i] for i in indices))
         return seen[-1]
 
-    found = Bootstrap(7, resamples=52, level=0.8, seed=2).interval(statistic)
+    found = Bootstrap(12, resamples=52, level=0.8, seed=2).interval(statistic)
     *drawn, estimate = seen
-    assert len(drawn) == 52 and estimate == found.estimate == sum(values)
+    assert len(set(drawn)) == 52, "no two alike, or a wrong rank would not be seen"
+    assert estimate == found.estimate == sum(values)
     assert (found.low, found.high) == pytest.approx(np.quantile(drawn, [0.1, 0.9]), rel=1e-12)
 
 
@@ -105,3 +106,8 @@ def test_one_example_has_an_interval_and_what_is_never_a_number_has_none() -> No
 def test_without_a_seed_the_bounds_are_those_of_seed_0() -> None:
     values = [1 / (1 + i) for i in range(30)]
     assert Bootstrap(30).mean(values) == Bootstrap(30, seed=0).mean(values)
+
+
+def test_one_resample_is_both_bounds() -> None:
+    found = Bootstrap(4, resamples=1).mean([1.0, 2.0, 3.0, 4.0])
+    assert found.low == found.high

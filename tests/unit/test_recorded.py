@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from ledgers import a_call
 
 from safer_instruct.ledger import Call, Ledger, Meter, Recorded
 from safer_instruct.ledger.content import encode_answer
+from safer_instruct.ledger.rows import DamagedRowError
 from safer_instruct.models.protocol import Completion, Generated, Generation, Sampling, Scored, Scoring, Usage, encode_request
 
 ANSWER = Generated((Completion("Where is my parcel?", -0.25),), Usage(11, 5, 0.125, 0.5))
@@ -105,6 +108,36 @@ def test_a_meter_begins_at_nothing_and_the_model_says_what_it_waits_for(ledger: 
     meter = Meter()
     assert (meter.calls, meter.replayed, meter.usage) == (0, 0, Usage())
     assert Recorded(Asked(), ledger, "induce", meter).status == "waits for its turn"
+
+
+@pytest.mark.parametrize(
+    ("error", "of_one_call"),
+    [
+        (sqlite3.IntegrityError("a key twice"), True),
+        (sqlite3.DataError("too long"), True),
+        (sqlite3.ProgrammingError("no such type"), True),
+        (ValueError("cannot be encoded"), True),
+        (sqlite3.OperationalError("disk I/O error"), False),
+        (sqlite3.DatabaseError("malformed"), False),
+        (DamagedRowError("the dictionary"), False),
+        (OSError("no space"), False),
+        (MemoryError(), False),
+    ],
+)
+def test_what_one_call_holds_does_not_take_the_others_of_its_commit_along_and_a_full_disk_does(error: Exception, of_one_call: bool, ledger: Shared) -> None:
+    append, tried = ledger._append, list[int]()
+
+    def failing(calls: list[Call]) -> None:
+        tried.append(len(calls))
+        if a_call(2) in calls:
+            raise error
+        append(calls)
+
+    ledger._append = failing  # type: ignore[method-assign]
+    found = ledger._save([a_call(1), a_call(2), a_call(3)])
+    assert tried == ([3, 1, 1, 1] if of_one_call else [3])
+    assert [e is None for e in found] == ([True, False, True] if of_one_call else [False] * 3)
+    assert ledger._save([a_call(4)]) == [None]
 
 
 def test_the_thread_that_commits_never_keeps_a_process_from_ending(ledger: Shared) -> None:
