@@ -18,7 +18,7 @@ from safer_instruct.example import Example, Verdict
 from safer_instruct.models.protocol import Usage
 from safer_instruct.rundir import outputs
 from safer_instruct.sources import BadRow
-from safer_instruct.state import TWINS, RunState, StageState
+from safer_instruct.state import REJECTED, TWINS, RunState, StageState
 
 PAIR = Example("p", "rude text", "a", "f", 1, prompt="ask", chosen="kind", margin=0.5)
 SHORT, LEAK = Verdict("text.words", False, 1, "too short"), Verdict("prompt.leakage", False, 0.9, "quotes the text")
@@ -151,6 +151,29 @@ def test_each_stage_gives_on_what_it_took_in_less_what_it_dropped(tmp_path: Path
         "respond": (2, {}, 2),
         "verify": (2, {}, 2),
     }
+
+
+def test_what_a_run_does_not_make_is_not_in_its_summary_and_what_it_makes_is(tmp_path: Path) -> None:
+    assert not {"target", "twins", "rejected", "source_licenses"} & set(summary(written(tmp_path, FINISHED)))
+    state = written(tmp_path, [*FINISHED, replace(pair(6), rejected="another", license="CC0"), twin(1), twin(2, SHORT)], twins=True)
+    state.target, state.surplus_calls, state.surplus_cost = {"wanted": 3}, 4, 0.5
+    state.stages[REJECTED] = StageState(done=3, dropped=0)
+    state.parts["twins.write"] = StageState()
+    state.parts["twins.write"].meter.add(Usage(10, 5, 0.25, 1.0), replayed=False)
+    found = summary(state)
+    assert found["target"] == {"wanted": 3} and found["timing"]["surplus"] == {"calls": 4, "cost": 0.5} and found["source_licenses"] == {"CC0": 1}
+    assert (found["twins"]["in"], found["twins"]["out"], found["twins"]["dropped"], found["twins"]["cost"]) == (2, 1, {"text.words": 1}, 0.25)
+    side = found["rejected"]
+    assert {key: side[key] for key in ("in", "out", "replaced", "fallback", "fitting")} == {"in": 3, "out": 3, "replaced": 1, "fallback": 0, "fitting": 2}
+    state.stages[REJECTED].dropped = 1
+    assert summary(state)["rejected"]["out"] == 2
+
+
+def test_seconds_are_told_to_the_millisecond(tmp_path: Path) -> None:
+    state = RunState()
+    state.stages["induce"].meter.add(Usage(1, 1, 0.0, 0.12345), replayed=False)
+    timing = summary(state)["timing"]
+    assert timing["model_s"]["induce"] == 0.123 and round(timing["wall_s"], 3) == timing["wall_s"]
 
 
 def test_calls_are_added_up_over_stages_and_by_model() -> None:

@@ -53,6 +53,18 @@ def test_the_bounds_tried_are_spread_evenly_from_the_strictest_that_can_pass_to_
     assert guaranteed_cut(scores, [True] * len(scores), 0.1, 0.9, steps=1) == guaranteed_cut(scores[:least], [True] * least, 0.1, 0.9)
 
 
+def test_a_share_that_just_reaches_what_is_allowed_passes() -> None:
+    most = upper_bound(2, 100, 0.95)
+    found = guaranteed_cut([1.0] * 100, [False] * 2 + [True] * 98, most, 0.95)
+    assert found and (found.kept, found.bad) == (100, 2)
+
+
+def test_of_two_bounds_the_second_keeps_all() -> None:
+    least = least_to_pass(0.1, 0.9)
+    found = guaranteed_cut([float(-i) for i in range(2 * least)], [True] * 2 * least, 0.1, 0.9, steps=2)
+    assert found and found.kept == 2 * least
+
+
 def test_the_strictest_bound_alone_may_fail_and_then_there_is_none() -> None:
     least = least_to_pass(0.1, 0.9)
     assert guaranteed_cut([1.0] * 2 * least, [False] + [True] * (least - 1) + [False] * least, 0.1, 0.9) is None

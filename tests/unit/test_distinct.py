@@ -50,6 +50,16 @@ def test_of_equal_texts_one_stays_and_the_others_are_counted_as_dropped(keep: st
     assert (stage.done, stage.dropped) == (3, 1)
 
 
+def test_without_near_duplicates_only_equal_texts_are_duplicates() -> None:
+    like = [
+        example("a", "the parcel was late again and again"),
+        example("b", "the parcel was late again and again today"),
+        example("c", "The parcel was late again and again."),
+    ]
+    assert sifted(like, "text", keep="best", near_duplicate=None) == {"a": "", "b": "", "c": "dedup.text"}
+    assert list(sifted(like, "text", keep="best", near_duplicate=0.6).values()).count("") == 1
+
+
 @pytest.mark.parametrize("keep", ["first", "best"])
 def test_what_was_dropped_before_stays_dropped_for_that_and_holds_no_place(keep: str) -> None:
     stage = StageState()

@@ -146,6 +146,11 @@ def test_a_sweep_has_a_finite_strength_and_unlinked_systems_have_no_ranking() ->
         rank_systems(["a", "b", "c"], {("a", "b"): [1.0]}, Bootstrap(1, resamples=5))
 
 
+def test_systems_that_cannot_be_told_apart_share_their_places() -> None:
+    ranks = rank_systems(["b", "a"], {("b", "a"): [0.5] * 10}, Bootstrap(10, resamples=20))
+    assert [(r.name, r.rank, r.best_rank, r.worst_rank) for r in ranks] == [("a", 1, 1, 2), ("b", 2, 1, 2)]
+
+
 def test_prompts_that_were_not_judged_count_for_nobody() -> None:
     scores: dict[tuple[str, str], list[float | None]] = {("a", "b"): [1.0, None, 0.0, None]}
     both = rank_systems(["a", "b"], scores, Bootstrap(4, resamples=20))
@@ -178,6 +183,19 @@ def test_the_fit_is_where_the_gradient_is_nought() -> None:
     assert np.abs(gradient).max() < 1e-4
     with pytest.raises(ValueError, match="per prompt"):
         length_controlled([1.0], [1.0, 2.0], Bootstrap(1, resamples=2))
+
+
+def test_the_fit_comes_to_an_end_however_strong_the_priors_and_one_sided_the_targets() -> None:
+    import numpy as np
+
+    for seed in range(40):
+        draw = np.random.default_rng(seed)
+        design = draw.normal(size=(30, 2)) * 10 ** draw.uniform(-1, 1.5)
+        ridge = 10 ** draw.uniform(-3, 2, size=2)
+        targets = np.full(30, seed % 2) if seed % 4 < 2 else draw.integers(0, 2, size=30)
+        beta = fit_logistic(design, targets.astype(float), ridge)
+        gradient = design.T @ (1 / (1 + np.exp(-design @ beta)) - targets) + ridge * beta
+        assert np.abs(gradient).max() < 1e-3, seed
 
 
 @settings(deadline=None, max_examples=50)

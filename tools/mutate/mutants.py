@@ -1,7 +1,8 @@
 """Every small change of one source file that a test ought to notice.
 
 Changed are comparisons (`<` to `<=`), arithmetic, `and` and `or`, numbers, truth values, `min` and `any` and their opposites, conditions (negated),
-and statements that do something (left out) or return something (None instead). Strings, annotations, decorators and what an error says are left alone.
+and statements that do something (left out) or return something (None instead). Strings, annotations, decorators, what an error says, and `strict`
+of zip are left alone.
 """
 
 from __future__ import annotations
@@ -99,6 +100,8 @@ class _Place:
 
 def _places(node: ast.AST, function: str = "", statement: ast.stmt | None = None, *, on_import: bool = True) -> Iterator[_Place]:
     """Every node that may change, with the function and the statement that it stands in."""
+    if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+        return
     statement = node if isinstance(node, ast.stmt) else statement
     conditions: list[ast.expr] = []
     if statement is not None:
@@ -120,7 +123,7 @@ def _places(node: ast.AST, function: str = "", statement: ast.stmt | None = None
 def _children(node: ast.AST) -> Iterator[ast.AST]:
     if isinstance(node, ast.JoinedStr | ast.Raise | ast.Assert | ast.Import | ast.ImportFrom):  # places within f-strings are wrong before Python 3.12
         return
-    if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+    if isinstance(node, ast.keyword) and node.arg == "strict":  # of zip: it guards against mistakes of ours, which no test can make
         return
     if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and node.targets[0].id == "__all__":
         return
