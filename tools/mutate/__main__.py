@@ -49,7 +49,7 @@ def main() -> None:
     """Print the table, and below it what survived."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("chosen", nargs="*", help="rooms of rooms.yaml or files below src/safer_instruct; all, if none")
-    parser.add_argument("--sample", type=int, default=40, help="most mutants of a file (40)")
+    parser.add_argument("--sample", type=int, default=25, help="most mutants of a file (25)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--list", action="store_true", help="only print the mutants")
     options = parser.parse_args()
