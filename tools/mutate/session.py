@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -74,6 +75,8 @@ class Trials:
 
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
         """Instead of pytest's."""
+        for path in self._mutants:  # what is imported only when it is used would not be there to be changed
+            import_module(".".join(Path(path).relative_to(self._source).with_suffix("").parts))
         if session.testsfailed or run_forked(lambda: self._watch(session.items)) != SURVIVED:
             raise pytest.UsageError(
                 "the tests fail as they are, so they can tell nothing of a mutant: " + (self._notes.read_text("utf-8") if self._notes.exists() else "")

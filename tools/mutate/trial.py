@@ -57,7 +57,7 @@ class Copy:
                 lines.write(json.dumps([order[path], mutants[order[path]].index(mutant), end, reached]) + "\n")
             sys.stderr.write(f"{end:10} {order[path]}:{mutant}\n")
 
-        trials = Trials({str(self.root / file): some for file, some in mutants.items()}, without, self._scratch / "watched.json", note)
+        trials = Trials(self.root / "src", {str(self.root / file): some for file, some in mutants.items()}, without, self._scratch / "watched.json", note)
         noted.write_text("")
         code = run_forked(lambda: int(pytest.main([*self._arguments(), "-s", *tests], plugins=[trials, Repeatable()])), quiet=False)
         if code != SURVIVED:
