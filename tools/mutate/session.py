@@ -59,9 +59,9 @@ class Trials:
     """A pytest plugin that runs the tests of a session once as they are, and then against each mutant."""
 
     def __init__(
-        self, mutants: dict[str, list[Mutant]], without: Iterable[str], notes: Path, told: Callable[[str, Mutant, str, dict[str, float]], None]
+        self, source: Path, mutants: dict[str, list[Mutant]], without: Iterable[str], notes: Path, told: Callable[[str, Mutant, str, dict[str, float]], None]
     ) -> None:
-        self._mutants, self._without, self._notes, self._told = mutants, tuple(without), notes, told
+        self._source, self._mutants, self._without, self._notes, self._told = source, mutants, tuple(without), notes, told
         self._failed: list[str] = []
 
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
