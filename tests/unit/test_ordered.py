@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
 from dataclasses import replace
 from typing import Any, cast
 
@@ -11,9 +12,9 @@ import pytest
 
 from safer_instruct.errors import ModelError, RequestError
 from safer_instruct.example import Example, Verdict
-from safer_instruct.models.protocol import Model
+from safer_instruct.models.protocol import Model, Usage
 from safer_instruct.ordered import Step, in_order
-from safer_instruct.state import RunState
+from safer_instruct.state import RowMeter, RunState
 
 WRONG = Verdict("text.words", False, 1, "too short")
 
@@ -179,3 +180,43 @@ def test_nothing_more_is_taken_from_the_source_after_a_failure() -> None:
     with pytest.raises(ModelError):
         run(step, [example(n) for n in range(200)], **arguments)
     assert len(taken) <= 17
+
+
+def test_whoever_stops_listening_ends_what_is_under_way_without_an_error() -> None:
+    ended: list[str] = []
+
+    async def step(one: Example) -> Example:
+        if one.id == "0":
+            return one
+        try:
+            await asyncio.sleep(15)
+        except asyncio.CancelledError:
+            await asyncio.sleep(0.01)
+            ended.append(one.id)
+            raise
+        return one
+
+    async def stream() -> AsyncGenerator[Example, None]:
+        for n in range(4):
+            yield example(n)
+
+    async def first() -> None:
+        async with aclosing(in_order(stream(), step, "induce", cast(Model, Served(4)), RunState())) as listened:
+            async for one in listened:
+                assert one.id == "0"
+                break
+        assert ended == ["1", "2", "3"], "and nobody is left behind who could still send a call"
+
+    asyncio.run(asyncio.wait_for(first(), 20))
+
+
+def test_calls_are_counted_for_the_example_that_they_are_made_for() -> None:
+    meter = RowMeter()
+
+    async def step(one: Example) -> Example:
+        await asyncio.sleep(0.001 * (3 - int(one.id)))
+        meter.add(Usage(int(one.id), 0, 0.0, 0.0), replayed=False)
+        return one
+
+    run(step, [example(n) for n in range(3)])
+    assert {id_: [usage.prompt_tokens for usage in calls] for id_, calls in meter.by_row.items()} == {"0": [0], "1": [1], "2": [2]}

@@ -15,6 +15,7 @@ that many are drawn by `--seed`. The score is what was killed of all that were t
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 import tempfile
 from collections import Counter
@@ -55,6 +56,7 @@ def main() -> None:
     options = parser.parse_args()
     rooms = yaml.safe_load((HERE / "rooms.yaml").read_text("utf-8"))
     equivalent = yaml.safe_load((HERE / "equivalent.yaml").read_text("utf-8")) or {}
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the copy goes, too
     with tempfile.TemporaryDirectory(dir="/dev/shm" if Path("/dev/shm").is_dir() else None) as folder:  # noqa: S108 - a disk's fsync is most of what a ledger's test takes
         copy = None if options.list else Copy(Path(folder))
         for name, room in rooms.items():

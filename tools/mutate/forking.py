@@ -10,14 +10,19 @@ from collections.abc import Callable
 from contextlib import suppress
 
 _MOST_MEMORY = 12 * 2**30
+BROKEN = 99
 
 
 def run_forked(run: Callable[[], int], *, quiet: bool = True) -> int:
     """The exit code of `run` in a fork of this process, or the signal that ended it, negative; whatever it started ends with it."""
     pid = os.fork()
     if not pid:
-        _become_apart(quiet=quiet)
-        os._exit(run())
+        status = BROKEN
+        try:
+            _become_apart(quiet=quiet)
+            status = run()
+        finally:  # whatever is raised: what this process was in the middle of is the other one's
+            os._exit(status)
     _, status = os.waitpid(pid, 0)
     with suppress(ProcessLookupError):
         os.killpg(pid, signal.SIGKILL)
@@ -26,6 +31,7 @@ def run_forked(run: Callable[[], int], *, quiet: bool = True) -> int:
 
 def _become_apart(*, quiet: bool) -> None:
     os.setsid()
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     random.seed(0)
     resource.setrlimit(resource.RLIMIT_AS, (_MOST_MEMORY, _MOST_MEMORY))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
