@@ -73,7 +73,7 @@ def _try_room(
         found = find_mutants((ROOT / SOURCE / file).read_bytes())
         scores[SOURCE + file] = Score(file, len(found))
         drawn = sample_mutants(found, options.sample, f"{options.seed}:{file}")
-        tried[SOURCE + file] = [mutant for mutant in drawn if _key(mutant) not in equivalent.get(file, {})]
+        tried[SOURCE + file] = [mutant for mutant in drawn if mutant.key not in equivalent.get(file, {})]
         scores[SOURCE + file].ends["equivalent"] = len(drawn) - len(tried[SOURCE + file])
         if copy is None:
             sys.stdout.writelines(f"{file}:{mutant}\n" for mutant in drawn)
@@ -89,11 +89,6 @@ def _try_room(
         head = "| file | mutants | tried | killed | equivalent | survived | score |\n|---|---|---|---|---|---|---|\n"
         sys.stdout.write("\n" + head + "\n".join(score.row() for score in [*scores.values(), whole]) + "\n\n" + "\n".join(survivors) + "\n")
         sys.stdout.flush()
-
-
-def _key(mutant: Mutant) -> str:
-    """What equivalent.yaml calls it: without the line, which moves."""
-    return str(mutant).partition(" ")[2]
 
 
 if __name__ == "__main__":

@@ -10,8 +10,9 @@ from __future__ import annotations
 import ast
 import copy
 import random
+from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 _SWAPPED: dict[type, type] = {
     ast.Lt: ast.LtE,
@@ -55,14 +56,21 @@ class Mutant:
     end: int
     before: str
     after: str
+    nth: int = 1
+
+    @property
+    def key(self) -> str:
+        """The function and the change, without the line, which moves; of several that read alike the second is `#2`."""
+        again = f" #{self.nth}" if self.nth > 1 else ""
+        return f"{self.function}: {' '.join(self.before.split())} -> {' '.join(self.after.split())}{again}"
 
     def applied(self, source: bytes) -> bytes:
         """The file with this change."""
         return source[: self.start] + self.after.encode() + source[self.end :]
 
     def __str__(self) -> str:
-        """The line, the function, and the change."""
-        return f"{self.first} {self.function}: {' '.join(self.before.split())}  ->  {' '.join(self.after.split())}"
+        """The line, and the key."""
+        return f"{self.first} {self.key}"
 
 
 def find_mutants(source: bytes) -> list[Mutant]:
@@ -79,7 +87,12 @@ def find_mutants(source: bytes) -> list[Mutant]:
             mutant = Mutant(place.function, place.on_import, *place.lines, start, end, source[start:end].decode(), after)
             if mutant.before != after and _compiles(mutant.applied(source)):
                 found.setdefault((start, end, after), mutant)
-    return sorted(found.values(), key=lambda mutant: (mutant.start, mutant.end, mutant.after))
+    alike: Counter[str] = Counter()
+    numbered = []
+    for mutant in sorted(found.values(), key=lambda mutant: (mutant.start, mutant.end, mutant.after)):
+        alike[mutant.key] += 1
+        numbered.append(replace(mutant, nth=alike[mutant.key]))
+    return numbered
 
 
 def sample_mutants(mutants: list[Mutant], size: int, seed: str) -> list[Mutant]:
