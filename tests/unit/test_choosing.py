@@ -63,6 +63,16 @@ def test_so_many_are_chosen_as_are_wanted_and_each_says_its_place() -> None:
     assert choose_pairs(THREE[:2], SelectConfig(target=1)).coverage != 0
 
 
+def test_without_quality_the_margin_has_no_part_in_the_choice() -> None:
+    prompts = [WAYS[0], f"{WAYS[0]} so far", f"{WAYS[0]} so far as anybody knows", WAYS[2]]
+    alone = [pair(str(i), prompt, None) for i, prompt in enumerate(prompts)]
+    for margins in ([9.0, 1.0, 1.0, 0.0], [0.0, 1.0, 9.0, 0.0]):
+        pairs = [pair(str(i), prompt, margin) for i, (prompt, margin) in enumerate(zip(prompts, margins, strict=True))]
+        config = SelectConfig(near=None, target=2, quality="none", quality_weight=1.0)
+        assert choose_pairs(pairs, config).living() == choose_pairs(alone, config).living()
+        assert 3 in choose_pairs(pairs, config).living(), "coverage alone decides"
+
+
 def test_quotas_are_kept_and_one_for_a_category_without_pairs_is_an_error() -> None:
     pairs = [pair(f"{c}{i}", f"{way} {c}", 1.0, c, f"{c} {i}") for c in "ab" for i, way in enumerate(WAYS)]
     choice = choose_pairs(pairs, SelectConfig(near=None, target=3, quotas={"a": 2.0, "b": 1.0}))

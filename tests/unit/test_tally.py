@@ -25,16 +25,11 @@ def test_gaps_are_words_of_the_chosen_less_those_of_the_rejected_response() -> N
 
 def test_a_pair_is_counted_with_its_source_text_and_as_it_is() -> None:
     tally = SideTally()
-    failed = Verdict("rejected.ratio", False, 3.0, flag=True)
-    for example in (
-        PAIR,
-        replace(PAIR, rejected="four words are here"),
-        PAIR.with_verdicts(failed, failed),
-        PAIR.with_verdicts(Verdict("rejected.ratio", True)),
-    ):
+    failed = PAIR.with_verdicts(*[Verdict("rejected.ratio", False, 3.0, flag=True)] * 2)
+    for example in (PAIR, replace(PAIR, rejected="four words are here"), failed, failed, PAIR.with_verdicts(Verdict("rejected.ratio", True))):
         tally.add(example)
-    assert (tally.replaced, tally.fallback) == (1, 1)
-    assert tally.before.counts == {3: 4} and tally.after.counts == {3: 3, 1: 1}
+    assert (tally.replaced, tally.fallback) == (1, 2)
+    assert tally.before.counts == {3: 5} and tally.after.counts == {3: 4, 1: 1}
 
 
 def test_where_the_source_text_is_the_chosen_side_both_counts_are_of_the_response_that_was_written() -> None:
