@@ -13,7 +13,7 @@ from safer_instruct.models.protocol import Scored, Scoring
 from safer_instruct.stages.filter import choose
 from safer_instruct.templates import load_template
 
-GAINS = {"alpha": 0.1, "beta": 0.4, "gamma": 0.3, "delta": -0.2}
+GAINS = {"alpha": 0.1, "beta": 0.4, "gamma": 0.3, "delta": -0.2, "epsilon": 0.12345678}
 
 
 class Gains:
@@ -43,6 +43,10 @@ def test_the_first_that_makes_the_text_likelier_is_taken_and_those_behind_it_are
     assert [c.text for c in found.candidates] == ["delta", "alpha", "beta"]
     assert [[v.passed for v in c.verdicts] for c in found.candidates] == [[False], [True], []]
     assert found.verdicts == (Verdict("consistency", True, 0.1),)
+
+
+def test_a_gain_is_told_to_six_digits() -> None:
+    assert chosen("epsilon", min_gain=0.0)[0].verdicts[0].score == 0.123457
 
 
 def test_where_ranks_are_asked_for_all_are_scored_once() -> None:

@@ -37,6 +37,8 @@ def test_of_equal_pairs_the_one_with_the_larger_margin_stays_and_the_other_says_
     assert choice.verdicts[0][0].reason == "is a near-duplicate of high, which is better or came first" and choice.verdicts[0][0].score == 1.0
     assert choice.clusters == ["low", "low", "other"] and choice.coverage is None
     assert dropped(choose_pairs(TWICE, SelectConfig(quality="none"))) == ["", "dedup.pair", ""]
+    near = [Pair(id_, "a b c d", chosen, "r s", "x", margin) for id_, chosen, margin in (("low", "e f", 0.5), ("high", "e f g", 1.5))]
+    assert choose_pairs(near, SelectConfig(near=0.3)).verdicts[0][0].score == 0.4444, "4 trigrams of 9, to four digits"
     unknown = [pair("none", WAYS[0], None), pair("bad", WAYS[0], -5.0)]
     assert dropped(choose_pairs(unknown, SelectConfig())) == ["dedup.pair", ""], "a margin that is not known is the worst"
 

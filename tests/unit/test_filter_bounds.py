@@ -123,6 +123,16 @@ def test_prompts_contradict_from_the_threshold_on_and_only_by_themselves_not_thr
     assert chained.loser == 2 and far < near, "the last one is near to the middle one, which goes, and not to the first"
 
 
+PARTIAL = "I can't help you with the lock itself. What I can do is explain how to reach a locksmith, and what papers to have at hand when he comes."
+
+
+def test_what_contradicts_nobody_hides_no_contradiction_behind_it() -> None:
+    same = " ".join(ROW)
+    assert classify(PARTIAL).label == "partial"
+    (found,) = find_contradictions(["", "", same, same, same], [REFUSES, HELPS, REFUSES, PARTIAL, HELPS], threshold=1.0)
+    assert (found.loser, found.winner, found.similarity) == (4, 2, 1.0), "the same words reach a threshold of 1"
+
+
 def test_pairs_without_a_prompt_contradict_nobody() -> None:
     assert find_contradictions(["", ""], [REFUSES, HELPS], threshold=0.5) == []
     assert len(find_contradictions(["a", "a"], [REFUSES, HELPS], threshold=0.5)) == 1

@@ -103,6 +103,19 @@ def test_a_source_text_that_fits_already_is_left_alone() -> None:
     assert not model.asked and not found.rejected and [(v.name, v.passed) for v in found.verdicts] == [("rejected.ratio", True)]
 
 
+def test_what_is_said_of_a_rewrite_says_what_is_wrong_and_nothing_where_nothing_is() -> None:
+    good = replaced(Writes(REWRITE), Compares()).drafts[-1].verdicts
+    assert [(v.name, v.passed, v.reason) for v in good] == [(f"rejected.{name}", True, "") for name in ("ratio", "form", "kept", "worse")]
+    refuses = "I'm sorry, but I can't help you with that request of yours today."
+    (kept,) = [v for v in replaced(Writes(refuses), Compares()).drafts[-1].verdicts if not v.passed]
+    assert (kept.name, kept.reason) == ("rejected.kept", "declines instead of rewriting")
+    long_ = [v for v in replaced(Writes(f"{REWRITE} {REWRITE}\n- and so on"), Compares()).drafts[-1].verdicts if not v.passed]
+    assert [(v.name, v.reason) for v in long_] == [
+        ("rejected.ratio", "has 2.29 of the chosen response's words, not 0.8 to 1.25"),
+        ("rejected.form", "has list where the chosen response has none"),
+    ]
+
+
 @pytest.mark.parametrize(("words", "fits"), [(10, True), (9, False), (20, True), (21, False)])
 def test_a_length_that_just_reaches_a_bound_fits(words: int, fits: bool) -> None:
     pair = replace(PAIR, text=" ".join(["no"] * words), chosen=" ".join(["well"] * 20))
