@@ -164,3 +164,33 @@ def test_a_memory_that_was_closed_holds_nothing_open() -> None:
     seen.close()
     with pytest.raises(sqlite3.ProgrammingError, match="closed"):
         seen.check("the parcel was late", "b")
+
+
+def test_a_shared_run_may_reach_its_bound_and_what_was_said_before_gives_nothing_away() -> None:
+    text = "the parcel that you sent to me was late again and nobody knows why it took three weeks to come"
+    leak = prompt_check("leakage", max_run=5, max_contained=1.0)
+    for words, passes in ((5, True), (6, False)):
+        assert leak.verdict(replace(PLAIN, text=text, prompt=f"Say {' '.join(text.split()[:words])} now")).passed == passes
+    quoting = replace(PLAIN, text=text, prompt=f"Why was it that {' '.join(text.split()[:8])}?")
+    assert not leak.verdict(quoting).passed
+    assert leak.verdict(replace(quoting, history=(Turn("user", "the parcel that you sent to me was late"),))).passed
+    unlike = leak.verdict(replace(quoting, history=(Turn("user", "which paint dries by the evening"),)))
+    assert not unlike.passed and unlike.score == 8
+    said = leak.verdict(replace(quoting, history=(Turn("assistant", quoting.prompt),)))
+    assert (said.passed, said.score, said.reason) == (False, None, "was said before in the conversation, by the assistant")
+
+
+def test_a_benchmark_is_looked_through_for_words_and_only_where_wanted_for_meaning(tmp_path: Path) -> None:
+    (tmp_path / "trivia.txt").write_text("Which of the two rivers that meet in the old town is the longer one?\n", encoding="utf-8")
+
+    def check(**options: Any) -> Any:
+        checks = open_filters(FilterConfig(prompt={"contamination": {"benchmarks": {"trivia": "trivia.txt"}, **options}}), tmp_path).prompt
+        return next(one for one in checks if one.name == "prompt.contamination")
+
+    other = replace(PLAIN, prompt="Of the two rivers which meet in the old town, which is longer?")
+    assert check().verdict(other).passed and check().verdict(other).score is None
+    found = check(semantic=0.6).verdict(other)
+    assert not found.passed and found.score is not None and "means the same as a prompt of benchmark 'trivia'" in found.reason
+    assert check(semantic=0.99).verdict(other).passed
+    same = check().verdict(replace(PLAIN, prompt="Which of the two rivers that meet in the old town is the longer one?"))
+    assert not same.passed and "stands in benchmark 'trivia'" in same.reason

@@ -53,7 +53,7 @@ def test_a_bound_is_described_by_precision_and_recall_with_intervals_that_hold_t
         estimate, low, high = interval
         assert estimate == round(share, 4)
         error = 1.96 * math.sqrt(share * (1 - share) / of)
-        assert (low, high) == (pytest.approx(share - error, abs=0.25 * error), pytest.approx(share + error, abs=0.25 * error))
+        assert (low, high) == (pytest.approx(share - error, abs=0.1 * error), pytest.approx(share + error, abs=0.1 * error))
         assert low == round(low, 4) and high == round(high, 4)
     nothing = describe_cut(values, good, 99.0)
     assert nothing.kept == 0 and math.isnan(nothing.precision[0]) and nothing.recall[0] == 0.0

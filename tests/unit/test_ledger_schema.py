@@ -137,6 +137,21 @@ def test_other_workers_are_told_of_what_was_claimed_and_of_nothing_else(tmp_path
     asyncio.run(work())
 
 
+def test_who_waits_for_a_call_of_the_same_worker_is_woken_when_it_is_given_free(tmp_path: Path) -> None:
+    async def work() -> None:
+        shard = Shard(tmp_path / "shards", "mine", tmp_path / "ledger.sqlite")
+        key = a_call(1).key
+        shard.in_flight[key] = None
+        waiting = asyncio.create_task(shard.end_of(key))
+        await asyncio.sleep(0)
+        shard.release(key)
+        await asyncio.wait_for(waiting, 5)
+        assert not shard.in_flight
+        shard.close()
+
+    asyncio.run(work())
+
+
 def test_what_another_worker_finished_is_read_where_it_stands(tmp_path: Path) -> None:
     async def work() -> None:
         folder = tmp_path / "shards"

@@ -48,6 +48,7 @@ def test_within_a_cluster_the_better_ones_are_chosen() -> None:
 def test_the_same_input_gives_the_same_choice() -> None:
     vectors, quality = clusters([60, 30, 10]), [float(i) for i in range(100)]
     assert select(vectors, quality, 20, seed=5) == select(vectors, quality, 20, seed=5)
+    assert select(vectors, quality, 20) == select(vectors, quality, 20, seed=0)
 
 
 def test_quotas_are_kept_and_what_a_category_lacks_stays_empty() -> None:

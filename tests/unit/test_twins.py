@@ -5,14 +5,18 @@ from __future__ import annotations
 import asyncio
 from contextlib import closing
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from safer_instruct.analysis.similarity import chrf
+from safer_instruct.config import FilterConfig
 from safer_instruct.domain import Category, Contrast, Domain
 from safer_instruct.errors import AnswerError
 from safer_instruct.example import Candidate, Draft, Example, Verdict
 from safer_instruct.filters.dedup import Deduplicator
+from safer_instruct.filters.registry import open_filters
 from safer_instruct.models.protocol import UNFINISHED_USER, Completion, Scored, Scoring, Turn
 from safer_instruct.models.scripted import ScriptedModel
 from safer_instruct.settings.sides import TwinsConfig
@@ -165,6 +169,24 @@ def test_an_instruction_of_three_words_may_stand_in_its_twin() -> None:
     gates = Gates(0.0, (), lambda text, pair: Verdict("dedup.twins", True), Says("Please open the parcel", "Please open the blue parcel"))
     for twin, text, passes in ((short, "Please open the parcel", True), (long_, "Please open the blue parcel", False)):
         assert asyncio.run(gates.choose(replace(twin, candidates=(Candidate(text),)))).alive == passes
+
+
+def test_how_near_a_twin_is_is_its_chrf_as_a_share_of_one_and_may_just_reach_the_least() -> None:
+    near = round(chrf(GOOD, TWIN.text) / 100, 4)
+    twin = replace(TWIN, candidates=(Candidate(GOOD),))
+    for least, passes in ((near, True), (near + 0.0001, False)):
+        gates = Gates(least, (), lambda text, pair: Verdict("dedup.twins", True), Says(GOOD))
+        found = asyncio.run(gates.choose(twin))
+        assert (found.alive, found.candidates[0].verdicts[0].score) == (passes, near)
+
+
+def test_a_twin_must_pass_the_filters_on_instructions_but_for_those_that_compare_with_a_source_text() -> None:
+    checks = open_filters(FilterConfig(), Path()).prompt
+    gates = Gates(0.3, checks, lambda text, pair: Verdict("dedup.twins", True), Says(GOOD))
+    found = asyncio.run(gates.choose(replace(TWIN, candidates=(Candidate(GOOD),))))
+    left = [check.name for check in checks if check.name not in ("prompt.copying", "prompt.leakage")]
+    assert 0 < len(left) < len(checks)
+    assert [v.name for v in found.candidates[0].verdicts] == ["twins.near", *left, "dedup.twins", "twins.benign"]
 
 
 def test_candidates_behind_the_one_that_is_taken_are_kept_and_not_looked_at() -> None:

@@ -6,6 +6,8 @@ import gc
 from collections.abc import Iterator
 from types import CodeType, FunctionType
 
+_RUN_WHERE_IT_STANDS = ("<listcomp>", "<setcomp>", "<dictcomp>", "<genexpr>")
+
 
 def swap(path: str, before: bytes, new: CodeType) -> bool:
     """Give the functions of a file that is imported the code that they have in `new`; False where that is not all of the change.
@@ -16,7 +18,7 @@ def swap(path: str, before: bytes, new: CodeType) -> bool:
     changed = {}
     for one, other in _paired(old, new):
         if one.co_flags & 1:  # a function: CO_OPTIMIZED
-            if one.co_freevars != other.co_freevars:
+            if one.co_freevars != other.co_freevars or (one.co_name in _RUN_WHERE_IT_STANDS and _deep(one) != _deep(other)):
                 return False
             changed[one.co_qualname, one.co_firstlineno] = one, other
         elif (one.co_code, _constants(one)) != (other.co_code, _constants(other)):
