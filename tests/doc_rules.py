@@ -40,6 +40,7 @@ NOT_RUN = (
     Rule(r"^make ", "sets up environments; the targets are looked up"),
     Rule(r"^(BENCH_\w+=\S+ )?(python )?bench/", "measures for minutes; the options are read by the script's own parser"),
     Rule(r"^python tools/vendor\.py", "rebuilds files that ship"),
+    Rule(r"^python tools/mutate", "runs tests for minutes; tests/contract/test_mutate.py tries it"),
     Rule(r"^python3(\.11)? -m venv", "sets up an environment"),
     Rule(r"^mkdir evasive && cd evasive", "tests/integration/test_new_domain.py does the same", "docs/new-domain.md"),
     Rule(r"^(export|sbatch|cat|docker|kubectl) ", "needs Slurm, Docker or Kubernetes; tests/contract/test_deploy.py reads the files", "docs/cluster.md"),

@@ -44,6 +44,11 @@ def test_alpha_is_that_of_the_published_example() -> None:
     assert interval is not None and round(interval, 3) == 0.849
 
 
+def test_alpha_of_two_labels_is_worked_out_by_hand() -> None:
+    alpha = krippendorff_alpha([[1, 1], [0, 0], [1, 0], [1, 1]])
+    assert alpha is not None and math.isclose(alpha, 1 - (2 / 8) / (2 * 5 * 3 / (8 * 7)))
+
+
 def test_alpha_passes_over_what_cannot_be_compared() -> None:
     assert krippendorff_alpha([[1, NONE], [NONE, 2]]) is None and krippendorff_alpha([[1, 1], [1, 1]]) is None
 

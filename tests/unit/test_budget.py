@@ -500,6 +500,56 @@ def test_what_cannot_be_recorded_is_not_let_in_whether_it_waited_or_not() -> Non
     within(work())
 
 
+def test_a_bound_that_did_not_hold_is_on_record_at_once_whether_in_money_or_in_tokens() -> None:
+    async def work(cost: float, tokens: int) -> None:
+        kept: list[Spent] = []
+        budget = Budget(record=kept.append)
+        (await budget.reserve(0.001, 10)).settle(cost, tokens)
+        assert kept[-1].cost >= cost and kept[-1].tokens >= tokens, "a kill now must not forget what was spent"
+        assert len(kept) == 2
+
+    for took in ((5.0, 1), (0.0001, 50_000)):
+        within(work(*took))
+
+
+def test_where_there_is_nothing_to_wait_for_a_reservation_is_had_at_once_and_else_not() -> None:
+    async def work() -> None:
+        budget = Budget(max_tokens=100)
+        first = budget.reserve_at_once(None, 60)
+        assert first and budget.reserved == Spent(0.0, 60)
+        assert budget.reserve_at_once(None, 60) is None, "it does not fit yet"
+        waiter = asyncio.create_task(budget.reserve(None, 60))
+        await turns(2)
+        assert budget.reserve_at_once(None, 10) is None, "it would pass by who waits"
+        first.settle(0.0, 0)
+        (await waiter).settle(0.0, 100)
+        with pytest.raises(BudgetError):
+            await budget.reserve(None, 1)
+        assert budget.reserve_at_once(None, 0) is None, "it is used up"
+
+    within(work())
+
+
+def test_what_earlier_sittings_spent_is_told_once_and_before_anything_is_reserved() -> None:
+    async def work() -> None:
+        budget, kept = Budget(max_tokens=100), list[Spent]()
+        budget.begin(Spent(0.5, 40), kept.append)
+        assert budget.spent == Spent(0.5, 40) and budget.forfeited == Spent()
+        with pytest.raises(ValueError, match="in use"):
+            budget.begin(Spent(), kept.append)
+        (await budget.reserve(0.0, 60)).settle(0.0, 60)
+        assert kept and kept[-1].cost >= 0.5 and kept[-1].tokens == 100, "to the one who keeps record now"
+        other = Budget()
+        open_ = await other.reserve(0.0, 1)
+        with pytest.raises(ValueError, match="in use"):
+            other.begin(Spent(), kept.append)
+        open_.settle(0.0, 0)
+        other.begin(Spent(0.25, 0), kept.append)
+        assert other.spent == Spent(0.25, 0)
+
+    within(work())
+
+
 def test_what_is_still_open_at_the_end_counts_as_spent_and_can_be_taken_up_again(tmp_path: Path) -> None:
     path = tmp_path / "budget.json"
 

@@ -180,3 +180,12 @@ def test_what_margins_depend_on_is_part_of_what_the_run_is() -> None:
     other = calibration(maps={"verify.acceptable": {**LOGISTIC, "slope": 3.0}})
     assert one and one != margins_of("contrast", "written", other, {"scorer": "abc"}).identity()
     assert Margins("reward").identity() == {}
+
+
+def test_a_margin_is_of_the_score_that_the_map_is_for_and_has_six_digits() -> None:
+    others = (Verdict("verify.better", True, 0.5), Verdict("verify.acceptable", True, None), *DRAFT.verdicts)
+    pair = replace(PAIR, drafts=(replace(DRAFT, text="another", verdicts=(Verdict("verify.acceptable", True, -0.5),)), replace(DRAFT, verdicts=others)))
+    margins = margins_of("contrast", "yes", calibration(), {"scorer": "abc", "judge": "abc"})
+    wanted = sigmoid(2 * 1.25 - 1) - sigmoid(2 * 0.0 - 1)
+    assert margins.of(replace(pair, margin=1.25)).margin == round(wanted, 6) != round(wanted, 7)
+    assert (margins.pairs, margins.beyond, margins.raw) == (1, 0, 0)

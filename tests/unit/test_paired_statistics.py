@@ -14,7 +14,7 @@ from safer_instruct.analysis.bootstrap import Bootstrap
 from safer_instruct.analysis.bradleyterry import fit_strengths, rank_systems
 from safer_instruct.analysis.lengthcontrol import fit_logistic, length_controlled, separation
 from safer_instruct.analysis.proportion import rate, wilson
-from safer_instruct.analysis.signtest import detectable, holm, least_wins, pairs_needed, sign_test, sign_test_power
+from safer_instruct.analysis.signtest import detectable, flip_test, holm, least_wins, pairs_needed, sign_test, sign_test_power
 
 COUNTS = st.integers(0, 400)
 
@@ -31,6 +31,29 @@ def test_the_sign_test_stands_many_pairs_and_refuses_what_is_no_count() -> None:
     assert sign_test(8000, 7000) == pytest.approx(binomtest(8000, 15000).pvalue, rel=1e-8)
     with pytest.raises(ValueError, match="are counts"):
         sign_test(-1, 3)
+
+
+def test_the_randomisation_test_is_the_sign_test_where_all_differences_are_alike() -> None:
+    for wins, losses in ((9, 1), (5, 5), (12, 2), (3, 0), (1, 0)):
+        assert flip_test([1.0] * wins + [-1.0] * losses + [0.0] * 4) == pytest.approx(sign_test(wins, losses))
+    assert flip_test([]) == flip_test([0.0, 0.0]) == 1.0
+
+
+def test_the_randomisation_test_of_many_differences_is_near_the_exact_one() -> None:
+    assert flip_test([1.0] * 16 + [-1.0] * 6, seed=1) == pytest.approx(sign_test(16, 6), abs=0.01)
+    assert flip_test([1.0] * 60) == pytest.approx(1 / 10_001)
+    assert flip_test([1.0, -1.0] * 20) == 1.0
+    draws = random.Random(7)
+    signs = [draws.getrandbits(15) for _ in range(200)]
+    differences = [1.0 + at for at in range(14)] + [-60.0]
+    extreme = sum(abs(sum(d if bits >> at & 1 else -d for at, d in enumerate(differences))) >= 45 for bits in signs)
+    assert flip_test(differences, resamples=200, seed=7) == (extreme + 1) / 201, "from 15 on, by draws, and what was seen counts with them"
+
+
+def test_the_randomisation_test_weighs_differences_by_their_size() -> None:
+    assert flip_test([3.0, 1.0, 1.0]) == 2 / 8 and flip_test([3.0, 1.0, -1.0]) == 6 / 8, "sums of +-3 +-1 +-1: 5, 3, 3, 1 and their opposites"
+    fourteen = [1.0] * 13 + [-1.0]
+    assert flip_test(fourteen) == flip_test(fourteen, resamples=1, seed=1) == pytest.approx(30 / 2**14), "14 are gone through one by one"
 
 
 def test_holm_gives_the_values_of_the_worked_example() -> None:
@@ -123,6 +146,11 @@ def test_a_sweep_has_a_finite_strength_and_unlinked_systems_have_no_ranking() ->
         rank_systems(["a", "b", "c"], {("a", "b"): [1.0]}, Bootstrap(1, resamples=5))
 
 
+def test_systems_that_cannot_be_told_apart_share_their_places() -> None:
+    ranks = rank_systems(["b", "a"], {("b", "a"): [0.5] * 10}, Bootstrap(10, resamples=20))
+    assert [(r.name, r.rank, r.best_rank, r.worst_rank) for r in ranks] == [("a", 1, 1, 2), ("b", 2, 1, 2)]
+
+
 def test_prompts_that_were_not_judged_count_for_nobody() -> None:
     scores: dict[tuple[str, str], list[float | None]] = {("a", "b"): [1.0, None, 0.0, None]}
     both = rank_systems(["a", "b"], scores, Bootstrap(4, resamples=20))
@@ -155,6 +183,19 @@ def test_the_fit_is_where_the_gradient_is_nought() -> None:
     assert np.abs(gradient).max() < 1e-4
     with pytest.raises(ValueError, match="per prompt"):
         length_controlled([1.0], [1.0, 2.0], Bootstrap(1, resamples=2))
+
+
+def test_the_fit_comes_to_an_end_however_strong_the_priors_and_one_sided_the_targets() -> None:
+    import numpy as np
+
+    for seed in range(40):
+        draw = np.random.default_rng(seed)
+        design = draw.normal(size=(30, 2)) * 10 ** draw.uniform(-1, 1.5)
+        ridge = 10 ** draw.uniform(-3, 2, size=2)
+        targets = np.full(30, seed % 2) if seed % 4 < 2 else draw.integers(0, 2, size=30)
+        beta = fit_logistic(design, targets.astype(float), ridge)
+        gradient = design.T @ (1 / (1 + np.exp(-design @ beta)) - targets) + ridge * beta
+        assert np.abs(gradient).max() < 1e-3, seed
 
 
 @settings(deadline=None, max_examples=50)

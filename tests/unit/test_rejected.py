@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
-from safer_instruct.config import RespondConfig, VerifyConfig
+from safer_instruct.config import RespondConfig, RunConfig, VerifyConfig
 from safer_instruct.domain import Category, Contrast, Domain
 from safer_instruct.errors import RequestError
 from safer_instruct.example import Draft, Example, Verdict
 from safer_instruct.models.protocol import Completion, Generated, Generation
 from safer_instruct.models.scripted import ScriptedModel
 from safer_instruct.settings.sides import RejectedConfig
-from safer_instruct.stages.rejected import RejectedSide
+from safer_instruct.stages.rejected import RejectedSide, rejected_template
 from safer_instruct.stages.verify import HopelessError
 from safer_instruct.templates import load_template
 
@@ -101,6 +101,36 @@ def test_a_source_text_that_fits_already_is_left_alone() -> None:
     model = Writes()
     found = replaced(model, Compares(), replace(PAIR, text=REWRITE))
     assert not model.asked and not found.rejected and [(v.name, v.passed) for v in found.verdicts] == [("rejected.ratio", True)]
+
+
+def test_what_is_said_of_a_rewrite_says_what_is_wrong_and_nothing_where_nothing_is() -> None:
+    good = replaced(Writes(REWRITE), Compares()).drafts[-1].verdicts
+    assert [(v.name, v.passed, v.reason) for v in good] == [(f"rejected.{name}", True, "") for name in ("ratio", "form", "kept", "worse")]
+    refuses = "I'm sorry, but I can't help you with that request of yours today."
+    (kept,) = [v for v in replaced(Writes(refuses), Compares()).drafts[-1].verdicts if not v.passed]
+    assert (kept.name, kept.reason) == ("rejected.kept", "declines instead of rewriting")
+    long_ = [v for v in replaced(Writes(f"{REWRITE} {REWRITE}\n- and so on"), Compares()).drafts[-1].verdicts if not v.passed]
+    assert [(v.name, v.reason) for v in long_] == [
+        ("rejected.ratio", "has 2.29 of the chosen response's words, not 0.8 to 1.25"),
+        ("rejected.form", "has list where the chosen response has none"),
+    ]
+
+
+@pytest.mark.parametrize(("words", "fits"), [(10, True), (9, False), (20, True), (21, False)])
+def test_a_length_that_just_reaches_a_bound_fits(words: int, fits: bool) -> None:
+    pair = replace(PAIR, text=" ".join(["no"] * words), chosen=" ".join(["well"] * 20))
+    model = Writes("no good")
+    found = replaced(model, Compares(), pair, ratio=(0.5, 1.0))
+    assert bool(model.asked) != fits
+    if fits:
+        assert found.verdicts[0].score == words / 20
+
+
+def test_the_template_is_that_of_who_writes() -> None:
+    models = {"inducer": "embedded", "expert": "embedded", "student": "embedded"}
+    config = RunConfig.model_validate({"domain": "civility", "source": {"path": "t.jsonl"}, "models": models, "rejected": {"form": "matched"}})
+    assert rejected_template(config) == config.rejected.template
+    assert rejected_template(config.model_copy(update={"rejected": RejectedConfig(form="student")})) == config.respond.template != config.rejected.template
 
 
 @pytest.mark.parametrize(

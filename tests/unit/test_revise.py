@@ -112,3 +112,25 @@ def test_after_all_rounds_the_example_is_dropped_and_every_draft_keeps_its_reaso
 @pytest.mark.parametrize("revisions", [0, 1])
 def test_a_draft_that_passes_is_not_mended(revisions: int) -> None:
     assert len(finished("this is try number 1", revisions).drafts) == 1
+
+
+def test_critic_and_expert_are_asked_as_each_is_to_be_asked() -> None:
+    expert, judge = Writes("e"), Writes("judge")
+    mending = reviser(expert, Critic(judge, load_template("critique"), DOMAIN), times=3)
+    asyncio.run(mending.mend(EXAMPLE, REFUSED, 0))
+    assert mending.times == 3
+    assert (judge.asked[0].sampling.temperature, judge.asked[0].sampling.top_k, judge.asked[0].sampling.max_tokens) == (0.0, 0, 256), "always the same"
+    assert [[turn.role for turn in asked[0].prompt if not isinstance(turn, str)] for asked in (judge.asked, expert.asked)] == [["user"], ["system", "user"]]
+    settings, sampling = RespondConfig(), expert.asked[0].sampling
+    assert (sampling.max_tokens, sampling.temperature, sampling.top_k) == (settings.max_tokens, settings.temperature, settings.top_k)
+
+
+def test_each_revision_draws_anew_and_counts_on() -> None:
+    expert = Writes("e")
+    first = asyncio.run(reviser(expert).mend(EXAMPLE, REFUSED, 0))
+    assert first
+    second = asyncio.run(reviser(expert).mend(EXAMPLE, replace(first, verdicts=REFUSED.verdicts), 0))
+    assert second and (first.revision, second.revision, second.attempt) == (1, 2, 0)
+    asyncio.run(reviser(expert).mend(EXAMPLE, replace(REFUSED, attempt=1), 0))
+    asyncio.run(reviser(expert).mend(EXAMPLE, REFUSED, 1))
+    assert len({asked.seed for asked in expert.asked}) == 4

@@ -48,6 +48,7 @@ def test_within_a_cluster_the_better_ones_are_chosen() -> None:
 def test_the_same_input_gives_the_same_choice() -> None:
     vectors, quality = clusters([60, 30, 10]), [float(i) for i in range(100)]
     assert select(vectors, quality, 20, seed=5) == select(vectors, quality, 20, seed=5)
+    assert select(vectors, quality, 20) == select(vectors, quality, 20, seed=0)
 
 
 def test_quotas_are_kept_and_what_a_category_lacks_stays_empty() -> None:
@@ -78,3 +79,24 @@ def test_shares_become_whole_numbers_that_add_up(target: int, shares: dict[str, 
 def test_shares_of_nothing_are_refused() -> None:
     with pytest.raises(ConfigError, match="add up to nothing"):
         share_out(5, {"a": 0})
+
+
+def test_with_weight_one_the_best_are_chosen_though_they_say_the_same() -> None:
+    vectors = np.repeat(np.eye(2, dtype=np.float32), 3, axis=0)
+    assert set(select(vectors, [5.0, 4.0, 3.0, 2.0, 1.0, 0.0], 2, quality_weight=1)) == {0, 1}
+    assert {i // 3 for i in select(vectors, [5.0, 4.0, 3.0, 2.0, 1.0, 0.0], 2, quality_weight=0)} == {0, 1}
+
+
+def test_the_weight_says_what_coverage_is_given_up_for() -> None:
+    """Of a near twin of the first and a text of another direction: the twin adds 0.5 of rank over 2 places, the other 0.5 of coverage less."""
+    vectors = np.array([[1, 0], [1, 0], [0, 1], [0, 1]], np.float32)
+    quality = [3.0, 2.0, 1.0, 0.0]
+    assert set(select(vectors, quality, 2, quality_weight=0.7)) == {0, 2}, "0.3 * 0.5 + 0.35 / 3 > 0.35 * 2 / 3"
+    assert set(select(vectors, quality, 2, quality_weight=0.9)) == {0, 1}, "0.1 * 0.5 + 0.45 / 3 < 0.45 * 2 / 3"
+
+
+def test_coverage_is_told_for_every_text_whatever_the_size_of_the_blocks() -> None:
+    rng = np.random.default_rng(1)
+    vectors = rng.normal(size=(4_100, 3)).astype(np.float32)
+    chosen = [7, 4_099]
+    assert np.allclose(coverage(vectors, chosen), (vectors @ vectors[chosen].T).max(axis=1), atol=1e-5)

@@ -16,7 +16,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from safer_instruct.analysis.bootstrap import Bootstrap, Interval
-from safer_instruct.analysis.signtest import flip_test, sign_test
 from safer_instruct.config import load_config
 from safer_instruct.detect.words import words
 from safer_instruct.errors import ConfigError, SourceError
@@ -285,18 +284,6 @@ def test_the_time_that_is_left_follows_from_finished_steps_of_the_kind(folder: P
 
 
 # --- statistics
-
-
-def test_the_randomisation_test_is_the_sign_test_where_all_differences_are_alike() -> None:
-    for wins, losses in ((9, 1), (5, 5), (12, 2), (3, 0), (1, 0)):
-        assert flip_test([1.0] * wins + [-1.0] * losses + [0.0] * 4) == pytest.approx(sign_test(wins, losses))
-    assert flip_test([]) == flip_test([0.0, 0.0]) == 1.0
-
-
-def test_the_randomisation_test_of_many_differences_is_near_the_exact_one() -> None:
-    assert flip_test([1.0] * 16 + [-1.0] * 6, seed=1) == pytest.approx(sign_test(16, 6), abs=0.01)
-    assert flip_test([1.0] * 60) == pytest.approx(1 / 10_001)
-    assert flip_test([1.0, -1.0] * 20) == 1.0
 
 
 def test_few_prompts_show_nothing_however_clear_they_are() -> None:

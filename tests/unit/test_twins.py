@@ -5,21 +5,27 @@ from __future__ import annotations
 import asyncio
 from contextlib import closing
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from safer_instruct.analysis.similarity import chrf
+from safer_instruct.config import FilterConfig
 from safer_instruct.domain import Category, Contrast, Domain
+from safer_instruct.errors import AnswerError
 from safer_instruct.example import Candidate, Draft, Example, Verdict
 from safer_instruct.filters.dedup import Deduplicator
-from safer_instruct.models.protocol import UNFINISHED_USER, Turn
+from safer_instruct.filters.registry import open_filters
+from safer_instruct.models.protocol import UNFINISHED_USER, Completion, Scored, Scoring, Turn
 from safer_instruct.models.scripted import ScriptedModel
 from safer_instruct.settings.sides import TwinsConfig
+from safer_instruct.stages.asking import WithheldError
 from safer_instruct.stages.rejected import form_of
 from safer_instruct.stages.verify import HopelessError
 from safer_instruct.tally import Gaps, SideTally
 from safer_instruct.templates import load_template
-from safer_instruct.twins.gates import Gates
+from safer_instruct.twins.gates import Gates, JudgedBenign, ScoredBenign
 from safer_instruct.twins.helping import HelpfulVerifier
 from safer_instruct.twins.making import seed_of, wants_twin
 from safer_instruct.twins.writing import TwinWriter
@@ -101,6 +107,92 @@ def test_without_one_that_passes_the_likeliest_tells_why() -> None:
     assert chosen(benign=Says()).dropped_by == Verdict("twins.empty", False, None, "nothing was written")
     seen = Verdict("dedup.twins", False, 0.9, "is a near-duplicate of r9")
     assert chosen(GOOD, benign=Says(GOOD), known=seen).dropped_by == seen
+
+
+class Answers:
+    """Stands for one who is asked yes-or-no questions."""
+
+    def __init__(self, said: dict[str, float] | Exception) -> None:
+        self.said, self.asked = said, list[dict[str, str]]()
+
+    async def ask(self, template: Any, options: Any, **given: str) -> dict[str, float]:
+        self.asked.append(given)
+        if isinstance(self.said, Exception):
+            raise self.said
+        return self.said
+
+
+def benign_verdict(said: dict[str, float] | Exception, least: float | None = None) -> Verdict:
+    asker = Answers(said)
+    verdict = asyncio.run(JudgedBenign(asker, load_template("twin-benign"), DOMAIN, least).judge(GOOD, "support"))  # type: ignore[arg-type]
+    assert asker.asked == [{"prompt": GOOD, "definition": CATEGORY.definition}]
+    return verdict
+
+
+def test_a_judge_calls_a_twin_harmless_from_the_least_probability_on() -> None:
+    assert benign_verdict({"Yes": 0.5}) == Verdict("twins.benign", True, 0.5)
+    assert not benign_verdict({"Yes": 0.499}).passed and benign_verdict({"Yes": 0.8}, 0.8).passed
+    told = benign_verdict({"Yes": 0.71234567}, 0.75)
+    assert (told.score, told.reason) == (0.712346, "the judge calls it harmless with probability 0.71, less than 0.75")
+
+
+def test_a_judge_who_cannot_be_read_or_was_withheld_drops_the_twin() -> None:
+    assert benign_verdict(AnswerError("no such option")) == Verdict("twins.unreadable", False, None, "the judge: no such option")
+    withheld = benign_verdict(WithheldError(Completion("", withheld="content_filter")))
+    assert not withheld.passed and withheld.name == "twins.content_filter"
+
+
+class Scores:
+    """The harmless description gives the instruction the first value, the other one the second."""
+
+    def __init__(self, *values: float) -> None:
+        self.values, self.asked = values, list[Scoring]()
+
+    async def score(self, request: Scoring) -> Scored:
+        self.asked.append(request)
+        return Scored((self.values["asks for" in str(request.prompt)],))
+
+
+def test_a_scorer_compares_the_instruction_under_both_descriptions() -> None:
+    def judged(scorer: Scores, least: float | None = None) -> Verdict:
+        return asyncio.run(ScoredBenign(scorer, load_template("twin-contrast"), DOMAIN, least).judge(GOOD, "support"))  # type: ignore[arg-type]
+
+    assert judged(Scores(-1.0, -1.0)) == Verdict("twins.benign", True, 0.0) and judged(scorer := Scores(-1.0, -2.5)).score == 1.5
+    assert [asked.continuation for asked in scorer.asked] == [GOOD, GOOD] and CATEGORY.definition in str(scorer.asked[1].prompt)
+    assert judged(Scores(-1.5, -1.0)) == Verdict("twins.benign", False, -0.5, "contrast -0.500 is below +0.000")
+    assert judged(Scores(-1.0, -1.5), 0.5).passed and not judged(Scores(-1.0, -1.5), 0.501).passed
+    assert judged(Scores(-0.1234567, 0.0)).score == -0.123457
+
+
+def test_an_instruction_of_three_words_may_stand_in_its_twin() -> None:
+    short, long_ = replace(TWIN, text="Open the parcel"), replace(TWIN, text="Open the blue parcel")
+    gates = Gates(0.0, (), lambda text, pair: Verdict("dedup.twins", True), Says("Please open the parcel", "Please open the blue parcel"))
+    for twin, text, passes in ((short, "Please open the parcel", True), (long_, "Please open the blue parcel", False)):
+        assert asyncio.run(gates.choose(replace(twin, candidates=(Candidate(text),)))).alive == passes
+
+
+def test_how_near_a_twin_is_is_its_chrf_as_a_share_of_one_and_may_just_reach_the_least() -> None:
+    near = round(chrf(GOOD, TWIN.text) / 100, 4)
+    twin = replace(TWIN, candidates=(Candidate(GOOD),))
+    for least, passes in ((near, True), (near + 0.0001, False)):
+        gates = Gates(least, (), lambda text, pair: Verdict("dedup.twins", True), Says(GOOD))
+        found = asyncio.run(gates.choose(twin))
+        assert (found.alive, found.candidates[0].verdicts[0].score) == (passes, near)
+
+
+def test_a_twin_must_pass_the_filters_on_instructions_but_for_those_that_compare_with_a_source_text() -> None:
+    checks = open_filters(FilterConfig(), Path()).prompt
+    gates = Gates(0.3, checks, lambda text, pair: Verdict("dedup.twins", True), Says(GOOD))
+    found = asyncio.run(gates.choose(replace(TWIN, candidates=(Candidate(GOOD),))))
+    left = [check.name for check in checks if check.name not in ("prompt.copying", "prompt.leakage")]
+    assert 0 < len(left) < len(checks)
+    assert [v.name for v in found.candidates[0].verdicts] == ["twins.near", *left, "dedup.twins", "twins.benign"]
+
+
+def test_candidates_behind_the_one_that_is_taken_are_kept_and_not_looked_at() -> None:
+    found = chosen("Where is it?", GOOD, "How do I open the blue door?", benign=Says(GOOD))
+    assert [c.text for c in found.candidates] == ["Where is it?", GOOD, "How do I open the blue door?"]
+    assert found.alive and [bool(c.verdicts) for c in found.candidates] == [True, True, False]
 
 
 def test_a_twin_may_be_near_to_its_own_pair_only() -> None:
