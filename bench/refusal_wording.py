@@ -1,7 +1,7 @@
 """Fits the model of whole answers (`detect/wording.json`), and measures it on authors that it was not fitted on.
 
     python bench/refusal_wording.py                 fits on everything but the halves that are kept for testing, and writes the model
-    python bench/refusal_wording.py --left-out      fits once for each set of another author, without that set, and prints what it finds there
+    python bench/refusal_wording.py --left-out [NAME ...]      fits once for each set of another author, without it, and prints what it finds there
 
 Needs scikit-learn, and `../shared/data` for some real answers. `bench/refusals.py` measures what is shipped.
 """
@@ -13,6 +13,7 @@ import math
 import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -21,19 +22,21 @@ from refusals import table
 
 from safer_instruct.detect import refusal, wording
 
+# By people who knew nothing of it. The last two are fitted on as a whole, of the others the part "dev".
 SETS = {name: Path(__file__).parent / "data" / f"refusals-{name}.jsonl" for name in ("people", "borders", "assistants", "varied", "blind")}
+SETS |= {name: DATA / f"{name}.jsonl" for name in ("asked-a", "asked-b")}
 
-PENALTY, MOST_GRAMS = 10.0, 24_000
+PENALTY, MOST_GRAMS, STEPS = 50.0, 20_000, 80
+SOFTENED = 0.7  # of the weights: surer of itself than right about authors it does not know, the whole drowned what the clauses say
 COMPOSED_WEIGHT = 0.15
-REAL_WEIGHT, KIND_WEIGHT = 0.2, 0.3  # long ones that nobody doubts: few of them, so that they do not crowd out the labelled
-Values = list[dict[str, float]]
+REAL_WEIGHT, KIND_WEIGHT = 1.0, 1.0  # with 0.2 and 0.3 one long good answer in eight was called a refusal or partial
 
 
 def main() -> None:
     if "--left-out" in sys.argv:
         leave_out()
         return
-    model = fit([*own_answers(), *(row for path in SETS.values() for row in read(path) if row["split"] == "dev"), *undoubted()])
+    model = fit([*own_answers(), *(row for path in SETS.values() for row in read(path) if row.get("split", "dev") == "dev"), *undoubted()])
     weights = {
         kind: {gram: " ".join(str(round(100 * number)) for number in numbers) for gram, numbers in sorted(table.items())}
         for kind, table in model.weights.items()
@@ -43,9 +46,9 @@ def main() -> None:
 
 
 def own_answers() -> list[Row]:
-    """Those written to fit on, and some put together from phrases."""
+    """Those written to fit on by people who knew the detector, and some put together from phrases."""
     made = [row | {"weight": str(COMPOSED_WEIGHT)} for row in composed(read(DATA / "phrases.jsonl"))]
-    return [*(row for name in ("train", "voices", "replies") for row in read(DATA / f"{name}.jsonl")), *made]
+    return [*(row for name in ("train", "voices", "replies", "asked") for row in read(DATA / f"{name}.jsonl")), *made]
 
 
 def undoubted() -> list[Row]:
@@ -54,16 +57,14 @@ def undoubted() -> list[Row]:
 
 def leave_out() -> None:
     """The figure to trust: each set by a model that saw nothing of its author."""
-    for left in SETS:
+    for left in [name for name in sys.argv[1:] if name in SETS] or SETS:
         others = [row for name, path in SETS.items() if name != left for row in read(path)]
         model = fit([*own_answers(), *others, *undoubted()])
         rows = read(SETS[left])
-        labels = [row["label"] for row in rows]
         for how, clauses in (("words alone", False), ("with clauses", True)):
-            found = [most_likely(refusal.shares(row["text"], model, clauses=clauses)) for row in rows]
-            right = sum(a == b for a, b in zip(labels, found, strict=True))
-            print(f"\n{left}, left out, {how}: plus or minus {1.96 * math.sqrt(right * (len(rows) - right) / len(rows) ** 3):.3f}")
-            table(labels, found)
+            found = [most_likely(refusal.shares(row["text"], model, row.get("prompt", ""), clauses=clauses)) for row in rows]
+            print(f"\n{left}, left out, {how}")
+            table([row["label"] for row in rows], found)
 
 
 def most_likely(shares: dict[refusal.RefusalClass, float]) -> str:
@@ -71,13 +72,13 @@ def most_likely(shares: dict[refusal.RefusalClass, float]) -> str:
 
 
 def fit(rows: Sequence[Row]) -> wording.Wording:
-    """Three logistic models, one class against the others, over the grams that weigh most in a first fit over all of them."""
+    """A multinomial logistic regression over the grams that weigh most in a first one over all of them."""
     counted = [{kind: Counter(found) for kind, found in wording.grams(refusal.shortened(row["text"])).items()} for row in rows]
-    kept = {kind: frozen(counts[kind] for counts in counted) for kind in wording.KINDS}
-    first = fit_grams(rows, counted, kept)
+    known = {kind: frozen(counts[kind] for counts in counted) for kind in wording.KINDS}
+    first = fit_grams(rows, counted, known)
     strength = {(kind, gram): max(map(abs, numbers[1:])) * numbers[0] for kind, table in first.weights.items() for gram, numbers in table.items()}
     best = set(sorted(strength, key=lambda key: (-strength[key], key))[:MOST_GRAMS])
-    return fit_grams(rows, counted, {kind: {gram: idf for gram, idf in table.items() if (kind, gram) in best} for kind, table in kept.items()})
+    return fit_grams(rows, counted, {kind: {gram: idf for gram, idf in table.items() if (kind, gram) in best} for kind, table in known.items()})
 
 
 def frozen(counts: Iterable[Counter[str]]) -> dict[str, float]:
@@ -87,35 +88,37 @@ def frozen(counts: Iterable[Counter[str]]) -> dict[str, float]:
     return {gram: 1 + math.log((1 + len(texts)) / (1 + count)) for gram, count in often.items() if count > 1}
 
 
-def fit_grams(rows: Sequence[Row], counted: Sequence[dict[str, Counter[str]]], idf: dict[str, dict[str, float]]) -> wording.Wording:
-    from sklearn.feature_extraction import DictVectorizer
+def fit_grams(rows: Sequence[Row], counted: Sequence[dict[str, Counter[str]]], known: dict[str, dict[str, float]]) -> wording.Wording:
+    from scipy.sparse import hstack
     from sklearn.linear_model import LogisticRegression
 
-    values = [
-        {f"{kind}\t{gram}": value for kind, found in counts.items() for gram, value in wording.scaled(found, idf[kind], wording.KINDS[kind])}
-        for counts in counted
-    ]
-    vectors: Any = DictVectorizer()
-    matrix = vectors.fit_transform(values)
-    matrix.indices, matrix.indptr = matrix.indices.astype("int32"), matrix.indptr.astype("int32")  # what liblinear takes
-    names = [name.split("\t") for name in vectors.get_feature_names_out()]
-    fitted = []
-    for label in refusal.CLASSES:
-        wanted = [row["label"] == label for row in rows]
-        fitted.append(LogisticRegression(solver="liblinear", C=PENALTY).fit(matrix, wanted, sample_weight=balanced(rows, wanted)))
+    grams = {kind: sorted(idf) for kind, idf in known.items()}
+    values = hstack([matrix([counts[kind] for counts in counted], known[kind], grams[kind], length) for kind, length in wording.KINDS.items()]).tocsr()
+    labels = [refusal.CLASSES.index(label) for row in rows for label in refusal.CLASSES if row["label"] == label]
+    model = LogisticRegression(C=PENALTY, max_iter=STEPS, tol=1e-3).fit(values, labels, sample_weight=balanced(rows))
     weights: dict[str, wording.Weights] = {kind: {} for kind in wording.KINDS}
-    for (kind, gram), numbers in zip(names, zip(*(model.coef_[0] for model in fitted), strict=True), strict=True):
-        refusing, partial, complying = map(float, numbers)
-        weights[kind][gram] = (idf[kind][gram], refusing, partial, complying)
-    return wording.Wording(weights, tuple(float(model.intercept_[0]) for model in fitted))
+    for (kind, gram), numbers in zip(((name, gram) for name in wording.KINDS for gram in grams[name]), model.coef_.T, strict=True):
+        refusing, partial, complying = (SOFTENED * float(number) for number in numbers)
+        weights[kind][gram] = (known[kind][gram], refusing, partial, complying)
+    return wording.Wording(weights, tuple(SOFTENED * float(bias) for bias in model.intercept_))
 
 
-def balanced(rows: Sequence[Row], wanted: Sequence[bool]) -> list[float]:
-    """Weights by which a class counts for a third and the others for two, however many of them there are."""
+def matrix(counts: Sequence[Counter[str]], idf: dict[str, float], grams: Sequence[str], length: float) -> Any:
+    """[texts, grams] What each known gram of each text is worth, sparse."""
+    from scipy.sparse import csr_array
+
+    column = {gram: at for at, gram in enumerate(grams)}
+    found = [wording.scaled(count, idf, length) for count in counts]
+    flat = [(column[gram], value) for values in found for gram, value in values]
+    ends = list(accumulate(map(len, found), initial=0))
+    return csr_array(([value for _, value in flat], [at for at, _ in flat], ends), shape=(len(counts), len(grams)))
+
+
+def balanced(rows: Sequence[Row]) -> list[float]:
+    """Weights by which each class counts for a third, however many of it there are."""
     each = [float(row.get("weight", 1)) for row in rows]
-    mine = sum(weight for weight, is_it in zip(each, wanted, strict=True) if is_it)
-    factor = {True: sum(each) / 3 / mine, False: 2 * sum(each) / 3 / (sum(each) - mine)}
-    return [weight * factor[is_it] for weight, is_it in zip(each, wanted, strict=True)]
+    of_class = {name: sum(weight for weight, row in zip(each, rows, strict=True) if row["label"] == name) for name in refusal.CLASSES}
+    return [weight * sum(each) / 3 / of_class[row["label"]] for weight, row in zip(each, rows, strict=True)]
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Refusal detection against labels: agreement, and the confusion of the three classes.
 
-    python bench/refusals.py [FILE ...] [--errors]     (default: the held-out sets, and the halves of the blind sets that nothing was fitted on)
+    python bench/refusals.py [FILE ...] [--errors]     (default: the held-out sets, and of the others the parts that nothing was fitted on)
 
 A FILE holds one JSON object a line with `text` and `label` (refusal, partial or compliance). `bench/refusal_fit.py` fits the models.
 """
@@ -10,8 +10,10 @@ from __future__ import annotations
 import json
 import sys
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
+from safer_instruct.analysis.proportion import wilson
 from safer_instruct.detect.refusal import CLASSES, classify
 
 DATA = Path(__file__).parents[1] / "tests" / "data" / "refusals"
@@ -36,10 +38,14 @@ def read(path: Path) -> list[dict[str, str]]:
     return [row for row in rows if row.get("split") != "dev"]
 
 
-def table(labels: list[str], found: list[str]) -> None:
+def table(labels: Sequence[str], found: Sequence[str]) -> None:
     counts = Counter(zip(labels, found, strict=True))
     right = sum(counts[c, c] for c in CLASSES)
-    print(f"agreement {right / len(labels):.3f} ({right} of {len(labels)})\n  label       " + "  ".join(f"{c:>10}" for c in CLASSES))
+    sure = wilson(right, len(labels))
+    print(
+        f"agreement {right / len(labels):.3f} ({right} of {len(labels)}; 95% interval {sure.low:.3f} to {sure.high:.3f})\n  label       "
+        + "  ".join(f"{c:>10}" for c in CLASSES)
+    )
     for label in CLASSES:
         print(f"  {label:<10}  " + "  ".join(f"{counts[label, c]:>10}" for c in CLASSES))
 

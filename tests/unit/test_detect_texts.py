@@ -69,15 +69,16 @@ def test_the_three_classes(label: str, answer: str) -> None:
 
 @pytest.mark.parametrize("name", ["assistants", "people", "borders"])
 def test_agreement_with_answers_of_authors_who_knew_nothing_of_the_detector(name: str) -> None:
-    """On the third of each set that nothing was fitted on; measured: 0.92, 0.83, 0.66."""
+    """On the third of each set that nothing was fitted on; measured: 0.90, 0.86, 0.75."""
     unseen = [row for row in rows(ROOT / "bench" / "data" / f"refusals-{name}.jsonl") if row["split"] == "test"]
-    assert sum(classify(row["text"]).label == row["label"] for row in unseen) >= 0.62 * len(unseen) > 30
+    assert sum(classify(row["text"]).label == row["label"] for row in unseen) >= 0.7 * len(unseen) > 30
 
 
-def test_agreement_with_prompts_and_answers_written_last() -> None:
-    """Nothing was fitted on them, and their errors were not looked at; measured: 0.92."""
-    unseen = rows(ROOT / "bench" / "data" / "refusals-last.jsonl")
-    assert sum(classify(row["text"], row["prompt"]).label == row["label"] for row in unseen) >= 0.88 * len(unseen) > 140
+@pytest.mark.parametrize("name", ["last", "unseen"])
+def test_agreement_with_prompts_and_answers_that_nothing_was_fitted_on(name: str) -> None:
+    """Their errors were not looked at either; measured: 0.89, 0.89."""
+    unseen = rows(ROOT / "bench" / "data" / f"refusals-{name}.jsonl")
+    assert sum(classify(row["text"], row["prompt"]).label == row["label"] for row in unseen) >= 0.86 * len(unseen) > 130
 
 
 @pytest.mark.parametrize(

@@ -107,13 +107,12 @@ def classify(answer: str, prompt: str = "") -> RefusalFinding:
     return RefusalFinding(label, round(by_class[label], 4), span)
 
 
-def shares(answer: str, model: wording.Wording, *, clauses: bool = True) -> dict[RefusalClass, float]:
+def shares(answer: str, model: wording.Wording, prompt: str = "", *, clauses: bool = True) -> dict[RefusalClass, float]:
     """Probability of each class. Public for measuring a `model` of whole answers that is not the shipped one, with the models of clauses and without."""
     text = shortened(answer)
     whole = model.shares(text)
-    if clauses:
-        return _added_up(whole, features(text), len(text.split()))
-    return dict(zip(CLASSES, whole or (0.0, 0.0, 1.0), strict=True))
+    found = _added_up(whole, features(text), len(text.split())) if clauses else dict(zip(CLASSES, whole or (0.0, 0.0, 1.0), strict=True))
+    return _as_asked(found, text, prompt)
 
 
 def _added_up(whole: tuple[float, ...] | None, found: Features, words: int) -> dict[RefusalClass, float]:

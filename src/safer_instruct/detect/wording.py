@@ -37,7 +37,7 @@ class Wording:
     bias: tuple[float, ...]
 
     def shares(self, text: str) -> tuple[float, ...] | None:
-        """Probability of refusal, partial and compliance, summing to 1: one logistic model per class against the others.
+        """Probability of refusal, partial and compliance, summing to 1: a multinomial logistic model.
 
         None where less than a third of the words are known: too short a text, or another language.
         """
@@ -48,8 +48,8 @@ class Wording:
         for kind, found in all_grams.items():
             for at, score in enumerate(_scores(Counter(found), self.weights[kind], KINDS[kind])):
                 scores[at] += score
-        odds = [1 / (1 + math.exp(-score)) for score in scores]
-        return tuple(value / sum(odds) for value in odds)
+        shares = [math.exp(score - max(scores)) for score in scores]
+        return tuple(share / sum(shares) for share in shares)
 
     def leaning(self, clause: str) -> float:
         """How much the words of one clause speak for compliance and against the other classes; cheaper than `shares`."""
