@@ -160,7 +160,7 @@ def test_a_circle_of_domains_is_refused_and_shown(tmp_path: Path) -> None:
         ("categories: {one: null, two: null}\n", "'categories'"),
         ("categories: [one]\n", "'categories'"),
         ("direction: sideways\n", "mine.yaml:3: 'direction'"),
-        ("languages: [english]\n", "'languages.0'"),
+        ("languages: [english]\n", "'languages': 'english' is no code of a language"),
     ],
 )
 def test_mistakes_are_told_in_the_file_that_makes_them(tmp_path: Path, text: str, said: str) -> None:

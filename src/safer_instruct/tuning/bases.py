@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,6 +54,14 @@ def open_base(model: str, base: Path, *, attention: str | None = None) -> Base:
         return _of_cache(name, attention)
     folder = base / model
     return _of_transformers(str(folder.resolve()) if folder.is_dir() else model, model, attention)
+
+
+@contextmanager
+def quiet_about_renames() -> Iterator[None]:
+    """Transformers 5.24 warns users of names that PEFT and TRL still call it by."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="`(is_)?gradient_checkpointing` is deprecated", category=FutureWarning)
+        yield
 
 
 class PretrainedCodec(Codec):

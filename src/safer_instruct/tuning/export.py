@@ -13,7 +13,7 @@ from safer_instruct.extras import require
 from safer_instruct.models import store
 from safer_instruct.models.convert import convert
 from safer_instruct.reverse import read_record
-from safer_instruct.tuning.bases import Base, PretrainedCodec, open_base
+from safer_instruct.tuning.bases import Base, PretrainedCodec, open_base, quiet_about_renames
 from safer_instruct.tuning.gguf_weights import GgufType, write_lora, write_model
 
 Form = Literal["merged", "embedded", "gguf", "gguf-lora"]
@@ -95,6 +95,7 @@ def _begins(base: Base) -> bool:
     return isinstance(base.codec, PretrainedCodec) and base.codec.begins
 
 
+@quiet_about_renames()
 def _merged(base: Base, adapter: Path, lora: bool) -> Any:
     """The model with the adapter in its weights, in float32 on the CPU."""
     model = base.load("float32")

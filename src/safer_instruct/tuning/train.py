@@ -6,9 +6,7 @@ import hashlib
 import json
 import math
 import time
-import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +16,7 @@ from safer_instruct.extras import require
 from safer_instruct.models import store
 from safer_instruct.oneline import one_line, shortened
 from safer_instruct.settings.training import TrainerConfig
-from safer_instruct.tuning.bases import Base
+from safer_instruct.tuning.bases import Base, quiet_about_renames
 from safer_instruct.tuning.launch import is_first
 from safer_instruct.tuning.loss import Evaluation
 from safer_instruct.tuning.objective import Objective, measure
@@ -54,15 +52,7 @@ class Trained:
     main: bool
 
 
-@contextmanager
-def _quiet_about_renames() -> Iterator[None]:
-    """Transformers 5.24 warns users of names that PEFT and TRL still call it by."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="`(is_)?gradient_checkpointing` is deprecated", category=FutureWarning)
-        yield
-
-
-@_quiet_about_renames()
+@quiet_about_renames()
 def train(
     base: Base,
     objective: Objective,
