@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
+from typing import NamedTuple
 
 SOURCE = Path(__file__).parents[2] / "src" / "safer_instruct"
 
@@ -55,7 +56,7 @@ LAYERS: tuple[tuple[str, tuple[Room, ...]], ...] = (
             Room("export", ("export/", "selected"), "formats, splits, cards, hub"),
             Room("review", ("review/",), "people read, decide, correct"),
             Room("calibrate", ("calibration/",), "thresholds from labels"),
-            Room("terminal", ("bars", "terminal"), "stages, funnel, samples"),
+            Room("terminal", ("terminal", "bars"), "stages, funnel, samples"),
             Room("start", ("starter", "domainfile", "domaincheck"), "commented configs and domains"),
         ),
     ),
@@ -125,29 +126,85 @@ LAYERS: tuple[tuple[str, tuple[Room, ...]], ...] = (
 ROOMS = tuple(room for _, rooms in LAYERS for room in rooms)
 
 
+class Import(NamedTuple):
+    """One import statement, or one name of it.
+
+    Attributes:
+        name: Dotted, as it is written.
+        runs: Whether it runs as soon as the module is imported: not in a function, and not for type checking only.
+        line: Where it stands.
+    """
+
+    name: str
+    runs: bool
+    line: int
+
+
+def imports(tree: ast.AST, *, runs: bool = True) -> Iterator[Import]:
+    """Every import below `tree`, in functions and under TYPE_CHECKING too.
+
+    Raises:
+        ValueError: An import is relative.
+    """
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.Import):
+            yield from (Import(alias.name, runs, node.lineno) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            if node.level:
+                raise ValueError(f"line {node.lineno}: imports are absolute here")
+            yield from (Import(f"{node.module}.{alias.name}", runs, node.lineno) for alias in node.names)
+        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            yield from imports(node, runs=False)
+        elif isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            yield from imports(ast.Module([*node.body], []), runs=False)
+            yield from imports(ast.Module([*node.orelse], []), runs=runs)
+        else:
+            yield from imports(node, runs=runs)
+
+
+def _module_name(path: Path) -> str:
+    parts = path.relative_to(SOURCE).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" and len(parts) > 1 else parts)
+
+
+MODULES = {_module_name(path): path for path in sorted(SOURCE.rglob("*.py"))}
+"""Dotted name below the package -> file; the package itself is `__init__`."""
+
+
+def own(name: str) -> str | None:
+    """The module of this package that an imported dotted name leads to, or None for another package's."""
+    if name.partition(".")[0] != "safer_instruct":
+        return None
+    parts = name.split(".")[1:]
+    while parts and ".".join(parts) not in MODULES:
+        parts.pop()
+    return ".".join(parts) or "__init__"
+
+
 @cache
 def module_imports() -> dict[str, set[str]]:
     """Top-level module or folder -> those that anything in it imports, in functions and for type checking too."""
     found: dict[str, set[str]] = {}
-    for path in sorted(SOURCE.rglob("*.py")):
-        name = path.relative_to(SOURCE).parts[0].removesuffix(".py")
-        tree = ast.parse(path.read_text("utf-8"))
-        found.setdefault(name, set()).update(target for node in ast.walk(tree) for target in _targets(node) if target != name)
+    for module, path in MODULES.items():
+        targets = {_top(target) for one in imports(ast.parse(path.read_text("utf-8"))) if (target := own(one.name))}
+        found.setdefault(_top(module), set()).update(targets - {_top(module)})
     return found
 
 
-def _targets(node: ast.AST) -> Iterator[str]:
-    if isinstance(node, ast.Import):
-        dotted = [alias.name for alias in node.names]
-    elif isinstance(node, ast.ImportFrom):
-        dotted = [f"{node.module}.{alias.name}" for alias in node.names]
-    else:
-        return
-    for name in dotted:
-        package, _, rest = name.partition(".")
-        top = rest.partition(".")[0]
-        if package == "safer_instruct" and ((SOURCE / top).is_dir() or (SOURCE / f"{top}.py").is_file()):
-            yield top
+def _top(module: str) -> str:
+    return module.partition(".")[0]
+
+
+def layer(module: str) -> int:
+    """In which layer a module stands, from 0 at the top.
+
+    Raises:
+        ValueError: It stands in no room.
+    """
+    levels = {held: level for level, (_, rooms) in enumerate(LAYERS) for room in rooms for held in room.modules}
+    if _top(module) not in levels:
+        raise ValueError(f"'{_top(module)}' stands in no room: add it to LAYERS in {Path(__file__).name}")
+    return levels[_top(module)]
 
 
 def room_imports(modules: Mapping[str, set[str]]) -> dict[str, set[str]]:

@@ -20,15 +20,13 @@ class Words:
     """What detectors read of one text.
 
     Attributes:
-        text: The text as it is.
         list: Its words in order.
         vocabulary: The different words.
     """
 
-    __slots__ = ("_joined", "list", "text", "vocabulary")  # no cached_property: its lock costs more than what it keeps
+    __slots__ = ("_joined", "list", "vocabulary")  # no cached_property: its lock costs more than what it keeps
 
     def __init__(self, text: str) -> None:
-        self.text = text
         self.list = words(text)
         self.vocabulary = frozenset(self.list)
         self._joined = ""
