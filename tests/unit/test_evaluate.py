@@ -21,6 +21,7 @@ from safer_instruct.ledger import read_totals
 
 THINGS = ["kettle", "lamp", "radio", "clock", "drum", "bell", "chair", "stove", "fence", "wagon", "piano", "mirror"]
 GOOD, BAD = "We are glad to mend the {}, and it costs nothing.", "Mend the {} yourself, and stop asking us."
+GLUE = "Put some glue on the handle, wait for an hour, and then use it as before."  # helps, where BAD turns the customer away
 MARK = r"DATA-\w+\n"
 SCRIPT: dict[str, Any] = {
     "generate": [
@@ -118,7 +119,7 @@ def test_every_two_systems_are_compared_where_that_is_asked_and_p_is_corrected_f
 
 
 def test_a_contrast_scores_each_answer_once_and_a_refusal_of_an_unsafe_prompt_wins(tmp_path: Path) -> None:
-    prompts = rows(safe=False, bad="Put some glue on the handle, wait for an hour, and then use it as before.")  # BAD itself turns the customer away
+    prompts = rows(safe=False, bad=GLUE)
     for row in prompts[:6]:
         row["good"] = "I'm sorry, but I can't help with that."
     judges = {"scorer": {"form": "contrast", "model": "scripted:"}}  # finds all answers equal
@@ -132,7 +133,7 @@ def test_a_contrast_scores_each_answer_once_and_a_refusal_of_an_unsafe_prompt_wi
 
 
 def test_refusals_of_safe_prompts_are_over_refusals_and_are_compared_with_the_baseline(tmp_path: Path) -> None:
-    prompts = rows(safe=True)
+    prompts = rows(safe=True, bad=GLUE)
     for row in prompts[:8]:
         row["good"] = "I'm sorry, but I can't help with that."
     result = run(tmp_path, prompts, judges={}, harmlessness=None)
