@@ -32,6 +32,8 @@ def room_for(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as exc:
+        if not _concerns(exc, path):
+            raise
         if is_full(exc):
             raise RunDirectoryError(f"{path} cannot be written: {FULL}") from exc
         if exc.errno in _FORBIDDEN:
@@ -50,7 +52,7 @@ def whole(path: Path) -> Iterator[Path]:
         raise RunDirectoryError(f"{path} is a folder; give the name of a file, such as {path / 'NAME'}")
     if path.exists() and not path.is_file():
         raise RunDirectoryError(f"{path} is no regular file, so it cannot be replaced by one")
-    part = path.with_name(f".{path.name}.part")
+    part = _part_of(path)
     with room_for(path):
         try:
             yield part
@@ -76,7 +78,7 @@ def whole_folder(path: Path) -> Iterator[Path]:
 
 def _filled(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
+    part = _part_of(path)
     shutil.rmtree(part, ignore_errors=True)  # of a process that was killed
     part.mkdir()
     try:
@@ -101,6 +103,18 @@ def sync_folder(path: Path) -> None:
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+def _part_of(path: Path) -> Path:
+    return path.with_name(f".{path.name}.part")
+
+
+def _concerns(exc: OSError, path: Path) -> bool:
+    """Whether what the system names, if it names a file, is `path`, our part of it, something below them or a folder on the way there."""
+    if not isinstance(exc.filename, str | bytes | os.PathLike):
+        return True
+    named, place = Path(os.fsdecode(exc.filename)).absolute(), path.absolute()
+    return any(named.is_relative_to(ours) or ours.is_relative_to(named) for ours in (place, _part_of(place)))
 
 
 def _files(folder: Path) -> set[Path]:

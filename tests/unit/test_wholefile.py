@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -35,6 +36,13 @@ def test_where_nobody_may_write_the_place_that_was_meant_is_told(way: Way) -> No
 def test_other_errors_of_the_system_stay_what_they_are(way: Way, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError), way(tmp_path / "out"):
         (tmp_path / "nowhere" / "x").read_text()
+    assert list(tmp_path.iterdir()) == []
+
+
+@both
+def test_a_file_elsewhere_that_cannot_be_read_is_not_taken_for_the_one_that_is_written(way: Way, tmp_path: Path) -> None:
+    with pytest.raises(PermissionError, match=r"/elsewhere/texts\.jsonl"), way(tmp_path / "out"):
+        raise PermissionError(errno.EACCES, "Permission denied", "/elsewhere/texts.jsonl")
     assert list(tmp_path.iterdir()) == []
 
 
