@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 
 from rich.console import Console
 
+from safer_instruct.models.calls import span
+
 _FIRST_S, _RARELY_S = 10.0, 60.0
 
 
@@ -81,11 +83,6 @@ def _print_now_and_then(console: Console, told: Told, stop: threading.Event) -> 
         if told.doing != doing or not at:  # another kind of work has another speed, and its first piece warms up
             since, doing, at = now, told.doing, told.done
         left = (now - since) / (told.done - at) * (told.of - told.done) if told.of and at < told.done < told.of else None
-        parts = (f"[{now - begun:.0f} s] {told.doing}", f"{told.done}/{told.of}" if told.of else "", told.news, _time_left(left))
+        count, coming = f"{told.done}/{told.of}" if told.of else "", "" if left is None else f"about {span(left)} left"
+        parts = (f"[{now - begun:.0f} s] {told.doing}", count, told.news, coming)
         console.print("  ".join(filter(None, parts)), markup=False, highlight=False, soft_wrap=True)
-
-
-def _time_left(seconds: float | None) -> str:
-    if seconds is None:
-        return ""
-    return f"about {seconds:.0f} s left" if seconds < 90 else f"about {seconds / 60:.0f} min left"
