@@ -74,11 +74,11 @@ def test_agreement_with_answers_of_authors_who_knew_nothing_of_the_detector(name
     assert sum(classify(row["text"]).label == row["label"] for row in unseen) >= 0.7 * len(unseen) > 30
 
 
-@pytest.mark.parametrize("name", ["last", "unseen", "unseen-products", "unseen-sensitive"])
-def test_agreement_with_prompts_and_answers_that_nothing_was_fitted_on(name: str) -> None:
+@pytest.mark.parametrize(("name", "at_least"), [("last", 130), ("unseen", 130), ("unseen-products", 120), ("unseen-sensitive", 120)])
+def test_agreement_with_prompts_and_answers_that_nothing_was_fitted_on(name: str, at_least: int) -> None:
     """Their errors were not looked at either; measured: 0.89, 0.89, 0.91, 0.89."""
     unseen = rows(ROOT / "bench" / "data" / f"refusals-{name}.jsonl")
-    assert sum(classify(row["text"], row["prompt"]).label == row["label"] for row in unseen) >= 0.86 * len(unseen) > 120
+    assert sum(classify(row["text"], row["prompt"]).label == row["label"] for row in unseen) >= 0.86 * len(unseen) > at_least
 
 
 @pytest.mark.parametrize(
