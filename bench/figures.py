@@ -175,8 +175,8 @@ def _measure(measurement: Measurement, demo: Path) -> tuple[int, bool]:
     """Run one command, print a row for each claim, and say how many do not agree, and whether the command ended well."""
     began, output, well = time.monotonic(), "", True
     with tempfile.TemporaryDirectory() as folder:
-        makes_demo = ("DEMO" in measurement.command and not demo.exists() and measurement.command != _DEMO) * (_DEMO,)
-        for command in (*makes_demo, *measurement.first, measurement.command):
+        lacks_demo = "DEMO" in measurement.command and not demo.exists() and measurement.command != _DEMO
+        for command in (*([_DEMO] if lacks_demo else ()), *measurement.first, measurement.command):
             output, well = _run(command, {"DEMO": str(demo), "FOLDER": folder}, measurement.limit_s)
             if not well:
                 break

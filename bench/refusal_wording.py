@@ -94,7 +94,7 @@ def fit_grams(rows: Sequence[Row], counted: Sequence[dict[str, Counter[str]]], k
 
     grams = {kind: sorted(idf) for kind, idf in known.items()}
     values = hstack([matrix([counts[kind] for counts in counted], known[kind], grams[kind], length) for kind, length in wording.KINDS.items()]).tocsr()
-    labels = [refusal.CLASSES.index(label) for row in rows for label in refusal.CLASSES if row["label"] == label]
+    labels = [list[str](refusal.CLASSES).index(row["label"]) for row in rows]
     model = LogisticRegression(C=PENALTY, max_iter=STEPS, tol=1e-3).fit(values, labels, sample_weight=balanced(rows))
     weights: dict[str, wording.Weights] = {kind: {} for kind in wording.KINDS}
     for (kind, gram), numbers in zip(((name, gram) for name in wording.KINDS for gram in grams[name]), model.coef_.T, strict=True):
