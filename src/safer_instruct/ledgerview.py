@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from safer_instruct.ledger import Call, Recovery, Total, as_record
+from safer_instruct.ledger import Call, Recovery, Total, as_record, size_with_log
 from safer_instruct.remote.arguments import shown
 from safer_instruct.terminal import safe
 
@@ -20,7 +20,7 @@ _AROUND = 60  # characters before and after what was found
 
 def show_ledger(console: Console, path: Path, totals: list[Total]) -> None:
     """Calls, tokens, cost and time by stage and model, and the file's size."""
-    size = sum(file.stat().st_size for file in (path, path.with_name(path.name + "-wal")) if file.exists())
+    size = size_with_log(path)
     table = Table(title=safe(shown(path)), title_justify="left", show_footer=True)
     calls = sum(t.calls for t in totals)
     columns: list[tuple[str, list[str], str]] = [

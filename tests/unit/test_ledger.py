@@ -143,6 +143,7 @@ SCORED = st.builds(Scored, st.lists(FINITE, max_size=5).map(tuple), USAGE)
 @settings(max_examples=15)
 @given(GENERATED, SCORED, ODD)
 @example(Generated((Completion("half a pair \ud83d \0 \u2028"),)), Scored((float("-inf"),)), "\udfff \u202e")
+@example(Generated((), Usage(cost=-math.inf)), Scored((), Usage(cost=math.inf)), "a total that is no number")
 def test_any_answer_to_any_request_survives_the_ledger_unchanged(generated: Generated, scored: Scored, text: str) -> None:
     model = Fixed(generated, scored)
     requests = (Generation((Turn("user", text),), Sampling()), Generation(text, Sampling()), Scoring(text, text))

@@ -9,6 +9,8 @@ import json
 import random
 import subprocess
 import sys
+import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ from ledgers import a_call, fill, some_calls
 from rich.console import Console
 
 from safer_instruct.errors import RunDirectoryError
-from safer_instruct.ledger import Call, Ledger, Recovery, export_calls, find_by_key, find_calls, read_totals
+from safer_instruct.ledger import Call, Ledger, Recovery, export_calls, find_by_key, find_calls, read_totals, size_with_log
 from safer_instruct.ledger.content import encode_answer
 from safer_instruct.ledgerview import describe, show_call, show_ledger, show_matches
 from safer_instruct.models.protocol import Completion, Generated, Generation, Sampling, Scored, Scoring, Turn, Usage, encode_request
@@ -188,6 +190,20 @@ def test_everything_is_read_while_a_run_is_writing(path: Path) -> None:
             assert len(exported(path)) == 1000
 
     asyncio.run(work())
+
+
+@pytest.mark.parametrize("ask", [read_totals, size_with_log])
+def test_runs_that_begin_and_end_do_not_disturb_a_reader(path: Path, ask: Callable[[Path], object]) -> None:
+    """Each of them removes the write-ahead log as it ends: between two looks at it, too."""
+    fill(path, some_calls(1))
+    writer = threading.Thread(target=lambda: [fill(path, some_calls(1, first=n)) for n in range(1, 150)])
+    writer.start()
+    seen = 0
+    while writer.is_alive():
+        ask(path)
+        seen += 1
+    writer.join()
+    assert seen > 100 and [t.calls for t in read_totals(path)] == [150]
 
 
 # --- on a terminal

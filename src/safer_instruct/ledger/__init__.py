@@ -24,6 +24,7 @@ from safer_instruct.ledger.recorded import Meter, Recorded
 from safer_instruct.ledger.recovery import Recovery, recover
 from safer_instruct.ledger.shards import Claims, Shard, merge_shards
 from safer_instruct.ledger.store import Ledger
+from safer_instruct.ledger.wal import size_with_log
 
 __all__ = [
     "Call",
@@ -43,4 +44,5 @@ __all__ = [
     "read_calls",
     "read_totals",
     "recover",
+    "size_with_log",
 ]

@@ -10,13 +10,14 @@ from __future__ import annotations
 import os
 import struct
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO
 
-from safer_instruct.ledger.wal import log_path, read_frames
+from safer_instruct.ledger.wal import open_log, read_frames
 
 PAGE_BYTES = 4096  # of every ledger, whatever a damaged header says
 _MAGIC, _HEADER_BYTES = b"SQLite format 3\0", 100
@@ -44,7 +45,7 @@ class Pages:
             OSError: It cannot be opened.
         """
         self._file: BinaryIO = path.open("rb")
-        self._log: BinaryIO | None = log_path(path).open("rb") if log_path(path).is_file() else None
+        self._log = open_log(path)
         frames = read_frames(self._log)[0] if self._log else []
         self._newest = {frame.page: frame.at for frame in frames}  # in the log
         header = self._file.read(_HEADER_BYTES)
@@ -107,16 +108,15 @@ class Pages:
 
 def find_header_damage(path: Path) -> str:
     """What is wrong with the header of a database (section 1.3), or with the file's size by it; empty when nothing is."""
-    with path.open("rb") as file:
-        header = file.read(_HEADER_BYTES)
+    with open_log(path) or nullcontext() as log, path.open("rb") as file:  # in this order: a writer that ends removes the log last
+        header, has_log = file.read(_HEADER_BYTES), bool(log and log.read(1))
         size = os.fstat(file.fileno()).st_size
     if not header:
         return "it is empty"
     sound = len(header) == _HEADER_BYTES and header.startswith(_MAGIC) and header[18] in (1, 2) and header[19] in (1, 2) and not header[20]
     if not (sound and header[44:48] <= b"\0\0\0\4" and header[56:60] == b"\0\0\0\1"):
         return "its header is broken"
-    wal = path.with_name(path.name + "-wal")
-    if wal.is_file() and wal.stat().st_size:  # pages that the file lacks may stand there
+    if has_log:  # pages that the file lacks may stand there
         return ""
     page, pages = int.from_bytes(header[16:18], "big"), int.from_bytes(header[28:32], "big")
     return "" if size >= pages * (65536 if page == 1 else page) else f"it is cut off after {size:,} bytes"

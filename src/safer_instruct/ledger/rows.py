@@ -30,7 +30,7 @@ _INSERT = f"INSERT INTO calls ({COLUMNS}) VALUES "  # noqa: S608 - a constant
 _ROWS_PER_INSERT = 64
 _TOTALS = (
     "UPDATE origins SET calls = calls + ?, prompt_tokens = prompt_tokens + ?, completion_tokens = completion_tokens + ?, "
-    "cost = cost + ?, seconds = seconds + ? WHERE id = ?"
+    "cost = ifnull(cost + ?, cost), seconds = ifnull(seconds + ?, seconds) WHERE id = ?"  # what is no number must not lose the call
 )
 _SAMPLE_CALLS, _SAMPLE_BYTES, _DICTIONARY_BYTES, _COPIES = 500, 2 << 20, 16 << 10, 2
 _OPTIONS: dict[int, int] = {zstd.CompressionParameter.compression_level: 3, zstd.CompressionParameter.dict_id_flag: 0}

@@ -7,7 +7,9 @@ calls that somebody has seen. Sections are those of the SQLite file format (http
 
 from __future__ import annotations
 
+import os
 import struct
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -29,6 +31,21 @@ class Frame:
 def log_path(path: Path) -> Path:
     """Where the log of a database is."""
     return path.with_name(f"{path.name}-wal")
+
+
+def open_log(path: Path) -> BinaryIO | None:
+    """The log of a database, or None: a writer that ends removes it, at any moment."""
+    try:
+        return log_path(path).open("rb")
+    except FileNotFoundError:
+        return None
+
+
+def size_with_log(path: Path) -> int:
+    """Bytes of a database and its log."""
+    log = open_log(path)
+    with log or nullcontext():
+        return path.stat().st_size + (os.fstat(log.fileno()).st_size if log else 0)
 
 
 def read_frames(file: BinaryIO) -> tuple[list[Frame], int]:
@@ -55,10 +72,9 @@ def find_damage(path: Path, *, first_only: bool = False) -> str:
         first_only: Check no more than the first transaction, without which SQLite would delete the log. This may be
             asked while somebody is writing.
     """
-    log = log_path(path)
-    if not log.is_file() or log.stat().st_size <= _HEADER_BYTES:
+    if not (log := open_log(path)):
         return ""
-    with log.open("rb") as file:
+    with log as file:
         header = file.read(_HEADER_BYTES)
         file.seek(0)
         frames, page_size = read_frames(file)
