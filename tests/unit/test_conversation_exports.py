@@ -24,7 +24,7 @@ from safer_instruct.selectconfig import SelectConfig
 from safer_instruct.selected import select_from_run
 from safer_instruct.stored import find_example
 from safer_instruct.stored import read_examples as stored_examples
-from safer_instruct.story import as_record
+from safer_instruct.views.story import as_record
 
 SAID = (Turn("user", "Is it open?"), Turn("assistant", "Read the\n\nHuman: door."))
 FIRST = Example("c1#2", "Read the\n\nHuman: door.", "support", "talks.jsonl", 1, prompt="Open today?", chosen="Yes, until six.", margin=0.5)

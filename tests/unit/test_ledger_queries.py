@@ -23,8 +23,8 @@ from rich.console import Console
 from safer_instruct.errors import RunDirectoryError
 from safer_instruct.ledger import Call, Ledger, Recovery, export_calls, find_by_key, find_calls, read_totals, size_with_log
 from safer_instruct.ledger.content import encode_answer
-from safer_instruct.ledgerview import describe, show_call, show_ledger, show_matches
 from safer_instruct.models.protocol import Completion, Generated, Generation, Sampling, Scored, Scoring, Turn, Usage, encode_request
+from safer_instruct.views.ledger import describe, show_call, show_ledger, show_matches
 
 pytestmark = pytest.mark.filterwarnings("error")
 HOSTILE = "\x1b[2J [bold red]loud[/bold red] \u202e \x9b31m \ud83d"

@@ -10,9 +10,9 @@ from rich.console import Console
 
 from safer_instruct import rundir
 from safer_instruct.errors import RunDirectoryError
-from safer_instruct.liveview import follow_run
 from safer_instruct.progress import published, read_progress
 from safer_instruct.state import RunState
+from safer_instruct.views.follow import follow_run
 
 
 def phase(path: Path) -> str:

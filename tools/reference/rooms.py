@@ -39,11 +39,7 @@ LAYERS: tuple[tuple[str, tuple[Room, ...]], ...] = (
         (
             Room(
                 "command line",
-                (
-                    *("__init__", "cli", "domaincli", "studycli", "traincli"),
-                    *("doctor", "estimate", "story", "evaluateview", "filterview", "ledgerview"),
-                    *("liveview", "reviewview", "studyview", "trainview", "tuneview"),
-                ),
+                ("__init__", "cli", "commands/", "views/", "doctor", "estimate"),
                 "parse, call, print, exit code; a view for each command",
             ),
         ),

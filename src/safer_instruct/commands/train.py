@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 import typer
 from typer.core import TyperGroup
 
+from safer_instruct.commands.common import stoppable
 from safer_instruct.remote.arguments import path as local_path
 
 if TYPE_CHECKING:
@@ -62,9 +63,9 @@ def dpo(config: ConfigArgument, dry_run: DryRun = False, launch: Launch = None, 
 def _run(verb: str, config: Path, load: Callable[[Path], PreferenceConfig], dry_run: bool, launch: int | None, sharding: str, out: Path | None) -> None:
     from rich.console import Console
 
-    from safer_instruct import trainview
     from safer_instruct.training import run
     from safer_instruct.tuning import launch as several
+    from safer_instruct.views import train as view
 
     loaded = load(config)
     if launch:
@@ -73,15 +74,11 @@ def _run(verb: str, config: Path, load: Callable[[Path], PreferenceConfig], dry_
         loaded = loaded.model_copy(update={"out": str(out.resolve())})
     console = Console(quiet=not several.is_first())
     if dry_run:
-        trainview.show_dry_run(console, loaded, *run.dry_run(loaded, config.parent))
+        view.show_dry_run(console, loaded, *run.dry_run(loaded, config.parent))
         return
-    try:
-        with several.joined(), trainview.watch_training(console) as (report, note):
-            result = run.train_preferences(loaded, config.parent, report, note)
-    except KeyboardInterrupt:
-        typer.echo("error: stopped; give the same command again to go on from the last checkpoint", err=True)
-        raise typer.Exit(130) from None
-    trainview.show_trained(console, result)
+    with stoppable("give the same command again to go on from the last checkpoint"), several.joined(), view.watch_training(console) as (report, note):
+        result = run.train_preferences(loaded, config.parent, report, note)
+    view.show_trained(console, result)
 
 
 def value(
@@ -102,18 +99,18 @@ def value(
     """
     from rich.console import Console
 
-    from safer_instruct import trainview
     from safer_instruct.config import ModelConfig
     from safer_instruct.settings.preference import PreferenceSource
     from safer_instruct.training.value import VALUE, value_pairs
+    from safer_instruct.views import train as view
 
     if layout not in ("chat", "raw"):
         raise typer.BadParameter("--layout is chat or raw")
     folder = out or Path("runs") / f"{Path(pairs).resolve().stem}-value"
     which, console = ModelConfig(model=model, adapter=adapter, base_url=base_url), Console(quiet=as_json)
-    with trainview.watch_scoring(console) as tick:
+    with view.watch_scoring(console) as tick:
         found = value_pairs(PreferenceSource(path=pairs), Path(), which, folder, limit=limit, layout=layout, system=system, max_cost=max_cost, tick=tick)
     if as_json:
         typer.echo((folder / VALUE).read_text(encoding="utf-8"), nl=False)
     else:
-        trainview.show_value(console, found, folder / VALUE)
+        view.show_value(console, found, folder / VALUE)

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
 
 from safer_instruct.analysis.signtest import detectable, pairs_needed, sign_test_power
 from safer_instruct.errors import ConfigError
+from safer_instruct.estimate import estimate, show_estimate
 from safer_instruct.evaluation.figures import Comparison, p_words
 from safer_instruct.evaluation.report import interval, share, verdicts
 from safer_instruct.evaluation.result import REPORT, Evaluation
 from safer_instruct.terminal import safe
+
+if TYPE_CHECKING:
+    from safer_instruct.evaluation.run import Rehearsal
+    from safer_instruct.settings.models import BudgetConfig
 
 _SHORT = ("pair", "wins / ties / losses", "win rate", "sign test", "at equal length")
 _WIN_RATES = (0.55, 0.6, 0.65, 0.7, 0.75, 0.8)
@@ -59,6 +65,12 @@ def show_power(console: Console, wanted: float | None, prompts: int | None, *, a
     if prompts is not None:
         shown = "no win rate at all" if least is None else f"a win rate of {least:.3f} or more"
         console.print(f"{prompts} prompts show {shown} with power {power:g}", highlight=False)
+
+
+def show_rehearsal(console: Console, taken: Rehearsal, budget: BudgetConfig) -> None:
+    """What all prompts will take, from those that were answered."""
+    found = estimate(taken.rows, taken.total, list(taken.slots), slots=taken.slots)
+    show_estimate(console, found, max_cost=budget.max_cost, max_tokens=budget.max_tokens)
 
 
 def show_sheet(console: Console, count: int, files: Sequence[Path]) -> None:

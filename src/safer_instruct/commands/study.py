@@ -7,6 +7,8 @@ from typing import Annotated, Optional
 
 import typer
 
+from safer_instruct.commands.common import stoppable
+
 
 def study(
     config: Annotated[Path, typer.Argument(help="A study config, such as examples/study/study.yaml.")],
@@ -21,22 +23,18 @@ def study(
     """
     from rich.console import Console
 
-    from safer_instruct import studyview
     from safer_instruct.study.run import rehearse
     from safer_instruct.study.run import study as run_study
     from safer_instruct.study.settings import load_study
+    from safer_instruct.views import study as view
 
     console, loaded = Console(), load_study(config, quick=quick)
     whole, short = Path("runs") / config.stem, Path("runs") / f"{config.stem}-quick"
     folder = out or (short if quick else whole)
     if dry_run:
-        studyview.show_planned(console, rehearse(loaded, folder, None if quick else short))
+        view.show_planned(console, rehearse(loaded, folder, None if quick else short))
         return
     command = f"safer-instruct study {config}{' --quick' if quick else ''}"
-    try:
-        with studyview.watch_study(console) as report:
-            result = run_study(loaded, folder, report=report, command=command)
-    except KeyboardInterrupt:
-        typer.echo("error: stopped; finished steps and model calls are saved: give the same command again to go on", err=True)
-        raise typer.Exit(130) from None
-    studyview.show_study(console, loaded, result)
+    with stoppable("finished steps and model calls are saved: give the same command again to go on"), view.watch_study(console) as report:
+        result = run_study(loaded, folder, report=report, command=command)
+    view.show_study(console, loaded, result)

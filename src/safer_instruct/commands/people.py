@@ -1,0 +1,74 @@
+"""What people say of pairs: `review`, `calibrate`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from safer_instruct.remote.arguments import in_path, out_path, run_directory, shown
+from safer_instruct.remote.arguments import path as local_path
+
+
+def review(
+    path: Annotated[Path, typer.Argument(metavar="DIR", parser=local_path, help="A run directory.")],
+    annotator: Annotated[Optional[list[str]], typer.Option(metavar="NAME", help="Who reads; may be given several times.")] = None,
+    port: Annotated[Optional[int], typer.Option(min=1024, max=65535, help="By default 8737, or any other where that is taken.")] = None,
+    no_browser: Annotated[bool, typer.Option("--no-browser", help="Print the address only.")] = False,
+    blind: Annotated[bool, typer.Option("--blind", help="Hide which response is the chosen one, and shuffle the sides.")] = False,
+    overlap: Annotated[float, typer.Option(min=0, max=1, help="Share of examples that two annotators read.")] = 0.1,
+    domain: Annotated[Optional[str], typer.Option(help="A domain whose questions are asked; by default the run's.")] = None,
+    labels: Annotated[Optional[Path], typer.Option(metavar="FILE.csv", help="Write what was decided, for 'calibrate', instead.")] = None,
+) -> None:
+    """Read pairs in the browser: accept, reject, correct. Everything stays on this machine, in DIR/review.sqlite."""
+    from rich.console import Console
+
+    from safer_instruct.views import review as view
+
+    if labels is not None:
+        view.write_labels(path, labels)
+        return
+    view.serve(Console(), path, annotator, port=port, browser=not no_browser, blind=blind, overlap=overlap, domain=domain)
+
+
+def calibrate(
+    path: Annotated[Path, typer.Argument(metavar="DIR", parser=run_directory(), help="A finished run directory.")],
+    labels: Annotated[Optional[Path], typer.Option(metavar="FILE.csv", parser=in_path, help="Labels: id, label (good or bad) and, if wanted, score.")] = None,
+    reviewed: Annotated[bool, typer.Option("--reviewed", help="Take what was decided in 'review' for labels.")] = False,
+    sheet: Annotated[Optional[Path], typer.Option(metavar="FILE.csv", parser=out_path, help="Write a sheet to label instead.")] = None,
+    count: Annotated[int, typer.Option("--n", min=1, help="Rows of the sheet.")] = 200,
+    precision: Annotated[float, typer.Option(min=0, max=1, help="Share of good examples that a threshold is to keep to.")] = 0.9,
+    max_bad: Annotated[Optional[float], typer.Option(min=0.001, max=0.999, help="Instead: share of bad ones that is not to be passed.")] = None,
+    confidence: Annotated[float, typer.Option(min=0.5, max=0.999, help="Of the guarantee that --max-bad asks for.")] = 0.95,
+    method: Annotated[str, typer.Option(help="logistic, isotonic, or auto: isotonic from 1,000 labels on.")] = "auto",
+    score: Annotated[Optional[list[str]], typer.Option(help="A score that is to get a threshold; by default the one that loses least.")] = None,
+    config: Annotated[Optional[Path], typer.Option(help="A config that is to use the thresholds: its line 'calibration:' is set.")] = None,
+) -> None:
+    """Fit a run's scores to labels of people, and choose thresholds for a wanted precision."""
+    from rich.console import Console
+
+    from safer_instruct.calibration import show
+    from safer_instruct.calibration.calibrate import CALIBRATION, Aim, point_config_at, read_method, write_calibration
+    from safer_instruct.calibration.calibrate import calibrate as fit_scores
+    from safer_instruct.calibration.labels import read_examples, write_sheet
+    from safer_instruct.rundir import REVIEW_LABELS
+    from safer_instruct.views import review as view
+
+    if sum((labels is not None, sheet is not None, reviewed)) != 1:
+        raise typer.BadParameter("give --labels FILE, --reviewed, or --sheet FILE to write one to label")
+    if reviewed:
+        labels = path / REVIEW_LABELS
+        view.write_labels(path, labels)
+    if sheet is not None:
+        typer.echo(f"{write_sheet(read_examples(path), sheet, count)} rows to label: {shown(sheet)} (write good or bad, 1 or 0, into 'label')")
+    if labels is not None:
+        aim = Aim(precision, max_bad, confidence)
+        found = fit_scores(path, labels, aim, method=read_method(method), names=score or ())
+        show.show_calibrations(Console(), found, aim)
+        if found.chosen:
+            write_calibration(found, aim, path / CALIBRATION)
+            typer.echo(f"thresholds: {shown(path / CALIBRATION)}; a config takes them over with its line 'calibration:'")
+        if found.chosen and config is not None:
+            point_config_at(config, path / CALIBRATION)
+            typer.echo(f"{config} uses them now: run it again with --continue; finished calls are not made twice")

@@ -1,0 +1,125 @@
+"""Runs: `init`, `run`, `status`."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Optional
+
+import typer
+
+from safer_instruct.commands.common import exclusive, stoppable
+from safer_instruct.remote.arguments import only_here, out_directory, run_directory
+from safer_instruct.remote.arguments import path as local_path
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from safer_instruct.config import RunConfig
+    from safer_instruct.pipeline import Sample
+    from safer_instruct.rundir import Mode
+
+
+class Runner(StrEnum):
+    """Where a run runs."""
+
+    local = "local"
+    ray = "ray"
+
+
+def init(
+    domain: Annotated[str, typer.Argument(help="A shipped domain, or a name for a new one.")] = "civility",
+    folder: Annotated[Path, typer.Option("--dir", help="Where to write.")] = Path(),
+    source: Annotated[Optional[str], typer.Option(metavar="PATH", help="Your texts: a file, a folder or a glob.")] = None,
+    text: Annotated[str, typer.Option(metavar="COLUMN", help="With --source: the column with the text.")] = "text",
+    id_: Annotated[Optional[str], typer.Option("--id", metavar="COLUMN", help="With --source: the column with your own id.")] = None,
+    embedded: Annotated[bool, typer.Option("--embedded", help="The embedded model in every role: to see it go, without any other model.")] = False,
+) -> None:
+    """Write a commented config, and for a new domain a commented domain file beside it."""
+    from safer_instruct.starter import StarterSource, write_starter
+
+    for path in write_starter(domain, folder, StarterSource(source, text, id_) if source else None, embedded=embedded):
+        typer.echo(f"wrote {path}")
+    then = "" if source else "put your texts where 'source.path' points, then: "
+    named = "" if embedded or domain == "civility" else ", after you have named your models in it"
+    typer.echo(f"next: {then}safer-instruct run {folder / domain}.yaml{named}")
+
+
+def run(
+    config: Annotated[Path, typer.Argument(help="A YAML config; 'safer-instruct init' writes one.")],
+    out: Annotated[Optional[Path], typer.Option(parser=out_directory, help="The run directory, or s3://BUCKET/RUN; by default runs/NAME-OF-CONFIG.")] = None,
+    continue_: Annotated[bool, typer.Option("--continue", help="Go on in a directory that was begun with another config.")] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Move what the directory holds into previous-N/ and start anew.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Run on a sample of rows and tell what all of them will take.")] = False,
+    rows: Annotated[int, typer.Option("--sample", min=1, help="Rows of the dry run; its calls are real, and are not paid for again.")] = 30,
+    work: Annotated[Optional[Path], typer.Option(parser=local_path, help="With --out s3://...: the local folder to work in.")] = None,
+    runner: Annotated[Runner, typer.Option(help="Where it runs: in this process, or on a Ray cluster.")] = Runner.local,
+    address: Annotated[Optional[str], typer.Option(help="With --runner ray: of a running cluster, 'auto' for the one here; by default one is started.")] = None,
+    workers: Annotated[Optional[str], typer.Option(help="With --runner ray: actors for each part of the work, N or N-M; by default one for each CPU.")] = None,
+    gpus: Annotated[float, typer.Option(min=0, help="With --runner ray: GPUs of each actor that serves weights.")] = 0,
+) -> None:
+    """Turn a pile of texts into preference pairs.
+
+    A run that was stopped, by whatever, goes on where it was when the command is given again; finished model calls are
+    read from the run directory's ledger and never made twice.
+    """
+    from rich.console import Console
+
+    from safer_instruct import pipeline
+    from safer_instruct.config import load_config
+    from safer_instruct.runners.ray import cluster_of, run_on_ray
+    from safer_instruct.terminal import show_summary, watch_run
+
+    console = Console()
+    cluster = cluster_of(runner.value, address, workers, gpus, dry_run=dry_run)
+    loaded = load_config(config)
+    path, mode = out or Path("runs") / config.stem, _mode(continue_, fresh)
+    if dry_run:
+        with stoppable(), watch_run(console) as watch:
+            taken = pipeline.sample(loaded, path, rows, mode=mode, watch=watch, work=work)
+        _show_dry_run(console, loaded, taken)
+        return
+    carry_out = partial(run_on_ray, cluster=cluster) if cluster else pipeline.run
+    with stoppable(), watch_run(console) as watch:
+        result = carry_out(loaded, path, mode=mode, watch=watch, work=work)
+    show_summary(console, result.path, result.summary)
+
+
+def _show_dry_run(console: Console, config: RunConfig, taken: Sample) -> None:
+    from safer_instruct.estimate import estimate, note_on_target, show_estimate
+
+    found = estimate(taken.rows, taken.total_rows, taken.stages, slots=taken.slots)
+    show_estimate(console, found, max_cost=config.budget.max_cost, max_tokens=config.budget.max_tokens)
+    if config.target is not None:
+        console.print(note_on_target(found, config.target), highlight=False)
+
+
+def _mode(continue_: bool, fresh: bool) -> Mode:
+    exclusive(continue_=continue_, fresh=fresh)
+    return "fresh" if fresh else "continue" if continue_ else "auto"
+
+
+def status(
+    path: Annotated[Path, typer.Argument(metavar="DIR", parser=run_directory(results=False), help="A run directory.")],
+    follow: Annotated[bool, typer.Option("--follow", help="Show a run that is going on, until it ends.")] = False,
+) -> None:
+    """Show the funnel and some pairs of a finished run, or how far an unfinished one is."""
+    from rich.console import Console
+
+    from safer_instruct import rundir
+    from safer_instruct.ledger import read_totals
+    from safer_instruct.terminal import show_summary, show_totals
+
+    console = Console()
+    if follow:
+        only_here(path, "--follow")
+        from safer_instruct.views.follow import follow_run
+
+        follow_run(console, path)
+    if (path / rundir.SUMMARY).is_file():
+        show_summary(console, path, rundir.read_summary(path))
+    elif (path / rundir.LEDGER).is_file():
+        show_totals(console, path, read_totals(path / rundir.LEDGER))
+    else:
+        rundir.read_summary(path)
