@@ -80,7 +80,7 @@ def test_new_asks_and_from_the_answers_a_run_makes_pairs(tmp_path: Path) -> None
         "parking",
         "Rude notes.",
         "Be kind: it's 'short'.",
-        "never",
+        "for insults of a person",
         "a map",
         "kind",
         "rude",
@@ -93,7 +93,7 @@ def test_new_asks_and_from_the_answers_a_run_makes_pairs(tmp_path: Path) -> None
     made = load_domain("notes-domain.yaml", tmp_path)
     parking = made.category("parking")
     assert (made.description, made.expert, made.direction, made.languages) == ("Notes on cars.", "You write notes.", "rejected", ("en", "de"))
-    assert (parking.guideline, parking.refuse, parking.help, parking.criteria) == ("Be kind: it's 'short'.", "never", "a map", ("Is it kind?",))
+    assert (parking.guideline, parking.refuse, parking.help, parking.criteria) == ("Be kind: it's 'short'.", "for insults of a person", "a map", ("Is it kind?",))
     assert (tmp_path / "notes-domain.yaml").read_text("utf-8").count("# ") >= 8
     assert domain(tmp_path, "domain", "check", "notes-domain.yaml").returncode == 0
     before = (tmp_path / "notes-domain.yaml").read_bytes()
@@ -109,8 +109,9 @@ def test_new_asks_and_from_the_answers_a_run_makes_pairs(tmp_path: Path) -> None
     assert len((tmp_path / "out" / "pairs.jsonl").read_text().splitlines()) == 1
 
 
-def test_new_asks_how_to_help_only_where_an_answer_may_decline(tmp_path: Path) -> None:
-    answers = ["Notes on cars.", "", "", "", "parking", "Rude notes.", "Be kind.", "", "kind", "rude", "Is it kind?", "", "n"]
+@pytest.mark.parametrize("never", ["", "never", " No. "])
+def test_new_asks_how_to_help_only_where_an_answer_may_decline(tmp_path: Path, never: str) -> None:
+    answers = ["Notes on cars.", "", "", "", "parking", "Rude notes.", "Be kind.", never, "kind", "rude", "Is it kind?", "", "n"]
     said = domain(tmp_path, "domain", "new", "notes", typed="\n".join(answers) + "\n")
     assert said.returncode == 0 and "How does it help safely" not in said.stdout, said.stderr
     parking = load_domain("notes-domain.yaml", tmp_path).category("parking")

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import json
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rich.console import Console
 
 from safer_instruct.analysis.filters import FilterFigures, Overlap, alone, as_record, describe_filters
 from safer_instruct.example import Candidate, Draft, Example, Verdict
+from safer_instruct.views.filters import show_filters
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -105,6 +109,15 @@ def test_errors_of_a_filter_are_counted_apart() -> None:
 
 def test_a_verdict_of_another_version_stands_at_the_end() -> None:
     assert [f.name for f in describe_filters([example(own="older.name"), example(("prompt.a",))]).filters] == ["prompt.a", "older.name"]
+
+
+@pytest.mark.parametrize("width", [40, 66, 72, 100])
+def test_no_number_is_lost_on_a_narrow_terminal(width: int) -> None:
+    done = describe_filters([*[example(("prompt.boilerplate",))] * 1233, example(("-prompt.boilerplate",))])
+    console = Console(file=io.StringIO(), width=width)
+    show_filters(console, Path("runs/x"), done)
+    words = console.file.getvalue().replace(",\n", ", ").split()  # type: ignore[attr-defined]
+    assert [word.strip(",") for word in words].count("1,234") == 2 and "99.9%" in " ".join(words) and "…" not in "".join(words)
 
 
 def test_an_empty_set_has_no_figures() -> None:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from safer_instruct.domainfile import NewCategory, NewDomain
 
 app = typer.Typer(no_args_is_help=True, help="Write, check and show domain files.")
+_NOTHING = frozenset(("never", "no", "none", "nothing", "-"))  # typed where Enter would say it
 DomainArgument = Annotated[str, typer.Argument(metavar="FILE", help="A domain file, or the name of a shipped domain.")]
 
 
@@ -162,7 +163,8 @@ def _ask_category(category: NewCategory, given: set[str]) -> NewCategory:
     }
     for field, question in questions.items():
         if field not in given and (field != "help" or category.refuse):
-            setattr(category, field, typer.prompt(question, default=getattr(category, field), show_default=field in ("name", "good", "bad")))
+            answer = typer.prompt(question, default=getattr(category, field), show_default=field in ("name", "good", "bad"))
+            setattr(category, field, "" if field in ("refuse", "help") and answer.strip(" .").lower() in _NOTHING else answer)
     if "criteria" not in given:
         asked = []
         while question := typer.prompt("A yes-or-no question that a good response must pass (Enter: no more)", default="", show_default=False):

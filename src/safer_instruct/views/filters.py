@@ -16,6 +16,7 @@ from safer_instruct.remote.arguments import shown
 from safer_instruct.terminal import safe
 
 _SHOWN_CHARS = 600
+_HEADINGS = ("seen", "failed", "kept", "dropped", "alone", "other prompt")
 _WHAT_THE_COLUMNS_SAY = (
     "seen, failed: texts, instructions, responses or pairs. dropped: examples, as in the funnel. alone: dropped examples that only\n"
     "this filter stands in the way of, so that without it up to as many would come back. other prompt: pairs that would have a\n"
@@ -24,15 +25,20 @@ _WHAT_THE_COLUMNS_SAY = (
 
 
 def show_filters(console: Console, path: Path, figures: SetFigures) -> None:
-    """A row per filter."""
+    """A row per filter; where a table has no room for its numbers, a few lines."""
     table = Table(title=safe(f"{shown(path)}: {figures.pairs:,} pairs from {figures.examples:,} examples"), title_justify="left")
     table.add_column("filter", no_wrap=True)
-    for heading in ("seen", "failed", "kept", "dropped", "alone", "other prompt"):
-        table.add_column(heading, justify="right")
+    for heading in _HEADINGS:
+        table.add_column(heading.replace(" ", "\n"), justify="right", no_wrap=True)
     for f in figures.filters:
-        counts = ["" if n == 0 else f"{n:,}" for n in (f.dropped, f.alone, f.changed)]
-        table.add_row(_name(f), f"{f.seen:,}", f"{f.failed:,}", f"{f.keep_rate:.1%}", *counts)
-    console.print(table)
+        table.add_row(_name(f), *_cells(f))
+    if console.measure(table, options=console.options.update(max_width=10_000)).minimum <= console.width:  # or it would say that it fits
+        console.print(table)
+    else:
+        console.print(table.title, style="italic", soft_wrap=True)
+        for f in figures.filters:
+            said = zip(_HEADINGS, _cells(f), strict=True)
+            console.print(Text.assemble(_name(f), ": ", ", ".join(f"{heading} {cell}" for heading, cell in said if cell)))
     for f in figures.filters:
         if f.overlaps:
             console.print(Text.assemble(safe(f.name), " fails with ", _fails_with(f)), soft_wrap=True)
@@ -45,6 +51,10 @@ def show_failed(console: Console, name: str, examples: Sequence[Example], total:
         console.print(_panel(example, name, min(100, console.width)))
     what = "dropped" if any(e.dropped_by and e.dropped_by.name == name for e in examples) else "flagged"
     console.print(safe(f"{len(examples)} of {total:,} {what} by {name}; 'safer-instruct why DIR ID' tells the whole story of one"), soft_wrap=True)
+
+
+def _cells(f: FilterFigures) -> list[str]:
+    return [f"{f.seen:,}", f"{f.failed:,}", f"{f.keep_rate:.1%}", *("" if n == 0 else f"{n:,}" for n in (f.dropped, f.alone, f.changed))]
 
 
 def _name(figures: FilterFigures) -> Text:
