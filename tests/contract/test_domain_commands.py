@@ -93,7 +93,12 @@ def test_new_asks_and_from_the_answers_a_run_makes_pairs(tmp_path: Path) -> None
     made = load_domain("notes-domain.yaml", tmp_path)
     parking = made.category("parking")
     assert (made.description, made.expert, made.direction, made.languages) == ("Notes on cars.", "You write notes.", "rejected", ("en", "de"))
-    assert (parking.guideline, parking.refuse, parking.help, parking.criteria) == ("Be kind: it's 'short'.", "for insults of a person", "a map", ("Is it kind?",))
+    assert (parking.guideline, parking.refuse, parking.help, parking.criteria) == (
+        "Be kind: it's 'short'.",
+        "for insults of a person",
+        "a map",
+        ("Is it kind?",),
+    )
     assert (tmp_path / "notes-domain.yaml").read_text("utf-8").count("# ") >= 8
     assert domain(tmp_path, "domain", "check", "notes-domain.yaml").returncode == 0
     before = (tmp_path / "notes-domain.yaml").read_bytes()

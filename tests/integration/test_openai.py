@@ -157,6 +157,24 @@ class TestAnswers:
         assert server.seen[0][0] == "/v1/completions?api-version=SECRET"
         assert "SECRET" not in str(caught.value) + model.fingerprint + model.name
 
+    def test_what_no_request_can_get_is_asked_for_once_and_other_paths_stay_open(self) -> None:
+        with serve(reject=(401, {"error": {"message": "bad key"}})) as server:
+            model = open_model(server, concurrency=1)
+
+            async def several() -> list[Generated | BaseException]:
+                return await asyncio.gather(*(model.generate(Generation(RAW, Sampling(), seed)) for seed in range(5)), return_exceptions=True)
+
+            ends = run(model, several())
+            assert [type(end) for end in ends] == [AccessError] * 5 and len({str(end) for end in ends}) == 1
+            assert "HTTP 401: bad key" in str(ends[0]) and server.requests == 1
+
+            async def chat() -> Generated:
+                return await model.generate(Generation(CHAT, Sampling()))
+
+            with pytest.raises(AccessError, match="bad key"):
+                run(model, chat())
+            assert server.requests == 2
+
     def test_a_model_can_be_used_again_after_close(self) -> None:
         with serve() as server:
             model = open_model(server, concurrency=1)
