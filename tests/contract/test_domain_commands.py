@@ -80,7 +80,7 @@ def test_new_asks_and_from_the_answers_a_run_makes_pairs(tmp_path: Path) -> None
         "parking",
         "Rude notes.",
         "Be kind: it's 'short'.",
-        "for insults of a person",
+        "for insults",
         "a map",
         "kind",
         "rude",
@@ -95,7 +95,7 @@ def test_new_asks_and_from_the_answers_a_run_makes_pairs(tmp_path: Path) -> None
     assert (made.description, made.expert, made.direction, made.languages) == ("Notes on cars.", "You write notes.", "rejected", ("en", "de"))
     assert (parking.guideline, parking.refuse, parking.help, parking.criteria) == (
         "Be kind: it's 'short'.",
-        "for insults of a person",
+        "for insults",
         "a map",
         ("Is it kind?",),
     )
