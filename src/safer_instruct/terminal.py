@@ -96,7 +96,7 @@ def show_totals(console: Console, path: Path, totals: list[Total]) -> None:
 @contextmanager
 def watch_tuning(console: Console) -> Iterator[Any]:
     """Yields the `report` function for `tune`: a progress bar with loss, tokens/s and time left."""
-    with watched(console, "opening the model") as told:
+    with watched(console, "opening the model, then the held-out loss before training") as told:
 
         def report(progress: Progress) -> None:
             told.tell(progress.step, progress.steps, doing="tuning", news=training_news(progress))

@@ -29,7 +29,7 @@ _LEFT_OUT = {"set_aside": "rows set aside", "duplicates": "duplicates", "straddl
 @contextmanager
 def watch_training(console: Console) -> Iterator[tuple[Callable[[Progress], None], Callable[[int, int], None]]]:
     """Yields `report` and `note` for `train_preferences`: a bar with loss, margin and accuracy, and a line at each evaluation."""
-    with watched(console, "opening the model") as told:
+    with watched(console, "opening the model, then the held-out loss before training") as told:
 
         def note(done: int, of: int) -> None:
             told.tell(done, of, doing="reference")
