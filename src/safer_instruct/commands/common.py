@@ -13,6 +13,7 @@ import typer
 from safer_instruct.remote.arguments import shown
 
 CALLS_SAVED = "finished model calls are saved: give the same command again to go on"
+FROM_CHECKPOINT = "give the same command again to go on from the last checkpoint"
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 import typer
 from typer.core import TyperGroup
 
-from safer_instruct.commands.common import stoppable
+from safer_instruct.commands.common import FROM_CHECKPOINT, stoppable
 from safer_instruct.remote.arguments import path as local_path
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def _run(verb: str, config: Path, load: Callable[[Path], PreferenceConfig], dry_
     if dry_run:
         view.show_dry_run(console, loaded, *run.dry_run(loaded, config.parent))
         return
-    with stoppable("give the same command again to go on from the last checkpoint"), several.joined(), view.watch_training(console) as (report, note):
+    with stoppable(FROM_CHECKPOINT), several.joined(), view.watch_training(console) as (report, note):
         result = run.train_preferences(loaded, config.parent, report, note)
     view.show_trained(console, result)
 

@@ -7,7 +7,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from safer_instruct.commands.common import stoppable
+from safer_instruct.commands.common import FROM_CHECKPOINT, stoppable
 from safer_instruct.remote.arguments import path as local_path
 
 
@@ -47,7 +47,7 @@ def tune(
     if dry_run:
         show_rehearsal(console, tuning.dry_run(loaded, config.parent), loaded.epochs)
         return
-    with several.joined(), watch_tuning(console) as report:
+    with stoppable(FROM_CHECKPOINT), several.joined(), watch_tuning(console) as report:
         result = tuning.tune(loaded, config.parent, report)
     show_tuned(console, result)
     if evaluate and several.is_first():
