@@ -19,6 +19,7 @@ from safer_instruct.detect.pii import find_pii
 from safer_instruct.detect.refusal import classify
 from safer_instruct.detect.repetition import repeated_share
 from safer_instruct.detect.secrets import find_secrets
+from safer_instruct.detect.words import words
 from safer_instruct.errors import SourceError
 
 ROOT = Path(__file__).parents[2]
@@ -152,7 +153,24 @@ def test_thirteen_words_in_common_are_contamination() -> None:
     found = index.find(f"Quick: {LONG.upper()} Thanks.")
     assert found is not None and (found.benchmark, found.prompt) == ("trivia", LONG)
     assert len(found.run.split()) == 13
-    assert index.find(" ".join(LONG.split()[:12])) is None
+    assert index.find(" ".join(LONG.split()[:12])) is None and index.find(" ".join(LONG.split()[-12:])) is None
+
+
+@pytest.mark.parametrize("text", [" ".join(LONG.split()[-13:]), f"Well, {' '.join(LONG.split()[-13:])}", f"{' '.join(LONG.split()[:13])} again"])
+def test_a_run_counts_at_the_beginning_and_at_the_very_end_of_either_side(text: str) -> None:
+    found = BenchmarkIndex([("trivia", [LONG])]).find(text)
+    assert found is not None and found.run in " ".join(words(LONG))
+
+
+def test_an_opening_in_common_hides_no_run_behind_it() -> None:
+    found = BenchmarkIndex([("trivia", [LONG])]).find(f"In which year was that? {LONG}")
+    assert found is not None and found.run == " ".join(words(LONG)[:13])
+
+
+def test_a_prompt_that_two_benchmarks_have_is_the_first_ones() -> None:
+    index = BenchmarkIndex([("trivia", [LONG]), ("copy", [LONG])])
+    found = index.find(LONG)
+    assert found is not None and found.benchmark == "trivia" and len(index) == 2
 
 
 def test_a_shorter_prompt_must_be_met_as_a_whole() -> None:
@@ -160,7 +178,13 @@ def test_a_shorter_prompt_must_be_met_as_a_whole() -> None:
     found = index.find("tell me a joke about boats!")
     assert found is not None and found.benchmark == "jokes"
     assert index.find("tell me a joke about boats and trains") is None
+    assert index.find("me a joke about boats") is None
     assert index.find("A joke") is None
+
+
+def test_a_prompt_of_four_words_is_a_prompt_and_one_of_three_is_everybodys() -> None:
+    index = BenchmarkIndex([("jokes", ["Name three red birds", "Name three birds"])])
+    assert index.find("Name three red birds.") is not None and index.find("Name three birds.") is None
 
 
 def test_prompts_of_a_benchmark_are_read_from_jsonl_and_text(tmp_path: Path) -> None:
