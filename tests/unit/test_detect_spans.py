@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from itertools import pairwise
 
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from safer_instruct.detect.injection import INJECTION_KINDS, find_injections, template_mark
 from safer_instruct.detect.pii import PII_KINDS, find_pii
 from safer_instruct.detect.secrets import find_secrets
-from safer_instruct.detect.spans import Span, counted, masked
+from safer_instruct.detect.spans import Span, apart, counted, masked
 
 
 @pytest.mark.parametrize(
@@ -24,6 +25,9 @@ from safer_instruct.detect.spans import Span, counted, masked
         ("iban", "DE89370400440532013000"),
         ("card", "4111 1111 1111 1111"),
         ("card", "378282246310005"),
+        ("card", "2223003122003222"),
+        ("card", "5555-5555-5555-4444"),
+        ("card", "6011 1111 1111 1117"),
         ("ssn", "219-09-9999"),
         ("ip", "203.0.113.77"),
         ("ip", "2001:db8:85a3::8a2e:370:7334"),
@@ -38,6 +42,32 @@ def test_each_kind_is_found_where_it_stands(kind: str, written: str) -> None:
     text = f"Look here: {written}, please."
     spans = find_pii(text)
     assert [(span.kind, text[span.start : span.end]) for span in spans] == [(kind, written)]
+
+
+@pytest.mark.parametrize(("written", "kind"), [("555 01", None), ("555 019", None), ("555 0199", "phone"), ("5550 1990 0199 001", "phone")])
+def test_a_number_that_is_called_one_has_seven_digits_or_more(written: str, kind: str | None) -> None:
+    text = f"Call me: {written}, please."
+    assert [(span.kind, text[span.start : span.end]) for span in find_pii(text)] == ([(kind, written)] if kind else [])
+
+
+IBANS = """
+    AT611904300234573201 BE68539007547034 BG80BNBG96611020345678 CH9300762011623852957 CY17002001280000001200527600 CZ6508000000192000145399
+    DK5000400440116243 EE382200221020145685 ES9121000418450200051332 FI2112345600000785 FR1420041010050500013M02606 GB29NWBK60161331926819
+    GR1601101250000000012300695 HR1210010051863000160 HU42117730161111101800000000 IE29AIBK93115212345678 IS140159260076545510730339
+    IT60X0542811101000000123456 LI21088100002324013AA LT121000011101001000 LU280019400644750000 LV80BANK0000435195001 MC5811222000010123456789030
+    MT84MALT011000012345MTLCAST001S NL91ABNA0417164300 NO9386011117947 PL61109010140000071219812874 PT50000201231234567890154
+    RO49AAAA1B31007593840000 SE4550000000058398257466 SI56263300012039086 SK3112000000198742637541 SM86U0322509800000000270100
+    TR330006100519786457841326 UA213223130000026007233566001 AE070331234567890123456 SA0380000000608010167519 IL620108000000099999999
+    QA58DOHB00001234567890ABCDEFG KW81CBKU0000000000001234560101 BR1800360305000010009795493C1 PK36SCBL0000001123456702
+"""  # the examples of the registry (ISO 13616)
+
+
+@pytest.mark.parametrize("iban", IBANS.split())
+def test_an_iban_of_each_country_is_found_with_blanks_and_without_and_not_one_that_lacks_a_digit(iban: str) -> None:
+    for written in (iban, " ".join(iban[at : at + 4] for at in range(0, len(iban), 4))):
+        text = f"Pay to {written} BY FRIDAY."
+        assert [(span.kind, text[span.start : span.end]) for span in find_pii(text, ["iban"])] == [("iban", written)]
+    assert find_pii(f"Pay to {iban[:-1]}.", ["iban"]) == find_pii(f"Pay to XX{iban[2:]}.", ["iban"]) == []
 
 
 @pytest.mark.parametrize(
@@ -69,6 +99,12 @@ def test_masking_leaves_the_rest_as_it_is() -> None:
     assert masked("abc", [Span("x", 0, 2), Span("y", 1, 3)]) == "<x>c"
 
 
+def test_findings_that_touch_are_two_and_of_those_that_overlap_the_first_kind_stays() -> None:
+    left, right = Span("email", 0, 3), Span("phone", 3, 5)
+    assert apart([left, right]) == apart([right, left]) == [left, right]
+    assert apart([right, Span("url", 2, 4), Span("ip", 4, 9), left]) == [left, right]
+
+
 @given(st.text(st.sampled_from("0123456789 -+().@abAB:/wx"), max_size=60))
 def test_findings_are_in_order_apart_and_masked_texts_hold_none_of_the_checked_kinds(text: str) -> None:
     spans = find_pii(text)
@@ -85,9 +121,14 @@ KEY = "a8Fk2Lq9ZxT4vB7nM1cR"  # made up
         ("aws_key", "AKIA" + "Q7W3E9R2T5Y8U1I4"),
         ("github_token", "ghp_" + (KEY * 2)[:36]),
         ("private_key", "-----BEGIN " + "RSA PRIVATE KEY-----"),
-        ("jwt", "eyJhbGciOiJIUzI1NiJ9." + "eyJzdWIiOiIxIn0." + KEY),
+        *[
+            ("jwt", base64.urlsafe_b64encode(b'{"alg":"%s"}' % name).decode().rstrip("=") + f".eyJzdWIiOiIxIn0.{KEY}")
+            for name in (b"HS256", b"EdDSA2", b"PS512-1")
+        ],
         ("openai_key", "sk-proj-" + KEY),
         ("assigned", f'password = "{KEY}"'),
+        ("assigned", f"password: {KEY}"),
+        ("assigned", f"db-pwd={KEY}"),
         ("url_password", f"postgres://shop:{KEY}@db.internal/shop"),
         ("bearer", f"Authorization: Bearer {KEY}"),
     ],
@@ -103,6 +144,10 @@ def test_each_credential_is_found(kind: str, text: str) -> None:
         "the secret: patience",
         "token = os.environ['TOKEN']",
         "eyJub3QiOiJ0aGlzIn0.eyJ4IjoxfQ.abcdefghijk",
+        "eyJhbGciOiJIUzI1NiJ.eyJ4IjoxfQ.broken-token",
+        "secret: kaleidoscope",
+        "token: 90210867530",
+        "token: 1a1a1a1a1a1a",
         "commit 3f2504e04f89",
         "sk-learn",
     ],

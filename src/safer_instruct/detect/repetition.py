@@ -11,5 +11,4 @@ def repeated_share(text: str) -> float:
     parts = view.list
     if len(parts) - len(view.vocabulary) < 3:  # a repeated trigram is three words that came before
         return 0.0
-    count = len(parts) - 2
-    return 1 - len(set(zip(parts, parts[1:], parts[2:], strict=False))) / count if count > 0 else 0.0
+    return 1 - len(set(zip(parts, parts[1:], parts[2:], strict=False))) / (len(parts) - 2)
