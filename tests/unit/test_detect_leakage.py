@@ -54,6 +54,7 @@ def test_contained_and_covered_are_shares_of_the_response() -> None:
     assert found.covered == pytest.approx(2 / 3)  # of parcel, doorstep, broken
     assert found.contained == 0
     assert measure_leakage("one two three nine", "one two three four five").contained == pytest.approx(1 / 3)
+    assert measure_leakage("one two three", "one two three four one two three").contained == pytest.approx(1 / 4), "a trigram counts once"
     assert measure_leakage("six seven eight and one oh three", "six seven eight one two three").contained == pytest.approx(1 / 4)
 
 

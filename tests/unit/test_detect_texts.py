@@ -130,7 +130,8 @@ WALL = "Climbing roses want a wall that looks to the south. "
         ("Caf\u00c3\u00a9 tr\u00c3\u00a8s bon", "2 marks of a broken encoding"),
         ("Caf\u00c3\u00a9 bon", ""),
         (WALL * 3 + "caf\u00c3\u00a9 tr\u00c3\u00a8s", "2 marks of a broken encoding"),
-        (WALL * 4 + "caf\u00c3\u00a9 tr\u00c3\u00a8s", ""),
+        ((WALL * 4)[:189] + "caf\u00c3\u00a9 tr\u00c3\u00a8s", ""),
+        ("!" * 15, "the same character '!' many times in a row"),
         ("ab" + "!" * 15, "the same character '!' many times in a row"),
         ("Stop" + "!" * 14, ""),
         ("Title\n" + "=" * 40 + "\n" + "~" * 40, ""),
@@ -141,7 +142,16 @@ WALL = "Climbing roses want a wall that looks to the south. "
         ("?!?!?!?!?", "9 of 9 characters are signs"),
         ("sdkfjh garden kjhsdf", "12 of 18 letters are in words that no language has"),
         ("sdkfjh garden", ""),
-        ("sdkfj h", ""),
+        ("sdkfjhkd", "8 of 8 letters are in words that no language has"),
+        ("sdkfjhk", ""),
+        ("sdkf jhsk kjhs", "12 of 12 letters are in words that no language has"),
+        ("sdk jhs kjh sdf", ""),
+        ("?! ?! ?! ?! ?! a", "10 of 16 characters are signs"),
+        ("abc ?!?!?!?!?!?!", ""),
+        ("12345678 " + "?!" * 11, "22 of 31 characters are signs"),
+        ("sdkfjh skdjfh ksjdhf \u00e9", "18 of 18 letters are in words that no language has"),
+        ("Где аптека? sdkfjhs", ""),
+        ("ЖЖЖ ЖЖЖ sdkfjh ksjdh", "11 of 11 letters are in words that no language has"),
         ("\x01" * 3_000, "2000 of 2000 characters are control codes or unassigned"),
         (WALL * 40 + "\x01" * 3_000, ""),
     ],
@@ -152,6 +162,7 @@ def test_gibberish_counts_from_its_bounds_on_and_says_how_much_of_it_there_is(te
 
 def test_a_word_is_as_likely_as_its_letter_pairs_on_average() -> None:
     assert word_logprob("ab", {"^a": -1.0, "ab": -2.0, "b$": -3.0}) == -2.0
+    assert word_logprob("ab", {}) == -9.0, "a pair that no language has"
 
 
 @pytest.mark.parametrize(

@@ -56,7 +56,7 @@ def find_pii(text: str, kinds: Collection[str] | None = None) -> list[Span]:
     for kind, (needs, find) in _FINDERS.items():
         if (kinds is None or kind in kinds) and (digits >= needs if isinstance(needs, int) else any(mark in text for mark in needs)):
             spans += (Span(kind, start, end) for start, end in find(text))
-    return apart(spans) if len(spans) > 1 else spans
+    return apart(spans)
 
 
 def _digits(text: str) -> int:
