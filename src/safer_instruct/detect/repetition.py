@@ -11,4 +11,5 @@ def repeated_share(text: str) -> float:
     parts = view.list
     if len(parts) - len(view.vocabulary) < 3:  # a repeated trigram is three words that came before
         return 0.0
-    return 1 - len(set(zip(parts, parts[1:], parts[2:], strict=False))) / (len(parts) - 2)
+    count = len(parts) - 2
+    return (count - len(set(zip(parts, parts[1:], parts[2:], strict=False)))) / count  # 3 of 10 are 0.3, and 1 - 7 / 10 is more
