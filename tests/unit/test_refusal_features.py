@@ -22,6 +22,7 @@ FULL, BOILS, READY, CANNOT = "The kettle is full.", "It boils.", "The tea is rea
         (FULL, {"cue": 0, "at_start": 0, "late": 0, "more_than_one": 0, "only_weak": 0}, {"late": 0, "last": 0}),
         ("No.", {"cue": 1, "bare_no": 0, "more_than_one": 0}, {}),
         (f"No. {FULL}", {"bare_no": 1}, {}),
+        (f"No. {FULL} No.", {"more_than_one": 1}, {}),
         (f"No. {CANNOT} {FULL}", {"bare_no": 0}, {}),
         ("I will look into it.", {"promises": 1}, {}),
         ("Dear Ann,\nthe kettle is full.\nBest wishes, Sam", {"letter": 1}, {}),
@@ -66,6 +67,16 @@ def test_how_sure_a_clause_declines_is_taken_from_the_surest_the_next_the_first_
     assert features(FULL).declines["told_odds"] >= -5 and features("").declines["told_odds"] == -5
 
 
+def test_how_much_help_there_is_is_taken_from_all_clauses_and_from_the_best() -> None:
+    names = ("told_words", "told_most", "told_longest")
+    (words, most, longest), (more, better, longer) = ([features(answer).helps[name] for name in names] for answer in (BOILS, FULL))
+    both = features(f"{FULL} {BOILS}").helps
+    assert both["told_words"] == pytest.approx(math.log1p(math.expm1(words) + math.expm1(more)))
+    assert both["told_most"] == max(most, better) != min(most, better) and both["told_longest"] == max(longest, longer) != min(longest, longer)
+    assert both["told_share"] == pytest.approx(math.expm1(both["told_words"]) / 6)
+    assert features(CANNOT).helps["told_most"] < 0.1 < features("I can share the recipe.").helps["told_most"], "what declines helps the less"
+
+
 def test_an_idiom_declines_nothing() -> None:
     assert features("I cannot recommend the kettle enough.").declines["told_most"] == 0 == features("I cannot recommend the kettle enough.").declines["cue"]
 
@@ -75,6 +86,8 @@ def test_the_clause_that_is_shown_is_the_first_of_the_strongest_and_at_most_two_
     long = f"I can't share the recipe of the {'very ' * 60}old cake."
     assert len(features(long).span) == len(classify(long).span) == 200
     assert features(FULL).span == ""
+    unknown = f"What the guests told me {'that week ' * 20}stays with me."
+    assert features(unknown).span == "" and len(classify(unknown).span) == 200, "no pattern knows it, and its words tell"
 
 
 def test_of_a_long_answer_the_beginning_and_the_end_are_read() -> None:
