@@ -71,7 +71,9 @@ def find_injections(text: str) -> list[Span]:
     Kinds: `override` (ignore your instructions), `role` (you are now ...), `extract` (show your prompt), `judge` (answer yes, give
     full marks), `channel` (chat markup, "SYSTEM:"), `hidden` (zero-width, direction-changing and tag characters).
     """
-    vocabulary = _pieces(words_of(text).vocabulary)
+    vocabulary = words_of(text).vocabulary
+    if "'" in text or "\N{RIGHT SINGLE QUOTATION MARK}" in text:  # 'ignore in quotation marks, model's: what stands between is a word, too
+        vocabulary = vocabulary.union(words_of(text).joined.replace("'", " ").split())
     loud = not vocabulary.isdisjoint(_LOUD)
     hidden = not text.isascii() and _HIDDEN.search(text)
     if not loud and not hidden:
@@ -79,11 +81,6 @@ def find_injections(text: str) -> list[Span]:
     possible = _possible(text.lower(), vocabulary) if text.isascii() else INJECTION_KINDS  # beyond ASCII, letters have more than two cases
     found = ((kind, pattern.search(text)) for kind, pattern in _SHAPES.items() if (hidden if kind == "hidden" else loud and kind in possible))
     return sorted((Span(kind, *match.span()) for kind, match in found if match), key=lambda s: s.start)
-
-
-def _pieces(vocabulary: frozenset[str]) -> frozenset[str]:
-    """The words, and what stands between the apostrophes of those that have one: 'ignore in quotation marks, model's."""
-    return vocabulary.union(*(word.split("'") for word in vocabulary if "'" in word))
 
 
 def _possible(lower: str, vocabulary: frozenset[str]) -> set[str]:
