@@ -50,6 +50,14 @@ def test_what_is_masked_is_masked_wherever_it_stands_and_the_rest_stays_as_it_is
     assert found.alive and [(v.name, v.passed, v.flag) for v in found.verdicts] == [("text.pii", False, True)]
 
 
+def test_a_credential_is_masked_by_its_kind_also_in_what_was_said_before() -> None:
+    key = "AKIA" + "Q7W3E9R2T5Y8U1I4"
+    (check,) = text_checks(secrets={"mode": "mask"})
+    found = sifted((check,), replace(PLAIN, text=f"Use {key} for ann@example.org.", history=(Turn("user", f"Is it {key}?"),)))
+    assert (found.text, found.history[0].content) == ("Use <aws_key> for ann@example.org.", "Is it <aws_key>?")
+    assert sifted((check,), replace(PLAIN, text=f"Use {key}.")).text == "Use <aws_key>."
+
+
 @pytest.mark.parametrize("beside", [{"history": (Turn("user", "Mail bob@example.org."),)}, {"candidates": (Candidate("Tell carl@example.org.", -0.5),)}, {}])
 def test_a_text_that_holds_nothing_is_left_as_it_is_where_something_beside_it_is_masked(beside: dict[str, Any]) -> None:
     (check,) = text_checks(pii={"mode": "mask"})
