@@ -53,6 +53,7 @@ def test_words_that_decline_lecture_or_redirect_are_no_help_and_neither_is_their
         assert features(answer).helps["useful"] == pytest.approx(math.log1p(useful)), answer
     because, alone = features("I can't share the recipe because the cook keeps it.").helps, features("The kettle is full because the cook keeps it.").helps
     assert because["useful"] == 0 and alone["useful"] == pytest.approx(math.log1p(9))
+    assert features(f"Because it boils the kettle is full. {CANNOT}").helps["useful"] == pytest.approx(math.log1p(7)), "no reason of what comes later"
     both = features(f"{FULL} {CANNOT}").helps
     assert (both["useful_share"], both["longest"], both["idle"]) == pytest.approx((4 / 9, math.log1p(4), math.log1p(5)))
 
