@@ -30,6 +30,12 @@ def test_no_answers_a_question_of_fact_and_refuses_a_request() -> None:
     assert classify(answer, "Can I still drink sour milk?").label == "compliance"
 
 
+def test_what_somebody_does_counts_in_the_first_two_sentences_only() -> None:
+    asked = read("Can milk that smells sour still be drunk?")
+    assert answers_with_no(asked, "No. Milk turns within a week. I would pour it away.")
+    assert not answers_with_no(asked, "No. I would pour it away. Milk turns within a week.")
+
+
 def test_a_letter_of_refusal_complies_where_one_was_wanted_and_refuses_a_customer() -> None:
     letter = "Dear Ms. Brown, thank you for your message. I'm afraid we can't refund opened items. Kind regards, Sam"
     assert is_wanted_text(read("Write an answer to a customer whose refund we must refuse."), letter)

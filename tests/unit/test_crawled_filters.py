@@ -52,6 +52,75 @@ def test_a_rule_drops_what_it_is_made_for_and_says_why(name: str, text: str, opt
     assert not found.passed and found.name == f"text.{name}" and reason in found.reason and found.score is not None, found
 
 
+def row(count: int, *, first: int = 0) -> list[str]:
+    """So many words of four characters, none twice."""
+    return [f"w{number:03d}" for number in range(first, first + count)]
+
+
+def saying(said: list[str], times: int, count: int) -> str:
+    """A text of so many words that says some of them so often, with others between."""
+    pieces = [[*said, f"x{at:03d}"] for at in range(times)]
+    spoken = [word for piece in pieces for word in piece]
+    return " ".join([*spoken, *row(count - len(spoken), first=500)])
+
+
+def lines(new: int, again: int, said: str = "w{:03d}") -> str:
+    """Lines of which the last repeat the first."""
+    return "\n".join(said.format(at if at < new else at - new) for at in range(new + again))
+
+
+LONGER = "the {:03d} beds near the southern wall"
+NO_LINES: dict[str, Any] = {"max_repeated_lines": 1.0, "max_repeated_line_chars": 1.0}
+NO_RUNS: dict[str, Any] = {"max_repeated_5": 1.0, "max_repeated_10": 1.0}
+BORDERS = [
+    ("gopher", "pea " * 10, "pea " * 9 + "of", {}),
+    ("gopher", "vegetables " * 10, "vegetables " * 9 + "greenhouses", {}),
+    ("gopher", " ".join(["peas..."] + ["peas"] * 9), " ".join(["peas..."] * 2 + ["peas"] * 8), {}),
+    ("gopher", "\n".join(["*early peas"] * 9 + ["late peas"]), "\n".join(["*early peas"] * 10), {}),
+    ("gopher", "\n".join(["early peas..."] * 3 + ["late peas"] * 7), "\n".join(["early peas..."] * 4 + ["late peas"] * 6), {"max_symbols": 1.0}),
+    ("gopher", "peas peas peas peas 2024", "peas peas peas 2024 2025", {}),
+    ("gopher", "peas " * 48 + "that have", "peas " * 49 + "that", {}),
+    ("gopher", "peas " * 49, "peas " * 50, {}),
+    ("gopher-repetition", lines(7, 3), lines(6, 4), {**NO_RUNS, "max_repeated_line_chars": 1.0}),
+    ("gopher-repetition", lines(8, 2), lines(7, 3), NO_RUNS),
+    ("gopher-repetition", saying(row(2), 5, 50), saying(row(2), 6, 50), NO_RUNS),
+    ("gopher-repetition", saying(row(3), 3, 50), saying(row(3), 4, 50), NO_RUNS | {"max_top_2": 1.0}),
+    ("gopher-repetition", saying(row(4), 2, 50), saying(row(4), 3, 50), NO_RUNS | {"max_top_2": 1.0, "max_top_3": 1.0}),
+    ("gopher-repetition", saying(row(2), 9, 49), saying(row(2), 9, 50), NO_RUNS),
+    ("gopher-repetition", saying(row(6), 2, 40), saying(row(7), 2, 40), {"max_repeated_10": 1.0}),
+    ("gopher-repetition", saying(row(10), 2, 100), saying(row(11), 2, 100), {"max_repeated_5": 1.0, "max_top_4": 1.0}),
+    (
+        "fineweb",
+        "\n".join([PEAS] * 3 + [f"{PEAS[:-1]} {at}" for at in range(22)]),
+        "\n".join([PEAS] * 2 + [f"{PEAS[:-1]} {at}" for at in range(23)]),
+        {"max_repeated_chars": 1.0},
+    ),
+    ("fineweb", lines(9, 1, LONGER), lines(17, 3, LONGER), {"min_punctuated": 0.0}),
+    ("fineweb", "\n".join(["Peas."] * 2 + [PEAS]), "\n".join(["Peas."] * 3 + [PEAS]), {"max_repeated_chars": 1.0}),
+    ("fineweb", "\n".join(["a" * 30] * 3), "\n".join(["a" * 29] * 3), {"max_repeated_chars": 1.0, "min_punctuated": 0.0}),
+    ("fineweb", "Peas\nBeans", "Peas\nBeans\nOnions", {}),
+    ("c4", "Peas.\nBeans!\nOnions", "Peas.\nBeans\nOnions", {"min_sentence_lines": 2 / 3}),
+    ("c4", "Peas\nBeans", "Peas\nBeans\nOnions", {"min_sentence_lines": 0.5}),
+]
+
+
+@pytest.mark.parametrize(("name", "last_that_passes", "first_that_does_not", "options"), BORDERS, ids=[f"{name}-{at}" for at, (name, *_) in enumerate(BORDERS)])
+def test_each_bound_may_be_reached_and_not_passed(name: str, last_that_passes: str, first_that_does_not: str, options: dict[str, Any]) -> None:
+    assert verdict(name, last_that_passes, **options).reason == ""
+    assert verdict(name, first_that_does_not, **options).reason != ""
+
+
+@pytest.mark.parametrize(
+    ("option", "least", "most"), [("min_alphabetic", 0, 1), ("max_bullets", 0, 1), ("min_stop_words", 0, None), ("stop_words_from", 0, None)]
+)
+def test_a_share_is_from_none_to_all_and_a_count_no_less_than_none(option: str, least: float, most: float | None) -> None:
+    for value in (least, *([most] if most is not None else [])):
+        assert verdict("gopher", PEAS, **{option: value}).name == "text.gopher"
+    for value in (least - 1, *([most + 0.01] if most is not None else [])):
+        with pytest.raises(ConfigError, match=option):
+            verdict("gopher", PEAS, **{option: value})
+
+
 @pytest.mark.parametrize("name", ALL)
 def test_short_replies_and_passages_pass(name: str) -> None:
     fine = [

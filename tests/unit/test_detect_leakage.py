@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from safer_instruct.detect.leakage import _longest_by_sets, leakage_rates, longest_shared_run, measure_leakage, quoted_block
+from safer_instruct.detect.leakage import _longest_by_sets, leakage_rates, longest_shared_run, measure_leakage, quoted_block, without_said
 
 TEXT = "the parcel was on your doorstep all along and you would have found it"
 SIDE = st.lists(st.sampled_from(["a", "b", "c", "ab"]), max_size=40)
@@ -40,6 +40,11 @@ def test_whole_and_identical() -> None:
     assert not measure_leakage(TEXT.replace("along", "alone"), TEXT).whole
 
 
+def test_an_answer_of_four_words_can_be_given_away_whole() -> None:
+    assert measure_leakage("Did she say to meet me at noon?", "Meet me at noon.").whole
+    assert not measure_leakage("Did she say to meet me there?", "Meet me there.").whole
+
+
 def test_a_short_answer_may_stand_in_its_question() -> None:
     assert not measure_leakage("Is it A or B? Answer with option B if you are not sure", "Option B").whole
 
@@ -49,6 +54,8 @@ def test_contained_and_covered_are_shares_of_the_response() -> None:
     assert found.covered == pytest.approx(2 / 3)  # of parcel, doorstep, broken
     assert found.contained == 0
     assert measure_leakage("one two three nine", "one two three four five").contained == pytest.approx(1 / 3)
+    assert measure_leakage("one two three", "one two three four one two three").contained == pytest.approx(1 / 4), "a trigram counts once"
+    assert measure_leakage("six seven eight and one oh three", "six seven eight one two three").contained == pytest.approx(1 / 4)
 
 
 @pytest.mark.parametrize(
@@ -60,6 +67,9 @@ def test_contained_and_covered_are_shares_of_the_response() -> None:
         f"Summarise the following text: {TEXT}",
         f"Fix the spelling.\n```\n{TEXT}\n```",
         f"\N{LEFT DOUBLE QUOTATION MARK}{TEXT}\N{RIGHT DOUBLE QUOTATION MARK} Please rewrite it.",
+        f'Translate "{TEXT}" in the way that I did "good evening to you".',
+        f'Translate, as in "good evening to you", the words "{TEXT}".',
+        f'Translate into `nl`, > \N{LEFT DOUBLE QUOTATION MARK}\N{LEFT-POINTING DOUBLE ANGLE QUOTATION MARK}:\n"{TEXT}"',
     ],
 )
 def test_a_task_may_quote_what_it_works_on(prompt: str) -> None:
@@ -67,6 +77,12 @@ def test_a_task_may_quote_what_it_works_on(prompt: str) -> None:
     assert found.quoting and found.longest < 4
     assert found.whole  # said all the same: an instruction that holds its whole response teaches copying
     assert measure_leakage(prompt, TEXT, allow_quotes=False).longest == len(TEXT.split())
+
+
+def test_four_words_in_a_row_are_a_quotation_and_less_is_none() -> None:
+    four, three = (measure_leakage(f'Translate this for me: "{quoted}"', TEXT) for quoted in ("the parcel was on", "a parcel was on a step"))
+    assert (four.quoting, four.longest) == (True, 0)
+    assert (three.quoting, three.longest) == (False, 3)
 
 
 @pytest.mark.parametrize("prompt", [f'Who told you "{TEXT}"', f"Translate what I say, {TEXT}", f"{TEXT} but where"])
@@ -78,6 +94,21 @@ def test_a_quotation_without_a_task_or_a_task_without_one_is_leakage(prompt: str
 def test_rates_are_shares_of_all_instructions() -> None:
     rates = leakage_rates([(TEXT, TEXT), (f"Did you say {TEXT}?", TEXT), ("Where is my parcel?", TEXT), ("Where?", TEXT)])
     assert (rates.instructions, rates.identical, rates.whole, rates.shared_gram) == (4, 0.25, 0.5, 0.5)
+    assert leakage_rates([(TEXT, TEXT)]).identical == 1
+
+
+def test_quotations_count_in_rates_unless_they_may_stand_there() -> None:
+    pairs = [(f'Translate into French: "{TEXT}"', TEXT), ("Where is my parcel?", TEXT)]
+    strict, fair = leakage_rates(pairs), leakage_rates(pairs, allow_quotes=True)
+    assert (strict.shared_gram, strict.quoting) == (0.5, 0)
+    assert (fair.shared_gram, fair.quoting) == (0, 0.5)
+
+
+def test_what_was_said_before_is_taken_out_from_three_words_on() -> None:
+    before = ["So the parcel was late?", "It rained."]
+    assert without_said("Yes, the parcel was late again.", before) == "yes '' '' '' '' again"
+    assert without_said("The parcel is not late, it rained.", before) == "the parcel is not late it rained"
+    assert without_said("It rained.", []) == "it rained"
 
 
 def test_rates_of_nothing_are_zero() -> None:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from safer_instruct.detect.contamination import BenchmarkIndex, read_prompts
-from safer_instruct.detect.gibberish import gibberish_reason
+from safer_instruct.detect.gibberish import gibberish_reason, word_logprob
 from safer_instruct.detect.injection import find_injections
 from safer_instruct.detect.language import language_of
 from safer_instruct.detect.leakage import measure_leakage
@@ -19,6 +19,7 @@ from safer_instruct.detect.pii import find_pii
 from safer_instruct.detect.refusal import classify
 from safer_instruct.detect.repetition import repeated_share
 from safer_instruct.detect.secrets import find_secrets
+from safer_instruct.detect.words import words, words_of
 from safer_instruct.errors import SourceError
 
 ROOT = Path(__file__).parents[2]
@@ -115,6 +116,55 @@ def test_gibberish_has_a_reason(text: str) -> None:
     assert gibberish_reason(text)
 
 
+BLOB = "TWFyeSBoYWQgYSBsaXR0bGUgbGFtYiAxMjMgYW5kIGl0cyBmbGVlY2Ugd2Fz"  # a rhyme in base64
+WALL = "Climbing roses want a wall that looks to the south. "
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("ha\x01\x02\x03lf of it", "3 of 13 characters are control codes or unassigned"),
+        ("ha\x01\x02lf of it", ""),
+        (WALL * 4 + "\x01" * 5, "5 of 213 characters are control codes or unassigned"),
+        (WALL * 4 + "\x01" * 4, ""),
+        ("Caf\u00c3\u00a9 tr\u00c3\u00a8s bon", "2 marks of a broken encoding"),
+        ("Caf\u00c3\u00a9 bon", ""),
+        (WALL * 3 + "caf\u00c3\u00a9 tr\u00c3\u00a8s", "2 marks of a broken encoding"),
+        ((WALL * 4)[:189] + "caf\u00c3\u00a9 tr\u00c3\u00a8s", ""),
+        ("!" * 15, "the same character '!' many times in a row"),
+        ("ab" + "!" * 15, "the same character '!' many times in a row"),
+        ("Stop" + "!" * 14, ""),
+        ("Title\n" + "=" * 40 + "\n" + "~" * 40, ""),
+        (f"{BLOB} {WALL}{WALL}"[:119], "60 of 119 characters are encoded data"),
+        (f"{BLOB} {WALL}{WALL}"[:120], ""),
+        ("a-name-that-is-made-of-very-many-little-words-in-a-row", ""),
+        ("?!?!?!?!", ""),
+        ("?!?!?!?!?", "9 of 9 characters are signs"),
+        ("sdkfjh garden kjhsdf", "12 of 18 letters are in words that no language has"),
+        ("sdkfjh garden", ""),
+        ("sdkfjhkd", "8 of 8 letters are in words that no language has"),
+        ("sdkfjhk", ""),
+        ("sdkf jhsk kjhs", "12 of 12 letters are in words that no language has"),
+        ("sdk jhs kjh sdf", ""),
+        ("?! ?! ?! ?! ?! a", "10 of 16 characters are signs"),
+        ("abc ?!?!?!?!?!?!", ""),
+        ("12345678 " + "?!" * 11, "22 of 31 characters are signs"),
+        ("sdkfjh skdjfh ksjdhf \u00e9", "18 of 18 letters are in words that no language has"),
+        ("Где аптека? sdkfjhs", ""),
+        ("ЖЖЖ ЖЖЖ sdkfjh ksjdh", "11 of 11 letters are in words that no language has"),
+        ("\x01" * 3_000, "2000 of 2000 characters are control codes or unassigned"),
+        (WALL * 40 + "\x01" * 3_000, ""),
+    ],
+)
+def test_gibberish_counts_from_its_bounds_on_and_says_how_much_of_it_there_is(text: str, reason: str) -> None:
+    assert gibberish_reason(text) == reason
+
+
+def test_a_word_is_as_likely_as_its_letter_pairs_on_average() -> None:
+    assert word_logprob("ab", {"^a": -1.0, "ab": -2.0, "b$": -3.0}) == -2.0
+    assert word_logprob("ab", {}) == -9.0, "a pair that no language has"
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -136,12 +186,28 @@ def test_code_names_lists_and_languages_are_no_gibberish(text: str) -> None:
 def test_repeated_share_counts_trigrams() -> None:
     assert repeated_share("a b c d a b c") == pytest.approx(1 / 5)
     assert repeated_share("a b") == repeated_share("a b c d") == 0
+    assert repeated_share("a") == repeated_share("a a") == repeated_share("a a a") == repeated_share("") == 0
 
 
 def test_language() -> None:
     assert language_of("Where is the nearest station, please?") == "en"
     assert language_of("Wo ist bitte der nächste Bahnhof?") == "de"
     assert language_of("xq") is None
+
+
+def test_a_text_in_several_languages_is_in_none_and_of_a_long_one_the_beginning_is_read() -> None:
+    assert language_of("Quiero saber donde esta mi paquete, por favor. 最近の薬局はどこですか。 Monsieur, je ne peux pas vous aider avec cela.") is None
+    assert language_of(WALL * 80 + "Wo ist bitte der n\u00e4chste Bahnhof? " * 400) == "en"
+
+
+def test_words_do_not_depend_on_whether_an_accent_stands_beside_them() -> None:
+    text = " ".join(f"A{chr(code)}b" for code in range(128))
+    assert words(f"{text} \u00e9") == [*words(text), "\u00e9"]
+
+
+def test_long_texts_are_not_kept_in_memory() -> None:
+    longest = "a" * 20_000
+    assert words_of(longest) is words_of(longest) and words_of(f"{longest}b") is not words_of(f"{longest}b")
 
 
 LONG = "In which year did the two brothers from the small town by the river open their first shop?"
@@ -152,7 +218,24 @@ def test_thirteen_words_in_common_are_contamination() -> None:
     found = index.find(f"Quick: {LONG.upper()} Thanks.")
     assert found is not None and (found.benchmark, found.prompt) == ("trivia", LONG)
     assert len(found.run.split()) == 13
-    assert index.find(" ".join(LONG.split()[:12])) is None
+    assert index.find(" ".join(LONG.split()[:12])) is None and index.find(" ".join(LONG.split()[-12:])) is None
+
+
+@pytest.mark.parametrize("text", [" ".join(LONG.split()[-13:]), f"Well, {' '.join(LONG.split()[-13:])}", f"{' '.join(LONG.split()[:13])} again"])
+def test_a_run_counts_at_the_beginning_and_at_the_very_end_of_either_side(text: str) -> None:
+    found = BenchmarkIndex([("trivia", [LONG])]).find(text)
+    assert found is not None and found.run in " ".join(words(LONG))
+
+
+def test_an_opening_in_common_hides_no_run_behind_it() -> None:
+    found = BenchmarkIndex([("trivia", [LONG])]).find(f"In which year was that? {LONG}")
+    assert found is not None and found.run == " ".join(words(LONG)[:13])
+
+
+def test_a_prompt_that_two_benchmarks_have_is_the_first_ones() -> None:
+    index = BenchmarkIndex([("trivia", [LONG]), ("copy", [LONG])])
+    found = index.find(LONG)
+    assert found is not None and found.benchmark == "trivia" and len(index) == 2
 
 
 def test_a_shorter_prompt_must_be_met_as_a_whole() -> None:
@@ -160,7 +243,13 @@ def test_a_shorter_prompt_must_be_met_as_a_whole() -> None:
     found = index.find("tell me a joke about boats!")
     assert found is not None and found.benchmark == "jokes"
     assert index.find("tell me a joke about boats and trains") is None
+    assert index.find("me a joke about boats") is None
     assert index.find("A joke") is None
+
+
+def test_a_prompt_of_four_words_is_a_prompt_and_one_of_three_is_everybodys() -> None:
+    index = BenchmarkIndex([("jokes", ["Name three red birds", "Name three birds"])])
+    assert index.find("Name three red birds.") is not None and index.find("Name three birds.") is None
 
 
 def test_prompts_of_a_benchmark_are_read_from_jsonl_and_text(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from safer_instruct.filters.consistency import check_gain
 from safer_instruct.filters.contradictions import find_contradictions
 from safer_instruct.filters.dedup import Deduplicator
 from safer_instruct.filters.detected import Refusing
+from safer_instruct.filters.meaning import BenchmarkMeaning
 from safer_instruct.filters.protocol import Filter, Finding
 from safer_instruct.filters.registry import open_filters
 from safer_instruct.filters.semantic import deduplicate_vectors
@@ -47,6 +48,14 @@ def test_what_is_masked_is_masked_wherever_it_stands_and_the_rest_stays_as_it_is
     assert found.history == (Turn("user", "Mail <email>, please."), Turn("assistant", "To whom?"))
     assert found.candidates == (Candidate("Tell <email>.", -0.5), Candidate("Tell me more.", -1.0))
     assert found.alive and [(v.name, v.passed, v.flag) for v in found.verdicts] == [("text.pii", False, True)]
+
+
+def test_a_credential_is_masked_by_its_kind_also_in_what_was_said_before() -> None:
+    key = "AKIA" + "Q7W3E9R2T5Y8U1I4"
+    (check,) = text_checks(secrets={"mode": "mask"})
+    found = sifted((check,), replace(PLAIN, text=f"Use {key} for ann@example.org.", history=(Turn("user", f"Is it {key}?"),)))
+    assert (found.text, found.history[0].content) == ("Use <aws_key> for ann@example.org.", "Is it <aws_key>?")
+    assert sifted((check,), replace(PLAIN, text=f"Use {key}.")).text == "Use <aws_key>."
 
 
 @pytest.mark.parametrize("beside", [{"history": (Turn("user", "Mail bob@example.org."),)}, {"candidates": (Candidate("Tell carl@example.org.", -0.5),)}, {}])
@@ -81,7 +90,53 @@ def test_an_error_of_a_filter_is_a_verdict_and_one_that_says_what_to_do_ends_the
         check.verdict(replace(PLAIN, text="ours"))
 
 
+class LongWinded(Filter):
+    """Has much to say."""
+
+    def check(self, example: Example) -> Finding:
+        return Finding(False, None, "word " * 100)
+
+
+def test_what_a_filter_says_is_cut_at_three_hundred_characters() -> None:
+    reason = Check("text.own", LongWinded(on="text")).verdict(PLAIN).reason
+    assert len(reason) == 300 and reason.endswith("...")
+
+
 # --- bounds
+
+
+def numbered(count: int) -> str:
+    return " ".join(f"w{number}" for number in range(count))
+
+
+@pytest.mark.parametrize(
+    ("name", "last_that_passes", "first_that_does_not"),
+    [
+        ("length", numbered(4), numbered(3)),
+        ("length", numbered(150), numbered(151)),
+        ("copying", f"say {numbered(7)} now", f"say {numbered(8)} now"),
+        ("leakage", f"say {numbered(7)} now", f"say {numbered(8)} now"),
+        ("repetition", f"{numbered(7)} {numbered(5)}", f"{numbered(6)} {numbered(6)}"),
+    ],
+)
+def test_bounds_that_nobody_set_may_be_reached_and_not_passed(name: str, last_that_passes: str, first_that_does_not: str) -> None:
+    example = replace(PLAIN, text=numbered(200))
+    assert prompt_check(name).verdict(replace(example, prompt=last_that_passes)).passed
+    assert not prompt_check(name).verdict(replace(example, prompt=first_that_does_not)).passed
+
+
+def test_half_of_the_trigrams_may_stand_in_the_instruction() -> None:
+    for shared, passes in ((5, True), (6, False)):
+        assert prompt_check("leakage").verdict(replace(PLAIN, text=numbered(8), prompt=f"say {numbered(shared)} now")).passed == passes
+
+
+@pytest.mark.parametrize("option", ["max_contained", "max_covered"])
+def test_a_share_that_may_leak_is_from_none_to_all(option: str) -> None:
+    for value in (0, 1):
+        assert prompt_check("leakage", **{option: value}).name == "prompt.leakage"
+    for value in (-0.01, 1.01):
+        with pytest.raises(ConfigError, match=option):
+            prompt_check("leakage", **{option: value})
 
 
 def test_a_gain_or_a_rank_that_just_reaches_its_bound_passes() -> None:
@@ -192,5 +247,7 @@ def test_a_benchmark_is_looked_through_for_words_and_only_where_wanted_for_meani
     found = check(semantic=0.6).verdict(other)
     assert not found.passed and found.score is not None and "means the same as a prompt of benchmark 'trivia'" in found.reason
     assert check(semantic=0.99).verdict(other).passed
+    cosine = BenchmarkMeaning([("trivia", ["Which of the two rivers that meet in the old town is the longer one?"])], "static").nearest(other.prompt)[0]
+    assert not check(semantic=cosine).verdict(other).passed, "a prompt that just reaches the cosine means the same"
     same = check().verdict(replace(PLAIN, prompt="Which of the two rivers that meet in the old town is the longer one?"))
     assert not same.passed and "stands in benchmark 'trivia'" in same.reason

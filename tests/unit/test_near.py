@@ -90,3 +90,10 @@ def test_a_crowd_that_shares_all_but_a_word_leaves_one() -> None:
     found = deduplicate(crowd, [rng.random() for _ in crowd], threshold=0.7)
     assert found.keep.sum() == 1
     assert set(found.cluster.tolist()) == {0}
+
+
+def test_of_several_that_are_near_the_most_similar_is_kept_in_its_place() -> None:
+    row = [f"w{at}" for at in range(18)]
+    first, second, last = (" ".join(row[begin:end]) for begin, end in ((0, 12), (4, 18), (3, 16)))
+    assert deduplicate([first, second, last], threshold=0.4).kept.tolist() == [0, 1, 1]
+    assert deduplicate([second, first, last], threshold=0.4).kept.tolist() == [0, 1, 0]

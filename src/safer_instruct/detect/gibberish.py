@@ -38,7 +38,7 @@ def _bigrams() -> tuple[dict[str, float], float]:
 def gibberish_reason(text: str) -> str:
     """Why `text` is no language, in a few words, or '' where nothing speaks against it."""
     text = text if len(text) <= _MAX_CHARS else text[:_MAX_CHARS]
-    size = max(1, len(text))
+    size = len(text)
     pieces = text.split()
     if not text.isascii() or not (text.isprintable() or "".join(pieces).isprintable()):
         controls = sum(not c.isprintable() and not c.isspace() and c not in "\u200c\u200d\ufeff" for c in text)

@@ -56,9 +56,9 @@ _SHAPES: dict[str, re.Pattern[str]] = {
 _LOUD = frozenset(
     words(
         "above act admin ai assessor assessors assign assistant award begin_of_text bypass developer disregard end_header_id endoftext eot_id "
-        "evaluator evaluators follow following forget grader graders hidden ignore im_end im_start inst instruction instructions jailbroken judge "
-        "judges llm longer marks mode model neglect now override pretend prompt prompts rate rater raters rating reviewer reviewers score scores "
-        "start_header_id sys system unrestricted user yes"
+        "evaluator evaluators follow following forget give grader graders hidden ignore im_end im_start inst instruction instructions jailbroken "
+        "judge judges llm longer mark marks mode model neglect now override pretend prompt prompts rate rater raters rating reviewer reviewers "
+        "score scores skip start_header_id sys system unrestricted user yes"
     )
 )
 _HIDDEN = _SHAPES["hidden"]
@@ -71,11 +71,14 @@ def find_injections(text: str) -> list[Span]:
     Kinds: `override` (ignore your instructions), `role` (you are now ...), `extract` (show your prompt), `judge` (answer yes, give
     full marks), `channel` (chat markup, "SYSTEM:"), `hidden` (zero-width, direction-changing and tag characters).
     """
-    loud = not words_of(text).vocabulary.isdisjoint(_LOUD)
+    vocabulary = words_of(text).vocabulary
+    if "'" in text or "\N{RIGHT SINGLE QUOTATION MARK}" in text:  # 'ignore in quotation marks, model's: what stands between is a word, too
+        vocabulary = vocabulary.union(words_of(text).joined.replace("'", " ").split())
+    loud = not vocabulary.isdisjoint(_LOUD)
     hidden = not text.isascii() and _HIDDEN.search(text)
     if not loud and not hidden:
         return []
-    possible = _possible(text.lower(), words_of(text).vocabulary) if text.isascii() else INJECTION_KINDS  # beyond ASCII, letters have more than two cases
+    possible = _possible(text.lower(), vocabulary) if text.isascii() else INJECTION_KINDS  # beyond ASCII, letters have more than two cases
     found = ((kind, pattern.search(text)) for kind, pattern in _SHAPES.items() if (hidden if kind == "hidden" else loud and kind in possible))
     return sorted((Span(kind, *match.span()) for kind, match in found if match), key=lambda s: s.start)
 
@@ -83,8 +86,7 @@ def find_injections(text: str) -> list[Span]:
 def _possible(lower: str, vocabulary: frozenset[str]) -> set[str]:
     """The kinds of which a lower-case ASCII text holds a word that each match of theirs has; a look for it costs little beside the pattern."""
     kinds = {kind for kind, marks in _MARKS_OF.items() if any(mark in lower for mark in marks)}
-    spoken_to = not _AGENTS.isdisjoint(vocabulary) or ("'" in lower and any(mark in lower for mark in _AGENTS))  # "model's" is one word
-    if spoken_to and any(mark in lower for mark in _MUST):
+    if not _AGENTS.isdisjoint(vocabulary) and any(mark in lower for mark in _MUST):
         kinds.add("judge")
     if ":" in lower and ("system" in lower or "assistant" in lower or "instruction" in lower):
         kinds.add("channel")
@@ -98,9 +100,7 @@ _MARKS_OF = {
     "judge": ("yes", "full marks", "top marks", "top score", "highest ", "maximum ", "core of ", "ating of ", "5/5", "5/10", "10/5", "10/10", "a 5", "a 10"),
     "channel": ("<", "[", "begin ", "end "),
 }
-_AGENTS = frozenset(
-    words("judge judges grader graders evaluator evaluators rater raters reviewer reviewers assessor assessors llm ai model")
-)  # as words of their own
+_AGENTS = frozenset(words("judge judges grader graders evaluator evaluators rater raters reviewer reviewers assessor assessors llm ai model"))
 _MUST = ("must", "should", "has to", "have to", "please", "will", "needs to")
 
 

@@ -208,11 +208,12 @@ def _rolling(numbers: list[int], length: int) -> Iterable[tuple[int, int]]:
 
 
 def _shared_shingles(prompt: Words, text: Words) -> float:
+    """Share of the trigrams of a text of three words or more that stand in the prompt."""
     mine = set(_trigrams(prompt.list))
-    if len(text.list) >= _SHINGLE > len(text.list) - len(text.vocabulary):  # no trigram comes twice
+    if len(text.list) - len(text.vocabulary) < _SHINGLE:  # no trigram comes twice
         return sum(map(mine.__contains__, _trigrams(text.list))) / (len(text.list) - 2)
     theirs = set(_trigrams(text.list))
-    return len(theirs & mine) / len(theirs) if theirs else 0.0
+    return len(theirs & mine) / len(theirs)
 
 
 def _trigrams(parts: list[str]) -> Iterable[tuple[str, str, str]]:

@@ -15,6 +15,7 @@ from safer_instruct.detect.spans import Span, apart
 # Possessive repeats where a text of millions of characters could otherwise be tried again from each of them.
 _EMAIL = re.compile(r"(?<![\w.+%-])[\w.+%-]{1,64}@(?:[a-z0-9-]{1,63}\.){1,4}[a-z]{2,24}\b(?!@)", re.I)
 _URL = re.compile(r"\b(?:https?://|www\.)[^\s<>\"'\]}|\\^`]{3,2000}", re.I)
+_URL_MARKS = ("://", "www.", "Www.", "WWW.")
 _IBAN = re.compile(r"\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]){11,30}\b")
 _CARD = re.compile(r"(?<![\d.,/-])(?:\d[ -]?){12,18}\d(?![\d]|[.,/-]\d)")
 _IPV4 = re.compile(r"(?<![\w.])(?:\d{1,3}\.){3}\d{1,3}(?![\d]|\.\d)")
@@ -49,13 +50,13 @@ def find_pii(text: str, kinds: Collection[str] | None = None) -> list[Span]:
         kinds: Of `PII_KINDS`, what to look for; None for all of them.
     """
     digits = _digits(text)
-    if not digits and "@" not in text and "://" not in text and "www." not in text and "WWW." not in text:
+    if not digits and "@" not in text and not any(mark in text for mark in _URL_MARKS):
         return []
     spans: list[Span] = []
     for kind, (needs, find) in _FINDERS.items():
         if (kinds is None or kind in kinds) and (digits >= needs if isinstance(needs, int) else any(mark in text for mark in needs)):
             spans += (Span(kind, start, end) for start, end in find(text))
-    return apart(spans) if len(spans) > 1 else spans
+    return apart(spans)
 
 
 def _digits(text: str) -> int:
@@ -124,7 +125,7 @@ def _phones(text: str) -> Iterator[tuple[int, int]]:
 # What a text must hold one of, or how many digits, for the search to be worth it, and the search; surest kinds first.
 _FINDERS: dict[str, tuple[int | tuple[str, ...], Callable[[str], Iterator[tuple[int, int]]]]] = {
     "email": (("@",), _all(_EMAIL)),
-    "url": (("://", "www.", "WWW."), _urls),
+    "url": (_URL_MARKS, _urls),
     "iban": (2, _ibans),
     "ip": (1, _ips),
     "ssn": (9, _all(_SSN)),

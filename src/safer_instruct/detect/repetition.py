@@ -12,4 +12,4 @@ def repeated_share(text: str) -> float:
     if len(parts) - len(view.vocabulary) < 3:  # a repeated trigram is three words that came before
         return 0.0
     count = len(parts) - 2
-    return 1 - len(set(zip(parts, parts[1:], parts[2:], strict=False))) / count if count > 0 else 0.0
+    return (count - len(set(zip(parts, parts[1:], parts[2:], strict=False)))) / count  # 3 of 10 are 0.3, and 1 - 7 / 10 is more

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import json
 import math
 import re
@@ -23,10 +22,9 @@ def _anything(_: str) -> bool:
 
 
 def _is_jwt(token: str) -> bool:
-    head = token.split(".", 1)[0]
-    try:
-        return "alg" in json.loads(base64.urlsafe_b64decode(head + "=" * (-len(head) % 4)))
-    except (binascii.Error, ValueError, TypeError):
+    try:  # it begins with {"; padding beyond what is lacking is passed over
+        return "alg" in json.loads(base64.urlsafe_b64decode(token.partition(".")[0] + "=="))
+    except ValueError:
         return False
 
 
