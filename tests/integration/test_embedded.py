@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from safer_instruct.errors import ModelError
-from safer_instruct.models import store
+from safer_instruct.models import embedded, store
 from safer_instruct.models.codec import Codec
 from safer_instruct.models.convert import convert_apart
 from safer_instruct.models.embedded import EmbeddedModel
@@ -60,6 +60,15 @@ def test_matrices_are_multiplied_alike_on_every_processor_and_mkl_is_another_mod
     assert "+mkl" in asked[0] and "+mkl" not in ours[0]
 
 
+@pytest.mark.parametrize(("processor", "arithmetic"), [("flags: avx2 avx512_vnni", "int8"), ("flags: avx2", "float32")])
+def test_where_sums_of_int8_overflow_the_model_is_another_one_in_float32(
+    embedded_name: str, monkeypatch: pytest.MonkeyPatch, processor: str, arithmetic: str
+) -> None:
+    monkeypatch.setattr(embedded, "arithmetic", lambda: embedded.arithmetic_of("x86_64", processor))
+    assert ("+float32" in EmbeddedModel(embedded_name).fingerprint) == (arithmetic == "float32")
+    assert embedded.arithmetic_of("aarch64", processor) == "int8" and embedded.arithmetic_of("AMD64", "") == "float32"
+
+
 def test_an_answer_is_the_same_in_another_process(model: EmbeddedModel) -> None:
     code = (
         "import asyncio, json, sys\n"
@@ -81,8 +90,8 @@ def test_candidates_differ_and_seeds_matter(model: EmbeddedModel) -> None:
     other = asyncio.run(model.generate(replace(DRAW, seed=8)))
     assert len(set(texts(first))) == 3
     assert texts(first) != texts(other)
-    assert not any(c.finished for c in first.completions)
-    assert first.usage.completion_tokens == 36
+    cut = [c for c in first.completions if not c.finished]
+    assert cut and 12 * len(cut) <= first.usage.completion_tokens <= 36
 
 
 def test_greedy_repeats_without_a_seed(model: EmbeddedModel) -> None:

@@ -180,7 +180,7 @@ def conversions(monkeypatch: pytest.MonkeyPatch) -> list[tuple[bytes, Path | Non
     """Stands in for the converter, which needs the extra `local`: notes what it was given, and writes one file."""
     made: list[tuple[bytes, Path | None]] = []
 
-    def fake(gguf: Path, out: Path, *, adapter: Path | None = None) -> None:
+    def fake(gguf: Path, out: Path, *, adapter: Path | None = None, quantization: str = "int8") -> None:
         made.append((gguf.read_bytes(), adapter))
         (out / "model.bin").write_bytes(b"converted")
         if gguf.read_bytes() == b"broken":

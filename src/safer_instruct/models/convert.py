@@ -113,13 +113,13 @@ def convert(gguf_path: Path, out: Path, *, adapter: Path | None = None, quantiza
     (out / "chat.jinja").write_text(meta.get("tokenizer.chat_template", ""), encoding="utf-8")
 
 
-def convert_apart(gguf_path: Path, out: Path, *, adapter: Path | None = None) -> None:
+def convert_apart(gguf_path: Path, out: Path, *, adapter: Path | None = None, quantization: str = "int8") -> None:
     """`convert` in a process of its own: the memory that it takes (about 750 MB for 135M parameters) goes back when it is done.
 
     Raises:
         ModelError: As `convert`.
     """
-    command = [sys.executable, "-P", "-m", __name__, str(gguf_path), str(out), *([str(adapter)] if adapter else [])]
+    command = [sys.executable, "-P", "-m", __name__, str(gguf_path), str(out), quantization, *([str(adapter)] if adapter else [])]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         said = done.stderr.strip().splitlines() or ["it said nothing"]
@@ -227,9 +227,9 @@ def _tokenizer(meta: dict[str, Any]) -> Any:
 
 
 if __name__ == "__main__":
-    gguf_file, folder, *adapters = map(Path, sys.argv[1:])
+    gguf_file, folder, wanted, *adapters = sys.argv[1:]
     try:
-        convert(gguf_file, folder, adapter=adapters[0] if adapters else None)
+        convert(Path(gguf_file), Path(folder), adapter=Path(adapters[0]) if adapters else None, quantization=wanted)
     except ModelError as error:
         print(error, file=sys.stderr)
         sys.exit(_BAD_MODEL)

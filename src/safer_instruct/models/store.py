@@ -148,8 +148,8 @@ def pull(what: str, *, name: str | None = None) -> StoredModel:
     return record
 
 
-def converted(name: str, adapter: Path | None = None) -> tuple[Path, str]:
-    """The CTranslate2 form of a pulled model, with `adapter` merged in; made on first use.
+def converted(name: str, adapter: Path | None = None, quantization: str = "int8") -> tuple[Path, str]:
+    """The CTranslate2 form of a pulled model, with `adapter` merged in, its weights in int8 or float32; made on first use.
 
     A name with a slash is the folder of a model that `safer-instruct models export --to embedded` wrote.
 
@@ -164,11 +164,12 @@ def converted(name: str, adapter: Path | None = None) -> tuple[Path, str]:
     from safer_instruct.models.convert import VERSION, convert_apart
 
     gguf = gguf_path(name)
-    digest = hashlib.sha256(f"{VERSION}\n{stored(name).sha256}\n{adapter_digest(adapter) if adapter else ''}".encode()).hexdigest()[:32]
+    kind = "" if quantization == "int8" else f"\n{quantization}"
+    digest = hashlib.sha256(f"{VERSION}\n{stored(name).sha256}\n{adapter_digest(adapter) if adapter else ''}{kind}".encode()).hexdigest()[:32]
     folder = cache_dir() / "converted" / digest
     if not folder.is_dir():
         with _new_folder(folder) as new:
-            convert_apart(gguf, new, adapter=adapter)
+            convert_apart(gguf, new, adapter=adapter, quantization=quantization)
     return folder, digest
 
 
