@@ -223,6 +223,21 @@ class TestBreakdown:
             run(pool.call(send))
         assert (sent, pool.state.in_flight) == (1, 0)
 
+    def test_after_it_no_request_of_its_kind_is_sent_there_and_others_are(self) -> None:
+        async def send(index: int, slot: Slot) -> None:
+            sent.append(index)
+            raise AccessError("HTTP 401: no such key")
+
+        async def several(*kinds: str | None) -> list[BaseException | None]:
+            return await asyncio.gather(*(pool.call(send, asked=kind) for kind in kinds), return_exceptions=True)
+
+        sent: list[int] = []
+        pool = Run(Host()).pool
+        run(several("chat"))
+        ends = run(several("chat", "score", "chat", None, None))
+        assert [str(end) for end in ends] == ["HTTP 401: no such key"] * 5
+        assert len(sent) == 1 + 3 and pool.state.in_flight == 0, "one more for 'score', and those of no kind"
+
     def test_only_where_all_are_dead_does_it_end_and_each_is_named(self) -> None:
         async def main() -> None:
             await pool.requests(100)

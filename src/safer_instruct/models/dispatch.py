@@ -9,11 +9,11 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
 from types import TracebackType
 from typing import TypeVar
 
-from safer_instruct.errors import ModelError
+from safer_instruct.errors import AccessError, ModelError
 from safer_instruct.models.calls import AGAIN, BUSY, NO_HEADERS, Call
 from safer_instruct.models.gate import Gate
 from safer_instruct.models.retries import AttemptError, Retries
@@ -121,12 +121,13 @@ class Dispatcher:
             gate.index = index
         self._loop: asyncio.AbstractEventLoop | None = None
         self._queue: OrderedDict[Slot, None] = OrderedDict()
+        self._shut: dict[tuple[int, Hashable], str] = {}  # by endpoint and kind of request, what was said when none can succeed
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = math.inf
         self._active_at = -math.inf
 
-    async def call(self, send: Callable[[int, Slot], Awaitable[T]], tokens: int) -> T:
-        """Send one request until it is answered, as often as may help; `send` is told which endpoint an attempt goes to."""
+    async def call(self, send: Callable[[int, Slot], Awaitable[T]], tokens: int, asked: Hashable = None) -> T:
+        """Send one request until it is answered, as often as may help; `send` is told which endpoint an attempt goes to; `asked` as for `Pool.call`."""
         retries: Retries | None = None
         gate: Gate | None = None
         while True:
@@ -134,6 +135,8 @@ class Dispatcher:
             self.enter(slot)
             gate = slot.gate or await slot.turn()
             try:
+                if said := self._shut.get((gate.index, asked)):
+                    raise AccessError(said)
                 answer = await send(gate.index, slot)
                 slot.succeeded()
                 return answer
@@ -145,7 +148,9 @@ class Dispatcher:
                     raise ModelError(refusal) from exc
                 patience_s = max(g.endpoint.give_up_at for g in self.gates) - self.now()
                 wait_s = min(wait_s, patience_s) if patience_s > 0 else wait_s
-            except ModelError:
+            except ModelError as exc:
+                if asked is not None and isinstance(exc, AccessError):  # nor will those be answered that wait for their turn
+                    self._shut[gate.index, asked] = str(exc)
                 slot.refused()
                 raise
             finally:

@@ -124,7 +124,7 @@ class LiteLLMModel:
                 slot.succeeded(headers)
                 return answer.completions, usage
 
-        return await self._pool.call(send, tokens=estimate(request))
+        return await self._pool.call(send, tokens=estimate(request), asked="chat")
 
     async def _attempt(self, call: Mapping[str, Any], n: int) -> tuple[Answer, Tokens | None, Mapping[str, str]] | Exception:
         """One attempt; a failure is returned, so that LiteLLM's own error, which may show a key, is not the context of what is raised."""

@@ -12,7 +12,7 @@ All calls wait in one line (`dispatch`), so none is bound to an endpoint before 
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Sequence
 from typing import TypeVar, get_args
 
 from safer_instruct.errors import ConfigError
@@ -44,18 +44,19 @@ class Pool:
         for flow in flows:
             flow.dispatcher = self._dispatcher
 
-    def call(self, send: Callable[[int, Slot], Awaitable[T]], *, tokens: int = 0) -> Awaitable[T]:
+    def call(self, send: Callable[[int, Slot], Awaitable[T]], *, tokens: int = 0, asked: Hashable = None) -> Awaitable[T]:
         """Send one request until it is answered, as often and to as many endpoints as may help.
 
         Args:
             send: Makes one attempt at the endpoint with this number: returns the answer, or raises `AttemptError` for what
                 may pass, there or at another endpoint.
             tokens: Estimate of what the call will take.
+            asked: What kind of request it is: once `send` has raised `AccessError` at an endpoint, those of its kind are not sent there any more.
 
         Raises:
             ModelError: The retries are used up, or no endpoint answers anybody; or whatever else `send` raises.
         """
-        return self._dispatcher.call(send, tokens)
+        return self._dispatcher.call(send, tokens, asked)
 
     @property
     def state(self) -> State:

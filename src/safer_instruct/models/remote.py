@@ -77,7 +77,6 @@ class Remote:
             )
             for a in addresses
         ]
-        self._shut: dict[str, str] = {}  # by URL, what was said when no request can succeed there
         self._resets: set[asyncio.Task[None]] = set()
         flows = [Flow(f"{name} at {a.shown}", limits, on_stall=partial(self._reset, t)) for a, t in zip(addresses, self._transports, strict=True)]
         self._pool = Pool(flows)
@@ -117,8 +116,6 @@ class Remote:
 
         async def send(number: int, slot: Slot) -> tuple[Answer, Usage]:
             address = self._addresses[number]
-            if said := self._shut.get(urls[number]):
-                raise AccessError(said)
             with self._spending.reserve_at_once(request) or await self._spending.reserve(request) as reservation:
                 started = time.monotonic()
                 try:
@@ -131,7 +128,7 @@ class Remote:
                 if not 200 <= reply.status < 300:
                     if 300 <= reply.status < 500:
                         reservation.settle(0.0, 0)
-                    raise self._refused(address, urls[number], reply, body)
+                    raise self._refusal(address, reply, body)
                 try:
                     answer, tokens = read(json_object(reply.body))
                 except MalformedError as exc:
@@ -140,7 +137,7 @@ class Remote:
                 slot.succeeded(reply.headers)
                 return answer, usage
 
-        return self._pool.call(send, tokens=estimate(request))
+        return self._pool.call(send, tokens=estimate(request), asked=(path, type(request)))
 
     async def close(self) -> None:
         """Close the connections; a later call opens new ones."""
@@ -150,12 +147,6 @@ class Remote:
         task = asyncio.get_running_loop().create_task(transport.reset())
         self._resets.add(task)
         task.add_done_callback(self._resets.discard)
-
-    def _refused(self, address: Address, url: str, reply: Reply, body: Mapping[str, Any]) -> ModelError:
-        error = self._refusal(address, reply, body)
-        if isinstance(error, AccessError):  # those that wait for their turn are not sent
-            self._shut[url] = str(error)
-        return error
 
     def _refusal(self, address: Address, reply: Reply, body: Mapping[str, Any]) -> ModelError:
         text, data, where = reply.body.decode("utf-8", "replace"), parsed(reply.body), f"{self.name} at {address.shown}"
