@@ -148,13 +148,13 @@ def shares(reader: Reader, batches: Sequence[Batch], rows: int) -> list[list[flo
     return found
 
 
-def compare(name: str, rows: Sequence[Row], read: Sequence[Sequence[float]]) -> None:
+def compare(name: str, rows: Sequence[Row], by_reader: Sequence[Sequence[float]]) -> None:
     """One line: right by the reader alone, by what ships, and by both."""
     shipped = [refusal.shares(row["text"], wording.shipped(), row.get("prompt", "")) for row in rows]
     words = [[by[label] for label in refusal.CLASSES] for by in shipped]
 
     def right(weight: float, beside: float) -> str:
-        said = [[weight * a + beside * b for a, b in zip(*both, strict=True)] for both in zip(read, words, strict=True)]
+        said = [[weight * a + beside * b for a, b in zip(*both, strict=True)] for both in zip(by_reader, words, strict=True)]
         return f"{sum(CLASSES[max(range(3), key=one.__getitem__)] == row['label'] for one, row in zip(said, rows, strict=True))}"
 
     both = ", ".join(f"{right(weight, 1)} at {weight}" for weight in BESIDE_WORDS)

@@ -21,6 +21,7 @@ from safer_instruct import rundir
 from safer_instruct.bars import watched
 from safer_instruct.card import repeats_said
 from safer_instruct.ledger import Total
+from safer_instruct.models.arithmetic import arithmetic
 from safer_instruct.prices import show_usd
 from safer_instruct.remote.arguments import shown
 from safer_instruct.state import TWINS, RunState, StageState
@@ -117,7 +118,7 @@ def show_tuned(console: Console, result: TuneResult) -> None:
     """What tuning gave."""
     console.print(f"held-out loss {result.before:.3f} before, {result.after:.3f} after (nats per completion token), {result.seconds:.0f} s", highlight=False)
     if result.embedded is not None:
-        console.print(f"in the embedded engine (merged, int8) {result.embedded:.3f}", highlight=False)
+        console.print(f"in the embedded engine (merged, {arithmetic()}) {result.embedded:.3f}", highlight=False)
     console.print(f"{result.train_pairs} pairs trained on, {result.held_out_pairs} held out; adapter: {result.adapter}", highlight=False, soft_wrap=True)
 
 

@@ -9,7 +9,7 @@ Answers are a function of the request alone, bit for bit on one machine:
 - Scoring runs one sequence at a time: a prefill of a hundred tokens fills a core by itself.
 - Matrices are multiplied by oneDNN on every processor. CTranslate2 would take MKL on Intel's: faster there by a quarter,
   with another rounding (the same config gave other pairs) and half as much memory again (bench/README.md).
-- Weights and sums are int8, or float32 on processors that do not add int8 up exactly (`arithmetic`): slower, and another model to the ledger.
+- Weights and sums are int8, or float32 on processors that do not add int8 up exactly (`arithmetic.py`): slower, and another model to the ledger.
 
 One thread per request and as many requests as cores is also the fastest arrangement measured (bench/README.md).
 """
@@ -19,12 +19,10 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
-import platform
 import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import asdict, replace
 from functools import cache
 from pathlib import Path
@@ -33,6 +31,7 @@ from typing import Any, TypeVar
 from safer_instruct.errors import ModelError
 from safer_instruct.extras import require
 from safer_instruct.models import store
+from safer_instruct.models.arithmetic import arithmetic
 from safer_instruct.models.codec import Codec
 from safer_instruct.models.protocol import Completion, Generated, Generation, Prompt, Scored, Scoring, Usage
 
@@ -63,7 +62,7 @@ class EmbeddedModel:
         os.environ[_MKL] = os.environ.get(_MKL) or "0"  # read once, when the library multiplies first
         self._engine = require("ctranslate2", extra="local", purpose="the embedded model")
         self._compute = arithmetic()
-        self._folder, digest = store.converted(name, adapter, self._compute)
+        self._folder, digest = store.converted(name, adapter)
         self._codec = Codec(self._folder)
         self._scorer: Any = None
         self._scorer_lock = threading.Lock()
@@ -179,24 +178,6 @@ class EmbeddedModel:
             return self._engine.Generator(str(self._folder), device="cpu", compute_type=self._compute, inter_threads=inter_threads, intra_threads=1)
         except RuntimeError as exc:
             raise ModelError(f"the converted model in {self._folder} cannot be opened ({exc}); delete that folder and run again") from exc
-
-
-@cache
-def arithmetic() -> str:
-    """`arithmetic_of` this machine; where nothing tells what its processor can do (not Linux), that is `float32`."""
-    said = ""
-    with suppress(OSError):
-        said = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    return arithmetic_of(platform.machine(), said)
-
-
-def arithmetic_of(machine: str, processor: str) -> str:
-    """`int8` where a processor adds up products of 8 bits in 32, else `float32`.
-
-    x86 processors without VNNI add two of them in 16 bits, where they overflow (oneDNN, "Nuances of int8 Computations"): on an AMD EPYC 7003
-    log-probabilities of real answers were 0.27 nats a token off, with MKL 0.17 at four times its time (bench/README.md).
-    """
-    return "int8" if machine.lower() not in ("x86_64", "amd64") or "avx512_vnni" in processor else "float32"
 
 
 def workers() -> int:

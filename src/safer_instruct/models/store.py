@@ -25,6 +25,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from safer_instruct.errors import ModelError
+from safer_instruct.models.arithmetic import arithmetic
 from safer_instruct.nearest import did_you_mean
 
 EMBEDDED = "smollm2-135m-instruct"
@@ -148,8 +149,8 @@ def pull(what: str, *, name: str | None = None) -> StoredModel:
     return record
 
 
-def converted(name: str, adapter: Path | None = None, quantization: str = "int8") -> tuple[Path, str]:
-    """The CTranslate2 form of a pulled model, with `adapter` merged in, its weights in int8 or float32; made on first use.
+def converted(name: str, adapter: Path | None = None) -> tuple[Path, str]:
+    """The CTranslate2 form of a pulled model, with `adapter` merged in, its weights as this machine computes (`arithmetic`); made on first use.
 
     A name with a slash is the folder of a model that `safer-instruct models export --to embedded` wrote.
 
@@ -164,12 +165,13 @@ def converted(name: str, adapter: Path | None = None, quantization: str = "int8"
     from safer_instruct.models.convert import VERSION, convert_apart
 
     gguf = gguf_path(name)
-    kind = "" if quantization == "int8" else f"\n{quantization}"
-    digest = hashlib.sha256(f"{VERSION}\n{stored(name).sha256}\n{adapter_digest(adapter) if adapter else ''}{kind}".encode()).hexdigest()[:32]
+    kind = arithmetic()
+    marked = "" if kind == "int8" else f"\n{kind}"
+    digest = hashlib.sha256(f"{VERSION}\n{stored(name).sha256}\n{adapter_digest(adapter) if adapter else ''}{marked}".encode()).hexdigest()[:32]
     folder = cache_dir() / "converted" / digest
     if not folder.is_dir():
         with _new_folder(folder) as new:
-            convert_apart(gguf, new, adapter=adapter, quantization=quantization)
+            convert_apart(gguf, new, adapter=adapter, quantization=kind)
     return folder, digest
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from safer_instruct.config import TuneConfig
 from safer_instruct.models import adapter_path, store
+from safer_instruct.models.arithmetic import arithmetic
 from safer_instruct.models.codec import Codec
 from safer_instruct.models.embedded import EmbeddedModel
 from safer_instruct.reverse import RECORD
@@ -183,8 +184,8 @@ def _card(record: dict[str, Any]) -> str:
     started = f"- Started from: adapter `{config['start']}`, SHA-256 `{record['start_sha256']}`\n" if config["start"] else ""
     method = config["training"]["method"]
     form = "A whole model, tuned from" if method == "full" else f"A {'QLoRA' if method == 'qlora' else 'LoRA'} adapter (rank {config['lora']['rank']}) for"
-    engine = record["embedded_loss"]
-    served = "" if engine is None else f"The embedded engine, with the adapter merged and quantised to int8, gives the same held-out pairs {engine:.3f}.\n\n"
+    engine, quantised = record["embedded_loss"], " and quantised to int8" if arithmetic() == "int8" else ""
+    served = "" if engine is None else f"The embedded engine, with the adapter merged{quantised}, gives the same held-out pairs {engine:.3f}.\n\n"
     return f"""# {"Model" if method == "full" else "Adapter"}: {Path(config["out"]).name}
 
 {form} `{record["base"]}`, written by `safer-instruct tune`. It generates {what}.
