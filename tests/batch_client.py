@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from safer_instruct.budget import Budget, Spent, earlier_spent, write_spent
+from safer_instruct.budget import Budget
 from safer_instruct.ledger import Ledger, Meter, Recorded
 from safer_instruct.models.batch.anthropic import AnthropicBatches
 from safer_instruct.models.batch.api import Timing
@@ -24,6 +24,7 @@ from safer_instruct.models.batch.openai import OpenAIBatches
 from safer_instruct.models.protocol import Generation, Sampling, Turn
 from safer_instruct.models.transport import event_loop
 from safer_instruct.prices import Price
+from safer_instruct.spent import Spent, earlier_spent, write_spent
 
 KEY_ENV = "BATCH_TEST_KEY"
 KINDS: dict[str, Any] = {"openai": OpenAIBatches, "anthropic": AnthropicBatches, "gemini": GeminiBatches, "mistral": MistralBatches}

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from harness import MAX_TOKENS, TIMEOUT_S, Job, measure_calls, parse_job
 
-from safer_instruct.budget import Budget, write_spent
+from safer_instruct.budget import Budget
 from safer_instruct.ledger import Ledger, Meter, Recorded
 from safer_instruct.models.flow import Limits
 from safer_instruct.models.openai import OpenAIModel
@@ -15,6 +15,7 @@ from safer_instruct.models.protocol import Generation, Sampling, Turn
 from safer_instruct.models.spending import Spending
 from safer_instruct.prices import Price
 from safer_instruct.running import run_to_end
+from safer_instruct.spent import write_spent
 
 
 async def main(job: Job) -> None:

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from safer_instruct import rundir
-from safer_instruct.budget import Spent
 from safer_instruct.errors import AccountingError
 from safer_instruct.ledger import read_totals
 from safer_instruct.models.protocol import Model, Usage
+from safer_instruct.spent import Spent
 from safer_instruct.state import REJECTED, STAGES, TWINS, RunState, StageState
 
 _COST_DIGITS = 12  # what prices of a millionth per million tokens can change; with fewer, the order of the calls may decide how a half is rounded

@@ -1,7 +1,7 @@
 """A hard cap in money or tokens: what a call may cost at most is set aside before the call is sent.
 
     price = prices.require(model.name, base_url, given)      # or `find`, when there is no cap in money
-    cost, tokens = bound(request, price)
+    cost, tokens = bound(request, price)                     # of bounds.py
     with await budget.reserve(cost, tokens) as reservation:  # one per attempt, retries included; waits for its turn
         answer = ...                                         # send it
         reservation.settle(price.cost(read, written), read + written)
@@ -16,7 +16,7 @@ Tokens are those of the calls that reserve; calls to models in this process need
 A kill is survived without a write per call: `record` is told a sum that spending will not pass, before it does, and a
 higher one when that is used up: about twice a second, however many calls there are.
 After a clean end the recorded sum is exact. After a kill it is too high by what was in flight, which may have been
-billed, and by what is left of the last step, half a second's calls and a percent or so. Wiring:
+billed, and by what is left of the last step, half a second's calls and a percent or so. Wiring, with spent.py:
 
     earlier = earlier_spent(path, ledger_totals)             # read_spent(path), or more if the ledger holds more
     budget = Budget(max_cost, max_tokens, earlier=earlier, record=lambda spent: write_spent(path, spent))
@@ -27,64 +27,20 @@ billed, and by what is left of the last step, half a second's calls and a percen
 from __future__ import annotations
 
 import asyncio
-import json
 import math
 import time
-import unicodedata
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
 
-from safer_instruct.errors import BudgetError, RunDirectoryError, StorageError
-from safer_instruct.models.protocol import Generation, Scoring
-from safer_instruct.prices import Price, show_usd
-from safer_instruct.storage.attached import home_of
-from safer_instruct.wholefile import sync_folder, whole
+from safer_instruct.errors import BudgetError
+from safer_instruct.prices import show_usd
+from safer_instruct.spent import Spent
 
 _NANO = 10**9  # money is counted in whole billionths of a dollar: sums of floats drift
 _CALLS_PER_RECORD = (16, 1024)  # at least and at most
 _RECORDS_APART_S = 0.5
-_TOKENS_PER_MESSAGE = 16
-_TOKENS_PER_REQUEST = 256
+_NOTHING = Spent()
 _Need = tuple[int, int]  # billionths of a dollar, tokens
-
-
-@dataclass(frozen=True, slots=True)
-class Spent:
-    """An amount of money and of tokens; `cost` in US dollars."""
-
-    cost: float = 0.0
-    tokens: int = 0
-
-
-def bound(request: Generation | Scoring, price: Price | None, *, batch: bool = False) -> tuple[float | None, int]:
-    """The most that one attempt at `request` can cost, and the most tokens it can take; the cost is None without a price.
-
-    Tokens read: at most the bytes of the prompt. In byte-level vocabularies (GPT-2's kind: OpenAI, Llama 3, Qwen, SmolLM)
-    and in those that fall back to bytes (SentencePiece with byte fallback: Llama 2, Mistral, Gemma), each token stands for
-    at least one byte of UTF-8. A vocabulary may normalise the text first, which can lengthen it, so the longest of the
-    usual forms (as it is, NFC, NFKC) counts. On top comes what a chat template writes around the messages: 16 tokens for
-    each message (OpenAI's takes 3 or 4) and 256 for each request, in which the system prompts that Qwen's, Llama's and
-    gpt-oss's templates add by themselves find room. Providers who keep their vocabulary to themselves (Anthropic) are
-    taken to be no worse than a token per byte.
-
-    Tokens written: at most `max_tokens` for each completion, which is what the endpoint is told; hidden reasoning counts
-    towards it. A score asks for one.
-    """
-    prompt, written, end = request.prompt, 1, ""
-    if isinstance(request, Scoring):
-        end = request.continuation
-    else:
-        written = request.sampling.n * request.sampling.max_tokens
-    read = _TOKENS_PER_REQUEST
-    if isinstance(prompt, str):
-        read += _TOKENS_PER_MESSAGE + _most_bytes(prompt + end)
-    else:
-        for turn in prompt[:-1]:
-            read += _TOKENS_PER_MESSAGE + _most_bytes(turn.role) + _most_bytes(turn.content)
-        read += _TOKENS_PER_MESSAGE + _most_bytes(prompt[-1].role) + _most_bytes(prompt[-1].content + end) if prompt else _most_bytes(end)
-    return (None if price is None else price.bound(read, written, batch=batch)), read + written
 
 
 class Reservation:
@@ -96,7 +52,7 @@ class Reservation:
         self._budget: Budget | None = budget
         self._need = need
 
-    def settle(self, cost: float | None, tokens: int, *, unanswered: Spent = Spent()) -> None:
+    def settle(self, cost: float | None, tokens: int, *, unanswered: Spent = _NOTHING) -> None:
         """Count what the attempt took and give the rest back; `cost` is None when it is unknown.
 
         A reservation for many attempts, of which some were `unanswered`, says so: that is a part of what it took.
@@ -132,7 +88,7 @@ class Budget:
         max_cost: float | None = None,
         max_tokens: int | None = None,
         *,
-        earlier: Spent = Spent(),
+        earlier: Spent = _NOTHING,
         record: Callable[[Spent], None] | None = None,
     ) -> None:
         """A budget of which `earlier` is spent already.
@@ -316,56 +272,6 @@ class Budget:
         )
 
 
-def read_spent(path: Path) -> Spent | None:
-    """What `write_spent` kept, or None when there is no such file.
-
-    Raises:
-        RunDirectoryError: The file is damaged: what was spent cannot be told.
-    """
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-        spent = Spent(float(data["cost_usd"]), int(data["tokens"]))
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, KeyError, TypeError) as exc:
-        raise RunDirectoryError(f"{path} is damaged, so what was spent cannot be told: {exc}; delete it to count the ledger's calls alone") from exc
-    if not (math.isfinite(spent.cost) and spent.cost >= 0 and spent.tokens >= 0):
-        raise RunDirectoryError(f"{path} is damaged: it says {spent.cost} USD and {spent.tokens} tokens; delete it to count the ledger's calls alone")
-    return spent
-
-
-def write_spent(path: Path, spent: Spent) -> None:
-    """Keep `spent` so that a kill or a power cut leaves this sum or the one before.
-
-    Raises:
-        RunDirectoryError: It could not be written.
-    """
-    try:
-        text = json.dumps({"cost_usd": spent.cost, "tokens": spent.tokens}) + "\n"
-        with whole(path) as part:
-            part.write_text(text, encoding="utf-8")
-        sync_folder(path.parent)  # the name, too: an older sum must not come back
-        if home := home_of(path.parent):
-            home.keep(path.name, text.encode())
-    except (OSError, StorageError, RunDirectoryError) as exc:
-        raise RunDirectoryError(f"{path}: what may be spent could not be recorded, so nothing was sent: {exc}") from exc
-
-
-def earlier_spent(path: Path, ledger_totals: Callable[[], Spent]) -> Spent:
-    """What earlier sittings of a run spent: what was recorded, or the finished calls where they come to more.
-
-    Args:
-        path: The file that `write_spent` writes.
-        ledger_totals: What the ledger's calls add up to, of the models that reserve; all there is for a run that was begun
-            before budgets were kept.
-
-    Raises:
-        RunDirectoryError: The file is damaged, or the ledger.
-    """
-    recorded, finished = read_spent(path) or Spent(), ledger_totals()
-    return Spent(max(recorded.cost, finished.cost), max(recorded.tokens, finished.tokens))
-
-
 def _need(cost: float | None, tokens: int) -> _Need:
     """Rounded up, but for the float's own last digits."""
     if not (cost is None or 0 <= cost < math.inf) or tokens < 0:
@@ -379,11 +285,3 @@ def _amount(need: _Need) -> Spent:
 
 def _plus(a: _Need, b: _Need) -> _Need:
     return a[0] + b[0], a[1] + b[1]
-
-
-def _most_bytes(text: str) -> int:
-    """Bytes of a text in UTF-8, in the longest of the forms that a vocabulary may bring it into."""
-    if text.isascii():
-        return len(text)
-    forms = (text, unicodedata.normalize("NFC", text), unicodedata.normalize("NFKC", text))
-    return max(len(form.encode("utf-8", "surrogatepass")) for form in forms)

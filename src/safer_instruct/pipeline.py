@@ -17,7 +17,7 @@ from typing import Any
 from safer_instruct import rundir
 from safer_instruct.accounts import check_accounts, remote_spent, summarize
 from safer_instruct.barrier import at_once
-from safer_instruct.budget import Budget, earlier_spent, write_spent
+from safer_instruct.budget import Budget
 from safer_instruct.card import Release, dataset_card, describe
 from safer_instruct.choosing import Pair, choose_pairs
 from safer_instruct.collect import entering
@@ -38,6 +38,7 @@ from safer_instruct.roles import EXPERTS
 from safer_instruct.running import run_to_end
 from safer_instruct.settings.answers import BoilerplateConfig
 from safer_instruct.sources import BadRow, read_source
+from safer_instruct.spent import earlier_spent, write_spent
 from safer_instruct.stages.direction import facing
 from safer_instruct.stages.filter import choose
 from safer_instruct.stages.finish import Finisher

@@ -13,7 +13,8 @@ import batch_client
 import pytest
 from batch_servers import KEY, KEY_ENV, PROVIDERS, BatchServer, answer_to, serve_batches
 
-from safer_instruct.budget import bound, read_spent
+from safer_instruct.bounds import bound
+from safer_instruct.spent import read_spent
 
 QUESTIONS = 12
 each = pytest.mark.parametrize("provider", PROVIDERS)

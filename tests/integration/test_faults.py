@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from misbehaving import Server, serve
 
-from safer_instruct.budget import Budget, Spent, earlier_spent, read_spent, write_spent
+from safer_instruct.budget import Budget
 from safer_instruct.errors import BudgetError, ModelError
 from safer_instruct.ledger import Ledger, Meter, Recorded, read_calls, read_totals
 from safer_instruct.models.flow import Limits
@@ -25,6 +25,7 @@ from safer_instruct.models.protocol import Generated, Generation, Sampling, Turn
 from safer_instruct.models.spending import Spending
 from safer_instruct.prices import Price
 from safer_instruct.running import run_to_end
+from safer_instruct.spent import Spent, earlier_spent, read_spent, write_spent
 
 TIMEOUT_S = 5.0  # far above what an answer takes on a busy machine: a good answer that comes too late would be paid twice
 PRICE = Price(prompt=1.0, completion=2.0)

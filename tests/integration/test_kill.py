@@ -23,8 +23,8 @@ import yaml
 from forks import Forks
 from misbehaving import Server, serve
 
-from safer_instruct.budget import Spent, read_spent
 from safer_instruct.ledger import read_calls, read_totals
+from safer_instruct.spent import Spent, read_spent
 
 KILLS, KILLS_EMBEDDED = 50, 20
 COMPARED = ("examples.parquet", "pairs.parquet", "pairs.jsonl", "rejected_rows.jsonl", "README.md", "run.yaml")

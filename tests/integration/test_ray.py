@@ -23,13 +23,13 @@ from misbehaving import Server, serve
 from s3_server import S3Server
 from test_kill import NOUNS, PRICE, VERBS, check_equal
 
-from safer_instruct.budget import read_spent
 from safer_instruct.config import load_config
 from safer_instruct.errors import BudgetError, StorageError
 from safer_instruct.pipeline import run
 from safer_instruct.remote.copies import fetch_run
 from safer_instruct.remote.publish import read_manifest
 from safer_instruct.runners.ray import Cluster, run_on_ray
+from safer_instruct.spent import read_spent
 from safer_instruct.storage.address import parse
 from safer_instruct.storage.client import Bucket
 

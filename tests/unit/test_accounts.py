@@ -12,12 +12,13 @@ import pytest
 
 from safer_instruct import rundir
 from safer_instruct.accounts import check_accounts, remote_spent, summarize
-from safer_instruct.budget import Budget, Spent
+from safer_instruct.budget import Budget
 from safer_instruct.errors import AccountingError
 from safer_instruct.example import Example, Verdict
 from safer_instruct.models.protocol import Usage
 from safer_instruct.rundir import outputs
 from safer_instruct.sources import BadRow
+from safer_instruct.spent import Spent
 from safer_instruct.state import REJECTED, TWINS, RunState, StageState
 
 PAIR = Example("p", "rude text", "a", "f", 1, prompt="ask", chosen="kind", margin=0.5)

@@ -8,7 +8,6 @@ import random
 import signal
 import subprocess
 import sys
-import unicodedata
 from collections.abc import Coroutine
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -20,10 +19,10 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from safer_instruct.budget import Budget, Spent, bound, earlier_spent, read_spent, write_spent
+from safer_instruct.budget import Budget
 from safer_instruct.errors import BudgetError, RunDirectoryError
-from safer_instruct.models.protocol import Generation, Sampling, Scoring, Turn
 from safer_instruct.prices import Price
+from safer_instruct.spent import Spent, earlier_spent, read_spent, write_spent
 
 pytestmark = pytest.mark.filterwarnings("error")
 T = TypeVar("T")
@@ -579,7 +578,8 @@ def test_what_is_still_open_at_the_end_counts_as_spent_and_can_be_taken_up_again
 KILLED = """
 import asyncio, sys
 from pathlib import Path
-from safer_instruct.budget import Budget, Spent, earlier_spent, write_spent
+from safer_instruct.budget import Budget
+from safer_instruct.spent import Spent, earlier_spent, write_spent
 
 path = Path(sys.argv[1])
 
@@ -613,13 +613,6 @@ def test_after_a_kill_no_less_counts_than_was_sent_and_not_much_more(tmp_path: P
         assert spent.cost <= sent * 0.0101 + 2 * (64 + 8) * 0.01
 
 
-def test_the_larger_of_file_and_ledger_counts(tmp_path: Path) -> None:
-    path = tmp_path / "budget.json"
-    assert earlier_spent(path, lambda: Spent(0.5, 5)) == Spent(0.5, 5)
-    write_spent(path, Spent(0.75, 3))
-    assert earlier_spent(path, lambda: Spent(0.5, 5)) == Spent(0.75, 5)
-
-
 @given(st.lists(st.integers(0, 10**12), min_size=1, max_size=5), st.integers(0, 10**12))
 def test_a_kept_sum_comes_back_as_it_was(nanos: list[int], tokens: int) -> None:
     async def work(path: Path) -> None:
@@ -632,67 +625,3 @@ def test_a_kept_sum_comes_back_as_it_was(nanos: list[int], tokens: int) -> None:
 
     with TemporaryDirectory() as folder:
         within(work(Path(folder) / "budget.json"))
-
-
-@pytest.mark.parametrize(
-    "text", ["", "{", "[]", '{"cost_usd": 1}', '{"cost_usd": "x", "tokens": 1}', '{"cost_usd": -1, "tokens": 1}', '{"cost_usd": NaN, "tokens": 1}']
-)
-def test_a_damaged_file_is_not_taken_for_nothing_spent(text: str, tmp_path: Path) -> None:
-    (tmp_path / "budget.json").write_text(text, encoding="utf-8")
-    with pytest.raises(RunDirectoryError, match=r"budget\.json is damaged"):
-        read_spent(tmp_path / "budget.json")
-
-
-def test_a_file_that_cannot_be_written_is_told(tmp_path: Path) -> None:
-    with pytest.raises(RunDirectoryError, match="nothing was sent"):
-        write_spent(tmp_path / "nowhere" / "budget.json", Spent())
-
-
-# Bounds
-
-
-def byte_tokens(text: str) -> int:
-    """The worst byte-level vocabulary: one token for each byte."""
-    return len(text.encode("utf-8", "surrogatepass"))
-
-
-texts = st.text(st.characters(), max_size=40) | st.text(st.sampled_from("é\u0323\ufdfa\u0958\U0001d160a\u0301\u1e9b"), max_size=12)
-prompts = texts | st.lists(st.builds(Turn, st.sampled_from(["system", "user", "assistant"]), texts), min_size=1, max_size=4).map(tuple)
-
-
-@given(prompts, texts, st.integers(1, 5), st.integers(1, 500), st.sampled_from([None, "NFC", "NFKC"]))
-def test_no_byte_level_vocabulary_reads_more_tokens_than_the_bound(prompt: Any, continuation: str, n: int, max_tokens: int, form: Any) -> None:
-    def read(text: str) -> int:
-        return byte_tokens(unicodedata.normalize(form, text) if form else text)
-
-    shown = prompt if isinstance(prompt, str) else "".join(f"<|im_start|>{t.role}\n{t.content}<|im_end|>\n" for t in prompt)
-    framing = 0 if isinstance(prompt, str) else sum(8 - byte_tokens("<|im_start|>\n<|im_end|>\n") for _ in prompt)
-    cost, tokens = bound(Generation(prompt, Sampling(max_tokens=max_tokens, n=n)), PRICE)
-    assert tokens >= read(shown) + framing + n * max_tokens and cost == pytest.approx(PRICE.bound(tokens - n * max_tokens, n * max_tokens))
-    _, tokens = bound(Scoring(prompt, continuation), PRICE)
-    assert tokens >= read(shown + continuation) + framing + 1
-
-
-def test_a_short_prompt_is_bounded_by_its_bytes_and_an_allowance() -> None:
-    cost, tokens = bound(Generation("Ask.", Sampling(max_tokens=100, n=3)), PRICE)
-    assert tokens == 4 + 16 + 256 + 300 and cost == pytest.approx((276 * 2 + 300 * 8) / 1e6)
-    chat = (Turn("system", "Be kind."), Turn("user", "h\u00e9"))
-    assert bound(Generation(chat, Sampling(max_tokens=10)), PRICE)[1] == (6 + 8 + 4 + 3) + 32 + 256 + 10
-
-
-def test_a_normal_form_that_is_longer_counts() -> None:
-    assert bound(Scoring("\ufdfa", ""), PRICE)[1] - bound(Scoring("", ""), PRICE)[1] == len(unicodedata.normalize("NFKC", "\ufdfa").encode()) == 33
-    mixed = "\u0958" + "\u2460" * 5  # NFC makes the first longer, NFKC the others shorter as well
-    assert bound(Scoring(mixed, ""), PRICE)[1] - bound(Scoring("", ""), PRICE)[1] == 6 + 15
-    joined = bound(Scoring("\u00e9", "\u0323"), PRICE)[1] - bound(Scoring("", ""), PRICE)[1]
-    assert joined == len("\u1eb9\u0301".encode()) == 5  # more than the two apart
-
-
-def test_without_a_price_the_bound_in_money_is_unknown_not_nothing() -> None:
-    assert bound(Scoring("Ask.", "Answer."), None) == (None, 4 + 7 + 16 + 256 + 1)
-
-
-def test_a_batch_is_bounded_at_its_discount() -> None:
-    request, half = Generation("Ask.", Sampling()), Price(prompt=2.0, completion=8.0, batch_discount=0.5)
-    full, halved = bound(request, half)[0], bound(request, half, batch=True)[0]
-    assert full is not None and halved is not None and halved == pytest.approx(full / 2)

@@ -14,7 +14,6 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from safer_instruct.budget import Spent, read_spent
 from safer_instruct.config import RunConfig, load_config
 from safer_instruct.errors import BudgetError, ConfigError, MissingExtraError
 from safer_instruct.example import Candidate, Draft, Example, Turn, Verdict
@@ -29,6 +28,7 @@ from safer_instruct.runners.ray.link import as_error
 from safer_instruct.runners.ray.plan import AHEAD, BEHIND, LAST, VARIED, Plan, check, chunk_size, parts, share_out
 from safer_instruct.runners.ray.workers import COLUMN, Source
 from safer_instruct.sources import BadRow
+from safer_instruct.spent import Spent, read_spent
 from safer_instruct.state import RunState, WriterState
 from safer_instruct.variety import _WAVE
 

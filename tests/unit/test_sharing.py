@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 from simulated import Bucket, Server, drive, now, run, stop
 
-from safer_instruct.budget import Spent
 from safer_instruct.models.flow import Flow, Limits
 from safer_instruct.models.sharing import Lesson, Lot, Shares
 from safer_instruct.runners.ray.coordinator import Coordinator
 from safer_instruct.runners.ray.link import Link
+from safer_instruct.spent import Spent
 
 NAME = "openai:gpt-x at https://api.example.com/v1"
 PER_S = 20.0

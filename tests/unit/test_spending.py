@@ -6,10 +6,12 @@ import asyncio
 
 import pytest
 
-from safer_instruct.budget import Budget, Spent, bound
+from safer_instruct.bounds import bound
+from safer_instruct.budget import Budget
 from safer_instruct.models.protocol import Generation, Sampling, Usage
 from safer_instruct.models.spending import Spending, Tokens
 from safer_instruct.prices import LongRates, Price, show_usd
+from safer_instruct.spent import Spent
 
 PRICE = Price(prompt=2.0, completion=8.0, cached=0.5, cache_write=2.5, batch_discount=0.5)
 REQUEST = Generation("Where is my parcel?", Sampling(max_tokens=100), 0)

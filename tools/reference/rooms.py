@@ -94,7 +94,11 @@ LAYERS: tuple[tuple[str, tuple[Room, ...]], ...] = (
         "Texts and models",
         (
             Room("sources", ("sources/",), "rows, documents, crawls; bad ones set aside"),
-            Room("models and ledger", ("models/", "ledger/", "budget", "storage/"), "every call: sent once, paid once, on disk before it is used"),
+            Room(
+                "models and ledger",
+                ("models/", "ledger/", "budget", "bounds", "spent", "storage/"),
+                "every call: sent once, paid once, on disk before it is used",
+            ),
         ),
     ),
     (

@@ -11,12 +11,13 @@ from typing import TypeVar
 
 from safer_instruct import rundir
 from safer_instruct.accounts import remote_spent
-from safer_instruct.budget import Budget, earlier_spent, write_spent
+from safer_instruct.budget import Budget
 from safer_instruct.config import BudgetConfig, ModelConfig
 from safer_instruct.ledger import Ledger, Meter, Recorded
 from safer_instruct.models import open_model
 from safer_instruct.models.protocol import Model, Usage
 from safer_instruct.prices import load_prices
+from safer_instruct.spent import earlier_spent, write_spent
 from safer_instruct.state import RowMeter
 
 T = TypeVar("T")

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from safer_instruct.budget import Budget, Reservation, bound
+from safer_instruct.bounds import bound
+from safer_instruct.budget import Budget, Reservation
 from safer_instruct.models.protocol import Generation, Scoring, Usage
 from safer_instruct.prices import Price
 

@@ -6,7 +6,8 @@ import asyncio
 from dataclasses import dataclass
 from typing import Protocol
 
-from safer_instruct.budget import Budget, Reservation, Spent
+from safer_instruct.budget import Budget, Reservation
+from safer_instruct.spent import Spent
 
 
 @dataclass(frozen=True, slots=True)

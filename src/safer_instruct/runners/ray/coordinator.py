@@ -9,11 +9,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from safer_instruct.budget import Budget, Reservation, Spent, write_spent
+from safer_instruct.budget import Budget, Reservation
 from safer_instruct.errors import SaferInstructError
 from safer_instruct.ledger.places import Place, Places
 from safer_instruct.models.sharing import Lesson, Lot, Shares
 from safer_instruct.runners.ray.allowance import Settled
+from safer_instruct.spent import Spent, write_spent
 
 _CALLS_PER_GRANT = 32  # a piece of the budget holds so many calls like the one that asks for it
 _SHARE_OF_REST = 4  # and no more than this part of a worker's share of what is left

@@ -9,12 +9,12 @@ from itertools import count
 from typing import Any
 
 from safer_instruct import errors
-from safer_instruct.budget import Spent
 from safer_instruct.errors import SaferInstructError
 from safer_instruct.ledger.places import Place
 from safer_instruct.models.flow import Flow
 from safer_instruct.models.protocol import Model
 from safer_instruct.runners.ray.allowance import Allowance
+from safer_instruct.spent import Spent
 
 _GATHERED_FOR_S = 0.002
 _BEAT_S = 0.25

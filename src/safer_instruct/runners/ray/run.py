@@ -14,7 +14,7 @@ from uuid import uuid4
 
 from safer_instruct import rundir
 from safer_instruct.accounts import remote_spent
-from safer_instruct.budget import Budget, Spent, earlier_spent
+from safer_instruct.budget import Budget
 from safer_instruct.config import RunConfig
 from safer_instruct.equipment import count_rows, equip, new_state
 from safer_instruct.errors import ConfigError, RunnerError, StorageError
@@ -31,6 +31,7 @@ from safer_instruct.runners.ray.plan import DISTINCT, VARIED, Cluster, Plan, che
 from safer_instruct.runners.ray.workers import COLUMN, Distinct, Source, Worker
 from safer_instruct.running import run_to_end
 from safer_instruct.sources import BadRow
+from safer_instruct.spent import Spent, earlier_spent
 from safer_instruct.state import RunState
 from safer_instruct.storage.address import is_remote
 

@@ -1,0 +1,71 @@
+"""What a run has spent, as a sum that stands in a small file and survives a kill: `spent.json`."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from safer_instruct.errors import RunDirectoryError, StorageError
+from safer_instruct.storage.attached import home_of
+from safer_instruct.wholefile import sync_folder, whole
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """An amount of money and of tokens; `cost` in US dollars."""
+
+    cost: float = 0.0
+    tokens: int = 0
+
+
+def read_spent(path: Path) -> Spent | None:
+    """What `write_spent` kept, or None when there is no such file.
+
+    Raises:
+        RunDirectoryError: The file is damaged: what was spent cannot be told.
+    """
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        spent = Spent(float(data["cost_usd"]), int(data["tokens"]))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError) as exc:
+        raise RunDirectoryError(f"{path} is damaged, so what was spent cannot be told: {exc}; delete it to count the ledger's calls alone") from exc
+    if not (math.isfinite(spent.cost) and spent.cost >= 0 and spent.tokens >= 0):
+        raise RunDirectoryError(f"{path} is damaged: it says {spent.cost} USD and {spent.tokens} tokens; delete it to count the ledger's calls alone")
+    return spent
+
+
+def write_spent(path: Path, spent: Spent) -> None:
+    """Keep `spent` so that a kill or a power cut leaves this sum or the one before.
+
+    Raises:
+        RunDirectoryError: It could not be written.
+    """
+    try:
+        text = json.dumps({"cost_usd": spent.cost, "tokens": spent.tokens}) + "\n"
+        with whole(path) as part:
+            part.write_text(text, encoding="utf-8")
+        sync_folder(path.parent)  # the name, too: an older sum must not come back
+        if home := home_of(path.parent):
+            home.keep(path.name, text.encode())
+    except (OSError, StorageError, RunDirectoryError) as exc:
+        raise RunDirectoryError(f"{path}: what may be spent could not be recorded, so nothing was sent: {exc}") from exc
+
+
+def earlier_spent(path: Path, ledger_totals: Callable[[], Spent]) -> Spent:
+    """What earlier sittings of a run spent: what was recorded, or the finished calls where they come to more.
+
+    Args:
+        path: The file that `write_spent` writes.
+        ledger_totals: What the ledger's calls add up to, of the models that reserve; all there is for a run that was begun
+            before budgets were kept.
+
+    Raises:
+        RunDirectoryError: The file is damaged, or the ledger.
+    """
+    recorded, finished = read_spent(path) or Spent(), ledger_totals()
+    return Spent(max(recorded.cost, finished.cost), max(recorded.tokens, finished.tokens))

@@ -1,0 +1,33 @@
+"""What was spent is read as it was kept, or told to be damaged."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from safer_instruct.errors import RunDirectoryError
+from safer_instruct.spent import Spent, earlier_spent, read_spent, write_spent
+
+pytestmark = pytest.mark.filterwarnings("error")
+
+
+def test_the_larger_of_file_and_ledger_counts(tmp_path: Path) -> None:
+    path = tmp_path / "budget.json"
+    assert earlier_spent(path, lambda: Spent(0.5, 5)) == Spent(0.5, 5)
+    write_spent(path, Spent(0.75, 3))
+    assert earlier_spent(path, lambda: Spent(0.5, 5)) == Spent(0.75, 5)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", '{"cost_usd": 1}', '{"cost_usd": "x", "tokens": 1}', '{"cost_usd": -1, "tokens": 1}', '{"cost_usd": NaN, "tokens": 1}']
+)
+def test_a_damaged_file_is_not_taken_for_nothing_spent(text: str, tmp_path: Path) -> None:
+    (tmp_path / "budget.json").write_text(text, encoding="utf-8")
+    with pytest.raises(RunDirectoryError, match=r"budget\.json is damaged"):
+        read_spent(tmp_path / "budget.json")
+
+
+def test_a_file_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+    with pytest.raises(RunDirectoryError, match="nothing was sent"):
+        write_spent(tmp_path / "nowhere" / "budget.json", Spent())
