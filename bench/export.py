@@ -16,7 +16,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from safer_instruct import rundir
+from safer_instruct import rundir, tables
 from safer_instruct.example import Example, Verdict
 from safer_instruct.export import Options, export_pairs
 
@@ -35,7 +35,7 @@ def make_run(folder: Path, pairs: int) -> None:
     rng, words = random.Random(0), [f"w{i}" for i in range(30_000)]
     passed = (Verdict("prompt.length", True, 15.0), Verdict("consistency", True, 0.4))
     folder.mkdir(parents=True, exist_ok=True)
-    with rundir.outputs(folder) as out:
+    with tables.outputs(folder) as out:
         for i in range(pairs):
             drawn = rng.choices(words, k=75)
             text, prompt, chosen = (" ".join(part) for part in (drawn[:30], drawn[30:45], drawn[45:]))

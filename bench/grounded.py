@@ -21,7 +21,7 @@ from safer_instruct.config import ConsistencyConfig, ModelConfig
 from safer_instruct.filters.consistency import TextGains
 from safer_instruct.models import open_model
 from safer_instruct.models.protocol import Model
-from safer_instruct.rundir import read_pairs
+from safer_instruct.tables import read_pairs
 from safer_instruct.templates import load_template
 
 SCORER = "embedded:smollm2-135m-instruct"

@@ -12,7 +12,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from safer_instruct.rundir import pairs_and_twins, read_pairs, read_summary
+from safer_instruct.rundir import read_summary
+from safer_instruct.tables import pairs_and_twins, read_pairs
 from safer_instruct.visible import visible
 
 

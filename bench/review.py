@@ -16,7 +16,7 @@ import uuid
 from collections.abc import Callable
 from pathlib import Path
 
-from safer_instruct import rundir
+from safer_instruct import rundir, tables
 from safer_instruct.example import Example, Verdict
 from safer_instruct.review.desk import Change, Desk, Plan
 from safer_instruct.review.index import ensure_index
@@ -35,7 +35,7 @@ def write_run(path: Path, pairs: int) -> None:
     draw = random.Random(0)
     path.mkdir(parents=True, exist_ok=True)
     chunks = [" ".join(draw.choices(WORDS, k=15)) for _ in range(5_000)]
-    with rundir.outputs(path) as out:
+    with tables.outputs(path) as out:
         for number in range(pairs):
             prompt, *rest = draw.choices(chunks, k=8)
             example = Example(f"e{number}", " ".join(rest[:4]), f"c{number % 4}", "made-up", number + 1, prompt=prompt, chosen=" ".join(rest[4:]))

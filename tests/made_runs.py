@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from safer_instruct import rundir
+from safer_instruct import rundir, tables
 from safer_instruct.example import Candidate, Draft, Example, Verdict
 
 THINGS = ["umbrella", "kettle", "parcel", "lamp", "cake", "library card", "bicycle", "train ticket", "tent", "ladder", "sofa", "piano", "garden hose", "mirror"]
@@ -31,7 +31,7 @@ CATEGORIES = ["complaint", "order", "question"]
 def write_run(path: Path, examples: Sequence[Example], **changed: Any) -> Path:
     """A run directory with these examples; `changed` replaces parts of its summary."""
     path.mkdir(parents=True, exist_ok=True)
-    with rundir.outputs(path) as out:
+    with tables.outputs(path) as out:
         for example in examples:
             out.add(example)
     summary = {**_summary(examples), **changed}

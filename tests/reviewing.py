@@ -9,14 +9,14 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from safer_instruct import rundir
+from safer_instruct import rundir, tables
 from safer_instruct.example import Example, Verdict
 
 
 def write_run(path: Path, texts: Sequence[tuple[str, str, str]], *, dropped: int = 0) -> Path:
     """A finished run of (prompt, chosen, rejected), the last `dropped` of which a check dropped."""
     path.mkdir(parents=True)
-    with rundir.outputs(path) as out:
+    with tables.outputs(path) as out:
         for number, (prompt, chosen, rejected) in enumerate(texts):
             example = Example(f"x{number:03}", rejected, "support", "texts.jsonl", number + 1, prompt=prompt, chosen=chosen, margin=0.5)
             passed = number < len(texts) - dropped

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safer_instruct import rundir
+from safer_instruct import rundir, tables
 from safer_instruct.accounts import check_accounts, remote_spent, summarize
 from safer_instruct.barrier import at_once
 from safer_instruct.budget import Budget
@@ -160,7 +160,7 @@ async def write_out(equipment: Equipment, out: Path, flow: Callable[[Callable[[B
     config, state = equipment.config, equipment.state
     rundir.forget_results(out)
     conversations, twins = config.source.messages is not None, config.twins is not None
-    with published(out, state), rundir.outputs(out, conversations=conversations, twins=twins) as files, closing(Unique()) as unique:
+    with published(out, state), tables.outputs(out, conversations=conversations, twins=twins) as files, closing(Unique()) as unique:
         async with aclosing(flow(files.add_bad)) as examples:
             async for example in examples:
                 files.add(example)
@@ -176,7 +176,7 @@ async def write_out(equipment: Equipment, out: Path, flow: Callable[[Callable[[B
         summary["notes"] = notes
     check_accounts(out, state)
     rundir.write_whole(out / rundir.SUMMARY, json.dumps(summary, indent=1) + "\n")
-    rundir.write_whole(out / rundir.CARD, dataset_card(summary, Release({"train": rundir.PAIRS}, {"train": rundir.pairs_and_twins(summary)})))
+    rundir.write_whole(out / rundir.CARD, dataset_card(summary, Release({"train": rundir.PAIRS}, {"train": tables.pairs_and_twins(summary)})))
     return RunResult(out, summary)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from safer_instruct import rundir
+from safer_instruct import rundir, tables
 from safer_instruct.choosing import Choice, Pair, choose_pairs
 from safer_instruct.conversation import conversational
 from safer_instruct.example import Example, Verdict
@@ -46,10 +46,10 @@ def select_from_run(path: Path, config: SelectConfig) -> dict[str, Any]:
         examples = [example for example in read_examples(path, _COLUMNS) if example.alive]
         pairs = [Pair.of(example) for example in examples]
         choice = choose_pairs(pairs, config)
-        conversations = rundir.holds_conversations(path)
+        conversations = tables.holds_conversations(path)
         rows = [_as_row(examples[i], conversations=conversations, twins=twins) for i in sorted(choice.living(), key=lambda i: (_place(choice, i), i))]
         report = _report(pairs, choice, config)
-        _write(path, rows, rundir.pair_schema(conversations=conversations, twins=twins))
+        _write(path, rows, tables.pair_schema(conversations=conversations, twins=twins))
         rundir.write_whole(path / rundir.SELECTION, json.dumps(report, indent=1, ensure_ascii=False) + "\n")
     return report
 
@@ -66,7 +66,7 @@ def describe(path: Path, report: Mapping[str, Any]) -> str:
 
 
 def _as_row(example: Example, *, conversations: bool, twins: bool) -> dict[str, Any]:
-    return conversational(rundir.conversation_row(example, twins=twins)) if conversations else dict(rundir.pair_row(example, twins=twins))
+    return conversational(tables.conversation_row(example, twins=twins)) if conversations else dict(tables.pair_row(example, twins=twins))
 
 
 def _place(choice: Choice, at: int) -> float:

@@ -17,7 +17,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from safer_instruct import rundir
+from safer_instruct import rundir, tables
 from safer_instruct.bars import watched
 from safer_instruct.card import repeats_said
 from safer_instruct.ledger import Total
@@ -67,7 +67,7 @@ def show_summary(console: Console, path: Path, summary: dict[str, Any], *, sampl
     console.print(_funnel(summary))
     if len(summary.get("writers", ())) > 1:
         console.print(_writers(summary["writers"]))
-    for pair in _some_pairs(path, rundir.pairs_and_twins(summary), samples):
+    for pair in _some_pairs(path, tables.pairs_and_twins(summary), samples):
         console.print(_pair_panel(pair, min(100, console.width)))
     timing = summary["timing"]
     calls = f"{summary['calls']:,} model calls ({timing['calls_from_ledger']:,} of them from the ledger)"
@@ -225,7 +225,7 @@ def _writers(writers: dict[str, Any]) -> Table:
 def _some_pairs(path: Path, total: int, count: int) -> list[dict[str, Any]]:
     """Pairs spread evenly over the `total` there are."""
     wanted = {total * i // count for i in range(count)}
-    return [pair for number, pair in enumerate(rundir.read_pairs(path)) if number in wanted]
+    return [pair for number, pair in enumerate(tables.read_pairs(path)) if number in wanted]
 
 
 def _pair_panel(pair: dict[str, Any], width: int) -> Panel:

@@ -9,7 +9,7 @@ from typing import Any
 from browsing import serious_findings
 from reviewing import Server, write_run
 
-from safer_instruct import rundir
+from safer_instruct import tables
 from safer_instruct.example import Example, Turn, Verdict
 from safer_instruct.review.labels import Accepted
 
@@ -19,7 +19,7 @@ HISTORY = (Turn("user", "<img src=x onerror=alert(1)>\u202egnp"), Turn("assistan
 def test_what_was_said_before_is_read_with_the_pair(tmp_path: Path, new_page: Callable[[], Any]) -> None:
     path = write_run(tmp_path / "run", [("And Sunday?", "Until noon.", "The door says.")])
     example = Example("x1", "The door says.", "support", "t.jsonl", 1, prompt="And Sunday?", chosen="Until noon.", margin=0.5, history=HISTORY)
-    with rundir.outputs(path, conversations=True) as out:
+    with tables.outputs(path, conversations=True) as out:
         out.add(example.with_verdicts(Verdict("verify.better", True, 0.5)))
     server = Server(path, "ada")
     try:
@@ -38,5 +38,5 @@ def test_what_was_said_before_is_read_with_the_pair(tmp_path: Path, new_page: Ca
     finally:
         server.kill()
     accepted = Accepted(path)
-    taken = [accepted.take(pair) for pair in rundir.read_pairs(path)]
+    taken = [accepted.take(pair) for pair in tables.read_pairs(path)]
     assert [pair and pair["history"] for pair in taken] == [[{"role": turn.role, "content": turn.content} for turn in HISTORY]]

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from command_line import Cli, caller
 
-from safer_instruct import rundir, stored
+from safer_instruct import rundir, stored, tables
 from safer_instruct.errors import RunDirectoryError
 from safer_instruct.example import Example, Verdict
 
@@ -78,7 +78,7 @@ def test_a_users_filter_drops_texts_and_instructions_and_is_told_in_the_funnel(c
     assert ends() == {"printer": None, "plug": None, "parcel": "prompt.shouting", "loud": "text.shouting", "hostile": None}
     summary = json.loads(Path("out/summary.json").read_text("utf-8"))
     assert summary["stages"]["collect"]["dropped"] == {"text.shouting": 1} and summary["stages"]["induce"]["in"] == 4, "no call is made for what was dropped"
-    pairs = {pair["id"]: pair["prompt"] for pair in rundir.read_pairs(Path("out"))}
+    pairs = {pair["id"]: pair["prompt"] for pair in tables.read_pairs(Path("out"))}
     assert pairs["plug"] == "Which end of the plug is meant?", "the likelier candidate shouted"
 
 
@@ -225,11 +225,11 @@ def test_why_reads_ids_and_one_row_of_many(tmp_path: Path) -> None:
     out = tmp_path / "many"
     out.mkdir()
     (out / rundir.SUMMARY).write_text("{}")
-    count = rundir._ROWS_PER_GROUP * 2 + 10
-    with rundir.outputs(out) as files:
+    count = tables._ROWS_PER_GROUP * 2 + 10
+    with tables.outputs(out) as files:
         for i in range(count):
             files.add(Example(f"id{i}", f"text {i}", "c", "f", i + 1).with_verdicts(Verdict("text.x", i % 2 == 0, None, "odd" if i % 2 else "")))
-    for i in (0, 499, 500, rundir._ROWS_PER_GROUP - 1, rundir._ROWS_PER_GROUP, count - 1):
+    for i in (0, 499, 500, tables._ROWS_PER_GROUP - 1, tables._ROWS_PER_GROUP, count - 1):
         found = stored.find_example(out, f"id{i}")
         assert (found.id, found.text, found.line) == (f"id{i}", f"text {i}", i + 1)
     with pytest.raises(RunDirectoryError, match=f"no example has the id 'id{count}'; the nearest: id"):

@@ -13,7 +13,7 @@ import pytest
 import yaml
 from runs import write_books
 
-from safer_instruct import rundir
+from safer_instruct import tables
 from safer_instruct.example import Example, Verdict
 from safer_instruct.export import Options, export_pairs
 
@@ -54,7 +54,7 @@ def _offline(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run with these pairs."""
     path = tmp_path_factory.mktemp("run")
-    with rundir.outputs(path) as out:
+    with tables.outputs(path) as out:
         for example in EXAMPLES:
             out.add(example)
     write_books(path, len(PAIRS))
@@ -93,7 +93,7 @@ def test_datasets_reads_the_folder_by_its_card(run: Path, tmp_path: Path) -> Non
     data = pytest.importorskip("datasets").load_dataset(str(folder), cache_dir=str(tmp_path / "cache"))
     assert {name: len(part) for name, part in data.items()} == {"train": 9, "test": 3}
     rows = sorted([*data["train"], *data["test"]], key=lambda row: row["source_line"])
-    assert [{name: row[name] for name in rundir.PAIR_COLUMNS} for row in rows] == PAIRS
+    assert [{name: row[name] for name in tables.PAIR_COLUMNS} for row in rows] == PAIRS
 
 
 def test_the_hub_reads_the_header_of_the_card(run: Path, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from runs import write_books
 
-from safer_instruct import rundir
+from safer_instruct import tables
 from safer_instruct.example import Example
 
 pytest.importorskip("huggingface_hub", reason="uploads need the extra 'hub'")
@@ -88,7 +88,7 @@ def hub() -> Iterator[Hub]:
 def run(tmp_path: Path) -> Path:
     path = tmp_path / "run"
     path.mkdir()
-    with rundir.outputs(path) as out:
+    with tables.outputs(path) as out:
         out.add(Example("a", "Buy one.", "support", "t.jsonl", 1, prompt="Have you an umbrella?", chosen="Gladly, here it is."))
     write_books(path, 1)
     return path

@@ -15,9 +15,9 @@ from safer_instruct.cli import main
 from safer_instruct.config import load_config
 from safer_instruct.errors import ConfigError, MissingExtraError, RunDirectoryError
 from safer_instruct.pipeline import run
-from safer_instruct.rundir import read_pairs
 from safer_instruct.selectconfig import SelectConfig, read_quotas
 from safer_instruct.selected import select_from_run
+from safer_instruct.tables import read_pairs
 
 SHORT = "Your parcel is where you told us to leave it which is more than can be said for your good manners towards our driver"
 LONG = SHORT + " on Friday"

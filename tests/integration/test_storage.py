@@ -28,7 +28,7 @@ from safer_instruct.ledger.rows import zstd
 from safer_instruct.models.protocol import Usage
 from safer_instruct.remote import copies
 from safer_instruct.remote.publish import MANIFEST
-from safer_instruct.rundir import read_pairs, read_summary
+from safer_instruct.rundir import read_summary
 from safer_instruct.sources import BadRow, SourceText, read_rows, read_source
 from safer_instruct.storage import claim, journal
 from safer_instruct.storage.address import parse
@@ -36,6 +36,7 @@ from safer_instruct.storage.claim import LOCK, claimed
 from safer_instruct.storage.client import Bucket, ExistsError
 from safer_instruct.storage.files import matches
 from safer_instruct.storage.journal import Journal, list_segments, read_calls
+from safer_instruct.tables import read_pairs
 
 TEXTS = [
     "The printer is not broken. You left the lid open, again, and then you rang us about it on a Sunday.",

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from safer_instruct import rundir
+from safer_instruct import tables
 from safer_instruct.config import load_config
 from safer_instruct.example import Example, Turn
 from safer_instruct.export import export_pairs
@@ -147,7 +147,7 @@ def test_unpaired_rows_load_and_train_as_they_are(finished: Path, tokenizer: Any
 @pytest.mark.parametrize("name", ["pairs.parquet", "pairs.jsonl"])
 def test_pairs_whose_prompts_are_conversations_load_and_train_as_they_are(tokenizer: Any, tmp_path: Path, name: str) -> None:
     said = (Turn("user", "kettle broke again"), Turn("assistant", "never late"))
-    with rundir.outputs(tmp_path, conversations=True) as out:
+    with tables.outputs(tmp_path, conversations=True) as out:
         for number in range(4):
             history = said if number else ()
             out.add(Example(f"x{number}", "parcel lost", "support", "t.jsonl", number, prompt="lamp bent?", chosen="cake melted", history=history))

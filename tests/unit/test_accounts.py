@@ -16,10 +16,10 @@ from safer_instruct.budget import Budget
 from safer_instruct.errors import AccountingError
 from safer_instruct.example import Example, Verdict
 from safer_instruct.models.protocol import Usage
-from safer_instruct.rundir import outputs
 from safer_instruct.sources import BadRow
 from safer_instruct.spent import Spent
 from safer_instruct.state import REJECTED, TWINS, RunState, StageState
+from safer_instruct.tables import outputs
 
 PAIR = Example("p", "rude text", "a", "f", 1, prompt="ask", chosen="kind", margin=0.5)
 SHORT, LEAK = Verdict("text.words", False, 1, "too short"), Verdict("prompt.leakage", False, 0.9, "quotes the text")

@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 from runs import SUMMARY
 
-from safer_instruct import rundir
+from safer_instruct import tables
 from safer_instruct.analysis.filters import SetFigures
 from safer_instruct.card import Release, dataset_card
 from safer_instruct.config import load_config
@@ -36,7 +36,7 @@ def summary(**more: Any) -> dict[str, Any]:
 
 
 def on_terminal(told: dict[str, Any], path: Path) -> str:
-    with rundir.outputs(path):
+    with tables.outputs(path):
         """A run without a pair."""
     console = Console(file=io.StringIO(), width=140)
     show_summary(console, path, told, samples=0)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from safer_instruct import rundir
+from safer_instruct import rundir, tables
 from safer_instruct.calibration.calibrate import CALIBRATION, Aim, calibrate, point_config_at, read_method, write_calibration
 from safer_instruct.calibration.conformal import guaranteed_cut, least_to_pass, upper_bound
 from safer_instruct.calibration.labels import Label, read_examples, read_labels, write_sheet
@@ -50,7 +50,7 @@ def examples(count: int, seed: int = 0) -> list[tuple[Example, bool]]:
 def finished(path: Path, which: list[Example], form: str = "contrast") -> Path:
     """A run directory with these examples."""
     path.mkdir()
-    with rundir.outputs(path) as files:
+    with tables.outputs(path) as files:
         for example in which:
             files.add(example)
     (path / rundir.RUN).write_text(yaml.safe_dump({"config": {"verify": {"form": form}}}), encoding="utf-8")

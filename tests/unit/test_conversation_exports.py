@@ -13,7 +13,7 @@ import pytest
 import yaml
 from runs import write_books
 
-from safer_instruct import rundir
+from safer_instruct import rundir, tables
 from safer_instruct.calibration.labels import judged_texts, read_examples
 from safer_instruct.conversation import texts_digest
 from safer_instruct.errors import ConfigError
@@ -37,7 +37,7 @@ PROMPT = [*MESSAGES, {"role": "user", "content": "And Sunday?"}]
 
 def written(path: Path, examples: list[Example], *, conversations: bool) -> Path:
     path.mkdir()
-    with rundir.outputs(path, conversations=conversations) as out:
+    with tables.outputs(path, conversations=conversations) as out:
         for example in examples:
             out.add(example)
     write_books(path, len(examples))
@@ -67,16 +67,16 @@ def test_the_run_directory_holds_conversational_pairs_and_gives_texts_back(run: 
         "id": "c1#4",
         "conversation": "talks.jsonl:1",
     }
-    assert pq.read_table(run / rundir.PAIRS).to_pylist()[1] == row and rundir.holds_conversations(run)
-    (first, read, _) = rundir.read_pairs(run)
+    assert pq.read_table(run / rundir.PAIRS).to_pylist()[1] == row and tables.holds_conversations(run)
+    (first, read, _) = tables.read_pairs(run)
     assert (read["prompt"], read["chosen"], read["rejected"], read["history"]) == (SECOND.prompt, SECOND.chosen, SECOND.text, MESSAGES)
     assert first["history"] == [] and find_example(run, "c1#4") == EXAMPLES[1]
 
 
 def test_without_conversations_no_column_is_added_and_the_old_schema_is_read(tmp_path: Path) -> None:
     path = written(tmp_path / "old", [replace(e, history=()) for e in EXAMPLES], conversations=False)
-    assert "history" not in pq.read_schema(path / rundir.EXAMPLES).names and pq.read_schema(path / rundir.PAIRS).names == list(rundir.PAIR_COLUMNS)
-    assert lines(path / rundir.PAIRS_JSONL) == list(rundir.read_pairs(path)) and not rundir.holds_conversations(path)
+    assert "history" not in pq.read_schema(path / rundir.EXAMPLES).names and pq.read_schema(path / rundir.PAIRS).names == list(tables.PAIR_COLUMNS)
+    assert lines(path / rundir.PAIRS_JSONL) == list(tables.read_pairs(path)) and not tables.holds_conversations(path)
     asked_for = [*("id", "text", "prompt", "chosen", "verdicts.list.element.name"), "history.list.element.role", "history.list.element.content"]
     assert [e.id for e in stored_examples(path)] == [e.id for e in stored_examples(path, ["id", *asked_for[5:]])] == ["c1#2", "c1#4", "c2#2"]
     assert all(e.history == () for e in stored_examples(path)) and "history" not in as_record(find_example(path, "c1#4"))
@@ -121,7 +121,7 @@ def test_formats_of_plain_texts_refuse_and_name_another(run: Path, tmp_path: Pat
 def test_csv_keeps_the_history_as_json_in_a_column_of_its_own(run: Path, tmp_path: Path) -> None:
     with export_pairs(run, "csv", tmp_path / "x").path.open(newline="", encoding="utf-8") as file:
         row = list(csv.DictReader(file))[1]
-    assert list(row) == [*rundir.PAIR_COLUMNS, "conversation", "history"]
+    assert list(row) == [*tables.PAIR_COLUMNS, "conversation", "history"]
     assert (row["prompt"], json.loads(row["history"]), row["rejected"]) == ("And Sunday?", MESSAGES, SECOND.text)
 
 
@@ -170,7 +170,7 @@ def test_turns_of_one_conversation_stand_in_one_split(tmp_path: Path) -> None:
         for t in (2, 4, 6)
     ]
     path = written(tmp_path / "run", examples, conversations=True)
-    found = assign(lambda: rundir.read_pairs(path), {"test": 0.3}, seed=1)
+    found = assign(lambda: tables.read_pairs(path), {"test": 0.3}, seed=1)
     places = {e.line: {found.of(i) for i, other in enumerate(examples) if other.line == e.line} for e in examples}
     assert found.counts == {"train": 42, "test": 18} and all(len(names) == 1 for names in places.values())
 
@@ -184,7 +184,7 @@ def test_pairs_after_one_and_the_same_history_stand_in_one_split_and_short_promp
 
     examples = [pair(i, talk(i // 2), f"Prompt {i * 104729} of {i}" if i < 20 else "Yes please.") for i in range(40)]
     path = written(tmp_path / "run", examples, conversations=True)
-    found = assign(lambda: rundir.read_pairs(path), {"test": 0.5}, seed=1)
+    found = assign(lambda: tables.read_pairs(path), {"test": 0.5}, seed=1)
     assert found.counts == {"train": 20, "test": 20} and all(found.of(i) == found.of(i + 1) for i in range(0, 40, 2))
 
 

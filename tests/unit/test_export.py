@@ -16,7 +16,7 @@ import pytest
 import yaml
 from runs import SUMMARY, write_books
 
-from safer_instruct import rundir
+from safer_instruct import rundir, tables
 from safer_instruct.card import Release, dataset_card
 from safer_instruct.errors import ConfigError, RunDirectoryError, SaferInstructError
 from safer_instruct.example import Example, Verdict
@@ -47,7 +47,7 @@ PAIRS = [{"prompt": e.prompt, "chosen": e.chosen, "rejected": e.text, "category"
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
     """A finished run with these pairs and a dropped example."""
-    with rundir.outputs(tmp_path) as out:
+    with tables.outputs(tmp_path) as out:
         for example in (*EXAMPLES, replace(EXAMPLES[0], id="dropped").with_verdicts(Verdict("prompt.length", False))):
             out.add(example)
     write_books(tmp_path, len(PAIRS))
@@ -75,7 +75,7 @@ def test_csv_comes_back_character_by_character(run: Path) -> None:
     path = export_pairs(run, "csv").path
     with path.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
-    assert rows == PAIRS and list(rows[0]) == list(rundir.PAIR_COLUMNS)
+    assert rows == PAIRS and list(rows[0]) == list(tables.PAIR_COLUMNS)
 
 
 def test_parquet_has_text_columns_only(run: Path) -> None:
@@ -85,7 +85,7 @@ def test_parquet_has_text_columns_only(run: Path) -> None:
 
 
 def test_a_run_without_pairs_exports_an_empty_file_of_each_format(tmp_path: Path) -> None:
-    with rundir.outputs(tmp_path):
+    with tables.outputs(tmp_path):
         pass
     write_books(tmp_path, 0)
     sizes = {name: export_pairs(tmp_path, name).path.stat().st_size for name, form in FORMATS.items() if isinstance(form, FileFormat)}
@@ -155,7 +155,7 @@ def test_openai_has_the_documented_keys_and_no_other(run: Path) -> None:
 
 def test_an_hh_transcript_has_two_turns_whatever_the_texts_say(tmp_path: Path) -> None:
     sly = Example("a", "No.\n\nHuman: again?\n\nAssistant: No.", "support", "t.jsonl", 1, prompt="Is it\n\nHuman: mine?", chosen="Yes.\n\nBest wishes")
-    with rundir.outputs(tmp_path) as out:
+    with tables.outputs(tmp_path) as out:
         out.add(sly)
     write_books(tmp_path, 1)
     row = lines(export_pairs(tmp_path, "hh").path)[0]
@@ -169,9 +169,9 @@ def test_an_hh_transcript_has_two_turns_whatever_the_texts_say(tmp_path: Path) -
 
 def test_provenance_says_where_each_pair_comes_from(run: Path) -> None:
     table = pq.read_table(export_pairs(run, "parquet", options=Options(provenance=True)).path)
-    assert table.column_names == [*rundir.PAIR_COLUMNS, *PROVENANCE]
+    assert table.column_names == [*tables.PAIR_COLUMNS, *PROVENANCE]
     rows = table.to_pylist()
-    assert [{name: row[name] for name in rundir.PAIR_COLUMNS} for row in rows] == PAIRS
+    assert [{name: row[name] for name in tables.PAIR_COLUMNS} for row in rows] == PAIRS
     assert [(row["source_file"], row["source_line"]) for row in rows] == [("t.jsonl", i) for i in range(len(ODD))]
     first = rows[0]
     assert (first["source_license"], first["guideline"]) == ("cc0-1.0", "0123456789abcdef")
@@ -189,7 +189,7 @@ def test_every_format_but_a_fixed_one_takes_provenance(run: Path) -> None:
 @pytest.mark.parametrize("name", FORMATS)
 def test_no_format_gives_a_rejected_text_away_where_it_is_withheld(tmp_path: Path, name: str) -> None:
     said = Verdict("pair.copying", False, 0.5, "copies 'umbrellaquote'", True)
-    with rundir.outputs(tmp_path) as out:
+    with tables.outputs(tmp_path) as out:
         out.add(replace(EXAMPLES[0], text="umbrellaquote").with_verdicts(said))
     write_books(tmp_path, 1)
     form = FORMATS[name]
@@ -267,7 +267,7 @@ def test_provenance_gives_the_rejected_side_place_and_licence_of_each_row(tmp_pa
     """In direction `chosen` the source text is the chosen side; columns that are not read must not make it both."""
     own = Example("a", "A good text.", "support", "b.pdf", 7, prompt="p", chosen="A good text.", rejected="A weak one.", license="cc-by-4.0", place="page 2")
     plain = replace(own, id="b", license="", place="")
-    with rundir.outputs(tmp_path) as out:
+    with tables.outputs(tmp_path) as out:
         out.add(own)
         out.add(plain)
     write_books(tmp_path, 2)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from safer_instruct import rundir
+from safer_instruct import rundir, tables
 from safer_instruct.cli import main
 from safer_instruct.example import Draft, Example, Verdict
 from safer_instruct.judging import read_judging
@@ -22,7 +22,7 @@ def draft(*votes: tuple[str, str, float]) -> Draft:
 
 def run_of(path: Path, *drafts: Draft) -> Path:
     path.mkdir()
-    with rundir.outputs(path) as files:
+    with tables.outputs(path) as files:
         for i, one in enumerate(drafts):
             files.add(replace(BASE, id=str(i), drafts=(one,), verdicts=one.verdicts))
     (path / rundir.SUMMARY).write_text(json.dumps({"pairs": len(drafts)}), encoding="utf-8")

@@ -10,7 +10,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, cast
 
-from safer_instruct import rundir, stored
+from safer_instruct import rundir, stored, tables
 from safer_instruct.audit.columns import Columns, Texts
 from safer_instruct.config import SourceConfig
 from safer_instruct.errors import SourceError
@@ -142,7 +142,7 @@ def _read_run(path: Path, limit: int | None) -> PairSet:
     pairs = PairSet(path, run=True)
     living = (example for example in stored.read_examples(path, _RUN_COLUMNS) if example.alive)
     for example in islice(living, limit):
-        row = rundir.pair_row(example)
+        row = tables.pair_row(example)
         pairs.add(Texts(row["prompt"], row["chosen"], row["rejected"]), example.file, example.line, example.margin)
     if not len(pairs):
         raise SourceError(f"{path}: this run has no pair to audit; 'safer-instruct filters {path}' tells what dropped them")

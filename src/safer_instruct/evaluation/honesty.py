@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safer_instruct import rundir, yamlfile
+from safer_instruct import rundir, tables, yamlfile
 from safer_instruct.config import ModelConfig, SourceConfig
 from safer_instruct.errors import SourceError
 from safer_instruct.evaluation.families import family_of
@@ -116,7 +116,7 @@ def training_prompts(data: TrainingData, base: Path) -> Iterator[str]:
         SaferInstructError: It cannot be read, or no row has a prompt.
     """
     if (base / data.path / rundir.PAIRS).is_file():
-        yield from (pair["prompt"] for pair in rundir.read_pairs(base / data.path))
+        yield from (pair["prompt"] for pair in tables.read_pairs(base / data.path))
         return
     columns, found = ((data.prompt,) if data.prompt else PROMPT_COLUMNS), 0
     for row in read_rows(SourceConfig(path=data.path), base):

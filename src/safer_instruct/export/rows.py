@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import yaml
 
-from safer_instruct import rundir
+from safer_instruct import rundir, tables
 from safer_instruct.errors import RunDirectoryError
 from safer_instruct.example import Example
 from safer_instruct.export.splits import WHOLE, Assignment, assign
@@ -22,9 +22,9 @@ from safer_instruct.stored import read_examples
 
 Row = dict[str, Any]
 Kind = Literal["text", "integer", "real", "messages"]
-PAIR: dict[str, Kind] = dict.fromkeys(rundir.PAIR_COLUMNS, "text")
-TWINS: dict[str, Kind] = {rundir.TWIN_OF: "text"}
-CONVERSATIONS: dict[str, Kind] = {rundir.CONVERSATION: "text", "history": "messages"}
+PAIR: dict[str, Kind] = dict.fromkeys(tables.PAIR_COLUMNS, "text")
+TWINS: dict[str, Kind] = {tables.TWIN_OF: "text"}
+CONVERSATIONS: dict[str, Kind] = {tables.CONVERSATION: "text", "history": "messages"}
 """Columns of rows whose prompt is the last message of a conversation; `history` holds the messages before it."""
 PROVENANCE: dict[str, Kind] = {
     "source_file": "text",
@@ -94,12 +94,12 @@ class Finished:
             ConfigError: A split would be empty.
         """
         self.path, self.options, self.summary = path, options, rundir.read_summary(path)
-        self.conversations, self._twins = rundir.holds_conversations(path), "twins" in self.summary
+        self.conversations, self._twins = tables.holds_conversations(path), "twins" in self.summary
         beside = (CONVERSATIONS if self.conversations else {}) | (TWINS if self._twins else {})
         self.columns = PAIR | beside | (PROVENANCE if options.provenance else {})
         self._constant = _constant(path, self.described()) if options.provenance else {}
         self._accepted = Accepted(path) if options.reviewed else None
-        self._count = sum(1 for _ in self._pairs()) if options.reviewed else rundir.pairs_and_twins(self.summary)
+        self._count = sum(1 for _ in self._pairs()) if options.reviewed else tables.pairs_and_twins(self.summary)
         if options.reviewed and not self._count:
             raise RunDirectoryError(f"nobody has accepted a pair of {path} as it stands now; read some: safer-instruct review {path}")
         self._assignment: Assignment | None = assign(self._pairs, options.splits, options.seed, options.near) if options.splits else None
@@ -141,7 +141,7 @@ class Finished:
 
     def _pairs(self) -> Iterator[Row]:
         """All pairs, or those that people accepted, as they corrected them."""
-        for pair in rundir.read_pairs(self.path):
+        for pair in tables.read_pairs(self.path):
             if (row := self._taken(pair)) is not None:
                 yield row
 
@@ -152,7 +152,7 @@ class Finished:
         guidelines = self._constant["guidelines"]
         for example in read_examples(self.path, _READ):
             row = (
-                self._taken(rundir.conversation_row(example, twins=self._twins) if self.conversations else rundir.pair_row(example, twins=self._twins))
+                self._taken(tables.conversation_row(example, twins=self._twins) if self.conversations else tables.pair_row(example, twins=self._twins))
                 if example.alive
                 else None
             )
