@@ -44,6 +44,8 @@ def test_a_short_prompt_is_bounded_by_its_bytes_and_an_allowance() -> None:
     assert tokens == 4 + 16 + 256 + 300 and cost == pytest.approx((276 * 2 + 300 * 8) / 1e6)
     chat = (Turn("system", "Be kind."), Turn("user", "h\u00e9"))
     assert bound(Generation(chat, Sampling(max_tokens=10)), PRICE)[1] == (6 + 8 + 4 + 3) + 32 + 256 + 10
+    longer = (*chat, Turn("assistant", "Yes."))
+    assert bound(Scoring(longer, "end"), PRICE)[1] == (6 + 8 + 4 + 3 + 9 + 4 + 3) + 48 + 256 + 1
 
 
 def test_a_normal_form_that_is_longer_counts() -> None:

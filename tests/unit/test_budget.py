@@ -463,6 +463,16 @@ def test_it_records_before_it_lets_anything_be_sent_and_seldom() -> None:
     within(work())
 
 
+def test_what_takes_nothing_is_not_recorded() -> None:
+    async def work() -> None:
+        recorded: list[Spent] = []
+        budget = Budget(earlier=Spent(0.5, 5), record=recorded.append)
+        (await budget.reserve(0.0, 0)).settle(0.0, 0)
+        assert recorded == []
+
+    within(work())
+
+
 def test_it_never_records_more_than_the_cap_allows() -> None:
     async def work() -> None:
         recorded: list[Spent] = []

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
+from safer_instruct import spent
 from safer_instruct.errors import RunDirectoryError
 from safer_instruct.spent import Spent, earlier_spent, read_spent, write_spent
 
@@ -17,6 +19,24 @@ def test_the_larger_of_file_and_ledger_counts(tmp_path: Path) -> None:
     assert earlier_spent(path, lambda: Spent(0.5, 5)) == Spent(0.5, 5)
     write_spent(path, Spent(0.75, 3))
     assert earlier_spent(path, lambda: Spent(0.5, 5)) == Spent(0.75, 5)
+
+
+def test_tokens_that_cost_nothing_are_kept(tmp_path: Path) -> None:
+    write_spent(tmp_path / "budget.json", Spent(0.0, 7))
+    assert read_spent(tmp_path / "budget.json") == Spent(0.0, 7)
+
+
+def test_the_name_is_made_durable_and_the_home_of_the_run_keeps_a_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[tuple[object, ...]] = []
+
+    class Home:
+        def keep(self, name: str, data: bytes) -> None:
+            done.append(("kept", name, json.loads(data)))
+
+    monkeypatch.setattr(spent, "sync_folder", lambda folder: done.append(("synced", folder)))
+    monkeypatch.setattr(spent, "home_of", lambda folder: Home() if folder == tmp_path else None)
+    write_spent(tmp_path / "spent.json", Spent(0.5, 7))
+    assert done == [("synced", tmp_path), ("kept", "spent.json", {"cost_usd": 0.5, "tokens": 7})]
 
 
 @pytest.mark.parametrize(
