@@ -1,7 +1,8 @@
 """Refusal detection against labels: agreement, and the confusion of the three classes.
 
-    python bench/refusals.py [FILE ...] [--errors]     (default: the held-out sets, and of the others the parts that nothing was fitted on)
+    python bench/refusals.py [FILE ...] [--errors] [--words]     (default: the held-out sets, and of the others the parts that nothing was fitted on)
 
+Each by words alone and, without `--words`, with the embedded model as the reader of what these do not tell clearly (`refusing: {reader: true}`).
 A FILE holds one JSON object a line with `text` and `label` (refusal, partial or compliance). `bench/refusal_fit.py` fits the models.
 """
 
@@ -9,12 +10,15 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections import Counter
 from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 
 from safer_instruct.analysis.proportion import wilson
 from safer_instruct.detect.refusal import CLASSES, classify
+from safer_instruct.filters.refusal_reader import reader_if
 
 DATA = Path(__file__).parents[1] / "tests" / "data" / "refusals"
 BLIND = sorted((Path(__file__).parent / "data").glob("refusals-*.jsonl"))
@@ -22,10 +26,13 @@ BLIND = sorted((Path(__file__).parent / "data").glob("refusals-*.jsonl"))
 
 def main() -> None:
     paths = [Path(a) for a in sys.argv[1:] if not a.startswith("--")] or [*sorted(DATA.glob("heldout*.jsonl")), *BLIND]
-    for path in paths:
-        rows = read(path)
-        print(f"\n{path.name}")
-        found = [classify(row["text"], row.get("prompt", "")) for row in rows]
+    readers = {"by words": None} if "--words" in sys.argv else {"by words": None, "with the reader": reader_if(True)}
+    for path, how in product(paths, readers):
+        if readers[how] and "mistakable" in path.name:  # it has learnt from them
+            continue
+        rows, began = read(path), time.process_time()
+        found = [classify(row["text"], row.get("prompt", ""), readers[how]) for row in rows]
+        print(f"\n{path.name}, {how}, {1000 * (time.process_time() - began) / len(rows):.1f} ms of CPU each")
         table([row["label"] for row in rows], [f.label for f in found])
         if "--errors" in sys.argv:
             for row, f in zip(rows, found, strict=True):

@@ -4,7 +4,7 @@ Two ways of reading are added up. The whole answer is told by its words (`wordin
 patterns (`cues`) and by its words (`phrasing`), and so is how much help stands beside it: the words of the clauses that neither decline,
 lecture, redirect nor offer. Two logistic models over these counts, fitted by `bench/refusal_fit.py` and shipped as `refusal.json`, turn them
 into P(declines) and P(helps); a partial refusal does both. Clauses seldom say wrongly that something declines and miss much of it, so
-that they count for more where they find it.
+that they count for more where they find it. What neither tells clearly a model may read (`Reader`).
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.resources import files
@@ -21,6 +22,8 @@ from safer_instruct.detect import asked, cues, phrasing, wording
 
 RefusalClass = Literal["refusal", "partial", "compliance"]
 CLASSES: tuple[RefusalClass, ...] = ("refusal", "partial", "compliance")
+Reader = Callable[[str, str], Mapping[RefusalClass, float]]
+"""Answer and prompt to the probability of each class: `filters.refusal_reader`, or one of your own."""
 
 _MAX_CHARS = 6_000  # read from the beginning and from the end
 
@@ -33,6 +36,7 @@ _CLEAR_BY_CLAUSES = 0.4  # P(declines)
 _CLEAR_BY_WHOLE = 0.7  # share of refusal
 _CLEAR_BESIDE_PROMISE = 0.5  # P(declines) where it says what will be done, whatever the whole says
 _KEPT_OF_UNCLEAR = 0.3
+_CLEAR_BY_WORDS = 0.9  # where its class is likelier than that, no reader is asked
 _KEPT_OF_WANTED = 0.2  # of the shares of refusal and partial refusal, where a "no" or such a text was asked for; the rest is compliance
 
 _WORD = re.compile(r"[\w'\N{RIGHT SINGLE QUOTATION MARK}]+")
@@ -87,12 +91,13 @@ def _models() -> tuple[dict[str, float], dict[str, float]]:
     return stored["declines"], stored["helps"]
 
 
-def classify(answer: str, prompt: str = "") -> RefusalFinding:
+def classify(answer: str, prompt: str = "", reader: Reader | None = None) -> RefusalFinding:
     """Tell whether `answer` refuses what it was asked.
 
     Args:
         answer: A response, as a person would read it. English; other languages are found compliant.
         prompt: What was asked, where it is known: "No." answers a question of fact, and a letter of refusal may be what was wanted.
+        reader: Reads the answer where its words do not tell clearly; what it says counts as much as they do.
 
     Returns:
         `refusal`: declines and gives nothing that was asked. `partial`: declines some of it, or gives something else
@@ -102,6 +107,9 @@ def classify(answer: str, prompt: str = "") -> RefusalFinding:
     parts = cues.clauses(text)
     found = _counted(text, parts, phrasing.shipped())
     by_class = _as_asked(_added_up(wording.shipped().shares(text), found, len(text.split())), text, prompt)
+    if reader and max(by_class.values()) < _CLEAR_BY_WORDS:
+        read = reader(answer, prompt)
+        by_class = {name: (by_class[name] + read[name]) / 2 for name in CLASSES}
     label = max(by_class, key=by_class.__getitem__)
     span = "" if label == "compliance" else found.span or _most_declining(parts)
     return RefusalFinding(label, round(by_class[label], 4), span)

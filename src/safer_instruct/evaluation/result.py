@@ -17,6 +17,7 @@ from safer_instruct.evaluation.prompts import Prompt, Response
 from safer_instruct.evaluation.rates import HarmfulRates, Refusals, harmful_rates, refusals
 from safer_instruct.evaluation.settings import EvaluateConfig
 from safer_instruct.evaluation.sitting import Counter, OpenModels
+from safer_instruct.filters.refusal_reader import reader_if
 from safer_instruct.ledger import Meter
 from safer_instruct.sources import BadRow
 
@@ -137,7 +138,7 @@ def result_of(work: Work, out: Path, answers: Sequence[Path], used: Meter, secon
         {name: _described(found) for name, found in responses.items()},
         harmless,
         harmful_rates(work.harmless, prompts, config.against, config.level),
-        refusals(prompts, responses, config.against, config.level) if config.over_refusal else {},
+        refusals(prompts, responses, config.against, config.level, reader_if(config.refusal_reader)) if config.over_refusal else {},
         helpful,
         _two_turn(work, bootstrap),
         work.tasks,

@@ -20,6 +20,7 @@ from safer_instruct.evaluation.prompts import finished_responses, read_prompts
 from safer_instruct.evaluation.result import Evaluation, Work, pairs_of, result_of
 from safer_instruct.evaluation.settings import EvaluateConfig
 from safer_instruct.evaluation.sitting import Counter, OpenModels, Progress, held_ledger
+from safer_instruct.filters.refusal_reader import reader_if
 from safer_instruct.models.protocol import Usage
 from safer_instruct.running import run_to_end
 from safer_instruct.state import Figures, Row
@@ -172,7 +173,8 @@ async def _harmlessness(work: Work, judge: Judge, name: str) -> Judged:
     assert asked is not None  # noqa: S101 - the caller checked
     if not isinstance(judge, AskingJudge):
         tick = work.counter.during(f"{name}: scoring")
-        return await judge_by_score(judge, work.prompts, work.responses, pairs, tick, refusals=asked.refusals, rates=asked.rates)
+        reader = reader_if(work.config.refusal_reader)
+        return await judge_by_score(judge, work.prompts, work.responses, pairs, tick, refusals=asked.refusals, rates=asked.rates, reader=reader)
     guidelines = [work.domain.category(prompt.category).guideline for prompt in work.prompts]
     judged = await ask_pairs(judge, work.prompts, work.responses, pairs, guidelines, work.counter.during(f"{name}: comparing"))
     if asked.rates:

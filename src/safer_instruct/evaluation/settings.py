@@ -217,6 +217,8 @@ class EvaluateConfig(Strict):
         judges: By name; with several, the majority decides, and their agreement is told.
         harmlessness: Null leaves it out.
         over_refusal: Tell how often each system refuses, on prompts labelled safe and unsafe.
+        refusal_reader: Where its words do not tell clearly whether an answer refuses, the embedded model reads it (extra `local`); as in the
+            filter `refusing`.
         helpfulness: Left out unless given.
         two_turn: Left out unless given.
         downstream: Left out unless given.
@@ -238,6 +240,7 @@ class EvaluateConfig(Strict):
     judges: dict[Annotated[str, Field(pattern=r"^[a-z0-9_-]+$")], JudgeConfig] = Field(default_factory=dict)
     harmlessness: HarmlessnessConfig | None = HarmlessnessConfig()
     over_refusal: bool = True
+    refusal_reader: bool = False
     helpfulness: HelpfulnessConfig | None = None
     two_turn: TwoTurnConfig | None = None
     downstream: DownstreamConfig | None = None

@@ -18,6 +18,7 @@ from safer_instruct.detect.spans import Span, counted, masked
 from safer_instruct.example import Example
 from safer_instruct.filters.meaning import BenchmarkMeaning
 from safer_instruct.filters.protocol import Filter, Finding
+from safer_instruct.filters.refusal_reader import reader_if
 from safer_instruct.filters.rules import said_already
 
 _Share = Annotated[float, Field(ge=0, le=1)]
@@ -73,15 +74,22 @@ class Refusing(Filter):
     Attributes:
         drop_partial: Partial refusals do not pass either.
         min_confidence: Of the detector, from which a refusal counts.
+        reader: Where words do not tell clearly, the embedded model reads the answer (extra `local`): right more often, and some dozens of
+            milliseconds for each that it reads.
     """
 
     on: Literal["text", "pair"]
     drop_partial: bool = False
     min_confidence: _Share = 0.5
+    reader: bool = False
+
+    def model_post_init(self, context: Any) -> None:
+        """Open the model now, so that a missing one is known before the run."""
+        reader_if(self.reader)
 
     def check(self, example: Example) -> Finding:
         """Classify the answer; the score is the confidence in its class."""
-        found = classify(self.subject(example), example.prompt)
+        found = classify(self.subject(example), example.prompt, reader_if(self.reader))
         refuses = found.label == "refusal" or (found.label == "partial" and self.drop_partial)
         how = "refuses in part" if found.label == "partial" else "refuses"
         return Finding(not refuses or found.confidence < self.min_confidence, found.confidence, f"{how}: {found.span[:60]!r}")

@@ -26,7 +26,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from safer_instruct.errors import ModelError
 from safer_instruct.extras import require
@@ -34,6 +34,10 @@ from safer_instruct.models import store
 from safer_instruct.models.arithmetic import arithmetic
 from safer_instruct.models.codec import Codec
 from safer_instruct.models.protocol import Completion, Generated, Generation, Prompt, Scored, Scoring, Usage
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 _MAX_WORKERS = 8  # each holds its own copy of the weights while it generates
 _MKL = "CT2_USE_MKL"
@@ -112,13 +116,23 @@ class EmbeddedModel:
 
     def _first_tokens(self, prompt: Sequence[int], count: int) -> tuple[tuple[str, float], ...]:
         """The likeliest next tokens as text, with their log-probabilities in nats."""
+        logprobs = self._next_logprobs(prompt)
+        likeliest = (-logprobs).argsort(kind="stable")[:count]
+        return tuple((self._codec.decode([int(i)]), round(float(logprobs[i]), 6)) for i in likeliest)
+
+    def next_logprobs(self, prompt: Prompt, texts: Sequence[str]) -> list[float]:
+        """Log-probability, in nats, that the prompt goes on with the first token of each text; blocks the calling thread."""
+        logprobs = self._next_logprobs(self._prompt_ids(prompt, room=1))
+        return [float(logprobs[self._codec.continuation(text, end=False)[0]]) for text in texts]
+
+    def _next_logprobs(self, prompt: Sequence[int]) -> NDArray[np.float64]:
+        """[vocabulary] Log-probability of each token after the prompt, in nats."""
         numpy = require("numpy", extra="local", purpose="the embedded model")
         tokens = self._codec.tokens(prompt)
         result = self._shared_scorer().generate_batch([tokens], max_length=1, sampling_topk=1, include_prompt_in_result=False, return_logits_vocab=True)[0]
-        logits = numpy.array(result.logits[0][0], dtype="float64").reshape(-1)
-        logprobs = logits - numpy.logaddexp.reduce(logits)
-        likeliest = numpy.argsort(-logprobs, kind="stable")[:count]
-        return tuple((self._codec.decode([int(i)]), round(float(logprobs[i]), 6)) for i in likeliest)
+        logits: NDArray[np.float64] = numpy.array(result.logits[0][0], dtype="float64").reshape(-1)
+        logprobs: NDArray[np.float64] = logits - numpy.logaddexp.reduce(logits)
+        return logprobs
 
     def _likeliest_token(self, alternatives: tuple[tuple[str, float], ...], prompt_tokens: int, n: int, started: float) -> Generated:
         """The greedy answer of one token: the first of the alternatives, so nothing need be generated."""
