@@ -10,7 +10,7 @@ TORCH := torch==2.13.0
 help:  ## Say what there is.
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
-demo: $(DEMO)/.installed  ## Build a preference dataset with the embedded model (sets up .venv; about 3 minutes after the downloads).
+demo: $(DEMO)/.installed  ## Build a preference dataset with the embedded model (sets up .venv; 2 to 3 minutes after the downloads, 8 on x86 without AVX-512 VNNI).
 	$(DEMO)/bin/safer-instruct models pull
 	$(DEMO)/bin/safer-instruct run examples/civility.yaml --out runs/civility
 

@@ -91,6 +91,7 @@ def rehearse(config: EvaluateConfig, out: Path | str, count: int, *, report: Rep
 def _open(config: EvaluateConfig, out: Path, stack: AsyncExitStack, report: Report, count: int | None = None) -> Work:
     if config.downstream:
         check_harness()
+    reader_if(config.refusal_reader)  # what is missing is known before anything is paid
     domain = load_domain(config.domain, config.base)
     prompts, bad = read_prompts(config.prompts, domain, config.base, config.seed)
     chosen = prompts if count is None or count >= len(prompts) else [prompts[i * len(prompts) // count] for i in range(count)]
