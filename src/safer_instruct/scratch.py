@@ -3,6 +3,18 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def kept_open(connection: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
+    """A database that stays open behind the block, unless this fails: a damaged file leaves no open one behind."""
+    try:
+        yield connection
+    except BaseException:
+        connection.close()
+        raise
 
 
 def scratch_database(tables: str, *, cache_kb: int, several_threads: bool = False) -> sqlite3.Connection:

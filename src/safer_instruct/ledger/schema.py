@@ -19,6 +19,7 @@ from safer_instruct.ledger.content import KEY_BYTES, Call, encode_answer
 from safer_instruct.ledger.pages import PAGE_BYTES, find_header_damage
 from safer_instruct.ledger.rows import Appender, DamagedRowError
 from safer_instruct.models.protocol import Completion, Generated, Scored, Usage
+from safer_instruct.scratch import kept_open
 from safer_instruct.wholefile import FULL, is_full
 
 SCHEMA_VERSION = 2
@@ -68,13 +69,13 @@ class DamagedFileError(ValueError):
 
 def connect(path: Path, *, cache_mb: int) -> sqlite3.Connection:
     """Open a database for writing: every commit is synced."""
-    connection = sqlite3.connect(path, timeout=30, isolation_level=None, check_same_thread=False)
-    connection.execute(f"PRAGMA page_size = {PAGE_BYTES}")
-    connection.execute("PRAGMA journal_mode = WAL")
-    connection.execute("PRAGMA synchronous = FULL")  # NORMAL does not sync a commit in WAL mode
-    connection.execute(f"PRAGMA cache_size = -{cache_mb << 10}")
-    connection.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
-    connection.execute(f"PRAGMA journal_size_limit = {_WAL_LIMIT_BYTES}")
+    with kept_open(sqlite3.connect(path, timeout=30, isolation_level=None, check_same_thread=False)) as connection:
+        connection.execute(f"PRAGMA page_size = {PAGE_BYTES}")
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")  # NORMAL does not sync a commit in WAL mode
+        connection.execute(f"PRAGMA cache_size = -{cache_mb << 10}")
+        connection.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
+        connection.execute(f"PRAGMA journal_size_limit = {_WAL_LIMIT_BYTES}")
     return connection
 
 
@@ -88,15 +89,15 @@ def connect_to_read(path: Path) -> sqlite3.Connection:
         raise RunDirectoryError(f"{path}: the ledger cannot be read: there is none; is the folder that of a run, as 'safer-instruct run' named it?")
     try:
         check_file(path, first_only=True)
-        connection = open_file_to_read(path)
-        version = read_version(connection)
-        if version != SCHEMA_VERSION:
-            connection.close()
+        with kept_open(open_file_to_read(path)) as connection:
+            version = read_version(connection)
             check_version(path, version)
+            if version < SCHEMA_VERSION:
+                raise RunDirectoryError(
+                    f"{path} was written by an older version of safer-instruct (ledger schema {version}); the next run brings it up to date"
+                )
     except (sqlite3.Error, DamagedFileError) as exc:
         raise explain(path, exc, "the ledger cannot be read") from exc
-    if version < SCHEMA_VERSION:
-        raise RunDirectoryError(f"{path} was written by an older version of safer-instruct (ledger schema {version}); the next run brings it up to date")
     return connection
 
 

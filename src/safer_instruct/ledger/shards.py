@@ -26,6 +26,7 @@ from safer_instruct.ledger.places import Place, Places
 from safer_instruct.ledger.recovery import finish_recovery
 from safer_instruct.ledger.rows import COLUMNS, DamagedRowError, Unpacker
 from safer_instruct.ledger.segments import merge_into, read_blocks, write_segment
+from safer_instruct.scratch import kept_open
 from safer_instruct.wholefile import sync_folder
 
 SUFFIX = ".calls"
@@ -148,6 +149,8 @@ class Shard(Commits):
     def _end(self) -> None:
         self._file.close()
         self._places.close()
+        if self._merged:
+            self._merged.close()
 
 
 class _Merged:
@@ -155,9 +158,13 @@ class _Merged:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro&immutable=1", uri=True, isolation_level=None, check_same_thread=False)
-        self._unpacker = Unpacker.load(self._connection)
-        self._known = KnownKeys(key for (key,) in self._connection.execute("SELECT key FROM calls"))
+        opened = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro&immutable=1", uri=True, isolation_level=None, check_same_thread=False)
+        with kept_open(opened) as self._connection:
+            self._unpacker = Unpacker.load(self._connection)
+            self._known = KnownKeys(key for (key,) in self._connection.execute("SELECT key FROM calls"))
+
+    def close(self) -> None:
+        self._connection.close()
 
     def get(self, key: bytes) -> Call | None:
         if key not in self._known:

@@ -19,6 +19,7 @@ from typing import Any, Literal
 
 from safer_instruct import rundir
 from safer_instruct.errors import RunDirectoryError
+from safer_instruct.scratch import kept_open
 
 Decision = Literal["accept", "reject", "skip"]
 SESSION_S = 7 * 86_400.0  # how long a browser is known
@@ -88,13 +89,15 @@ class Store:
         self._lock = threading.RLock()
         file = path / rundir.REVIEW
         try:
-            self._connection = sqlite3.connect(file.absolute().as_uri(), uri=True, isolation_level=None, check_same_thread=False, timeout=10)
-            self._connection.execute("PRAGMA journal_mode = WAL")
-            self._connection.execute("PRAGMA synchronous = FULL")  # a commit is on the disk before the page hears of it
-            version = self._connection.execute("PRAGMA user_version").fetchone()[0]
-            if version not in (0, _VERSION):
-                raise RunDirectoryError(f"{file} was written by another version of safer-instruct (layout {version}, known is {_VERSION}): install that one")
-            self._connection.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = {_VERSION}; COMMIT;")
+            opened = sqlite3.connect(file.absolute().as_uri(), uri=True, isolation_level=None, check_same_thread=False, timeout=10)
+            with kept_open(opened) as self._connection:
+                self._connection.execute("PRAGMA journal_mode = WAL")
+                self._connection.execute("PRAGMA synchronous = FULL")  # a commit is on the disk before the page hears of it
+                version = self._connection.execute("PRAGMA user_version").fetchone()[0]
+                if version not in (0, _VERSION):
+                    by = f"another version of safer-instruct (layout {version}, known is {_VERSION})"
+                    raise RunDirectoryError(f"{file} was written by {by}: install that one")
+                self._connection.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = {_VERSION}; COMMIT;")
         except sqlite3.DatabaseError as exc:
             raise RunDirectoryError(f"{file} cannot be opened ({exc}); move it aside, or restore it from a copy") from exc
 

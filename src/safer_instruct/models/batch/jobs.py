@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from safer_instruct.errors import RunDirectoryError
+from safer_instruct.scratch import kept_open
 from safer_instruct.storage.attached import home_of
 
 _SCHEMA_VERSION = 1
@@ -96,8 +97,7 @@ class Jobs:
         """
         self.path = path
         self._lock = threading.Lock()
-        with self._saying("cannot be opened"):
-            self._reader, self._writer = self._connect(), self._connect()
+        with self._saying("cannot be opened"), kept_open(self._connect()) as self._reader, kept_open(self._connect()) as self._writer:
             version = self._reader.execute("PRAGMA user_version").fetchone()[0]
             if version > _SCHEMA_VERSION:
                 raise RunDirectoryError(f"{path} was written by a newer version of safer-instruct (schema {version}); upgrade to read it")
@@ -167,9 +167,9 @@ class Jobs:
         self._reader.close()
 
     def _connect(self) -> sqlite3.Connection:
-        connection = sqlite3.connect(self.path, timeout=30, isolation_level=None, check_same_thread=False)
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("PRAGMA synchronous = FULL")
+        with kept_open(sqlite3.connect(self.path, timeout=30, isolation_level=None, check_same_thread=False)) as connection:
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA synchronous = FULL")
         return connection
 
     def _read(self, query: str, *values: object) -> Iterator[tuple[Any, ...]]:
