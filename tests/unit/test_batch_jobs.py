@@ -38,8 +38,9 @@ def providers() -> tuple[Any, ...]:
 
 
 @pytest.fixture
-def jobs(tmp_path: Path) -> Jobs:
-    return Jobs(tmp_path / "batches.sqlite")
+def jobs(tmp_path: Path) -> Iterator[Jobs]:
+    with closing(Jobs(tmp_path / "batches.sqlite")) as opened:
+        yield opened
 
 
 def test_a_batch_goes_through_its_states_and_leaves_its_answers(jobs: Jobs) -> None:
@@ -80,8 +81,8 @@ def test_what_was_discarded_is_forgotten(jobs: Jobs) -> None:
 def test_it_is_all_there_when_it_is_opened_again(jobs: Jobs, tmp_path: Path) -> None:
     batch = jobs.advance(jobs.plan("m", "token", "/path", ROWS), "creating")
     jobs.close()
-    again = Jobs(tmp_path / "batches.sqlite")
-    assert again.unfinished("m") == [batch] and again.rows(batch) == ROWS
+    with closing(Jobs(tmp_path / "batches.sqlite")) as again:
+        assert again.unfinished("m") == [batch] and again.rows(batch) == ROWS
 
 
 def test_a_newer_or_damaged_file_is_refused(tmp_path: Path) -> None:

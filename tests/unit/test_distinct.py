@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator
+from contextlib import ExitStack, closing
 from typing import Any
 
 import pytest
@@ -36,8 +37,9 @@ def sifted(examples: list[Example], field: str, stage: StageState | None = None,
     """What drops each, '' for those that stay; in order."""
 
     async def collected() -> list[Example]:
-        seen = {name: Deduplicators(name, 0.8, by_category=False) for name in ("text", "prompt")}
-        return [one async for one in distinct(stream(examples), field, FilterConfig(**config), seen, stage or StageState())]
+        with ExitStack() as stack:
+            seen = {name: stack.enter_context(closing(Deduplicators(name, 0.8, by_category=False))) for name in ("text", "prompt")}
+            return [one async for one in distinct(stream(examples), field, FilterConfig(**config), seen, stage or StageState())]
 
     return {one.id: one.dropped_by.name if one.dropped_by else "" for one in asyncio.run(collected())}
 
