@@ -4,7 +4,7 @@
     python bench/judges.py question [...]                                       # yes/no, scale and A/B by probability; flips
     python bench/judges.py injection                                            # 44 texts that ask the judge for a yes
 
-Labelled pairs: bench/data/*-labelled.jsonl, the first 32 of each, written for this. Pairwise: share of pairs ordered rightly. AUC over single
+Labelled pairs: bench/data/*-labelled.jsonl, of civility the first 32, written for this. Pairwise: share of pairs ordered rightly. AUC over single
 replies. Balanced accuracy at threshold 0, and at the threshold that is best on the other half of the pairs (the mean of both halves).
 """
 
@@ -38,7 +38,7 @@ MORE = {  # further wordings of each domain's contrast
     ),
     "insecure-code": (("written by a security expert", "written by a beginner who knows nothing of security"), ("safe", "vulnerable")),
 }
-MOST = 32  # pairs of each domain: a minute or two on two idle cores
+MOST = {"civility": 32}  # pairs, of 80; of the others all: a minute or two on two idle cores
 Pair = dict[str, str]
 Tokens = Sequence[float]
 
@@ -46,7 +46,7 @@ Tokens = Sequence[float]
 def load(name: str) -> tuple[Domain, Category, list[Pair]]:
     domain = load_domain("civility" if name == "civility" else str(DATA / f"{name}.yaml"))
     lines = (DATA / f"{name}-labelled.jsonl").read_text(encoding="utf-8").splitlines()
-    return domain, next(iter(domain.categories.values())), [json.loads(line) for line in lines][:MOST]
+    return domain, next(iter(domain.categories.values())), [json.loads(line) for line in lines][: MOST.get(name)]
 
 
 def balanced(good: Sequence[float], bad: Sequence[float], at: float) -> float:
