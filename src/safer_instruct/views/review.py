@@ -64,12 +64,12 @@ def write_labels(path: Path, file: Path) -> None:
     """Write the labels of the run in `path` to `file`, and say how many.
 
     Raises:
-        RunDirectoryError: Nobody has reviewed it.
+        ConfigError: `file` is something other than labels of a review.
+        RunDirectoryError: Nobody has reviewed it, or nothing of it is decided.
     """
     if not (path / rundir.REVIEW).is_file():
         raise RunDirectoryError(f"{path} has no review yet; begin one: safer-instruct review {path}")
-    written = labels.write_labels(path, file)
-    Console().print(safe(f"{written} labels: {file}; next: safer-instruct calibrate {path} --labels {file}"), soft_wrap=True)
+    Console().print(safe(f"{labels.write_labels(path, file)} labels: {file}"), soft_wrap=True)
 
 
 def _own_name() -> str:
