@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import yaml
 from made_runs import made_up, write_run
+from rich.console import Console
 from runs import RESOLVED
 
 from safer_instruct import rundir
@@ -28,6 +29,7 @@ from safer_instruct.review.index import ensure_index
 from safer_instruct.review.labels import write_labels
 from safer_instruct.review.queue import find_item
 from safer_instruct.review.store import Store
+from safer_instruct.views import review as view
 
 pytest.importorskip("numpy")
 
@@ -155,6 +157,18 @@ def test_labels_of_a_review_never_take_the_place_of_a_sheet_that_people_filled_i
     (tmp_path / "sheet.csv").write_text("id,label\ne1,good\n", encoding="utf-8")
     with pytest.raises(ConfigError, match=r"sheet\.csv exists already, and was not written by a review; give --labels another name"):
         write_labels(run, tmp_path / "sheet.csv")
+
+
+@pytest.mark.parametrize(("names", "said"), [(None, True), (["ada"], False)])
+def test_who_reads_is_explained_where_nobody_was_named(
+    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], names: list[str] | None, said: bool
+) -> None:
+    monkeypatch.setattr(view, "serve_review", lambda path, plan, readers, *, opened, **_: [opened(name, "http://127.0.0.1:1/") for name in readers])
+    monkeypatch.setattr("getpass.getuser", lambda: "root")
+    view.serve(Console(), run, names, port=None, browser=False, blind=False, overlap=0.1, domain=None)
+    told = capsys.readouterr().out
+    assert told.index("each address opens once") < told.index("http://")
+    assert ("who reads is 'root', as no --annotator NAME was given" in told) == said
 
 
 def test_in_direction_chosen_the_rejected_side_is_the_one_that_was_written(tmp_path: Path) -> None:

@@ -39,6 +39,9 @@ def serve(
     served: list[str] = []
 
     def opened(name: str, address: str) -> None:
+        if not served:
+            own = "" if names else f"; who reads is '{name}', as no --annotator NAME was given"
+            console.print(safe(f"each address opens once; Ctrl-C ends the review, and nothing that was clicked is lost{own}"), soft_wrap=True)
         served.append(name)
         console.print(safe(f"{name}: {address}"), soft_wrap=True)
 
@@ -52,7 +55,6 @@ def serve(
             if done == total:
                 bar.stop()
 
-        console.print("each address opens once; Ctrl-C ends the review, and nothing that was clicked is lost")
         try:
             serve_review(path, plan, readers, port=port, opened=opened, report=report, browser=browser)
         finally:  # uvicorn passes Ctrl-C on
