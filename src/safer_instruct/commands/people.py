@@ -7,7 +7,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from safer_instruct.remote.arguments import in_path, out_path, run_directory, shown
+from safer_instruct.remote.arguments import in_path, looked_at_path, run_directory, shown
 from safer_instruct.remote.arguments import path as local_path
 
 
@@ -37,7 +37,7 @@ def calibrate(
     path: Annotated[Path, typer.Argument(metavar="DIR", parser=run_directory(), help="A finished run directory.")],
     labels: Annotated[Optional[Path], typer.Option(metavar="FILE.csv", parser=in_path, help="Labels: id, label (good or bad) and, if wanted, score.")] = None,
     reviewed: Annotated[bool, typer.Option("--reviewed", help="Take what was decided in 'review' for labels.")] = False,
-    sheet: Annotated[Optional[Path], typer.Option(metavar="FILE.csv", parser=out_path, help="Write a sheet to label instead.")] = None,
+    sheet: Annotated[Optional[Path], typer.Option(metavar="FILE.csv", parser=looked_at_path, help="Write a sheet to label instead.")] = None,
     count: Annotated[int, typer.Option("--n", min=1, help="Rows of the sheet.")] = 200,
     precision: Annotated[float, typer.Option(min=0, max=1, help="Share of good examples that a threshold is to keep to.")] = 0.9,
     max_bad: Annotated[Optional[float], typer.Option(min=0.001, max=0.999, help="Instead: share of bad ones that is not to be passed.")] = None,
