@@ -353,7 +353,7 @@ def test_where_nothing_tells_good_from_bad_nothing_is_written(labels: Path, tmp_
     config.write_text(CONFIG, encoding="utf-8")
     assert typed("calibrate", noise, "--labels", labels, "--precision", "0.6", "--config", config) == 0
     said = " ".join(capsys.readouterr().out.split())
-    assert "nothing was chosen: no score that reaches that with a bound told good from bad by these labels" in said
+    assert "nothing was chosen: no score that a config can bound reaches that and tells good from bad by these labels" in said
     assert "(--score verify.better)" in said and f"nothing was written; as before: {config}" in said
     assert config.read_text("utf-8") == CONFIG and not (noise / CALIBRATION).exists()
     assert typed("calibrate", noise, "--labels", labels, "--precision", "0.6", "--config", config, "--score", "verify.better") == 0

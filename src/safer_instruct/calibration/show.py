@@ -52,7 +52,7 @@ def _why_none(found: Calibrations) -> str:
     if not passed_over:
         return "no score reaches that with a bound that a config can set: label more, ask for less, or use a stronger judge"
     by_name = f"label more, or name one all the same ({' or '.join(passed_over)})"
-    return f"nothing was chosen: no score that reaches that with a bound told good from bad by these labels; {by_name}"
+    return f"nothing was chosen: no score that a config can bound reaches that and tells good from bad by these labels; {by_name}"
 
 
 def _shown(interval: Interval) -> str:
