@@ -48,7 +48,7 @@ def load(path: Path, section: type[Section]) -> Section:
     Raises:
         ConfigError: The file is missing, is not YAML, or says something that `section` does not allow.
     """
-    return parse(_text(path, str(path)), section, name=str(path))
+    return parse(text_of(path), section, name=str(path))
 
 
 def parse(text: str, section: type[Section], *, name: str) -> Section:
@@ -70,16 +70,21 @@ def read(path: Path, *, name: str | None = None) -> dict[str, Any]:
     Raises:
         ConfigError: The file is missing, is not YAML, or holds no keys and values.
     """
-    return _mapping(_text(path, name or str(path)), name or str(path))[0]
+    return _mapping(text_of(path, name=name), name or str(path))[0]
 
 
-def _text(path: Path, name: str) -> str:
+def text_of(path: Path, *, name: str | None = None) -> str:
+    """The text of a file of settings; `name` stands for the file in messages.
+
+    Raises:
+        ConfigError: The file is missing, or is no text in UTF-8.
+    """
     try:
         return path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise ConfigError(f"{name}: no such file (looked in {path.absolute().parent})") from None
+        raise ConfigError(f"{name or path}: no such file (looked in {path.absolute().parent})") from None
     except (OSError, UnicodeDecodeError) as exc:
-        raise ConfigError(f"{name}: cannot be read as UTF-8 text: {exc}") from exc
+        raise ConfigError(f"{name or path}: cannot be read as UTF-8 text: {exc}") from exc
 
 
 def _mapping(text: str, name: str) -> tuple[dict[str, Any], dict[Path_, int]]:

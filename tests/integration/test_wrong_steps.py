@@ -76,6 +76,7 @@ FILES: dict[str, str | bytes] = {
     # labels
     "labels.csv": "id,good\ne1,yes\n",
     "words.csv": "id,label\ne1,perhaps\n",
+    "none.csv": "id,label\ne1,\n",
     "strange.csv": "id;label\ne9;good\n",
     # training
     "loss.yaml": DPO + "loss: sigmod\n",
@@ -188,6 +189,10 @@ STEPS = [
     ("calibrate runs/evasive", ("give --labels FILE, --reviewed, or --sheet FILE to write one to label",)),
     ("calibrate runs/evasive --labels labels.csv", ("labels.csv: the column 'label' is missing among id, good",)),
     ("calibrate runs/evasive --labels words.csv", ("words.csv:2: label 'perhaps' is neither 1, good, true, yes nor 0, bad, false, no",)),
+    ("calibrate runs/evasive --labels labls.csv", ("labls.csv: no such file (looked in ",)),
+    ("calibrate runs/evasive --labels none.csv", ("none.csv: 0 good and 0 bad of 1 rows carry a label", "label more examples of the run")),
+    ("calibrate runs/evasive --labels none.csv --config evasve.yaml", ("evasve.yaml: no such file (looked in ",)),
+    ("calibrate runs/evasive --sheet replies.csv", ("replies.csv exists already, and is no sheet of 'calibrate'; give --sheet another name",)),
     ("calibrate runs/evasive --labels strange.csv", ("strange.csv: the run has no scored example with id 'e9'",)),
     # --- training
     ("train few.yaml", ("'few.yaml' is none of sft, dpo; write: safer-instruct train dpo few.yaml",)),
@@ -235,7 +240,9 @@ def test_what_is_not_installed_is_told_with_the_command_that_installs_it(
     monkeypatch.chdir(folder)
     monkeypatch.setitem(sys.modules, module, None)
     assert typed(f"safer-instruct {step}") == 2
-    assert f"needs {module}, which is not installed; run: pip install 'safer-instruct[{extra}]'" in capsys.readouterr().err
+    told = capsys.readouterr()
+    assert f"needs {module}, which is not installed; run: pip install 'safer-instruct[{extra}]'" in told.err
+    assert "opens once" not in told.out
 
 
 def test_an_adapter_of_another_base_is_refused_before_training(

@@ -6,6 +6,7 @@ import csv
 import json
 import math
 import random
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -119,6 +120,14 @@ def test_a_precision_that_nothing_reaches_gives_no_threshold(run_dir: Path, tmp_
         calibrate(run_dir, tmp_path / "l.csv", Aim(precision=0.999), names=["consistency"])
 
 
+def test_a_score_that_may_be_as_good_as_chance_is_taken_only_by_name(labels: Path, tmp_path: Path) -> None:
+    noise = finished(tmp_path / "run", [replace(e, verdicts=e.verdicts[2:]) for e, _ in examples(300)])
+    found = calibrate(noise, labels, Aim(precision=0.6))
+    (score,) = found.scores
+    assert score.cut and not score.tells and found.chosen == ()
+    assert calibrate(noise, labels, Aim(precision=0.6), names=["verify.better"]).chosen == (score,)
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
@@ -126,13 +135,27 @@ def test_a_precision_that_nothing_reaches_gives_no_threshold(run_dir: Path, tmp_
         ("id,label\nzzz,1\n", "no scored example with id 'zzz'"),
         ("id,label\ne0001,1\ne0001,0\n", "the labels of 'e0001' contradict each other"),
         ("id,grade\ne0001,1\n", "the column 'label' is missing"),
-        ("id,label\ne0001,1\ne0002,0\n", "no score has 5 good and 5 bad labels"),
+        ("id,label\ne0001,1\ne0002,0\ne0003,\n", r"l\.csv: 1 good and 1 bad of 3 rows carry a label, and no score has 5 good and 5 bad"),
     ],
 )
 def test_labels_that_cannot_be_used_are_refused_with_the_place(run_dir: Path, tmp_path: Path, text: str, said: str) -> None:
     (tmp_path / "l.csv").write_text(text, encoding="utf-8")
     with pytest.raises(ConfigError, match=said):
         calibrate(run_dir, tmp_path / "l.csv", Aim())
+
+
+def test_labels_that_are_nowhere_are_told_like_a_config_that_is_nowhere(run_dir: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as raised:
+        calibrate(run_dir, tmp_path / "labls.csv", Aim())
+    assert str(raised.value) == f"{tmp_path / 'labls.csv'}: no such file (looked in {tmp_path})"
+
+
+def test_too_few_labels_are_told_as_the_page_of_failures_quotes_it(run_dir: Path, tmp_path: Path) -> None:
+    rows = [(e.id, ("good", "good", "good", "bad", "bad", "")[min(i, 5)]) for i, (e, _) in enumerate(examples(40))]
+    with pytest.raises(ConfigError) as raised:
+        calibrate(run_dir, labelled(tmp_path / "labels.csv", rows), Aim())
+    (quoted,) = re.findall(r"^### Too few labels\n\n```text\n(.*)\n```$", (Path(__file__).parents[2] / "docs" / "faq.md").read_text("utf-8"), re.M)
+    assert str(raised.value) == re.sub(r"<([^>]*)>", r"\1", quoted.replace("<labels.csv>", str(tmp_path / "labels.csv")))
 
 
 def test_rows_without_a_label_are_passed_over(tmp_path: Path) -> None:
@@ -265,6 +288,21 @@ def test_a_sheet_has_the_proportions_of_the_run(tmp_path: Path) -> None:
     assert write_sheet(read_examples(path), tmp_path / "all.csv", 1000) == 400
 
 
+def test_a_sheet_that_people_filled_in_is_never_written_over(run_dir: Path, tmp_path: Path) -> None:
+    sheet, which = tmp_path / "s.csv", read_examples(run_dir)
+    for _ in range(2):  # as long as nobody labelled a row
+        assert write_sheet(which, sheet, 20) == 20
+    filled = sheet.read_text("utf-8").replace(",,,support", ",good,,support", 2)
+    for text in (filled, filled.replace(",", ";")):  # the second as Excel saves it
+        sheet.write_text(text, encoding="utf-8-sig")
+        with pytest.raises(ConfigError, match=r"s\.csv holds 2 labels; calibrate with --labels, give --sheet another name"):
+            write_sheet(which, sheet, 20)
+        assert sheet.read_text("utf-8-sig") == text
+    sheet.write_text("id,reply\n1,Go away.\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"s\.csv exists already, and is no sheet of 'calibrate'"):
+        write_sheet(which, sheet, 20)
+
+
 def test_a_dropped_example_shows_the_draft_that_its_verdicts_speak_of(tmp_path: Path) -> None:
     bad = Verdict("verify.better", False, -0.2, "no")
     which = replace(
@@ -291,6 +329,54 @@ def test_the_command_writes_sheets_and_thresholds(run_dir: Path, labels: Path, t
     said = " ".join(capsys.readouterr().out.split())
     assert "50 rows to label" in said and "chosen: filter.consistency.min_gain" in said and "its AUC may be that of chance" in said
     assert load_config(tmp_path / "mine.yaml").thresholds.startswith("calibrated on 300 labels")
+    assert (run_dir / CALIBRATION).read_text("utf-8").startswith("# Written by 'safer-instruct calibrate'; ")
+    assert "from the config's folder" in (run_dir / CALIBRATION).read_text("utf-8").splitlines()[0]
+    (run_dir / CALIBRATION).unlink()
     with pytest.raises(SystemExit) as stopped:
         main(["calibrate", str(run_dir)])
     assert stopped.value.code == 2
+
+
+def test_the_command_says_what_a_bound_keeps_and_how_little_that_says(labels: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    best = next(example.id for example, good in examples(300) if good)
+    which = [replace(e, verdicts=(replace(e.verdicts[2], score=9.0 if e.id == best else e.verdicts[2].score),)) for e, _ in examples(300)]
+    noise = finished(tmp_path / "run", which)
+    assert typed("calibrate", noise, "--labels", labels, "--precision", "0.99", "--score", "verify.better") == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "keeps 1 0.21-1.00" in said and "it keeps 1 of the 300 labelled" in said
+    assert "verify.better: its AUC may be that of chance" in said and "chosen: verify.min_margin: +9.000000" in said
+
+
+def test_where_nothing_tells_good_from_bad_nothing_is_written(labels: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    noise = finished(tmp_path / "run", [replace(e, verdicts=e.verdicts[2:]) for e, _ in examples(300)])
+    config = tmp_path / "mine.yaml"
+    config.write_text(CONFIG, encoding="utf-8")
+    assert typed("calibrate", noise, "--labels", labels, "--precision", "0.6", "--config", config) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "nothing was chosen: no score that a config can bound reaches that and tells good from bad by these labels" in said
+    assert "(--score verify.better)" in said and f"nothing was written; as before: {config}" in said
+    assert config.read_text("utf-8") == CONFIG and not (noise / CALIBRATION).exists()
+    assert typed("calibrate", noise, "--labels", labels, "--precision", "0.6", "--config", config, "--score", "verify.better") == 0
+    assert load_config(config).thresholds.startswith("calibrated on 300 labels")
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("typo.yaml", None, "typo.yaml: no such file (looked in "),
+        ("manners.yaml", "name: x\ndescription: d\ncategories: {}\n", "manners.yaml is a domain file"),
+    ],
+)
+def test_a_config_that_is_none_is_told_before_anything_is_written(
+    run_dir: Path, labels: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, text: str | None, said: str
+) -> None:
+    if text is not None:
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    assert typed("calibrate", run_dir, "--labels", labels, "--config", tmp_path / name) == 2
+    assert said in capsys.readouterr().err and not (run_dir / CALIBRATION).exists()
+
+
+def typed(*arguments: object) -> object:
+    with pytest.raises(SystemExit) as stopped:
+        main([str(argument) for argument in arguments])
+    return stopped.value.code

@@ -7,7 +7,7 @@ import random
 
 import numpy as np
 import pytest
-from scipy.stats import mannwhitneyu
+from scipy.stats import binomtest, mannwhitneyu
 
 from safer_instruct.calibration.fit import LEAST_OF_EACH, auc, cut_for_precision, describe_cut, expected_calibration_error, fit
 from safer_instruct.errors import ConfigError
@@ -49,14 +49,17 @@ def test_a_bound_is_described_by_precision_and_recall_with_intervals_that_hold_t
     cut = describe_cut(values, good, 0.5)
     kept = [g for v, g in zip(values, good, strict=True) if v >= 0.5]
     assert cut.kept == len(kept)
-    for interval, share, of in ((cut.precision, sum(kept) / len(kept), len(kept)), (cut.recall, sum(kept) / sum(good), sum(good))):
+    for interval, count, of in ((cut.precision, sum(kept), len(kept)), (cut.recall, sum(kept), sum(good))):
         estimate, low, high = interval
-        assert estimate == round(share, 4)
-        error = 1.96 * math.sqrt(share * (1 - share) / of)
-        assert (low, high) == (pytest.approx(share - error, abs=0.1 * error), pytest.approx(share + error, abs=0.1 * error))
-        assert low == round(low, 4) and high == round(high, 4)
+        wilsons = binomtest(count, of).proportion_ci(method="wilson")
+        assert estimate == round(count / of, 4) and (low, high) == (round(wilsons.low, 4), round(wilsons.high, 4))
     nothing = describe_cut(values, good, 99.0)
     assert nothing.kept == 0 and math.isnan(nothing.precision[0]) and nothing.recall[0] == 0.0
+
+
+def test_a_bound_that_keeps_good_ones_only_is_not_said_to_be_sure() -> None:
+    cut = describe_cut([1.0, 2.0, 3.0, 4.0], [False, True, False, True], 4.0)
+    assert (cut.kept, cut.precision) == (1, (1.0, 0.2065, 1.0)) and cut.recall[:2] == (0.5, 0.0945)
 
 
 @pytest.mark.parametrize("bad", [LEAST_OF_EACH - 1, LEAST_OF_EACH])

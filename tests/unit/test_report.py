@@ -134,6 +134,32 @@ def test_a_problem_of_the_data_is_named(
     assert [problem.level for problem in named] == [level] and all(problem.do for problem in named)
 
 
+@pytest.mark.parametrize(
+    ("lies_here", "thresholds", "named", "caption"),
+    [
+        (False, "defaults, not calibrated", "The thresholds are defaults, fitted to no label.", ""),
+        (
+            True,
+            "defaults, not calibrated",
+            "The thresholds are not those of calibration.yaml, which lies here and rests on 40 labels.",
+            " (not used by this run)",
+        ),
+        (True, "calibrated on 40 labels", "", ""),
+    ],
+)
+def test_problems_and_scores_say_the_same_of_a_calibration(
+    examples: list[Example], tmp_path: Path, lies_here: bool, thresholds: str, named: str, caption: str
+) -> None:
+    run = write_run(tmp_path / "run", examples, thresholds=thresholds)
+    if lies_here:
+        (run / "calibration.yaml").write_text("labels: {used: 40}\naim: precision of at least 0.9\nthresholds: {verify.min_margin: 0.1}\n", encoding="utf-8")
+    document = describe(run)
+    said = [problem for problem in found(document) if "threshold" in problem.what]
+    assert [problem.what for problem in said] == [named] * bool(named) and all("calibrat" in problem.do for problem in said)
+    captions = [p.caption for s in document.sections for p in s.parts if isinstance(p, Table) and p.caption.startswith("Calibrated on")]
+    assert captions == [f"Calibrated on 40 labels, for precision of at least 0.9{caption}"] * lies_here
+
+
 def test_a_sound_set_has_no_serious_problem(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", [e for e in made_up(900, seed=3) if e.alive], thresholds="calibrated on 200 labels")
     assert [problem.what for problem in found(describe(run)) if problem.level == "serious"] == []

@@ -12,21 +12,24 @@ from typing import Any
 import pytest
 import yaml
 from made_runs import made_up, write_run
+from rich.console import Console
 from runs import RESOLVED
 
 from safer_instruct import rundir
 from safer_instruct.calibration.labels import judged_texts
 from safer_instruct.cli import main
 from safer_instruct.conversation import texts_digest
-from safer_instruct.errors import RunDirectoryError
+from safer_instruct.errors import ConfigError, RunDirectoryError
 from safer_instruct.example import Example
 from safer_instruct.export import Options, export_pairs
 from safer_instruct.report.build import describe
 from safer_instruct.report.document import Document, Figure, Table
 from safer_instruct.report.reviewed import share_of
 from safer_instruct.review.index import ensure_index
+from safer_instruct.review.labels import write_labels
 from safer_instruct.review.queue import find_item
 from safer_instruct.review.store import Store
+from safer_instruct.views import review as view
 
 pytest.importorskip("numpy")
 
@@ -134,6 +137,38 @@ def test_calibration_takes_the_decisions_of_the_review(run: Path, examples: list
     said = capsys.readouterr()
     assert not ended.value.code, said.err
     assert (run / "calibration.yaml").is_file() and (run / rundir.REVIEW_LABELS).is_file()
+
+
+@pytest.mark.parametrize("arguments", [["calibrate", "RUN", "--reviewed"], ["review", "RUN", "--labels", "RUN/said.csv"]])
+def test_a_review_without_a_decision_gives_no_labels(run: Path, examples: list[Example], capsys: pytest.CaptureFixture[str], arguments: list[str]) -> None:
+    say(run, "ada", examples[:1], decision="skip")
+    with pytest.raises(SystemExit) as ended:
+        main([argument.replace("RUN", str(run)) for argument in arguments])
+    said = capsys.readouterr()
+    assert ended.value.code == 2 and "next:" not in said.out
+    assert f"nobody has accepted or rejected anything of {run} as it stands now, ties left out; read some: safer-instruct review {run}" in said.err
+    assert not (run / rundir.REVIEW_LABELS).exists() and not (run / "said.csv").exists()
+
+
+def test_labels_of_a_review_never_take_the_place_of_a_sheet_that_people_filled_in(run: Path, examples: list[Example], tmp_path: Path) -> None:
+    say(run, "ada", examples[:2], decision="accept")
+    for _ in range(2):  # its own it writes anew
+        assert write_labels(run, tmp_path / "said.csv") == 2
+    (tmp_path / "sheet.csv").write_text("id,label\ne1,good\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"sheet\.csv exists already, and was not written by a review; give --labels another name"):
+        write_labels(run, tmp_path / "sheet.csv")
+
+
+@pytest.mark.parametrize(("names", "said"), [(None, True), (["ada"], False)])
+def test_who_reads_is_explained_where_nobody_was_named(
+    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], names: list[str] | None, said: bool
+) -> None:
+    monkeypatch.setattr(view, "serve_review", lambda path, plan, readers, *, opened, **_: [opened(name, "http://127.0.0.1:1/") for name in readers])
+    monkeypatch.setattr("getpass.getuser", lambda: "root")
+    view.serve(Console(), run, names, port=None, browser=False, blind=False, overlap=0.1, domain=None)
+    told = capsys.readouterr().out
+    assert told.index("each address opens once") < told.index("http://")
+    assert ("who reads is 'root', as no --annotator NAME was given" in told) == said
 
 
 def test_in_direction_chosen_the_rejected_side_is_the_one_that_was_written(tmp_path: Path) -> None:

@@ -13,10 +13,11 @@ from typing import Any, cast, get_args
 
 import yaml
 
-from safer_instruct import rundir
+from safer_instruct import rundir, yamlfile
 from safer_instruct.calibration.conformal import Guarantee, guaranteed_cut, least_to_pass
-from safer_instruct.calibration.fit import CHANCE, LEAST_OF_EACH, Cut, Fit, Interval, Method, cut_for_precision, describe_cut, fit
-from safer_instruct.calibration.labels import digest, joined, read_examples, read_labels
+from safer_instruct.calibration.fit import LEAST_OF_EACH, Cut, Fit, Interval, Method, cut_for_precision, describe_cut, fit
+from safer_instruct.calibration.labels import Label, count_rows, digest, joined, read_examples, read_labels
+from safer_instruct.config import RunConfig
 from safer_instruct.errors import ConfigError, RunDirectoryError
 from safer_instruct.settings.scoremap import MarginMap
 from safer_instruct.thresholds import BY_ITSELF, JUDGED_BY, KEYS, REWARD_KEY
@@ -65,6 +66,11 @@ class Calibrated:
     cut: Cut | None = None
     guarantee: Guarantee | None = None
 
+    @property
+    def tells(self) -> bool:
+        """Whether it tells good from bad by these labels; one that does not gets its bound written only where somebody names it."""
+        return self.fit is not None and self.fit.tells
+
 
 @dataclass(frozen=True, slots=True)
 class Calibrations:
@@ -93,25 +99,26 @@ def calibrate(path: Path, labels: Path, aim: Aim, *, method: Method = "auto", na
         labels: A CSV file: id, label and, if wanted, score.
         aim: What a bound is to give.
         method: How a score is turned into a probability.
-        names: Scores that are to get a bound; by default the one whose bound loses the fewest good examples. Bounds add up: with
-            two of them more is lost than each says.
+        names: Scores that are to get a bound; by default, of those that tell good from bad by these labels, the one whose bound loses the
+            fewest good examples. Bounds add up: with two of them more is lost than each says.
 
     Raises:
         ConfigError: The labels cannot be used, or a name is none of a labelled score that has a key.
         RunDirectoryError: There is no finished run.
         MissingExtraError: The extra `calibrate` is not installed.
     """
-    found = joined(read_examples(path), read_labels(labels), labels)
+    said = read_labels(labels)
+    found = joined(read_examples(path), said, labels)
     resolved = _resolved(path)
     form = resolved["config"]["verify"]["form"]
     keys = _keys(form)
     scores = tuple(_calibrated(name, keys.get(name, ""), rows, aim, method) for name, rows in sorted(found.items()))
     if not any(score.fit for score in scores):
-        raise ConfigError(f"{labels}: no score has {LEAST_OF_EACH} good and {LEAST_OF_EACH} bad labels; write a sheet with --sheet and label more")
+        raise ConfigError(_too_few(labels, said))
     possible = {score.name: score for score in scores if score.cut and score.key}
     if unknown := [name for name in names if name not in possible]:
         raise ConfigError(f"'{unknown[0]}' gets no bound: {_why_not(unknown[0], scores, aim)}")
-    best = sorted(possible.values(), key=lambda s: (-_recall(s), s.name))[:1]
+    best = sorted((score for score in possible.values() if score.tells), key=lambda s: (-_recall(s), s.name))[:1]
     used = {id_ for rows in found.values() for id_, _, _ in rows}
     described: dict[str, str | int] = {"file": labels.name, "sha256": digest(labels), "used": len(used)}
     margin, why = _margin(scores, form, resolved.get("models") or {})
@@ -130,10 +137,19 @@ def write_calibration(found: Calibrations, aim: Aim, target: Path) -> None:
     }
     with whole(target) as part:
         part.write_text(
-            f"# Written by 'safer-instruct calibrate'; a config takes the thresholds over with: calibration: {target.name}\n"
+            "# Written by 'safer-instruct calibrate'; a config takes the thresholds over with: calibration: PATH of this file, from the config's folder\n"
             + yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=120),
             encoding="utf-8",
         )
+
+
+def check_config(config: Path) -> None:
+    """That `point_config_at` can be given this config; the calibration that it names so far may be gone.
+
+    Raises:
+        ConfigError: It is missing, or no valid config of a run.
+    """
+    yamlfile.load(config, RunConfig)
 
 
 def point_config_at(config: Path, target: Path) -> None:
@@ -142,10 +158,7 @@ def point_config_at(config: Path, target: Path) -> None:
     Raises:
         ConfigError: The config cannot be read.
     """
-    try:
-        text = config.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as exc:
-        raise ConfigError(f"{config}: cannot be read as UTF-8 text: {exc}") from exc
+    text = yamlfile.text_of(config)
     relative = os.path.relpath(target, config.parent)
     line = f"calibration: {json.dumps(relative, ensure_ascii=False)}"
     changed, count = re.subn(r"^calibration:[^\n]*$", lambda _: line, text, count=1, flags=re.M)
@@ -206,11 +219,18 @@ def _margin(scores: Sequence[Calibrated], form: str, models: Mapping[str, str]) 
     found = next((score.fit for score in scores if score.name == BY_ITSELF), None)
     if found is None:
         return None, f"fewer than {LEAST_OF_EACH} labels of '{BY_ITSELF}' say good, or bad"
-    if found.auc[1] <= CHANCE:
+    if not found.tells:
         return None, f"the AUC of '{BY_ITSELF}' may be that of chance"
     if role not in models:
         return None, f"the run does not say which model '{role}' was; give its 'run' command again to write that anew"
     return MarginMap.model_validate({"score": BY_ITSELF, "form": form, "model": models[role], "labels": found.count}), ""
+
+
+def _too_few(file: Path, labels: Sequence[Label]) -> str:
+    good = sum(label.good for label in labels)
+    carried = f"{good} good and {len(labels) - good} bad of {count_rows(file)} rows carry a label, and no score has {LEAST_OF_EACH} good and"
+    least = f"{carried} {LEAST_OF_EACH} bad, the least that there must be; 100 labels tell something"
+    return f"{file}: {least}; label more examples of the run (--sheet writes some to label)"
 
 
 def _recall(score: Calibrated) -> float:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from safer_instruct.analysis.proportion import wilson
 from safer_instruct.errors import ConfigError
 from safer_instruct.extras import require
 from safer_instruct.settings.scoremap import ScoreMap
@@ -43,6 +44,11 @@ class Fit:
     auc: Interval
     ece: Interval
     curve: tuple[tuple[float, float], ...]
+
+    @property
+    def tells(self) -> bool:
+        """Whether it tells good from bad: the interval of its AUC ends above that of chance."""
+        return self.auc[1] > CHANCE
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,19 +113,9 @@ def cut_for_precision(values: Sequence[float], good: Sequence[bool], precision: 
 
 
 def describe_cut(values: Sequence[float], good: Sequence[bool], threshold: float) -> Cut:
-    """What a bound keeps, with bootstrap intervals over the labelled examples."""
-    numpy = _numpy()
-    y, kept = numpy.asarray(good, dtype=bool), numpy.asarray(values, dtype=float) >= threshold
-
-    def share(of: Any, among: Any) -> float:
-        return float(of.sum() / among.sum()) if among.any() else math.nan
-
-    return Cut(
-        threshold,
-        int(kept.sum()),
-        _bootstrapped(lambda rows: share((y & kept)[rows], kept[rows]), y),
-        _bootstrapped(lambda rows: share((y & kept)[rows], y[rows]), y),
-    )
+    """What a bound keeps; the intervals are Wilson's: rows drawn anew would say of one row that is kept and good that all such are."""
+    kept = [label for value, label in zip(values, good, strict=True) if value >= threshold]
+    return Cut(threshold, len(kept), _share(sum(kept), len(kept)), _share(sum(kept), sum(good)))
 
 
 def auc(values: Any, good: Any) -> float:
@@ -137,6 +133,13 @@ def expected_calibration_error(probabilities: Any, good: Any) -> float:
     order = numpy.argsort(probabilities, kind="stable")
     starts = numpy.unique(numpy.arange(_BINS) * len(order) // _BINS)
     return float(numpy.abs(numpy.add.reduceat(probabilities[order] - good[order], starts)).sum() / len(order))
+
+
+def _share(count: int, of: int) -> Interval:
+    if not of:
+        return math.nan, math.nan, math.nan
+    found = wilson(int(count), int(of))
+    return round(found.estimate, 4), round(found.low, 4), round(found.high, 4)
 
 
 def _fitted(x: Any, y: Any, method: str) -> ScoreMap:

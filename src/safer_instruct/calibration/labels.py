@@ -71,8 +71,16 @@ def read_labels(path: Path) -> list[Label]:
             if missing := [name for name in ("id", "label") if name not in (reader.fieldnames or ())]:
                 raise ConfigError(f"{path}: the column '{missing[0]}' is missing{_there_are(reader)}; a file of labels has id,label and, if wanted, score")
             return [label for row in reader if (label := _label(row, f"{path}:{reader.line_num}"))]
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file (looked in {path.absolute().parent})") from None
     except (OSError, UnicodeDecodeError, csv.Error) as exc:
         raise ConfigError(f"{path}: cannot be read as a CSV file in UTF-8: {exc}") from exc
+
+
+def count_rows(path: Path) -> int:
+    """The rows of a CSV file that `read_labels` has read, with and without a label."""
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        return sum(1 for _ in csv_rows(file))
 
 
 def _there_are(reader: csv.DictReader[str]) -> str:
@@ -106,9 +114,15 @@ def write_sheet(examples: Sequence[Scored], path: Path, count: int, *, seed: int
 
     Every stratum gets its share, so that the sample stands for the run without weights (Cochran 1977, chapter 5).
 
+    A sheet that stands there is written anew as long as nobody has labelled a row of it.
+
     Returns:
         How many rows it has.
+
+    Raises:
+        ConfigError: The file holds labels, or is something other than a sheet.
     """
+    _keep_labels(path)
     chosen = _stratified(examples, count, seed)
     with whole(path) as part, part.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, SHEET_COLUMNS)
@@ -117,6 +131,22 @@ def write_sheet(examples: Sequence[Scored], path: Path, count: int, *, seed: int
             row = {name: no_formula(str(getattr(example, name))) for name in SHEET_COLUMNS if name not in ("id", "label", "score")}
             writer.writerow({"id": example.id, "label": "", "score": "", **row})
     return len(chosen)
+
+
+def _keep_labels(path: Path) -> None:
+    if not path.is_file():
+        return
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv_rows(file)
+            ours = set(SHEET_COLUMNS) <= set(reader.fieldnames or ())
+            labelled = sum(1 for row in reader if (row.get("label") or "").strip())
+    except (OSError, UnicodeDecodeError, csv.Error):
+        ours, labelled = False, 0
+    if labelled:
+        raise ConfigError(f"{path} holds {labelled} label{'s' if labelled > 1 else ''}; calibrate with --labels, give --sheet another name, or move it away")
+    if not ours:
+        raise ConfigError(f"{path} exists already, and is no sheet of 'calibrate'; give --sheet another name, or move it away")
 
 
 def _stratified(examples: Sequence[Scored], count: int, seed: int) -> list[Scored]:

@@ -8,13 +8,16 @@ from rich.console import Console
 from rich.table import Table
 
 from safer_instruct.calibration.calibrate import Aim, Calibrations
-from safer_instruct.calibration.fit import CHANCE, LEAST_OF_EACH, Interval
+from safer_instruct.calibration.fit import LEAST_OF_EACH, Interval
 from safer_instruct.terminal import safe
 
 
 def show_calibrations(console: Console, found: Calibrations, aim: Aim) -> None:
     """One row per score; below, what was chosen and what stands in the way of more."""
-    table = Table(title=f"{found.labels['used']} labelled examples; threshold for: {aim.described}; below each value its 95% interval", title_justify="left")
+    table = Table(
+        title=f"{found.labels['used']} labelled examples; threshold for: {aim.described}; below each value its 95% interval, below a bound how many it keeps",
+        title_justify="left",
+    )
     table.box, table.pad_edge = None, False  # with frames the names of scores do not fit into 80 columns
     for heading in ("score", "good", "AUC", "ECE", "bound", "precision", "recall"):
         table.add_column(heading, justify="left" if heading == "score" else "right", no_wrap=heading == "score")
@@ -22,12 +25,12 @@ def show_calibrations(console: Console, found: Calibrations, aim: Aim) -> None:
         if score.fit is None:
             table.add_row(safe(score.name), "", f"fewer than {LEAST_OF_EACH} good or bad", "", "", "")
             continue
-        cut = [f"{score.cut.threshold:+.4f}", _shown(score.cut.precision), _shown(score.cut.recall)] if score.cut else ["none", "", ""]
+        cut = [f"{score.cut.threshold:+.4f}\nkeeps {score.cut.kept}", _shown(score.cut.precision), _shown(score.cut.recall)] if score.cut else ["none", "", ""]
         table.add_row(safe(score.name), f"{score.fit.good}/{score.fit.count}", _shown(score.fit.auc), _shown(score.fit.ece), *cut)
     console.print(table)
     console.print("ECE: expected calibration error of the probability fitted to the score", style="dim")
     for score in found.scores:
-        if score.fit and score.fit.auc[1] <= CHANCE:
+        if score.fit and not score.tells:
             console.print(safe(f"{score.name}: its AUC may be that of chance; do not filter by it on the strength of these labels"))
         if score.guarantee:
             counted = f"{score.guarantee.bad} of {score.guarantee.kept} kept are bad"
@@ -35,10 +38,21 @@ def show_calibrations(console: Console, found: Calibrations, aim: Aim) -> None:
     by = f"the difference of the probabilities fitted to {found.margin.score}" if found.margin else f"the verifier's own: {found.raw_because}"
     console.print(safe(f"margin of a pair: {by}"))
     for score in found.chosen:
-        if score.cut:
-            console.print(safe(f"chosen: {score.key}: {score.cut.threshold:+.6f} (a bound on {score.name})"))
+        if score.cut and score.fit:
+            console.print(
+                safe(f"chosen: {score.key}: {score.cut.threshold:+.6f} (a bound on {score.name}; it keeps {score.cut.kept} of the {score.fit.count} labelled)"),
+                soft_wrap=True,
+            )
     if not found.chosen:
-        console.print(safe("no score reaches that with a bound that a config can set: label more, ask for less, or use a stronger judge"))
+        console.print(safe(_why_none(found)), soft_wrap=True)
+
+
+def _why_none(found: Calibrations) -> str:
+    passed_over = [f"--score {score.name}" for score in found.scores if score.cut and score.key]
+    if not passed_over:
+        return "no score reaches that with a bound that a config can set: label more, ask for less, or use a stronger judge"
+    by_name = f"label more, or name one all the same ({' or '.join(passed_over)})"
+    return f"nothing was chosen: no score that a config can bound reaches that and tells good from bad by these labels; {by_name}"
 
 
 def _shown(interval: Interval) -> str:

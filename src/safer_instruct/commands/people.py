@@ -7,7 +7,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from safer_instruct.remote.arguments import in_path, out_path, run_directory, shown
+from safer_instruct.remote.arguments import in_path, looked_at_path, run_directory, shown
 from safer_instruct.remote.arguments import path as local_path
 
 
@@ -28,6 +28,7 @@ def review(
 
     if labels is not None:
         view.write_labels(path, labels)
+        typer.echo(f"next: safer-instruct calibrate {path} --labels {labels}")
         return
     view.serve(Console(), path, annotator, port=port, browser=not no_browser, blind=blind, overlap=overlap, domain=domain)
 
@@ -36,20 +37,20 @@ def calibrate(
     path: Annotated[Path, typer.Argument(metavar="DIR", parser=run_directory(), help="A finished run directory.")],
     labels: Annotated[Optional[Path], typer.Option(metavar="FILE.csv", parser=in_path, help="Labels: id, label (good or bad) and, if wanted, score.")] = None,
     reviewed: Annotated[bool, typer.Option("--reviewed", help="Take what was decided in 'review' for labels.")] = False,
-    sheet: Annotated[Optional[Path], typer.Option(metavar="FILE.csv", parser=out_path, help="Write a sheet to label instead.")] = None,
+    sheet: Annotated[Optional[Path], typer.Option(metavar="FILE.csv", parser=looked_at_path, help="Write a sheet to label instead.")] = None,
     count: Annotated[int, typer.Option("--n", min=1, help="Rows of the sheet.")] = 200,
     precision: Annotated[float, typer.Option(min=0, max=1, help="Share of good examples that a threshold is to keep to.")] = 0.9,
     max_bad: Annotated[Optional[float], typer.Option(min=0.001, max=0.999, help="Instead: share of bad ones that is not to be passed.")] = None,
     confidence: Annotated[float, typer.Option(min=0.5, max=0.999, help="Of the guarantee that --max-bad asks for.")] = 0.95,
     method: Annotated[str, typer.Option(help="logistic, isotonic, or auto: isotonic from 1,000 labels on.")] = "auto",
-    score: Annotated[Optional[list[str]], typer.Option(help="A score that is to get a threshold; by default the one that loses least.")] = None,
+    score: Annotated[Optional[list[str]], typer.Option(help="A score that is to get a threshold; by default the best that tells good from bad.")] = None,
     config: Annotated[Optional[Path], typer.Option(help="A config that is to use the thresholds: its line 'calibration:' is set.")] = None,
 ) -> None:
     """Fit a run's scores to labels of people, and choose thresholds for a wanted precision."""
     from rich.console import Console
 
     from safer_instruct.calibration import show
-    from safer_instruct.calibration.calibrate import CALIBRATION, Aim, point_config_at, read_method, write_calibration
+    from safer_instruct.calibration.calibrate import CALIBRATION, Aim, check_config, point_config_at, read_method, write_calibration
     from safer_instruct.calibration.calibrate import calibrate as fit_scores
     from safer_instruct.calibration.labels import read_examples, write_sheet
     from safer_instruct.rundir import REVIEW_LABELS
@@ -57,6 +58,8 @@ def calibrate(
 
     if sum((labels is not None, sheet is not None, reviewed)) != 1:
         raise typer.BadParameter("give --labels FILE, --reviewed, or --sheet FILE to write one to label")
+    if config is not None:
+        check_config(config)
     if reviewed:
         labels = path / REVIEW_LABELS
         view.write_labels(path, labels)
@@ -69,6 +72,8 @@ def calibrate(
         if found.chosen:
             write_calibration(found, aim, path / CALIBRATION)
             typer.echo(f"thresholds: {shown(path / CALIBRATION)}; a config takes them over with its line 'calibration:'")
+        elif kept := [str(shown(file)) for file in (path / CALIBRATION, config) if file and file.is_file()]:
+            typer.echo(f"nothing was written; as before: {', '.join(kept)}")
         if found.chosen and config is not None:
             point_config_at(config, path / CALIBRATION)
             typer.echo(f"{config} uses them now: run it again with --continue; finished calls are not made twice")

@@ -97,14 +97,12 @@ def out_directory(text: str) -> Path | str:
 
 def out_path(text: str) -> Path:
     """A file or folder that is written, here or at an address."""
-    if not is_remote(text):
-        return Path(text)
-    from safer_instruct.remote.copies import written_to
+    return _written(text, look=False)
 
-    address = parse(text)
-    local = _opened[-1].enter_context(written_to(address))
-    stand_for(local.parent, str(address).rpartition("/")[0])
-    return local
+
+def looked_at_path(text: str) -> Path:
+    """A file that is written, here or at an address, once the command has looked at what stands there."""
+    return _written(text, look=True)
 
 
 def in_path(text: str) -> Path:
@@ -127,6 +125,17 @@ def run_or_file(text: str) -> Path:
     return run_directory(results=False)(text) if holds_run(parse(text)) else in_path(text)
 
 
+def _written(text: str, *, look: bool) -> Path:
+    if not is_remote(text):
+        return Path(text)
+    from safer_instruct.remote.copies import written_to
+
+    address = parse(text)
+    local = _opened[-1].enter_context(written_to(address, look=look))
+    stand_for(local.parent, str(address).rpartition("/")[0])
+    return local
+
+
 @contextmanager
 def _sent(address: Address, folder: Path) -> Iterator[None]:
     from safer_instruct.remote.copies import seen, send_changed
@@ -136,4 +145,4 @@ def _sent(address: Address, folder: Path) -> Iterator[None]:
     send_changed(address, folder, before)
 
 
-out_path.__name__ = in_path.__name__ = run_or_file.__name__ = out_directory.__name__ = "path"  # what help calls the value
+out_path.__name__ = looked_at_path.__name__ = in_path.__name__ = run_or_file.__name__ = out_directory.__name__ = "path"  # what help calls the value

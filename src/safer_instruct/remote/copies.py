@@ -101,8 +101,12 @@ def send_changed(address: Address, folder: Path, before: Seen) -> None:
 
 
 @contextmanager
-def written_to(address: Address) -> Iterator[Path]:
+def written_to(address: Address, *, look: bool = False) -> Iterator[Path]:
     """A local path to write a file or folder to, which is sent to the address when the block ends well.
+
+    Args:
+        address: Where to.
+        look: Whether the file that is there so far is to lie at the path.
 
     Raises:
         StorageError: It could not be written, or a folder's other files would stay beside the new ones.
@@ -112,6 +116,9 @@ def written_to(address: Address) -> Iterator[Path]:
     bucket = Bucket(address)
     with tempfile.TemporaryDirectory(prefix="safer-instruct-") as folder:
         path = Path(folder) / address.key.rpartition("/")[2]
+        if look:
+            with suppress(GoneError):
+                bucket.download(address.key, path)
         yield path
         _send(bucket, address, path)
 

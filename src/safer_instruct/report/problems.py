@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator
 
+from safer_instruct.calibration.calibrate import CALIBRATION
 from safer_instruct.detect.words import words
 from safer_instruct.report.document import Problem
 from safer_instruct.report.gather import RunView
+from safer_instruct.report.scores import calibration_of, is_calibrated
 
 _FEW_PAIRS = 200
 _LOW_YIELD, _ONE_CHECK = 0.1, 0.5
@@ -149,17 +151,25 @@ def _checks(view: RunView) -> Iterator[Problem]:
         elif figures.flag and figures.failed:
             what = f"{figures.name} flagged {figures.failed:,} of {figures.seen:,}, and dropped none."
             yield Problem("look", what, "They are in the set.", f"Read them below, or with: safer-instruct filters DIR --dropped-by {figures.name}")
-    if "not calibrated" in str(view.summary.get("thresholds", "")):
-        what = "The thresholds are defaults; no label was ever compared with them."
-        yield Problem(
-            "look",
-            what,
-            "Nobody knows how many good pairs they drop, or bad ones they keep.",
-            "Read some (safer-instruct review DIR), then: safer-instruct calibrate DIR --reviewed",
-        )
     if view.summary["cost"] is None:
         yield Problem("look", "The cost is unknown.", "No price is known for a model that was called.", "Set price_per_million for it in the config.")
 
 
+def _thresholds(view: RunView) -> Iterator[Problem]:
+    if is_calibrated(view):
+        return
+    if found := calibration_of(view):
+        what = f"The thresholds are not those of {CALIBRATION}, which lies here and rests on {found.labels['used']} labels."
+        do = f"Name it in the config (calibration: PATH of {CALIBRATION}, from the config's folder), and give the 'run' command again with --continue."
+        yield Problem("look", what, "What the labels said has no effect on this run.", do)
+        return
+    yield Problem(
+        "look",
+        "The thresholds are defaults, fitted to no label.",
+        "Nobody knows how many good pairs they drop, or bad ones they keep.",
+        "Read some (safer-instruct review DIR), then: safer-instruct calibrate DIR --reviewed",
+    )
+
+
 _READ_DROPPED = "Read what was dropped (the samples below), and move the bound if those are good."
-_CHECKS: tuple[Callable[[RunView], Iterator[Problem]], ...] = (_size, _one_check, _length, _balance, _sameness, _repeats, _texts, _checks)
+_CHECKS: tuple[Callable[[RunView], Iterator[Problem]], ...] = (_size, _one_check, _length, _balance, _sameness, _repeats, _texts, _checks, _thresholds)

@@ -33,9 +33,9 @@ def scores(views: Sequence[RunView], labels: Path | None = None) -> Section:
     names = [name for name in views[0].scores if _varies(views[0], name)]
     names.sort(key=lambda name: (name not in _ABOUT, name))
     parts: list[Figure | Table] = [_figure(number, name, views) for number, name in enumerate(names[:_SHOWN])]
-    calibration = _calibration(views[0].path)
+    calibration = calibration_of(views[0])
     if calibration:
-        parts.append(_calibrated(calibration))
+        parts.append(_calibrated(calibration, used=is_calibrated(views[0])))
     file = labels or _labels_beside(views[0].path, calibration)
     said = read_labels(file) if file else labels_of_review(views[0])
     if said:
@@ -113,19 +113,28 @@ def _figure(number: int, name: str, views: Sequence[RunView]) -> Figure:
     return Figure(f"score-{number}", name, says, "histogram", data, Table("", ("value", *(f"{s['name']}, %" for s in series)), tuple(rows)))
 
 
-def _calibration(path: Path) -> Calibration | None:
-    file = path / CALIBRATION
+def calibration_of(view: RunView) -> Calibration | None:
+    """What `calibrate` wrote into the run directory, whether the run uses it or not.
+
+    Raises:
+        ConfigError: It is not valid.
+    """
+    file = view.path / CALIBRATION
     return load_calibration(file) if file.is_file() else None
 
 
-def _calibrated(calibration: Calibration) -> Table:
+def is_calibrated(view: RunView) -> bool:
+    """Whether the run was made with thresholds from labels."""
+    return "not calibrated" not in str(view.summary.get("thresholds", ""))
+
+
+def _calibrated(calibration: Calibration, *, used: bool) -> Table:
     rows = []
     for name, found in calibration.scores.items():
         figures = [_value(found.get(key)) for key in ("auc", "threshold", "precision", "recall")]
         rows.append((name, found.get("labels"), *figures))
-    return Table(
-        f"Calibrated on {calibration.labels['used']} labels, for {calibration.aim}", ("score", "labels", "AUC", "threshold", "precision", "recall"), tuple(rows)
-    )
+    caption = f"Calibrated on {calibration.labels['used']} labels, for {calibration.aim}" + ("" if used else " (not used by this run)")
+    return Table(caption, ("score", "labels", "AUC", "threshold", "precision", "recall"), tuple(rows))
 
 
 def _value(found: Any) -> str | float | None:

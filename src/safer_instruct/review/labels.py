@@ -12,7 +12,7 @@ from typing import Any
 from safer_instruct import rundir
 from safer_instruct.calibration.labels import Scored, read_examples
 from safer_instruct.conversation import texts_digest
-from safer_instruct.errors import RunDirectoryError
+from safer_instruct.errors import ConfigError, RunDirectoryError
 from safer_instruct.review.store import Label, read_labels
 from safer_instruct.wholefile import whole
 
@@ -103,9 +103,15 @@ def write_labels(path: Path, file: Path) -> int:
         How many examples it has; ties, and labels of texts that the run has replaced since, are left out.
 
     Raises:
-        RunDirectoryError: There is no finished run, or one of its files is damaged.
+        ConfigError: `file` is something other than labels of a review, such as a sheet that people filled in.
+        RunDirectoryError: There is no finished run, nothing of it is decided, or one of its files is damaged.
     """
+    if file.is_file() and not _ours(file):
+        raise ConfigError(f"{file} exists already, and was not written by a review; give --labels another name, or move it away")
     labels = current_labels(path, read_examples(path))
+    if not labels:
+        nothing = f"nobody has accepted or rejected anything of {path} as it stands now, ties left out"
+        raise RunDirectoryError(f"{nothing}; read some: safer-instruct review {path}")
     with whole(file) as part, part.open("w", encoding="utf-8", newline="") as out:
         writer = csv.writer(out)
         writer.writerow(LABEL_COLUMNS)
@@ -113,6 +119,11 @@ def write_labels(path: Path, file: Path) -> int:
             names = " ".join((*said.accepted, *said.rejected))
             writer.writerow((said.id, "good" if good else "bad", names, len(said.accepted), len(said.rejected)))
     return len(labels)
+
+
+def _ours(file: Path) -> bool:
+    with file.open("rb") as written:
+        return written.readline().rstrip() == ",".join(LABEL_COLUMNS).encode()
 
 
 def _text(said: tuple[str, str, Label]) -> tuple[str, str]:

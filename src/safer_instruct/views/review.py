@@ -39,6 +39,9 @@ def serve(
     served: list[str] = []
 
     def opened(name: str, address: str) -> None:
+        if not served:
+            own = "" if names else f"; who reads is '{name}', as no --annotator NAME was given"
+            console.print(safe(f"each address opens once; Ctrl-C ends the review, and nothing that was clicked is lost{own}"), soft_wrap=True)
         served.append(name)
         console.print(safe(f"{name}: {address}"), soft_wrap=True)
 
@@ -52,7 +55,6 @@ def serve(
             if done == total:
                 bar.stop()
 
-        console.print("each address opens once; Ctrl-C ends the review, and nothing that was clicked is lost")
         try:
             serve_review(path, plan, readers, port=port, opened=opened, report=report, browser=browser)
         finally:  # uvicorn passes Ctrl-C on
@@ -64,12 +66,12 @@ def write_labels(path: Path, file: Path) -> None:
     """Write the labels of the run in `path` to `file`, and say how many.
 
     Raises:
-        RunDirectoryError: Nobody has reviewed it.
+        ConfigError: `file` is something other than labels of a review.
+        RunDirectoryError: Nobody has reviewed it, or nothing of it is decided.
     """
     if not (path / rundir.REVIEW).is_file():
         raise RunDirectoryError(f"{path} has no review yet; begin one: safer-instruct review {path}")
-    written = labels.write_labels(path, file)
-    Console().print(safe(f"{written} labels: {file}; next: safer-instruct calibrate {path} --labels {file}"), soft_wrap=True)
+    Console().print(safe(f"{labels.write_labels(path, file)} labels: {file}"), soft_wrap=True)
 
 
 def _own_name() -> str:
