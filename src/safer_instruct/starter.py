@@ -10,6 +10,7 @@ from itertools import islice
 from pathlib import Path
 
 from safer_instruct.domain import Domain, load_domain, shipped_domains
+from safer_instruct.domainfile import NewDomain, as_text
 from safer_instruct.errors import ConfigError, SourceError
 from safer_instruct.rundir import write_whole
 from safer_instruct.settings.sources import SourceConfig
@@ -141,24 +142,6 @@ _WRITERS = {
     "chosen": ("student", "The student writes the rejected response: the model to be tuned, or a weak one."),
 }
 
-_DOMAIN = """\
-# A domain: what is undesirable, how an expert should answer instead, and how to tell the two apart.
-name: {name}
-description: One paragraph for the dataset card. What are these texts, and what does the chosen side do better?
-expert: You are a helpful assistant.       # the first line of the expert's system prompt
-categories:
-  main:                                    # one or more
-    definition: What belongs here, and what does not.
-    guideline: >-
-      How the expert should answer. Be concrete: what a good answer does, what it must not do, how long it is.
-    criteria:                              # for verify.form question: all must be answered yes
-      - Does the response follow the guideline?
-    contrast:                              # for verify.form contrast: completes 'a reply that is ...'
-      good: helpful and careful
-      bad: careless and unhelpful
-    examples: []                           # for contrast: a few pairs {{prompt, chosen, rejected}} make it far more accurate
-"""
-
 
 @dataclass(frozen=True, slots=True)
 class StarterSource:
@@ -199,7 +182,7 @@ def write_starter(domain: str, folder: Path, source: StarterSource | None = None
     placed = _placed(source, folder)
     files = {folder / f"{domain}.yaml": _config(domain, _of_own(own) if there else None, placed, embedded=embedded)}
     if domain not in shipped_domains() and not there:
-        files[own] = _DOMAIN.format(name=domain)
+        files[own] = as_text(NewDomain(domain))
     for path in files:
         if path.exists():
             raise ConfigError(f"{path} exists already; give another --dir, or move it away")
