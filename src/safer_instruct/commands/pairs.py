@@ -67,6 +67,7 @@ def export(
     provenance: Annotated[bool, typer.Option("--provenance", help="Add columns that say where each pair comes from.")] = False,
     redact: Annotated[bool, typer.Option("--redact-rejected", help="Give digest and length of rejected responses instead of their text.")] = False,
     reviewed: Annotated[bool, typer.Option("--reviewed", help="Only pairs that people accepted in 'review', with their corrections.")] = False,
+    selected: Annotated[bool, typer.Option("--selected", help="Only the pairs that 'select' chose.")] = False,
     gated: Annotated[Optional[Gate], typer.Option(help="Readers must agree to the terms; with 'manual' you let each of them in.")] = None,
     push: Annotated[Optional[str], typer.Option(metavar="ORG/NAME", help="Then upload it to the Hugging Face hub, as a private dataset.")] = None,
     public: Annotated[bool, typer.Option("--public", help="With --push: for everybody to see.")] = False,
@@ -85,7 +86,8 @@ def export(
         raise typer.BadParameter("--push is for --format datasets")
     repository = check_repository(push) if push else ""
     gate = gated.value if gated else None
-    exported = export_pairs(path, format_, out, Options(parse_splits(split or ()), seed, near, provenance, redact, gate, reviewed))
+    options = Options(parse_splits(split or ()), seed, near, provenance, redact, gate, reviewed, selected)
+    exported = export_pairs(path, format_, out, options)
     parts = ", ".join(f"{name} {count}" for name, count in exported.splits.items())
     typer.echo(f"{exported.pairs} pairs{f' ({parts})' if split else ''}: {shown(exported.path)}")
     if not repository:
