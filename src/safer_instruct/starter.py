@@ -15,6 +15,7 @@ from safer_instruct.errors import ConfigError, SourceError
 from safer_instruct.rundir import write_whole
 from safer_instruct.settings.sources import SourceConfig
 from safer_instruct.sources import BadRow, read_source
+from safer_instruct.sources.rows import remedy_for
 
 _CONFIG = """\
 # Safer-Instruct: from a pile of texts to preference pairs.   safer-instruct run {name}.yaml
@@ -199,7 +200,10 @@ def _placed(source: StarterSource | None, folder: Path) -> StarterSource:
     """With its path as the config will say it; its first rows are read, so that a wrong path, column or encoding is told now."""
     if source is None:
         return StarterSource("texts.jsonl")
-    first = list(islice(read_source(SourceConfig(path=source.path, text=source.text, id=source.id), Path()), _LOOKED_AT))
+    try:
+        first = list(islice(read_source(SourceConfig(path=source.path, text=source.text, id=source.id), Path()), _LOOKED_AT))
+    except SourceError as exc:
+        raise SourceError(str(exc).replace(remedy_for("text"), "name the column with the text by --text, and that with your own id by --id")) from exc
     if all(isinstance(row, BadRow) for row in first):
         said = f"{first[0].file}:{first[0].line}: {first[0].reason}" if first and isinstance(first[0], BadRow) else "it holds none"
         raise SourceError(f"{source.path}: none of its first rows can be used: {said}; {_SAVE_ANEW}")

@@ -59,7 +59,9 @@ def select(
 
 def export(
     path: Annotated[Path, typer.Argument(metavar="DIR", parser=run_directory(), help="A finished run directory.")],
-    format_: Annotated[str, typer.Option("--format", help="jsonl, messages, csv, parquet, kto, datasets, ...; 'list' names them all.")],
+    format_: Annotated[
+        Optional[str], typer.Option("--format", help="Needed: jsonl, messages, csv, parquet, kto, datasets, ...; 'list' names them all.")
+    ] = None,
     out: Annotated[Optional[Path], typer.Option(parser=out_path, help="The file or folder; by default DIR/export.ENDING or DIR/export-FORMAT.")] = None,
     split: Annotated[Optional[list[str]], typer.Option(metavar="NAME=SHARE", help="A part to keep apart, by cluster: test=0.1.")] = None,
     seed: Annotated[int, typer.Option(help="Another one divides otherwise.")] = 0,
@@ -74,9 +76,12 @@ def export(
     yes: Annotated[bool, typer.Option("--yes", help="With --push: do not ask again.")] = False,
 ) -> None:
     """Write the pairs in the format of those who read them: TRL, LLaMA-Factory, Axolotl, Argilla, the Hugging Face hub and others."""
+    from safer_instruct.errors import ConfigError
     from safer_instruct.export import FORMATS, Options, export_pairs, parse_splits
     from safer_instruct.export.push import check_repository, push_folder
 
+    if format_ is None:
+        raise ConfigError("give --format, such as jsonl or messages; '--format list' names them all")
     if format_ == "list":
         typer.echo("\n".join(f"{name:17} {form.about}" for name, form in FORMATS.items()))
         return
