@@ -20,6 +20,7 @@ from safer_instruct.config import load_config
 from safer_instruct.conversation import texts_digest
 from safer_instruct.ledger import find_calls
 from safer_instruct.pipeline import run
+from safer_instruct.placeholders import DEFINITION, DESCRIPTION, GUIDELINE
 from safer_instruct.review.index import ensure_index
 from safer_instruct.review.store import Store
 
@@ -148,6 +149,22 @@ def write_domain(path: Path) -> None:
     """Put the domain that docs/domains.md shows under this name where `domain new` writes its own."""
     (shown,) = [block.text for block in blocks("docs/domains.md") if block.text.startswith(f"name: {path.name}\n")]
     path.with_name(f"{path.name}-domain.yaml").write_text(shown, encoding="utf-8")
+
+
+def fill_in_domain(file: Path) -> None:
+    """Write into a domain file that `init` wrote, if it wrote one, what it asks for."""
+    text = file.read_text("utf-8") if file.is_file() else ""
+    said = {DESCRIPTION: "Rude replies to customers.", DEFINITION: "A rude reply.", GUIDELINE: "Answer kindly, in one or two sentences."}
+    for placeholder, filled in said.items():
+        text = text.replace(placeholder, filled)
+    if text:
+        file.write_text(text, encoding="utf-8")
+
+
+def fill_in(config: Path) -> None:
+    """Do what `init` leaves to its reader: name models, and say what the domain is."""
+    use_scripted_models(config)
+    fill_in_domain(config.with_name(f"{config.stem}-domain.yaml"))
 
 
 def use_scripted_models(file: Path) -> None:

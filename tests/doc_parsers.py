@@ -100,6 +100,9 @@ def _load_config(words: list[str]) -> None:
 
 def _read_pip(words: list[str]) -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    if words[0] == "wheel":
+        assert words[1:] == ["--no-deps", "--wheel-dir", "dist", "./"]  # a bare name would be fetched
+        return
     assert words[0] == "install"
     for word in words[1:]:
         ours = re.fullmatch(r"(?:\.|safer-instruct)(?:\[([\w,-]+)\])?", word)

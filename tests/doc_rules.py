@@ -36,6 +36,7 @@ NOT_RUN = (
     Rule(r"^safer-instruct domain new \w+$", "asks questions; tests/contract/test_domain_commands.py answers them"),
     Rule(r"^safer-instruct .*/shared/", "a path of a cluster", "docs/cluster.md"),
     Rule(r"^safer-instruct ", "typed by the page's own test, see ELSEWHERE", "docs/new-domain.md"),
+    Rule(r"^(\S*/)?pip wheel", "builds, as tests/integration/test_wheel.py does"),
     Rule(r"^(\S*/)?pip install", "installs; the extras that it names are looked up"),
     Rule(r"^make ", "sets up environments; the targets are looked up"),
     Rule(r"^(BENCH_\w+=\S+ )?(python )?bench/", "measures for minutes; the options are read by the script's own parser"),

@@ -56,6 +56,7 @@ class Release:
         redacted: Whether the rejected responses are digests.
         gated: Whether readers must agree to the terms first.
         reviewed: Whether it holds only pairs that people accepted, as they corrected them.
+        selected: Whether it holds only pairs that `select` chose.
     """
 
     files: Mapping[str, str]
@@ -64,6 +65,7 @@ class Release:
     redacted: bool = False
     gated: bool = False
     reviewed: bool = False
+    selected: bool = False
 
 
 def describe(config: RunConfig, domain: Domain) -> dict[str, Any]:
@@ -249,6 +251,8 @@ def _contents(summary: Mapping[str, Any], release: Release) -> str:
         parts.append(f"Splits: {counts}. Pairs with the same or nearly the same prompt or source text stand in one split.")
     if release.reviewed:
         parts.append(f"Only the pairs that people accepted in a review are here: {total} of {summary['pairs']}, with their corrections in place.")
+    if release.selected:
+        parts.append(f"Only a selection of the run's {summary['pairs']} pairs is here (`safer-instruct select`).")
     if release.provenance:
         parts.append(f"Each row says where it comes from: {', '.join(f'`{name}`' for name in release.provenance)}.")
     if release.redacted:

@@ -260,7 +260,9 @@ def _find(name: str, base: Path) -> tuple[Path, str]:
         return _shipped_folder() / f"{name}.yaml", f"domains/{name}.yaml"
     path = base / name
     if not path.is_file():
-        hint = did_you_mean(name, [*shipped_domains(), *(file.name for file in path.parent.glob("*.yaml"))], cutoff=0.8)
+        own = path.parent / f"{path.name.removesuffix('.yml').removesuffix('.yaml')}-domain.yaml"  # as 'init' calls it
+        near = did_you_mean(name, [*shipped_domains(), *(file.name for file in path.parent.glob("*.yaml"))], cutoff=0.8)
+        hint = f"did you mean '{own.name}'?" if own.is_file() else near
         raise ConfigError(f"domain '{name}': neither a file at {path.absolute()} nor one of {', '.join(shipped_domains())}{hint and '; '}{hint}")
     return path.resolve(), str(path)
 

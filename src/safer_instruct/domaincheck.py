@@ -8,8 +8,7 @@ from dataclasses import dataclass, replace
 from safer_instruct.config import InduceConfig, RespondConfig, VerifyConfig
 from safer_instruct.domain import Category, Domain
 from safer_instruct.example import Draft, Example, Turn, Verdict
-from safer_instruct.models.protocol import Completion, Generated, Generation, Scored, Scoring
-from safer_instruct.models.scripted import prompt_text
+from safer_instruct.models.protocol import Completion, Generated, Generation, Prompt, Scored, Scoring
 from safer_instruct.reverse import ReversedTemplate, domain_shots
 from safer_instruct.settings.sides import TwinsConfig
 from safer_instruct.stages.asking import Asker
@@ -38,7 +37,7 @@ class Rendered:
     Attributes:
         category: Of the domain.
         title: Who is asked what.
-        text: As it is sent; the messages of a chat one below the other.
+        text: As it is sent; the messages of a chat one below the other, each with its role.
     """
 
     category: str
@@ -124,12 +123,12 @@ async def _revision(domain: Domain, example: Example) -> list[tuple[str, str]]:
     """What the critic and the expert are shown where `respond.revise` is on, which mends chosen responses only."""
     if domain.direction == "chosen":
         return []
-    asked, config = _Asked(), RespondConfig(revise=1)
+    critic, asked, config = _Asked("(what the judge would change)"), _Asked(), RespondConfig(revise=1)
     experts = Experts({"expert": Expert("expert", asked, load_template("respond"), config)}, domain, config)
-    reviser = Reviser(experts, load_template("revise"), domain, config, Critic(asked, load_template("critique"), domain))
+    reviser = Reviser(experts, load_template("revise"), domain, config, Critic(critic, load_template("critique"), domain))
     await reviser.mend(example, Draft(_RESPONSE, 0, verdicts=(Verdict("verify", False, None, _REASON),), expert="expert"), 0)
     titles = ("judge (respond.critique)", "expert (respond.revise)")
-    return list(zip(titles, asked.texts, strict=True))
+    return list(zip(titles, critic.texts + asked.texts, strict=True))
 
 
 async def _verification(domain: Domain, name: str, category: Category, example: Example) -> list[tuple[str, str]]:
@@ -161,22 +160,28 @@ async def _try_programs(domain: Domain) -> list[ProgramResult]:
     return found
 
 
+def _marked(prompt: Prompt) -> str:
+    """A prompt as one text: of a chat each message below its role."""
+    return prompt if isinstance(prompt, str) else "\n".join(f"[{turn.role}]\n{turn.content}" for turn in prompt)
+
+
 class _Asked:
-    """A model that remembers what it was asked, and agrees."""
+    """A model that remembers what it was asked, and agrees, or says what it is given."""
 
     name, fingerprint, concurrency, priced, status = "asked:", "asked:", 1, True, ""
 
-    def __init__(self) -> None:
+    def __init__(self, answer: str = "(Yes, or what else the model asked says)") -> None:
         self.texts: list[str] = []
+        self._answer = answer
 
     async def generate(self, request: Generation) -> Generated:
         """See `Model.generate`."""
-        self.texts.append(prompt_text(request.prompt))
-        return Generated((Completion("(Yes, or what else the model asked says)"),))
+        self.texts.append(_marked(request.prompt))
+        return Generated((Completion(self._answer),))
 
     async def score(self, request: Scoring) -> Scored:
         """See `Model.score`."""
-        self.texts.append(f"{prompt_text(request.prompt)}{request.continuation}")
+        self.texts.append(f"{_marked(request.prompt)}{request.continuation}")
         return Scored((-1.0,))
 
     async def close(self) -> None:

@@ -1,4 +1,4 @@
-"""`safer-instruct domain new`: a commented domain file from a few answers."""
+"""`safer-instruct domain new`, and `init`: a commented domain file from a few answers."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import yaml
 
 from safer_instruct.domain import Direction, load_domain
 from safer_instruct.errors import ConfigError
+from safer_instruct.placeholders import DEFINITION, DESCRIPTION, GUIDELINE
 from safer_instruct.rundir import write_whole
 
 _WIDTH = 110
@@ -22,8 +23,8 @@ class NewCategory:
     """Answers about one category."""
 
     name: str = "main"
-    definition: str = "What belongs here, and what does not."
-    guideline: str = "How a good answer is: what it does, what it must not do, how long it is."
+    definition: str = DEFINITION
+    guideline: str = GUIDELINE
     refuse: str = ""
     help: str = ""
     criteria: list[str] = field(default_factory=lambda: ["Does the response follow the guideline?"])
@@ -36,7 +37,7 @@ class NewDomain:
     """Answers about a domain."""
 
     name: str
-    description: str = "One paragraph for the dataset card. What are these texts, and what does the chosen side do better?"
+    description: str = DESCRIPTION
     direction: Direction = "rejected"
     extends: str = ""
     languages: list[str] = field(default_factory=lambda: ["en"])

@@ -21,6 +21,7 @@ from safer_instruct.filters.dedup import Deduplicators
 from safer_instruct.filters.registry import Filters, open_filters
 from safer_instruct.ledger import Commits
 from safer_instruct.margins import Margins, margins_of
+from safer_instruct.placeholders import still_to_fill_in, unfilled
 from safer_instruct.reverse import Reversal, Shot, domain_shots, reversal
 from safer_instruct.roles import EXPERTS, Roles
 from safer_instruct.routing import Router, open_router, route_record
@@ -75,6 +76,8 @@ async def equip(config: RunConfig, out: Path, budget: Budget, state: RunState) -
         SaferInstructError: Something does not fit, or is missing.
     """
     domain = load_domain(config.domain, config.base)
+    if keys := unfilled(domain):
+        raise ConfigError(f"domain '{config.domain}': {still_to_fill_in(keys)}")
     _check_categories(config.source, domain)
     if config.filter.semantic:
         load_embedder(config.filter.semantic.embedder)  # a missing one is known before anything is paid for

@@ -10,10 +10,12 @@ from itertools import islice
 from pathlib import Path
 
 from safer_instruct.domain import Domain, load_domain, shipped_domains
+from safer_instruct.domainfile import NewDomain, as_text
 from safer_instruct.errors import ConfigError, SourceError
 from safer_instruct.rundir import write_whole
 from safer_instruct.settings.sources import SourceConfig
 from safer_instruct.sources import BadRow, read_source
+from safer_instruct.sources.rows import remedy_for
 
 _CONFIG = """\
 # Safer-Instruct: from a pile of texts to preference pairs.   safer-instruct run {name}.yaml
@@ -141,24 +143,6 @@ _WRITERS = {
     "chosen": ("student", "The student writes the rejected response: the model to be tuned, or a weak one."),
 }
 
-_DOMAIN = """\
-# A domain: what is undesirable, how an expert should answer instead, and how to tell the two apart.
-name: {name}
-description: One paragraph for the dataset card. What are these texts, and what does the chosen side do better?
-expert: You are a helpful assistant.       # the first line of the expert's system prompt
-categories:
-  main:                                    # one or more
-    definition: What belongs here, and what does not.
-    guideline: >-
-      How the expert should answer. Be concrete: what a good answer does, what it must not do, how long it is.
-    criteria:                              # for verify.form question: all must be answered yes
-      - Does the response follow the guideline?
-    contrast:                              # for verify.form contrast: completes 'a reply that is ...'
-      good: helpful and careful
-      bad: careless and unhelpful
-    examples: []                           # for contrast: a few pairs {{prompt, chosen, rejected}} make it far more accurate
-"""
-
 
 @dataclass(frozen=True, slots=True)
 class StarterSource:
@@ -199,7 +183,7 @@ def write_starter(domain: str, folder: Path, source: StarterSource | None = None
     placed = _placed(source, folder)
     files = {folder / f"{domain}.yaml": _config(domain, _of_own(own) if there else None, placed, embedded=embedded)}
     if domain not in shipped_domains() and not there:
-        files[own] = _DOMAIN.format(name=domain)
+        files[own] = as_text(NewDomain(domain))
     for path in files:
         if path.exists():
             raise ConfigError(f"{path} exists already; give another --dir, or move it away")
@@ -216,7 +200,10 @@ def _placed(source: StarterSource | None, folder: Path) -> StarterSource:
     """With its path as the config will say it; its first rows are read, so that a wrong path, column or encoding is told now."""
     if source is None:
         return StarterSource("texts.jsonl")
-    first = list(islice(read_source(SourceConfig(path=source.path, text=source.text, id=source.id), Path()), _LOOKED_AT))
+    try:
+        first = list(islice(read_source(SourceConfig(path=source.path, text=source.text, id=source.id), Path()), _LOOKED_AT))
+    except SourceError as exc:
+        raise SourceError(str(exc).replace(remedy_for("text"), "name the column with the text by --text, and that with your own id by --id")) from exc
     if all(isinstance(row, BadRow) for row in first):
         said = f"{first[0].file}:{first[0].line}: {first[0].reason}" if first and isinstance(first[0], BadRow) else "it holds none"
         raise SourceError(f"{source.path}: none of its first rows can be used: {said}; {_SAVE_ANEW}")

@@ -14,6 +14,7 @@ from safer_instruct import rundir
 from safer_instruct.conversation import as_turns
 from safer_instruct.errors import RunDirectoryError
 from safer_instruct.example import Candidate, Draft, Example, Verdict
+from safer_instruct.nearest import did_you_mean
 
 VERDICTS_ONLY = (
     "category",
@@ -73,16 +74,21 @@ def sample_failed(path: Path, name: str, count: int, rank: Callable[[str], int])
         They, in input order, and how many there are in all.
 
     Raises:
-        RunDirectoryError: It dropped and flagged none; or as for `find_example`.
+        RunDirectoryError: It dropped and flagged none, or there is no such filter; or as for `find_example`.
     """
+    names: set[str] = set()
 
     def flagged(verdicts: list[dict[str, Any]]) -> bool:
+        names.update(v["name"] for v in verdicts)
         return any(v["name"] == name and not v["passed"] and v.get("flag") for v in verdicts)
 
     with opened(path) as parquet:
         found, total = _lowest(_matching(parquet, "dropped_by", lambda by: by == name), count, rank)
         if not total:
             found, total = _lowest(_matching(parquet, "verdicts", flagged), count, rank)
+        if not total and name not in names:
+            hint = did_you_mean(name, names, otherwise=f"there are {', '.join(sorted(names)) or 'none'}", cutoff=0.7)
+            raise RunDirectoryError(f"{path}: no example has a verdict '{name}'; {hint}")
         if not total:
             did = Counter(by for _, group in _column(parquet, "dropped_by") for by in group if by)
             known = ", ".join(f"{by} ({n})" for by, n in sorted(did.items())) or "nothing"

@@ -12,7 +12,7 @@ from typing import IO, Any
 from safer_instruct.conversation import as_messages, as_texts, conversational
 from safer_instruct.errors import RunDirectoryError
 from safer_instruct.example import Example
-from safer_instruct.rundir import BAD_ROWS, EXAMPLES, PAIRS, PAIRS_JSONL
+from safer_instruct.rundir import BAD_ROWS, EXAMPLES, PAIRS, PAIRS_JSONL, SELECTED
 from safer_instruct.sources import BadRow
 from safer_instruct.wholefile import room_for, whole
 
@@ -104,6 +104,24 @@ def pair_schema(*, conversations: bool = False, twins: bool = False) -> Any:
     said = ("prompt", "chosen", "rejected") if conversations else ()
     names = (*PAIR_COLUMNS, *([CONVERSATION] if conversations else []), *([TWIN_OF] if twins else []))
     return pa.schema([(name, _messages_type() if name in said else pa.string()) for name in names])
+
+
+def selected_ids(path: Path) -> frozenset[str]:
+    """Ids of the pairs that `select` chose.
+
+    Raises:
+        RunDirectoryError: It was not asked yet, or its file is damaged.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    file = path / SELECTED
+    if not file.is_file():
+        raise RunDirectoryError(f"{path} has no selection yet; make one: safer-instruct select {path}")
+    try:
+        return frozenset(pq.read_table(file, columns=["id"])["id"].to_pylist())
+    except (OSError, pa.ArrowException) as exc:
+        raise RunDirectoryError(f"{file} cannot be read ({exc}); make it anew: safer-instruct select {path}") from exc
 
 
 def pairs_and_twins(summary: Mapping[str, Any]) -> int:

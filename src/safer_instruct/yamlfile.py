@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import date
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -90,7 +91,7 @@ def text_of(path: Path, *, name: str | None = None) -> str:
 def _mapping(text: str, name: str) -> tuple[dict[str, Any], dict[Path_, int]]:
     """The keys and values of a YAML text, and the line of each key."""
     try:
-        data, lines = yaml.safe_load(text), _lines(text)
+        data, lines = yaml.load(text, Loader=_Loader), _lines(text)  # noqa: S506 - a safe one
     except (yaml.YAMLError, ValueError) as exc:  # ValueError: a date or number that cannot be
         mark = getattr(exc, "problem_mark", None)
         where = f"{name}:{mark.line + 1}" if mark else name
@@ -101,6 +102,18 @@ def _mapping(text: str, name: str) -> tuple[dict[str, Any], dict[Path_, int]]:
         found = {"NoneType": "nothing", "str": "text", "list": "a list"}.get(type(data).__name__, type(data).__name__)
         raise ConfigError(f"{name}: expected keys and values at the top, such as 'key: value', found {found}; is it the right file?")
     return data, lines
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML's own, but for keys, which are names however they look: 'on' stays 'on', where YAML takes it for true."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """See `SafeConstructor.construct_mapping`."""
+        self.flatten_mapping(node)
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                key.tag = "tag:yaml.org,2002:str"
+        return super().construct_mapping(node, deep)
 
 
 def _remedy(exc: Exception) -> str:
@@ -194,8 +207,16 @@ def _explain(error: ErrorDetails, section: type[BaseModel], lines: dict[Path_, i
         return f"{where}: unknown key '{dotted}'; {hint}"
     if error["type"] == "missing":
         return f"{where}: the key '{dotted}' is missing"
-    said = error["msg"].removeprefix("Value error, ")
+    said = error["msg"].removeprefix("Value error, ") + (_misread(error["input"]) if error["type"] == "string_type" else "")
     return f"{where}: '{dotted}': {said}" if dotted else f"{where}: {said}"
+
+
+def _misread(value: Any) -> str:
+    """What to do about a text that YAML takes for something else."""
+    if isinstance(value, bool):
+        return f"; YAML takes it for {str(value).lower()}: put it in quotes"
+    found = "a number" if isinstance(value, int | float) else "a date" if isinstance(value, date) else ""
+    return found and f"; YAML takes it for {found}: put it in quotes"
 
 
 def _keys_at(section: type[BaseModel], loc: Path_) -> list[str]:

@@ -16,6 +16,7 @@ import pytest
 import yaml
 from civil_script import SCRIPT
 from command_line import Cli, caller
+from doc_desk import fill_in_domain
 
 from safer_instruct import rundir
 from safer_instruct.cli import main
@@ -333,12 +334,33 @@ def test_init_writes_files_names_them_and_will_not_write_twice(cli: Cli, domain:
     assert cli("init", domain, "--dir", "start").code == 2 and sorted(str(path) for path in Path("start").iterdir()) == written
 
 
+def test_a_domain_that_nobody_filled_in_is_told_by_init_and_check_and_refused_by_run(cli: Cli) -> None:
+    keys = "not filled in yet: description, categories.main.definition, categories.main.guideline; write what holds for your texts"
+    filled = "fill in brand-new-domain.yaml, then: safer-instruct domain check brand-new-domain.yaml, then: "
+    assert filled + "safer-instruct run brand-new.yaml" in cli("init", "brand-new").out
+    checked = cli("domain", "check", "brand-new-domain.yaml", "--no-prompts")
+    assert checked.code == 1 and "is valid" in checked.out and keys in " ".join(checked.out.split()) and "'run' refuses it" in checked.out
+    said = cli("run", "brand-new.yaml")
+    assert said.code == 2 and f"domain 'brand-new-domain.yaml': {keys}" in said.err and not list(Path().glob("runs/brand-new/ledger*"))
+    fill_in_domain(Path("brand-new-domain.yaml"))
+    assert cli("domain", "check", "brand-new-domain.yaml", "--no-prompts").code == 0
+    Path("brand-new.yaml").unlink()
+    assert "fill in" not in cli("init", "brand-new").out
+
+
+@pytest.mark.parametrize(("options", "fill"), [([], True), (["--description", "d", "--definition", "d", "--guideline", "g"], False)])
+def test_domain_new_says_whether_something_is_left_to_fill_in(cli: Cli, options: list[str], fill: bool) -> None:
+    said = cli("domain", "new", "brand-new", "--no-input", *options).out
+    assert said.splitlines()[-1].startswith("next: fill in brand-new-domain.yaml, then: safer" if fill else "next: safer-instruct domain check")
+
+
 def test_the_config_of_init_runs_once_the_models_are_replaced(cli: Cli) -> None:
     cli("init", "brand-new")
     config = yaml.safe_load(Path("brand-new.yaml").read_text("utf-8"))
     config["models"] = dict.fromkeys(("inducer", "expert", "scorer"), "scripted:script.yaml")
     config["filter"]["prompt"]["language"] = None
     Path("brand-new.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
+    fill_in_domain(Path("brand-new-domain.yaml"))
     assert "3 pairs from 5 rows" in cli("run", "brand-new.yaml").out
 
 

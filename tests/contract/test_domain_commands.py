@@ -36,6 +36,14 @@ def test_check_shows_every_prompt_of_every_category(tmp_path: Path, name: str) -
         assert all(f"{number}. {question}" in said.stdout for number, question in enumerate(section.criteria, 1))
 
 
+def test_check_marks_who_speaks_and_says_what_stands_for_a_critique(tmp_path: Path) -> None:
+    said = domain(tmp_path, "domain", "check", "civility").stdout
+    expert = said.partition("--- support: expert\n")[2].partition("\n---")[0].splitlines()
+    assert expert[0] == "[system]" and expert[1] == load_domain("civility").expert and expert[-2:] == ["[user]", "(the instruction that was induced)"]
+    revision = said.partition("--- support: expert (respond.revise)\n")[2].partition("\n---")[0]
+    assert "(what the judge would change)" in revision and "(Yes, or what else" not in said.partition("--- support: judge (verify")[0]
+
+
 def test_check_escapes_what_a_file_says(tmp_path: Path) -> None:
     text = 'name: x\ndescription: d\ncategories:\n  main: {definition: d, guideline: "\\e[2J[red]{{ 7 * 7 }}[/red]", criteria: ["q?"]}\n'
     (tmp_path / "x.yaml").write_text(text, encoding="utf-8")

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from command_line import Cli, caller
-from doc_desk import answer_sheet, fill_sheet, first_id, first_key, lay_out, read_pairs_as_a_person, use_scripted_models, write_domain
+from doc_desk import answer_sheet, fill_in, fill_sheet, first_id, first_key, lay_out, read_pairs_as_a_person, write_domain
 from doc_rules import ELSEWHERE, why_not_run
 from documented import Block, Command, blocks, commands, pages
 
@@ -99,5 +99,5 @@ AFTERWARDS: dict[str, Callable[[Path], None]] = {
     r"^safer-instruct calibrate .*--sheet (\S+)": fill_sheet,
     r"^safer-instruct evaluate .*--sheet (\S+)": answer_sheet,
     r"^safer-instruct domain new (parking)$": write_domain,
-    r"^safer-instruct init (mydomain|parking)\b": lambda path: use_scripted_models(path.with_suffix(".yaml")),
+    r"^safer-instruct init (mydomain|parking)\b": lambda path: fill_in(path.with_suffix(".yaml")),
 }

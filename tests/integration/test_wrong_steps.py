@@ -10,7 +10,9 @@ import pytest
 from civil_script import SCRIPT
 
 from safer_instruct.cli import main
+from safer_instruct.errors import ConfigError
 from safer_instruct.ledger import read_totals
+from safer_instruct.models import adapter_path
 
 RUN = """\
 domain: civility
@@ -140,7 +142,10 @@ STEPS = [
     ("domain check evasive.yaml", ("evasive.yaml is a config of a run: safer-instruct run",)),
     # --- the config
     ("init evasive2 --source replys.csv", ("source 'replys.csv'", "no file, folder or glob match; did you mean 'replies.csv'?")),
-    ("init evasive2 --source replies.csv", ("no column 'text'; columns: id, reply",)),
+    (
+        "init evasive2 --source replies.csv",
+        ("no column 'text'; columns: id, reply; name the column with the text by --text, and that with your own id by --id",),
+    ),
     ("init evasive2 --source replies.csv --text reply --id Nr", ("no column 'Nr'; columns: id, reply",)),
     ("init evasive2 --source replies.csv --txt reply", ("No such option: --txt", "--text")),
     ("init evasive2 --source replies.xlsx --text reply", ("replies.xlsx: spreadsheets are not read; save it as CSV in UTF-8",)),
@@ -169,21 +174,23 @@ STEPS = [
     # --- looking at it
     ("status runs/evasif", ("runs/evasif holds no finished run (there is no such folder; did you mean 'evasive'?)",)),
     ("filters replies.csv", ("replies.csv holds no finished run (it is a file)", "safer-instruct run CONFIG --out")),
-    ("filters runs/evasive --dropped-by likelyhood", ("'likelyhood' dropped no example; what did: nothing",)),
+    ("filters runs/evasive --dropped-by verify.beter", ("no example has a verdict 'verify.beter'; did you mean 'verify.better'?",)),
+    ("filters runs/evasive --dropped-by likelyhood", ("no example has a verdict 'likelyhood'; there are consistency, dedup.prompt, dedup.text,",)),
+    ("filters runs/evasive --dropped-by verify.better", ("'verify.better' dropped no example; what did: nothing",)),
     ("why runs/evasive e9", ("no example has the id 'e9'; pairs.jsonl and examples.parquet hold the ids",)),
     ("status runs", ("runs holds no finished run (summary.json is missing; runs in it: evasive)",)),
     ("review runs/evasif", ("runs/evasif holds no finished run", "did you mean 'evasive'?")),
     # --- export, audit, labels
     ("export runs/evasif --format messages", ("safer-instruct run CONFIG --out runs/evasif",)),
     ("export runs/evasive --format mesages", ("unknown format 'mesages'; did you mean 'messages'? choose one of jsonl, messages",)),
-    ("export runs/evasive", ("Missing option '--format'",)),
+    ("export runs/evasive", ("give --format, such as jsonl or messages; '--format list' names them all",)),
     ("export runs/evasive --format jsonl --reviewed", ("runs/evasive has no review yet; begin one: safer-instruct review runs/evasive",)),
     ("export runs/evasive --format jsonl --split test", ("split 'test': write NAME=SHARE", "such as test=0.1")),
     ("export runs/evasive --format jsonl --split test=0.1", ("the split 'test' of 3 pairs in 3 clusters would be empty; give another share",)),
     ("export runs/evasive --format jsonl --out runs", ("runs is a folder; give the name of a file, such as runs/NAME",)),
     ("export runs/evasive --format datasets --out replies.csv", ("replies.csv is no folder; choose another --out",)),
     ("report runs/evasive --out runs", ("runs is a folder; give the name of a file, such as runs/NAME",)),
-    ("audit pairs.jsonl", ("source 'pairs.jsonl'", "no file, folder or glob match")),
+    ("audit mine.jsonl", ("source 'mine.jsonl'", "no file, folder or glob match; a relative path begins in that folder")),
     ("audit replies.csv --prompt id --chosen reply --rejected replay", ("no column 'replay' for the rejected response; columns: id, reply",)),
     ("audit runs/evasive --show repeat", ("there is no check 'repeat'; choose one of rows, empty",)),
     ("calibrate runs/evasive", ("give --labels FILE, --reviewed, or --sheet FILE to write one to label",)),
@@ -228,6 +235,11 @@ def test_a_wrong_step_is_told_with_what_to_do(
     message = " ".join((told.err + told.out).split())
     assert all(phrase in message for phrase in said), message
     assert "Traceback" not in told.err
+
+
+def test_the_adapters_that_are_named_are_such_as_a_model_can_have(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"nor one of civility-expert, civility-inducer$"):
+        adapter_path("gone", tmp_path)
 
 
 @pytest.mark.parametrize(

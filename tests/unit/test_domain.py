@@ -169,6 +169,13 @@ def test_mistakes_are_told_in_the_file_that_makes_them(tmp_path: Path, text: str
     assert said in str(caught.value)
 
 
+@pytest.mark.parametrize("name", ["mine", "mine.yaml", "mine.yml"])
+def test_the_domain_file_that_init_writes_is_meant_where_its_name_is_told_in_short(tmp_path: Path, name: str) -> None:
+    (tmp_path / "mine-domain.yaml").write_text("name: mine", encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"neither a file at .*; did you mean 'mine-domain.yaml'?"):
+        load_domain(name, tmp_path)
+
+
 def test_a_missing_base_is_told(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"domain 'gone\.yaml': neither a file"):
         written(tmp_path, "name: x\nextends: gone.yaml\n")

@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
@@ -52,6 +53,33 @@ def run(tmp_path: Path) -> Path:
             out.add(example)
     write_books(tmp_path, len(PAIRS))
     return tmp_path
+
+
+def select(run: Path, ids: list[str]) -> None:
+    pq.write_table(pa.table({"id": ids}), run / rundir.SELECTED)
+
+
+@pytest.mark.parametrize("provenance", [False, True])
+def test_only_selected_pairs_leave_in_the_order_of_the_run_and_the_card_says_so(run: Path, provenance: bool) -> None:
+    select(run, ["id5", "id2", "id4"])
+    options = Options(selected=True, provenance=provenance)
+    rows = [json.loads(line) for line in export_pairs(run, "jsonl", options=options).path.read_text("utf-8").splitlines()]
+    assert [{name: row[name] for name in PAIRS[0]} for row in rows] == [PAIRS[2], PAIRS[4], PAIRS[5]]
+    folder, count, splits = export_pairs(run, "datasets", options=replace(options, splits={"test": 0.4}))
+    assert count == sum(splits.values()) == 3 and set(splits) == {"train", "test"}
+    card = (folder / "README.md").read_text("utf-8")
+    assert f"Only a selection of the run's {len(PAIRS)} pairs is here (`safer-instruct select`)." in card and "3 pairs (" in card
+
+
+def test_a_run_without_a_selection_or_with_one_of_other_pairs_says_what_to_do(run: Path) -> None:
+    with pytest.raises(RunDirectoryError, match=r"has no selection yet; make one: safer-instruct select "):
+        export_pairs(run, "jsonl", options=Options(selected=True))
+    select(run, ["gone"])
+    with pytest.raises(RunDirectoryError, match=r"holds none of its pairs; make it anew: safer-instruct select "):
+        export_pairs(run, "jsonl", options=Options(selected=True))
+    (run / rundir.SELECTED).write_bytes(b"PAR1")
+    with pytest.raises(RunDirectoryError, match=r"selected.parquet cannot be read .*; make it anew: safer-instruct select "):
+        export_pairs(run, "jsonl", options=Options(selected=True))
 
 
 def test_jsonl_holds_one_object_per_line_in_trls_columns(run: Path) -> None:

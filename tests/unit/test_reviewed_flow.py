@@ -9,6 +9,8 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import yaml
 from made_runs import made_up, write_run
@@ -87,6 +89,16 @@ def test_a_tie_and_a_text_that_was_replaced_since_are_left_out(run: Path, exampl
     assert not ended.value.code
     with (run / "said.csv").open(encoding="utf-8", newline="") as file:
         assert [(row["id"], row["label"]) for row in csv.DictReader(file)] == [(e.id, "good") for e in alive[1:3]]
+
+
+def test_selected_and_accepted_are_both_asked_for(run: Path, examples: list[Example]) -> None:
+    alive = [e for e in examples if e.alive]
+    say(run, "ada", alive[:4], decision="accept")
+    pq.write_table(pa.table({"id": [e.id for e in alive[2:6]]}), run / rundir.SELECTED)
+    assert [row["id"] for row in exported(run, selected=True)] == [e.id for e in alive[2:4]]
+    pq.write_table(pa.table({"id": [alive[5].id]}), run / rundir.SELECTED)
+    with pytest.raises(RunDirectoryError, match="nobody has accepted a pair of the selection of"):
+        exported(run, selected=True)
 
 
 def test_the_card_says_that_people_read_it(run: Path, examples: list[Example]) -> None:

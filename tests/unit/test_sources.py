@@ -708,3 +708,11 @@ def test_damaged_bytes_of_a_packed_or_parquet_file_are_reported_never_a_crash(da
         except SourceError:
             return
     assert rows
+
+
+def test_where_a_relative_path_begins_is_told_as_it_was_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(SourceError, match=r"; a path in a config is relative to the folder of the config$"):
+        list(read_source(SourceConfig(path="nowhere.csv"), tmp_path))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SourceError, match=r"; a relative path begins in that folder$"):
+        list(read_source(SourceConfig(path="nowhere.csv"), Path()))

@@ -99,7 +99,12 @@ def test_texts_that_are_there_already_stand_in_the_config(tmp_path: Path, monkey
 
 
 @pytest.mark.parametrize(
-    ("source", "said"), [(StarterSource("nothere.csv"), "no file, folder or glob"), (StarterSource("texts.csv"), "no column 'text'; columns: nr, reply")]
+    ("source", "said"),
+    [
+        (StarterSource("nothere.csv"), "no file, folder or glob"),
+        (StarterSource("texts.csv"), "no column 'text'; columns: nr, reply"),
+        (StarterSource("texts.csv", "answer"), "no column 'answer'; columns: nr, reply; name"),
+    ],
 )
 def test_texts_that_cannot_be_read_are_told_before_anything_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: StarterSource, said: str

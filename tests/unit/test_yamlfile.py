@@ -133,6 +133,24 @@ def test_a_value_of_the_wrong_type_or_size_is_named_with_its_line(text: str, lin
     assert message.startswith(f"my.yaml:{line}: '{key}': ") and said in message and "\n" not in message
 
 
+@pytest.mark.parametrize(
+    ("written", "taken"),
+    [("Yes", "true"), ("off", "false"), ("12", "a number"), ("1.5", "a number"), ("2024-01-31", "a date"), ("2024-01-31 10:00:00", "a date")],
+)
+def test_a_text_that_yaml_takes_for_something_else_wants_quotes(written: str, taken: str) -> None:
+    message = f"my.yaml:1: 'leaf.label': Input should be a valid string; YAML takes it for {taken}: put it in quotes"
+    assert refusal(f"leaf: {{label: {written}}}\n", Tree) == message
+    assert yamlfile.parse(f"leaf: {{label: '{written}'}}\n", Tree, name="my.yaml").leaf.label == written
+    assert "quotes" not in refusal("leaf: {label: [a]}\n", Tree) + refusal("leaf: {label: null}\n", Tree)
+
+
+@pytest.mark.parametrize("key", ["on", "No", "12", "1.5", "2024-01-31", "null"])
+def test_a_key_is_a_name_whatever_yaml_takes_it_for(key: str) -> None:
+    assert list(yamlfile.parse(f"named: {{{key}: {{count: 2}}}}\n", Tree, name="my.yaml").named) == [key]
+    assert refusal(f"leaf: {{{key}: 2}}\n", Tree).startswith(f"my.yaml:1: unknown key 'leaf.{key}'; ")
+    assert yamlfile.parse("maybe: &a {count: 2}\nleaf: {<<: *a, label: x}\n", Tree, name="my.yaml").leaf == Leaf(count=2, label="x")
+
+
 def test_a_missing_key_is_named_at_the_section_that_lacks_it() -> None:
     assert refusal(RUN.replace("  path: texts.jsonl", "  text: body")) == "my.yaml:2: the key 'source.path' is missing"
     assert refusal(RUN.replace("domain: civility\n", "")) == "my.yaml: the key 'domain' is missing"
@@ -179,10 +197,6 @@ def test_yaml_cannot_run_code(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("text", "found"), [("", "nothing"), ("# nothing\n", "nothing"), ("- a\n- b\n", "a list"), ("words\n", "text")])
 def test_a_file_without_keys_at_the_top_is_refused(text: str, found: str) -> None:
     assert refusal(text, Tree) == f"my.yaml: expected keys and values at the top, such as 'key: value', found {found}; is it the right file?"
-
-
-def test_keys_that_are_not_text_are_refused() -> None:
-    assert "Keys should be strings" in refusal("1: 2\n", Tree)
 
 
 def test_a_missing_file_is_told_with_the_folder_that_was_looked_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

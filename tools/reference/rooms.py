@@ -104,7 +104,7 @@ LAYERS: tuple[tuple[str, tuple[Room, ...]], ...] = (
     (
         "What a user writes",
         (
-            Room("domain", ("domain",), "categories, guidelines, verifiers"),
+            Room("domain", ("domain", "placeholders"), "categories, guidelines, verifiers"),
             Room("config", ("config", "settings/", "selectconfig", "thresholds", "yamlfile"), "YAML, checked key by key"),
             Room("prices", ("prices",), "what a token costs"),
             Room("prompts", ("templates", "conversation"), "texts are values, never templates"),

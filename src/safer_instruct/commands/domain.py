@@ -28,6 +28,7 @@ def check(
 
     from safer_instruct.domain import load_domain
     from safer_instruct.domaincheck import render_prompts
+    from safer_instruct.placeholders import still_to_fill_in, unfilled
     from safer_instruct.terminal import safe
 
     loaded, console = load_domain(domain), Console()
@@ -38,7 +39,9 @@ def check(
     held = _show_programs(console, loaded)
     count = f"{len(loaded.categories)} categor{'y' if len(loaded.categories) == 1 else 'ies'}"
     console.print(safe(f"{domain} is valid: direction {loaded.direction}, {count}, {len(rendered)} prompts"), highlight=False, soft_wrap=True)
-    if not held:
+    if keys := unfilled(loaded):
+        console.print(safe(f"{still_to_fill_in(keys)}; until then 'run' refuses it"), highlight=False, soft_wrap=True)
+    if keys or not held:
         raise typer.Exit(1)
 
 
@@ -62,8 +65,10 @@ def new(
     bad: Annotated[Optional[str], typer.Option(help="The opposite.")] = None,
 ) -> None:
     """Write a commented domain file from answers to a few questions."""
+    from safer_instruct.domain import load_domain
     from safer_instruct.domainfile import NewCategory, NewDomain, place_for, write_domain
     from safer_instruct.errors import ConfigError
+    from safer_instruct.placeholders import unfilled
 
     if direction not in (None, "rejected", "chosen"):
         raise typer.BadParameter("--direction is rejected or chosen")
@@ -82,7 +87,8 @@ def new(
     path = write_domain(domain, folder)
     typer.echo(f"wrote {path}")
     there = "" if folder == Path() else f" --dir {folder}"
-    typer.echo(f"next: safer-instruct domain check {path}, then: safer-instruct init {name} --source YOUR-TEXTS --text COLUMN{there}")
+    fill_in = f"fill in {path}, then: " if unfilled(load_domain(path.name, folder)) else ""
+    typer.echo(f"next: {fill_in}safer-instruct domain check {path}, then: safer-instruct init {name} --source YOUR-TEXTS --text COLUMN{there}")
 
 
 @app.command("list")

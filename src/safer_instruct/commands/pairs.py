@@ -59,7 +59,9 @@ def select(
 
 def export(
     path: Annotated[Path, typer.Argument(metavar="DIR", parser=run_directory(), help="A finished run directory.")],
-    format_: Annotated[str, typer.Option("--format", help="jsonl, messages, csv, parquet, kto, datasets, ...; 'list' names them all.")],
+    format_: Annotated[
+        Optional[str], typer.Option("--format", help="Needed: jsonl, messages, csv, parquet, kto, datasets, ...; 'list' names them all.")
+    ] = None,
     out: Annotated[Optional[Path], typer.Option(parser=out_path, help="The file or folder; by default DIR/export.ENDING or DIR/export-FORMAT.")] = None,
     split: Annotated[Optional[list[str]], typer.Option(metavar="NAME=SHARE", help="A part to keep apart, by cluster: test=0.1.")] = None,
     seed: Annotated[int, typer.Option(help="Another one divides otherwise.")] = 0,
@@ -67,15 +69,19 @@ def export(
     provenance: Annotated[bool, typer.Option("--provenance", help="Add columns that say where each pair comes from.")] = False,
     redact: Annotated[bool, typer.Option("--redact-rejected", help="Give digest and length of rejected responses instead of their text.")] = False,
     reviewed: Annotated[bool, typer.Option("--reviewed", help="Only pairs that people accepted in 'review', with their corrections.")] = False,
+    selected: Annotated[bool, typer.Option("--selected", help="Only the pairs that 'select' chose.")] = False,
     gated: Annotated[Optional[Gate], typer.Option(help="Readers must agree to the terms; with 'manual' you let each of them in.")] = None,
     push: Annotated[Optional[str], typer.Option(metavar="ORG/NAME", help="Then upload it to the Hugging Face hub, as a private dataset.")] = None,
     public: Annotated[bool, typer.Option("--public", help="With --push: for everybody to see.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="With --push: do not ask again.")] = False,
 ) -> None:
     """Write the pairs in the format of those who read them: TRL, LLaMA-Factory, Axolotl, Argilla, the Hugging Face hub and others."""
+    from safer_instruct.errors import ConfigError
     from safer_instruct.export import FORMATS, Options, export_pairs, parse_splits
     from safer_instruct.export.push import check_repository, push_folder
 
+    if format_ is None:
+        raise ConfigError("give --format, such as jsonl or messages; '--format list' names them all")
     if format_ == "list":
         typer.echo("\n".join(f"{name:17} {form.about}" for name, form in FORMATS.items()))
         return
@@ -85,7 +91,8 @@ def export(
         raise typer.BadParameter("--push is for --format datasets")
     repository = check_repository(push) if push else ""
     gate = gated.value if gated else None
-    exported = export_pairs(path, format_, out, Options(parse_splits(split or ()), seed, near, provenance, redact, gate, reviewed))
+    options = Options(parse_splits(split or ()), seed, near, provenance, redact, gate, reviewed, selected)
+    exported = export_pairs(path, format_, out, options)
     parts = ", ".join(f"{name} {count}" for name, count in exported.splits.items())
     typer.echo(f"{exported.pairs} pairs{f' ({parts})' if split else ''}: {shown(exported.path)}")
     if not repository:

@@ -37,13 +37,21 @@ def init(
     embedded: Annotated[bool, typer.Option("--embedded", help="The embedded model in every role: to see it go, without any other model.")] = False,
 ) -> None:
     """Write a commented config, and for a new domain a commented domain file beside it."""
+    from safer_instruct.domain import load_domain, shipped_domains
+    from safer_instruct.placeholders import unfilled
     from safer_instruct.starter import StarterSource, write_starter
 
     for path in write_starter(domain, folder, StarterSource(source, text, id_) if source else None, embedded=embedded):
         typer.echo(f"wrote {path}")
-    then = "" if source else "put your texts where 'source.path' points, then: "
+    own = folder / f"{domain}-domain.yaml"
+    open_ = domain not in shipped_domains() and unfilled(load_domain(own.name, folder))
     named = "" if embedded or domain == "civility" else ", after you have named your models in it"
-    typer.echo(f"next: {then}safer-instruct run {folder / domain}.yaml{named}")
+    steps = [
+        *(() if source else ("put your texts where 'source.path' points",)),
+        *((f"fill in {own}", f"safer-instruct domain check {own}") if open_ else ()),
+        f"safer-instruct run {folder / domain}.yaml{named}",
+    ]
+    typer.echo(f"next: {', then: '.join(steps)}")
 
 
 def run(

@@ -23,5 +23,6 @@ def write_data(finished: Finished, folder: Path) -> dict[str, str]:
 def write_dataset(finished: Finished, folder: Path) -> None:
     """The data, and `README.md` with a header that names the splits."""
     files, options = write_data(finished, folder), finished.options
-    release = Release(files, finished.counts, tuple(PROVENANCE) if options.provenance else (), options.redact, options.gated is not None, options.reviewed)
+    provenance = tuple(PROVENANCE) if options.provenance else ()
+    release = Release(files, finished.counts, provenance, options.redact, options.gated is not None, options.reviewed, options.selected)
     (folder / "README.md").write_text(dataset_card(finished.described(), release), encoding="utf-8")

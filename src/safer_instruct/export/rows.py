@@ -72,6 +72,7 @@ class Options:
         redact: Give digest and length of each rejected response instead of its text.
         gated: Ask for the reader's agreement before they get the files: granted at once (`auto`), or by the owner (`manual`).
         reviewed: Only the pairs that people accepted, with their corrections in place.
+        selected: Only the pairs that `select` chose, in the run's order.
     """
 
     splits: Mapping[str, float] = field(default_factory=dict)
@@ -81,6 +82,7 @@ class Options:
     redact: bool = False
     gated: str | None = None
     reviewed: bool = False
+    selected: bool = False
 
 
 class Finished:
@@ -90,7 +92,7 @@ class Finished:
         """Read the run's books; with splits, its pairs are gone through once.
 
         Raises:
-            RunDirectoryError: The directory holds no finished run or cannot be read, or only accepted pairs are wanted and there are none.
+            RunDirectoryError: The directory holds no finished run or cannot be read, or only accepted or selected pairs are wanted and there are none.
             ConfigError: A split would be empty.
         """
         self.path, self.options, self.summary = path, options, rundir.read_summary(path)
@@ -99,9 +101,13 @@ class Finished:
         self.columns = PAIR | beside | (PROVENANCE if options.provenance else {})
         self._constant = _constant(path, self.described()) if options.provenance else {}
         self._accepted = Accepted(path) if options.reviewed else None
-        self._count = sum(1 for _ in self._pairs()) if options.reviewed else tables.pairs_and_twins(self.summary)
+        self._selected = tables.selected_ids(path) if options.selected else None
+        self._count = sum(1 for _ in self._pairs()) if options.reviewed or options.selected else tables.pairs_and_twins(self.summary)
         if options.reviewed and not self._count:
-            raise RunDirectoryError(f"nobody has accepted a pair of {path} as it stands now; read some: safer-instruct review {path}")
+            of = f"the selection of {path}" if options.selected else str(path)
+            raise RunDirectoryError(f"nobody has accepted a pair of {of} as it stands now; read some: safer-instruct review {path}")
+        if not self._count and self._selected is not None:
+            raise RunDirectoryError(f"the selection of {path} holds none of its pairs; make it anew: safer-instruct select {path}")
         self._assignment: Assignment | None = assign(self._pairs, options.splits, options.seed, options.near) if options.splits else None
 
     @property
@@ -140,12 +146,14 @@ class Finished:
         return row
 
     def _pairs(self) -> Iterator[Row]:
-        """All pairs, or those that people accepted, as they corrected them."""
+        """All pairs, or those of the selection, or those that people accepted, as they corrected them."""
         for pair in tables.read_pairs(self.path):
             if (row := self._taken(pair)) is not None:
                 yield row
 
     def _taken(self, pair: Row) -> Row | None:
+        if self._selected is not None and pair["id"] not in self._selected:
+            return None
         return self._accepted.take(pair) if self._accepted else pair
 
     def _with_provenance(self) -> Iterator[Row]:

@@ -48,6 +48,8 @@ DEFAULTS: dict[Place, tuple[str, ...]] = {
     "pair": (),
 }
 """What is on without being named, in this order; what a config adds comes after."""
+_INSTEAD = {"refusal": "refusing"}
+"""A filter of instructions -> the one that finds the same in texts and pairs."""
 _OURS = ("path", "use")  # keys of an entry that are not for the filter
 
 
@@ -129,7 +131,9 @@ def _configured(filter_: type[Filter], asked: _Asked) -> Filter:
     at = ("filter", asked.place, asked.name)
     places: tuple[Place, ...] = get_args(filter_.model_fields["on"].annotation)
     if asked.place not in places:
-        raise ConfigError(f"{asked.where}: filter '{asked.name}' cannot look at '{asked.place}'; move it to {' or '.join(f'filter.{p}' for p in places)}")
+        instead = f", or write '{other}', which finds that here" if (other := _INSTEAD.get(str(asked.options.get("use", asked.name)))) else ""
+        there = " or ".join(f"filter.{p}" for p in places)
+        raise ConfigError(f"{asked.where}: filter '{asked.name}' cannot look at '{asked.place}'; move it to {there}{instead}")
     if "on" in asked.options:
         raise ConfigError(f"{asked.where}: unknown key '{'.'.join((*at, 'on'))}'; the section says it: {', '.join(f'filter.{p}' for p in places)}")
     options = {name: value for name, value in asked.options.items() if name not in _OURS}

@@ -176,5 +176,5 @@ def adapter_path(adapter: str, base: Path) -> Path:
             return folder
     if (base / adapter).is_dir():
         raise ConfigError(f"adapter '{adapter}': {(base / adapter).absolute()} holds none; if its training was stopped, give that command again")
-    names = sorted(p.parent.name for p in shipped.glob("*/adapter_config.json"))
+    names = sorted(p.parent.name for p in shipped.glob("*/tuning.json"))  # others, as the refusal reader, are part of a detector
     raise ConfigError(f"adapter '{adapter}': neither a folder at {(base / adapter).absolute()} nor one of {', '.join(names) or '(none shipped)'}")

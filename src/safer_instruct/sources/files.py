@@ -69,12 +69,18 @@ def find(config: SourceConfig, base: Path) -> list[Path] | list[RemoteFile]:
             matches = sorted(glob.glob(config.path, root_dir=base, recursive=True))
             found = [base / match for match in matches if (base / match).is_file()]
             beside = did_you_mean(target.name, (file.name for file in target.parent.glob("*")), cutoff=0.7)
-            missing = f"no file, folder or glob match; {beside or 'a path in a config is relative to the folder of the config'}"
+            missing = f"no file, folder or glob match; {beside or _begins(base)}"
     except (OSError, ValueError) as exc:
         raise SourceError(f"source '{visible(config.path)}', looked for in {base.absolute()}: {exc}") from exc
     if not found:
         raise SourceError(f"source '{visible(config.path)}', looked for in {base.absolute()}: {missing}")
     return found
+
+
+def _begins(base: Path) -> str:
+    """Where relative paths begin: those of a command, and of a config that lies there, where it is typed."""
+    here = base.absolute() == Path.cwd()
+    return "a relative path begins in that folder" if here else "a path in a config is relative to the folder of the config"
 
 
 def _find_remote(config: SourceConfig) -> list[RemoteFile]:

@@ -137,7 +137,12 @@ def refuse_columns(file: File, config: SourceConfig, what: str) -> None:
 
 def _columns(config: SourceConfig, text: str, file: File, names: list[str], key: str) -> list[str]:
     wanted = list(dict.fromkeys(column for column in (text, config.id, config.category_column, config.license_column) if column is not None))
-    return require_columns(file, names, wanted, f"set '{key}', 'id', 'category_column' or 'license_column' to one of them")
+    return require_columns(file, names, wanted, remedy_for(key))
+
+
+def remedy_for(key: str) -> str:
+    """What to do in a config, whose `key` names the column with the text, where a column is missing."""
+    return f"set '{key}', 'id', 'category_column' or 'license_column' to one of them"
 
 
 def _of_row(row: Mapping[str, object], config: SourceConfig) -> tuple[str | None, str | None, str]:
@@ -225,5 +230,5 @@ def require_columns(file: File, names: list[str], wanted: list[str], remedy: str
 
 def _nearest(column: str, names: Iterable[str]) -> str:
     folded = {name.lower(): name for name, _ in zip(names, range(50), strict=False)}
-    near = difflib.get_close_matches(column.lower(), folded, n=1, cutoff=0.5)
+    near = difflib.get_close_matches(column.lower(), folded, n=1, cutoff=0.6)
     return f" (nearest: '{visible(folded[near[0]])}')" if near else ""
