@@ -18,7 +18,6 @@ from safer_instruct.config import completed
 from safer_instruct.errors import RunDirectoryError
 from safer_instruct.ledger import read_totals
 from safer_instruct.nearest import did_you_mean
-from safer_instruct.storage.attached import home_of
 from safer_instruct.wholefile import room_for, whole
 
 EXAMPLES, PAIRS, PAIRS_JSONL, BAD_ROWS = "examples.parquet", "pairs.parquet", "pairs.jsonl", "rejected_rows.jsonl"
@@ -27,6 +26,7 @@ PROGRESS, REVIEW, REVIEW_INDEX, REVIEW_LABELS = "progress.json", "review.sqlite"
 SELECTED, SELECTED_JSONL, SELECTION = "selected.parquet", "selected.jsonl", "selection.json"
 REPORT, REPORT_MD = "report.html", "report.md"
 SHARDS = "ledger-shards"  # finished calls of a run on a cluster, until they are in the ledger
+ASIDE = ".earlier"  # what was made of the pairs of a run that is made again, until it has ended
 HOW = "how"  # the section of run.yaml that says nothing of the result: addresses, rates, budget
 _RECOVERED = "ledger.recovered.sqlite"  # of a recovery that was cut short: the next ledger here would take it for its own
 _DATABASES = tuple(f"{name}{end}" for name in (LEDGER, BATCHES, REVIEW) for end in ("", "-wal", "-shm"))
@@ -47,6 +47,7 @@ _FILES = (
     SELECTION,
     REPORT,
     REPORT_MD,
+    ASIDE,
     PROGRESS,
     REVIEW_INDEX,
     REVIEW_LABELS,
@@ -98,14 +99,6 @@ def hold(path: Path) -> Iterator[None]:
             os.truncate(file.fileno(), 0)
             os.write(file.fileno(), str(os.getpid()).encode())
         yield
-
-
-def forget_results(path: Path) -> None:
-    """Remove what speaks of an earlier run's pairs, until this one has its own: an unfinished directory must look so."""
-    for name in (SUMMARY, CARD, SELECTED, SELECTED_JSONL, SELECTION, REPORT, REPORT_MD):
-        (path / name).unlink(missing_ok=True)
-    if home := home_of(path):
-        home.retract()
 
 
 def write_whole(path: Path, text: str) -> None:

@@ -214,6 +214,7 @@ def test_a_run_at_an_address_is_published_and_every_command_reads_it_there(bucke
 
     again = cli("run", "my.yaml", "--out", out)
     assert "30 model calls (30 of them from the ledger)" in again.out and bucket.head("runs/one/report.html") is None
+    assert "removed: report.html, report.md (of the run before)" in again.out
     fresh = cli("run", "my.yaml", "--out", out, "--fresh")
     assert "30 model calls (0 of them from the ledger)" in fresh.out and bucket.head("runs/one/previous-1/pairs.parquet")
 

@@ -84,6 +84,8 @@ def run(
     with stoppable(), watch_run(console) as watch:
         result = carry_out(loaded, path, mode=mode, watch=watch, work=work)
     show_summary(console, result.path, result.summary)
+    if result.removed:
+        console.print(f"removed: {', '.join(result.removed)} (of the run before); make them again if you need them", highlight=False, soft_wrap=True)
 
 
 def _show_dry_run(console: Console, config: RunConfig, taken: Sample) -> None:
