@@ -7,10 +7,11 @@ import fcntl
 import json
 import os
 import re
+import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Literal
+from typing import IO, Any, Literal
 
 import yaml
 
@@ -52,6 +53,7 @@ _FILES = (
     REVIEW_INDEX,
     REVIEW_LABELS,
 )
+_TRIES, _PAUSE_S = 5, 0.02  # for the lock
 Mode = Literal["auto", "continue", "fresh"]
 
 
@@ -90,15 +92,36 @@ def hold(path: Path) -> Iterator[None]:
         RunDirectoryError: Another process holds it.
     """
     with (path / ".lock").open("a+", encoding="utf-8") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not _locked(file):
             file.seek(0)
-            raise RunDirectoryError(f"{path} is in use by process {file.read().strip() or '?'}; wait for it, stop it, or choose another --out") from None
+            raise RunDirectoryError(f"{path} is in use by process {file.read().strip() or '?'}; wait for it, stop it, or choose another --out")
         with room_for(path / ".lock"):
             os.truncate(file.fileno(), 0)
             os.write(file.fileno(), str(os.getpid()).encode())
         yield
+
+
+def holder(path: Path) -> str | None:
+    """The process that holds the directory, or None where none of this machine does; it notices nothing."""
+    try:
+        with (path / ".lock").open(encoding="utf-8") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return file.read().strip() or "?"
+    except OSError:
+        pass
+    return None
+
+
+def _locked(file: IO[str]) -> bool:
+    """Whether the lock could be had; who asks for its holder has it for a moment, too."""
+    for _ in range(_TRIES):
+        with suppress(BlockingIOError):
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        time.sleep(_PAUSE_S)
+    return False
 
 
 def write_whole(path: Path, text: str) -> None:

@@ -23,7 +23,7 @@ from safer_instruct.card import repeats_said
 from safer_instruct.ledger import Total
 from safer_instruct.models.arithmetic import arithmetic
 from safer_instruct.prices import show_usd
-from safer_instruct.remote.arguments import shown
+from safer_instruct.remote.arguments import is_elsewhere, shown
 from safer_instruct.state import TWINS, RunState, StageState
 from safer_instruct.tuning.progress import Progress
 from safer_instruct.tuning.rehearse import Rehearsal
@@ -82,16 +82,42 @@ def show_summary(console: Console, path: Path, summary: dict[str, Any], *, sampl
         console.print(Text(f"  {shown(path / name)}").append(f"  {what}", style="dim"), soft_wrap=True)
 
 
-def show_totals(console: Console, path: Path, totals: list[Total]) -> None:
-    """How far a run is that has not finished."""
-    table = Table(title=safe(f"{shown(path)}: not finished; finished calls so far"), title_justify="left")
+def show_totals(console: Console, path: Path, totals: list[Total], said: dict[str, Any] | None = None, holder: str | None = None) -> None:
+    """How far a run is that has not finished.
+
+    Args:
+        console: Where to show it.
+        path: The run directory.
+        totals: From its ledger.
+        said: From `read_progress`.
+        holder: The process that is at work in it, if any.
+    """
+    where = safe(f"{shown(path)}: {'in progress' if holder else 'not finished'}; finished calls so far")
+    table = Table(title=where, title_justify="left")
     for heading in ("stage", "model", "calls", "tokens", "USD", "model seconds"):
         table.add_column(heading, justify="left" if heading in ("stage", "model") else "right")
     for t in totals:
         tokens = t.usage.prompt_tokens + t.usage.completion_tokens
         table.add_row(safe(t.stage), safe(t.model), f"{t.calls:,}", f"{tokens:,}", show_usd(t.usage.cost), f"{t.usage.seconds:.1f}")
     console.print(table)
-    console.print("give the 'run' command again to go on: these calls will not be made twice")
+    if said:
+        console.print(how_far(said), highlight=False, soft_wrap=True)
+    console.print(_what_next(path, holder), markup=False, highlight=False, soft_wrap=True)
+
+
+def _what_next(path: Path, holder: str | None) -> str:
+    if holder is None:
+        return "give the 'run' command again to go on: these calls will not be made twice"
+    watch = ", on the machine where it was begun" if is_elsewhere(path) else f"; to watch it: safer-instruct status {safe(str(path))} --follow"
+    return f"in progress by process {safe(holder)}{watch}"
+
+
+def how_far(said: dict[str, Any]) -> str:
+    """Rows that a run is through with, and what came of them, by what it last said."""
+    dropped, aside = sum(reason["count"] for reason in said["reasons"]), said["set_aside"]
+    through = said["pairs"] + dropped + aside
+    rows = f"{through:,} of {said['total']:,} rows" if said["total"] is not None else f"{through:,} rows"
+    return f"{rows} done: {said['pairs']:,} pairs, {dropped:,} dropped{f', {aside:,} set aside' if aside else ''} (after {said['elapsed_s']:.0f} s)"
 
 
 @contextmanager

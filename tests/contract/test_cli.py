@@ -215,6 +215,17 @@ def test_status_of_an_unfinished_run_shows_the_calls_so_far(cli: Cli) -> None:
     Path("out/summary.json").unlink()
     said = cli("status", "out")
     assert said.code == 0 and "not finished" in said.out and "induce" in said.out and "scripted:script.yaml" in said.out
+    assert "5 of 5 rows done: 3 pairs, 1 dropped, 1 set aside" in said.out and "give the 'run' command again to go on" in said.out
+
+
+def test_status_of_a_run_that_goes_on_says_so_and_does_not_disturb_it(cli: Cli) -> None:
+    cli("run", "my.yaml", "--out", "out")
+    Path("out/summary.json").unlink()
+    with rundir.hold(Path("out")):
+        said = cli("status", "out")
+        assert f"in progress by process {os.getpid()}; to watch it: safer-instruct status out --follow" in said.out and "again" not in said.out
+        assert cli("run", "my.yaml", "--out", "out").code == 2, "it is held as before"
+    assert cli("run", "my.yaml", "--out", "out").code == 0
 
 
 @pytest.mark.parametrize(

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -180,6 +182,17 @@ def test_a_second_process_is_told_who_holds_the_directory_and_changes_nothing(tm
                 opened(tmp_path, OTHER, mode)  # type: ignore[arg-type]
         assert names(tmp_path) == {"run.yaml", ".lock"} and yaml.safe_load((tmp_path / "run.yaml").read_text("utf-8")) == {"config": 1}
     opened(tmp_path, {"config": 1})  # the holder has ended
+
+
+def test_whoever_asks_for_the_holder_stands_in_nobodys_way(tmp_path: Path) -> None:
+    assert rundir.holder(tmp_path) is None and not list(tmp_path.iterdir()), "asking changes nothing"
+    with held(tmp_path) as holder:
+        assert rundir.holder(tmp_path) == str(holder.pid)
+    assert rundir.holder(tmp_path) is None
+    with (tmp_path / ".lock").open() as asking:
+        fcntl.flock(asking, fcntl.LOCK_SH)  # as `holder` does, for a moment
+        threading.Timer(0.03, lambda: fcntl.flock(asking, fcntl.LOCK_UN)).start()
+        opened(tmp_path, {"config": 1})
 
 
 def test_a_killed_process_holds_nothing(tmp_path: Path) -> None:
