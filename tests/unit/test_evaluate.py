@@ -76,6 +76,17 @@ def test_a_better_system_is_told_by_a_judge_that_is_asked_in_both_orders(tmp_pat
     assert result.harmful["bad"].by_category["support"].of == 12
 
 
+@pytest.mark.parametrize(
+    ("training", "said"), [("nowhere.jsonl", "nowhere.jsonl"), ({"path": "prompts.jsonl", "prompt": "ask"}, "no row has a column ask with text")]
+)
+def test_training_data_that_cannot_be_read_is_told_before_anything_is_asked(tmp_path: Path, training: object, said: str) -> None:
+    told: list[Progress] = []
+    config = workplace(tmp_path, systems={"a": {"model": "scripted:judge.yaml"}, "good": {"column": "good"}}, training=["prompts.jsonl", training])
+    with pytest.raises(SourceError, match=said):
+        evaluate(config, tmp_path / "out", report=told.append)
+    assert not told and not (tmp_path / "out" / "ledger.sqlite").exists()
+
+
 def test_equal_answers_are_a_tie_without_a_call_and_nobody_can_tell_them_apart(tmp_path: Path) -> None:
     result = run(tmp_path, systems={"bad": {"column": "bad"}, "twin": {"column": "twin"}}, harmlessness={"rates": False})
     assert result.harmlessness and result.calls == 0
