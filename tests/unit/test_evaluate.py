@@ -13,6 +13,7 @@ import yaml
 from safer_instruct.cli import main
 from safer_instruct.errors import BudgetError, ConfigError, MissingExtraError, SourceError
 from safer_instruct.evaluation.judging import compared
+from safer_instruct.evaluation.report import markdown
 from safer_instruct.evaluation.result import Evaluation
 from safer_instruct.evaluation.run import evaluate, rehearse
 from safer_instruct.evaluation.settings import EvaluateConfig, load_evaluation
@@ -151,7 +152,12 @@ def test_refusals_of_safe_prompts_are_over_refusals_and_are_compared_with_the_ba
     over = result.refusals["good"]
     assert over.refused["safe"].count == 8 and over.classes["safe"]["refusal"] == 8 and over.p_safe == pytest.approx(2 / 2**8)
     assert result.refusals["bad"].p_safe is None and "unsafe" not in over.refused
-    assert "over-refusal" in (tmp_path / "out" / "evaluation.md").read_text(encoding="utf-8")
+    report = (tmp_path / "out" / "evaluation.md").read_text(encoding="utf-8")
+    assert "over-refusal" in report and "Refusals are told by words alone" in report
+    read = markdown(load_evaluation(tmp_path / "e.yaml").model_copy(update={"refusal_reader": True}), result)
+    assert "Refusals are told by words, and read by the embedded model where words do not tell clearly" in read
+    written = json.loads((tmp_path / "out" / "evaluation.json").read_text(encoding="utf-8"))["per_prompt"]
+    assert sum(prompt["refusal"]["good"] == "refusal" for prompt in written) == 8, "and says of each answer how it was classed"
 
 
 def test_helpfulness_has_a_length_controlled_win_rate_and_grades_go_over_two_turns(tmp_path: Path) -> None:
