@@ -30,6 +30,8 @@ from safer_instruct.tuning.rehearse import Rehearsal
 from safer_instruct.tuning.tune import TuneResult
 
 _PLAIN_EVERY_S = 10.0
+_OPENS_S = 2.0  # elsewhere than on a terminal nothing is said of models that open sooner
+_OPENING = "opening the models (the first time a model is used, it is converted)"
 
 
 def safe(text: str, limit: int | None = None) -> Text:
@@ -43,22 +45,27 @@ def watch_run(console: Console) -> Iterator[Any]:
     """Yields the `watch` function for `pipeline.run`: a live table on a terminal, a line now and then elsewhere."""
     if console.is_terminal:
         states: list[RunState] = []
-        opening = Text("opening the models (the first time a model is used, it is converted)", style="dim")
+        opening = Text(_OPENING, style="dim")
         with Live(console=console, refresh_per_second=4, transient=True, get_renderable=lambda: _stages(states[0]) if states else opening):
             yield states.append
         return
     stop = threading.Event()
     thread: list[threading.Thread] = []
+    opening_takes_long = threading.Timer(_OPENS_S, console.print, (_OPENING,))
+    opening_takes_long.daemon = True
+    opening_takes_long.start()
 
     def watch(state: RunState) -> None:
+        opening_takes_long.cancel()
         thread.append(threading.Thread(target=_print_now_and_then, args=(console, state, stop), daemon=True))
         thread[0].start()
 
     try:
         yield watch
     finally:
+        opening_takes_long.cancel()
         stop.set()
-        for t in thread:
+        for t in (opening_takes_long, *thread):
             t.join()
 
 

@@ -200,6 +200,17 @@ def test_elsewhere_than_on_a_terminal_a_plain_line_is_printed_now_and_then(monke
     assert "[0 s] collect 7  induce 0" in first and first.endswith("pairs 0") and "\x1b" not in sent.getvalue()
 
 
+def test_elsewhere_too_it_is_said_why_the_first_run_begins_so_late(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(terminal, "_OPENS_S", 0.01)
+    sent = io.StringIO()
+    with watch_run(Console(file=sent, width=300)) as watch:
+        until = time.monotonic() + 10
+        while not sent.getvalue() and time.monotonic() < until:
+            time.sleep(0.01)
+        watch(RunState())
+    assert sent.getvalue() == "opening the models (the first time a model is used, it is converted)\n"
+
+
 def test_a_short_run_elsewhere_prints_nothing_on_the_way() -> None:
     sent = io.StringIO()
     with watch_run(Console(file=sent)) as watch:
