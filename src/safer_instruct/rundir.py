@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
 import fcntl
 import json
 import os
-import re
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -15,6 +13,7 @@ from typing import IO, Any, Literal
 
 import yaml
 
+from safer_instruct.changes import differences
 from safer_instruct.config import completed
 from safer_instruct.errors import RunDirectoryError
 from safer_instruct.ledger import read_totals
@@ -160,22 +159,14 @@ def _no_run(path: Path) -> str:
     return f"there is no such folder{'; ' if hint else ''}{hint}"
 
 
-def _told(change: str) -> str:
-    """A line of a difference as people read it: digests say no more than that something is another."""
-    digest = re.fullmatch(r"[+-] *(\w+)_sha256: [0-9a-f]{64}", change)
-    return f"the content of '{digest[1]}' is another" if digest else f"{change[0]} {change[1:].strip()}"
-
-
 def _refuse_other_config(path: Path, resolved: dict[str, Any]) -> None:
     run = path / RUN
     if not run.is_file() or _came_to_nothing(path):
         return
-    old, text = _deciding(run.read_text(encoding="utf-8", errors="replace")), _deciding(_as_yaml(resolved))
-    if old == text:
+    old, new = _deciding(run.read_text(encoding="utf-8", errors="replace")), _deciding(_as_yaml(resolved))
+    changes = differences(old, new) if old and new else [f"{RUN} there cannot be read"]
+    if not changes:
         return
-    changes = [
-        line for line in difflib.unified_diff(old.splitlines(), text.splitlines(), n=0, lineterm="") if line[0] in "+-" and line[:3] not in ("+++", "---")
-    ]
     raise RunDirectoryError(
         f"{path} holds a run of another config: {_few(changes)}. Add --continue to go on with the new config (finished calls "
         "that still apply are not paid again), or --fresh to move the old run aside and start anew"
@@ -192,15 +183,15 @@ def _came_to_nothing(path: Path) -> bool:
         return False
 
 
-def _deciding(text: str) -> str:
-    """The part of a `run.yaml` that the result depends on, with every setting that it leaves at its default."""
+def _deciding(text: str) -> dict[str, Any] | None:
+    """The part of a `run.yaml` that the result depends on, with every setting that it leaves at its default; None where it is damaged."""
     try:
         data = yaml.safe_load(text)
     except yaml.YAMLError:
-        return text
+        return None
     if not isinstance(data, dict):
-        return text
-    return _as_yaml({k: completed(v) if k == "config" else v for k, v in data.items() if k != HOW})
+        return None
+    return {k: completed(v) if k == "config" else v for k, v in data.items() if k != HOW}
 
 
 def _as_yaml(data: dict[str, Any]) -> str:
@@ -208,8 +199,7 @@ def _as_yaml(data: dict[str, Any]) -> str:
 
 
 def _few(changes: Sequence[str], most: int = 6) -> str:
-    told = list(dict.fromkeys(_told(change) for change in changes))
-    return "; ".join(told[:most]) + (f"; and {len(told) - most} more" if len(told) > most else "")
+    return "; ".join(changes[:most]) + (f"; and {len(changes) - most} more" if len(changes) > most else "")
 
 
 def move_aside(path: Path) -> None:

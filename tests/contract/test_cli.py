@@ -109,7 +109,7 @@ def test_another_config_is_refused_until_one_says_how_to_go_on(cli: Cli) -> None
     cli("run", "my.yaml", "--out", "out")
     changed("domain: civility", "seed: 7\ndomain: civility")
     refused = cli("run", "my.yaml", "--out", "out")
-    assert refused.code == 2 and "- seed: 0; + seed: 7" in refused.err and "--continue" in refused.err and "--fresh" in refused.err
+    assert refused.code == 2 and "seed: 0, now 7." in refused.err and "--continue" in refused.err and "--fresh" in refused.err
     assert cli("run", "my.yaml", "--out", "out", "--continue").code == 0 and not Path("out/previous-1").exists()
     changed("domain: civility", "seed: 8\ndomain: civility")
     assert cli("run", "my.yaml", "--out", "out", "--fresh").code == 0
