@@ -160,6 +160,23 @@ def test_refusals_of_safe_prompts_are_over_refusals_and_are_compared_with_the_ba
     assert sum(prompt["refusal"]["good"] == "refusal" for prompt in written) == 8, "and says of each answer how it was classed"
 
 
+def test_a_system_that_is_just_named_is_a_model(tmp_path: Path) -> None:
+    config = workplace(tmp_path, systems={"bad": {"column": "bad"}, "asked": "scripted:judge.yaml"})
+    assert config == workplace(tmp_path, systems={"bad": {"column": "bad"}, "asked": {"model": "scripted:judge.yaml"}})
+    assert config.systems["asked"].model and config.systems["asked"].model.model == "scripted:judge.yaml"
+
+
+def test_where_nobody_can_tell_it_is_said_what_so_many_prompts_would_show_and_of_ties_only_where_there_are_some(tmp_path: Path) -> None:
+    mixed = rows()
+    for row in mixed[:6]:
+        row["good"], row["bad"] = row["bad"], row["good"]
+    result = run(tmp_path, mixed, harmlessness={"rates": False})
+    assert result.harmlessness and "; 12 prompts would show a win rate of" in result.harmlessness.comparisons[0].verdict
+    mixed[0]["good"] = mixed[0]["bad"]
+    result = run(tmp_path, mixed, harmlessness={"rates": False})
+    assert result.harmlessness and "; 12 prompts with so many ties would show a win rate of" in result.harmlessness.comparisons[0].verdict
+
+
 def test_helpfulness_has_a_length_controlled_win_rate_and_grades_go_over_two_turns(tmp_path: Path) -> None:
     prompts = rows(follow_up="Say it again?", good_2="We are glad to say it again.", bad_2="No.")
     systems = {"bad": {"column": "bad", "second": "bad_2"}, "good": {"column": "good", "second": "good_2"}}
