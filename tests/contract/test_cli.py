@@ -202,6 +202,14 @@ def test_an_interrupted_run_says_how_to_go_on(cli: Cli) -> None:
     assert child.returncode == 130 and "Traceback" not in err and "give the same command again" in err
 
 
+@pytest.mark.parametrize("path", ["nowhere/*.jsonl", "nowhere.jsonl", "empty"])
+def test_a_run_whose_source_is_not_there_leaves_nothing_behind(cli: Cli, path: str) -> None:
+    Path("empty").mkdir()
+    changed("texts.jsonl", path)
+    said = cli("run", "my.yaml", "--out", "runs/out")
+    assert said.code == 2 and f"source '{path}', looked for in" in said.err and not Path("runs").exists()
+
+
 # --- status, export
 
 
