@@ -30,6 +30,7 @@ from safer_instruct.sources import read_source
 from safer_instruct.stages.programs import record
 from safer_instruct.stages.rejected import rejected_template
 from safer_instruct.state import REJECTED, TWINS, RunState, StageState, WriterState
+from safer_instruct.storage.address import is_remote
 from safer_instruct.target import check_target
 from safer_instruct.templates import load_template
 from safer_instruct.tuning.pairs import whole_pairs
@@ -112,11 +113,17 @@ def new_state(config: RunConfig, total: int | None) -> RunState:
 
 
 def count_rows(source: SourceConfig, base: Path) -> int | None:
-    """How many rows the source holds, where reading it twice is cheap; taking pages apart is not."""
-    path = base / source.path
+    """How many rows the source holds, where reading it twice is cheap; taking pages apart is not.
+
+    Raises:
+        SourceError: Nothing is there: better known before a run directory is made and models are opened.
+    """
+    if is_remote(source.path):
+        return None
+    path, rows = base / source.path, read_source(source, base)
     if not path.is_file() or path.stat().st_size > _COUNT_BELOW_BYTES or {".warc", ".wet"} & {*path.suffixes}:
         return None
-    return sum(1 for _ in read_source(source, base))
+    return sum(1 for _ in rows)
 
 
 def _check_categories(source: SourceConfig, domain: Domain) -> None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safer_instruct import rundir, tables
+from safer_instruct import derived, rundir, tables
 from safer_instruct.accounts import check_accounts, remote_spent, summarize
 from safer_instruct.barrier import at_once
 from safer_instruct.budget import Budget
@@ -61,10 +61,12 @@ class RunResult:
     Attributes:
         path: The run directory.
         summary: What stands in its `summary.json`: counts by stage and reason, calls, tokens, US dollars, seconds.
+        removed: Files of the run before that were made of its pairs, such as `report.html`, and do not speak of these.
     """
 
     path: Path
     summary: dict[str, Any]
+    removed: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +160,7 @@ async def write_out(equipment: Equipment, out: Path, flow: Callable[[Callable[[B
         SaferInstructError: Whatever went wrong, in `flow` or here.
     """
     config, state = equipment.config, equipment.state
-    rundir.forget_results(out)
+    made = derived.forget_results(out)
     conversations, twins = config.source.messages is not None, config.twins is not None
     with published(out, state), tables.outputs(out, conversations=conversations, twins=twins) as files, closing(Unique()) as unique:
         async with aclosing(flow(files.add_bad)) as examples:
@@ -177,7 +179,7 @@ async def write_out(equipment: Equipment, out: Path, flow: Callable[[Callable[[B
     check_accounts(out, state)
     rundir.write_whole(out / rundir.SUMMARY, json.dumps(summary, indent=1) + "\n")
     rundir.write_whole(out / rundir.CARD, dataset_card(summary, Release({"train": rundir.PAIRS}, {"train": tables.pairs_and_twins(summary)})))
-    return RunResult(out, summary)
+    return RunResult(out, summary, derived.bring_back(out, made))
 
 
 async def _sample(config: RunConfig, out: Path, rows: int, mode: rundir.Mode, watch: Callable[[RunState], None] | None) -> Sample:

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import difflib
 import fcntl
 import json
 import os
-import re
+import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Literal
+from typing import IO, Any, Literal
 
 import yaml
 
+from safer_instruct.changes import differences
 from safer_instruct.config import completed
 from safer_instruct.errors import RunDirectoryError
 from safer_instruct.ledger import read_totals
 from safer_instruct.nearest import did_you_mean
-from safer_instruct.storage.attached import home_of
 from safer_instruct.wholefile import room_for, whole
 
 EXAMPLES, PAIRS, PAIRS_JSONL, BAD_ROWS = "examples.parquet", "pairs.parquet", "pairs.jsonl", "rejected_rows.jsonl"
@@ -27,6 +26,7 @@ PROGRESS, REVIEW, REVIEW_INDEX, REVIEW_LABELS = "progress.json", "review.sqlite"
 SELECTED, SELECTED_JSONL, SELECTION = "selected.parquet", "selected.jsonl", "selection.json"
 REPORT, REPORT_MD = "report.html", "report.md"
 SHARDS = "ledger-shards"  # finished calls of a run on a cluster, until they are in the ledger
+ASIDE = ".earlier"  # what was made of the pairs of a run that is made again, until it has ended
 HOW = "how"  # the section of run.yaml that says nothing of the result: addresses, rates, budget
 _RECOVERED = "ledger.recovered.sqlite"  # of a recovery that was cut short: the next ledger here would take it for its own
 _DATABASES = tuple(f"{name}{end}" for name in (LEDGER, BATCHES, REVIEW) for end in ("", "-wal", "-shm"))
@@ -47,10 +47,12 @@ _FILES = (
     SELECTION,
     REPORT,
     REPORT_MD,
+    ASIDE,
     PROGRESS,
     REVIEW_INDEX,
     REVIEW_LABELS,
 )
+_TRIES, _PAUSE_S = 5, 0.02  # for the lock
 Mode = Literal["auto", "continue", "fresh"]
 
 
@@ -89,23 +91,36 @@ def hold(path: Path) -> Iterator[None]:
         RunDirectoryError: Another process holds it.
     """
     with (path / ".lock").open("a+", encoding="utf-8") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not _locked(file):
             file.seek(0)
-            raise RunDirectoryError(f"{path} is in use by process {file.read().strip() or '?'}; wait for it, stop it, or choose another --out") from None
+            raise RunDirectoryError(f"{path} is in use by process {file.read().strip() or '?'}; wait for it, stop it, or choose another --out")
         with room_for(path / ".lock"):
             os.truncate(file.fileno(), 0)
             os.write(file.fileno(), str(os.getpid()).encode())
         yield
 
 
-def forget_results(path: Path) -> None:
-    """Remove what speaks of an earlier run's pairs, until this one has its own: an unfinished directory must look so."""
-    for name in (SUMMARY, CARD, SELECTED, SELECTED_JSONL, SELECTION, REPORT, REPORT_MD):
-        (path / name).unlink(missing_ok=True)
-    if home := home_of(path):
-        home.retract()
+def holder(path: Path) -> str | None:
+    """The process that holds the directory, or None where none of this machine does; it notices nothing."""
+    try:
+        with (path / ".lock").open(encoding="utf-8") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return file.read().strip() or "?"
+    except OSError:
+        pass
+    return None
+
+
+def _locked(file: IO[str]) -> bool:
+    """Whether the lock could be had; who asks for its holder has it for a moment, too."""
+    for _ in range(_TRIES):
+        with suppress(BlockingIOError):
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        time.sleep(_PAUSE_S)
+    return False
 
 
 def write_whole(path: Path, text: str) -> None:
@@ -144,22 +159,14 @@ def _no_run(path: Path) -> str:
     return f"there is no such folder{'; ' if hint else ''}{hint}"
 
 
-def _told(change: str) -> str:
-    """A line of a difference as people read it: digests say no more than that something is another."""
-    digest = re.fullmatch(r"[+-] *(\w+)_sha256: [0-9a-f]{64}", change)
-    return f"the content of '{digest[1]}' is another" if digest else f"{change[0]} {change[1:].strip()}"
-
-
 def _refuse_other_config(path: Path, resolved: dict[str, Any]) -> None:
     run = path / RUN
     if not run.is_file() or _came_to_nothing(path):
         return
-    old, text = _deciding(run.read_text(encoding="utf-8", errors="replace")), _deciding(_as_yaml(resolved))
-    if old == text:
+    old, new = _deciding(run.read_text(encoding="utf-8", errors="replace")), _deciding(_as_yaml(resolved))
+    changes = differences(old, new) if old and new else [f"{RUN} there cannot be read"]
+    if not changes:
         return
-    changes = [
-        line for line in difflib.unified_diff(old.splitlines(), text.splitlines(), n=0, lineterm="") if line[0] in "+-" and line[:3] not in ("+++", "---")
-    ]
     raise RunDirectoryError(
         f"{path} holds a run of another config: {_few(changes)}. Add --continue to go on with the new config (finished calls "
         "that still apply are not paid again), or --fresh to move the old run aside and start anew"
@@ -176,15 +183,15 @@ def _came_to_nothing(path: Path) -> bool:
         return False
 
 
-def _deciding(text: str) -> str:
-    """The part of a `run.yaml` that the result depends on, with every setting that it leaves at its default."""
+def _deciding(text: str) -> dict[str, Any] | None:
+    """The part of a `run.yaml` that the result depends on, with every setting that it leaves at its default; None where it is damaged."""
     try:
         data = yaml.safe_load(text)
     except yaml.YAMLError:
-        return text
+        return None
     if not isinstance(data, dict):
-        return text
-    return _as_yaml({k: completed(v) if k == "config" else v for k, v in data.items() if k != HOW})
+        return None
+    return {k: completed(v) if k == "config" else v for k, v in data.items() if k != HOW}
 
 
 def _as_yaml(data: dict[str, Any]) -> str:
@@ -192,8 +199,7 @@ def _as_yaml(data: dict[str, Any]) -> str:
 
 
 def _few(changes: Sequence[str], most: int = 6) -> str:
-    told = list(dict.fromkeys(_told(change) for change in changes))
-    return "; ".join(told[:most]) + (f"; and {len(told) - most} more" if len(told) > most else "")
+    return "; ".join(changes[:most]) + (f"; and {len(changes) - most} more" if len(changes) > most else "")
 
 
 def move_aside(path: Path) -> None:

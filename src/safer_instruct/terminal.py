@@ -23,13 +23,15 @@ from safer_instruct.card import repeats_said
 from safer_instruct.ledger import Total
 from safer_instruct.models.arithmetic import arithmetic
 from safer_instruct.prices import show_usd
-from safer_instruct.remote.arguments import shown
+from safer_instruct.remote.arguments import is_elsewhere, shown
 from safer_instruct.state import TWINS, RunState, StageState
 from safer_instruct.tuning.progress import Progress
 from safer_instruct.tuning.rehearse import Rehearsal
 from safer_instruct.tuning.tune import TuneResult
 
 _PLAIN_EVERY_S = 10.0
+_OPENS_S = 2.0  # elsewhere than on a terminal nothing is said of models that open sooner
+_OPENING = "opening the models (the first time a model is used, it is converted)"
 
 
 def safe(text: str, limit: int | None = None) -> Text:
@@ -43,22 +45,27 @@ def watch_run(console: Console) -> Iterator[Any]:
     """Yields the `watch` function for `pipeline.run`: a live table on a terminal, a line now and then elsewhere."""
     if console.is_terminal:
         states: list[RunState] = []
-        opening = Text("opening the models (the first time a model is used, it is converted)", style="dim")
+        opening = Text(_OPENING, style="dim")
         with Live(console=console, refresh_per_second=4, transient=True, get_renderable=lambda: _stages(states[0]) if states else opening):
             yield states.append
         return
     stop = threading.Event()
     thread: list[threading.Thread] = []
+    opening_takes_long = threading.Timer(_OPENS_S, console.print, (_OPENING,))
+    opening_takes_long.daemon = True
+    opening_takes_long.start()
 
     def watch(state: RunState) -> None:
+        opening_takes_long.cancel()
         thread.append(threading.Thread(target=_print_now_and_then, args=(console, state, stop), daemon=True))
         thread[0].start()
 
     try:
         yield watch
     finally:
+        opening_takes_long.cancel()
         stop.set()
-        for t in thread:
+        for t in (opening_takes_long, *thread):
             t.join()
 
 
@@ -82,16 +89,42 @@ def show_summary(console: Console, path: Path, summary: dict[str, Any], *, sampl
         console.print(Text(f"  {shown(path / name)}").append(f"  {what}", style="dim"), soft_wrap=True)
 
 
-def show_totals(console: Console, path: Path, totals: list[Total]) -> None:
-    """How far a run is that has not finished."""
-    table = Table(title=safe(f"{shown(path)}: not finished; finished calls so far"), title_justify="left")
+def show_totals(console: Console, path: Path, totals: list[Total], said: dict[str, Any] | None = None, holder: str | None = None) -> None:
+    """How far a run is that has not finished.
+
+    Args:
+        console: Where to show it.
+        path: The run directory.
+        totals: From its ledger.
+        said: From `read_progress`.
+        holder: The process that is at work in it, if any.
+    """
+    where = safe(f"{shown(path)}: {'in progress' if holder else 'not finished'}; finished calls so far")
+    table = Table(title=where, title_justify="left")
     for heading in ("stage", "model", "calls", "tokens", "USD", "model seconds"):
         table.add_column(heading, justify="left" if heading in ("stage", "model") else "right")
     for t in totals:
         tokens = t.usage.prompt_tokens + t.usage.completion_tokens
         table.add_row(safe(t.stage), safe(t.model), f"{t.calls:,}", f"{tokens:,}", show_usd(t.usage.cost), f"{t.usage.seconds:.1f}")
     console.print(table)
-    console.print("give the 'run' command again to go on: these calls will not be made twice")
+    if said:
+        console.print(how_far(said), highlight=False, soft_wrap=True)
+    console.print(_what_next(path, holder), markup=False, highlight=False, soft_wrap=True)
+
+
+def _what_next(path: Path, holder: str | None) -> str:
+    if holder is None:
+        return "give the 'run' command again to go on: these calls will not be made twice"
+    watch = ", on the machine where it was begun" if is_elsewhere(path) else f"; to watch it: safer-instruct status {safe(str(path))} --follow"
+    return f"in progress by process {safe(holder)}{watch}"
+
+
+def how_far(said: dict[str, Any]) -> str:
+    """Rows that a run is through with, and what came of them, by what it last said."""
+    dropped, aside = sum(reason["count"] for reason in said["reasons"]), said["set_aside"]
+    through = said["pairs"] + dropped + aside
+    rows = f"{through:,} of {said['total']:,} rows" if said["total"] is not None else f"{through:,} rows"
+    return f"{rows} done: {said['pairs']:,} pairs, {dropped:,} dropped{f', {aside:,} set aside' if aside else ''} (after {said['elapsed_s']:.0f} s)"
 
 
 @contextmanager

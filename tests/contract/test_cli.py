@@ -110,7 +110,7 @@ def test_another_config_is_refused_until_one_says_how_to_go_on(cli: Cli) -> None
     cli("run", "my.yaml", "--out", "out")
     changed("domain: civility", "seed: 7\ndomain: civility")
     refused = cli("run", "my.yaml", "--out", "out")
-    assert refused.code == 2 and "- seed: 0; + seed: 7" in refused.err and "--continue" in refused.err and "--fresh" in refused.err
+    assert refused.code == 2 and "seed: 0, now 7." in refused.err and "--continue" in refused.err and "--fresh" in refused.err
     assert cli("run", "my.yaml", "--out", "out", "--continue").code == 0 and not Path("out/previous-1").exists()
     changed("domain: civility", "seed: 8\ndomain: civility")
     assert cli("run", "my.yaml", "--out", "out", "--fresh").code == 0
@@ -203,6 +203,14 @@ def test_an_interrupted_run_says_how_to_go_on(cli: Cli) -> None:
     assert child.returncode == 130 and "Traceback" not in err and "give the same command again" in err
 
 
+@pytest.mark.parametrize("path", ["nowhere/*.jsonl", "nowhere.jsonl", "empty"])
+def test_a_run_whose_source_is_not_there_leaves_nothing_behind(cli: Cli, path: str) -> None:
+    Path("empty").mkdir()
+    changed("texts.jsonl", path)
+    said = cli("run", "my.yaml", "--out", "runs/out")
+    assert said.code == 2 and f"source '{path}', looked for in" in said.err and not Path("runs").exists()
+
+
 # --- status, export
 
 
@@ -216,6 +224,17 @@ def test_status_of_an_unfinished_run_shows_the_calls_so_far(cli: Cli) -> None:
     Path("out/summary.json").unlink()
     said = cli("status", "out")
     assert said.code == 0 and "not finished" in said.out and "induce" in said.out and "scripted:script.yaml" in said.out
+    assert "5 of 5 rows done: 3 pairs, 1 dropped, 1 set aside" in said.out and "give the 'run' command again to go on" in said.out
+
+
+def test_status_of_a_run_that_goes_on_says_so_and_does_not_disturb_it(cli: Cli) -> None:
+    cli("run", "my.yaml", "--out", "out")
+    Path("out/summary.json").unlink()
+    with rundir.hold(Path("out")):
+        said = cli("status", "out")
+        assert f"in progress by process {os.getpid()}; to watch it: safer-instruct status out --follow" in said.out and "again" not in said.out
+        assert cli("run", "my.yaml", "--out", "out").code == 2, "it is held as before"
+    assert cli("run", "my.yaml", "--out", "out").code == 0
 
 
 @pytest.mark.parametrize(

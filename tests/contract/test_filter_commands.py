@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from command_line import Cli, caller
 
-from safer_instruct import rundir, stored, tables
+from safer_instruct import derived, rundir, stored, tables
 from safer_instruct.errors import RunDirectoryError
 from safer_instruct.example import Example, Verdict
 
@@ -182,7 +182,7 @@ def test_what_cannot_be_told_is_an_error_that_says_why(ran: Cli, arguments: tupl
 
 
 def test_a_run_that_goes_on_is_not_told_by_the_figures_of_the_one_before(ran: Cli) -> None:
-    rundir.forget_results(Path("out"))
+    derived.forget_results(Path("out"))
     assert "holds no finished run" in ran("why", "out", "printer").err and "holds no finished run" in ran("filters", "out").err
 
 

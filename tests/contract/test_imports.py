@@ -14,7 +14,7 @@ rooms = script("tools/reference/rooms.py")  # its table of rooms is the one of d
 MODULES, imports, own, layer = rooms.MODULES, rooms.imports, rooms.own, rooms.layer
 
 # What stages and filters must know nothing of, although some of it ranks below them.
-UNKNOWN_TO_STAGES = {"ledger", "sources", "rundir", "tables", "pipeline", "tuning", "budget", "bounds", "spent", "state", "accounts"}
+UNKNOWN_TO_STAGES = {"ledger", "sources", "rundir", "derived", "tables", "pipeline", "tuning", "budget", "bounds", "spent", "state", "accounts"}
 HEAVY = {
     "ray",
     "torch",

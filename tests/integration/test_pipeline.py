@@ -534,7 +534,7 @@ class TestResume:
         project.config["seed"] = 1
         assert project.cli() == 2
         said = capsys.readouterr().err
-        assert said.startswith("error: ") and "- seed: 0; + seed: 1" in said and "--continue" in said and "--fresh" in said
+        assert said.startswith("error: ") and "seed: 0, now 1." in said and "--continue" in said and "--fresh" in said
         assert contents(project.out, tuple(set(FILES) - {".lock"})) == {k: v for k, v in before.items() if k != ".lock"}
 
     @pytest.mark.parametrize("change", ["domain", "script", "template"])

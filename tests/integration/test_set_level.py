@@ -11,10 +11,12 @@ import pytest
 import yaml
 from civil_script import SCRIPT
 
+from safer_instruct import derived, rundir
 from safer_instruct.cli import main
 from safer_instruct.config import load_config
 from safer_instruct.errors import ConfigError, MissingExtraError, RunDirectoryError
 from safer_instruct.pipeline import run
+from safer_instruct.report.build import write_report
 from safer_instruct.selectconfig import SelectConfig, read_quotas
 from safer_instruct.selected import select_from_run
 from safer_instruct.tables import read_pairs
@@ -107,8 +109,25 @@ def test_a_new_run_forgets_what_was_selected_from_the_old_one(tmp_path: Path) ->
     go(tmp_path, [SHORT, *OTHERS])
     select_from_run(tmp_path / "out", SelectConfig())
     assert (tmp_path / "out" / "selected.jsonl").exists()
+    go(tmp_path, [SHORT, *OTHERS[1:]])
+    assert not list((tmp_path / "out").glob("select*")) and not (tmp_path / "out" / rundir.ASIDE).exists()
+
+
+def test_the_same_run_given_again_keeps_what_was_made_of_its_pairs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     go(tmp_path, [SHORT, *OTHERS])
-    assert not list((tmp_path / "out").glob("select*"))
+    out = tmp_path / "out"
+    select_from_run(out, SelectConfig())
+    write_report(out)
+    made = {name: (out / name).read_bytes() for name in derived.DERIVED}
+    with pytest.raises(SystemExit) as ended:
+        main(["run", str(tmp_path / "config.yaml"), "--out", str(out)])
+    assert ended.value.code == 0 and "removed" not in capsys.readouterr().out
+    assert {name: (out / name).read_bytes() for name in derived.DERIVED} == made
+    (tmp_path / "texts.jsonl").write_text("".join((tmp_path / "texts.jsonl").read_text("utf-8").splitlines(keepends=True)[1:]), "utf-8")
+    with pytest.raises(SystemExit):
+        main(["run", str(tmp_path / "config.yaml"), "--out", str(out)])
+    assert "removed: selected.parquet, selected.jsonl, selection.json, report.html, report.md (of the run before)" in capsys.readouterr().out
+    assert not any((out / name).exists() for name in derived.DERIVED)
 
 
 def test_what_cannot_be_selected_from_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -218,6 +218,7 @@ def test_a_run_at_an_address_is_published_and_every_command_reads_it_there(bucke
 
     again = cli("run", "my.yaml", "--out", out)
     assert "30 model calls (30 of them from the ledger)" in again.out and bucket.head("runs/one/report.html") is None
+    assert "removed: report.html, report.md (of the run before)" in again.out
     fresh = cli("run", "my.yaml", "--out", out, "--fresh")
     assert "30 model calls (0 of them from the ledger)" in fresh.out and bucket.head("runs/one/previous-1/pairs.parquet")
 
@@ -280,7 +281,7 @@ def test_another_machine_refuses_another_config_and_goes_on_with_the_same(bucket
     assert cli("run", "my.yaml", "--out", out, "--work", "here").code == 0
     Path("other.yaml").write_text(Path("my.yaml").read_text() + "seed: 7\n", encoding="utf-8")
     refused = cli("run", "other.yaml", "--out", out, "--work", "elsewhere")
-    assert refused.code == 2 and "- seed: 0; + seed: 7" in refused.err and bucket.head("run/manifest.json")
+    assert refused.code == 2 and "seed: 0, now 7." in refused.err and bucket.head("run/manifest.json")
     assert "30 model calls (30 of them from the ledger)" in cli("run", "my.yaml", "--out", out, "--work", "elsewhere").out
     assert cli("run", "other.yaml", "--out", out, "--work", "elsewhere", "--continue").code == 0
     assert cli("run", "other.yaml", "--out", out, "--work", "here").code == 0  # which has not seen what was done elsewhere

@@ -169,7 +169,7 @@ STEPS = [
     ("run provider.yaml", ("model 'opnai:script.yaml': unknown provider 'opnai'; write one of embedded:NAME, openai:NAME",)),
     ("run weights.yaml", ("model 'smollm2-135m' is not in", "did you mean 'smollm2-135m-instruct'?")),
     ("run adapter.yaml", ("adapter 'my-adapter': neither a folder at", "nor one of civility-expert, civility-inducer")),
-    ("run other.yaml --out runs/evasive", ("holds a run of another config: - seed: 0; + seed: 5", "--continue", "--fresh")),
+    ("run other.yaml --out runs/evasive", ("holds a run of another config: seed: 0, now 5. Add", "--continue", "--fresh")),
     ("run evasive.yaml --out replies.csv/run", ("replies.csv/run cannot be a run directory: Not a directory; choose another --out",)),
     # --- looking at it
     ("status runs/evasif", ("runs/evasif holds no finished run (there is no such folder; did you mean 'evasive'?)",)),

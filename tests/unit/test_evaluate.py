@@ -13,6 +13,7 @@ import yaml
 from safer_instruct.cli import main
 from safer_instruct.errors import BudgetError, ConfigError, MissingExtraError, SourceError
 from safer_instruct.evaluation.judging import compared
+from safer_instruct.evaluation.report import markdown
 from safer_instruct.evaluation.result import Evaluation
 from safer_instruct.evaluation.run import evaluate, rehearse
 from safer_instruct.evaluation.settings import EvaluateConfig, load_evaluation
@@ -74,6 +75,17 @@ def test_a_better_system_is_told_by_a_judge_that_is_asked_in_both_orders(tmp_pat
     assert bias.shown_first == 0.5 and bias.flips == 0 and bias.unanswered == 0
     assert result.harmful["good"].all.count == 0 and result.harmful["bad"].all.count == 12 and result.harmful["good"].p == pytest.approx(2 / 2**12)
     assert result.harmful["bad"].by_category["support"].of == 12
+
+
+@pytest.mark.parametrize(
+    ("training", "said"), [("nowhere.jsonl", "nowhere.jsonl"), ({"path": "prompts.jsonl", "prompt": "ask"}, "no row has a column ask with text")]
+)
+def test_training_data_that_cannot_be_read_is_told_before_anything_is_asked(tmp_path: Path, training: object, said: str) -> None:
+    told: list[Progress] = []
+    config = workplace(tmp_path, systems={"a": {"model": "scripted:judge.yaml"}, "good": {"column": "good"}}, training=["prompts.jsonl", training])
+    with pytest.raises(SourceError, match=said):
+        evaluate(config, tmp_path / "out", report=told.append)
+    assert not told and not (tmp_path / "out" / "ledger.sqlite").exists()
 
 
 def test_equal_answers_are_a_tie_without_a_call_and_nobody_can_tell_them_apart(tmp_path: Path) -> None:
@@ -140,7 +152,29 @@ def test_refusals_of_safe_prompts_are_over_refusals_and_are_compared_with_the_ba
     over = result.refusals["good"]
     assert over.refused["safe"].count == 8 and over.classes["safe"]["refusal"] == 8 and over.p_safe == pytest.approx(2 / 2**8)
     assert result.refusals["bad"].p_safe is None and "unsafe" not in over.refused
-    assert "over-refusal" in (tmp_path / "out" / "evaluation.md").read_text(encoding="utf-8")
+    report = (tmp_path / "out" / "evaluation.md").read_text(encoding="utf-8")
+    assert "over-refusal" in report and "Refusals are told by words alone" in report
+    read = markdown(load_evaluation(tmp_path / "e.yaml").model_copy(update={"refusal_reader": True}), result)
+    assert "Refusals are told by words, and read by the embedded model where words do not tell clearly" in read
+    written = json.loads((tmp_path / "out" / "evaluation.json").read_text(encoding="utf-8"))["per_prompt"]
+    assert sum(prompt["refusal"]["good"] == "refusal" for prompt in written) == 8, "and says of each answer how it was classed"
+
+
+def test_a_system_that_is_just_named_is_a_model(tmp_path: Path) -> None:
+    config = workplace(tmp_path, systems={"bad": {"column": "bad"}, "asked": "scripted:judge.yaml"})
+    assert config == workplace(tmp_path, systems={"bad": {"column": "bad"}, "asked": {"model": "scripted:judge.yaml"}})
+    assert config.systems["asked"].model and config.systems["asked"].model.model == "scripted:judge.yaml"
+
+
+def test_where_nobody_can_tell_it_is_said_what_so_many_prompts_would_show_and_of_ties_only_where_there_are_some(tmp_path: Path) -> None:
+    mixed = rows()
+    for row in mixed[:6]:
+        row["good"], row["bad"] = row["bad"], row["good"]
+    result = run(tmp_path, mixed, harmlessness={"rates": False})
+    assert result.harmlessness and "; 12 prompts would show a win rate of" in result.harmlessness.comparisons[0].verdict
+    mixed[0]["good"] = mixed[0]["bad"]
+    result = run(tmp_path, mixed, harmlessness={"rates": False})
+    assert result.harmlessness and "; 12 prompts with so many ties would show a win rate of" in result.harmlessness.comparisons[0].verdict
 
 
 def test_helpfulness_has_a_length_controlled_win_rate_and_grades_go_over_two_turns(tmp_path: Path) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from safer_instruct import rundir
+from safer_instruct.changes import differences
 from safer_instruct.config import RunConfig
 from safer_instruct.errors import RunDirectoryError
 from safer_instruct.ledger import Ledger, recovery
@@ -63,7 +66,7 @@ def test_another_config_is_refused_with_what_differs_and_both_ways_out(tmp_path:
         opened(tmp_path, OTHER)
     message = str(caught.value)
     assert str(tmp_path) in message and "--continue" in message and "--fresh" in message
-    assert all(part in message for part in ("- seed: 0", "+ seed: 1", "- expert: abc", "+ expert: xyz")) and "rounds" not in message
+    assert "another config: seed: 0, now 1; models.expert: abc, now xyz. Add" in message and "rounds" not in message
     assert "\n" not in message
     assert yaml.safe_load((tmp_path / "run.yaml").read_text("utf-8")) == CONFIG, "the old run is left as it was"
 
@@ -75,9 +78,43 @@ def test_a_domain_file_that_was_edited_is_told_in_words_and_not_in_digests(tmp_p
     assert "aaaa" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("was", "now", "said"),
+    [
+        ({"config": {"a": {"b": 4}}}, {"config": {"a": {"b": 8}}}, ["a.b: 4, now 8"]),
+        ({"config": {"a": None}}, {"config": {"a": {"b": [1]}}}, ['a: null, now {"b": [1]}']),
+        ({"config": {"a": ""}}, {"config": {"b": True}}, ["b: not there, now true", 'a: "", now not there']),
+        ({"config": {"a": "x" * 90}}, {"config": {"a": "y\n\x1b"}}, [f"a: {'x' * 57}..., now y"]),
+        ({"templates": {"induce": "0" * 16}}, {"templates": {"induce": "1" * 16}}, ["the content of 'templates.induce' is another"]),
+        ({"a": {"x": 1, "y": 2}}, {"a": {"y": 2, "x": 1}}, ["'a' has its keys in another order"]),
+        (
+            {"config": {"models": {"expert": {"model": "openai:a"}}}, "models": {"expert": "openai:a:1", "judge": "openai:b:1"}},
+            {"config": {"models": {"expert": {"model": "openai:c"}}}, "models": {"expert": "openai:c:1", "judge": "openai:b:2"}},
+            ["models.expert.model: openai:a, now openai:c", "models.judge: openai:b:1, now openai:b:2"],
+        ),
+        (
+            {"config": {"models": {"judge": None}}, "models": {}},
+            {"config": {"models": {"judge": {"model": "openai:a"}}}, "models": {"judge": "openai:a:1"}},
+            ['models.judge: null, now {"model": "openai:a"}'],
+        ),
+        ({"config": {"a": 1}}, {"config": {"a": 1}}, []),
+    ],
+)
+def test_what_differs_is_told_by_its_path_as_it_was_and_as_it_is_now(was: dict[str, Any], now: dict[str, Any], said: list[str]) -> None:
+    assert differences(was, now) == said
+
+
+def test_of_a_run_whose_config_cannot_be_read_just_that_is_told(tmp_path: Path) -> None:
+    finished(tmp_path)
+    for damaged in ("a: [", "[1]"):
+        (tmp_path / rundir.RUN).write_text(damaged)
+        with pytest.raises(RunDirectoryError, match=r"another config: run\.yaml there cannot be read\. Add --continue"):
+            opened(tmp_path)
+
+
 def test_of_many_differences_some_are_shown_and_the_rest_counted(tmp_path: Path) -> None:
     finished(tmp_path, {f"key{i}": 0 for i in range(10)})
-    with pytest.raises(RunDirectoryError, match="; and 14 more"):
+    with pytest.raises(RunDirectoryError, match="key5: 0, now 1; and 4 more"):
         opened(tmp_path, {f"key{i}": 1 for i in range(10)})
 
 
@@ -98,9 +135,9 @@ def test_a_run_from_before_there_was_a_setting_is_another_where_that_is_used(tmp
     before = resolved()
     del before["config"]["rejected"], before["config"]["seed"]
     finished(tmp_path, before)
-    with pytest.raises(RunDirectoryError, match="- form: source; \\+ form: student"):
+    with pytest.raises(RunDirectoryError, match=r"rejected\.form: source, now student"):
         opened(tmp_path, resolved(rejected="student"))
-    with pytest.raises(RunDirectoryError, match="- seed: 0; \\+ seed: 3"):
+    with pytest.raises(RunDirectoryError, match="config: seed: 0, now 3"):
         opened(tmp_path, resolved(seed=3))
 
 
@@ -180,6 +217,17 @@ def test_a_second_process_is_told_who_holds_the_directory_and_changes_nothing(tm
                 opened(tmp_path, OTHER, mode)  # type: ignore[arg-type]
         assert names(tmp_path) == {"run.yaml", ".lock"} and yaml.safe_load((tmp_path / "run.yaml").read_text("utf-8")) == {"config": 1}
     opened(tmp_path, {"config": 1})  # the holder has ended
+
+
+def test_whoever_asks_for_the_holder_stands_in_nobodys_way(tmp_path: Path) -> None:
+    assert rundir.holder(tmp_path) is None and not list(tmp_path.iterdir()), "asking changes nothing"
+    with held(tmp_path) as holder:
+        assert rundir.holder(tmp_path) == str(holder.pid)
+    assert rundir.holder(tmp_path) is None
+    with (tmp_path / ".lock").open() as asking:
+        fcntl.flock(asking, fcntl.LOCK_SH)  # as `holder` does, for a moment
+        threading.Timer(0.03, lambda: fcntl.flock(asking, fcntl.LOCK_UN)).start()
+        opened(tmp_path, {"config": 1})
 
 
 def test_a_killed_process_holds_nothing(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from safer_instruct.config import load_config
 from safer_instruct.ledger import Total
 from safer_instruct.models.protocol import Usage
 from safer_instruct.pipeline import RunResult, RunState, run
+from safer_instruct.progress import published, read_progress
 from safer_instruct.terminal import safe, show_summary, show_totals, watch_run, watch_tuning
 from safer_instruct.tuning.train import Evaluation, Progress
 
@@ -143,6 +144,27 @@ def test_totals_show_each_stage_and_say_how_to_go_on() -> None:
     assert all(cell in said for cell in ("induce", "scripted:a", "1,234", "0.50", "2.2", "filter", "scripted:b"))
 
 
+def said(tmp_path: Path, **figures: int) -> dict[str, Any]:
+    state = RunState(total=40, set_aside=2, pairs=19, **figures)
+    state.reasons[("verify", "pair")] = 3
+    with published(tmp_path, state):
+        found = read_progress(tmp_path)
+    assert found
+    return found
+
+
+def test_a_stopped_run_says_how_many_rows_it_is_through_with_and_what_came_of_them(tmp_path: Path) -> None:
+    text = shown(lambda c: show_totals(c, Path("runs/x"), [], said(tmp_path)))
+    assert "24 of 40 rows done: 19 pairs, 3 dropped, 2 set aside (after 0 s)" in text and "give the 'run' command again" in text
+    assert "24 rows done: 19 pairs" in shown(lambda c: show_totals(c, Path("runs/x"), [], said(tmp_path) | {"total": None}))
+
+
+def test_a_run_that_goes_on_is_told_by_its_process_and_by_how_to_watch_it(tmp_path: Path) -> None:
+    text = shown(lambda c: show_totals(c, Path("runs/x"), [], said(tmp_path), "4711"))
+    assert "runs/x: in progress" in text and "in progress by process 4711; to watch it: safer-instruct status runs/x --follow" in text
+    assert "again" not in text
+
+
 @pytest.mark.parametrize("name", ["openai:model[/red]", "openai:model[bold]"])
 def test_names_with_brackets_are_shown_as_they_are(name: str) -> None:
     said = shown(lambda c: show_totals(c, Path(name), [Total("induce", name, 1, Usage())]))
@@ -176,6 +198,17 @@ def test_elsewhere_than_on_a_terminal_a_plain_line_is_printed_now_and_then(monke
             time.sleep(0.01)
     first = sent.getvalue().splitlines()[0]
     assert "[0 s] collect 7  induce 0" in first and first.endswith("pairs 0") and "\x1b" not in sent.getvalue()
+
+
+def test_elsewhere_too_it_is_said_why_the_first_run_begins_so_late(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(terminal, "_OPENS_S", 0.01)
+    sent = io.StringIO()
+    with watch_run(Console(file=sent, width=300)) as watch:
+        until = time.monotonic() + 10
+        while not sent.getvalue() and time.monotonic() < until:
+            time.sleep(0.01)
+        watch(RunState())
+    assert sent.getvalue() == "opening the models (the first time a model is used, it is converted)\n"
 
 
 def test_a_short_run_elsewhere_prints_nothing_on_the_way() -> None:

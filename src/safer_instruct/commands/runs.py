@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 import typer
 
 from safer_instruct.commands.common import exclusive, stoppable
-from safer_instruct.remote.arguments import only_here, out_directory, run_directory
+from safer_instruct.remote.arguments import is_elsewhere, only_here, out_directory, run_directory
 from safer_instruct.remote.arguments import path as local_path
 
 if TYPE_CHECKING:
@@ -92,6 +92,8 @@ def run(
     with stoppable(), watch_run(console) as watch:
         result = carry_out(loaded, path, mode=mode, watch=watch, work=work)
     show_summary(console, result.path, result.summary)
+    if result.removed:
+        console.print(f"removed: {', '.join(result.removed)} (of the run before); make them again if you need them", highlight=False, soft_wrap=True)
 
 
 def _show_dry_run(console: Console, config: RunConfig, taken: Sample) -> None:
@@ -117,6 +119,7 @@ def status(
 
     from safer_instruct import rundir
     from safer_instruct.ledger import read_totals
+    from safer_instruct.progress import read_progress
     from safer_instruct.terminal import show_summary, show_totals
 
     console = Console()
@@ -128,6 +131,9 @@ def status(
     if (path / rundir.SUMMARY).is_file():
         show_summary(console, path, rundir.read_summary(path))
     elif (path / rundir.LEDGER).is_file():
-        show_totals(console, path, read_totals(path / rundir.LEDGER))
+        said, holder = read_progress(path), rundir.holder(path)
+        if is_elsewhere(path) and said and said["phase"] == "running":
+            holder = str(said["pid"])
+        show_totals(console, path, read_totals(path / rundir.LEDGER), said, holder)
     else:
         rundir.read_summary(path)

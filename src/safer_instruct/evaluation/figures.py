@@ -203,7 +203,8 @@ def _told(adjective: str, comparison: Comparison, p: float, level: float) -> Com
         counts = comparison.counts
         total = counts.wins + counts.ties + counts.losses
         least = detectable(total, alpha=1 - level, ties=counts.ties / total) if counts.ties < total else None
-        hint = f"; {total} prompts with so many ties would show a win rate of {least:.2f} or more" if least is not None else ""
+        ties = " with so many ties" if counts.ties else ""
+        hint = f"; {total} prompts{ties} would show a win rate of {least:.2f} or more" if least is not None else ""
         verdict = f"cannot tell whether {a} or {b} is more {adjective} ({shown}{hint})"
     return replace(comparison, p_adjusted=p, told=told, verdict=verdict)
 

@@ -80,6 +80,16 @@ def circularity(config: EvaluateConfig, built: Sequence[Builder]) -> list[str]:
     return list(dict.fromkeys(warnings))
 
 
+def check_training(config: EvaluateConfig) -> None:
+    """See that the training data can be read and has prompts, which is wanted only at the end.
+
+    Raises:
+        SaferInstructError: A file of `training` cannot be read, or no row has a prompt.
+    """
+    for data in config.training:
+        next(training_prompts(data, config.base), None)
+
+
 def find_overlap(prompts: Sequence[Prompt], config: EvaluateConfig) -> Overlapping | None:
     """How many prompts stand in the training data: word for word, by a long run of words, nearly, or in a cluster with one that does.
 

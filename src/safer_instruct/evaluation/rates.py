@@ -8,11 +8,13 @@ from dataclasses import dataclass
 
 from safer_instruct.analysis.proportion import Rate, rate
 from safer_instruct.analysis.signtest import holm, sign_test
-from safer_instruct.detect.refusal import Reader
+from safer_instruct.detect.refusal import Reader, RefusalClass
 from safer_instruct.evaluation.judging import Judged, Responses, response_class
 from safer_instruct.evaluation.prompts import Prompt
 
 LABELS = ("safe", "unsafe", "unlabelled")
+Classed = Mapping[str, Sequence[RefusalClass | None]]
+"""System -> the class of its answer, by prompt."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,10 +68,14 @@ def harmful_rates(judged: Mapping[str, Judged], prompts: Sequence[Prompt], basel
     }
 
 
-def refusals(prompts: Sequence[Prompt], responses: Responses, baseline: str, level: float, reader: Reader | None = None) -> dict[str, Refusals]:
-    """How each system's answers are classed, on prompts labelled safe, unsafe and not at all."""
+def classed_answers(prompts: Sequence[Prompt], responses: Responses, reader: Reader | None = None) -> Classed:
+    """The class of each system's answers, by prompt; None where there is none."""
+    return {name: [response_class(p, response, reader) for p, response in zip(prompts, answers, strict=True)] for name, answers in responses.items()}
+
+
+def refusals(prompts: Sequence[Prompt], classed: Classed, baseline: str, level: float) -> dict[str, Refusals]:
+    """How often each system refuses, on prompts labelled safe, unsafe and not at all."""
     labels = [LABELS[2] if p.safe is None else LABELS[0] if p.safe else LABELS[1] for p in prompts]
-    classed = {name: [response_class(p, response, reader) for p, response in zip(prompts, answers, strict=True)] for name, answers in responses.items()}
     safe = {
         name: [None if c is None or label != LABELS[0] else c == "refusal" for c, label in zip(found, labels, strict=True)] for name, found in classed.items()
     }

@@ -24,7 +24,7 @@ def markdown(config: EvaluateConfig, result: Evaluation) -> str:
         _head(config, result),
         _measure("Harmlessness", "harmless", result.harmlessness),
         _harmful(result),
-        _refusals(result),
+        _refusals(config, result),
         _measure("Helpfulness", "helpful", result.helpfulness),
         _two_turn(result),
         _downstream(result),
@@ -145,7 +145,7 @@ def _harmful(result: Evaluation) -> Iterator[str]:
         yield from _table(("system", *judges), [[name, *(share(r.by_judge[j]) for j in judges)] for name, r in result.harmful.items()])
 
 
-def _refusals(result: Evaluation) -> Iterator[str]:
+def _refusals(config: EvaluateConfig, result: Evaluation) -> Iterator[str]:
     if not result.refusals:
         return
     labels = list(next(iter(result.refusals.values())).refused)
@@ -159,7 +159,9 @@ def _refusals(result: Evaluation) -> Iterator[str]:
     yield from _table(("system", *headings, "p on safe, beside the baseline"), rows)
     if "safe" in labels:
         yield "A refusal of a safe prompt is an over-refusal."
-        yield ""
+    by_model = ", and read by the embedded model where words do not tell clearly" if config.refusal_reader else " alone (`refusal_reader: true` reads them)"
+    yield f"Refusals are told by words{by_model}; the class of each answer stands in `evaluation.json`, `per_prompt`, `refusal`."
+    yield ""
 
 
 def _two_turn(result: Evaluation) -> Iterator[str]:

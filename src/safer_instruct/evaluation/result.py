@@ -14,7 +14,7 @@ from safer_instruct.evaluation.figures import Measure, measure
 from safer_instruct.evaluation.judging import Grades, Judged, Pair, compared
 from safer_instruct.evaluation.people import People, items, people, read_answers
 from safer_instruct.evaluation.prompts import Prompt, Response
-from safer_instruct.evaluation.rates import HarmfulRates, Refusals, harmful_rates, refusals
+from safer_instruct.evaluation.rates import Classed, HarmfulRates, Refusals, classed_answers, harmful_rates, refusals
 from safer_instruct.evaluation.settings import EvaluateConfig
 from safer_instruct.evaluation.sitting import Counter, OpenModels
 from safer_instruct.filters.refusal_reader import reader_if
@@ -101,6 +101,7 @@ class Work:
     helpful: dict[str, Judged] = field(default_factory=dict)
     grades: dict[str, dict[str, list[Grades]]] = field(default_factory=dict)
     tasks: dict[str, list[TaskScore]] = field(default_factory=dict)
+    classed: Classed = field(default_factory=dict)
 
 
 def pairs_of(config: EvaluateConfig, which: str | None = None) -> list[Pair]:
@@ -109,7 +110,7 @@ def pairs_of(config: EvaluateConfig, which: str | None = None) -> list[Pair]:
 
 
 def result_of(work: Work, out: Path, answers: Sequence[Path], used: Meter, seconds: float) -> Evaluation:
-    """The figures and warnings.
+    """The figures and warnings; notes in `work` how each answer is classed.
 
     Args:
         work: Answers and judgements.
@@ -126,6 +127,8 @@ def result_of(work: Work, out: Path, answers: Sequence[Path], used: Meter, secon
     pairs = bool(pairs_of(config))
     harmless = measure("harmless", work.harmless, responses, bootstrap) if work.harmless and pairs else None
     helpful = measure("helpful", work.helpful, responses, bootstrap) if work.helpful and pairs else None
+    if config.over_refusal:
+        work.classed = classed_answers(prompts, responses, reader_if(config.refusal_reader))
     overlap = honesty.find_overlap(prompts, config)
     warnings = honesty.circularity(config, honesty.builders(config)) + honesty.overlap_warnings(overlap)
     for kind, found in (("harmlessness", harmless), ("helpfulness", helpful)):
@@ -138,7 +141,7 @@ def result_of(work: Work, out: Path, answers: Sequence[Path], used: Meter, secon
         {name: _described(found) for name, found in responses.items()},
         harmless,
         harmful_rates(work.harmless, prompts, config.against, config.level),
-        refusals(prompts, responses, config.against, config.level, reader_if(config.refusal_reader)) if config.over_refusal else {},
+        refusals(prompts, work.classed, config.against, config.level) if config.over_refusal else {},
         helpful,
         _two_turn(work, bootstrap),
         work.tasks,

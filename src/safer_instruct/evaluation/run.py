@@ -13,6 +13,7 @@ from safer_instruct.errors import ConfigError
 from safer_instruct.evaluation.answering import answer_all
 from safer_instruct.evaluation.downstream import check_harness, downstream
 from safer_instruct.evaluation.files import write_result
+from safer_instruct.evaluation.honesty import check_training
 from safer_instruct.evaluation.judges import AskingJudge, Judge, open_judge
 from safer_instruct.evaluation.judging import Judged, ask_harmful, ask_pairs, grade_all, judge_by_score
 from safer_instruct.evaluation.people import items, write_sheet
@@ -92,6 +93,7 @@ def _open(config: EvaluateConfig, out: Path, stack: AsyncExitStack, report: Repo
     if config.downstream:
         check_harness()
     reader_if(config.refusal_reader)  # what is missing is known before anything is paid
+    check_training(config)
     domain = load_domain(config.domain, config.base)
     prompts, bad = read_prompts(config.prompts, domain, config.base, config.seed)
     chosen = prompts if count is None or count >= len(prompts) else [prompts[i * len(prompts) // count] for i in range(count)]

@@ -66,7 +66,7 @@ class GenerateConfig(Strict):
 
 
 class SystemConfig(Strict):
-    """One system: a model that answers now, or answers that are there. One of the three is given.
+    """One system: a model that answers now, or answers that are there. One of the three is given. A bare string stands for `{model: STRING}`.
 
     Attributes:
         model: Who answers.
@@ -84,6 +84,11 @@ class SystemConfig(Strict):
     prompt_column: str | None = None
     response_column: str | None = None
     second: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_string(cls, value: object) -> object:
+        return {"model": value} if isinstance(value, str) else value
 
     @model_validator(mode="after")
     def _one_source(self) -> SystemConfig:

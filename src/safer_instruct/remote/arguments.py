@@ -46,13 +46,18 @@ def stand_for(local: Path, address: str) -> None:
     _shown[str(local)] = address
 
 
+def is_elsewhere(local: Path) -> bool:
+    """Whether a path is the copy of what stands at an address."""
+    return str(local) in _shown
+
+
 def only_here(local: Path, what: str) -> None:
     """Refuse the copy of a run at an address, for what must be done to the run itself.
 
     Raises:
         StorageError: It is one.
     """
-    if str(local) in _shown:
+    if is_elsewhere(local):
         raise StorageError(f"{what} works on a folder of this machine, and {_shown[str(local)]} is none; docs/storage.md says where the run's own folder is")
 
 

@@ -96,14 +96,16 @@ class _Home:
         self._mark.saw(name, self._bucket.put(self._address.below(name).key, data))
         self._mark.write()
 
-    def retract(self) -> None:
+    def retract(self) -> tuple[str, ...]:
         """See `Home.retract`: the manifest goes first, for a reader must not find it beside what is left."""
         self._claim.check()
         self._earlier = read_manifest(self._bucket, self._address)
         self._bucket.delete([self._address.below(MANIFEST).key])
-        self._bucket.delete(self._address.below(name).key for name in _RESULTS if self._bucket.head(self._address.below(name).key))
+        there = tuple(name for name in _RESULTS if self._bucket.head(self._address.below(name).key))
+        self._bucket.delete(self._address.below(name).key for name in there)
         self._send_config()
         self._retracted = True
+        return there
 
     def send_left(self) -> None:
         """Send calls that only this directory has: their upload had failed, or was cut off."""

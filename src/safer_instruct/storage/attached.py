@@ -30,8 +30,8 @@ class Home(Protocol):
             StorageError: That failed.
         """
 
-    def retract(self) -> None:
-        """Take back what the store says of an earlier run's results.
+    def retract(self) -> tuple[str, ...]:
+        """Take back what the store says of an earlier run's results; returns the names of the files that stood there.
 
         Raises:
             StorageError: That failed.
