@@ -12,7 +12,7 @@ from safer_instruct.models import store
 from safer_instruct.oneline import one_line
 from safer_instruct.reverse import RECORD
 from safer_instruct.settings.preference import REFERENCE_FREE, DpoConfig, PreferenceConfig
-from safer_instruct.training.data import sources_of
+from safer_instruct.training.data import Divided, sources_of
 from safer_instruct.training.result import TrainResult
 from safer_instruct.tuning.bases import Base
 from safer_instruct.tuning.loss import Evaluation
@@ -37,12 +37,9 @@ def record(config: PreferenceConfig, base: Path, model: Base, start: Path | None
     """All that a training was made with and gave; `models export` reads the base from it."""
     divided = result.divided
     return {
-        "task": "dpo" if isinstance(config, DpoConfig) else "sft",
+        **deciding(config, model, start, divided),
         "base": config.model,
         "base_folder": None if model.embedded else str(base.resolve()),
-        "base_sha256": model.digest,
-        "start_sha256": store.adapter_digest(start) if start else None,
-        "data_sha256": divided.sha256,
         "data": divided.counts() | {"by_source": sources_of(divided.train)},
         "config": config.model_dump(mode="json"),
         "dtype": compute_dtype(config),
@@ -50,6 +47,16 @@ def record(config: PreferenceConfig, base: Path, model: Base, start: Path | None
         "evaluations": [asdict(e) for e in evaluations],
         "before": asdict(result.before),
         "best": asdict(result.best),
+    }
+
+
+def deciding(config: PreferenceConfig, model: Base, start: Path | None, divided: Divided) -> dict[str, Any]:
+    """What tells a training from others with the same settings."""
+    return {
+        "task": "dpo" if isinstance(config, DpoConfig) else "sft",
+        "base_sha256": model.digest,
+        "start_sha256": store.adapter_digest(start) if start else None,
+        "data_sha256": divided.sha256,
     }
 
 

@@ -17,6 +17,7 @@ from safer_instruct.models.embedded import EmbeddedModel
 from safer_instruct.reverse import RECORD
 from safer_instruct.tuning.bases import Base, load_base, open_base
 from safer_instruct.tuning.data import Prepared, prepare
+from safer_instruct.tuning.finished import CHECKPOINTS
 from safer_instruct.tuning.loss import Encoded
 from safer_instruct.tuning.pairs import Pair
 from safer_instruct.tuning.progress import Progress
@@ -26,8 +27,6 @@ from safer_instruct.tuning.train import Trained, compute_dtype, train
 from safer_instruct.tuning.trainer import Completions
 
 __all__ = ["TuneResult", "dry_run", "embedded_loss", "load_base", "tune"]
-
-CHECKPOINTS = "checkpoints"
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +159,7 @@ def save_weights(trained: Trained, model: Base, out: Path) -> None:
 
     out.mkdir(parents=True, exist_ok=True)
     adapter = hasattr(trained.model, "peft_config")
+    (out / "README.md").unlink(missing_ok=True)  # PEFT would go on with it, and complain that it is none of its own; ours is written next
     dtype = torch.float16 if adapter else torch.bfloat16
     state = {name: weight.to(dtype) for name, weight in (trained.state or {}).items() if not adapter or "lora_" in name}
     trained.model.save_pretrained(out, state_dict=state)

@@ -47,7 +47,8 @@ def watch_training(console: Console) -> Iterator[tuple[Callable[[Progress], None
 def show_trained(console: Console, result: TrainResult) -> None:
     """The held-out figures before and after, and what was written."""
     show_divided(console, result.divided)
-    table = Table(title=f"{result.steps} steps, {result.seconds:.0f} s; kept: step {result.best.step}", title_justify="left")
+    took = "" if result.already else f", {result.seconds:.0f} s"
+    table = Table(title=f"{result.steps} steps{took}; kept: step {result.best.step}", title_justify="left")
     for heading in ("held out", "at the start", "kept"):
         table.add_column(heading, justify="left" if heading == "held out" else "right")
     table.add_row("loss", f"{result.before.loss:.4f}", f"{result.best.loss:.4f}")
@@ -56,6 +57,9 @@ def show_trained(console: Console, result: TrainResult) -> None:
     console.print(table)
     if result.best.step == result.before.step:
         console.print("no evaluation was better than the start, so nothing was learned that is kept: lower learning_rate, or look at the pairs", style="yellow")
+    if result.already:
+        console.print(safe(f"finished already: {result.out}; nothing was trained (--fresh moves it aside and trains anew)"), soft_wrap=True, highlight=False)
+        return
     console.print(safe(f"written to {result.out}: the weights, README.md, training.jsonl, curves.svg"), soft_wrap=True, highlight=False)
 
 
