@@ -240,6 +240,25 @@ def test_weights_without_a_record_are_written_over_without_a_word_of_pefts(folde
     assert caplog.messages == [] and (result.out / "README.md").read_text("utf-8").startswith("# Adapter: c")
 
 
+def test_what_max_tokens_cuts_is_counted_and_told(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    whole = _prepare(load_dpo_config(write_config(folder)), folder)
+    assert whole.divided.cut is not None and whole.divided.cut.told() == []
+    pairs = [*whole.train, *whole.held_out]
+    most = sorted(len(pair.rejected) for pair in pairs)[len(pairs) // 2]  # one that ends just there is whole
+    longer = {name: sum(len(getattr(pair, name)) > most for pair in pairs) for name in ("prompt", "chosen", "rejected")}
+    responses = f"{longer['chosen']} of 14 chosen and {longer['rejected']} of 14 rejected responses were cut at max_tokens: {most}"
+    assert 0 < longer["rejected"] < 14 and longer["chosen"]
+    result, _ = trained(folder, "dpo", epochs=1, kl_prompts=0, max_tokens=most)
+    record = json.loads((result.out / "tuning.json").read_text("utf-8"))
+    assert record["data"]["cut"] == {"at": most, "of": 14, "prompts": longer["prompt"], "chosen": longer["chosen"], "rejected": longer["rejected"]}
+    assert f"- Cut: {responses}; a model that sees no end" in (result.out / "README.md").read_text("utf-8")
+    typed("train", "dpo", str(folder / "dpo.yaml"), "--dry-run")
+    assert responses in capfd.readouterr().out
+    typed("train", "sft", str(write_config(folder, "sft", max_tokens=2, epochs=1)))
+    told = capfd.readouterr().out
+    assert "\n14 of 14 chosen responses were cut at max_tokens: 2; " in told and "\n14 of 14 prompts were cut at max_tokens: 2; their last" in told
+
+
 def test_the_divergence_is_that_of_two_models_side_by_side_and_disturbs_neither(base_model: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from safer_instruct.errors import ConfigError
@@ -14,7 +14,7 @@ from safer_instruct.rundir import hold
 from safer_instruct.settings.preference import DpoConfig, PreferenceConfig
 from safer_instruct.training import curves
 from safer_instruct.training.card import deciding, record, write_record
-from safer_instruct.training.data import Divided, EncodedPair, divide, encoder
+from safer_instruct.training.data import Divided, EncodedPair, cut_of, divide, encoder
 from safer_instruct.training.log import LOG, log_to, read_log
 from safer_instruct.training.objective import Preferences
 from safer_instruct.training.reference import Note
@@ -139,6 +139,7 @@ def _prepare(config: PreferenceConfig, base: Path) -> _Ready:
     model = open_base(config.model, base, attention=config.training.attention)
     encode = encoder(model.codec, config)
     train, held_out = [encode(pair) for pair in divided.train], [encode(pair) for pair in divided.held_out]
+    divided = replace(divided, cut=cut_of([*train, *held_out], config))
     start = adapter_path(config.start, base) if config.start else None
     if start:
         _check_base(start, model)

@@ -70,12 +70,14 @@ def show_dry_run(console: Console, config: PreferenceConfig, divided: Divided, f
 
 
 def show_divided(console: Console, divided: Divided) -> None:
-    """What became of the pairs, and the first row that was set aside."""
+    """What became of the pairs, the first rows that were set aside, and what was cut."""
     counts = divided.counts()
     left_out = ", ".join(f"{counts[name]} {text}" for name, text in _LEFT_OUT.items() if counts[name])
     console.print(f"{counts['train']} pairs to train on, {counts['held_out']} held out{f' (left out: {left_out})' if left_out else ''}", highlight=False)
     for row in divided.bad_rows[:3]:
         console.print(safe(f"  {row.file}:{row.line}: set aside: {row.reason}"), style="dim", soft_wrap=True)
+    for line in divided.cut.told() if divided.cut else ():
+        console.print(line, style="yellow", soft_wrap=True, highlight=False)
 
 
 @contextmanager
