@@ -18,7 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from safer_instruct import rundir, tables
-from safer_instruct.bars import watched
+from safer_instruct.bars import Told, watched
 from safer_instruct.card import repeats_said
 from safer_instruct.ledger import Total
 from safer_instruct.models.arithmetic import arithmetic
@@ -100,12 +100,20 @@ def watch_tuning(console: Console) -> Iterator[Any]:
     with watched(console, "opening the model, then the held-out loss before training") as told:
 
         def report(progress: Progress) -> None:
-            told.tell(progress.step, progress.steps, doing="tuning", news=training_news(progress))
+            tell_training(told, progress, "tuning", training_news(progress))
             if progress.held_out:
                 parts = ", ".join(f"{source} {loss:.3f}" for source, loss in progress.held_out.by_source.items())
                 console.print(f"step {progress.step}: held-out loss {progress.held_out.loss:.3f} ({parts})", highlight=False)
 
         yield report
+
+
+def tell_training(told: Told, progress: Progress, doing: str, news: str) -> None:
+    """The last step; or that the held-out evaluation after it is what goes on now."""
+    if progress.evaluating:
+        told.tell(0, None, doing=f"held-out evaluation after step {progress.step} of {progress.steps}", news=news)
+    else:
+        told.tell(progress.step, progress.steps, doing=doing, news=news)
 
 
 def training_news(progress: Progress) -> str:

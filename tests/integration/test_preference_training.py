@@ -173,6 +173,8 @@ def test_a_training_leaves_weights_card_log_and_picture(folder: Path) -> None:
     assert not (result.out / "checkpoints").exists() and not (result.out / "ref").exists()
     lines = read_log(result.out / "training.jsonl")
     assert {line["step"]: line["loss"] for line in lines if "loss" in line} == losses(seen) and len(losses(seen)) == result.steps
+    announced = [p.step for p in seen if p.evaluating]
+    assert announced == [p.step for p in seen if p.held_out and p.step], "what an evaluation takes is not put down to a step"
     card = (result.out / "README.md").read_text("utf-8")
     assert "by the loss `sigmoid` with beta 0.1, with the base model as the reference" in card
     assert f"| margin | {result.before.figures['margin']:.4f} | {result.best.figures['margin']:.4f} |" in card

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from safer_instruct.bars import watched
-from safer_instruct.terminal import safe, show_rehearsal, training_news
+from safer_instruct.terminal import safe, show_rehearsal, tell_training, training_news
 
 if TYPE_CHECKING:
     from safer_instruct.settings.preference import PreferenceConfig
@@ -32,10 +32,13 @@ def watch_training(console: Console) -> Iterator[tuple[Callable[[Progress], None
     with watched(console, "opening the model, then the held-out loss before training") as told:
 
         def note(done: int, of: int) -> None:
-            told.tell(done, of, doing="reference")
+            if done < of:
+                told.tell(done, of, doing="reference")
+            else:
+                told.tell(0, None, doing="held-out evaluation before training")
 
         def report(progress: Progress) -> None:
-            told.tell(progress.step, progress.steps, doing="training", news=training_news(progress) + _figures(progress.figures))
+            tell_training(told, progress, "training", training_news(progress) + _figures(progress.figures))
             if progress.held_out:
                 console.print(
                     f"step {progress.step}: held-out loss {progress.held_out.loss:.4f}{_figures(progress.held_out.figures)}", highlight=False, soft_wrap=True
