@@ -124,7 +124,10 @@ def training_news(progress: Progress) -> str:
 
 def show_tuned(console: Console, result: TuneResult) -> None:
     """What tuning gave."""
-    console.print(f"held-out loss {result.before:.3f} before, {result.after:.3f} after (nats per completion token), {result.seconds:.0f} s", highlight=False)
+    if result.already:
+        console.print("finished already, so nothing was tuned (--fresh moves it aside and tunes anew)", highlight=False, soft_wrap=True)
+    took = "" if result.already else f", {result.seconds:.0f} s"
+    console.print(f"held-out loss {result.before:.3f} before, {result.after:.3f} after (nats per completion token){took}", highlight=False)
     if result.embedded is not None:
         console.print(f"in the embedded engine (merged, {arithmetic()}) {result.embedded:.3f}", highlight=False)
     console.print(f"{result.train_pairs} pairs trained on, {result.held_out_pairs} held out; adapter: {result.adapter}", highlight=False, soft_wrap=True)

@@ -17,7 +17,13 @@ CHECKPOINTS = "checkpoints"
 _TRANSFORMERS = ("adapter_config.json", "config.json", "generation_config.json", "*.safetensors", "*.safetensors.index.json")
 _TOKENIZER = ("tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt", "chat_template.jinja")
 WRITTEN = (RECORD, "README.md", "training.jsonl", "curves.svg", CHECKPOINTS, "tensorboard", *_TRANSFORMERS, *_TOKENIZER)
-_BY_CONTENT = {"model": "base_sha256", "data": "data_sha256", "start": "start_sha256", "template": "template_digest"}  # what a path leads to counts
+_BY_CONTENT = {  # what a path leads to counts, and not the path
+    "model": "base_sha256",
+    "data": "data_sha256",
+    "start": "start_sha256",
+    "template": "template_digest",
+    "domain": "guideline_sha256",
+}
 _FEW = 6
 
 
@@ -26,7 +32,7 @@ def finished(out: Path, given: Callable[[], Mapping[str, Any]], config: TrainerC
 
     Args:
         out: Where it would stand.
-        given: Gives what its record would say of its task, base, start and data.
+        given: Gives what its record would say of its task, base, start, data and prompts.
         config: Its config, in which paths and `out` do not count: the digests of `given` say what they lead to.
 
     Raises:
