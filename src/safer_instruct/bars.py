@@ -71,7 +71,12 @@ def _bar(console: Console, told: Told) -> Iterator[None]:
     texts = [TextColumn(f"{{task.{name}}}", markup=False) for name in ("description", "fields[news]")]
     with Progress(texts[0], BarColumn(), MofNCompleteColumn(), texts[1], TimeElapsedColumn(), TimeRemainingColumn(), console=console) as bar:
         task = bar.add_task(told.doing, total=None, news="")
-        told.change = lambda: bar.update(task, total=told.of, completed=told.done, description=told.doing, news=told.news)
+
+        def draw() -> None:
+            bar.tasks[0].total = told.of  # `update` leaves it as it is where nobody knows it any more
+            bar.update(task, completed=told.done, description=told.doing, news=told.news)
+
+        told.change = draw
         yield
 
 

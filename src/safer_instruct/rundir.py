@@ -202,9 +202,9 @@ def _few(changes: Sequence[str], most: int = 6) -> str:
     return "; ".join(changes[:most]) + (f"; and {len(changes) - most} more" if len(changes) > most else "")
 
 
-def move_aside(path: Path) -> None:
-    """Move what a run has written in the directory into `previous-N/` below it."""
-    old = [path / name for name in _FILES if (path / name).exists()]
+def move_aside(path: Path, names: Sequence[str] = _FILES) -> None:
+    """Move what a run has written in the directory into `previous-N/` below it; or what else has these names, or matches them."""
+    old = list(dict.fromkeys(file for name in names for file in sorted(path.glob(name))))
     if not old:
         return
     number = 1

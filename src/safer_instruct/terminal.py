@@ -18,7 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from safer_instruct import rundir, tables
-from safer_instruct.bars import watched
+from safer_instruct.bars import Told, watched
 from safer_instruct.card import repeats_said
 from safer_instruct.ledger import Total
 from safer_instruct.models.arithmetic import arithmetic
@@ -133,12 +133,20 @@ def watch_tuning(console: Console) -> Iterator[Any]:
     with watched(console, "opening the model, then the held-out loss before training") as told:
 
         def report(progress: Progress) -> None:
-            told.tell(progress.step, progress.steps, doing="tuning", news=training_news(progress))
+            tell_training(told, progress, "tuning", training_news(progress))
             if progress.held_out:
                 parts = ", ".join(f"{source} {loss:.3f}" for source, loss in progress.held_out.by_source.items())
                 console.print(f"step {progress.step}: held-out loss {progress.held_out.loss:.3f} ({parts})", highlight=False)
 
         yield report
+
+
+def tell_training(told: Told, progress: Progress, doing: str, news: str) -> None:
+    """The last step; or that the held-out evaluation after it is what goes on now."""
+    if progress.evaluating:
+        told.tell(0, None, doing=f"held-out evaluation after step {progress.step} of {progress.steps}", news=news)
+    else:
+        told.tell(progress.step, progress.steps, doing=doing, news=news)
 
 
 def training_news(progress: Progress) -> str:
@@ -149,7 +157,10 @@ def training_news(progress: Progress) -> str:
 
 def show_tuned(console: Console, result: TuneResult) -> None:
     """What tuning gave."""
-    console.print(f"held-out loss {result.before:.3f} before, {result.after:.3f} after (nats per completion token), {result.seconds:.0f} s", highlight=False)
+    if result.already:
+        console.print("finished already, so nothing was tuned (--fresh moves it aside and tunes anew)", highlight=False, soft_wrap=True)
+    took = "" if result.already else f", {result.seconds:.0f} s"
+    console.print(f"held-out loss {result.before:.3f} before, {result.after:.3f} after (nats per completion token){took}", highlight=False)
     if result.embedded is not None:
         console.print(f"in the embedded engine (merged, {arithmetic()}) {result.embedded:.3f}", highlight=False)
     console.print(f"{result.train_pairs} pairs trained on, {result.held_out_pairs} held out; adapter: {result.adapter}", highlight=False, soft_wrap=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -18,7 +19,8 @@ pytest.importorskip("trl", reason="the extra train is not installed")
 
 import tiny_models
 
-from safer_instruct.errors import ConfigError
+from safer_instruct.cli import main
+from safer_instruct.errors import ConfigError, RunDirectoryError
 from safer_instruct.settings.preference import REFERENCE_FREE, load_dpo_config, load_sft_config
 from safer_instruct.training.data import EncodedPair
 from safer_instruct.training.divergence import Divergence
@@ -86,6 +88,12 @@ def trained(folder: Path, name: str = "c", *, verb: str = "dpo", **more: Any) ->
     seen: list[Progress] = []
     load = load_dpo_config if verb == "dpo" else load_sft_config
     return train_preferences(load(write_config(folder, name, **more)), folder, seen.append), seen
+
+
+def typed(*arguments: str) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(list(arguments))
+    assert not stopped.value.code
 
 
 def weights(adapter: Path) -> dict[str, Any]:
@@ -165,9 +173,92 @@ def test_a_training_leaves_weights_card_log_and_picture(folder: Path) -> None:
     assert not (result.out / "checkpoints").exists() and not (result.out / "ref").exists()
     lines = read_log(result.out / "training.jsonl")
     assert {line["step"]: line["loss"] for line in lines if "loss" in line} == losses(seen) and len(losses(seen)) == result.steps
+    announced = [p.step for p in seen if p.evaluating]
+    assert announced == [p.step for p in seen if p.held_out and p.step], "what an evaluation takes is not put down to a step"
     card = (result.out / "README.md").read_text("utf-8")
     assert "by the loss `sigmoid` with beta 0.1, with the base model as the reference" in card
     assert f"| margin | {result.before.figures['margin']:.4f} | {result.best.figures['margin']:.4f} |" in card
+
+
+def test_a_training_that_has_finished_is_not_made_again(folder: Path) -> None:
+    first, _ = trained(folder, verb="sft", epochs=1)
+    before = {path: path.stat().st_mtime_ns for path in first.out.iterdir() if path.name != ".lock"}
+    (folder / "base-moved").symlink_to(folder / "base")
+    again, seen = trained(folder, verb="sft", epochs=1, data=[str(folder / "pairs.jsonl")], model="base-moved")
+    assert again.already and not first.already and seen == []
+    assert (again.before, again.best, again.steps) == (first.before, first.best, first.steps)
+    assert {path: path.stat().st_mtime_ns for path in first.out.iterdir() if path.name != ".lock"} == before
+
+
+def test_a_training_of_another_config_is_not_written_over(folder: Path) -> None:
+    first, _ = trained(folder, verb="sft", epochs=1)
+    before = (first.out / "adapter_model.safetensors").read_bytes()
+    said = (
+        rf"{first.out} holds a training of another config: lora\.rank: 4, now 2; batch_size: 4, now 2\. Add --fresh to move it aside and train anew, or choose"
+    )
+    with pytest.raises(RunDirectoryError, match=said):
+        trained(folder, verb="sft", epochs=1, lora={"rank": 2}, batch_size=2)
+    with pytest.raises(RunDirectoryError, match="another config: task: sft, now dpo"):
+        trained(folder, epochs=1)
+    with pytest.raises(RunDirectoryError, match=r"another config: start: None, now c\. Add"):
+        trained(folder, verb="sft", epochs=1, start="c")
+    (folder / "pairs.jsonl").write_text("".join((folder / "pairs.jsonl").read_text("utf-8").splitlines(keepends=True)[:-1]), encoding="utf-8")
+    with pytest.raises(RunDirectoryError, match="another config: what 'data' leads to is another"):
+        trained(folder, verb="sft", epochs=1)
+    assert (first.out / "adapter_model.safetensors").read_bytes() == before
+
+
+def test_a_setting_that_an_older_record_does_not_know_is_at_its_default(folder: Path) -> None:
+    first, _ = trained(folder, verb="sft", epochs=1)
+    record = json.loads((first.out / "tuning.json").read_text("utf-8"))
+    del record["config"]["layout"]
+    (first.out / "tuning.json").write_text(json.dumps(record), encoding="utf-8")
+    assert trained(folder, verb="sft", epochs=1)[0].already
+
+
+def test_fresh_moves_a_finished_training_aside(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    config = write_config(folder, epochs=1, kl_prompts=0)
+    typed("train", "dpo", str(config))
+    typed("train", "dpo", str(config))
+    assert f"finished already: {folder / 'c'}; nothing was trained" in capfd.readouterr().out
+    references = sorted((folder / "c" / "reference").iterdir())
+    (folder / "c" / "mine.txt").touch()
+    typed("train", "dpo", str(write_config(folder, epochs=2, kl_prompts=0)), "--fresh")
+    records = [json.loads((folder / "c" / place / "tuning.json").read_text("utf-8")) for place in ("previous-1", "")]
+    assert [record["config"]["epochs"] for record in records] == [1, 2]
+    written = {"README.md", "adapter_config.json", "adapter_model.safetensors", "curves.svg", "training.jsonl", "tuning.json"}
+    assert {path.name for path in (folder / "c" / "previous-1").iterdir()} == written
+    assert sorted((folder / "c" / "reference").iterdir()) == references and (folder / "c" / "mine.txt").exists()
+
+
+def test_weights_without_a_record_are_written_over_without_a_word_of_pefts(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (folder / "c").mkdir()
+    (folder / "c" / "README.md").write_text("# Mine\n", encoding="utf-8")
+    logging.getLogger("huggingface_hub.repocard").addHandler(caplog.handler)
+    try:
+        result, _ = trained(folder, verb="sft", epochs=1)
+    finally:
+        logging.getLogger("huggingface_hub.repocard").removeHandler(caplog.handler)
+    assert caplog.messages == [] and (result.out / "README.md").read_text("utf-8").startswith("# Adapter: c")
+
+
+def test_what_max_tokens_cuts_is_counted_and_told(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    whole = _prepare(load_dpo_config(write_config(folder)), folder)
+    assert whole.divided.cut is not None and whole.divided.cut.told() == []
+    pairs = [*whole.train, *whole.held_out]
+    most = sorted(len(pair.rejected) for pair in pairs)[len(pairs) // 2]  # one that ends just there is whole
+    longer = {name: sum(len(getattr(pair, name)) > most for pair in pairs) for name in ("prompt", "chosen", "rejected")}
+    responses = f"{longer['chosen']} of 14 chosen and {longer['rejected']} of 14 rejected responses were cut at max_tokens: {most}"
+    assert 0 < longer["rejected"] < 14 and longer["chosen"]
+    result, _ = trained(folder, "dpo", epochs=1, kl_prompts=0, max_tokens=most)
+    record = json.loads((result.out / "tuning.json").read_text("utf-8"))
+    assert record["data"]["cut"] == {"at": most, "of": 14, "prompts": longer["prompt"], "chosen": longer["chosen"], "rejected": longer["rejected"]}
+    assert f"- Cut: {responses}; a model that sees no end" in (result.out / "README.md").read_text("utf-8")
+    typed("train", "dpo", str(folder / "dpo.yaml"), "--dry-run")
+    assert responses in capfd.readouterr().out
+    typed("train", "sft", str(write_config(folder, "sft", max_tokens=2, epochs=1)))
+    told = capfd.readouterr().out
+    assert "\n14 of 14 chosen responses were cut at max_tokens: 2; " in told and "\n14 of 14 prompts were cut at max_tokens: 2; their last" in told
 
 
 def test_the_divergence_is_that_of_two_models_side_by_side_and_disturbs_neither(base_model: Path) -> None:

@@ -18,8 +18,9 @@ pytest.importorskip("trl", reason="the extra train is not installed")
 
 import tiny_models
 
+from safer_instruct.cli import main
 from safer_instruct.config import load_tune_config
-from safer_instruct.errors import ConfigError
+from safer_instruct.errors import ConfigError, RunDirectoryError
 from safer_instruct.tuning import launch
 from safer_instruct.tuning.bases import open_base
 from safer_instruct.tuning.loss import Encoded, completion_nll, evaluate
@@ -98,6 +99,25 @@ def test_the_loss_is_that_of_the_completions_alone_and_falls(folder: Path) -> No
     assert result.before == pytest.approx(evaluate(base, ready.held_out, step=0).loss, abs=1e-5)
     assert result.after < result.before - 0.5
     assert (result.adapter / "tuning.json").is_file() and not (result.adapter / "checkpoints").exists()
+
+
+def test_a_tuning_that_has_finished_is_not_made_again_and_another_is_not_written_over(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    first, _ = tuned(folder)
+    weights_then = (first.adapter / "adapter_model.safetensors").stat().st_mtime_ns
+    again, seen = tuned(folder)
+    assert again.already and seen == [] and (again.before, again.after, again.train_pairs) == (first.before, first.after, first.train_pairs)
+    with pytest.raises(RunDirectoryError, match=r"c holds a training of another config: epochs: 2, now 1\. Add --fresh to move it aside"):
+        tuned(folder, epochs=1)
+    with pytest.raises(RunDirectoryError, match="another config: template: reverse, now reverse-chat"):
+        tuned(folder, template="reverse-chat")
+    assert (first.adapter / "adapter_model.safetensors").stat().st_mtime_ns == weights_then
+    for arguments in ([], ["--fresh"]):
+        with pytest.raises(SystemExit) as stopped:
+            main(["tune", str(write_config(folder)), *arguments])
+        assert not stopped.value.code
+        assert ("finished already" in capfd.readouterr().out) is not bool(arguments)
+    assert (folder / "c" / "previous-1" / "adapter_model.safetensors").stat().st_mtime_ns == weights_then
+    assert (folder / "c" / "adapter_model.safetensors").is_file()
 
 
 def test_padding_changes_no_loss() -> None:

@@ -87,6 +87,8 @@ FILES: dict[str, str | bytes] = {
     "nocolumn.yaml": changed(DPO, "[runs/evasive]", "[replies.csv]"),
     "promptless.yaml": changed(DPO, "[runs/evasive]", "[{path: runs/evasive/pairs.jsonl, prompt: ask}]"),
     "few.yaml": DPO,
+    "all.yaml": DPO + "holdout: {count: 40}\n",
+    "smollm.yaml": changed(DPO, "embedded:smollm2-135m-instruct", "smollm2") + "holdout: {count: 1}\n",
     "three.yaml": DPO + "holdout: {count: 1}\n",
     "start.yaml": DPO + "holdout: {count: 1}\nstart: other-base\n",
     "other-base/adapter_config.json": "{}",
@@ -210,6 +212,10 @@ STEPS = [
     ("train dpo nocolumn.yaml", ("replies.csv:2: no column 'chosen'; this row has id, reply",)),
     ("train dpo promptless.yaml", ("pairs.jsonl:1: no column 'ask'; this row has prompt, chosen, rejected",)),
     ("train dpo few.yaml", ("the split leaves 3 pairs to train on and 0 held out; both are needed: write 'holdout: {count: N}'",)),
+    (
+        "train dpo all.yaml",
+        ("the split leaves 0 pairs to train on and 3 held out; both are needed: write a smaller count than 'holdout: {count: 40}', or give more pairs",),
+    ),
     ("models export runs/evasive --to merged", ("runs/evasive holds no adapter and no model", "give the folder that 'train' or 'tune' wrote")),
     # --- evaluation
     ("evaluate", ("give CONFIG, or --power",)),
@@ -255,6 +261,26 @@ def test_what_is_not_installed_is_told_with_the_command_that_installs_it(
     told = capsys.readouterr()
     assert f"needs {module}, which is not installed; run: pip install 'safer-instruct[{extra}]'" in told.err
     assert "opens once" not in told.out
+
+
+def test_a_model_of_the_cache_without_its_prefix_is_told_before_any_hub_is_asked(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    transformers = pytest.importorskip("transformers")
+    asked: list[str] = []
+
+    def refuse(where: str) -> None:
+        asked.append(where)
+        raise OSError("no such repository")
+
+    monkeypatch.setattr(transformers.AutoConfig, "from_pretrained", refuse)
+    monkeypatch.chdir(folder)
+    assert typed("safer-instruct train dpo smollm.yaml") == 2
+    told = capsys.readouterr().err
+    assert "model 'smollm2': no such folder at " in told and "did you mean 'embedded:smollm2-135m-instruct'? " in told and asked == []
+    (folder / "gpt2.yaml").write_text(FILES["smollm.yaml"].replace("model: smollm2", "model: gpt2"), encoding="utf-8")
+    assert typed("safer-instruct train dpo gpt2.yaml") == 2
+    assert asked == ["gpt2"] and "one of the cache is written 'embedded:gpt2'" in capsys.readouterr().err
 
 
 def test_an_adapter_of_another_base_is_refused_before_training(

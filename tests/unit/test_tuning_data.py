@@ -9,11 +9,14 @@ from typing import Any
 
 import pytest
 
+from safer_instruct.config import TuneConfig
+from safer_instruct.domain import load_domain
 from safer_instruct.errors import SourceError
 from safer_instruct.settings.pairs import CleanConfig, Holdout, PairSource
 from safer_instruct.tuning.data import Prepared, prepare, write_prepared
 from safer_instruct.tuning.overlap import Overlap
 from safer_instruct.tuning.pairs import Pair
+from safer_instruct.tuning.prompting import load_prompting
 from safer_instruct.tuning.split import split, straddling
 
 THINGS = ["kettle", "lamp", "radio", "clock", "drum", "bell", "chair", "stove", "fence", "wagon", "piano", "mirror"]
@@ -172,3 +175,10 @@ def test_split_needs_both_sides() -> None:
     pairs = [Pair(f"p{i}", "r", f"p{i}", "s") for i in range(3)]
     with pytest.raises(SourceError, match="both are needed"):
         split(pairs, Holdout(share=0.0))
+
+
+def test_the_record_of_an_expert_tells_a_guideline_from_another() -> None:
+    first, second = list(load_domain("safety", Path()).categories)[:2]
+    data = (PairSource(path="p.jsonl"),)
+    records = [load_prompting(TuneConfig(task="respond", domain="safety", category=c, data=data, out="o"), Path()).record() for c in (first, second, first)]
+    assert records[0] == records[2] != records[1] and records[0]["template_digest"] == records[1]["template_digest"]

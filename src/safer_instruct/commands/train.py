@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 import typer
 from typer.core import TyperGroup
 
-from safer_instruct.commands.common import FROM_CHECKPOINT, stoppable
+from safer_instruct.commands.common import FROM_CHECKPOINT, exclusive, stoppable
 from safer_instruct.remote.arguments import path as local_path
 
 if TYPE_CHECKING:
@@ -32,42 +32,51 @@ ConfigArgument = Annotated[Path, typer.Argument(help="A training config, such as
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Make three steps and tell what all of them will take; write nothing.")]
 Launch = Annotated[Optional[int], typer.Option("--launch", min=1, metavar="N", help="Train on N GPUs of this machine (accelerate).")]
 Sharding = Annotated[str, typer.Option("--sharding", help="With --launch: fsdp spreads the weights over the GPUs, none copies them to each.")]
+Fresh = Annotated[bool, typer.Option("--fresh", help="Move what 'out' holds of a training into previous-N/ and train anew.")]
 Out = Annotated[
     Optional[Path], typer.Option("--out", parser=local_path, help="Where the result goes, instead of the config's 'out'; relative to where you are.")
 ]
 
 
 @app.command("sft")
-def sft(config: ConfigArgument, dry_run: DryRun = False, launch: Launch = None, sharding: Sharding = "fsdp", out: Out = None) -> None:
+def sft(config: ConfigArgument, dry_run: DryRun = False, launch: Launch = None, sharding: Sharding = "fsdp", out: Out = None, fresh: Fresh = False) -> None:
     """Supervised tuning: learn to write the chosen response, P(chosen | prompt).
 
-    A training that was stopped, by whatever, goes on from its last checkpoint when the command is given again.
+    A training that was stopped, by whatever, goes on from its last checkpoint when the command is given again; one that has finished is
+    not made again, and one of another config not written over.
     """
     from safer_instruct.settings.preference import load_sft_config
 
-    _run("sft", config, load_sft_config, dry_run, launch, sharding, out)
+    _run("sft", config, load_sft_config, dry_run, launch, sharding, out, fresh)
 
 
 @app.command("dpo")
-def dpo(config: ConfigArgument, dry_run: DryRun = False, launch: Launch = None, sharding: Sharding = "fsdp", out: Out = None) -> None:
+def dpo(config: ConfigArgument, dry_run: DryRun = False, launch: Launch = None, sharding: Sharding = "fsdp", out: Out = None, fresh: Fresh = False) -> None:
     """Preference optimisation: learn to prefer the chosen to the rejected response (DPO, IPO, hinge, robust, KTO, ORPO, SimPO).
 
     The reference is the state that training starts from, with 'start' the base with that adapter. A training that was stopped, by
-    whatever, goes on from its last checkpoint when the command is given again.
+    whatever, goes on from its last checkpoint when the command is given again; one that has finished is not made again, and one of another
+    config not written over.
     """
     from safer_instruct.settings.preference import load_dpo_config
 
-    _run("dpo", config, load_dpo_config, dry_run, launch, sharding, out)
+    _run("dpo", config, load_dpo_config, dry_run, launch, sharding, out, fresh)
 
 
-def _run(verb: str, config: Path, load: Callable[[Path], PreferenceConfig], dry_run: bool, launch: int | None, sharding: str, out: Path | None) -> None:
+def _run(
+    verb: str, config: Path, load: Callable[[Path], PreferenceConfig], dry_run: bool, launch: int | None, sharding: str, out: Path | None, fresh: bool
+) -> None:
     from rich.console import Console
 
     from safer_instruct.training import run
+    from safer_instruct.training.aside import set_aside
     from safer_instruct.tuning import launch as several
     from safer_instruct.views import train as view
 
+    exclusive(dry_run=dry_run, fresh=fresh)
     loaded = load(config)
+    if fresh:
+        set_aside(out or config.parent / loaded.out)
     if launch:
         raise typer.Exit(several.launch(config, launch, sharding, ("train", verb, *(("--out", str(out)) if out else ()))))
     if out:

@@ -7,7 +7,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from safer_instruct.commands.common import FROM_CHECKPOINT, stoppable
+from safer_instruct.commands.common import FROM_CHECKPOINT, exclusive, stoppable
 from safer_instruct.remote.arguments import path as local_path
 
 
@@ -21,21 +21,28 @@ def tune(
     out: Annotated[
         Optional[Path], typer.Option(parser=local_path, help="For --data-only and --evaluate: by default runs/NAME-OF-CONFIG-data and -evaluation.")
     ] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Move what 'out' holds of a training into previous-N/ and tune anew.")] = False,
 ) -> None:
     """Tune an adapter: P(prompt | response) for an inducer, or P(response | prompt) for a small expert.
 
-    A training that was stopped, by whatever, goes on from its last checkpoint when the command is given again.
+    A training that was stopped, by whatever, goes on from its last checkpoint when the command is given again; one that has finished is
+    not made again, and one of another config not written over.
     """
     from rich.console import Console
 
     from safer_instruct.config import load_tune_config
     from safer_instruct.terminal import show_rehearsal, show_tuned, watch_tuning
+    from safer_instruct.training.aside import set_aside
     from safer_instruct.tuning import launch as several
     from safer_instruct.tuning import tune as tuning
     from safer_instruct.tuning.data import prepare, write_prepared
     from safer_instruct.views.tune import show_prepared, show_written
 
+    exclusive(dry_run=dry_run, fresh=fresh)
+    exclusive(data_only=data_only, fresh=fresh)
     loaded = load_tune_config(config)
+    if fresh:
+        set_aside(config.parent / loaded.out)
     if launch:
         raise typer.Exit(several.launch(config, launch, sharding))
     console = Console(quiet=not several.is_first())

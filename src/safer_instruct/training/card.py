@@ -12,7 +12,7 @@ from safer_instruct.models import store
 from safer_instruct.oneline import one_line
 from safer_instruct.reverse import RECORD
 from safer_instruct.settings.preference import REFERENCE_FREE, DpoConfig, PreferenceConfig
-from safer_instruct.training.data import sources_of
+from safer_instruct.training.data import Cut, Divided, sources_of
 from safer_instruct.training.result import TrainResult
 from safer_instruct.tuning.bases import Base
 from safer_instruct.tuning.loss import Evaluation
@@ -37,19 +37,26 @@ def record(config: PreferenceConfig, base: Path, model: Base, start: Path | None
     """All that a training was made with and gave; `models export` reads the base from it."""
     divided = result.divided
     return {
-        "task": "dpo" if isinstance(config, DpoConfig) else "sft",
+        **deciding(config, model, start, divided),
         "base": config.model,
         "base_folder": None if model.embedded else str(base.resolve()),
-        "base_sha256": model.digest,
-        "start_sha256": store.adapter_digest(start) if start else None,
-        "data_sha256": divided.sha256,
-        "data": divided.counts() | {"by_source": sources_of(divided.train)},
+        "data": divided.counts() | {"by_source": sources_of(divided.train), "cut": asdict(divided.cut) if divided.cut else None},
         "config": config.model_dump(mode="json"),
         "dtype": compute_dtype(config),
         "steps": result.steps,
         "evaluations": [asdict(e) for e in evaluations],
         "before": asdict(result.before),
         "best": asdict(result.best),
+    }
+
+
+def deciding(config: PreferenceConfig, model: Base, start: Path | None, divided: Divided) -> dict[str, Any]:
+    """What tells a training from others with the same settings."""
+    return {
+        "task": "dpo" if isinstance(config, DpoConfig) else "sft",
+        "base_sha256": model.digest,
+        "start_sha256": store.adapter_digest(start) if start else None,
+        "data_sha256": divided.sha256,
     }
 
 
@@ -77,7 +84,7 @@ def card(given: dict[str, Any]) -> str:
 {_started(given)}- Pairs: {data["train"]} trained on, {data["held_out"]} held out by the hash of their prompts; from {sources}; SHA-256 `{given["data_sha256"]}`
 - Left out: {data["set_aside"]} rows that could not be read, {data["duplicates"]} duplicates, {data["straddling"]} too like a held-out pair,
   {data["beyond"]} beyond `max_pairs`
-- Steps: {given["steps"]} of {config["batch_size"]}, learning rate {config["learning_rate"]:g}, {config["epochs"]} epochs at most
+{_cut(data["cut"])}- Steps: {given["steps"]} of {config["batch_size"]}, learning rate {config["learning_rate"]:g}, {config["epochs"]} epochs at most
 - Seed {config["seed"]}, {given["dtype"]}
 - Kept: the state after step {best["step"]}, that with the lowest held-out loss
 
@@ -105,6 +112,10 @@ def _learned(given: dict[str, Any]) -> str:
         else f"with {'the adapter that it started from' if config['start'] else 'the base model'} as the reference"
     )
     return f"It learned to prefer the chosen responses, by the loss `{config['loss']}` with beta {config['beta']:g}, {reference}."
+
+
+def _cut(found: dict[str, int] | None) -> str:
+    return "".join(f"- Cut: {line}\n" for line in Cut(**found).told()) if found else ""
 
 
 def _started(given: dict[str, Any]) -> str:

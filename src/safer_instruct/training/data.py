@@ -13,11 +13,37 @@ from safer_instruct.errors import SourceError
 from safer_instruct.models.codec import Codec
 from safer_instruct.models.protocol import Prompt, Turn
 from safer_instruct.settings.pairs import Holdout
-from safer_instruct.settings.preference import PreferenceConfig, PreferenceSource
+from safer_instruct.settings.preference import DpoConfig, PreferenceConfig, PreferenceSource
 from safer_instruct.sources import BadRow
 from safer_instruct.training.preferences import Preference, read_preferences
 from safer_instruct.tuning.loss import Encoded
 from safer_instruct.tuning.split import split, straddling
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """What did not fit into `max_tokens`, of the pairs on both sides of the split.
+
+    Attributes:
+        at: That many tokens.
+        of: How many pairs there are.
+        prompts: How many lost their beginning.
+        chosen: Of how many the chosen response lost its end, and the end token with it.
+        rejected: Of how many the other one did, where it is trained on.
+    """
+
+    at: int
+    of: int
+    prompts: int
+    chosen: int
+    rejected: int
+
+    def told(self) -> list[str]:
+        """A line for the responses, and one for the prompts, where some were cut."""
+        sides = " and ".join(f"{n} of {self.of} {side}" for side, n in (("chosen", self.chosen), ("rejected", self.rejected)) if n)
+        responses = f"{sides} responses were cut at max_tokens: {self.at}; a model that sees no end does not learn to stop: write a larger max_tokens"
+        prompts = f"{self.prompts} of {self.of} prompts were cut at max_tokens: {self.at}; their last tokens were kept"
+        return [line for line, some in ((responses, sides), (prompts, self.prompts)) if some]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +57,7 @@ class Divided:
         straddling: Pairs dropped from the training side because one held out has nearly the same prompt or rejected response.
         beyond: Pairs dropped from the training side because so many were not asked for.
         bad_rows: What could not be read.
+        cut: What did not fit, once the pairs are encoded.
     """
 
     train: tuple[Preference, ...]
@@ -39,6 +66,7 @@ class Divided:
     straddling: int
     beyond: int = 0
     bad_rows: tuple[BadRow, ...] = field(repr=False, default=())
+    cut: Cut | None = None
 
     @property
     def sha256(self) -> str:
@@ -119,12 +147,14 @@ class EncodedPair:
         chosen: Tokens of the chosen response, the end token last.
         rejected: Tokens of the other one, likewise.
         source: Where the pair came from.
+        cut: Which of the three did not fit into `max_tokens`.
     """
 
     prompt: tuple[int, ...]
     chosen: tuple[int, ...]
     rejected: tuple[int, ...]
     source: str
+    cut: tuple[str, ...] = ()
 
     @property
     def length(self) -> int:
@@ -146,10 +176,18 @@ def encoder(codec: Codec, config: PreferenceConfig) -> Callable[[Preference], En
     def encode(pair: Preference) -> EncodedPair:
         asked = laid_out(pair, config.layout, config.system)
         prompt = codec.prompt(asked if isinstance(asked, str) else [asdict(turn) for turn in asked])
-        chosen, rejected = (tuple(codec.continuation(text, end=True)[:most]) for text in (pair.response, pair.rejected))
-        return EncodedPair(tuple(prompt[-most:]), chosen, rejected, pair.source)
+        chosen, rejected = (codec.continuation(text, end=True) for text in (pair.response, pair.rejected))
+        cut = tuple(name for name, tokens in (("prompt", prompt), ("chosen", chosen), ("rejected", rejected)) if len(tokens) > most)
+        return EncodedPair(tuple(prompt[-most:]), tuple(chosen[:most]), tuple(rejected[:most]), pair.source, cut)
 
     return encode
+
+
+def cut_of(pairs: Sequence[EncodedPair], config: PreferenceConfig) -> Cut:
+    """What did not fit; SFT reads no rejected response."""
+    counts = Counter(name for pair in pairs for name in pair.cut)
+    rejected = counts["rejected"] if isinstance(config, DpoConfig) else 0
+    return Cut(config.max_tokens, len(pairs), counts["prompt"], counts["chosen"], rejected)
 
 
 def laid_out(pair: Preference, layout: str, system: str | None) -> Prompt:

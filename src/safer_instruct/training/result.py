@@ -14,12 +14,13 @@ class TrainResult:
     """What a training did.
 
     Attributes:
-        out: Folder with the adapter or model, its card, `training.json`, `training.jsonl` and `curves.svg`.
+        out: Folder with the adapter or model, its card, `tuning.json`, `training.jsonl` and `curves.svg`.
         before: The held-out figures of the state that training started from.
         best: Those of the state that was kept.
         divided: What became of the pairs.
         steps: Made in all.
         seconds: Wall time of this sitting.
+        already: Whether it was finished before, so that nothing was trained in this one.
     """
 
     out: Path
@@ -28,3 +29,4 @@ class TrainResult:
     divided: Divided
     steps: int
     seconds: float
+    already: bool = False

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from safer_instruct.errors import ConfigError
@@ -13,20 +13,22 @@ from safer_instruct.reverse import read_record
 from safer_instruct.rundir import hold
 from safer_instruct.settings.preference import DpoConfig, PreferenceConfig
 from safer_instruct.training import curves
-from safer_instruct.training.card import record, write_record
-from safer_instruct.training.data import Divided, EncodedPair, divide, encoder
+from safer_instruct.training.card import deciding, record, write_record
+from safer_instruct.training.data import Divided, EncodedPair, cut_of, divide, encoder
 from safer_instruct.training.log import LOG, log_to, read_log
 from safer_instruct.training.objective import Preferences
 from safer_instruct.training.reference import Note
 from safer_instruct.training.result import TrainResult
 from safer_instruct.tuning.bases import Base, open_base
+from safer_instruct.tuning.finished import CHECKPOINTS, finished
 from safer_instruct.tuning.launch import is_first
+from safer_instruct.tuning.loss import Evaluation
 from safer_instruct.tuning.objective import Objective
 from safer_instruct.tuning.progress import Progress
 from safer_instruct.tuning.rehearse import Load, Rehearsal, completions_load, rehearse
 from safer_instruct.tuning.train import micro_batch, train
 from safer_instruct.tuning.trainer import Completions
-from safer_instruct.tuning.tune import CHECKPOINTS, save_weights
+from safer_instruct.tuning.tune import save_weights
 
 __all__ = ["TrainResult", "dry_run", "train_preferences"]
 
@@ -38,7 +40,8 @@ def train_preferences(
 ) -> TrainResult:
     """Train as `config` says: `SftConfig` on the chosen responses, `DpoConfig` on the pairs. Paths are relative to `base`.
 
-    A training that was stopped goes on from its last checkpoint when it is called again with the same config and data.
+    A training that was stopped goes on from its last checkpoint when it is called again with the same config and data. One that has
+    finished is not made again: what it gave is read.
 
     Args:
         config: What and how.
@@ -51,6 +54,7 @@ def train_preferences(
         SourceError: The data is not usable.
         MissingExtraError: The extra `train` is not installed.
         ModelError: The base model is not there.
+        RunDirectoryError: `out` holds a finished training of another config, or another process trains in it.
     """
     out = (base / config.out).resolve()
     out.mkdir(parents=True, exist_ok=True)
@@ -62,6 +66,11 @@ def train_preferences(
 
 def _train(config: PreferenceConfig, base: Path, out: Path, report: Callable[[Progress], None], note: Note) -> TrainResult:
     ready = _prepare(config, base)
+    if found := finished(out, lambda: deciding(ready.config, ready.model, ready.start, ready.divided), ready.config):
+        if is_first():
+            shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)  # a kill may have come before the last line of this function
+        before, best = Evaluation(**found["before"]), Evaluation(**found["best"])
+        return TrainResult(out, before, best, ready.divided, found["steps"], 0.0, already=True)
     objective = ready.objective(out / REFERENCE, note)
     trained = train(
         ready.model, objective, ready.config, report, checkpoints=out / CHECKPOINTS, start=ready.start, callbacks=[log_to(out / LOG)] if is_first() else ()
@@ -130,6 +139,7 @@ def _prepare(config: PreferenceConfig, base: Path) -> _Ready:
     model = open_base(config.model, base, attention=config.training.attention)
     encode = encoder(model.codec, config)
     train, held_out = [encode(pair) for pair in divided.train], [encode(pair) for pair in divided.held_out]
+    divided = replace(divided, cut=cut_of([*train, *held_out], config))
     start = adapter_path(config.start, base) if config.start else None
     if start:
         _check_base(start, model)

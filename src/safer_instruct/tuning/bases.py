@@ -15,6 +15,7 @@ from safer_instruct.extras import require
 from safer_instruct.models import store
 from safer_instruct.models.codec import Codec, Message
 from safer_instruct.models.convert import dequantise, unpermute
+from safer_instruct.nearest import did_you_mean
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +54,19 @@ def open_base(model: str, base: Path, *, attention: str | None = None) -> Base:
     if provider == "embedded" and name:
         return _of_cache(name, attention)
     folder = base / model
+    if not folder.is_dir() and "/" not in model and (meant := did_you_mean(model, store.CATALOG)) and not _in_hub_cache(model):
+        meant = meant.replace("'", "'embedded:", 1)
+        raise ConfigError(f"model '{model}': no such folder at {folder}; {meant} A model of the hub is named with its owner: OWNER/NAME")
     return _of_transformers(str(folder.resolve()) if folder.is_dir() else model, model, attention)
+
+
+def _in_hub_cache(model: str) -> bool:
+    """Whether it was fetched before: then it is what is meant, whatever else it resembles."""
+    hub = require("huggingface_hub", extra="train", purpose="tuning")
+    try:
+        return isinstance(hub.try_to_load_from_cache(model, "config.json"), str)
+    except ValueError:  # no name that the hub could have
+        return False
 
 
 @contextmanager
@@ -117,7 +130,8 @@ def _of_transformers(where: str, name: str, attention: str | None) -> Base:
         tokenizer = transformers.AutoTokenizer.from_pretrained(where)
     except (OSError, ValueError) as exc:
         said = str(exc).strip().splitlines()[0]
-        raise ModelError(f"model '{name}' is no folder with a transformers model and no hub name that can be read: {said}") from exc
+        cache = "" if "/" in name else f"; one of the cache is written 'embedded:{name}' (see: safer-instruct models list)"
+        raise ModelError(f"model '{name}' is no folder with a transformers model and no hub name that can be read: {said}{cache}") from exc
     local = Path(where)
     digest = _folder_digest(local) if local.is_dir() else str(getattr(config, "_commit_hash", ""))
 

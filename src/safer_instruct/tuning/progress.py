@@ -23,6 +23,7 @@ class Progress:
         tokens_per_s: Since the first step; 0 where it is not known.
         held_out: The evaluation, where the news is one.
         figures: What else the trainer logged of the step.
+        evaluating: Whether the held-out evaluation comes next, which may take longer than many steps.
     """
 
     step: int
@@ -31,6 +32,7 @@ class Progress:
     tokens_per_s: float
     held_out: Evaluation | None = None
     figures: Mapping[str, float] = field(default_factory=dict)
+    evaluating: bool = False
 
 
 class Watcher:
@@ -64,7 +66,7 @@ class Watcher:
         self._since = self._since or (now, tokens)  # the first step warms up
         seconds = now - self._since[0]
         speed = (tokens - self._since[1]) / seconds if seconds else 0.0
-        self._last = Progress(state.global_step, state.max_steps, logs["loss"], speed, figures=step_figures(logs))
+        self._last = Progress(state.global_step, state.max_steps, logs["loss"], speed, figures=step_figures(logs), evaluating=bool(control.should_evaluate))
         self._report(self._last)
 
     def on_evaluate(self, args: Any, state: Any, control: Any, metrics: Mapping[str, float], **_: Any) -> None:

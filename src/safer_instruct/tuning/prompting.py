@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -22,7 +23,7 @@ class Prompting(Protocol):
         """What the model is given, a text or messages, and the completion that it learns; the end token follows it."""
 
     def record(self) -> dict[str, str]:
-        """What an adapter's `tuning.json` says of it: `template`, `template_form`, `template_digest`."""
+        """What an adapter's `tuning.json` says of it: `template`, `template_form`, `template_digest`, and for experts `guideline_sha256`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,12 +51,15 @@ class Responding:
 
     def render(self, pair: Pair) -> tuple[Prompt, str]:
         """See `Prompting.render`."""
-        system = self.template.render(domain=self.domain, category=self.category).strip()
-        return (Turn("system", system), *pair.history, Turn("user", pair.prompt)), pair.response
+        return (Turn("system", self._system()), *pair.history, Turn("user", pair.prompt)), pair.response
 
     def record(self) -> dict[str, str]:
         """See `Prompting.record`."""
-        return {"template": self.template.name, "template_form": "chat", "template_digest": self.template.digest}
+        guideline = hashlib.sha256(self._system().encode()).hexdigest()
+        return {"template": self.template.name, "template_form": "chat", "template_digest": self.template.digest, "guideline_sha256": guideline}
+
+    def _system(self) -> str:
+        return self.template.render(domain=self.domain, category=self.category).strip()
 
 
 def load_prompting(config: TuneConfig, base: Path) -> Prompting:

@@ -33,9 +33,9 @@ def split(pairs: Sequence[P], holdout: Holdout) -> tuple[list[P], list[P]]:
         out = pair.group in (named if pair.source in split_by_name else hashed)
         (held if out else train).append(pair)
     if not train or not held:
-        raise SourceError(
-            f"the split leaves {len(train)} pairs to train on and {len(held)} held out; both are needed: write 'holdout: {{count: N}}', or give more pairs"
-        )
+        smaller = not train and hashed and holdout.count is not None
+        remedy = f"write a smaller count than 'holdout: {{count: {holdout.count}}}'" if smaller else "write 'holdout: {count: N}'"
+        raise SourceError(f"the split leaves {len(train)} pairs to train on and {len(held)} held out; both are needed: {remedy}, or give more pairs")
     return train, held
 
 

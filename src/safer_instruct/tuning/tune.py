@@ -17,6 +17,8 @@ from safer_instruct.models.embedded import EmbeddedModel
 from safer_instruct.reverse import RECORD
 from safer_instruct.tuning.bases import Base, load_base, open_base
 from safer_instruct.tuning.data import Prepared, prepare
+from safer_instruct.tuning.finished import CHECKPOINTS, finished
+from safer_instruct.tuning.launch import is_first
 from safer_instruct.tuning.loss import Encoded
 from safer_instruct.tuning.pairs import Pair
 from safer_instruct.tuning.progress import Progress
@@ -26,8 +28,6 @@ from safer_instruct.tuning.train import Trained, compute_dtype, train
 from safer_instruct.tuning.trainer import Completions
 
 __all__ = ["TuneResult", "dry_run", "embedded_loss", "load_base", "tune"]
-
-CHECKPOINTS = "checkpoints"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +43,7 @@ class TuneResult:
         seconds: Wall time of training and evaluation.
         embedded: Held-out loss of the adapter as the embedded engine sees it: merged, in int8. It differs from `after` by
             the quantisation error. None where the base is no model of the cache.
+        already: Whether it was finished before, so that nothing was tuned in this sitting.
     """
 
     adapter: Path
@@ -52,12 +53,14 @@ class TuneResult:
     held_out_pairs: int
     seconds: float
     embedded: float | None = None
+    already: bool = False
 
 
 def tune(config: TuneConfig, base: Path, report: Callable[[Progress], None] = lambda _: None) -> TuneResult:
     """Tune an adapter as `config` says; its paths are relative to `base`.
 
-    A run that was stopped goes on from its last checkpoint when it is called again with the same config and data.
+    A run that was stopped goes on from its last checkpoint when it is called again with the same config and data. One that has finished is not
+    made again: what it gave is read.
 
     Args:
         config: From `load_tune_config`.
@@ -69,9 +72,12 @@ def tune(config: TuneConfig, base: Path, report: Callable[[Progress], None] = la
         SourceError: The data is not usable.
         MissingExtraError: The extra `train` is not installed.
         ModelError: The base model is not there.
+        RunDirectoryError: `out` holds a finished training of another config.
     """
     ready = _prepare(config, base)
     out = (base / config.out).resolve()
+    if found := finished(out, lambda: _deciding(config, ready), config):
+        return _read(out, found)
     trained = train(ready.model, Completions(ready.train, ready.held_out), config, report, checkpoints=out / CHECKPOINTS, start=ready.start)
     result = TuneResult(out, trained.evaluations[0].loss, trained.best.loss, len(ready.train), len(ready.held_out), trained.seconds)
     if not trained.main:
@@ -82,6 +88,14 @@ def tune(config: TuneConfig, base: Path, report: Callable[[Progress], None] = la
     _save_record(out, _record(config, base, ready, trained) | {"embedded_loss": result.embedded})
     shutil.rmtree(out / CHECKPOINTS)
     return result
+
+
+def _read(out: Path, found: dict[str, Any]) -> TuneResult:
+    """What a training that has finished gave."""
+    if is_first():
+        shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)  # a kill may have come just before they were removed
+    before, after = found["evaluations"][0]["loss"], found["best"]["loss"]
+    return TuneResult(out, before, after, found["train_pairs"], found["held_out_pairs"], 0.0, found.get("embedded_loss"), already=True)
 
 
 def dry_run(config: TuneConfig, base: Path) -> Rehearsal:
@@ -135,14 +149,11 @@ def encoder(codec: Codec, prompting: Prompting, max_tokens: int) -> Callable[[Pa
 
 def _record(config: TuneConfig, base: Path, ready: _Ready, trained: Trained) -> dict[str, Any]:
     return {
-        "task": config.task,
+        **_deciding(config, ready),
         "base": config.model,
         "base_folder": None if ready.model.embedded else str(base.resolve()),
-        "base_sha256": ready.model.digest,
-        **ready.prompting.record(),
         "domain": config.domain,
         "category": config.category,
-        "data_sha256": ready.data.sha256,
         "data": asdict(ready.data.funnel),
         "train_pairs": len(ready.train),
         "held_out_pairs": len(ready.held_out),
@@ -150,7 +161,17 @@ def _record(config: TuneConfig, base: Path, ready: _Ready, trained: Trained) -> 
         "evaluations": [asdict(e) for e in trained.evaluations],
         "best": asdict(trained.best),
         "dtype": compute_dtype(config),
+    }
+
+
+def _deciding(config: TuneConfig, ready: _Ready) -> dict[str, Any]:
+    """What tells a training from others with the same settings."""
+    return {
+        "task": config.task,
+        "base_sha256": ready.model.digest,
         "start_sha256": store.adapter_digest(ready.start) if ready.start else None,
+        "data_sha256": ready.data.sha256,
+        **ready.prompting.record(),
     }
 
 
@@ -160,6 +181,7 @@ def save_weights(trained: Trained, model: Base, out: Path) -> None:
 
     out.mkdir(parents=True, exist_ok=True)
     adapter = hasattr(trained.model, "peft_config")
+    (out / "README.md").unlink(missing_ok=True)  # PEFT would go on with it, and complain that it is none of its own; ours is written next
     dtype = torch.float16 if adapter else torch.bfloat16
     state = {name: weight.to(dtype) for name, weight in (trained.state or {}).items() if not adapter or "lora_" in name}
     trained.model.save_pretrained(out, state_dict=state)

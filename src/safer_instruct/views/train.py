@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from safer_instruct.bars import watched
-from safer_instruct.terminal import safe, show_rehearsal, training_news
+from safer_instruct.terminal import safe, show_rehearsal, tell_training, training_news
 
 if TYPE_CHECKING:
     from safer_instruct.settings.preference import PreferenceConfig
@@ -32,10 +32,13 @@ def watch_training(console: Console) -> Iterator[tuple[Callable[[Progress], None
     with watched(console, "opening the model, then the held-out loss before training") as told:
 
         def note(done: int, of: int) -> None:
-            told.tell(done, of, doing="reference")
+            if done < of:
+                told.tell(done, of, doing="reference")
+            else:
+                told.tell(0, None, doing="held-out evaluation before training")
 
         def report(progress: Progress) -> None:
-            told.tell(progress.step, progress.steps, doing="training", news=training_news(progress) + _figures(progress.figures))
+            tell_training(told, progress, "training", training_news(progress) + _figures(progress.figures))
             if progress.held_out:
                 console.print(
                     f"step {progress.step}: held-out loss {progress.held_out.loss:.4f}{_figures(progress.held_out.figures)}", highlight=False, soft_wrap=True
@@ -47,7 +50,8 @@ def watch_training(console: Console) -> Iterator[tuple[Callable[[Progress], None
 def show_trained(console: Console, result: TrainResult) -> None:
     """The held-out figures before and after, and what was written."""
     show_divided(console, result.divided)
-    table = Table(title=f"{result.steps} steps, {result.seconds:.0f} s; kept: step {result.best.step}", title_justify="left")
+    took = "" if result.already else f", {result.seconds:.0f} s"
+    table = Table(title=f"{result.steps} steps{took}; kept: step {result.best.step}", title_justify="left")
     for heading in ("held out", "at the start", "kept"):
         table.add_column(heading, justify="left" if heading == "held out" else "right")
     table.add_row("loss", f"{result.before.loss:.4f}", f"{result.best.loss:.4f}")
@@ -56,6 +60,9 @@ def show_trained(console: Console, result: TrainResult) -> None:
     console.print(table)
     if result.best.step == result.before.step:
         console.print("no evaluation was better than the start, so nothing was learned that is kept: lower learning_rate, or look at the pairs", style="yellow")
+    if result.already:
+        console.print(safe(f"finished already: {result.out}; nothing was trained (--fresh moves it aside and trains anew)"), soft_wrap=True, highlight=False)
+        return
     console.print(safe(f"written to {result.out}: the weights, README.md, training.jsonl, curves.svg"), soft_wrap=True, highlight=False)
 
 
@@ -66,12 +73,14 @@ def show_dry_run(console: Console, config: PreferenceConfig, divided: Divided, f
 
 
 def show_divided(console: Console, divided: Divided) -> None:
-    """What became of the pairs, and the first row that was set aside."""
+    """What became of the pairs, the first rows that were set aside, and what was cut."""
     counts = divided.counts()
     left_out = ", ".join(f"{counts[name]} {text}" for name, text in _LEFT_OUT.items() if counts[name])
     console.print(f"{counts['train']} pairs to train on, {counts['held_out']} held out{f' (left out: {left_out})' if left_out else ''}", highlight=False)
     for row in divided.bad_rows[:3]:
         console.print(safe(f"  {row.file}:{row.line}: set aside: {row.reason}"), style="dim", soft_wrap=True)
+    for line in divided.cut.told() if divided.cut else ():
+        console.print(line, style="yellow", soft_wrap=True, highlight=False)
 
 
 @contextmanager

@@ -1,0 +1,19 @@
+"""`--fresh` of `train` and `tune`: what a training has written makes room for the next one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from safer_instruct.rundir import hold, move_aside
+from safer_instruct.tuning.finished import WRITTEN
+
+
+def set_aside(out: Path) -> None:
+    """Move what a training has written in `out` into `previous-N/` below it; log-probabilities of a reference stay, which are kept by what they are of.
+
+    Raises:
+        RunDirectoryError: Another process holds the folder.
+    """
+    if out.is_dir():
+        with hold(out):
+            move_aside(out, WRITTEN)

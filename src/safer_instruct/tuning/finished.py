@@ -1,0 +1,79 @@
+"""What a folder holds of a training that has finished: the same one is not made again, and another is not written over."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from safer_instruct.errors import RunDirectoryError
+from safer_instruct.reverse import RECORD, read_record
+from safer_instruct.settings.training import TrainerConfig
+
+CHECKPOINTS = "checkpoints"
+_TRANSFORMERS = ("adapter_config.json", "config.json", "generation_config.json", "*.safetensors", "*.safetensors.index.json")
+_TOKENIZER = ("tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt", "chat_template.jinja")
+WRITTEN = (RECORD, "README.md", "training.jsonl", "curves.svg", CHECKPOINTS, "tensorboard", *_TRANSFORMERS, *_TOKENIZER)
+_BY_CONTENT = {  # what a path leads to counts, and not the path
+    "model": "base_sha256",
+    "data": "data_sha256",
+    "start": "start_sha256",
+    "template": "template_digest",
+    "domain": "guideline_sha256",
+}
+_FEW = 6
+
+
+def finished(out: Path, given: Callable[[], Mapping[str, Any]], config: TrainerConfig) -> dict[str, Any] | None:
+    """The record of the training in `out`, if it is finished and is the one that `config` asks for; None where there is none.
+
+    Args:
+        out: Where it would stand.
+        given: Gives what its record would say of its task, base, start, data and prompts.
+        config: Its config, in which paths and `out` do not count: the digests of `given` say what they lead to.
+
+    Raises:
+        RunDirectoryError: It holds another one.
+        ConfigError: What it says of itself cannot be read.
+    """
+    record = read_record(out)
+    if record is None or not any(out.glob("*.safetensors")):
+        return None
+    if changes := list(_changes(record, given(), config)):
+        more = f"; and {len(changes) - _FEW} more" if len(changes) > _FEW else ""
+        raise RunDirectoryError(
+            f"{out} holds a training of another config: {'; '.join(changes[:_FEW])}{more}. Add --fresh to move it aside and train anew, or choose another 'out'"
+        )
+    return record
+
+
+def _changes(record: Mapping[str, Any], given: Mapping[str, Any], config: TrainerConfig) -> Iterator[str]:
+    if record.get("task") != given["task"]:
+        yield f"task: {record.get('task')}, now {given['task']}"
+        return
+    old, new = _settings(record.get("config"), type(config)), _settings(config.model_dump(mode="json"), type(config))
+    for name, digest in _BY_CONTENT.items():
+        named = name != "data" and old.get(name) != new.get(name)
+        if record.get(digest) != given.get(digest) or (named and not given.get(digest)):
+            yield f"{name}: {old.get(name)}, now {new.get(name)}" if named else f"what '{name}' leads to is another"
+    for name in dict.fromkeys([*old, *new]):
+        if old.get(name) != new.get(name) and name.partition(".")[0] not in (*_BY_CONTENT, "out"):
+            yield f"{name}: {old.get(name)}, now {new.get(name)}"
+
+
+def _settings(config: Any, kind: type[TrainerConfig]) -> dict[str, Any]:
+    """A config by dotted names, with every setting that it leaves at its default; one that is no config any more as it is."""
+    with suppress(ValidationError):
+        config = kind.model_validate(config, strict=False).model_dump(mode="json")
+    return dict(_flat(config)) if isinstance(config, dict) else {}
+
+
+def _flat(config: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in config.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{before}{name}.")
+        else:
+            yield before + name, value
