@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from safer_instruct.errors import RunDirectoryError
-from safer_instruct.ledger import Ledger, schema
+from safer_instruct.ledger import Ledger, Shard, schema
 from safer_instruct.models.batch.jobs import Jobs
 from safer_instruct.review.store import Store
 
@@ -18,6 +18,7 @@ OPENED = {
     "written.sqlite": lambda path: schema.connect(path, cache_mb=1),
     "batches.sqlite": Jobs,
     "review.sqlite": lambda path: Store(path.parent),
+    "merged.sqlite": lambda path: Shard(path.parent / "shards", "mine", path),
 }
 
 

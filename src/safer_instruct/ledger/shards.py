@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from typing import Protocol
 
@@ -64,16 +64,18 @@ class Shard(Commits):
         super().__init__(folder / f"{name}{SUFFIX}")
         self._claims, self._claimed = claims, frozenset(claimed)
         self._mine: set[bytes] = set()  # claimed, and not yet on disk
-        self._places = Places()
         self._read_to: dict[str, int] = {}
         self._torn = False
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            self._file = self.path.open("xb", buffering=0)
-            sync_folder(folder)
-            self._merged = _Merged(merged) if merged.exists() else None
-        except (OSError, sqlite3.Error, DamagedRowError) as exc:
-            raise schema.explain(self.path, exc, "this worker's part of the ledger cannot be written") from exc
+        with ExitStack() as opened:
+            self._places = opened.enter_context(closing(Places()))
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+                self._file = opened.enter_context(self.path.open("xb", buffering=0))
+                sync_folder(folder)
+                self._merged = _Merged(merged) if merged.exists() else None
+            except (OSError, sqlite3.Error, DamagedRowError) as exc:
+                raise schema.explain(self.path, exc, "this worker's part of the ledger cannot be written") from exc
+            opened.pop_all()
         self._thread.start()
 
     def get(self, key: bytes) -> Call | None:
