@@ -67,7 +67,7 @@ CONSTANTS = {
     "near_s": measured(0.000026, "CPU s for one text in the duplicate search over a whole set (`keep: best`)", "bench/dedup.py --rows 1000000 --only ours"),
     # bytes
     "text_bytes": assumed(300, "bytes of one passage of 50 words, as it came", "5 bytes a word, a blank, and its address"),
-    "ledger_bytes": measured(925, "bytes of one call in the ledger", "bench/scale.py --rows 100000"),
+    "ledger_bytes": measured(228, "bytes of one call in the ledger", "bench/scale.py --rows 100000"),
     "example_bytes": assumed(
         250, "bytes of one text in examples.parquet, packed; dropped ones are in it too", "the text compressed to half, its place and verdicts"
     ),
