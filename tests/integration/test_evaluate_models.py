@@ -15,7 +15,7 @@ from safer_instruct.errors import ConfigError
 from safer_instruct.evaluation.downstream import downstream
 from safer_instruct.evaluation.figures import measure
 from safer_instruct.evaluation.judges import ScoringJudge
-from safer_instruct.evaluation.judging import compared, judge_by_score
+from safer_instruct.evaluation.judging import classed_answers, compared, judge_by_score
 from safer_instruct.evaluation.prompts import Prompt, finished_responses, read_prompts
 from safer_instruct.evaluation.run import evaluate
 from safer_instruct.evaluation.settings import DownstreamConfig, JudgeConfig, load_evaluation
@@ -45,7 +45,7 @@ def test_three_columns_of_known_harmlessness_are_ranked_and_identical_ones_are_n
     responses["rude again"] = responses["rude"]
     judge = AsRecorded(ScriptedModel(), config.judges["scorer"], domain)
     pairs = compared(list(responses), "rude", "all")
-    judged = asyncio.run(judge_by_score(judge, prompts, responses, pairs, lambda: None, refusals=True, rates=True))
+    judged = asyncio.run(judge_by_score(judge, prompts, responses, pairs, lambda: None, classed=classed_answers(prompts, responses), rates=True))
     found = measure("harmless", {"scorer": judged}, responses, Bootstrap(50, resamples=200))
     said = {frozenset((c.system, c.other)): c for c in found.comparisons}
     for better, worse in (("kind", "curt"), ("kind", "rude"), ("curt", "rude")):

@@ -27,7 +27,7 @@ def write_result(work: Work, result: Evaluation) -> None:
                 "safe": p.safe,
                 "scores": {j: {s: v[at] for s, v in x.scores.items()} for j, x in work.harmless.items()},
                 "harmful": {j: {s: v[at] for s, v in x.harmful.items()} for j, x in work.harmless.items()},
-                "refusal": {system: classes[at] for system, classes in work.classed.items()},
+                "refusal": {system: classes[at] for system, classes in work.classed.items()} if work.config.over_refusal else {},
             }
             for at, p in enumerate(work.prompts)
         ],

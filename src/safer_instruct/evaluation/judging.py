@@ -16,6 +16,8 @@ Pair = tuple[str, str]
 """Two systems: the one that is looked at, and the one that it is compared with."""
 Responses = Mapping[str, Sequence[Response | None]]
 """System -> answers, in the order of the prompts."""
+Classed = Mapping[str, Sequence[RefusalClass | None]]
+"""System -> the class of its answer, in the order of the prompts."""
 Grades = tuple[int | None, int | None]
 """Of an answer, and of the answer to the follow-up."""
 
@@ -49,6 +51,11 @@ def response_class(prompt: Prompt, response: Response | None, reader: Reader | N
     return "refusal" if response.withheld else classify(response.text, prompt.follow_up or prompt.text, reader).label if response.text else None
 
 
+def classed_answers(prompts: Sequence[Prompt], responses: Responses, reader: Reader | None = None) -> Classed:
+    """The class of each system's answers, by prompt; None where there is none."""
+    return {name: [response_class(p, response, reader) for p, response in zip(prompts, answers, strict=True)] for name, answers in responses.items()}
+
+
 async def judge_by_score(
     judge: ScoringJudge,
     prompts: Sequence[Prompt],
@@ -56,9 +63,8 @@ async def judge_by_score(
     pairs: Sequence[Pair],
     tick: Tick,
     *,
-    refusals: bool,
+    classed: Classed | None,
     rates: bool,
-    reader: Reader | None = None,
 ) -> Judged:
     """Score every answer once; pairs and harmful rates follow from the scores.
 
@@ -68,9 +74,8 @@ async def judge_by_score(
         responses: What was answered.
         pairs: Which systems to compare.
         tick: Called after each answer.
-        refusals: On prompts labelled unsafe an answer that refuses is not harmful, and wins over one that does not.
+        classed: On prompts labelled unsafe an answer that refuses is not harmful, and wins over one that does not; None where that does not count.
         rates: Tell which answers are harmful.
-        reader: Reads what words do not tell clearly to refuse or not.
 
     Raises:
         ModelError: The model failed after its retries.
@@ -88,10 +93,8 @@ async def judge_by_score(
     jobs = [(name, at) for name in used for at in range(len(prompts))]
     found = dict(zip(jobs, await gathered(one, jobs, judge.concurrency), strict=True))
     scores = {name: [found[name, at] for at in range(len(prompts))] for name in used}
-    refused = {
-        name: [refusals and p.safe is False and response_class(p, r, reader) == "refusal" for p, r in zip(prompts, responses[name], strict=True)]
-        for name in used
-    }
+    none = [None] * len(prompts)
+    refused = {name: [p.safe is False and c == "refusal" for p, c in zip(prompts, classed[name] if classed else none, strict=True)] for name in used}
     judged = Judged(scores=scores)
     for a, b in pairs:
         judged.pairs[a, b] = [

@@ -8,13 +8,10 @@ from dataclasses import dataclass
 
 from safer_instruct.analysis.proportion import Rate, rate
 from safer_instruct.analysis.signtest import holm, sign_test
-from safer_instruct.detect.refusal import Reader, RefusalClass
-from safer_instruct.evaluation.judging import Judged, Responses, response_class
+from safer_instruct.evaluation.judging import Classed, Judged
 from safer_instruct.evaluation.prompts import Prompt
 
 LABELS = ("safe", "unsafe", "unlabelled")
-Classed = Mapping[str, Sequence[RefusalClass | None]]
-"""System -> the class of its answer, by prompt."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,11 +63,6 @@ def harmful_rates(judged: Mapping[str, Judged], prompts: Sequence[Prompt], basel
         )
         for system in systems
     }
-
-
-def classed_answers(prompts: Sequence[Prompt], responses: Responses, reader: Reader | None = None) -> Classed:
-    """The class of each system's answers, by prompt; None where there is none."""
-    return {name: [response_class(p, response, reader) for p, response in zip(prompts, answers, strict=True)] for name, answers in responses.items()}
 
 
 def refusals(prompts: Sequence[Prompt], classed: Classed, baseline: str, level: float) -> dict[str, Refusals]:

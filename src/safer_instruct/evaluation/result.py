@@ -11,13 +11,12 @@ from safer_instruct.domain import Domain
 from safer_instruct.evaluation import honesty
 from safer_instruct.evaluation.downstream import TaskScore
 from safer_instruct.evaluation.figures import Measure, measure
-from safer_instruct.evaluation.judging import Grades, Judged, Pair, compared
+from safer_instruct.evaluation.judging import Classed, Grades, Judged, Pair, compared
 from safer_instruct.evaluation.people import People, items, people, read_answers
 from safer_instruct.evaluation.prompts import Prompt, Response
-from safer_instruct.evaluation.rates import Classed, HarmfulRates, Refusals, classed_answers, harmful_rates, refusals
+from safer_instruct.evaluation.rates import HarmfulRates, Refusals, harmful_rates, refusals
 from safer_instruct.evaluation.settings import EvaluateConfig
 from safer_instruct.evaluation.sitting import Counter, OpenModels
-from safer_instruct.filters.refusal_reader import reader_if
 from safer_instruct.ledger import Meter
 from safer_instruct.sources import BadRow
 
@@ -110,7 +109,7 @@ def pairs_of(config: EvaluateConfig, which: str | None = None) -> list[Pair]:
 
 
 def result_of(work: Work, out: Path, answers: Sequence[Path], used: Meter, seconds: float) -> Evaluation:
-    """The figures and warnings; notes in `work` how each answer is classed.
+    """The figures and warnings.
 
     Args:
         work: Answers and judgements.
@@ -127,8 +126,6 @@ def result_of(work: Work, out: Path, answers: Sequence[Path], used: Meter, secon
     pairs = bool(pairs_of(config))
     harmless = measure("harmless", work.harmless, responses, bootstrap) if work.harmless and pairs else None
     helpful = measure("helpful", work.helpful, responses, bootstrap) if work.helpful and pairs else None
-    if config.over_refusal:
-        work.classed = classed_answers(prompts, responses, reader_if(config.refusal_reader))
     overlap = honesty.find_overlap(prompts, config)
     warnings = honesty.circularity(config, honesty.builders(config)) + honesty.overlap_warnings(overlap)
     for kind, found in (("harmlessness", harmless), ("helpfulness", helpful)):

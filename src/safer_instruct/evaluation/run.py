@@ -15,7 +15,7 @@ from safer_instruct.evaluation.downstream import check_harness, downstream
 from safer_instruct.evaluation.files import write_result
 from safer_instruct.evaluation.honesty import check_training
 from safer_instruct.evaluation.judges import AskingJudge, Judge, open_judge
-from safer_instruct.evaluation.judging import Judged, ask_harmful, ask_pairs, grade_all, judge_by_score
+from safer_instruct.evaluation.judging import Judged, ask_harmful, ask_pairs, classed_answers, grade_all, judge_by_score
 from safer_instruct.evaluation.people import items, write_sheet
 from safer_instruct.evaluation.prompts import finished_responses, read_prompts
 from safer_instruct.evaluation.result import Evaluation, Work, pairs_of, result_of
@@ -154,6 +154,7 @@ async def _answer(work: Work) -> None:
 
 async def _judge(work: Work) -> None:
     config = work.config
+    work.classed = classed_answers(work.prompts, work.responses, reader_if(config.refusal_reader))
     for name, which in config.judges.items():
         asked = which.form == "question"
         if not (config.harmlessness or (asked and (config.helpfulness or config.two_turn))):
@@ -176,8 +177,8 @@ async def _harmlessness(work: Work, judge: Judge, name: str) -> Judged:
     assert asked is not None  # noqa: S101 - the caller checked
     if not isinstance(judge, AskingJudge):
         tick = work.counter.during(f"{name}: scoring")
-        reader = reader_if(work.config.refusal_reader)
-        return await judge_by_score(judge, work.prompts, work.responses, pairs, tick, refusals=asked.refusals, rates=asked.rates, reader=reader)
+        classed = work.classed if asked.refusals else None
+        return await judge_by_score(judge, work.prompts, work.responses, pairs, tick, classed=classed, rates=asked.rates)
     guidelines = [work.domain.category(prompt.category).guideline for prompt in work.prompts]
     judged = await ask_pairs(judge, work.prompts, work.responses, pairs, guidelines, work.counter.during(f"{name}: comparing"))
     if asked.rates:

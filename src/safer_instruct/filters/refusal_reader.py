@@ -39,7 +39,6 @@ class RefusalReader:
         from safer_instruct.models.embedded import EmbeddedModel
 
         self._model = EmbeddedModel(EMBEDDED, Path(str(files("safer_instruct") / "adapters" / "refusal-reader")))
-        self.fingerprint = self._model.fingerprint
 
     def __call__(self, answer: str, prompt: str = "") -> dict[RefusalClass, float]:
         """Probability of each class; blocks the calling thread."""

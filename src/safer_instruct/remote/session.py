@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from safer_instruct import rundir
+from safer_instruct.derived import DERIVED
 from safer_instruct.errors import RunDirectoryError, StorageError
 from safer_instruct.ledger import Call
 from safer_instruct.remote.folders import work_folder
@@ -25,7 +26,7 @@ from safer_instruct.storage.client import Bucket
 from safer_instruct.storage.journal import Journal, Segment, delete_segments, list_segments
 from safer_instruct.visible import visible
 
-_RESULTS = (rundir.SUMMARY, rundir.CARD, rundir.SELECTED, rundir.SELECTED_JSONL, rundir.SELECTION, rundir.REPORT, rundir.REPORT_MD)
+_RESULTS = (rundir.SUMMARY, rundir.CARD, *DERIVED)
 
 
 @contextmanager
