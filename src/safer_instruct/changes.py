@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from safer_instruct.oneline import one_line, shortened
@@ -12,6 +12,7 @@ from safer_instruct.oneline import one_line, shortened
 _ABSENT = object()
 _DIGEST = re.compile(r"[0-9a-f]{16,}")
 _MOST = 60  # characters of a value that are shown
+_FEW = 6  # of many differences
 
 
 def differences(was: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
@@ -27,6 +28,11 @@ def differences(was: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     found = list(_differing("", was, now))
     settings = [path.removeprefix("config.") for path, _ in found if path.startswith("config.")]
     return [said for path, said in found if not _follows(path, settings)]
+
+
+def few(changes: Sequence[str]) -> str:
+    """The first differences, and how many more there are."""
+    return "; ".join(changes[:_FEW]) + (f"; and {len(changes) - _FEW} more" if len(changes) > _FEW else "")
 
 
 def _follows(path: str, settings: list[str]) -> bool:

@@ -13,7 +13,7 @@ from typing import IO, Any, Literal
 
 import yaml
 
-from safer_instruct.changes import differences
+from safer_instruct.changes import differences, few
 from safer_instruct.config import completed
 from safer_instruct.errors import RunDirectoryError
 from safer_instruct.ledger import read_totals
@@ -168,7 +168,7 @@ def _refuse_other_config(path: Path, resolved: dict[str, Any]) -> None:
     if not changes:
         return
     raise RunDirectoryError(
-        f"{path} holds a run of another config: {_few(changes)}. Add --continue to go on with the new config (finished calls "
+        f"{path} holds a run of another config: {few(changes)}. Add --continue to go on with the new config (finished calls "
         "that still apply are not paid again), or --fresh to move the old run aside and start anew"
     )
 
@@ -196,10 +196,6 @@ def _deciding(text: str) -> dict[str, Any] | None:
 
 def _as_yaml(data: dict[str, Any]) -> str:
     return yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=120)
-
-
-def _few(changes: Sequence[str], most: int = 6) -> str:
-    return "; ".join(changes[:most]) + (f"; and {len(changes) - most} more" if len(changes) > most else "")
 
 
 def move_aside(path: Path, names: Sequence[str] = _FILES) -> None:

@@ -75,7 +75,7 @@ LAYERS: tuple[tuple[str, tuple[Room, ...]], ...] = (
                 "run directory",
                 (
                     *("rundir", "tables", "state", "roles", "running", "accounts", "stored"),
-                    *("barrier", "card", "changes", "derived", "margins", "progress", "tally", "target", "uniqueids", "variety"),
+                    *("barrier", "card", "derived", "margins", "progress", "tally", "target", "uniqueids", "variety"),
                 ),
                 "who may write, what is counted, which model does what",
             ),
@@ -116,7 +116,9 @@ LAYERS: tuple[tuple[str, tuple[Room, ...]], ...] = (
             Room("sandbox", ("sandbox/",), "other people's programs"),
             Room("detect", ("detect/",), "what a text holds, without a model"),
             Room(
-                "errors", ("errors", "extras", "nearest", "oneline", "scratch", "seeds", "visible", "wholefile"), "one tree of errors; files that appear whole"
+                "errors",
+                ("changes", "errors", "extras", "nearest", "oneline", "scratch", "seeds", "visible", "wholefile"),
+                "one tree of errors; files that appear whole",
             ),
             Room("records", ("example",), "Example: all that moves between rooms"),
         ),

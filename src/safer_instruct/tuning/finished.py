@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from safer_instruct.changes import few
 from safer_instruct.errors import RunDirectoryError
 from safer_instruct.reverse import RECORD, read_record
 from safer_instruct.settings.training import TrainerConfig
@@ -24,7 +25,6 @@ _BY_CONTENT = {  # what a path leads to counts, and not the path
     "template": "template_digest",
     "domain": "guideline_sha256",
 }
-_FEW = 6
 
 
 def finished(out: Path, given: Callable[[], Mapping[str, Any]], config: TrainerConfig) -> dict[str, Any] | None:
@@ -43,9 +43,8 @@ def finished(out: Path, given: Callable[[], Mapping[str, Any]], config: TrainerC
     if record is None or not any(out.glob("*.safetensors")):
         return None
     if changes := list(_changes(record, given(), config)):
-        more = f"; and {len(changes) - _FEW} more" if len(changes) > _FEW else ""
         raise RunDirectoryError(
-            f"{out} holds a training of another config: {'; '.join(changes[:_FEW])}{more}. Add --fresh to move it aside and train anew, or choose another 'out'"
+            f"{out} holds a training of another config: {few(changes)}. Add --fresh to move it aside and train anew, or choose another 'out'"
         )
     return record
 
