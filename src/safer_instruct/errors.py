@@ -3,6 +3,7 @@
     SaferInstructError
     ├── ConfigError          a config, domain or template file says something it must not
     ├── SourceError          a corpus is missing, or holds no usable row
+    │   └── ColumnError      a table lacks a column that is asked for, or has its name twice
     ├── MissingExtraError    an optional dependency is not installed
     ├── RunDirectoryError    the run directory belongs to another config, another process, or is damaged
     ├── AccountingError      rows in != pairs + dropped + set aside: a bug, never ignored
@@ -31,6 +32,21 @@ class ConfigError(SaferInstructError):
 
 class SourceError(SaferInstructError):
     """A corpus is missing, or holds no usable row."""
+
+
+class ColumnError(SourceError):
+    """A table lacks a column that is asked for, or has its name twice.
+
+    Attributes:
+        problem: What is wrong, and where.
+    """
+
+    def __init__(self, problem: str, remedy: str) -> None:
+        super().__init__(problem, remedy)
+        self.problem, self._remedy = problem, remedy
+
+    def __str__(self) -> str:
+        return f"{self.problem}; {self._remedy}"
 
 
 class MissingExtraError(SaferInstructError):

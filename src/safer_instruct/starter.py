@@ -11,11 +11,10 @@ from pathlib import Path
 
 from safer_instruct.domain import Domain, load_domain, shipped_domains
 from safer_instruct.domainfile import NewDomain, as_text
-from safer_instruct.errors import ConfigError, SourceError
+from safer_instruct.errors import ColumnError, ConfigError, SourceError
 from safer_instruct.rundir import write_whole
 from safer_instruct.settings.sources import SourceConfig
 from safer_instruct.sources import BadRow, read_source
-from safer_instruct.sources.rows import remedy_for
 
 _CONFIG = """\
 # Safer-Instruct: from a pile of texts to preference pairs.   safer-instruct run {name}.yaml
@@ -202,8 +201,8 @@ def _placed(source: StarterSource | None, folder: Path) -> StarterSource:
         return StarterSource("texts.jsonl")
     try:
         first = list(islice(read_source(SourceConfig(path=source.path, text=source.text, id=source.id), Path()), _LOOKED_AT))
-    except SourceError as exc:
-        raise SourceError(str(exc).replace(remedy_for("text"), "name the column with the text by --text, and that with your own id by --id")) from exc
+    except ColumnError as exc:
+        raise ColumnError(exc.problem, "name the column with the text by --text, and that with your own id by --id") from exc
     if all(isinstance(row, BadRow) for row in first):
         said = f"{first[0].file}:{first[0].line}: {first[0].reason}" if first and isinstance(first[0], BadRow) else "it holds none"
         raise SourceError(f"{source.path}: none of its first rows can be used: {said}; {_SAVE_ANEW}")

@@ -341,6 +341,23 @@ def test_options_of_ledger_that_make_no_sense_are_told(cli: Cli, arguments: str,
     assert said.code == 2 and said.out == "" and part in said.err and "Traceback" not in said.err
 
 
+# --- tune, train
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        ("tune t.yaml --launch 2 --dry-run", "--dry-run and --launch exclude each other"),
+        ("tune t.yaml --launch 2 --data-only", "--data-only and --launch exclude each other"),
+        ("train dpo t.yaml --launch 2 --dry-run", "--dry-run and --launch exclude each other"),
+        ("train sft t.yaml --fresh --dry-run", "--dry-run and --fresh exclude each other"),
+    ],
+)
+def test_a_rehearsal_is_never_taken_for_a_training(cli: Cli, arguments: str, part: str) -> None:
+    said = cli(*arguments.split())
+    assert said.code == 2 and part in " ".join(said.err.split()) and "Traceback" not in said.err
+
+
 # --- init, models, doctor
 
 

@@ -194,7 +194,7 @@ def test_a_training_of_another_config_is_not_written_over(folder: Path) -> None:
     first, _ = trained(folder, verb="sft", epochs=1)
     before = (first.out / "adapter_model.safetensors").read_bytes()
     said = (
-        rf"{first.out} holds a training of another config: lora\.rank: 4, now 2; batch_size: 4, now 2\. Add --fresh to move it aside and train anew, or choose"
+        rf"{first.out} holds a training of another config: batch_size: 4, now 2; lora\.rank: 4, now 2\. Add --fresh to move it aside and train anew, or choose"
     )
     with pytest.raises(RunDirectoryError, match=said):
         trained(folder, verb="sft", epochs=1, lora={"rank": 2}, batch_size=2)

@@ -327,7 +327,7 @@ def test_the_command_writes_sheets_and_thresholds(run_dir: Path, labels: Path, t
             main(["calibrate", str(run_dir), *arguments])
         assert stopped.value.code == 0
     said = " ".join(capsys.readouterr().out.split())
-    assert "50 rows to label" in said and "chosen: filter.consistency.min_gain" in said and "its AUC may be that of chance" in said
+    assert "50 rows to label" in said and "chosen: filter.consistency.min_gain" in said and "strength of these labels: " in said
     assert load_config(tmp_path / "mine.yaml").thresholds.startswith("calibrated on 300 labels")
     assert (run_dir / CALIBRATION).read_text("utf-8").startswith("# Written by 'safer-instruct calibrate'; ")
     assert "from the config's folder" in (run_dir / CALIBRATION).read_text("utf-8").splitlines()[0]
@@ -344,7 +344,7 @@ def test_the_command_says_what_a_bound_keeps_and_how_little_that_says(labels: Pa
     assert typed("calibrate", noise, "--labels", labels, "--precision", "0.99", "--score", "verify.better") == 0
     said = " ".join(capsys.readouterr().out.split())
     assert "keeps 1 0.21-1.00" in said and "it keeps 1 of the 300 labelled" in said
-    assert "verify.better: its AUC may be that of chance" in said and "chosen: verify.min_margin: +9.000000" in said
+    assert "strength of these labels: verify.better" in said and "chosen: verify.min_margin: +9.000000" in said
 
 
 def test_where_nothing_tells_good_from_bad_nothing_is_written(labels: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,6 +7,7 @@ import gzip
 import io
 import json
 import os
+import pickle
 import subprocess
 import sys
 import tracemalloc
@@ -24,7 +25,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from safer_instruct.config import SourceConfig
-from safer_instruct.errors import SourceError
+from safer_instruct.errors import ColumnError, SourceError
 from safer_instruct.sources import BadRow, SourceText, read_source
 
 LONGEST_LINE = 1024 * 1024 + 64 * 1024  # with the default max_chars
@@ -421,6 +422,12 @@ def test_a_missing_column_names_the_nearest_and_lists_all(tmp_path: Path, ending
 def test_a_column_name_that_stands_twice_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "x.csv").write_bytes(b"text,text\na,b\n")
     assert "two columns are named 'text'" in error_of(tmp_path, path="x.csv")
+
+
+def test_what_is_said_of_a_column_survives_the_way_from_a_worker() -> None:
+    said = pickle.loads(pickle.dumps(ColumnError("x.csv: no column 'a'", "set 'text' to one of them")))
+    assert isinstance(said, ColumnError) and said.problem == "x.csv: no column 'a'"
+    assert str(said) == "x.csv: no column 'a'; set 'text' to one of them"
 
 
 def test_plain_text_has_no_columns(tmp_path: Path) -> None:

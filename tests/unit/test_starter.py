@@ -102,7 +102,7 @@ def test_texts_that_are_there_already_stand_in_the_config(tmp_path: Path, monkey
     ("source", "said"),
     [
         (StarterSource("nothere.csv"), "no file, folder or glob"),
-        (StarterSource("texts.csv"), "no column 'text'; columns: nr, reply"),
+        (StarterSource("texts.csv"), "no column 'text'; columns: nr, reply; name the column with the text by --text, and that with your own id by --id$"),
         (StarterSource("texts.csv", "answer"), "no column 'answer'; columns: nr, reply; name"),
     ],
 )

@@ -29,9 +29,9 @@ def show_calibrations(console: Console, found: Calibrations, aim: Aim) -> None:
         table.add_row(safe(score.name), f"{score.fit.good}/{score.fit.count}", _shown(score.fit.auc), _shown(score.fit.ece), *cut)
     console.print(table)
     console.print("ECE: expected calibration error of the probability fitted to the score", style="dim")
+    if by_chance := [score.name for score in found.scores if score.fit and not score.tells]:
+        console.print(safe(f"AUC may be that of chance, so do not filter by it on the strength of these labels: {', '.join(by_chance)}"))
     for score in found.scores:
-        if score.fit and not score.tells:
-            console.print(safe(f"{score.name}: its AUC may be that of chance; do not filter by it on the strength of these labels"))
         if score.guarantee:
             counted = f"{score.guarantee.bad} of {score.guarantee.kept} kept are bad"
             console.print(safe(f"{score.name}: {counted}, so at most {score.guarantee.most_bad:.1%} of such with {aim.confidence:.0%} confidence"))

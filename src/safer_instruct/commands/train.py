@@ -74,6 +74,7 @@ def _run(
     from safer_instruct.views import train as view
 
     exclusive(dry_run=dry_run, fresh=fresh)
+    exclusive(dry_run=dry_run, launch=launch)
     loaded = load(config)
     if fresh:
         set_aside(out or config.parent / loaded.out)

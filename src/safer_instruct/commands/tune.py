@@ -40,11 +40,14 @@ def tune(
 
     exclusive(dry_run=dry_run, fresh=fresh)
     exclusive(data_only=data_only, fresh=fresh)
+    exclusive(dry_run=dry_run, data_only=data_only, launch=launch)
     loaded = load_tune_config(config)
     if fresh:
         set_aside(config.parent / loaded.out)
     if launch:
-        raise typer.Exit(several.launch(config, launch, sharding))
+        if (code := several.launch(config, launch, sharding)) == 0 and evaluate:
+            evaluate_inducer(config, out)
+        raise typer.Exit(code)
     console = Console(quiet=not several.is_first())
     if data_only:
         prepared = prepare(loaded.data, loaded.clean, loaded.holdout, config.parent)

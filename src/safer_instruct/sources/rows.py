@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 from safer_instruct.config import SourceConfig
-from safer_instruct.errors import SourceError
+from safer_instruct.errors import ColumnError, SourceError
 from safer_instruct.sources.conversations import Answer, answers, read_conversation
 from safer_instruct.sources.files import File
 from safer_instruct.sources.records import BadRow, RowRefused, SourceRow, SourceText, excerpt, visible
@@ -27,7 +27,7 @@ class Reading(Protocol[Made]):
         """Which of a table's columns to read.
 
         Raises:
-            SourceError: One is missing, or its name stands twice.
+            ColumnError: One is missing, or its name stands twice.
         """
 
     def make(self, file: File, line: int, fields: Mapping[str, object]) -> Made:
@@ -137,12 +137,7 @@ def refuse_columns(file: File, config: SourceConfig, what: str) -> None:
 
 def _columns(config: SourceConfig, text: str, file: File, names: list[str], key: str) -> list[str]:
     wanted = list(dict.fromkeys(column for column in (text, config.id, config.category_column, config.license_column) if column is not None))
-    return require_columns(file, names, wanted, remedy_for(key))
-
-
-def remedy_for(key: str) -> str:
-    """What to do in a config, whose `key` names the column with the text, where a column is missing."""
-    return f"set '{key}', 'id', 'category_column' or 'license_column' to one of them"
+    return require_columns(file, names, wanted, f"set '{key}', 'id', 'category_column' or 'license_column' to one of them")
 
 
 def _of_row(row: Mapping[str, object], config: SourceConfig) -> tuple[str | None, str | None, str]:
@@ -218,13 +213,13 @@ def require_columns(file: File, names: list[str], wanted: list[str], remedy: str
     """The `wanted` columns, all of which `names` holds once.
 
     Raises:
-        SourceError: A column is missing, or its name stands twice; `remedy` says what to do.
+        ColumnError: A column is missing, or its name stands twice; `remedy` says what to do.
     """
     listed = ", ".join(visible(name) for name in names[:50]) + (f" and {len(names) - 50} more" if len(names) > 50 else "")
     for column in wanted:
         if names.count(column) != 1:
             problem = f"two columns are named '{column}'" if column in names else f"no column '{visible(column)}'{_nearest(column, names)}"
-            raise SourceError(f"{file.name}: {problem}; columns: {listed}; {remedy}")
+            raise ColumnError(f"{file.name}: {problem}; columns: {listed}", remedy)
     return wanted
 
 

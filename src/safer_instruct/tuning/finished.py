@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from safer_instruct.changes import few
+from safer_instruct.changes import differences, few
 from safer_instruct.errors import RunDirectoryError
 from safer_instruct.reverse import RECORD, read_record
 from safer_instruct.settings.training import TrainerConfig
@@ -58,21 +59,11 @@ def _changes(record: Mapping[str, Any], given: Mapping[str, Any], config: Traine
         named = name != "data" and old.get(name) != new.get(name)
         if record.get(digest) != given.get(digest) or (named and not given.get(digest)):
             yield f"{name}: {old.get(name)}, now {new.get(name)}" if named else f"what '{name}' leads to is another"
-    for name in dict.fromkeys([*old, *new]):
-        if old.get(name) != new.get(name) and name.partition(".")[0] not in (*_BY_CONTENT, "out"):
-            yield f"{name}: {old.get(name)}, now {new.get(name)}"
+    yield from differences(*({name: value for name, value in settings.items() if name not in (*_BY_CONTENT, "out")} for settings in (old, new)))
 
 
 def _settings(config: Any, kind: type[TrainerConfig]) -> dict[str, Any]:
-    """A config by dotted names, with every setting that it leaves at its default; one that is no config any more as it is."""
+    """A config with every setting that it leaves at its default, keys sorted; one that is no config any more as it is."""
     with suppress(ValidationError):
         config = kind.model_validate(config, strict=False).model_dump(mode="json")
-    return dict(_flat(config)) if isinstance(config, dict) else {}
-
-
-def _flat(config: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in config.items():
-        if isinstance(value, dict):
-            yield from _flat(value, f"{before}{name}.")
-        else:
-            yield before + name, value
+    return dict(json.loads(json.dumps(config, sort_keys=True))) if isinstance(config, dict) else {}
