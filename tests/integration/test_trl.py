@@ -122,7 +122,7 @@ def test_the_run_directory_loads_by_its_card(finished: Path, tmp_path: Path) -> 
 
 
 def test_messages_load_and_train_as_they_are(finished: Path, tokenizer: Any, tmp_path: Path) -> None:
-    path, count, _ = export_pairs(finished, "messages", tmp_path / "messages.jsonl")
+    path, count, *_ = export_pairs(finished, "messages", tmp_path / "messages.jsonl")
     dataset = load(path)
     assert len(dataset) == count == ROWS
     assert trl.is_conversational(dataset[0])

@@ -337,6 +337,26 @@ def test_the_command_writes_sheets_and_thresholds(run_dir: Path, labels: Path, t
     assert stopped.value.code == 2
 
 
+def test_labels_of_texts_that_the_run_has_replaced_are_left_out_and_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    which = [replace(e, chosen=f"answer\n{e.id}") for e, _ in examples(300)]
+    sheet = tmp_path / "sheet.csv"
+    write_sheet(read_examples(finished(tmp_path / "before", which)), sheet, 300)
+    said = {example.id: good for example, good in examples(300)}
+    with sheet.open(encoding="utf-8", newline="") as file:
+        rows = [row | {"label": "good" if said[row["id"]] else "bad"} for row in csv.DictReader(file)]
+    with sheet.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows({**row, "chosen": row["chosen"].replace("\n", "\r\n")} for row in rows)
+    again = finished(tmp_path / "again", [replace(e, chosen="written anew") if number < 40 else e for number, e in enumerate(which)])
+    assert typed("calibrate", again, "--labels", sheet) == 0
+    assert "260 labelled examples" in (told := " ".join(capsys.readouterr().out.split())) and "40 labels are left out" in told
+    other = finished(tmp_path / "other", [replace(e, chosen="written anew") for e in which])
+    assert typed("calibrate", other, "--labels", sheet) == 2
+    assert "all of its 300 labels are of texts that the run has replaced since; label them anew: --sheet NEW.csv" in capsys.readouterr().err
+    assert not (other / CALIBRATION).exists()
+
+
 def test_the_command_says_what_a_bound_keeps_and_how_little_that_says(labels: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     best = next(example.id for example, good in examples(300) if good)
     which = [replace(e, verdicts=(replace(e.verdicts[2], score=9.0 if e.id == best else e.verdicts[2].score),)) for e, _ in examples(300)]

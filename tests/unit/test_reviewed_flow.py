@@ -65,6 +65,12 @@ def exported(path: Path, **options: Any) -> list[dict[str, Any]]:
     return [json.loads(line) for line in out.read_text("utf-8").splitlines()]
 
 
+def main_ended(arguments: list[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    assert not ended.value.code
+
+
 def test_only_accepted_pairs_leave_with_corrections_and_the_run_keeps_its_texts(run: Path, examples: list[Example]) -> None:
     alive = [e for e in examples if e.alive]
     say(run, "ada", alive[:5], decision="accept")
@@ -89,6 +95,33 @@ def test_a_tie_and_a_text_that_was_replaced_since_are_left_out(run: Path, exampl
     assert not ended.value.code
     with (run / "said.csv").open(encoding="utf-8", newline="") as file:
         assert [(row["id"], row["label"]) for row in csv.DictReader(file)] == [(e.id, "good") for e in alive[1:3]]
+
+
+def test_what_was_accepted_as_corrected_only_is_no_label_of_what_was_scored(run: Path, examples: list[Example], capsys: pytest.CaptureFixture[str]) -> None:
+    alive = [e for e in examples if e.alive]
+    say(run, "ada", alive[:4], decision="accept")
+    say(run, "ada", alive[1:2], edit={"chosen": "Better said."})
+    say(run, "ada", alive[4:6], decision="reject")
+    say(run, "ada", alive[5:6], edit={"prompt": "What was meant?"})
+    say(run, "ada", [replace(alive[6], chosen="another run wrote this")], decision="accept")
+    written = write_labels(run, run / "said.csv")
+    assert [(said.id, good) for said, good in written.labels] == [(e.id, e not in alive[4:6]) for e in (alive[0], *alive[2:6])]
+    assert written.left_out == "1 accepted only as corrected, 1 of texts that the run has replaced since"
+    view.write_labels(run, run / "said.csv")
+    assert "5 labels: " in (told := " ".join(capsys.readouterr().out.split())) and told.endswith(f"(left out: {written.left_out})")
+
+
+def test_an_export_says_how_many_accepted_ones_the_run_has_no_more(run: Path, examples: list[Example], capsys: pytest.CaptureFixture[str]) -> None:
+    alive = [e for e in examples if e.alive]
+    say(run, "ada", alive[:3], decision="accept")
+    main_ended(["export", str(run), "--format", "jsonl", "--reviewed"])
+    assert "more were accepted" not in capsys.readouterr().out
+    say(run, "ada", [replace(e, chosen="another run wrote this") for e in alive[3:5]], decision="accept")
+    main_ended(["export", str(run), "--format", "jsonl", "--reviewed"])
+    assert capsys.readouterr().out.splitlines()[-1] == "2 more were accepted, and are not among the run's pairs as they stand now: read what took their place"
+    pq.write_table(pa.table({"id": [e.id for e in alive[2:]]}), run / rundir.SELECTED)
+    found = export_pairs(run, "jsonl", options=Options(reviewed=True, selected=True))
+    assert (found.pairs, found.missing) == (1, 2), "what was only not selected is not missing"
 
 
 def test_selected_and_accepted_are_both_asked_for(run: Path, examples: list[Example]) -> None:
@@ -158,14 +191,14 @@ def test_a_review_without_a_decision_gives_no_labels(run: Path, examples: list[E
         main([argument.replace("RUN", str(run)) for argument in arguments])
     said = capsys.readouterr()
     assert ended.value.code == 2 and "next:" not in said.out
-    assert f"nobody has accepted or rejected anything of {run} as it stands now, ties left out; read some: safer-instruct review {run}" in said.err
+    assert f"nobody has accepted or rejected anything of {run} as it stands now; read some: safer-instruct review {run}" in said.err
     assert not (run / rundir.REVIEW_LABELS).exists() and not (run / "said.csv").exists()
 
 
 def test_labels_of_a_review_never_take_the_place_of_a_sheet_that_people_filled_in(run: Path, examples: list[Example], tmp_path: Path) -> None:
     say(run, "ada", examples[:2], decision="accept")
     for _ in range(2):  # its own it writes anew
-        assert write_labels(run, tmp_path / "said.csv") == 2
+        assert len(write_labels(run, tmp_path / "said.csv").labels) == 2
     (tmp_path / "sheet.csv").write_text("id,label\ne1,good\n", encoding="utf-8")
     with pytest.raises(ConfigError, match=r"sheet\.csv exists already, and was not written by a review; give --labels another name"):
         write_labels(run, tmp_path / "sheet.csv")

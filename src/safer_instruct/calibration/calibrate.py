@@ -16,7 +16,7 @@ import yaml
 from safer_instruct import rundir, yamlfile
 from safer_instruct.calibration.conformal import Guarantee, guaranteed_cut, least_to_pass
 from safer_instruct.calibration.fit import LEAST_OF_EACH, Cut, Fit, Interval, Method, cut_for_precision, describe_cut, fit
-from safer_instruct.calibration.labels import Label, count_rows, digest, joined, read_examples, read_labels
+from safer_instruct.calibration.labels import Label, count_rows, digest, joined, of_texts, read_examples, read_labels
 from safer_instruct.config import RunConfig
 from safer_instruct.errors import ConfigError, RunDirectoryError
 from safer_instruct.settings.scoremap import MarginMap
@@ -107,8 +107,11 @@ def calibrate(path: Path, labels: Path, aim: Aim, *, method: Method = "auto", na
         RunDirectoryError: There is no finished run.
         MissingExtraError: The extra `calibrate` is not installed.
     """
-    said = read_labels(labels)
-    found = joined(read_examples(path), said, labels)
+    examples, given = read_examples(path), read_labels(labels)
+    said = of_texts(examples, given)
+    if given and not said:
+        raise ConfigError(f"{labels}: all of its {len(given)} labels are of texts that the run has replaced since; label them anew: --sheet NEW.csv")
+    found = joined(examples, said, labels)
     resolved = _resolved(path)
     form = resolved["config"]["verify"]["form"]
     keys = _keys(form)
@@ -120,7 +123,7 @@ def calibrate(path: Path, labels: Path, aim: Aim, *, method: Method = "auto", na
         raise ConfigError(f"'{unknown[0]}' gets no bound: {_why_not(unknown[0], scores, aim)}")
     best = sorted((score for score in possible.values() if score.tells), key=lambda s: (-_recall(s), s.name))[:1]
     used = {id_ for rows in found.values() for id_, _, _ in rows}
-    described: dict[str, str | int] = {"file": labels.name, "sha256": digest(labels), "used": len(used)}
+    described: dict[str, str | int] = {"file": labels.name, "sha256": digest(labels), "used": len(used), "of_replaced_texts": len(given) - len(said)}
     margin, why = _margin(scores, form, resolved.get("models") or {})
     return Calibrations(scores, tuple(possible[name] for name in names) or tuple(best), described, margin, why)
 

@@ -7,8 +7,8 @@ import hashlib
 import random
 from bisect import bisect_left, insort
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,8 @@ from safer_instruct.sources.tables import csv_rows
 from safer_instruct.visible import visible
 from safer_instruct.wholefile import whole
 
-SHEET_COLUMNS = ("id", "label", "score", "category", "dropped_by", "prompt", "chosen", "rejected")
+TEXT_COLUMNS = ("prompt", "chosen", "rejected")
+SHEET_COLUMNS = ("id", "label", "score", "category", "dropped_by", *TEXT_COLUMNS)
 _GOOD, _BAD = {"1", "good", "yes", "true"}, {"0", "bad", "no", "false"}
 _STRATA = 5  # quantiles of the score that a sheet is stratified by
 _ROWS_READ = 500
@@ -42,11 +43,19 @@ class Scored:
 
 @dataclass(frozen=True, slots=True)
 class Label:
-    """What a person said of an example; `score` is empty where it holds for every score of the example."""
+    """What a person said of an example.
+
+    Attributes:
+        id: The example.
+        good: What was said.
+        score: That of which it holds; empty where it holds for every score of the example.
+        read: The texts that were read, by the names in `TEXT_COLUMNS`, where the file has them all.
+    """
 
     id: str
     good: bool
     score: str = ""
+    read: Mapping[str, str] = field(default_factory=dict)
 
 
 def read_examples(path: Path) -> list[Scored]:
@@ -85,6 +94,12 @@ def count_rows(path: Path) -> int:
 
 def _there_are(reader: csv.DictReader[str]) -> str:
     return f" among {', '.join(map(visible, reader.fieldnames))}" if reader.fieldnames else ""
+
+
+def of_texts(examples: Sequence[Scored], labels: Sequence[Label]) -> list[Label]:
+    """The labels, without those whose file shows that something else was read than the example holds now: the run has replaced it since."""
+    known = {example.id: example for example in examples}
+    return [label for label in labels if label.id not in known or all(_as_read(_cell(known[label.id], name)) == cell for name, cell in label.read.items())]
 
 
 def joined(examples: Sequence[Scored], labels: Sequence[Label], source: Path) -> dict[str, list[tuple[str, float, bool]]]:
@@ -128,9 +143,13 @@ def write_sheet(examples: Sequence[Scored], path: Path, count: int, *, seed: int
         writer = csv.DictWriter(file, SHEET_COLUMNS)
         writer.writeheader()
         for example in chosen:
-            row = {name: no_formula(str(getattr(example, name))) for name in SHEET_COLUMNS if name not in ("id", "label", "score")}
+            row = {name: _cell(example, name) for name in SHEET_COLUMNS if name not in ("id", "label", "score")}
             writer.writerow({"id": example.id, "label": "", "score": "", **row})
     return len(chosen)
+
+
+def _cell(example: Scored, name: str) -> str:
+    return no_formula(str(getattr(example, name)))
 
 
 def _keep_labels(path: Path) -> None:
@@ -208,7 +227,13 @@ def _label(row: dict[str, str | None], where: str) -> Label | None:
         return None
     if word not in _GOOD | _BAD:
         raise ConfigError(f"{where}: label {word[:40]!r} is neither {', '.join(sorted(_GOOD))} nor {', '.join(sorted(_BAD))}")
-    return Label((row["id"] or "").strip(), word in _GOOD, (row.get("score") or "").strip())
+    read = {name: _as_read(row[name] or "") for name in TEXT_COLUMNS} if set(TEXT_COLUMNS) <= row.keys() else {}  # a review's file counts under 'rejected'
+    return Label((row["id"] or "").strip(), word in _GOOD, (row.get("score") or "").strip(), read)
+
+
+def _as_read(text: str) -> str:
+    """The words of a cell: spreadsheets write line breaks anew."""
+    return " ".join(text.split())
 
 
 def digest(path: Path) -> str:

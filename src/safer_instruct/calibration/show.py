@@ -28,6 +28,8 @@ def show_calibrations(console: Console, found: Calibrations, aim: Aim) -> None:
         cut = [f"{score.cut.threshold:+.4f}\nkeeps {score.cut.kept}", _shown(score.cut.precision), _shown(score.cut.recall)] if score.cut else ["none", "", ""]
         table.add_row(safe(score.name), f"{score.fit.good}/{score.fit.count}", _shown(score.fit.auc), _shown(score.fit.ece), *cut)
     console.print(table)
+    if gone := found.labels["of_replaced_texts"]:
+        console.print(safe(f"{gone} labels are left out: the run has replaced the texts that were read since; label those anew with --sheet NEW.csv"))
     console.print("ECE: expected calibration error of the probability fitted to the score", style="dim")
     if by_chance := [score.name for score in found.scores if score.fit and not score.tells]:
         console.print(safe(f"AUC may be that of chance, so do not filter by it on the strength of these labels: {', '.join(by_chance)}"))

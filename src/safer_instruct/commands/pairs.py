@@ -95,6 +95,8 @@ def export(
     exported = export_pairs(path, format_, out, options)
     parts = ", ".join(f"{name} {count}" for name, count in exported.splits.items())
     typer.echo(f"{exported.pairs} pairs{f' ({parts})' if split else ''}: {shown(exported.path)}")
+    if exported.missing:
+        typer.echo(f"{exported.missing} more were accepted, and are not among the run's pairs as they stand now: read what took their place")
     if not repository:
         return
     who = "for everybody to see" if public else "private"

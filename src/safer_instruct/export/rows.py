@@ -115,6 +115,11 @@ class Finished:
         """Pairs by split; the one split of an undivided set is `train`."""
         return self._assignment.counts if self._assignment else {WHOLE: self._count}
 
+    @property
+    def missing(self) -> int:
+        """Accepted ones that are not among the run's pairs as they stand now."""
+        return self._accepted.missing if self._accepted else 0
+
     def described(self) -> dict[str, Any]:
         """The summary, with what it says of domain and licence.
 
@@ -152,9 +157,8 @@ class Finished:
                 yield row
 
     def _taken(self, pair: Row) -> Row | None:
-        if self._selected is not None and pair["id"] not in self._selected:
-            return None
-        return self._accepted.take(pair) if self._accepted else pair
+        row = self._accepted.take(pair) if self._accepted else pair
+        return row if self._selected is None or pair["id"] in self._selected else None
 
     def _with_provenance(self) -> Iterator[Row]:
         guidelines = self._constant["guidelines"]

@@ -19,11 +19,13 @@ class Exported(NamedTuple):
         path: The file or folder.
         pairs: How many pairs it holds.
         splits: Pairs by split; only `train` in an undivided set.
+        missing: Of only accepted pairs: accepted ones that are not among the run's pairs as they stand now.
     """
 
     path: Path
     pairs: int
     splits: dict[str, int]
+    missing: int = 0
 
 
 def export_pairs(path: Path, format_: str, out: Path | None = None, options: Options | None = None) -> Exported:
@@ -56,7 +58,7 @@ def export_pairs(path: Path, format_: str, out: Path | None = None, options: Opt
         target = out or path / f"export-{format_}"
         with whole_folder(target) as part:
             _fill(part, form, finished)
-    return Exported(target, sum(counts.values()), counts)
+    return Exported(target, sum(counts.values()), counts, finished.missing)
 
 
 def _fill(folder: Path, form: FileFormat | FolderFormat, finished: Finished) -> None:

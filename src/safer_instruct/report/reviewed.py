@@ -22,7 +22,7 @@ def labels_of_review(view: RunView) -> list[Label]:
     """Accepted and rejected as good and bad, of the texts as they stand in the run now; empty where nobody reviewed it."""
     if not (view.path / rundir.REVIEW).is_file():
         return []
-    return [Label(said.id, good) for said, good in current_labels(view.path, read_examples(view.path))]
+    return [Label(said.id, good) for said, good in current_labels(view.path, read_examples(view.path)).labels]
 
 
 def reviewed(views: Sequence[RunView]) -> tuple[Section, ...]:

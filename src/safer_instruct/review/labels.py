@@ -68,14 +68,23 @@ class Accepted:
             RunDirectoryError: Nobody reviewed it, or the review database is damaged.
         """
         self._edits = {(said.id, said.digest): said.edit for said in reviewed_of(path) if said.good}
+        self._met: set[tuple[str, str]] = set()
+
+    @property
+    def missing(self) -> int:
+        """Accepted ones that no pair given to `take` was: the run has replaced their texts since, or dropped them."""
+        return len(self._edits.keys() - self._met)
 
     def take(self, pair: dict[str, Any]) -> dict[str, Any] | None:
         """The pair with the corrections in place; None where it was not accepted.
 
         Pairs in a tie are left out, and so is what was said of texts that the run has replaced since.
         """
-        edit = self._edits.get((pair["id"], texts_digest(pair["prompt"], pair["chosen"], pair["rejected"], pair.get("history"))))
-        return None if edit is None else {**pair, **edit}
+        key = pair["id"], texts_digest(pair["prompt"], pair["chosen"], pair["rejected"], pair.get("history"))
+        if (edit := self._edits.get(key)) is None:
+            return None
+        self._met.add(key)
+        return {**pair, **edit}
 
 
 def reviewed_of(path: Path) -> Iterator[Reviewed]:
@@ -89,18 +98,44 @@ def reviewed_of(path: Path) -> Iterator[Reviewed]:
     yield from read_reviewed(path)
 
 
-def current_labels(path: Path, examples: Iterable[Scored]) -> list[tuple[Reviewed, bool]]:
-    """What was decided of these examples as they stand in the run now; ties and labels of texts since replaced are left out."""
-    decided = {(said.id, said.digest): said for said in read_reviewed(path) if said.good is not None}
-    found = (decided.get((e.id, e.digest)) for e in examples) if decided else ()
-    return [(said, said.good) for said in found if said is not None and said.good is not None]
+@dataclass(frozen=True, slots=True)
+class Current:
+    """What was decided of a run's examples as they stand now, for their scores to be fitted to.
+
+    Attributes:
+        labels: Each with what the majority says.
+        ties: Left out: as many accepted as rejected.
+        corrected: Left out: accepted with corrections, so that what was scored is not what was accepted.
+        replaced: Left out: of texts that the run has replaced since.
+    """
+
+    labels: tuple[tuple[Reviewed, bool], ...]
+    ties: int
+    corrected: int
+    replaced: int
+
+    @property
+    def left_out(self) -> str:
+        """In words; empty where nothing was."""
+        counts = ((self.corrected, "accepted only as corrected"), (self.replaced, "of texts that the run has replaced since"), (self.ties, "a tie"))
+        return ", ".join(f"{count} {what}" for count, what in counts if count)
 
 
-def write_labels(path: Path, file: Path) -> int:
+def current_labels(path: Path, examples: Iterable[Scored]) -> Current:
+    """What was decided of these examples as they stand in the run now."""
+    decided = list(read_reviewed(path))
+    place = {(example.id, example.digest): number for number, example in enumerate(examples if decided else ())}
+    current = sorted((said for said in decided if (said.id, said.digest) in place), key=lambda said: place[said.id, said.digest])
+    plain = [(said, said.good) for said in current if said.good is not None and not (said.good and said.edit)]
+    ties = sum(said.good is None for said in current)
+    return Current(tuple(plain), ties, len(current) - len(plain) - ties, len(decided) - len(current))
+
+
+def write_labels(path: Path, file: Path) -> Current:
     """Write what was decided as a CSV file that `calibrate` reads: id, label (good or bad), who, and how many said so.
 
     Returns:
-        How many examples it has; ties, and labels of texts that the run has replaced since, are left out.
+        What was written, and what was left out.
 
     Raises:
         ConfigError: `file` is something other than labels of a review, such as a sheet that people filled in.
@@ -108,17 +143,18 @@ def write_labels(path: Path, file: Path) -> int:
     """
     if file.is_file() and not _ours(file):
         raise ConfigError(f"{file} exists already, and was not written by a review; give --labels another name, or move it away")
-    labels = current_labels(path, read_examples(path))
-    if not labels:
-        nothing = f"nobody has accepted or rejected anything of {path} as it stands now, ties left out"
+    current = current_labels(path, read_examples(path))
+    if not current.labels:
+        left_out = f" (left out: {current.left_out})" if current.left_out else ""
+        nothing = f"nobody has accepted or rejected anything of {path} as it stands now{left_out}"
         raise RunDirectoryError(f"{nothing}; read some: safer-instruct review {path}")
     with whole(file) as part, part.open("w", encoding="utf-8", newline="") as out:
         writer = csv.writer(out)
         writer.writerow(LABEL_COLUMNS)
-        for said, good in labels:
+        for said, good in current.labels:
             names = " ".join((*said.accepted, *said.rejected))
             writer.writerow((said.id, "good" if good else "bad", names, len(said.accepted), len(said.rejected)))
-    return len(labels)
+    return current
 
 
 def _ours(file: Path) -> bool:

@@ -71,7 +71,8 @@ def write_labels(path: Path, file: Path) -> None:
     """
     if not (path / rundir.REVIEW).is_file():
         raise RunDirectoryError(f"{path} has no review yet; begin one: safer-instruct review {path}")
-    Console().print(safe(f"{labels.write_labels(path, file)} labels: {file}"), soft_wrap=True)
+    written = labels.write_labels(path, file)
+    Console().print(safe(f"{len(written.labels)} labels: {file}{f' (left out: {written.left_out})' if written.left_out else ''}"), soft_wrap=True)
 
 
 def _own_name() -> str:
