@@ -25,7 +25,7 @@ class Wanted:
         path: The pairs.
         columns: Which column is which.
         benchmarks: `NAME=FILE`, as on the command line.
-        split: Of a saved `DatasetDict`.
+        split: Of a folder, as `read_set` has it.
         limit: Read only so many rows.
         check: Ask this one only.
     """
@@ -33,7 +33,7 @@ class Wanted:
     path: Path
     columns: Columns
     benchmarks: Sequence[str] = ()
-    split: str = "train"
+    split: str | None = None
     limit: int | None = None
     check: str | None = None
 

@@ -310,6 +310,14 @@ def test_parquet_a_dataset_folder_with_a_card_and_a_saved_dataset_are_read(tmp_p
     assert read_set(tmp_path / "folder").chosen == [row["chosen"] for row in made]
     assert read_set(tmp_path / "folder" / "data" / "train.parquet", limit=7).chosen == [row["chosen"] for row in made[:7]]
     assert len(read_set(tmp_path / "saved")) == 30 and len(read_set(tmp_path / "saved", split="test")) == 5
+    for split in ("test", "tests-00000-of-00001", "test-00001-of-00002"):
+        pq.write_table(pa.Table.from_pylist(made[:4]), tmp_path / "folder" / "data" / f"{split}.parquet")
+    assert len(read_set(tmp_path / "folder")) == 42 and len(read_set(tmp_path / "folder", split="test")) == 8
+    assert len(read_set(tmp_path / "folder", split="train", limit=9)) == 9
+    with pytest.raises(SourceError, match=r"no file is named after the split 'dev'; there are: test, tests, train$"):
+        read_set(tmp_path / "folder", split="dev")
+    with pytest.raises(SourceError, match="only a folder of files .* has splits; leave out --split"):
+        read_set(tmp_path / "folder" / "data" / "train.parquet", split="train")
     (tmp_path / "none").mkdir()
     with pytest.raises(SourceError, match="holds neither a run"):
         read_set(tmp_path / "none")

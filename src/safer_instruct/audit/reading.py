@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -92,20 +93,23 @@ class PairSet:
             self.bad.append(row)
 
 
-def read_set(path: Path, columns: Columns | None = None, *, split: str = "train", limit: int | None = None) -> PairSet:
+def read_set(path: Path, columns: Columns | None = None, *, split: str | None = None, limit: int | None = None) -> PairSet:
     """Read the pairs of `path`.
 
     Args:
         path: A finished run directory; a file, folder or glob of JSONL, JSON, CSV, TSV or Parquet; or a folder that `datasets` saved.
         columns: Which column is which; by default their names tell.
-        split: Of a saved `DatasetDict`.
+        split: Of a folder: of a saved `DatasetDict`, by default `train`; or the files that are named after it, by default all.
         limit: Read only so many rows.
 
     Raises:
-        SourceError: Nothing is there, a file cannot be read, no row is a pair, or no column holds a side.
+        SourceError: Nothing is there, a file cannot be read, no row is a pair, no column holds a side, or there is no such split.
         RunDirectoryError: The run is not finished, or damaged.
     """
-    if (path / rundir.RUN).is_file() or (path / rundir.EXAMPLES).is_file():
+    is_run = (path / rundir.RUN).is_file() or (path / rundir.EXAMPLES).is_file()
+    if split is not None and (is_run or path.is_file()):
+        raise SourceError(f"{path}: only a folder of files that are named after splits, or one of save_to_disk, has splits; leave out --split")
+    if is_run:
         return _read_run(path, limit)
     pairs, known, extra = PairSet(path), columns or Columns(), None
     for row in islice(_rows(path, split), limit):
@@ -127,14 +131,24 @@ def read_set(path: Path, columns: Columns | None = None, *, split: str = "train"
     return pairs
 
 
-def _rows(path: Path, split: str) -> Iterator[SourceRow | BadRow]:
+def _rows(path: Path, split: str | None) -> Iterator[SourceRow | BadRow]:
     """A dataset folder holds a card and metadata beside its tables: of a folder the first kind of table is read that is there."""
     if not path.is_dir() or (path / "state.json").is_file() or (path / "dataset_dict.json").is_file():
-        return open_rows(PairSource(path=str(path), split=split), Path())
+        return open_rows(PairSource(path=str(path), split=split or "train"), Path())
     for form, endings in (("parquet", (".parquet",)), ("jsonl", (".jsonl", ".ndjson")), ("csv", (".csv",)), ("tsv", (".tsv",)), ("jsonl", (".json",))):
-        if any(file.name.removesuffix(".gz").removesuffix(".zst").endswith(endings) for file in path.rglob("*")):
-            return read_rows(SourceConfig(path=str(path), format=cast("Literal['parquet', 'jsonl', 'csv', 'tsv']", form)), Path())
+        if files := sorted(file for file in path.rglob("*") if file.name.removesuffix(".gz").removesuffix(".zst").endswith(endings)):
+            table = cast("Literal['parquet', 'jsonl', 'csv', 'tsv']", form)
+            paths = [path] if split is None else _of_split(files, split, path)
+            return (row for one in paths for row in read_rows(SourceConfig(path=str(one), format=table), Path()))
     raise SourceError(f"{path}: this folder holds neither a run, nor a saved dataset, nor a table (JSONL, JSON, CSV, TSV, Parquet)")
+
+
+def _of_split(files: Sequence[Path], split: str, folder: Path) -> list[Path]:
+    """Those that are named after it, as the hub has it: `test.jsonl`, `test-00000-of-00001.parquet`."""
+    named = {file: re.split(r"[.-]", file.name)[0] for file in files}
+    if split not in named.values():
+        raise SourceError(f"{folder}: no file is named after the split '{split}'; there are: {', '.join(dict.fromkeys(named.values()))}")
+    return [file for file, name in named.items() if name == split]
 
 
 def _read_run(path: Path, limit: int | None) -> PairSet:

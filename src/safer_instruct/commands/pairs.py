@@ -117,7 +117,7 @@ def audit(
     benchmark: Annotated[Optional[list[str]], typer.Option(metavar="NAME=FILE", help="Prompts that the set must not hold; may be given several times.")] = None,
     show: Annotated[Optional[str], typer.Option(metavar="CHECK", help="Show the rows behind one line instead.")] = None,
     count: Annotated[Optional[int], typer.Option("--sample", min=1, help="How many --show shows; 5 by default.")] = None,
-    split: Annotated[str, typer.Option(help="Of a folder with several.")] = "train",
+    split: Annotated[Optional[str], typer.Option(help="Of a folder: by default all its files, and of save_to_disk 'train'.")] = None,
     limit: Annotated[Optional[int], typer.Option(min=1, help="Read only so many rows.")] = None,
     out: Annotated[Optional[Path], typer.Option(metavar="FILE.md", parser=out_path, help="Also write it as Markdown.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
