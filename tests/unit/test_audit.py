@@ -316,7 +316,7 @@ def test_parquet_a_dataset_folder_with_a_card_and_a_saved_dataset_are_read(tmp_p
     assert len(read_set(tmp_path / "folder", split="train", limit=9)) == 9
     with pytest.raises(SourceError, match=r"no file is named after the split 'dev'; there are: test, tests, train$"):
         read_set(tmp_path / "folder", split="dev")
-    with pytest.raises(SourceError, match="only a folder of files .* has splits; leave out --split"):
+    with pytest.raises(SourceError, match=r"only a folder of files .* has splits; leave out --split"):
         read_set(tmp_path / "folder" / "data" / "train.parquet", split="train")
     (tmp_path / "none").mkdir()
     with pytest.raises(SourceError, match="holds neither a run"):
