@@ -55,6 +55,27 @@ def test_every_form_of_trls_columns_gives_the_same_pair(tmp_path: Path, row: dic
     assert (pair.prompt, pair.response, pair.rejected, pair.history) == ("Where is it?", "Here.", "Look.", ())
 
 
+def test_of_a_folder_with_splits_only_the_one_that_is_asked_for_is_trained_on(tmp_path: Path) -> None:
+    made = [{"prompt": f"Where is {number}?", "chosen": "Here.", "rejected": "Look."} for number in range(6)]
+    written(tmp_path / "set", made[:3], "data/train-00000-of-00002.jsonl")
+    written(tmp_path / "set", made[3:4], "data/train-00001-of-00002.jsonl")
+    written(tmp_path / "set", made[4:], "data/test.jsonl")
+    (tmp_path / "set" / "README.md").write_text("# A card\n", encoding="utf-8")
+    (tmp_path / "set" / "about.json").write_text('{"rows": 6}', encoding="utf-8")
+    (tmp_path / "set" / "labels.csv").write_text("id,label\n", encoding="utf-8")
+
+    def asked(**more: Any) -> list[str]:
+        return [pair.prompt for pair in read_preferences((PreferenceSource(path="set", **more),), tmp_path) if isinstance(pair, Preference)]
+
+    assert asked() == [row["prompt"] for row in made[:4]]
+    assert asked(split="test") == [row["prompt"] for row in made[4:]]
+    with pytest.raises(SourceError, match=r"no file is named after the split 'dev'; there are: test, train$"):
+        asked(split="dev")
+    for file in (tmp_path / "set" / "data").glob("train-*"):
+        file.rename(file.with_name(file.name.replace("train", "part")))
+    assert sorted(asked()) == [row["prompt"] for row in made], "no split was asked for, and none is there"
+
+
 def test_what_was_said_before_is_kept_and_a_system_message_is_not_doubled(tmp_path: Path) -> None:
     system = {"role": "system", "content": "Be kind."}
     [pair] = read(tmp_path, [{"prompt": [system, user("Hello."), assistant("Yes?"), user("Where?")], "chosen": "Here.", "rejected": "Look."}])

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import math
-import re
 from array import array
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any
 
 from safer_instruct import rundir, stored, tables
 from safer_instruct.audit.columns import Columns, Texts
-from safer_instruct.config import SourceConfig
 from safer_instruct.errors import SourceError
-from safer_instruct.settings.pairs import PairSource
-from safer_instruct.sources import BadRow, SourceRow, excerpt, read_rows
+from safer_instruct.settings.pairs import RowSource
+from safer_instruct.sources import BadRow, excerpt
 from safer_instruct.sources.records import RowRefused
 from safer_instruct.tuning.open import open_rows
 
@@ -112,7 +110,8 @@ def read_set(path: Path, columns: Columns | None = None, *, split: str | None = 
     if is_run:
         return _read_run(path, limit)
     pairs, known, extra = PairSet(path), columns or Columns(), None
-    for row in islice(_rows(path, split), limit):
+    source = RowSource(path=str(path)) if split is None else RowSource(path=str(path), split=split)
+    for row in islice(open_rows(source, Path(), all_files=split is None), limit):
         if isinstance(row, BadRow):
             pairs.set_aside_row(row)
             continue
@@ -129,26 +128,6 @@ def read_set(path: Path, columns: Columns | None = None, *, split: str | None = 
         first = f"; the first: {pairs.bad[0].file}:{pairs.bad[0].line}: {pairs.bad[0].reason}" if pairs.bad else ""
         raise SourceError(f"{path}: none of {pairs.set_aside} rows is a pair{first}; say which columns hold them: --prompt, --chosen, --rejected")
     return pairs
-
-
-def _rows(path: Path, split: str | None) -> Iterator[SourceRow | BadRow]:
-    """A dataset folder holds a card and metadata beside its tables: of a folder the first kind of table is read that is there."""
-    if not path.is_dir() or (path / "state.json").is_file() or (path / "dataset_dict.json").is_file():
-        return open_rows(PairSource(path=str(path), split=split or "train"), Path())
-    for form, endings in (("parquet", (".parquet",)), ("jsonl", (".jsonl", ".ndjson")), ("csv", (".csv",)), ("tsv", (".tsv",)), ("jsonl", (".json",))):
-        if files := sorted(file for file in path.rglob("*") if file.name.removesuffix(".gz").removesuffix(".zst").endswith(endings)):
-            table = cast("Literal['parquet', 'jsonl', 'csv', 'tsv']", form)
-            paths = [path] if split is None else _of_split(files, split, path)
-            return (row for one in paths for row in read_rows(SourceConfig(path=str(one), format=table), Path()))
-    raise SourceError(f"{path}: this folder holds neither a run, nor a saved dataset, nor a table (JSONL, JSON, CSV, TSV, Parquet)")
-
-
-def _of_split(files: Sequence[Path], split: str, folder: Path) -> list[Path]:
-    """Those that are named after it, as the hub has it: `test.jsonl`, `test-00000-of-00001.parquet`."""
-    named = {file: re.split(r"[.-]", file.name)[0] for file in files}
-    if split not in named.values():
-        raise SourceError(f"{folder}: no file is named after the split '{split}'; there are: {', '.join(dict.fromkeys(named.values()))}")
-    return [file for file, name in named.items() if name == split]
 
 
 def _read_run(path: Path, limit: int | None) -> PairSet:

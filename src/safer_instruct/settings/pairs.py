@@ -20,7 +20,7 @@ class RowSource(Strict):
             `datasets` saved; or `hf:NAME`, which `datasets.load_dataset` reads (extra `datasets`).
         group: Column to split by, so that no group stands on both sides.
         subset: For `hf:`: the dataset's configuration, where it has several.
-        split: For datasets: which split.
+        split: For datasets, and folders with files that are named after splits (`train.jsonl`): which one.
         revision: For `hf:`: a commit or tag.
     """
 

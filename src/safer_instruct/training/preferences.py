@@ -8,7 +8,7 @@ from pathlib import Path
 
 from safer_instruct.models.protocol import Turn
 from safer_instruct.rundir import PAIRS_JSONL
-from safer_instruct.settings.pairs import PairSource
+from safer_instruct.settings.pairs import RowSource
 from safer_instruct.settings.preference import PreferenceSource
 from safer_instruct.sources import BadRow, SourceRow, excerpt
 from safer_instruct.sources.conversations import checked, turn_of
@@ -55,12 +55,11 @@ def read_preferences(sources: Sequence[PreferenceSource], base: Path) -> Iterato
                 yield BadRow(row.file, row.line, str(exc), excerpt(dict(row.fields)))
 
 
-def _rows_of(source: PreferenceSource, base: Path) -> PairSource:
+def _rows_of(source: PreferenceSource, base: Path) -> RowSource:
     """Where the rows are: of a run directory its pairs."""
-    path = source.path
-    if not path.startswith("hf:") and (base / path / PAIRS_JSONL).is_file():
-        path = f"{path.rstrip('/')}/{PAIRS_JSONL}"
-    return PairSource(path=path, subset=source.subset, split=source.split, revision=source.revision)
+    if source.path.startswith("hf:") or not (base / source.path / PAIRS_JSONL).is_file():
+        return source
+    return RowSource(path=f"{source.path.rstrip('/')}/{PAIRS_JSONL}")
 
 
 def _preference(row: SourceRow, source: PreferenceSource) -> Preference:

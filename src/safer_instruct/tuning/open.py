@@ -3,25 +3,39 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from safer_instruct.config import SourceConfig
 from safer_instruct.errors import SourceError
 from safer_instruct.extras import require
-from safer_instruct.settings.pairs import PairSource
+from safer_instruct.settings.pairs import RowSource
 from safer_instruct.sources import BadRow, SourceRow, read_rows
 from safer_instruct.storage.address import is_remote
 
 _STATE, _SPLITS = "state.json", "dataset_dict.json"
+_Table = Literal["parquet", "jsonl", "csv", "tsv"]
+_TABLES: tuple[tuple[_Table, tuple[str, ...]], ...] = (
+    ("parquet", (".parquet",)),
+    ("jsonl", (".jsonl", ".ndjson")),
+    ("csv", (".csv",)),
+    ("tsv", (".tsv",)),
+    ("jsonl", (".json",)),  # last: beside other tables it describes them
+)
 
 
-def open_rows(source: PairSource, base: Path) -> Iterator[SourceRow | BadRow]:
+def open_rows(source: RowSource, base: Path, *, all_files: bool = False) -> Iterator[SourceRow | BadRow]:
     """The rows of `source`, in order.
 
+    Args:
+        source: Where they are. Of a folder of tables those files are read that are named after its split, where there are such.
+        base: The folder that relative paths start from.
+        all_files: Read all tables of a folder.
+
     Raises:
-        SourceError: It is missing, or cannot be read.
+        SourceError: It is missing, cannot be read, or has no such split.
         MissingExtraError: It is a dataset by name, and `datasets` is not installed.
     """
     if is_remote(source.path):
@@ -36,7 +50,29 @@ def open_rows(source: PairSource, base: Path) -> Iterator[SourceRow | BadRow]:
         return _saved(folder / source.split, source.path)
     if (folder / _STATE).is_file():
         return _saved(folder, source.path)
+    if folder.is_dir():
+        return _of_folder(source, folder, base, all_files=all_files)
     return read_rows(SourceConfig(path=source.path), base)
+
+
+def _of_folder(source: RowSource, folder: Path, base: Path, *, all_files: bool) -> Iterator[SourceRow | BadRow]:
+    """Rows of the first kind of table that is there: a dataset's folder holds a card and metadata beside its tables."""
+    there = sorted(file for file in folder.rglob("*") if file.is_file())
+    for table, endings in _TABLES:
+        if files := [file for file in there if file.name.removesuffix(".gz").removesuffix(".zst").endswith(endings)]:
+            paths = [Path(source.path) / file.relative_to(folder) for file in (files if all_files else _of_split(source, files, folder))]
+            return (row for path in paths for row in read_rows(SourceConfig(path=str(path), format=table), base))
+    raise SourceError(f"{folder}: this folder holds neither a run, nor a saved dataset, nor a table (JSONL, JSON, CSV, TSV, Parquet)")
+
+
+def _of_split(source: RowSource, files: list[Path], folder: Path) -> list[Path]:
+    """Those that are named as the hub names them, `test.jsonl` or `test-00000-of-00001.parquet`; all, where no split was asked for and none is there."""
+    named = {file: re.split(r"[.-]", file.name)[0] for file in files}
+    if source.split in named.values():
+        return [file for file, name in named.items() if name == source.split]
+    if "split" in source.model_fields_set:
+        raise SourceError(f"{folder}: no file is named after the split '{source.split}'; there are: {', '.join(dict.fromkeys(named.values()))}")
+    return files
 
 
 def _saved(folder: Path, shown: str) -> Iterator[SourceRow]:
@@ -56,7 +92,7 @@ def _saved(folder: Path, shown: str) -> Iterator[SourceRow]:
             raise SourceError(f"{path}: cannot be read as Arrow: {exc}; save the dataset again") from exc
 
 
-def _named(source: PairSource, base: Path) -> Iterator[SourceRow]:
+def _named(source: RowSource, base: Path) -> Iterator[SourceRow]:
     """Rows of a dataset by name, streamed; a name that is a folder beside the config stands for its files."""
     datasets = require("datasets", extra="datasets", purpose=f"reading '{source.path}'")
     name = source.path.removeprefix("hf:")
