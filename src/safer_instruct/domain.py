@@ -61,6 +61,12 @@ class Contrast(Opposites):
 
     also: tuple[Opposites, ...] = ()
 
+    @model_validator(mode="after")
+    def _are_opposites(self) -> Contrast:
+        if any(one.good.strip() == one.bad.strip() for one in (self, *self.also)):
+            raise ValueError("'good' and 'bad' say the same, so nothing tells them apart; describe two opposites")
+        return self
+
 
 class Scale(Strict):
     """A criterion that a judge answers from 1 to 5, for `verify: {form: question, answers: weighted}`.
@@ -241,20 +247,20 @@ def _shipped_folder() -> Path:
     return Path(str(resources.files("safer_instruct") / "domains"))
 
 
-def _load(name: str, base: Path, extended_by: tuple[Path, ...]) -> tuple[Domain, dict[str, Any]]:
-    """The domain, and as plain data all that its file and those that it extends say."""
-    path, label = _find(name, base)
+def _load(name: str, base: Path, extended_by: tuple[Path, ...], named_at: str = "") -> tuple[Domain, dict[str, Any]]:
+    """The domain, and as plain data all that its file and those that it extends say; `named_at` is where its name stands."""
+    path, label = _find(name, base, named_at)
     if path in extended_by:
         circle = " -> ".join(file.name for file in (*extended_by[extended_by.index(path) :], path))
         raise ConfigError(f"{extended_by[-1]}: 'extends' goes round in a circle: {circle}")
     data = _with_folders(yamlfile.read(path, name=label), path.parent)
     if isinstance(parent := data.get("extends"), str) and parent:
-        data = _merged(_load(parent, path.parent, (*extended_by, path))[1], data)
+        data = _merged(_load(parent, path.parent, (*extended_by, path), f"{yamlfile.located(('extends',), path)}: 'extends': ")[1], data)
         del data["extends"]
     return yamlfile.parse_part(data, Domain, at=(), file=path, name=label), data
 
 
-def _find(name: str, base: Path) -> tuple[Path, str]:
+def _find(name: str, base: Path, named_at: str) -> tuple[Path, str]:
     """The file of a domain, and what messages call it."""
     if name in shipped_domains():
         return _shipped_folder() / f"{name}.yaml", f"domains/{name}.yaml"
@@ -263,7 +269,7 @@ def _find(name: str, base: Path) -> tuple[Path, str]:
         own = path.parent / f"{path.name.removesuffix('.yml').removesuffix('.yaml')}-domain.yaml"  # as 'init' calls it
         near = did_you_mean(name, [*shipped_domains(), *(file.name for file in path.parent.glob("*.yaml"))], cutoff=0.8)
         hint = f"did you mean '{own.name}'?" if own.is_file() else near
-        raise ConfigError(f"domain '{name}': neither a file at {path.absolute()} nor one of {', '.join(shipped_domains())}{hint and '; '}{hint}")
+        raise ConfigError(f"{named_at}domain '{name}': neither a file at {path.absolute()} nor one of {', '.join(shipped_domains())}{hint and '; '}{hint}")
     return path.resolve(), str(path)
 
 

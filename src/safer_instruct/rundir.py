@@ -137,12 +137,19 @@ def read_summary(path: Path) -> dict[str, Any]:
     """
     file = path / SUMMARY
     if not file.is_file():
-        raise RunDirectoryError(f"{path} holds no finished run ({_no_run(path)}); run: safer-instruct run CONFIG --out {path}")
+        of_run = path.is_file() and (path.parent / RUN).is_file()
+        remedy = f"give the folder: {path.parent}" if of_run else f"run: safer-instruct run CONFIG --out {path}"
+        raise RunDirectoryError(f"{path} holds no finished run ({_no_run(path)}); {remedy}")
     try:
         summary: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as exc:
         raise RunDirectoryError(f"{file} is damaged ({exc}); run again to write it anew") from exc
     return summary
+
+
+def no_pair(path: Path) -> str:
+    """What to say where a finished run has no pair."""
+    return f"{path} holds no pair: every example was dropped; what dropped them: safer-instruct filters {path}"
 
 
 def _no_run(path: Path) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 from safer_instruct import rundir, tables
 from safer_instruct.choosing import Choice, Pair, choose_pairs
 from safer_instruct.conversation import conversational
+from safer_instruct.errors import RunDirectoryError
 from safer_instruct.example import Example, Verdict
 from safer_instruct.selectconfig import SelectConfig
 from safer_instruct.stored import read_examples
@@ -37,13 +38,15 @@ def select_from_run(path: Path, config: SelectConfig) -> dict[str, Any]:
         What became `selection.json`.
 
     Raises:
-        RunDirectoryError: There is no finished run, or its examples cannot be read.
+        RunDirectoryError: There is no finished run, it has no pair, or its examples cannot be read.
         ConfigError: A quota names a category that no pair has.
         MissingExtraError: The embedder is not installed.
     """
     twins = "twins" in rundir.read_summary(path)
     with rundir.hold(path):
         examples = [example for example in read_examples(path, _COLUMNS) if example.alive]
+        if not examples:
+            raise RunDirectoryError(rundir.no_pair(path))
         pairs = [Pair.of(example) for example in examples]
         choice = choose_pairs(pairs, config)
         conversations = tables.holds_conversations(path)

@@ -34,6 +34,11 @@ _REMEDIES = {
 }
 """What YAML's reader says -> what to do."""
 
+_LISTS = dict.fromkeys(("tuple_type", "list_type", "set_type", "frozen_set_type"), "expected a list, such as '[one, two]', or each on a line behind '- '")
+_MAPPINGS = dict.fromkeys(("model_type", "model_attributes_type", "dict_type", "mapping_type"), "expected keys with values, each on a line below it")
+_SHAPES = _LISTS | _MAPPINGS
+"""Kinds of pydantic's errors that speak of types of Python -> what is expected in YAML."""
+
 _KINDS = (
     ({"categories"}, "a domain file; give a config that names it under 'domain', as 'safer-instruct init' writes one"),
     ({"source", "models"}, "a config of a run: safer-instruct run"),
@@ -84,6 +89,8 @@ def text_of(path: Path, *, name: str | None = None) -> str:
         return path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise ConfigError(f"{name or path}: no such file (looked in {path.absolute().parent})") from None
+    except IsADirectoryError:
+        raise ConfigError(f"{name or path} is a folder; give the YAML file itself") from None
     except (OSError, UnicodeDecodeError) as exc:
         raise ConfigError(f"{name or path}: cannot be read as UTF-8 text: {exc}") from exc
 
@@ -207,7 +214,11 @@ def _explain(error: ErrorDetails, section: type[BaseModel], lines: dict[Path_, i
         return f"{where}: unknown key '{dotted}'; {hint}"
     if error["type"] == "missing":
         return f"{where}: the key '{dotted}' is missing"
-    said = error["msg"].removeprefix("Value error, ") + (_misread(error["input"]) if error["type"] == "string_type" else "")
+    if error["type"] in _SHAPES:
+        keys = _keys_at(section, loc)
+        said = _SHAPES[error["type"]] + (f": {', '.join(keys)}" if keys and error["type"] not in _LISTS else "")
+    else:
+        said = error["msg"].removeprefix("Value error, ") + (_misread(error["input"]) if error["type"] == "string_type" else "")
     return f"{where}: '{dotted}': {said}" if dotted else f"{where}: {said}"
 
 

@@ -124,6 +124,8 @@ def read_set(path: Path, columns: Columns | None = None, *, split: str | None = 
             continue
         pairs.add(texts, row.file, row.line, extra.margin(row.fields))
         extra.note(row.fields, pairs)
+    if not len(pairs) and not pairs.set_aside:
+        raise SourceError(f"{path}: holds no row")
     if not len(pairs):
         first = f"; the first: {pairs.bad[0].file}:{pairs.bad[0].line}: {pairs.bad[0].reason}" if pairs.bad else ""
         raise SourceError(f"{path}: none of {pairs.set_aside} rows is a pair{first}; say which columns hold them: --prompt, --chosen, --rejected")
@@ -138,7 +140,7 @@ def _read_run(path: Path, limit: int | None) -> PairSet:
         row = tables.pair_row(example)
         pairs.add(Texts(row["prompt"], row["chosen"], row["rejected"]), example.file, example.line, example.margin)
     if not len(pairs):
-        raise SourceError(f"{path}: this run has no pair to audit; 'safer-instruct filters {path}' tells what dropped them")
+        raise SourceError(rundir.no_pair(path))
     return pairs
 
 

@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, NoReturn
 
 import typer
@@ -34,6 +35,16 @@ def exclusive(**options: object) -> None:
     given = [f"--{name.strip('_').replace('_', '-')}" for name, value in options.items() if value not in (None, False, [])]
     if len(given) > 1:
         raise typer.BadParameter(f"{' and '.join(given)} exclude each other")
+
+
+def with_ending(path: Path, ending: str) -> None:
+    """That a file is named for what it will be: what stands there is replaced, and was hardly meant where it is something else.
+
+    Raises:
+        typer.BadParameter: It ends otherwise.
+    """
+    if path.suffix.lower() != ending and not path.is_dir():
+        raise typer.BadParameter(f"{shown(path)} will be written, and does not end in {ending}; give a name that does")
 
 
 def print_json(record: dict[str, Any]) -> None:

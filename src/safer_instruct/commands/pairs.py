@@ -8,7 +8,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from safer_instruct.commands.common import exclusive, print_json
+from safer_instruct.commands.common import exclusive, print_json, with_ending
 from safer_instruct.remote.arguments import out_path, run_directory, run_or_file, shown
 
 
@@ -58,7 +58,7 @@ def select(
 
 
 def export(
-    path: Annotated[Path, typer.Argument(metavar="DIR", parser=run_directory(), help="A finished run directory.")],
+    path: Annotated[Optional[Path], typer.Argument(metavar="DIR", parser=run_directory(), help="A finished run directory.")] = None,
     format_: Annotated[
         Optional[str], typer.Option("--format", help="Needed: jsonl, messages, csv, parquet, kto, datasets, ...; 'list' names them all.")
     ] = None,
@@ -79,12 +79,15 @@ def export(
     from safer_instruct.errors import ConfigError
     from safer_instruct.export import FORMATS, Options, export_pairs, parse_splits
     from safer_instruct.export.push import check_repository, push_folder
+    from safer_instruct.rundir import no_pair
 
     if format_ is None:
         raise ConfigError("give --format, such as jsonl or messages; '--format list' names them all")
     if format_ == "list":
         typer.echo("\n".join(f"{name:17} {form.about}" for name, form in FORMATS.items()))
         return
+    if path is None:
+        raise typer.BadParameter("DIR is missing: a finished run directory")
     if (public or yes) and not push:
         raise typer.BadParameter("--public and --yes are for --push")
     if push and format_ != "datasets":
@@ -95,6 +98,8 @@ def export(
     exported = export_pairs(path, format_, out, options)
     parts = ", ".join(f"{name} {count}" for name, count in exported.splits.items())
     typer.echo(f"{exported.pairs} pairs{f' ({parts})' if split else ''}: {shown(exported.path)}")
+    if not exported.pairs:
+        typer.echo(shown(no_pair(path)))
     if exported.missing:
         typer.echo(f"{exported.missing} more were accepted, and are not among the run's pairs as they stand now: read what took their place")
     if not repository:
@@ -132,6 +137,8 @@ def audit(
     if count is not None and show is None:
         raise typer.BadParameter("--sample is for --show")
     exclusive(show=show, json=as_json)
+    if out is not None:
+        with_ending(out, ".md")
     wanted = auditing.Wanted(path, Columns(prompt, chosen, rejected), tuple(benchmark or ()), split, limit, show)
     pairs, found = auditing.audit(wanted, Console(stderr=True))
     if out is not None:

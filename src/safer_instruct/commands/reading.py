@@ -7,7 +7,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from safer_instruct.commands.common import exclusive, print_json
+from safer_instruct.commands.common import exclusive, print_json, with_ending
 from safer_instruct.remote.arguments import in_path, only_here, out_path, run_directory, run_or_file, shown
 
 
@@ -98,6 +98,7 @@ def ledger(
     elif show is not None:
         view.show_call(console, ledger.find_by_key(file, show))
     elif export_ is not None:
+        with_ending(export_, ".jsonl")
         with whole(export_) as part, part.open("w", encoding="utf-8") as out:
             count = ledger.export_calls(file, out)
         typer.echo(f"{count} calls: {shown(export_)}")
@@ -123,6 +124,8 @@ def report(
 
     if other is not None and compare is not None:
         raise typer.BadParameter("give one run or dataset to compare with")
+    if out is not None:
+        with_ending(out, ".html")
     for file in write_report(path, other or compare, out, labels):
         size = file.stat().st_size
         typer.echo(f"{shown(file)}  {f'{size / 1e6:.1f} MB' if size >= 1e5 else f'{size / 1e3:.0f} kB'}")

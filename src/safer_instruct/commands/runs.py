@@ -32,17 +32,22 @@ def init(
     domain: Annotated[str, typer.Argument(help="A shipped domain, or a name for a new one.")] = "civility",
     folder: Annotated[Path, typer.Option("--dir", help="Where to write.")] = Path(),
     source: Annotated[Optional[str], typer.Option(metavar="PATH", help="Your texts: a file, a folder or a glob.")] = None,
-    text: Annotated[str, typer.Option(metavar="COLUMN", help="With --source: the column with the text.")] = "text",
+    text: Annotated[Optional[str], typer.Option(metavar="COLUMN", help="With --source: the column with the text; by default 'text'.")] = None,
     id_: Annotated[Optional[str], typer.Option("--id", metavar="COLUMN", help="With --source: the column with your own id.")] = None,
     embedded: Annotated[bool, typer.Option("--embedded", help="The embedded model in every role: to see it go, without any other model.")] = False,
 ) -> None:
     """Write a commented config, and for a new domain a commented domain file beside it."""
     from safer_instruct.domain import load_domain, shipped_domains
+    from safer_instruct.nearest import did_you_mean
     from safer_instruct.placeholders import unfilled
     from safer_instruct.starter import StarterSource, write_starter
 
-    for path in write_starter(domain, folder, StarterSource(source, text, id_) if source else None, embedded=embedded):
+    if source is None and (text or id_):
+        raise typer.BadParameter("--text and --id are for --source PATH")
+    for path in write_starter(domain, folder, StarterSource(source, text or "text", id_) if source else None, embedded=embedded):
         typer.echo(f"wrote {path}")
+    if domain not in shipped_domains() and (hint := did_you_mean(domain, shipped_domains(), cutoff=0.8)):
+        typer.echo(f"'{domain}' is a new domain; {hint}")
     own = folder / f"{domain}-domain.yaml"
     open_ = domain not in shipped_domains() and unfilled(load_domain(own.name, folder))
     named = "" if embedded or domain == "civility" else ", after you have named your models in it"

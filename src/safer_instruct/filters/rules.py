@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from safer_instruct.detect.injection import template_mark
 from safer_instruct.detect.language import language_of
@@ -39,6 +39,12 @@ class Length(Filter):
 
     min_words: Annotated[int, Field(gt=0)] = 4
     max_words: Annotated[int, Field(gt=0)] = 150
+
+    @model_validator(mode="after")
+    def _least_is_less(self) -> Length:
+        if self.min_words > self.max_words:
+            raise ValueError(f"min_words {self.min_words} is more than max_words {self.max_words}: every text would be dropped")
+        return self
 
     def check(self, example: Example) -> Finding:
         """Count the words; the score is their number."""

@@ -92,6 +92,8 @@ def connect_to_read(path: Path) -> sqlite3.Connection:
         with kept_open(open_file_to_read(path)) as connection:
             version = read_version(connection)
             check_version(path, version)
+            if version == 0:
+                raise RunDirectoryError(f"{path} is no ledger of safer-instruct, or one that a run is only beginning; give the folder of a run")
             if version < SCHEMA_VERSION:
                 raise RunDirectoryError(
                     f"{path} was written by an older version of safer-instruct (ledger schema {version}); the next run brings it up to date"

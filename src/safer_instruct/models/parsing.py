@@ -42,6 +42,8 @@ def _any_json(raw: bytes) -> Any:
     try:
         return json.loads(raw.decode("utf-8", "surrogatepass"))  # given bytes, `json` would guess at the encoding
     except (ValueError, RecursionError) as exc:
+        if raw.lstrip().startswith(b"<"):
+            raise MalformedError("a web page in place of JSON; is 'base_url' that of the API, up to and with /v1?") from exc
         raise MalformedError(f"an answer of {len(raw)} bytes that is not valid JSON") from exc
 
 

@@ -8,7 +8,9 @@ be used comes out as a `BadRow` beside the good ones; only what makes the whole 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import closing
+from itertools import islice
 from pathlib import Path
 
 from safer_instruct.config import SourceConfig
@@ -23,8 +25,12 @@ from safer_instruct.sources.rows import Conversations, Made, Reading, Texts, Who
 from safer_instruct.sources.tables import read_csv
 from safer_instruct.sources.text import read_text
 from safer_instruct.sources.warc import read_warc
+from safer_instruct.storage.address import is_remote
 
-__all__ = ["BadRow", "SourceRow", "SourceText", "excerpt", "read_rows", "read_source"]
+__all__ = ["BadRow", "SourceRow", "SourceText", "check_columns", "excerpt", "read_rows", "read_source"]
+
+_TABLES = ("csv", "tsv", "parquet")
+_LOOKED_AT = 1_000  # files, before anything else is done
 
 
 def read_source(config: SourceConfig, base: Path) -> Iterator[SourceText | BadRow]:
@@ -46,6 +52,19 @@ def read_source(config: SourceConfig, base: Path) -> Iterator[SourceText | BadRo
     return (row for file in files for row in _texts(file, config))
 
 
+def check_columns(config: SourceConfig, base: Path) -> None:
+    """Look at the first row of the first tables that `config.path` leads to: better than when the others have been worked on, and paid for.
+
+    Raises:
+        SourceError: As `read_source`.
+    """
+    if not is_remote(config.path):
+        tables = (file for path in find(config, base) if (file := describe(path, config, base)).format in _TABLES)
+        for file in islice(tables, _LOOKED_AT):
+            with closing(_texts(file, config)) as rows:
+                next(rows, None)
+
+
 def read_rows(config: SourceConfig, base: Path) -> Iterator[SourceRow | BadRow]:
     """Like `read_source`, but every row comes whole, and a JSON file may also be one array of objects.
 
@@ -62,7 +81,7 @@ def read_rows(config: SourceConfig, base: Path) -> Iterator[SourceRow | BadRow]:
     return (row for file in tables for row in (read_array(file, reading) if is_array(file) else _rows(file, reading)))
 
 
-def _texts(file: File, config: SourceConfig) -> Iterator[SourceText | BadRow]:
+def _texts(file: File, config: SourceConfig) -> Generator[SourceText | BadRow]:
     if file.format == "warc":
         yield from read_warc(file, config)
     elif file.format in DOCUMENTS:

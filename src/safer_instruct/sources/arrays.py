@@ -82,7 +82,7 @@ class _Elements:
                 value, end = self._json.raw_decode(self._held, self._at)
             except json.JSONDecodeError as exc:
                 if self._ended or len(self._held) - self._at > self._most:
-                    raise RowRefused(f"broken JSON: {exc.msg}") from None
+                    raise RowRefused(f"broken JSON: {exc.msg.removesuffix(' at')}") from None
                 self._more(step)
                 step *= 2  # a long element is tried a logarithmic number of times
                 continue

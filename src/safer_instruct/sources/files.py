@@ -129,7 +129,7 @@ def describe(path: Path | RemoteFile, config: SourceConfig, base: Path) -> File:
     if not format:
         if (path.suffixes or [""])[-1].lower() in _SHEETS:
             raise SourceError(f"{name}: spreadsheets are not read; save it as CSV in UTF-8 (in Excel: 'CSV UTF-8') and name that file")
-        raise SourceError(f"{name}: the ending tells no format; rename the file to one of {_known_endings('auto')}, or set 'format'")
+        raise SourceError(f"{name}: the ending tells no format; rename the file to one of {_known_endings('auto')}, or set 'format' in a config")
     return File(path, name, format, packing)
 
 

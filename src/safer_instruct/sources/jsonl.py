@@ -28,7 +28,7 @@ def _json_fields(raw: bytes, flaw: str) -> Mapping[str, object]:
         value = json.loads(text)
     except json.JSONDecodeError as exc:
         hint = "; the file must hold one JSON object per line" if text.lstrip() in ("[", "{", "]", "}") else ""
-        raise RowRefused(f"broken JSON: {exc.msg} at column {exc.colno}{hint}") from None
+        raise RowRefused(f"broken JSON: {exc.msg.removesuffix(' at')} at column {exc.colno}{hint}") from None
     except RecursionError:
         raise RowRefused("JSON nested too deeply") from None
     except ValueError as exc:  # whole numbers of more than 4,300 digits

@@ -14,6 +14,7 @@ from safer_instruct.sources.records import EXCERPT_CHARS, BadRow, RowRefused, ex
 from safer_instruct.sources.rows import Made, Reading, make_row, not_utf8
 from safer_instruct.sources.streams import Line, bounded_lines, byte_limit, opened
 
+_WORKBOOKS = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")  # .xlsx and .ods, .xls
 _CSV_ERRORS = {
     "unexpected end": "a quoted field is never closed",
     "expected after": "a quote within a quoted field is not doubled",
@@ -26,7 +27,9 @@ def read_csv(file: File, reading: Reading[Made], delimiter: str | None = None) -
     with opened(file) as stream:
         records = _csv_records(stream, byte_limit(reading.max_chars), delimiter)
         line, head, header, flaw = next(records, (1, b"", [], ""))
-        if any("\0" in name for name in header):
+        if head.startswith(_WORKBOOKS):
+            flaw = "it is an Excel workbook or another archive, whatever its name; save it as CSV in UTF-8"
+        elif any("\0" in name for name in header):
             flaw = "NUL characters; is the file UTF-16?"
         if flaw:
             yield BadRow(file.name, line, f"the header cannot be read, so the file was skipped: {flaw}", excerpt(head))

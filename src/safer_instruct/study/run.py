@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from safer_instruct import rundir
+from safer_instruct.extras import require
 from safer_instruct.study.figures import Figures
 from safer_instruct.study.plan import plan
 from safer_instruct.study.report import REPORT, write_report
@@ -41,9 +42,12 @@ def study(config: StudyConfig, out: Path | str, *, report: Callable[[News], None
         SaferInstructError: Whatever went wrong, with what to do about it.
     """
     folder = Path(out).absolute()
+    steps = plan(config, folder)
+    if any(step.kind in ("sft", "dpo") for step in steps):
+        require("trl", extra="train", purpose="training on preferences")  # better known before sets are made, and paid for
     folder.mkdir(parents=True, exist_ok=True)
     with rundir.hold(folder):
-        results = carry_out(plan(config, folder), folder, report)
+        results = carry_out(steps, folder, report)
         figures = write_report(config, folder, results, command)
     return StudyResult(folder / REPORT, tuple(figures))
 

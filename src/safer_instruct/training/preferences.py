@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from safer_instruct.models.protocol import Turn
-from safer_instruct.rundir import PAIRS_JSONL
+from safer_instruct.rundir import PAIRS_JSONL, RUN, read_summary
 from safer_instruct.settings.pairs import RowSource
 from safer_instruct.settings.preference import PreferenceSource
 from safer_instruct.sources import BadRow, SourceRow, excerpt
@@ -43,6 +43,7 @@ def read_preferences(sources: Sequence[PreferenceSource], base: Path) -> Iterato
 
     Raises:
         SourceError: A source is missing.
+        RunDirectoryError: A source is a run that has not ended.
     """
     for source in sources:
         for row in open_rows(_rows_of(source, base), base):
@@ -57,7 +58,10 @@ def read_preferences(sources: Sequence[PreferenceSource], base: Path) -> Iterato
 
 def _rows_of(source: PreferenceSource, base: Path) -> RowSource:
     """Where the rows are: of a run directory its pairs."""
-    if source.path.startswith("hf:") or not (base / source.path / PAIRS_JSONL).is_file():
+    folder = base / source.path
+    if not source.path.startswith("hf:") and (folder / RUN).is_file():
+        read_summary(folder)  # says what is missing where it has not ended
+    if source.path.startswith("hf:") or not (folder / PAIRS_JSONL).is_file():
         return source
     return RowSource(path=f"{source.path.rstrip('/')}/{PAIRS_JSONL}")
 

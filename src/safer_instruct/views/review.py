@@ -32,7 +32,7 @@ def serve(
     for name in readers:
         if not _NAME.fullmatch(name):
             raise ConfigError(f"annotator {name!r}: a name begins with a letter or digit and has letters, digits and . _ - @ only, at most 40")
-    if not path.is_dir():
+    if not (path / rundir.RUN).is_file():  # a run that goes on has one
         rundir.read_summary(path)  # says what is wrong with it
     plan = plan_review(path, domain, blind=blind, overlap=overlap)
 

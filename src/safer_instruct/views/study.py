@@ -53,8 +53,11 @@ def show_planned(console: Console, steps: Sequence[Planned]) -> None:
     left = [step.expected for step in steps if not step.done]
     known = sum(seconds for seconds in left if seconds is not None)
     unknown = sum(seconds is None for seconds in left)
-    more = f", and {unknown} steps of which none like it was done yet (a --quick run tells)" if unknown else ""
-    console.print(f"{len(steps)} steps, {len(left)} to do: about {_time(known)}{more}" if left else f"{len(steps)} steps, all done", highlight=False)
+    told = [
+        *([f"about {_time(known)}"] if unknown < len(left) else []),
+        *([f"{unknown} of which none like it was done yet (a --quick run tells)"] if unknown else []),
+    ]
+    console.print(f"{len(steps)} steps, {len(left)} to do: {', and '.join(told)}" if left else f"{len(steps)} steps, all done", highlight=False)
 
 
 def show_study(console: Console, config: StudyConfig, result: StudyResult) -> None:
