@@ -67,7 +67,7 @@ def open_run_directory(path: Path, resolved: dict[str, Any], mode: Mode) -> Iter
             that changed, `fresh` moves the old run into `previous-N/` first.
 
     Raises:
-        RunDirectoryError: Another process holds the directory, or it holds a run of another config.
+        RunDirectoryError: Another process holds the directory, or it holds a run of another config, or files that no run wrote.
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -77,7 +77,9 @@ def open_run_directory(path: Path, resolved: dict[str, Any], mode: Mode) -> Iter
         text = _as_yaml(resolved)
         if mode == "fresh":
             move_aside(path)
-        elif mode == "auto":
+        else:
+            _refuse_files_of_others(path)
+        if mode == "auto":
             _refuse_other_config(path, resolved)
         write_whole(path / RUN, text)
         yield path
@@ -158,12 +160,25 @@ def _no_run(path: Path) -> str:
         begun = (path / LEDGER).is_file()
         below = sorted(file.parent.name for file in path.glob(f"*/{SUMMARY}"))
         also = f"; runs in it: {', '.join(below[:5])}" if below and not begun else ""
+        if any((path / name).exists() for name in ("tuning.json", "checkpoints")):
+            return "it is the folder of a training, which its command, given again, goes on with or tells of"
         return f"{SUMMARY} is missing{': it was begun and not ended, so give its command again' if begun else also}"
     if path.exists():
         return "it is a file"
     runs = [file.parent.name for file in path.parent.glob(f"*/{SUMMARY}")] if path.name else []
     hint = did_you_mean(path.name, runs)
     return f"there is no such folder{'; ' if hint else ''}{hint}"
+
+
+def _refuse_files_of_others(path: Path) -> None:
+    """A folder that no run has begun in may be one's project, with a `run.yaml` and a `README.md` of its own."""
+    there = [name for name in (RUN, CARD, PAIRS_JSONL, PAIRS, EXAMPLES) if (path / name).exists()]
+    if not there or any((path / name).exists() for name in (LEDGER, BATCHES, SUMMARY)):
+        return
+    run = path / RUN
+    if run.is_file() and "config" in (_deciding(run.read_text(encoding="utf-8", errors="replace")) or ()):
+        return
+    raise RunDirectoryError(f"{path} holds {', '.join(there)} and no ledger of a run, and a run would write over that; choose another --out")
 
 
 def _refuse_other_config(path: Path, resolved: dict[str, Any]) -> None:

@@ -42,21 +42,23 @@ def read_examples(path: Path, columns: Sequence[str] | None = None) -> Iterator[
 
 
 def find_example(path: Path, id_: str) -> Example:
-    """The example of that id; of the others nothing but ids is read.
+    """The example of that id, or the one whose id begins so; of the others nothing but ids is read.
 
     Raises:
-        RunDirectoryError: The run has none of that id, is not finished, or its file is damaged.
+        RunDirectoryError: The run has none of that id, or several that begin so, is not finished, or its file is damaged.
     """
-    begin: list[str] = []
+    begin: list[tuple[int, int, str]] = []
     near: list[str] = []
     with opened(path) as parquet:
         for group, ids in _column(parquet, "id"):
             if id_ in ids:
                 return read_row(parquet, group, ids.index(id_))
-            begin += [other for other in ids if other.startswith(id_)][:3]
+            begin += [(group, at, other) for at, other in enumerate(ids) if other.startswith(id_)][:3]
             if group < _GROUPS_COMPARED:
                 near += difflib.get_close_matches(id_, ids, n=3)
-    nearest = list(dict.fromkeys([*begin, *difflib.get_close_matches(id_, near)]))[:3]
+        if len(begin) == 1 and id_:
+            return read_row(parquet, *begin[0][:2])
+    nearest = list(dict.fromkeys([*(other for *_, other in begin), *difflib.get_close_matches(id_, near)]))[:3]
     hint = f"; the nearest: {', '.join(nearest)}" if nearest else "; pairs.jsonl and examples.parquet hold the ids"
     raise RunDirectoryError(f"{path}: no example has the id '{id_}'{hint}")
 

@@ -42,7 +42,7 @@ seed: 1                         # with it the first instruction for 'plug' is th
 filter:
   text: {shouting: {path: shouting.py}}
   prompt: {language: null, shouting: {path: shouting.py, max_share: 0.4}}
-  pair: {brief: {use: length, max_words: 3, mode: flag}}
+  pair: {brief: {use: length, min_words: 1, max_words: 3, mode: flag}}
 """
 
 
@@ -115,6 +115,7 @@ def test_a_broken_filter_is_told_before_anything_is_opened(cli: Cli) -> None:
 
 def test_a_flag_is_recorded_and_drops_nothing(ran: Cli) -> None:
     found = stored.find_example(Path("out"), "printer")
+    assert stored.find_example(Path("out"), "pr") == found, "the one that begins so"
     (flag,) = [v for v in found.verdicts if v.name == "pair.brief"]
     assert found.alive and flag.flag and not flag.passed and "more than 3" in flag.reason
     again = Example("1", "t", "c", "f", 1).with_verdicts(flag)
@@ -171,7 +172,8 @@ def test_the_sample_is_drawn_by_its_seed(ran: Cli) -> None:
         (("filters", "out", "--sample", "3"), "--sample is for --dropped-by"),
         (("filters", "nowhere"), "nowhere holds no finished run"),
         (("why", "nowhere", "x"), "nowhere holds no finished run"),
-        (("why", "out", "print"), "no example has the id 'print'; the nearest: printer"),
+        (("why", "out", "p"), "no example has the id 'p'; the nearest: printer, plug, parcel"),
+        (("why", "out", ""), "no example has the id ''"),
         (("why", "out", "prinetr"), "no example has the id 'prinetr'; the nearest: printer"),
         (("why", "out", "\x1b[2J"), "no example has the id '?[2J'"),
     ],

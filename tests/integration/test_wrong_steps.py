@@ -58,6 +58,9 @@ FILES: dict[str, str | bytes] = {
     "several/b.csv": "nr,answer\n1,It depends.\n",
     "broken.jsonl": '{"prompt": "a", "chosen": "b", "rejected": "c"}\n{"prompt": "a\n',
     "nothing.jsonl": "",
+    "project/run.yaml": RUN,
+    "project/README.md": "# Our replies\n",
+    "training/tuning.json": "{}",
     # domain files
     "typo.yaml": DOMAIN + "    guidline: g\n    guideline: g\n",
     "half.yaml": DOMAIN,
@@ -195,6 +198,8 @@ STEPS = [
     ("run provider.yaml", ("model 'opnai:script.yaml': unknown provider 'opnai'; write one of embedded:NAME, openai:NAME",)),
     ("run weights.yaml", ("model 'smollm2-135m' is not in", "did you mean 'smollm2-135m-instruct'?")),
     ("run adapter.yaml", ("adapter 'my-adapter': neither a folder at", "nor one of civility-expert, civility-inducer")),
+    ("run evasive.yaml --out project", ("project holds run.yaml, README.md and no ledger of a run, and a run would write over that; choose another --out",)),
+    ("status training", ("training holds no finished run (it is the folder of a training",)),
     ("run other.yaml --out runs/evasive", ("holds a run of another config: seed: 0, now 5. Add", "--continue", "--fresh")),
     ("run evasive.yaml --out replies.csv/run", ("replies.csv/run cannot be a run directory: Not a directory; choose another --out",)),
     # --- looking at it

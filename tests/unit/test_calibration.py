@@ -281,7 +281,7 @@ def test_a_sheet_has_the_proportions_of_the_run(tmp_path: Path) -> None:
     dropped = [replace(e, candidates=(Candidate("=HYPERLINK(1)"),)) for e in dropped]
     path = finished(tmp_path / "run", [*which, *dropped])
     assert write_sheet(read_examples(path), tmp_path / "s.csv", 80) == 80
-    rows = list(csv.DictReader((tmp_path / "s.csv").read_text("utf-8").splitlines()))
+    rows = list(csv.DictReader((tmp_path / "s.csv").read_text("utf-8-sig").splitlines()))
     assert len({row["id"] for row in rows}) == 80 and {row["label"] for row in rows} == {""}
     assert abs(sum(row["dropped_by"] == "consistency" for row in rows) - 20) <= 2 and abs(sum(row["category"] == "b" for row in rows) - 12) <= 2
     assert {row["prompt"] for row in rows} == {"A prompt?", "'=HYPERLINK(1)"}, "a spreadsheet takes nothing for a formula"
@@ -342,7 +342,7 @@ def test_labels_of_texts_that_the_run_has_replaced_are_left_out_and_told(tmp_pat
     sheet = tmp_path / "sheet.csv"
     write_sheet(read_examples(finished(tmp_path / "before", which)), sheet, 300)
     said = {example.id: good for example, good in examples(300)}
-    with sheet.open(encoding="utf-8", newline="") as file:
+    with sheet.open(encoding="utf-8-sig", newline="") as file:
         rows = [row | {"label": "good" if said[row["id"]] else "bad"} for row in csv.DictReader(file)]
     with sheet.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, rows[0])

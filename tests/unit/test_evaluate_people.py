@@ -35,7 +35,7 @@ def test_a_sheet_names_no_system_shuffles_the_sides_and_is_the_same_every_time(t
     for file in (sheet, page):
         text = file.read_text(encoding="utf-8")
         assert "ours" not in text and "base" not in text.replace("base-uri", "")
-    rows = list(csv.DictReader(sheet.open(encoding="utf-8")))
+    rows = list(csv.DictReader(sheet.open(encoding="utf-8-sig")))
     assert {row["answer_a"][:4] for row in rows} == {"kind", "curt"} and {row["answer"] for row in rows} == {""}
 
 
@@ -110,7 +110,7 @@ def loaded(folder: Path) -> EvaluateConfig:
 def test_a_study_goes_from_the_sheet_to_the_report(tmp_path: Path) -> None:
     config = loaded(tmp_path)
     count, (sheet, _) = write_people_sheet(config, tmp_path / "out", tmp_path / "sheet.csv", 12)
-    rows = list(csv.DictReader(sheet.open(encoding="utf-8")))
+    rows = list(csv.DictReader(sheet.open(encoding="utf-8-sig")))
     assert count == len(rows) == 12
     answers = said(tmp_path / "ann.csv", {row["id"]: "A" if row["answer_a"].startswith("kind") else "B" for row in rows})
     result = evaluate(config, tmp_path / "out", answers=[answers])
@@ -125,7 +125,15 @@ def test_the_command_writes_the_sheet_and_takes_the_answers(tmp_path: Path, caps
     with pytest.raises(SystemExit) as ended:
         main(["evaluate", config, "--out", out, "--sheet", str(sheet), "--n", "5"])
     assert not ended.value.code and "5 questions, blinded" in " ".join(capsys.readouterr().out.split())
-    answers = said(tmp_path / "ann.csv", {row["id"]: "tie" for row in csv.DictReader(sheet.open(encoding="utf-8"))})
+    answers = said(tmp_path / "ann.csv", {row["id"]: "tie" for row in csv.DictReader(sheet.open(encoding="utf-8-sig"))})
     with pytest.raises(SystemExit) as ended:
         main(["evaluate", config, "--out", out, "--answers", str(answers)])
     assert not ended.value.code and "| ours / base | 0 / 5 / 0 |" in (tmp_path / "out" / "evaluation.md").read_text(encoding="utf-8")
+
+
+def test_people_who_all_say_the_same_do_not_make_it_certain() -> None:
+    asked = items(PROMPTS, RESPONSES, PAIRS, seed=0)[:6]
+    first = {item.id: 1.0 for item in asked}
+    found = people({"ann": first}, asked, {}, resamples=100, level=0.95, seed=0)
+    assert found.counts["ours / base"].wins == 6 and found.win_rates["ours / base"].estimate == 1.0
+    assert found.win_rates["ours / base"].low == pytest.approx(0.61, abs=0.005), "Wilson's, as 6 of 6 say little"

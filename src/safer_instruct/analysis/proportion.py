@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 
-from safer_instruct.analysis.bootstrap import Interval
+from safer_instruct.analysis.bootstrap import Bootstrap, Interval
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,3 +39,10 @@ def wilson(count: int, of: int, level: float = 0.95) -> Interval:
     middle = (share + spread / 2) / (1 + spread)
     half = z / (1 + spread) * math.sqrt(share * (1 - share) / of + spread / (4 * of))
     return Interval(share, 0.0 if count == 0 else max(0.0, middle - half), 1.0 if count == of else min(1.0, middle + half))
+
+
+def mean_outcome(outcomes: Sequence[float], bootstrap: Bootstrap) -> Interval:
+    """The mean of outcomes from 0 to 1, with the bootstrap's interval; Wilson's where all are 0 or all are 1, as all resamples are alike then."""
+    if set(outcomes) in ({0.0}, {1.0}):
+        return wilson(round(sum(outcomes)), len(outcomes), bootstrap.level)
+    return bootstrap.mean(outcomes)

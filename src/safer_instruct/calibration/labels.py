@@ -139,7 +139,7 @@ def write_sheet(examples: Sequence[Scored], path: Path, count: int, *, seed: int
     """
     _keep_labels(path)
     chosen = _stratified(examples, count, seed)
-    with whole(path) as part, part.open("w", encoding="utf-8", newline="") as file:
+    with whole(path) as part, part.open("w", encoding="utf-8-sig", newline="") as file:
         writer = csv.DictWriter(file, SHEET_COLUMNS)
         writer.writeheader()
         for example in chosen:

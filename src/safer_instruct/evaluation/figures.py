@@ -12,7 +12,7 @@ from safer_instruct.analysis.agreement import cohen_kappa, flip_rate, krippendor
 from safer_instruct.analysis.bootstrap import Bootstrap, Interval
 from safer_instruct.analysis.bradleyterry import Rank, rank_systems
 from safer_instruct.analysis.lengthcontrol import LengthControlled, length_controlled, separation
-from safer_instruct.analysis.proportion import wilson
+from safer_instruct.analysis.proportion import mean_outcome
 from safer_instruct.analysis.signtest import detectable, holm, sign_test
 from safer_instruct.evaluation.judges import Preference
 from safer_instruct.evaluation.judging import Judged, Pair, Responses
@@ -172,7 +172,7 @@ def _comparison(
     return Comparison(
         *pair,
         counted([said.outcome for _, said in known]),
-        _win_rate([said.outcome for _, said in known], over),
+        mean_outcome([said.outcome for _, said in known], over),
         1.0,
         len(decided) - len(known),
         {name: counted([None if p is None else p.outcome for p in said]) for name, said in by_judge.items()},
@@ -181,13 +181,6 @@ def _comparison(
         0,
         "",
     )
-
-
-def _win_rate(outcomes: Sequence[float], bootstrap: Bootstrap) -> Interval:
-    """Resamples of nothing but wins are all alike and would make it certain: there, Wilson's interval."""
-    if len(set(outcomes)) == 1 and outcomes[0] != 0.5:
-        return wilson(round(sum(outcomes)), len(outcomes), bootstrap.level)
-    return bootstrap.mean(outcomes)
 
 
 def _told(adjective: str, comparison: Comparison, p: float, level: float) -> Comparison:

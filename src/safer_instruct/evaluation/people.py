@@ -14,6 +14,7 @@ from pathlib import Path
 
 from safer_instruct.analysis.agreement import cohen_kappa, krippendorff_alpha, observed_agreement
 from safer_instruct.analysis.bootstrap import Bootstrap, Interval
+from safer_instruct.analysis.proportion import mean_outcome
 from safer_instruct.errors import ConfigError
 from safer_instruct.evaluation.figures import Agreement, Counts, counted
 from safer_instruct.evaluation.judging import Pair, Responses
@@ -85,7 +86,7 @@ def write_sheet(path: Path, asked: Sequence[Item], prompts: Sequence[Prompt], re
     """
     rows = [(item.id, prompts[item.at].text, *_shown(item, responses), "") for item in asked]
     path.parent.mkdir(parents=True, exist_ok=True)
-    with whole(path) as part, part.open("w", encoding="utf-8", newline="") as file:
+    with whole(path) as part, part.open("w", encoding="utf-8-sig", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(COLUMNS)
         writer.writerows([id_, *map(no_formula, texts)] for id_, *texts in rows)
@@ -151,7 +152,7 @@ def people(
     units = [[answers.get(item.id) for answers in said.values()] for item in asked]
     return People(
         {key: counted(values) for key, values in by_pair.items()},
-        {key: Bootstrap(len(values), resamples=resamples, level=level, seed=seed).mean(values) for key, values in by_pair.items()},
+        {key: mean_outcome(values, Bootstrap(len(values), resamples=resamples, level=level, seed=seed)) for key, values in by_pair.items()},
         {name: len(answers) for name, answers in said.items()},
         tuple(_pairwise(said)),
         krippendorff_alpha(units, "nominal") if len(said) > 1 else None,

@@ -6,6 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 
 from safer_instruct import rundir
+from safer_instruct.analysis.proportion import wilson
 from safer_instruct.calibration.labels import Label, read_examples
 from safer_instruct.report.document import Figure, Section, Table
 from safer_instruct.report.gather import RunView
@@ -95,7 +96,5 @@ def _questions(number: int, answers: dict[str, Counter[bool]], asked: dict[str, 
 
 def share_of(part: int, total: int) -> str:
     """A share in percent with its 95% interval (Wilson 1927)."""
-    z, p = 1.96, part / total
-    middle, half = (p + z * z / (2 * total)), z * (p * (1 - p) / total + z * z / (4 * total * total)) ** 0.5
-    low, high = (middle - half) / (1 + z * z / total), (middle + half) / (1 + z * z / total)
-    return f"{p:.0%} [{max(0.0, low):.0%}, {min(1.0, high):.0%}]"
+    found = wilson(part, total)
+    return f"{found.estimate:.0%} [{found.low:.0%}, {found.high:.0%}]"

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from statistics import fmean
 
 from safer_instruct.analysis.bootstrap import Bootstrap, Interval
-from safer_instruct.analysis.proportion import wilson
+from safer_instruct.analysis.proportion import mean_outcome, wilson
 from safer_instruct.analysis.signtest import flip_test, holm
 
 Outcomes = Sequence[float | None]
@@ -47,13 +47,9 @@ def over_seeds(by_seed: Sequence[Outcomes]) -> list[float | None]:
 
 
 def mean_of(values: Outcomes, bootstrap: Bootstrap) -> Interval | None:
-    """The mean with its interval over prompts; Wilson's where all are 0 or all are 1, as all resamples are alike then."""
+    """The mean with its interval over prompts, as `mean_outcome` has it; None where nothing is known."""
     known = [value for value in values if value is not None]
-    if not known:
-        return None
-    if set(known) in ({0.0}, {1.0}):
-        return wilson(round(sum(known)), len(known), bootstrap.level)
-    return bootstrap.over(len(known)).mean(known)
+    return mean_outcome(known, bootstrap.over(len(known))) if known else None
 
 
 def beside(outcomes: Mapping[tuple[str, str], Sequence[Outcomes]], bootstrap: Bootstrap, *, even: float, larger_is_better: bool, seed: int) -> list[Beside]:

@@ -39,6 +39,9 @@ def show(console: Console, result: Evaluation) -> None:
         labels = list(next(iter(result.refusals.values())).refused)
         rows = [[name, *(share(found.refused[label]) for label in labels)] for name, found in result.refusals.items()]
         console.print(_table("Refusals", ("system", *(f"{label} prompts" for label in labels)), rows))
+    if result.people:
+        said = [[pair, f"{n.wins} / {n.ties} / {n.losses}", interval(result.people.win_rates[pair])] for pair, n in result.people.counts.items()]
+        console.print(_table(f"What people said ({', '.join(result.people.people)})", _SHORT[:3], said))
     for sentence in verdicts(result):
         console.print(safe(sentence), style="bold", soft_wrap=True)
     for warning in result.warnings:
