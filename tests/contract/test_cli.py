@@ -403,7 +403,7 @@ def test_the_config_of_init_runs_once_the_models_are_replaced(cli: Cli) -> None:
 def test_models_list_shows_the_catalogue_and_then_what_was_pulled(cli: Cli) -> None:
     said = cli("models", "list")
     assert said.code == 0 and "not pulled: safer-instruct models pull smollm2-135m-instruct" in said.out
-    Path("mine.gguf").write_bytes(b"weights")
+    Path("mine.gguf").write_bytes(b"GGUF weights")
     pulled = cli("models", "pull", "mine.gguf", "--name", "tiny")
     assert pulled.code == 0 and pulled.out.startswith("tiny: ") and "licence not stated" in pulled.out
     assert cli("models", "list").out.startswith("tiny  ")

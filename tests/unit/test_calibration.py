@@ -292,14 +292,14 @@ def test_a_sheet_that_people_filled_in_is_never_written_over(run_dir: Path, tmp_
     sheet, which = tmp_path / "s.csv", read_examples(run_dir)
     for _ in range(2):  # as long as nobody labelled a row
         assert write_sheet(which, sheet, 20) == 20
-    filled = sheet.read_text("utf-8").replace(",,,support", ",good,,support", 2)
+    filled = sheet.read_text("utf-8-sig").replace(",,,support", ",good,,support", 2)
     for text in (filled, filled.replace(",", ";")):  # the second as Excel saves it
         sheet.write_text(text, encoding="utf-8-sig")
-        with pytest.raises(ConfigError, match=r"s\.csv holds 2 labels; calibrate with --labels, give --sheet another name"):
+        with pytest.raises(ConfigError, match=r"s\.csv is filled in, in 2 rows; give --sheet another name"):
             write_sheet(which, sheet, 20)
         assert sheet.read_text("utf-8-sig") == text
     sheet.write_text("id,reply\n1,Go away.\n", encoding="utf-8")
-    with pytest.raises(ConfigError, match=r"s\.csv exists already, and is no sheet of 'calibrate'"):
+    with pytest.raises(ConfigError, match=r"s\.csv exists already, and is no such sheet"):
         write_sheet(which, sheet, 20)
 
 

@@ -94,10 +94,10 @@ def test_a_damaged_model_is_pulled_again(tmp_path: Path) -> None:
 def test_another_file_under_a_name_that_is_taken_is_not_silently_ignored(tmp_path: Path) -> None:
     store.pull(gguf(tmp_path / "one"))
     try:
-        store.pull(gguf(tmp_path / "two", b"other weights"))
+        store.pull(gguf(tmp_path / "two", b"GGUF other weights"))
     except ModelError:
         return  # to refuse is as good as to replace
-    assert store.gguf_path("small").read_bytes() == b"other weights"
+    assert store.gguf_path("small").read_bytes() == b"GGUF other weights"
 
 
 def test_a_catalogue_model_is_taken_from_its_installed_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -145,7 +145,9 @@ def test_names_that_are_no_folder_names_are_refused(tmp_path: Path, name: str) -
 
 def test_a_missing_model_says_how_to_get_it(cache: Path) -> None:
     for look in (store.gguf_path, store.stored, store.converted):
-        with pytest.raises(ModelError, match=rf"model 'small' is not in {cache}; run: safer-instruct models pull small"):
+        with pytest.raises(
+            ModelError, match=rf"model 'small' is not in {cache}; there are: smollm2-135m-instruct; for a GGUF file of your own run: .* --name small"
+        ):
             look("small")
 
 
@@ -183,7 +185,7 @@ def conversions(monkeypatch: pytest.MonkeyPatch) -> list[tuple[bytes, Path | Non
     def fake(gguf: Path, out: Path, *, adapter: Path | None = None, quantization: str = "int8") -> None:
         made.append((gguf.read_bytes(), adapter))
         (out / "model.bin").write_bytes(b"converted")
-        if gguf.read_bytes() == b"broken":
+        if gguf.read_bytes() == b"GGUF broken":
             raise ModelError("cannot be converted")
 
     monkeypatch.setattr(convert, "convert_apart", fake)
@@ -206,7 +208,7 @@ def test_a_model_is_converted_once(tmp_path: Path, cache: Path, conversions: lis
 
 def test_the_key_of_a_conversion_depends_on_weights_adapter_and_converter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, conversions: list[object]) -> None:
     store.pull(gguf(tmp_path / "mine"))
-    store.pull(gguf(tmp_path / "other", b"other weights", "other.gguf"))
+    store.pull(gguf(tmp_path / "other", b"GGUF other weights", "other.gguf"))
     one, two = adapter(tmp_path / "one"), adapter(tmp_path / "two", b"other lora")
     digests = [store.converted("small")[1], store.converted("other")[1], store.converted("small", one)[1], store.converted("small", two)[1]]
     (one / "adapter_config.json").write_text('{"r": 4}')
@@ -223,7 +225,7 @@ def test_the_key_does_not_depend_on_names_and_places(tmp_path: Path, conversions
 
 
 def test_a_failed_conversion_leaves_nothing_behind_and_is_tried_again(tmp_path: Path, cache: Path, conversions: list[object]) -> None:
-    store.pull(gguf(tmp_path / "mine", b"broken"))
+    store.pull(gguf(tmp_path / "mine", b"GGUF broken"))
     for attempt in (1, 2):
         with pytest.raises(ModelError, match="cannot be converted"):
             store.converted("small")

@@ -93,7 +93,7 @@ LAYERS: tuple[tuple[str, tuple[Room, ...]], ...] = (
     (
         "Texts and models",
         (
-            Room("sources", ("sources/",), "rows, documents, crawls; bad ones set aside"),
+            Room("sources", ("sources/", "sheets"), "rows, documents, crawls; bad ones set aside"),
             Room(
                 "models and ledger",
                 ("models/", "ledger/", "budget", "bounds", "spent", "storage/"),

@@ -12,13 +12,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from safer_instruct import rundir
+from safer_instruct import rundir, sheets
 from safer_instruct.conversation import as_turns, in_context, texts_digest
 from safer_instruct.errors import ConfigError, RunDirectoryError
 from safer_instruct.oneline import no_formula
 from safer_instruct.sources.tables import csv_rows
 from safer_instruct.visible import visible
-from safer_instruct.wholefile import whole
 
 TEXT_COLUMNS = ("prompt", "chosen", "rejected")
 SHEET_COLUMNS = ("id", "label", "score", "category", "dropped_by", *TEXT_COLUMNS)
@@ -129,43 +128,19 @@ def write_sheet(examples: Sequence[Scored], path: Path, count: int, *, seed: int
 
     Every stratum gets its share, so that the sample stands for the run without weights (Cochran 1977, chapter 5).
 
-    A sheet that stands there is written anew as long as nobody has labelled a row of it.
-
     Returns:
         How many rows it has.
 
     Raises:
-        ConfigError: The file holds labels, or is something other than a sheet.
+        ConfigError: As `sheets.write_sheet`: the file holds labels, or is something else.
     """
-    _keep_labels(path)
     chosen = _stratified(examples, count, seed)
-    with whole(path) as part, part.open("w", encoding="utf-8-sig", newline="") as file:
-        writer = csv.DictWriter(file, SHEET_COLUMNS)
-        writer.writeheader()
-        for example in chosen:
-            row = {name: _cell(example, name) for name in SHEET_COLUMNS if name not in ("id", "label", "score")}
-            writer.writerow({"id": example.id, "label": "", "score": "", **row})
-    return len(chosen)
+    rows = ([example.id, "", "", *(_cell(example, name) for name in SHEET_COLUMNS[3:])] for example in chosen)
+    return sheets.write_sheet(path, SHEET_COLUMNS, "label", rows)
 
 
 def _cell(example: Scored, name: str) -> str:
     return no_formula(str(getattr(example, name)))
-
-
-def _keep_labels(path: Path) -> None:
-    if not path.is_file():
-        return
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv_rows(file)
-            ours = set(SHEET_COLUMNS) <= set(reader.fieldnames or ())
-            labelled = sum(1 for row in reader if (row.get("label") or "").strip())
-    except (OSError, UnicodeDecodeError, csv.Error):
-        ours, labelled = False, 0
-    if labelled:
-        raise ConfigError(f"{path} holds {labelled} label{'s' if labelled > 1 else ''}; calibrate with --labels, give --sheet another name, or move it away")
-    if not ours:
-        raise ConfigError(f"{path} exists already, and is no sheet of 'calibrate'; give --sheet another name, or move it away")
 
 
 def _stratified(examples: Sequence[Scored], count: int, seed: int) -> list[Scored]:

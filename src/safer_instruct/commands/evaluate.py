@@ -17,7 +17,9 @@ def evaluate(
         Optional[Path], typer.Option(parser=local_path, help="Where report, answers and ledger go; by default runs/NAME-OF-CONFIG-evaluation.")
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Answer and judge a sample of prompts and tell what all of them will take.")] = False,
-    rows: Annotated[int, typer.Option("--sample", min=1, help="Prompts of the dry run; its calls are real, and are not paid for again.")] = 10,
+    rows: Annotated[
+        Optional[int], typer.Option("--sample", min=1, help="Prompts of the dry run, by default 10; its calls are real, and are not paid for again.")
+    ] = None,
     sheet: Annotated[Optional[Path], typer.Option(metavar="FILE.csv", help="Write a blinded A/B sheet for people instead, and a page beside it.")] = None,
     count: Annotated[Optional[int], typer.Option("--n", min=1, help="Questions on the sheet; by default all.")] = None,
     answers: Annotated[Optional[list[Path]], typer.Option(metavar="FILE.csv", help="What a person answered on the sheet; once for each person.")] = None,
@@ -46,10 +48,16 @@ def evaluate(
     if config is None:
         raise typer.BadParameter("give CONFIG, or --power")
     exclusive(dry_run=dry_run, sheet=sheet, answers=answers)
+    if rows is not None and not dry_run:
+        raise typer.BadParameter("--sample is for --dry-run")
+    if count is not None and not sheet:
+        raise typer.BadParameter("--n is for --sheet")
+    if win_rate is not None or prompts is not None:
+        raise typer.BadParameter("--win-rate and --prompts are for --power")
     loaded, path = load_evaluation(config), out or Path("runs") / f"{config.stem}-evaluation"
     if dry_run:
         with stoppable(), watch_evaluation(console) as report:
-            taken = run.rehearse(loaded, path, rows, report=report)
+            taken = run.rehearse(loaded, path, rows or 10, report=report)
         view.show_rehearsal(console, taken, loaded.budget)
     elif sheet:
         with stoppable(), watch_evaluation(console) as report:

@@ -38,7 +38,7 @@ def calibrate(
     labels: Annotated[Optional[Path], typer.Option(metavar="FILE.csv", parser=in_path, help="Labels: id, label (good or bad) and, if wanted, score.")] = None,
     reviewed: Annotated[bool, typer.Option("--reviewed", help="Take what was decided in 'review' for labels.")] = False,
     sheet: Annotated[Optional[Path], typer.Option(metavar="FILE.csv", parser=looked_at_path, help="Write a sheet to label instead.")] = None,
-    count: Annotated[int, typer.Option("--n", min=1, help="Rows of the sheet.")] = 200,
+    count: Annotated[Optional[int], typer.Option("--n", min=1, help="Rows of the sheet; by default 200.")] = None,
     precision: Annotated[float, typer.Option(min=0, max=1, help="Share of good examples that a threshold is to keep to.")] = 0.9,
     max_bad: Annotated[Optional[float], typer.Option(min=0.001, max=0.999, help="Instead: share of bad ones that is not to be passed.")] = None,
     confidence: Annotated[float, typer.Option(min=0.5, max=0.999, help="Of the guarantee that --max-bad asks for.")] = 0.95,
@@ -58,13 +58,15 @@ def calibrate(
 
     if sum((labels is not None, sheet is not None, reviewed)) != 1:
         raise typer.BadParameter("give --labels FILE, --reviewed, or --sheet FILE to write one to label")
+    if count is not None and sheet is None:
+        raise typer.BadParameter("--n is for --sheet")
     if config is not None:
         check_config(config)
     if reviewed:
         labels = path / REVIEW_LABELS
         view.write_labels(path, labels)
     if sheet is not None:
-        typer.echo(f"{write_sheet(read_examples(path), sheet, count)} rows to label: {shown(sheet)} (write good or bad, 1 or 0, into 'label')")
+        typer.echo(f"{write_sheet(read_examples(path), sheet, count or 200)} rows to label: {shown(sheet)} (write good or bad, 1 or 0, into 'label')")
     if labels is not None:
         aim = Aim(precision, max_bad, confidence)
         found = fit_scores(path, labels, aim, method=read_method(method), names=score or ())

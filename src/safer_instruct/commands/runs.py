@@ -65,7 +65,9 @@ def run(
     continue_: Annotated[bool, typer.Option("--continue", help="Go on in a directory that was begun with another config.")] = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="Move what the directory holds into previous-N/ and start anew.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Run on a sample of rows and tell what all of them will take.")] = False,
-    rows: Annotated[int, typer.Option("--sample", min=1, help="Rows of the dry run; its calls are real, and are not paid for again.")] = 30,
+    rows: Annotated[
+        Optional[int], typer.Option("--sample", min=1, help="Rows of the dry run, by default 30; its calls are real, and are not paid for again.")
+    ] = None,
     work: Annotated[Optional[Path], typer.Option(parser=local_path, help="With --out s3://...: the local folder to work in.")] = None,
     runner: Annotated[Runner, typer.Option(help="Where it runs: in this process, or on a Ray cluster.")] = Runner.local,
     address: Annotated[Optional[str], typer.Option(help="With --runner ray: of a running cluster, 'auto' for the one here; by default one is started.")] = None,
@@ -84,13 +86,15 @@ def run(
     from safer_instruct.runners.ray import cluster_of, run_on_ray
     from safer_instruct.terminal import show_summary, watch_run
 
+    if rows is not None and not dry_run:
+        raise typer.BadParameter("--sample is for --dry-run")
     console = Console()
     cluster = cluster_of(runner.value, address, workers, gpus, dry_run=dry_run)
     loaded = load_config(config)
     path, mode = out or Path("runs") / config.stem, _mode(continue_, fresh)
     if dry_run:
         with stoppable(), watch_run(console) as watch:
-            taken = pipeline.sample(loaded, path, rows, mode=mode, watch=watch, work=work)
+            taken = pipeline.sample(loaded, path, rows or 30, mode=mode, watch=watch, work=work)
         _show_dry_run(console, loaded, taken)
         return
     carry_out = partial(run_on_ray, cluster=cluster) if cluster else pipeline.run

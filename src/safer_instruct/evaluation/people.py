@@ -12,6 +12,7 @@ from importlib import resources
 from itertools import combinations
 from pathlib import Path
 
+from safer_instruct import sheets
 from safer_instruct.analysis.agreement import cohen_kappa, krippendorff_alpha, observed_agreement
 from safer_instruct.analysis.bootstrap import Bootstrap, Interval
 from safer_instruct.analysis.proportion import mean_outcome
@@ -83,17 +84,27 @@ def write_sheet(path: Path, asked: Sequence[Item], prompts: Sequence[Prompt], re
 
     Returns:
         Both files.
+
+    Raises:
+        ConfigError: As `sheets.write_sheet`: the file is filled in, or is something else.
     """
     rows = [(item.id, prompts[item.at].text, *_shown(item, responses), "") for item in asked]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with whole(path) as part, part.open("w", encoding="utf-8-sig", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(COLUMNS)
-        writer.writerows([id_, *map(no_formula, texts)] for id_, *texts in rows)
+    sheets.write_sheet(path, COLUMNS, "answer", ([id_, *map(no_formula, texts)] for id_, *texts in rows))
     page = path.with_suffix(".html")
     with whole(page) as part:
         part.write_text(_page(rows, path.stem), encoding="utf-8")
     return [path, page]
+
+
+def check_files(paths: Sequence[Path]) -> None:
+    """Look at files of answers before the systems are asked anything.
+
+    Raises:
+        ConfigError: One cannot be read, or lacks a column.
+    """
+    for path in paths:
+        for _ in _answered_rows(path):
+            pass
 
 
 def read_answers(paths: Sequence[Path], asked: Sequence[Item]) -> dict[str, dict[str, float]]:

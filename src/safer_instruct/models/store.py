@@ -31,6 +31,9 @@ from safer_instruct.nearest import did_you_mean
 EMBEDDED = "smollm2-135m-instruct"
 
 
+_GGUF = b"GGUF"  # what such a file begins with
+
+
 @dataclass(frozen=True, slots=True)
 class StoredModel:
     """What is known of one model file.
@@ -101,8 +104,9 @@ def gguf_path(name: str) -> Path:
     path = cache_dir() / "models" / name / "model.gguf"
     if not (path.parent / "model.json").is_file() or not path.is_file():
         known = sorted({*CATALOG, *(model.name for model in pulled())})
-        hint = "" if name in CATALOG else did_you_mean(name, known)
-        raise ModelError(f"model '{name}' is not in {cache_dir()}; {hint or f'run: safer-instruct models pull {name}'}")
+        others = f"there are: {', '.join(known)}; for a GGUF file of your own run: safer-instruct models pull FILE --name {name}"
+        hint = f"run: safer-instruct models pull {name}" if name in CATALOG else did_you_mean(name, known, otherwise=others)
+        raise ModelError(f"model '{name}' is not in {cache_dir()}; {hint}")
     return path
 
 
@@ -138,6 +142,9 @@ def pull(what: str, *, name: str | None = None) -> StoredModel:
         return have
     with tempfile.TemporaryDirectory(prefix="safer-instruct-") as tmp:
         got = _fetch(what, Path(tmp))
+        with got.open("rb") as file:
+            if file.read(len(_GGUF)) != _GGUF:
+                raise ModelError(f"{what} is no GGUF file; weights in safetensors are brought into that form by llama.cpp's convert_hf_to_gguf.py")
         sha256 = _digest(got)
         if known and sha256 != known.model.sha256:
             raise ModelError(f"{what}: the file fetched from {known.model.source} has SHA-256 {sha256}, expected {known.model.sha256}; it was not kept")

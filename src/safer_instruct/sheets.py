@@ -1,0 +1,59 @@
+"""Sheets that people fill in, as CSV that spreadsheets open: written once, and never over what somebody wrote."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from safer_instruct.errors import ConfigError
+from safer_instruct.sources.tables import csv_rows
+from safer_instruct.wholefile import whole
+
+
+def write_sheet(path: Path, columns: Sequence[str], filled_in: str, rows: Iterable[Sequence[str]]) -> int:
+    """Write a sheet; one that stands there is written anew as long as nobody has filled in a row of it.
+
+    Args:
+        path: Where.
+        columns: Its header.
+        filled_in: The column that people fill in.
+        rows: Cells in the order of `columns`.
+
+    Returns:
+        How many rows it has.
+
+    Raises:
+        ConfigError: As `check_place`.
+    """
+    check_place(path, columns, filled_in)
+    count = 0
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with whole(path) as part, part.open("w", encoding="utf-8-sig", newline="") as file:  # Excel knows UTF-8 by its mark
+        writer = csv.writer(file)
+        writer.writerow(columns)
+        for row in rows:
+            writer.writerow(row)
+            count += 1
+    return count
+
+
+def check_place(path: Path, columns: Sequence[str], filled_in: str) -> None:
+    """That a sheet may be written there.
+
+    Raises:
+        ConfigError: The file that stands there is filled in, or is something else.
+    """
+    if not path.is_file():
+        return
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv_rows(file)
+            ours = set(columns) <= set(reader.fieldnames or ())
+            filled = sum(1 for row in reader if (row.get(filled_in) or "").strip())
+    except (OSError, UnicodeDecodeError, csv.Error):
+        ours, filled = False, 0
+    if filled and ours:
+        raise ConfigError(f"{path} is filled in, in {filled} row{'s' if filled > 1 else ''}; give --sheet another name, or move it away")
+    if not ours:
+        raise ConfigError(f"{path} exists already, and is no such sheet; give --sheet another name, or move it away")
