@@ -147,7 +147,8 @@ class Budget:
         """Where the budget stands, for a progress display: '1.24 of 5.00 USD, 900 tokens'."""
         cost_cap = "" if self.max_cost is None else f" of {show_usd(self.max_cost)}"
         tokens_cap = "" if self.max_tokens is None else f" of {self.max_tokens:,}"
-        return f"{show_usd(self.spent.cost)}{cost_cap} USD, {self.spent.tokens:,}{tokens_cap} tokens"
+        tokens = f", {self.spent.tokens:,}{tokens_cap} tokens" if self.spent.tokens or tokens_cap else ""  # of local models none is counted
+        return f"{show_usd(self.spent.cost)}{cost_cap} USD{tokens}"
 
     async def reserve(self, cost: float | None, tokens: int) -> Reservation:
         """Set aside what an attempt may take at most; waits its turn while others may still give something back.

@@ -67,6 +67,7 @@ def _as_record(state: RunState, phase: Phase) -> dict[str, Any]:
         "pid": os.getpid(),
         "written": time.time(),
         "elapsed_s": time.monotonic() - state.started,
+        "left_s": state.left_s,
         "total": state.total,
         "rows": state.rows,
         "set_aside": state.set_aside,

@@ -106,6 +106,14 @@ class RunState:
     twins: TwinTally = field(default_factory=TwinTally)
     parts: dict[str, StageState] = field(default_factory=dict)
 
+    @property
+    def left_s(self) -> float | None:
+        """Seconds that the rest takes at the pace of what is through; None where nobody can know."""
+        through = self.pairs + sum(self.reasons.values()) + self.set_aside
+        if self.total is None or not 0 < through < self.total:
+            return None
+        return (time.monotonic() - self.started) / through * (self.total - through)
+
     def count_finished(self, example: Example) -> None:
         """Count an example that has gone through all stages."""
         if example.twin_of:

@@ -22,6 +22,7 @@ from safer_instruct.bars import Told, watched
 from safer_instruct.card import repeats_said
 from safer_instruct.ledger import Total
 from safer_instruct.models.arithmetic import arithmetic
+from safer_instruct.models.calls import span
 from safer_instruct.prices import show_usd
 from safer_instruct.remote.arguments import is_elsewhere, shown
 from safer_instruct.state import TWINS, RunState, StageState
@@ -114,6 +115,13 @@ def show_totals(console: Console, path: Path, totals: list[Total], said: dict[st
     console.print(_what_next(path, holder), markup=False, highlight=False, soft_wrap=True)
 
 
+def in_ledger(totals: list[Total], path: Path) -> str:
+    """What of an estimate is there already."""
+    calls, tokens = sum(t.calls for t in totals), sum(t.usage.prompt_tokens + t.usage.completion_tokens for t in totals)
+    cost = show_usd(sum(t.usage.cost or 0.0 for t in totals))
+    return f"of these, {calls:,} calls ({tokens:,} tokens, {cost} USD) are in {shown(path / rundir.LEDGER)}: what of them still applies is not made again"
+
+
 def _what_next(path: Path, holder: str | None) -> str:
     if holder is None:
         return "give the 'run' command again to go on: these calls will not be made twice"
@@ -126,7 +134,8 @@ def how_far(said: dict[str, Any]) -> str:
     dropped, aside = sum(reason["count"] for reason in said["reasons"]), said["set_aside"]
     through = said["pairs"] + dropped + aside
     rows = f"{through:,} of {said['total']:,} rows" if said["total"] is not None else f"{through:,} rows"
-    return f"{rows} done: {said['pairs']:,} pairs, {dropped:,} dropped{f', {aside:,} set aside' if aside else ''} (after {said['elapsed_s']:.0f} s)"
+    came = f"{said['pairs']:,} pairs, {dropped:,} dropped{f', {aside:,} set aside' if aside else ''}"
+    return f"{rows} done: {came} (after {said['elapsed_s']:.0f} s){time_left(said.get('left_s'))}"
 
 
 @contextmanager
@@ -214,6 +223,11 @@ def _stage_cells(stage: StageState, total: int | None, elapsed: float) -> list[s
     return [done, str(stage.dropped), str(meter.calls), f"{tokens / elapsed:.0f}" if tokens else "", show_usd(stage.cost) if meter.calls else "", left]
 
 
+def time_left(seconds: float | None) -> str:
+    """For the end of a line; empty where nobody knows."""
+    return "" if seconds is None else f", about {span(seconds)} left"
+
+
 def _spent(state: RunState) -> str:
     """What is spent of the budget, where that says something."""
     budget = state.budget
@@ -234,7 +248,7 @@ def _show_budget(console: Console, budget: dict[str, Any]) -> None:
 def _print_now_and_then(console: Console, state: RunState, stop: threading.Event) -> None:
     while not stop.wait(_PLAIN_EVERY_S):
         parts = [f"{name} {_stage_cells(s, None if name == TWINS else state.total, 1.0)[0]}" for name, s in state.stages.items()]
-        said = f"[{time.monotonic() - state.started:.0f} s] {'  '.join(parts)}  pairs {state.pairs}{_spent(state)}"
+        said = f"[{time.monotonic() - state.started:.0f} s] {'  '.join(parts)}  pairs {state.pairs}{_spent(state)}{time_left(state.left_s)}"
         console.print("\n".join([said, *(f"waiting: {safe(message)}" for message in state.waits())]), markup=False, highlight=False, soft_wrap=True)
 
 

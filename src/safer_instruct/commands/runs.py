@@ -83,8 +83,10 @@ def run(
 
     from safer_instruct import pipeline
     from safer_instruct.config import load_config
+    from safer_instruct.ledger import read_totals
+    from safer_instruct.rundir import LEDGER
     from safer_instruct.runners.ray import cluster_of, run_on_ray
-    from safer_instruct.terminal import show_summary, watch_run
+    from safer_instruct.terminal import in_ledger, show_summary, watch_run
 
     if rows is not None and not dry_run:
         raise typer.BadParameter("--sample is for --dry-run")
@@ -96,6 +98,8 @@ def run(
         with stoppable(), watch_run(console) as watch:
             taken = pipeline.sample(loaded, path, rows or 30, mode=mode, watch=watch, work=work)
         _show_dry_run(console, loaded, taken)
+        if not isinstance(path, str):
+            console.print(in_ledger(read_totals(path / LEDGER), path), highlight=False, soft_wrap=True)
         return
     carry_out = partial(run_on_ray, cluster=cluster) if cluster else pipeline.run
     with stoppable(), watch_run(console) as watch:

@@ -16,7 +16,7 @@ from safer_instruct.errors import RunDirectoryError
 from safer_instruct.prices import show_usd
 from safer_instruct.progress import EVERY_S, read_progress
 from safer_instruct.state import TWINS
-from safer_instruct.terminal import safe
+from safer_instruct.terminal import safe, time_left
 
 _PLAIN_EVERY_S = 10.0
 _ENDS = {"finished": "finished", "stopped": "stopped before its end", "lost": "silent: its process is gone, or hangs"}
@@ -76,4 +76,6 @@ def _table(said: dict[str, Any]) -> RenderableType:
 def _line(said: dict[str, Any]) -> str:
     phase = _ENDS.get(said["phase"], "running")
     stages = "  ".join(f"{name} {stage['done']}" for name, stage in said["stages"].items())
-    return f"[{said['elapsed_s']:.0f} s] {stages}  pairs {said['pairs']}, spent {safe(said['spent']).plain}; {phase}"
+    tokens = sum(stage["fresh_tokens"] for stage in said["stages"].values())
+    left = time_left(said.get("left_s")) if said["phase"] == "running" else ""
+    return f"[{said['elapsed_s']:.0f} s] {stages}  pairs {said['pairs']}, {tokens:,} tokens, spent {safe(said['spent']).plain}{left}; {phase}"
