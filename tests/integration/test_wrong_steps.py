@@ -27,6 +27,14 @@ e2,"Nobody reads the manual these days, so here we are, discussing which end of 
 e3,"Your parcel is where you told us to leave it, which is more than can be said for your good manners."
 """
 DOMAIN = "name: x\ndescription: d\ncategories:\n  reply:\n    definition: d\n"
+STUDY = """\
+sets: {ours: {run: evasive.yaml}, theirs: runs/evasive/pairs.jsonl}
+pairs: 2
+experiments:
+  one:
+    arms: {ours: {sets: [ours, theirs]}}
+    evaluate: {domain: civility, prompts: {path: prompts.jsonl}, judges: {scorer: {form: contrast, model: "scripted:script.yaml"}}}
+"""
 DPO = "model: embedded:smollm2-135m-instruct\ndata: [runs/evasive]\nout: runs/dpo\n"
 EVALUATION = """\
 domain: civility
@@ -87,6 +95,7 @@ FILES: dict[str, str | bytes] = {
     "provider.yaml": changed(RUN, 'expert: "scripted:', 'expert: "opnai:'),
     "weights.yaml": changed(RUN, 'inducer: "scripted:script.yaml"', 'inducer: "embedded:smollm2-135m"'),
     "adapter.yaml": changed(RUN, 'inducer: "scripted:script.yaml"', 'inducer: {model: "embedded:smollm2-135m-instruct", adapter: my-adapter}'),
+    "secret.yaml": changed(RUN, 'expert: "scripted:script.yaml"', 'expert: {model: "openai:x", api_key_env: sk-abc}'),
     "other.yaml": RUN + "seed: 5\n",
     # labels
     "labels.csv": "id,good\ne1,yes\n",
@@ -106,6 +115,10 @@ FILES: dict[str, str | bytes] = {
     "start.yaml": DPO + "holdout: {count: 1}\nstart: other-base\n",
     "other-base/adapter_config.json": "{}",
     "other-base/tuning.json": '{"base": "Qwen/Qwen2.5-0.5B", "base_sha256": "00"}',
+    # a study
+    "model.yaml": f"model: embedded:smollm9\n{STUDY}",
+    "set.yaml": changed(STUDY, "runs/evasive/pairs.jsonl", "runs/dosk"),
+    "judges.yaml": changed(STUDY, '"scripted:script.yaml"', '"embedded:smollm9"'),
     # evaluation
     "prompts.jsonl": '{"prompt": "Where is my parcel?"}\n{"prompt": "Is it open on Monday?"}\n',
     "system.yaml": EVALUATION,
@@ -202,6 +215,7 @@ STEPS = [
     ("status training", ("training holds no finished run (it is the folder of a training",)),
     ("run other.yaml --out runs/evasive", ("holds a run of another config: seed: 0, now 5. Add", "--continue", "--fresh")),
     ("run evasive.yaml --out replies.csv/run", ("replies.csv/run cannot be a run directory: Not a directory; choose another --out",)),
+    ("run secret.yaml", ("secret.yaml:3: 'models.expert.api_key_env': is no name of an environment variable, such as OPENAI_API_KEY; put the key into one",)),
     ("run evasive.yaml --sample 3", ("--sample is for --dry-run",)),
     ("models pull replies.csv", ("replies.csv is no GGUF file",)),
     # --- looking at it
@@ -255,6 +269,10 @@ STEPS = [
         ("the split leaves 0 pairs to train on and 3 held out; both are needed: write a smaller count than 'holdout: {count: 40}', or give more pairs",),
     ),
     ("models export runs/evasive --to merged", ("runs/evasive holds no adapter and no model", "give the folder that 'train' or 'tune' wrote")),
+    # --- a study
+    ("study model.yaml", ("model 'smollm9' is not in",)),
+    ("study set.yaml", ("runs/dosk",)),
+    ("study judges.yaml", ("model 'smollm9' is not in",)),
     # --- evaluation
     ("evaluate", ("give CONFIG, or --power",)),
     ("evaluate baseline.yaml", ("baseline.yaml: baseline 'bas' is none of the systems: base, ours",)),
@@ -285,6 +303,12 @@ def test_a_wrong_step_is_told_with_what_to_do(
     message = " ".join((told.err + told.out).split())
     assert all(phrase in message for phrase in said), message
     assert "Traceback" not in told.err
+
+
+def test_a_study_that_lacks_something_has_made_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    for name in ("model", "set", "judges"):
+        assert typed(f"safer-instruct study {name}.yaml") == 2 and not Path("runs", name).exists()
 
 
 def test_the_adapters_that_are_named_are_such_as_a_model_can_have(tmp_path: Path) -> None:

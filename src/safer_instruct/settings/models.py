@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal
 from urllib.parse import parse_qsl, urlsplit
 
@@ -127,6 +128,14 @@ class ModelConfig(Strict):
         if self.serve and not self.model.startswith("served:"):
             raise ValueError(f"'serve' is for models 'served:PATH', not for '{self.model}'")
         return self
+
+    @field_validator("api_key_env")
+    @classmethod
+    def _names_a_variable(cls, name: str | None) -> str | None:
+        """What is no such name may be the key itself, and is not repeated."""
+        if name is not None and not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
+            raise ValueError("is no name of an environment variable, such as OPENAI_API_KEY; put the key into one, and its name here")
+        return name
 
     @field_validator("base_url")
     @classmethod

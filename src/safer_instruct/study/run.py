@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from safer_instruct import rundir
+from safer_instruct.config import ModelConfig, SourceConfig
 from safer_instruct.extras import require
+from safer_instruct.models import open_model
+from safer_instruct.running import run_to_end
+from safer_instruct.sources.files import find
 from safer_instruct.study.figures import Figures
 from safer_instruct.study.plan import plan
 from safer_instruct.study.report import REPORT, write_report
-from safer_instruct.study.settings import StudyConfig
-from safer_instruct.study.steps import News, Planned, carry_out, read_marks
+from safer_instruct.study.settings import BASE, StudyConfig
+from safer_instruct.study.steps import News, Planned, Step, carry_out, read_marks
 from safer_instruct.study.steps import rehearse as rehearse_steps
+from safer_instruct.tuning.bases import open_base
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,13 +48,31 @@ def study(config: StudyConfig, out: Path | str, *, report: Callable[[News], None
     """
     folder = Path(out).absolute()
     steps = plan(config, folder)
-    if any(step.kind in ("sft", "dpo") for step in steps):
-        require("trl", extra="train", purpose="training on preferences")  # better known before sets are made, and paid for
+    if not all(step.done for step in rehearse_steps(steps, folder)):
+        _look_ahead(config, steps)
     folder.mkdir(parents=True, exist_ok=True)
     with rundir.hold(folder):
         results = carry_out(steps, folder, report)
         figures = write_report(config, folder, results, command)
     return StudyResult(folder / REPORT, tuple(figures))
+
+
+def _look_ahead(config: StudyConfig, steps: Sequence[Step]) -> None:
+    """Miss now what a late step would miss, when the sets are made and paid for."""
+    if any(step.kind in ("sft", "dpo") for step in steps):
+        require("trl", extra="train", purpose="training on preferences")
+        open_base(config.model, config.base)
+    for given in config.sets.values():
+        if given.kind == "path":
+            find(SourceConfig(path=str(given.path)), config.base)
+    for name in config.experiments:
+        evaluation = config.evaluation(name, {BASE: {"model": config.answering()}}, prompts="-")
+        for judge in dict.fromkeys(judge.model for judge in evaluation.judges.values()):
+            run_to_end(_opened_and_closed(judge, config.base))
+
+
+async def _opened_and_closed(which: ModelConfig, base: Path) -> None:
+    await open_model(which, base).close()
 
 
 def rehearse(config: StudyConfig, out: Path | str, quick: Path | None = None) -> list[Planned]:
@@ -64,5 +87,6 @@ def rehearse(config: StudyConfig, out: Path | str, quick: Path | None = None) ->
         SaferInstructError: The config cannot be carried out.
     """
     folder = Path(out).absolute()
+    _look_ahead(config, plan(config, folder))
     earlier = read_marks(quick).values() if quick and quick.is_dir() else ()
     return rehearse_steps(plan(config, folder), folder, earlier)
