@@ -149,6 +149,11 @@ def read_summary(path: Path) -> dict[str, Any]:
     return summary
 
 
+def is_of_run(file: Path) -> bool:
+    """Whether a run keeps something in `file`: an output must not take its place."""
+    return file.name in _FILES and any((file.parent / name).exists() for name in (RUN, LEDGER))
+
+
 def no_pair(path: Path) -> str:
     """What to say where a finished run has no pair."""
     return f"{path} holds no pair: every example was dropped; what dropped them: safer-instruct filters {path}"

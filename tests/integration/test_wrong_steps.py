@@ -231,6 +231,8 @@ STEPS = [
     ("status runs/evasive/pairs.jsonl", ("holds no finished run (it is a file); give the folder: runs/evasive",)),
     # --- export, audit, labels
     ("export --format jsonl", ("DIR is missing: a finished run directory",)),
+    ("export runs/evasive --format csv --out replies.csv", ("replies.csv exists already, and holds something else than this export would",)),
+    ("export runs/evasive --format jsonl --out runs/evasive/ledger.sqlite", ("runs/evasive/ledger.sqlite is a file of the run itself",)),
     ("report runs/evasive --out replies.csv", ("replies.csv will be written, and does not end in .html",)),
     ("audit runs/evasive --out replies.csv", ("replies.csv will be written, and does not end in .md",)),
     ("ledger runs/evasive --export replies.csv", ("replies.csv will be written, and does not end in .jsonl",)),

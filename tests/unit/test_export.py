@@ -311,3 +311,17 @@ def test_the_card_counts_pairs_by_licence_and_names_adapters() -> None:
     card = dataset_card(summary, Release({"train": "pairs.parquet"}, {"train": 10}))
     assert "cc-by-4.0 (6 pairs), mit (1 pairs); the licence of each stands in its row (export with provenance); of the other 3: cc0-1.0." in card
     assert "(adapter sha256 `abababababababab`)" in card
+
+
+@pytest.mark.parametrize("name", ["jsonl", "csv", "parquet", "kto", "messages"])
+def test_an_export_takes_the_place_of_an_earlier_one_and_of_nothing_else(run: Path, tmp_path: Path, name: str) -> None:
+    target = tmp_path / "mine.out"
+    for _ in range(2):
+        export_pairs(run, name, target)
+    before = target.read_bytes()
+    for other in {"csv", "jsonl", "parquet", "kto"} - {name}:
+        with pytest.raises(ConfigError, match=r"mine\.out exists already, and holds something else"):
+            export_pairs(run, other, target)
+    assert target.read_bytes() == before and [file.name for file in tmp_path.glob("*.out*")] == ["mine.out"]
+    target.write_bytes(b"")
+    assert export_pairs(run, name, target).pairs and target.read_bytes() == before
