@@ -86,7 +86,7 @@ def _shape(file: Path) -> object:
         row = json.loads(head)
     except ValueError:
         return head
-    return sorted((name, type(value).__name__) for name, value in row.items()) if isinstance(row, dict) else type(row)
+    return sorted((name, isinstance(value, list)) for name, value in row.items()) if isinstance(row, dict) else type(row)
 
 
 def _fill(folder: Path, form: FileFormat | FolderFormat, finished: Finished) -> None:
