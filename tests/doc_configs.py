@@ -41,7 +41,7 @@ REST: dict[type[yamlfile.Strict], Data] = {
 KINDS: dict[str, type[yamlfile.Strict]] = {
     "docs/new-domain.md": DpoConfig,
     "docs/train.md": DpoConfig,
-    "docs/training.md": TuneConfig,
+    "docs/tune.md": TuneConfig,
     "docs/tuning-data.md": TuneConfig,
     "docs/evaluate-inducer.md": EvaluationConfig,
     "docs/evaluate.md": EvaluateConfig,

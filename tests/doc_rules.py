@@ -45,7 +45,7 @@ NOT_RUN = (
     Rule(r"^python3(\.11)? -m venv", "sets up an environment"),
     Rule(r"^mkdir evasive && cd evasive", "tests/integration/test_new_domain.py does the same", "docs/new-domain.md"),
     Rule(r"^(export|sbatch|cat|docker|kubectl) ", "needs Slurm, Docker or Kubernetes; tests/contract/test_deploy.py reads the files", "docs/cluster.md"),
-    Rule(r"^accelerate launch", "needs several GPUs", "docs/training.md"),
+    Rule(r"^accelerate launch", "needs several GPUs", "docs/tune.md"),
 )
 
 # Pages whose commands and Python blocks a test of their own executes.
