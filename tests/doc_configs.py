@@ -47,7 +47,7 @@ KINDS: dict[str, type[yamlfile.Strict]] = {
     "docs/evaluate.md": EvaluateConfig,
 }
 # Blocks whose lines are each for itself, not one config: page -> their first key.
-APART = {"README.md": "target", "docs/pairs.md": "rejected"}
+APART = {"docs/pairs.md": "rejected"}
 
 
 def read_yaml(block: Block, folder: Path) -> None:
