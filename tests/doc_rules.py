@@ -76,6 +76,8 @@ SHOWN = (
     Shown("docs/faq.md", "", "messages; tests/contract/test_faq.py finds each in the source"),
     Shown("docs/judges-and-calibration.md", "gain = mean log p", "a formula"),
     Shown("docs/judges-and-calibration.md", "p(score of the chosen", "a formula"),
+    Shown("docs/new-domain.md", "--- reply: expert", "a part of what `domain check` printed"),
+    Shown("docs/new-domain.md", "Funnel", "what the run of the page printed"),
     Shown("docs/tuning-data.md", "Tuning data", "what `tune bench/inducer-585.yaml --data-only` prints, of a file that is not in the repository"),
 )
 
