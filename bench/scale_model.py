@@ -46,7 +46,7 @@ def assumed(value: float, unit: str, source: str) -> Constant:
 
 
 GPU_PAGE = "https://www.morphllm.com/vllm-benchmarks (8B on one H100, April 2026)"
-READ_PAGE = "https://code.smartscf.cn/wjf/gpustack, docs/performance-lab/gpt-oss-20b/a100.md (20B on an A100, short prompts, all tokens)"
+READ_PAGE = "GPUStack's performance lab, gpt-oss-20b on an A100 (short prompts, all tokens)"
 CONSTANTS = {
     # the way of one text, on a CPU core
     "pages_per_cpu_s": measured(790, "WARC pages of 36 kB, main text", "bench/crawl.py --pages 400"),
