@@ -46,7 +46,7 @@ def assumed(value: float, unit: str, source: str) -> Constant:
 
 
 GPU_PAGE = "https://www.morphllm.com/vllm-benchmarks (8B on one H100, April 2026)"
-READ_PAGE = "https://code.smartscf.cn/wjf/gpustack, docs/performance-lab/gpt-oss-20b/a100.md (20B on an A100, short prompts, all tokens)"
+READ_PAGE = "GPUStack's performance lab, gpt-oss-20b on an A100 (short prompts, all tokens)"
 CONSTANTS = {
     # the way of one text, on a CPU core
     "pages_per_cpu_s": measured(790, "WARC pages of 36 kB, main text", "bench/crawl.py --pages 400"),
@@ -81,8 +81,8 @@ CONSTANTS = {
     ),
     "keep_route": assumed(0.5, "of these reach a category", "bench/routing.py drops 0 to 0.7 of texts that all belong to one"),
     "keep_distinct": assumed(0.8, "of these are no duplicates", "a guess for a crawl"),
-    "keep_prompt": assumed(0.6, "of these get an instruction that passes the gates", "the demo keeps 0.34 with a 135M inducer, bench/README.md"),
-    "keep_verify": assumed(0.7, "of these get a response that is accepted", "the demo 0.94, where nearly all replies are alike"),
+    "keep_prompt": assumed(0.6, "of these get an instruction that passes the gates", "the demo keeps 26 of 100 with a 135M inducer, README.md"),
+    "keep_verify": assumed(0.7, "of these get a response that is accepted", "the demo 26 of 26, where nearly all replies are alike"),
     # tokens of one text at each stage that it reaches
     "inducer_read": assumed(100, "tokens read", "the reversed template and 50 words"),
     "inducer_written": assumed(100, "tokens written", "four candidates of 25"),

@@ -41,13 +41,13 @@ REST: dict[type[yamlfile.Strict], Data] = {
 KINDS: dict[str, type[yamlfile.Strict]] = {
     "docs/new-domain.md": DpoConfig,
     "docs/train.md": DpoConfig,
-    "docs/training.md": TuneConfig,
+    "docs/tune.md": TuneConfig,
     "docs/tuning-data.md": TuneConfig,
     "docs/evaluate-inducer.md": EvaluationConfig,
     "docs/evaluate.md": EvaluateConfig,
 }
 # Blocks whose lines are each for itself, not one config: page -> their first key.
-APART = {"README.md": "target", "docs/pairs.md": "rejected"}
+APART = {"docs/pairs.md": "rejected"}
 
 
 def read_yaml(block: Block, folder: Path) -> None:

@@ -52,7 +52,7 @@ def lay_out(folder: Path) -> Path:
     _write_rows(folder / "civility-replies.jsonl", replies)
     _write_rows(folder / "others.jsonl", _pairs(40))
     _write_rows(folder / "pairs.jsonl", _pairs(60))
-    _write_rows(folder / "tune-pairs.jsonl", [{"prompt": row["prompt"], "response": row["rejected"]} for row in _pairs(40)])
+    _write_rows(folder / "inducer-pairs.jsonl", [{"prompt": row["prompt"], "response": row["rejected"]} for row in _pairs(40)])
     _write_rows(folder / "texts.jsonl", replies[:6])
     (folder / "prompts.txt").write_text("Where is the lamp with the green shade that I was promised?\n", encoding="utf-8")
     _write_csv(folder / "texts.csv", [{"reply": row["text"]} for row in replies[:6]])
@@ -70,8 +70,8 @@ def lay_out(folder: Path) -> Path:
         "filter": {**filter_, "consistency": None, "min_logprob": -1.8},
         "verify": {"form": "question"},
     }
-    tune = {"model": "embedded:smollm2-135m-instruct", "data": [{"path": "tune-pairs.jsonl"}], "clean": {"near_duplicate": None}, "out": "adapter"}
-    for name, config in {"civility": civility, "config": civility, "mydomain": mydomain, "tune": tune, "evaluate": _EVALUATION}.items():
+    tune = {"model": "embedded:smollm2-135m-instruct", "data": [{"path": "inducer-pairs.jsonl"}], "clean": {"near_duplicate": None}, "out": "adapter"}
+    for name, config in {"civility": civility, "config": civility, "mydomain": mydomain, "inducer": tune, "evaluate": _EVALUATION}.items():
         (folder / f"{name}.yaml").write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
     for name in ("civility", "mydomain"):
         run(load_config(folder / f"{name}.yaml"), folder / "runs" / name)

@@ -45,7 +45,7 @@ NOT_RUN = (
     Rule(r"^python3(\.11)? -m venv", "sets up an environment"),
     Rule(r"^mkdir evasive && cd evasive", "tests/integration/test_new_domain.py does the same", "docs/new-domain.md"),
     Rule(r"^(export|sbatch|cat|docker|kubectl) ", "needs Slurm, Docker or Kubernetes; tests/contract/test_deploy.py reads the files", "docs/cluster.md"),
-    Rule(r"^accelerate launch", "needs several GPUs", "docs/training.md"),
+    Rule(r"^accelerate launch", "needs several GPUs", "docs/tune.md"),
 )
 
 # Pages whose commands and Python blocks a test of their own executes.
@@ -76,7 +76,8 @@ SHOWN = (
     Shown("docs/faq.md", "", "messages; tests/contract/test_faq.py finds each in the source"),
     Shown("docs/judges-and-calibration.md", "gain = mean log p", "a formula"),
     Shown("docs/judges-and-calibration.md", "p(score of the chosen", "a formula"),
-    Shown("docs/study.md", "- cannot tell whether ours", "what the quick study printed"),
+    Shown("docs/new-domain.md", "--- reply: expert", "a part of what `domain check` printed"),
+    Shown("docs/new-domain.md", "Funnel", "what the run of the page printed"),
     Shown("docs/tuning-data.md", "Tuning data", "what `tune bench/inducer-585.yaml --data-only` prints, of a file that is not in the repository"),
 )
 

@@ -53,7 +53,7 @@ def _options(
 ) -> None:
     """Build preference data (prompt, chosen, rejected) from real text, without annotators.
 
-    Start with: safer-instruct init civility, then: safer-instruct run civility.yaml
+    Start with: safer-instruct init mydomain --source texts.csv --text reply --embedded
     """
 
 

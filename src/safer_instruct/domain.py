@@ -27,7 +27,8 @@ Refusals = Literal["never", "allowed", "expected"]
 class ExamplePair(Strict):
     """A prompt with a response as the domain wants it and one as it does not.
 
-    Shown to the model that verifies by guideline contrast; never part of a dataset.
+    Shown to the model that verifies by guideline contrast and to an inducer that is prompted, and what `source.route` by embedding knows of a
+    category; never part of a dataset.
 
     Attributes:
         prompt: What somebody asks.
@@ -141,7 +142,8 @@ class Category(Strict):
         scales: Questions answered from 1 to 5, for a judge whose probabilities are read.
         contrast: For verification by contrast; optional where a judge answers the criteria.
         verifiers: Programs that a chosen response must pass, after those of the domain.
-        examples: For verification by contrast: at most a handful of labelled pairs.
+        examples: A handful of labelled pairs at most: for verification by contrast, for an inducer with `induce.examples: domain`, and for
+            `source.route` by embedding.
         keywords: For `source.route` by keywords: words and phrases of its texts, `invest*` for all that begin so. What a run depends on
             of them stands in its `route_sha256`.
     """

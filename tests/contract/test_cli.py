@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -23,6 +25,7 @@ from safer_instruct.cli import main
 from safer_instruct.config import load_config
 from safer_instruct.errors import ConfigError
 from safer_instruct.pipeline import run as run_pipeline
+from safer_instruct.settings.preference import load_dpo_config, load_sft_config
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -476,6 +479,23 @@ def test_help_names_every_command_and_each_explains_itself(cli: Cli, command: st
     assert command in cli("--help").out
     said = cli(command, "--help")
     assert said.code == 0 and "Usage:" in said.out and len(said.out.splitlines()) > 4
+
+
+def test_the_command_that_help_says_to_start_with_needs_no_more_than_texts(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    start = " ".join(cli("--help").out.split()).partition("Start with: safer-instruct ")[2].partition(" Options")[0].split()
+    Path(start[start.index("--source") + 1]).write_text(f"{start[start.index('--text') + 1]}\nYour heap of rust stands in front of my gate again.\n", "utf-8")
+    said = cli(*start)
+    assert said.code == 0 and "next: " in said.out
+    config = load_config(Path(f"{start[1]}.yaml"))
+    assert Path(config.source.path).is_file()
+
+
+@pytest.mark.parametrize(("verb", "load"), [("sft", load_sft_config), ("dpo", load_dpo_config)])
+def test_a_verb_of_train_names_an_example_that_it_takes(cli: Cli, verb: str, load: Callable[[Path], object]) -> None:
+    named = re.search(r"such as (\S+\.yaml)", " ".join(cli("train", verb, "--help").out.split()))
+    assert named
+    load(Path(__file__).parents[2] / named[1])
 
 
 def test_the_version_is_that_of_the_installed_package(cli: Cli) -> None:

@@ -28,7 +28,8 @@ class _Verbs(TyperGroup):
 
 
 app = typer.Typer(cls=_Verbs, no_args_is_help=True, help="Train a model on preference pairs: sft on the chosen responses, dpo on both.")
-ConfigArgument = Annotated[Path, typer.Argument(help="A training config, such as examples/train/dpo.yaml.")]
+SftConfigArgument = Annotated[Path, typer.Argument(help="A training config, such as examples/train/sft.yaml.")]
+DpoConfigArgument = Annotated[Path, typer.Argument(help="A training config, such as examples/train/dpo.yaml.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Make three steps and tell what all of them will take; write nothing.")]
 Launch = Annotated[Optional[int], typer.Option("--launch", min=1, metavar="N", help="Train on N GPUs of this machine (accelerate).")]
 Sharding = Annotated[str, typer.Option("--sharding", help="With --launch: fsdp spreads the weights over the GPUs, none copies them to each.")]
@@ -39,7 +40,7 @@ Out = Annotated[
 
 
 @app.command("sft")
-def sft(config: ConfigArgument, dry_run: DryRun = False, launch: Launch = None, sharding: Sharding = "fsdp", out: Out = None, fresh: Fresh = False) -> None:
+def sft(config: SftConfigArgument, dry_run: DryRun = False, launch: Launch = None, sharding: Sharding = "fsdp", out: Out = None, fresh: Fresh = False) -> None:
     """Supervised tuning: learn to write the chosen response, P(chosen | prompt).
 
     A training that was stopped, by whatever, goes on from its last checkpoint when the command is given again; one that has finished is
@@ -51,7 +52,7 @@ def sft(config: ConfigArgument, dry_run: DryRun = False, launch: Launch = None, 
 
 
 @app.command("dpo")
-def dpo(config: ConfigArgument, dry_run: DryRun = False, launch: Launch = None, sharding: Sharding = "fsdp", out: Out = None, fresh: Fresh = False) -> None:
+def dpo(config: DpoConfigArgument, dry_run: DryRun = False, launch: Launch = None, sharding: Sharding = "fsdp", out: Out = None, fresh: Fresh = False) -> None:
     """Preference optimisation: learn to prefer the chosen to the rejected response (DPO, IPO, hinge, robust, KTO, ORPO, SimPO).
 
     The reference is the state that training starts from, with 'start' the base with that adapter. A training that was stopped, by

@@ -37,7 +37,9 @@ class RowSource(Strict):
 
 
 class PairSource(RowSource):
-    """Instructions with their responses; without `group`, rows with one instruction and the turns of one conversation stay together.
+    """Instructions with their responses. A bare string in the config stands for `{path: STRING}`.
+
+    Without `group`, rows with one instruction and the turns of one conversation stay together.
 
     Attributes:
         format: `auto` goes by the columns of the first row. `alpaca`: instruction, input, output. `dolly`: instruction, context,

@@ -37,8 +37,8 @@ _PAPER_DPO: dict[str, Any] = {
 class PreferenceSource(RowSource):
     """Preference pairs in TRL's columns, as text or as messages of {role, content}; `path` may be a run directory too.
 
-    Without a prompt, the two sides are whole conversations that differ in their last message. Without `group`, pairs with one prompt stay
-    together.
+    A bare string in the config stands for `{path: STRING}`. Without a prompt, the two sides are whole conversations that differ in their
+    last message. Without `group`, pairs with one prompt stay together.
 
     Attributes:
         prompt: Column with the prompt.

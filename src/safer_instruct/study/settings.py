@@ -29,6 +29,8 @@ _OURS_OF_EVALUATION = ("systems", "baseline", "training", "built_with", "seed", 
 class SetConfig(Strict):
     """Where a set of preference pairs comes from. Exactly one of `run`, `path`, `shuffled`, `unfiltered` and `invented` is given.
 
+    A bare string in the config stands for `{path: STRING}`.
+
     Attributes:
         run: A config of `safer-instruct run`, relative to the study; it is carried out within the study's directory.
         path: A run directory, or a file of pairs in TRL's columns.
@@ -81,7 +83,7 @@ class ArmConfig(Strict):
     """A model that is trained. The base model is an arm by itself, called `base`.
 
     Attributes:
-        sets: Whose pairs it is trained on; of several the same number each.
+        sets: Whose pairs it is trained on; of several the same number each. One name may stand without a list: `sets: ours`.
         train: `[sft]`, `[dpo]`, or `[sft, dpo]`, where DPO goes on from what SFT gave.
     """
 
