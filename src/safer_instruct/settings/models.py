@@ -85,7 +85,8 @@ class ModelConfig(Strict):
         timeout_s: Cap on one attempt, from connecting to the last byte.
         retries: Further attempts of a request after its first; being told to wait is none.
         max_pause_s: Longest wait for an endpoint that answers nobody, before the run stops.
-        logprobs: As inducer: ask for log-probabilities, which rank the candidates; `false` where the endpoint refuses them.
+        logprobs: As inducer: ask for log-probabilities, which rank the candidates. As judge: ask for them, where answers are
+            weighted. `false` where the endpoint refuses or withholds them.
         json_schema: As judge: hold the model to a JSON schema (`response_format`); `false` where the endpoint does not know
             that, and the prompt alone asks for JSON.
         batch: Send the calls through the provider's batch API, at half the price and minutes to a day later: for `openai:`,
