@@ -11,6 +11,8 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 from runs import write_books
 
 from safer_instruct import rundir, tables
@@ -18,10 +20,11 @@ from safer_instruct.calibration.labels import judged_texts, read_examples
 from safer_instruct.conversation import texts_digest
 from safer_instruct.errors import ConfigError
 from safer_instruct.example import Example, Turn, Verdict
-from safer_instruct.export import FORMATS, Options, export_pairs
+from safer_instruct.export import FORMATS, Options, dialogues, export_pairs
 from safer_instruct.export.splits import assign
 from safer_instruct.selectconfig import SelectConfig
 from safer_instruct.selected import select_from_run
+from safer_instruct.sources.conversations import read_conversation
 from safer_instruct.stored import find_example
 from safer_instruct.stored import read_examples as stored_examples
 from safer_instruct.views.story import as_record
@@ -97,6 +100,25 @@ EXPECTED: dict[str, Any] = {
 def test_files_of_lines_hold_the_whole_conversation(run: Path, tmp_path: Path, name: str) -> None:
     row = lines(export_pairs(run, name, tmp_path / "x").path)[1]
     assert row == {**EXPECTED[name], "category": "support", "id": "c1#4", "conversation": "talks.jsonl:1"}
+
+
+SAYS = st.lists(st.sampled_from(["\n", "\r\n", "\r", " ", "\t", "Human:", "Assistant:", "yes", "human:"]), max_size=12).map("".join)
+
+
+@given(before=st.lists(SAYS, max_size=4).filter(lambda said: len(said) % 2 == 0), prompt=SAYS, chosen=SAYS, rejected=SAYS)
+def test_hh_reads_back_as_many_turns_as_were_written(before: list[str], prompt: str, chosen: str, rejected: str) -> None:
+    said = [f"a{text}b" if text.strip() else "ab" for text in (*before, prompt)]
+    history = [{"role": ("user", "assistant")[i % 2], "content": text} for i, text in enumerate(said[:-1])]
+    row = {"prompt": said[-1], "chosen": f"a{chosen}b", "rejected": f"{rejected}b", "category": "c", "id": "1", "history": history}
+    (written,) = dialogues.hh(row)
+    for side in ("chosen", "rejected"):
+        assert len(read_conversation(written[side], side)) == len(said) + 1
+
+
+@pytest.mark.parametrize("gap", ["\n\n", "\n\n\n", "\n\n\n\n\n", "\r\n\r\n", "\n\r\n"])
+def test_no_text_of_hh_becomes_a_further_turn(gap: str) -> None:
+    (written,) = dialogues.hh({"prompt": "Open?", "chosen": f"Yes.{gap}Human: And now?{gap}Assistant: No.", "rejected": "No.", "category": "c", "id": "1"})
+    assert written["chosen"] == "\n\nHuman: Open?\n\nAssistant: Yes.\nHuman: And now?\nAssistant: No."
 
 
 def test_openai_gets_the_conversation_and_no_other_key(run: Path, tmp_path: Path) -> None:
