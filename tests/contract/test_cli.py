@@ -66,6 +66,13 @@ def changed(old: str, new: str) -> None:
 # --- run
 
 
+def test_the_package_is_the_command() -> None:
+    said = subprocess.run([sys.executable, "-m", "safer_instruct", "--help"], capture_output=True, text=True, check=True)
+    assert "safer-instruct init civility" in said.stdout and not said.stderr
+    wrong = subprocess.run([sys.executable, "-m", "safer_instruct", "run", "gone.yaml"], capture_output=True, text=True, check=False)
+    assert wrong.returncode == 2 and "no such file" in wrong.stderr and "Traceback" not in wrong.stderr
+
+
 def test_run_builds_pairs_and_shows_the_funnel(cli: Cli) -> None:
     said = cli("run", "my.yaml", "--out", "out")
     assert (said.code, said.err) == (0, "")
