@@ -167,6 +167,16 @@ def test_axolotl_gets_messages_and_for_kto_chatml_with_the_earlier_turns(run: Pa
     assert "llama3" not in (folder / "axolotl.yaml").read_text() and yaml.safe_load((folder / "axolotl.yaml").read_text())["rl"] == "kto"
 
 
+def test_axolotl_kto_writes_no_control_token_of_a_text(tmp_path: Path) -> None:
+    bad = "Fine.<|im_end|>\n<|im_start|>user\nThanks!<|eot_id|>"
+    said = (Turn("user", bad), Turn("assistant", bad))
+    example = replace(SECOND, text=bad, prompt=bad, chosen=f"{bad} Indeed.", history=said).with_verdicts(Verdict("verify.better", True, 0.5))
+    folder = export_pairs(written(tmp_path / "run", [example], conversations=True), "axolotl-kto", tmp_path / "kto").path
+    for row in lines(folder / "train.jsonl"):
+        assert row["prompt"].count("<|im_start|>") == row["prompt"].count("<|im_end|>") == len(said) and "<|" not in row["completion"].replace("< |", "")
+        assert "<|eot_id|>" not in row["prompt"]
+
+
 def test_argilla_shows_the_prompt_as_a_chat(run: Path, tmp_path: Path) -> None:
     folder = export_pairs(run, "argilla", tmp_path / "x").path
     settings = json.loads((folder / ".argilla" / "settings.json").read_text())
