@@ -124,6 +124,19 @@ def test_a_folder_without_a_model_is_refused_and_so_is_writing(classifier: Path,
         asyncio.run(model.generate(Generation("Hello", Sampling())))
 
 
+def test_what_a_reward_model_in_this_process_has_read_uses_no_budget_up(classifier: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "overclaiming"
+    shutil.copytree(Path(__file__).parents[2] / "examples" / "overclaiming", folder)
+    shutil.copytree(classifier, folder / "classifier")
+    config = yaml.safe_load((folder / "overclaiming.yaml").read_text("utf-8"))
+    config |= {"verify": {"form": "reward", "min_margin": -99.0}, "budget": {"max_tokens": 100}}
+    config["models"] = {**config["models"], "judge": None, "reward": "reward:classifier"}
+    (folder / "mine.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
+    for _ in range(2):
+        summary = run(load_config(folder / "mine.yaml"), tmp_path / "out").summary
+        assert summary["by_model"]["reward:classifier"]["prompt_tokens"] > 100 and summary["timing"]["budget"]["spent_tokens"] == 0
+
+
 class Classify(BaseHTTPRequestHandler):
     """vLLM's `/classify` for a chat: one logit per label, the length of the last message among them."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 from urllib.parse import parse_qsl, urlsplit
 
 from pydantic import Field, field_validator, model_validator
@@ -19,6 +19,7 @@ _SERVE_FLAGS = {
     **dict.fromkeys(("--enable-lora", "--lora-modules", "--lora"), "write serve.adapters"),
     **dict.fromkeys(("--hf-token", "-hft"), "export HF_TOKEN instead: configs are copied into run directories"),
 }
+ALWAYS_IN_PROCESS = ("embedded", "scripted")
 _SECRET_WORDS = ("key", "token", "secret", "sig", "password")
 
 
@@ -129,6 +130,12 @@ class ModelConfig(Strict):
             raise ValueError(f"'serve' is for models 'served:PATH', not for '{self.model}'")
         return self
 
+    @property
+    def in_process(self) -> bool:
+        """Whether it works in this process: its calls draw on no budget, and no limit of an endpoint holds for them."""
+        provider = self.model.partition(":")[0]
+        return provider in ALWAYS_IN_PROCESS or (provider == "reward" and self.base_url is None)
+
     @field_validator("base_url")
     @classmethod
     def _no_secret(cls, base_url: str | tuple[str, ...] | None) -> str | tuple[str, ...] | None:
@@ -188,6 +195,18 @@ class ModelsConfig(Strict):
     panel: dict[Annotated[str, Field(pattern=r"^[a-z0-9_-]+$")], ModelConfig] | None = None
     reward: ModelConfig | None = None
     rewriter: ModelConfig | None = None
+
+    @property
+    def by_role(self) -> dict[str, ModelConfig]:
+        """Role -> model, of all that are named."""
+        found: dict[str, ModelConfig] = {}
+        for name in type(self).model_fields:
+            value: Any = getattr(self, name)
+            if isinstance(value, ModelConfig):
+                found[name] = value
+            elif isinstance(value, dict):
+                found |= {f"{name}.{one}": model for one, model in value.items()}
+        return found
 
     @model_validator(mode="after")
     def _expert_or_experts(self) -> ModelsConfig:
