@@ -12,6 +12,7 @@ from pathlib import Path
 from safer_instruct.domain import Domain, load_domain, shipped_domains
 from safer_instruct.domainfile import NewDomain, as_text
 from safer_instruct.errors import ColumnError, ConfigError, SourceError
+from safer_instruct.placeholders import MODEL
 from safer_instruct.rundir import write_whole
 from safer_instruct.settings.sources import SourceConfig
 from safer_instruct.sources import BadRow, read_source
@@ -92,9 +93,9 @@ _EMBEDDED_EXPERT = """\
     # base_url: https://api.openai.com/v1
     # api_key_env: OPENAI_API_KEY"""
 
-_EMBEDDED_STUDENT = """\
+_EMBEDDED_STUDENT = f"""\
     model: embedded:smollm2-135m-instruct
-    # model: openai:YOUR-MODEL
+    # model: openai:{MODEL}
     # base_url: http://127.0.0.1:8000/v1"""
 
 _DRAWN = """\
@@ -115,15 +116,15 @@ _PICKED_EMBEDDED = """\
   pick: first                   # the likeliest draft that passes is taken: fewer calls than with 'best'
 """
 
-_REMOTE_EXPERT = """\
-    model: openai:YOUR-MODEL
+_REMOTE_EXPERT = f"""\
+    model: openai:{MODEL}
     base_url: http://127.0.0.1:8000/v1
     api_key_env: OPENAI_API_KEY     # where the endpoint asks for a key
     # price_per_million: [0.40, 1.60]   # US dollars, prompt and completion, of a hosted model that the price table lacks"""
 
-_JUDGE = """\
+_JUDGE = f"""\
   judge:
-    model: openai:YOUR-MODEL
+    model: openai:{MODEL}
     base_url: http://127.0.0.1:8000/v1
 """
 

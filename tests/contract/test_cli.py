@@ -384,11 +384,24 @@ def test_a_domain_that_nobody_filled_in_is_told_by_init_and_check_and_refused_by
     checked = cli("domain", "check", "brand-new-domain.yaml", "--no-prompts")
     assert checked.code == 1 and "is valid" in checked.out and keys in " ".join(checked.out.split()) and "'run' refuses it" in checked.out
     said = cli("run", "brand-new.yaml")
+    at = 1 + Path("brand-new.yaml").read_text("utf-8").splitlines().index("    model: openai:YOUR-MODEL")
+    named = f"brand-new.yaml:{at}: 'models.expert': openai:YOUR-MODEL is not filled in yet; write the name that your endpoint knows its model by"
+    assert named in said.err
     assert said.code == 2 and f"domain 'brand-new-domain.yaml': {keys}" in said.err and not list(Path().glob("runs/brand-new/ledger*"))
     fill_in_domain(Path("brand-new-domain.yaml"))
     assert cli("domain", "check", "brand-new-domain.yaml", "--no-prompts").code == 0
     Path("brand-new.yaml").unlink()
     assert "fill in" not in cli("init", "brand-new").out
+
+
+@pytest.mark.parametrize("options", [[], ["--dry-run"]])
+def test_a_model_that_nobody_named_is_told_with_its_line_before_anything_is_sent(cli: Cli, options: list[str]) -> None:
+    cli("init", "safety", "--source", "texts.jsonl")
+    said = cli("run", "safety.yaml", *options)
+    lines = Path("safety.yaml").read_text("utf-8").splitlines()
+    places = [number for number, line in enumerate(lines, 1) if line.strip() == "model: openai:YOUR-MODEL"]
+    assert said.code == 2 and len(places) == 2 and not Path("runs/safety").exists()
+    assert [f"safety.yaml:{place}: 'models.{role}'" in said.err for place, role in zip(places, ("expert", "judge"), strict=True)] == [True, True]
 
 
 @pytest.mark.parametrize(("options", "fill"), [([], True), (["--description", "d", "--definition", "d", "--guideline", "g"], False)])
