@@ -21,6 +21,7 @@ from doc_desk import fill_in_domain
 from safer_instruct import rundir
 from safer_instruct.cli import main
 from safer_instruct.config import load_config
+from safer_instruct.domain import shipped_domains
 from safer_instruct.errors import ConfigError
 from safer_instruct.pipeline import run as run_pipeline
 
@@ -132,7 +133,7 @@ def test_another_config_is_refused_until_one_says_how_to_go_on(cli: Cli) -> None
     [
         pytest.param("run gone.yaml", None, ("gone.yaml: no such file",), id="missing config"),
         pytest.param("run my.yaml", ("filter:", "filtre:"), ("my.yaml:4: unknown key 'filtre'", "did you mean 'filter'?"), id="unknown key"),
-        pytest.param("run my.yaml", ("civility", "civillity"), ("civillity", "civility, insecure-code, overclaiming, safety"), id="unknown domain"),
+        pytest.param("run my.yaml", ("civility", "civillity"), ("civillity", ", ".join(shipped_domains())), id="unknown domain"),
         pytest.param("run my.yaml", ('expert: "scripted:', 'expert: "openay:'), ("unknown provider 'openay'", "embedded:NAME"), id="unknown provider"),
         pytest.param("run my.yaml", ("script.yaml", "gone-script.yaml"), ("gone-script.yaml: no such file",), id="missing script"),
         pytest.param("run my.yaml", ("texts.jsonl", "gone.jsonl"), ("gone.jsonl", "no file, folder or glob match"), id="missing corpus"),
