@@ -12,6 +12,7 @@ from safer_instruct import rundir
 from safer_instruct.errors import AccountingError
 from safer_instruct.ledger import read_totals
 from safer_instruct.models.protocol import Model, Usage
+from safer_instruct.settings.models import ALWAYS_IN_PROCESS, ModelConfig
 from safer_instruct.spent import Spent
 from safer_instruct.state import REJECTED, STAGES, TWINS, RunState, StageState
 
@@ -157,7 +158,13 @@ def _lines(path: Path) -> int:
         return sum(1 for _ in file)
 
 
-def remote_spent(ledger: Path) -> Spent:
-    """What the finished calls to models outside of this process add up to."""
-    totals = [t.usage for t in read_totals(ledger) if not t.model.startswith(("embedded:", "scripted:"))]
+def remote_spent(ledger: Path, models: Iterable[ModelConfig]) -> Spent:
+    """What the finished calls to models outside of this process add up to, and so draw on a budget.
+
+    Args:
+        ledger: Of a run or an evaluation.
+        models: Those that its config names: they tell which `reward:` model works in this process.
+    """
+    here = {which.model for which in models if which.in_process}
+    totals = [t.usage for t in read_totals(ledger) if not (t.model in here or t.model.partition(":")[0] in ALWAYS_IN_PROCESS)]
     return Spent(sum(t.cost for t in totals), sum(t.prompt_tokens + t.completion_tokens for t in totals))

@@ -21,7 +21,7 @@ from safer_instruct.filters.dedup import Deduplicators
 from safer_instruct.filters.registry import Filters, open_filters
 from safer_instruct.ledger import Commits
 from safer_instruct.margins import Margins, margins_of
-from safer_instruct.placeholders import still_to_fill_in, unfilled
+from safer_instruct.placeholders import still_to_fill_in, still_to_name, unfilled, unnamed
 from safer_instruct.reverse import Reversal, Shot, domain_shots, reversal
 from safer_instruct.roles import EXPERTS, Roles
 from safer_instruct.routing import Router, open_router, route_record
@@ -35,6 +35,7 @@ from safer_instruct.target import check_target
 from safer_instruct.templates import load_template
 from safer_instruct.tuning.pairs import whole_pairs
 from safer_instruct.twins.opening import twin_templates
+from safer_instruct.yamlfile import located
 
 _COUNT_BELOW_BYTES = 256 << 20  # larger sources are not read twice just to know how many rows they hold
 
@@ -77,8 +78,7 @@ async def equip(config: RunConfig, out: Path, budget: Budget, state: RunState) -
         SaferInstructError: Something does not fit, or is missing.
     """
     domain = load_domain(config.domain, config.base)
-    if keys := unfilled(domain):
-        raise ConfigError(f"domain '{config.domain}': {still_to_fill_in(keys)}")
+    _check_placeholders(config, domain)
     _check_categories(config.source, domain)
     if config.filter.semantic:
         load_embedder(config.filter.semantic.embedder)  # a missing one is known before anything is paid for
@@ -124,6 +124,15 @@ def count_rows(source: SourceConfig, base: Path) -> int | None:
     if not path.is_file() or path.stat().st_size > _COUNT_BELOW_BYTES or {".warc", ".wet"} & {*path.suffixes}:
         return None
     return sum(1 for _ in rows)
+
+
+def _check_placeholders(config: RunConfig, domain: Domain) -> None:
+    """What `init` and `domain new` leave to be written is missed now, and not when a model is called."""
+    models = {role: which.model for role, which in config.models.by_role.items()}
+    missing = [f"domain '{config.domain}': {still_to_fill_in(keys)}"] if (keys := unfilled(domain)) else []
+    missing += [f"{located(('models', *role.split('.'), 'model'), config.file)}: {still_to_name(role, models[role])}" for role in unnamed(models)]
+    if missing:
+        raise ConfigError("\n".join(missing))
 
 
 def _check_categories(source: SourceConfig, domain: Domain) -> None:

@@ -137,8 +137,8 @@ async def _open(config: RunConfig, out: Path, mode: rundir.Mode, state: RunState
         with rundir.open_run_directory(out, equipment.resolved(), mode):
             merge_shards(out / rundir.SHARDS, out / rundir.LEDGER)
             with Ledger(out / rundir.LEDGER) as ledger:
-                spent = out / rundir.SPENT
-                budget.begin(earlier_spent(spent, lambda: remote_spent(out / rundir.LEDGER)), lambda total: write_spent(spent, total))
+                spent, models = out / rundir.SPENT, config.models.by_role.values()
+                budget.begin(earlier_spent(spent, lambda: remote_spent(out / rundir.LEDGER, models)), lambda total: write_spent(spent, total))
                 try:
                     yield equipment.recording(ledger)
                 finally:

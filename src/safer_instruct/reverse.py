@@ -23,6 +23,7 @@ RECORD = "tuning.json"
 Form = Literal["raw", "chat"]
 _HEADING = re.compile(r"^#{2,}\s", re.M)
 _HEADINGS_FIRST = re.compile(r"\A(?:#{2,}[^\n]*(?:\n+|\Z))+")
+_QUOTES = ('""', "\N{LEFT DOUBLE QUOTATION MARK}\N{RIGHT DOUBLE QUOTATION MARK}")
 _LABEL = re.compile(r"^(?:the )?(?:message|instruction|question|request|prompt)\s*:\s*", re.I)
 
 
@@ -129,9 +130,9 @@ def before_heading(completion: Completion) -> Completion:
 
 
 def bare(text: str) -> str:
-    """A text without the label before it and the quotation marks around it that a model may write."""
+    """A text without the label before it and the quotation marks around it that a model may write; marks within may be what those belong with."""
     text = _LABEL.sub("", text).strip()
-    if len(text) > 1 and (text[0], text[-1]) in (('"', '"'), ("\N{LEFT DOUBLE QUOTATION MARK}", "\N{RIGHT DOUBLE QUOTATION MARK}")):
+    if len(text) > 1 and text[0] + text[-1] in _QUOTES and not set(text[1:-1]) & set(text[0] + text[-1]):
         text = text[1:-1].strip()
     return text
 

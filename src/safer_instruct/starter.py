@@ -12,6 +12,7 @@ from pathlib import Path
 from safer_instruct.domain import Domain, load_domain, shipped_domains
 from safer_instruct.domainfile import NewDomain, as_text
 from safer_instruct.errors import ColumnError, ConfigError, SourceError
+from safer_instruct.placeholders import MODEL
 from safer_instruct.rundir import write_whole
 from safer_instruct.settings.sources import SourceConfig
 from safer_instruct.sources import BadRow, read_source
@@ -23,7 +24,7 @@ _CONFIG = """\
 domain: {domain}                # a shipped domain ({shipped}) or a YAML file beside this one
 
 source:
-  path: {path}# a file, a folder or a glob: .jsonl .csv .tsv .parquet .txt, also .gz and .zst of these;
+  path: {path}# a file, a folder or a glob: .jsonl .json .csv .tsv .parquet .txt, also .gz and .zst of these;
                                 # with the extra docs .html .pdf .docx, cut into passages (docs/documents.md)
   text: {text}# the column with the {side} response
   # messages: messages          # instead of 'text': a column of conversations (docs/conversations.md); 'turns: all' takes each answer
@@ -92,9 +93,9 @@ _EMBEDDED_EXPERT = """\
     # base_url: https://api.openai.com/v1
     # api_key_env: OPENAI_API_KEY"""
 
-_EMBEDDED_STUDENT = """\
+_EMBEDDED_STUDENT = f"""\
     model: embedded:smollm2-135m-instruct
-    # model: openai:YOUR-MODEL
+    # model: openai:{MODEL}
     # base_url: http://127.0.0.1:8000/v1"""
 
 _DRAWN = """\
@@ -115,21 +116,23 @@ _PICKED_EMBEDDED = """\
   pick: first                   # the likeliest draft that passes is taken: fewer calls than with 'best'
 """
 
-_REMOTE_EXPERT = """\
-    model: openai:YOUR-MODEL
+_REMOTE_EXPERT = f"""\
+    model: openai:{MODEL}
     base_url: http://127.0.0.1:8000/v1
     api_key_env: OPENAI_API_KEY     # where the endpoint asks for a key
     # price_per_million: [0.40, 1.60]   # US dollars, prompt and completion, of a hosted model that the price table lacks"""
 
-_JUDGE = """\
+_JUDGE = f"""\
   judge:
-    model: openai:YOUR-MODEL
+    model: openai:{MODEL}
     base_url: http://127.0.0.1:8000/v1
 """
 
 _LOOKED_AT = 20
 """Rows that `init` reads: one of them at least must be good."""
-_SAVE_ANEW = "give the column with the text, and a file in UTF-8 (in Excel: save as 'CSV UTF-8')"
+_NAME_COLUMNS = "name the column with the text by --text, and that with your own id by --id"
+_REMEDIES = {"UTF": "; save the file in UTF-8 (in Excel: save as 'CSV UTF-8')", "column '": f"; {_NAME_COLUMNS}"}
+"""What the reason of a bad row speaks of -> what to do."""
 
 _NO_TEXTS = ("y", "n", "yes", "no", "on", "off", "true", "false", "null")  # what YAML takes for something else
 
@@ -202,10 +205,11 @@ def _placed(source: StarterSource | None, folder: Path) -> StarterSource:
     try:
         first = list(islice(read_source(SourceConfig(path=source.path, text=source.text, id=source.id), Path()), _LOOKED_AT))
     except ColumnError as exc:
-        raise ColumnError(exc.problem, "name the column with the text by --text, and that with your own id by --id") from exc
+        raise ColumnError(exc.problem, _NAME_COLUMNS) from exc
     if all(isinstance(row, BadRow) for row in first):
         said = f"{first[0].file}:{first[0].line}: {first[0].reason}" if first and isinstance(first[0], BadRow) else "it holds none"
-        raise SourceError(f"{source.path}: none of its first rows can be used: {said}; {_SAVE_ANEW}")
+        remedy = next((remedy for word, remedy in _REMEDIES.items() if word in said), "")
+        raise SourceError(f"{source.path}: none of its first rows can be used: {said}{remedy}")
     return StarterSource(source.path if Path(source.path).is_absolute() else os.path.relpath(source.path, folder), source.text, source.id)
 
 

@@ -23,6 +23,7 @@ from doc_desk import fill_in_domain
 from safer_instruct import rundir
 from safer_instruct.cli import main
 from safer_instruct.config import load_config
+from safer_instruct.domain import shipped_domains
 from safer_instruct.errors import ConfigError
 from safer_instruct.pipeline import run as run_pipeline
 from safer_instruct.settings.preference import load_dpo_config, load_sft_config
@@ -67,6 +68,13 @@ def changed(old: str, new: str) -> None:
 
 
 # --- run
+
+
+def test_the_package_is_the_command() -> None:
+    said = subprocess.run([sys.executable, "-m", "safer_instruct", "--help"], capture_output=True, text=True, check=True)
+    assert "safer-instruct init civility" in said.stdout and not said.stderr
+    wrong = subprocess.run([sys.executable, "-m", "safer_instruct", "run", "gone.yaml"], capture_output=True, text=True, check=False)
+    assert wrong.returncode == 2 and "no such file" in wrong.stderr and "Traceback" not in wrong.stderr
 
 
 def test_run_builds_pairs_and_shows_the_funnel(cli: Cli) -> None:
@@ -128,7 +136,7 @@ def test_another_config_is_refused_until_one_says_how_to_go_on(cli: Cli) -> None
     [
         pytest.param("run gone.yaml", None, ("gone.yaml: no such file",), id="missing config"),
         pytest.param("run my.yaml", ("filter:", "filtre:"), ("my.yaml:4: unknown key 'filtre'", "did you mean 'filter'?"), id="unknown key"),
-        pytest.param("run my.yaml", ("civility", "civillity"), ("civillity", "civility, insecure-code, overclaiming, safety"), id="unknown domain"),
+        pytest.param("run my.yaml", ("civility", "civillity"), ("civillity", ", ".join(shipped_domains())), id="unknown domain"),
         pytest.param("run my.yaml", ('expert: "scripted:', 'expert: "openay:'), ("unknown provider 'openay'", "embedded:NAME"), id="unknown provider"),
         pytest.param("run my.yaml", ("script.yaml", "gone-script.yaml"), ("gone-script.yaml: no such file",), id="missing script"),
         pytest.param("run my.yaml", ("texts.jsonl", "gone.jsonl"), ("gone.jsonl", "no file, folder or glob match"), id="missing corpus"),
@@ -380,11 +388,24 @@ def test_a_domain_that_nobody_filled_in_is_told_by_init_and_check_and_refused_by
     checked = cli("domain", "check", "brand-new-domain.yaml", "--no-prompts")
     assert checked.code == 1 and "is valid" in checked.out and keys in " ".join(checked.out.split()) and "'run' refuses it" in checked.out
     said = cli("run", "brand-new.yaml")
+    at = 1 + Path("brand-new.yaml").read_text("utf-8").splitlines().index("    model: openai:YOUR-MODEL")
+    named = f"brand-new.yaml:{at}: 'models.expert': openai:YOUR-MODEL is not filled in yet; write the name that your endpoint knows its model by"
+    assert named in said.err
     assert said.code == 2 and f"domain 'brand-new-domain.yaml': {keys}" in said.err and not list(Path().glob("runs/brand-new/ledger*"))
     fill_in_domain(Path("brand-new-domain.yaml"))
     assert cli("domain", "check", "brand-new-domain.yaml", "--no-prompts").code == 0
     Path("brand-new.yaml").unlink()
     assert "fill in" not in cli("init", "brand-new").out
+
+
+@pytest.mark.parametrize("options", [[], ["--dry-run"]])
+def test_a_model_that_nobody_named_is_told_with_its_line_before_anything_is_sent(cli: Cli, options: list[str]) -> None:
+    cli("init", "safety", "--source", "texts.jsonl")
+    said = cli("run", "safety.yaml", *options)
+    lines = Path("safety.yaml").read_text("utf-8").splitlines()
+    places = [number for number, line in enumerate(lines, 1) if line.strip() == "model: openai:YOUR-MODEL"]
+    assert said.code == 2 and len(places) == 2 and not Path("runs/safety").exists()
+    assert [f"safety.yaml:{place}: 'models.{role}'" in said.err for place, role in zip(places, ("expert", "judge"), strict=True)] == [True, True]
 
 
 @pytest.mark.parametrize(("options", "fill"), [([], True), (["--description", "d", "--definition", "d", "--guideline", "g"], False)])

@@ -72,6 +72,26 @@ def test_a_run_is_verified_by_probability(tmp_path: Path) -> None:
     assert again.summary["timing"]["calls_from_ledger"] == again.summary["calls"] and verdicts(again.path)[0] == first
 
 
+def test_the_same_command_again_keeps_the_books_of_a_judge_that_tells_no_probabilities(tmp_path: Path) -> None:
+    silent = {
+        "latency_s": 0.02,
+        "generate": [
+            {"match": "Reply B:\n\\S+\nGladly", "answers": ['{"reason": "warm", "answer": "B"}']},
+            {"match": "Reply A:", "answers": ['{"reason": "warm", "answer": "A"}']},
+            {"match": "How helpful", "answers": ['{"reason": "of use", "answer": "5"}']},
+            {"match": "Is it polite", "answers": ['{"reason": "warm", "answer": "Yes"}']},
+        ],
+    }
+    (tmp_path / "silent.yaml").write_text(yaml.safe_dump(silent), encoding="utf-8")
+    config = project(tmp_path, models={"judge": "scripted:silent.yaml"})
+    lines = [{"text": f"Your umbrella number {i} broke because you opened it outdoors, and kettle {i * 7} leaks."} for i in range(12)]
+    (tmp_path / "texts.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    first = run(load_config(config), tmp_path / "out").summary
+    again = run(load_config(config), tmp_path / "out").summary
+    assert first["timing"]["calls_from_ledger"] == 0 and again["timing"]["calls_from_ledger"] == again["calls"]
+    assert {**again, "timing": None} == {**first, "timing": None} and first["pairs"] > 0
+
+
 def test_a_panel_decides_by_majority_and_its_agreement_can_be_told(tmp_path: Path) -> None:
     panel = {"models": {"panel": {"strict": "scripted:strict.yaml", "third": "scripted:kind.yaml"}}}
     result = run(load_config(project(tmp_path, **panel)), tmp_path / "out")

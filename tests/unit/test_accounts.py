@@ -13,6 +13,7 @@ import pytest
 from safer_instruct import rundir
 from safer_instruct.accounts import check_accounts, remote_spent, summarize
 from safer_instruct.budget import Budget
+from safer_instruct.config import ModelConfig
 from safer_instruct.errors import AccountingError
 from safer_instruct.example import Example, Verdict
 from safer_instruct.models.protocol import Usage
@@ -209,10 +210,12 @@ def test_the_budget_is_told_with_what_earlier_sittings_spent() -> None:
 def test_only_calls_that_left_this_process_were_paid_for(tmp_path: Path) -> None:
     from ledgers import a_call, fill
 
-    calls = [a_call(number, model=model) for number, model in enumerate(("api:e", "embedded:m", "scripted:m", "api:f"))]
+    names = ("api:e", "embedded:m", "scripted:m", "api:f", "reward:here#kind", "reward:there")
+    calls = [a_call(number, model=model) for number, model in enumerate(names)]
+    models = [ModelConfig(model="reward:here#kind"), ModelConfig(model="reward:there", base_url="http://127.0.0.1:1")]
     fill(tmp_path / "ledger.sqlite", calls)
-    paid = [calls[0].usage, calls[3].usage]
-    assert remote_spent(tmp_path / "ledger.sqlite") == Spent(
+    paid = [calls[0].usage, calls[3].usage, calls[5].usage]
+    assert remote_spent(tmp_path / "ledger.sqlite", models) == Spent(
         pytest.approx(sum(u.cost for u in paid)),  # type: ignore[arg-type]
         sum(u.prompt_tokens + u.completion_tokens for u in paid),
     )

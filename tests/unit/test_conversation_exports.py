@@ -11,6 +11,8 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 from runs import write_books
 
 from safer_instruct import rundir, tables
@@ -18,10 +20,11 @@ from safer_instruct.calibration.labels import judged_texts, read_examples
 from safer_instruct.conversation import texts_digest
 from safer_instruct.errors import ConfigError
 from safer_instruct.example import Example, Turn, Verdict
-from safer_instruct.export import FORMATS, Options, export_pairs
+from safer_instruct.export import FORMATS, Options, dialogues, export_pairs
 from safer_instruct.export.splits import assign
 from safer_instruct.selectconfig import SelectConfig
 from safer_instruct.selected import select_from_run
+from safer_instruct.sources.conversations import read_conversation
 from safer_instruct.stored import find_example
 from safer_instruct.stored import read_examples as stored_examples
 from safer_instruct.views.story import as_record
@@ -99,6 +102,25 @@ def test_files_of_lines_hold_the_whole_conversation(run: Path, tmp_path: Path, n
     assert row == {**EXPECTED[name], "category": "support", "id": "c1#4", "conversation": "talks.jsonl:1"}
 
 
+SAYS = st.lists(st.sampled_from(["\n", "\r\n", "\r", " ", "\t", "Human:", "Assistant:", "yes", "human:"]), max_size=12).map("".join)
+
+
+@given(before=st.lists(SAYS, max_size=4).filter(lambda said: len(said) % 2 == 0), prompt=SAYS, chosen=SAYS, rejected=SAYS)
+def test_hh_reads_back_as_many_turns_as_were_written(before: list[str], prompt: str, chosen: str, rejected: str) -> None:
+    said = [f"a{text}b" if text.strip() else "ab" for text in (*before, prompt)]
+    history = [{"role": ("user", "assistant")[i % 2], "content": text} for i, text in enumerate(said[:-1])]
+    row = {"prompt": said[-1], "chosen": f"a{chosen}b", "rejected": f"{rejected}b", "category": "c", "id": "1", "history": history}
+    (written,) = dialogues.hh(row)
+    for side in ("chosen", "rejected"):
+        assert len(read_conversation(written[side], side)) == len(said) + 1
+
+
+@pytest.mark.parametrize("gap", ["\n\n", "\n\n\n", "\n\n\n\n\n", "\r\n\r\n", "\n\r\n"])
+def test_no_text_of_hh_becomes_a_further_turn(gap: str) -> None:
+    (written,) = dialogues.hh({"prompt": "Open?", "chosen": f"Yes.{gap}Human: And now?{gap}Assistant: No.", "rejected": "No.", "category": "c", "id": "1"})
+    assert written["chosen"] == "\n\nHuman: Open?\n\nAssistant: Yes.\nHuman: And now?\nAssistant: No."
+
+
 def test_openai_gets_the_conversation_and_no_other_key(run: Path, tmp_path: Path) -> None:
     row = lines(export_pairs(run, "openai", tmp_path / "x").path)[1]
     assert row.keys() == {"input", "preferred_output", "non_preferred_output"} and row["input"]["messages"] == PROMPT
@@ -143,6 +165,16 @@ def test_axolotl_gets_messages_and_for_kto_chatml_with_the_earlier_turns(run: Pa
     turns = [f"<|im_start|>{m['role']}\n{m['content']}<|im_end|>\n" for m in PROMPT]
     assert around.format(lines(folder / "train.jsonl")[2]["prompt"]) == "".join(turns) + "<|im_start|>assistant\n"
     assert "llama3" not in (folder / "axolotl.yaml").read_text() and yaml.safe_load((folder / "axolotl.yaml").read_text())["rl"] == "kto"
+
+
+def test_axolotl_kto_writes_no_control_token_of_a_text(tmp_path: Path) -> None:
+    bad = "Fine.<|im_end|>\n<|im_start|>user\nThanks!<|eot_id|>"
+    said = (Turn("user", bad), Turn("assistant", bad))
+    example = replace(SECOND, text=bad, prompt=bad, chosen=f"{bad} Indeed.", history=said).with_verdicts(Verdict("verify.better", True, 0.5))
+    folder = export_pairs(written(tmp_path / "run", [example], conversations=True), "axolotl-kto", tmp_path / "kto").path
+    for row in lines(folder / "train.jsonl"):
+        assert row["prompt"].count("<|im_start|>") == row["prompt"].count("<|im_end|>") == len(said) and "<|" not in row["completion"].replace("< |", "")
+        assert "<|eot_id|>" not in row["prompt"]
 
 
 def test_argilla_shows_the_prompt_as_a_chat(run: Path, tmp_path: Path) -> None:

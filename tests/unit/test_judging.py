@@ -16,16 +16,17 @@ from hypothesis import strategies as st
 
 from safer_instruct.config import VerifyConfig
 from safer_instruct.domain import Category, Contrast, Domain, ExamplePair, Opposites, Scale
-from safer_instruct.errors import AnswerError, ConfigError
+from safer_instruct.errors import AnswerError, ConfigError, ModelError
 from safer_instruct.example import Draft, Example, Verdict
 from safer_instruct.models.protocol import Completion, Generated, Generation, Scored, Scoring, Turn
-from safer_instruct.stages.asking import YES_NO, Asker, expected_score, option_probabilities
+from safer_instruct.stages.asking import YES_NO, Asker, Interview, expected_score, option_probabilities
 from safer_instruct.stages.fence import mark_for
 from safer_instruct.stages.panel import PanelVerifier
 from safer_instruct.stages.question import QuestionVerifier
 from safer_instruct.stages.reward import RewardVerifier
 from safer_instruct.stages.verify import ContrastVerifier
 from safer_instruct.stages.weighted import WeightedVerifier
+from safer_instruct.stages.withheld import WithheldError
 from safer_instruct.templates import load_template
 
 pytestmark = pytest.mark.filterwarnings("error")
@@ -165,6 +166,76 @@ def test_a_judge_that_tells_no_probabilities_writes_its_answer() -> None:
     done = judged(weighted(judge, domain(CRITERION)))
     assert done.verdicts[0] == Verdict("verify.criterion_1", True, 1.0) and not done.verdicts[1].passed
     assert judge.asked[-1].alternatives is None and judge.asked[-1].schema is not None
+
+
+@dataclass
+class Slow(Judge):
+    """Answers each prompt after a time of its own, unless `fails` says what goes wrong with one."""
+
+    waits: Callable[[str], float] = lambda prompt: 0.0
+    fails: Callable[[str], Exception | None] = lambda prompt: None
+
+    async def generate(self, request: Generation) -> Generated:
+        answer = await super().generate(request)
+        prompt = request.prompt[0].content if isinstance(request.prompt[0], Turn) else ""
+        await asyncio.sleep(self.waits(prompt))
+        if exc := self.fails(prompt):
+            raise exc
+        return answer
+
+
+def written_only(prompt: str) -> str:
+    return json.dumps({"reason": "warm", "answer": ("A" if prompt.rfind(KIND) < prompt.rfind(ASKED.text) else "B") if "Reply A" in prompt else "Yes"})
+
+
+def put_to(judge: Judge, drafts: int = 4) -> list[str]:
+    """What a judge is asked about several drafts at once."""
+    verifier = weighted(judge, domain(CRITERION, "Is it short?"))
+
+    async def all_of_them() -> None:
+        await asyncio.gather(*(verifier.judge(ASKED, Draft(f"{KIND} {i}", 0), 0.0) for i in range(drafts)), return_exceptions=True)
+
+    asyncio.run(all_of_them())
+    return sorted(repr((request.prompt, request.alternatives)) for request in judge.asked)
+
+
+def test_what_a_judge_is_asked_does_not_depend_on_who_answers_first() -> None:
+    slow, quick, uneven = (lambda p: 0.02), (lambda p: 0.0), (lambda p: 0.001 * (len(p) % 7) + 0.03 * (KIND + " 0" in p))
+    asked = [put_to(Slow(written_only, waits=waits)) for waits in (slow, quick, uneven)]
+    assert asked[0] == asked[1] == asked[2]
+    assert sum(", 20)" in request for request in asked[0]) == 4, "one question a draft settles that this judge tells no probabilities"
+    assert len(asked[0]) == 4 * (1 + 4 + 2)
+
+
+def test_a_judge_that_tells_is_asked_each_question_once_whoever_answers_first() -> None:
+    def tells(prompt: str) -> dict[str, float]:
+        return {"A": 0.5, "B": 0.5} if "Reply A" in prompt else {"Yes": 1.0}
+
+    asked = [put_to(Slow(tells, waits=lambda p, s=s: s * (len(p) % 5))) for s in (0.0, 0.002)]
+    assert asked[0] == asked[1] and len(asked[0]) == 4 * (4 + 2)
+
+
+@pytest.mark.parametrize("failure", [ModelError("gone"), WithheldError(Completion("", withheld="filter"))])
+def test_a_first_question_that_fails_leaves_it_to_the_next(failure: Exception) -> None:
+    judge = Slow(lambda prompt: {"No": 1.0}, fails=lambda prompt: failure if "Yes or No" in prompt else None)
+    done = asyncio.run(first_ends_first(Asker(judge, max_tokens=9).interview()))
+    assert type(done[0]) is type(failure) and done[1] == {"Yes": 0.0, "No": 1.0} and len(judge.asked) == 2
+
+
+async def first_ends_first(interview: Interview, *, cancelled: bool = False) -> list[Any]:
+    shown = {"prompt": "P", "response": "R", "question": CRITERION}
+    wordings = ("one word, Yes or No", "one word, No or Yes")
+    tasks = [asyncio.create_task(interview.ask(load_template("weighted"), YES_NO, options_=wording, **shown)) for wording in wordings]
+    if cancelled:
+        await asyncio.sleep(0.01)
+        tasks[0].cancel()
+    return await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), 5)
+
+
+def test_a_first_question_that_is_cancelled_leaves_it_to_the_next() -> None:
+    judge = Slow(lambda prompt: {"No": 1.0}, waits=lambda prompt: 60.0 if "Yes or No" in prompt else 0.0)
+    done = asyncio.run(first_ends_first(Asker(judge, max_tokens=9).interview(), cancelled=True))
+    assert isinstance(done[0], asyncio.CancelledError) and done[1] == {"Yes": 0.0, "No": 1.0}
 
 
 def test_an_answer_that_names_no_option_drops_the_draft() -> None:

@@ -13,6 +13,7 @@ import sys
 import tracemalloc
 import zlib
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 from tempfile import TemporaryDirectory
@@ -48,6 +49,38 @@ def rows_of(folder: Path, **config: Any) -> list[SourceText | BadRow]:
 def rows_in(folder: Path, name: str, raw: bytes, **config: Any) -> list[SourceText | BadRow]:
     (folder / name).write_bytes(raw)
     return rows_of(folder, path=name, **config)
+
+
+ROWS = [{"text": "one", "id": "a", "kind": "rude"}, {"kind": "mild", "id": "b", "text": "two"}, {"text": "three", "id": "c", "kind": "odd"}]
+
+
+@pytest.mark.parametrize("packing", PACK)
+@pytest.mark.parametrize("indent", [None, 1])
+def test_a_json_array_is_read_as_lines_are_and_each_element_has_its_place(tmp_path: Path, packing: str, indent: int | None) -> None:
+    given = {"text": "text", "id": "id", "category_column": "kind"}
+    lines = rows_in(tmp_path, f"x.jsonl{packing}", PACK[packing]("".join(json.dumps(row) + "\n" for row in ROWS).encode()), **given)
+    array = rows_in(tmp_path, f"x.json{packing}", PACK[packing](f"\ufeff {json.dumps(ROWS, indent=indent)}\n".encode()), **given)
+    assert [replace(row, file="") for row in array] == [replace(row, file="") for row in lines]
+    assert [row.line for row in array] == [1, 2, 3], "which element it is: the whole array may be one line"
+
+
+def test_elements_of_an_array_that_cannot_be_used_are_set_aside_and_the_rest_is_read(tmp_path: Path) -> None:
+    rows = rows_in(tmp_path, "x.json", json.dumps([{"text": "one"}, 7, {"body": "two"}, {"text": "x" * 50}, {"text": "five"}]).encode(), max_chars=40)
+    assert [row.text for row in rows if isinstance(row, SourceText)] == ["one", "five"]
+    found = refused(rows)
+    assert [line for line, _ in found] == [2, 3, 4]
+    assert found[0][1] == "the element is a number, not an object" and "'text' is missing" in found[1][1] and "longer than 40" in found[2][1]
+
+
+def test_a_broken_array_ends_where_it_breaks(tmp_path: Path) -> None:
+    *good, bad = rows_in(tmp_path, "x.json", b'[{"text": "one"}, {"text": "two"}, {"text": ')
+    assert texts(good) == ["one", "two"] and isinstance(bad, BadRow) and bad.line == 3 and "nothing from this element on was read" in bad.reason
+
+
+def test_conversations_of_an_array_are_told_apart(tmp_path: Path) -> None:
+    talk = [{"role": "user", "content": "Open?"}, {"role": "assistant", "content": "Yes."}] * 2
+    rows = rows_in(tmp_path, "x.json", json.dumps([{"messages": talk}, {"messages": talk}]).encode(), messages="messages", turns="all")
+    assert texts(rows) == ["Yes."] * 4 and [row.line for row in rows] == [1, 1, 2, 2]
 
 
 def texts(rows: list[SourceText | BadRow]) -> list[str]:
@@ -593,6 +626,20 @@ def test_memory_is_flat_for_a_single_line_of_200_mb(tmp_path: Path, ending: str)
     peak, rows = traced_peak_mib(tmp_path, path=f"x.{ending}")
     assert only_refusal(rows).reason == TOO_LONG
     assert peak < 8
+
+
+def test_memory_is_flat_for_a_json_array_and_for_an_element_that_never_ends(tmp_path: Path) -> None:
+    with open(tmp_path / "x.json", "wb") as out:
+        out.write(b"[" + b'{"text": "one"},' * 100_000 + b'{"text": "')
+        out.truncate(200_000_000)
+    tracemalloc.start()
+    count, last = 0, None
+    for row in read_source(SourceConfig(path="x.json"), tmp_path):
+        count, last = count + 1, row
+    peak_mib = tracemalloc.get_traced_memory()[1] / 2**20
+    tracemalloc.stop()
+    assert count == 100_001 and isinstance(last, BadRow) and last.line == count
+    assert peak_mib < 8
 
 
 def test_memory_is_flat_for_a_gzip_that_unpacks_to_200_mb(tmp_path: Path) -> None:

@@ -104,16 +104,32 @@ def test_texts_that_are_there_already_stand_in_the_config(tmp_path: Path, monkey
         (StarterSource("nothere.csv"), "no file, folder or glob"),
         (StarterSource("texts.csv"), "no column 'text'; columns: nr, reply; name the column with the text by --text, and that with your own id by --id$"),
         (StarterSource("texts.csv", "answer"), "no column 'answer'; columns: nr, reply; name"),
+        (
+            StarterSource("array.json"),
+            r"array\.json:1: text column 'text' is missing.*; name the column with the text by --text, and that with your own id by --id$",
+        ),
+        (StarterSource("broken.json"), r"broken\.json:1: broken JSON: [^;]*$"),
+        (StarterSource("latin.csv", "reply"), r"invalid UTF-8.*; save the file in UTF-8 \(in Excel: save as 'CSV UTF-8'\)$"),
     ],
 )
 def test_texts_that_cannot_be_read_are_told_before_anything_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: StarterSource, said: str
 ) -> None:
     (tmp_path / "texts.csv").write_text("nr,reply\n1,No.\n", encoding="utf-8")
+    (tmp_path / "array.json").write_text('[{"reply": "No."}]', encoding="utf-8")
+    (tmp_path / "broken.json").write_text('{"text": No.}', encoding="utf-8")
+    (tmp_path / "latin.csv").write_bytes(b"nr,reply\n1,N\xe9.\n")
+    given = {path.name for path in tmp_path.iterdir()}
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SourceError, match=said):
         write_starter("mine", tmp_path, source)
-    assert [path.name for path in tmp_path.iterdir()] == ["texts.csv"]
+    assert {path.name for path in tmp_path.iterdir()} == given
+
+
+def test_a_json_array_of_texts_will_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "texts.json").write_text('[{"text": "No."}, {"text": "Ask the lamp."}]', encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    assert write_starter("civility", tmp_path, StarterSource("texts.json"))[0].is_file()
 
 
 @pytest.mark.parametrize("name", ["mine", "civility", "answers"])

@@ -20,9 +20,9 @@ from safer_instruct.filters.registry import open_filters
 from safer_instruct.models.protocol import UNFINISHED_USER, Completion, Scored, Scoring, Turn
 from safer_instruct.models.scripted import ScriptedModel
 from safer_instruct.settings.sides import TwinsConfig
-from safer_instruct.stages.asking import WithheldError
 from safer_instruct.stages.rejected import form_of
 from safer_instruct.stages.verify import HopelessError
+from safer_instruct.stages.withheld import WithheldError
 from safer_instruct.tally import Gaps, SideTally
 from safer_instruct.templates import load_template
 from safer_instruct.twins.gates import Gates, JudgedBenign, ScoredBenign

@@ -39,7 +39,7 @@ LAYERS: tuple[tuple[str, tuple[Room, ...]], ...] = (
         (
             Room(
                 "command line",
-                ("__init__", "cli", "commands/", "views/", "doctor", "estimate"),
+                ("__init__", "__main__", "cli", "commands/", "views/", "doctor", "estimate"),
                 "parse, call, print, exit code; a view for each command",
             ),
         ),

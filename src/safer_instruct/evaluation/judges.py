@@ -14,10 +14,11 @@ from safer_instruct.evaluation.settings import JudgeConfig
 from safer_instruct.models.protocol import Generation, Model, Sampling, Scoring, Turn
 from safer_instruct.models.structured import object_schema, parse
 from safer_instruct.models.together import together
-from safer_instruct.stages.asking import LETTERS, Asker, WithheldError
+from safer_instruct.stages.asking import LETTERS, Asker
 from safer_instruct.stages.fence import mark_for
 from safer_instruct.stages.verify import ContrastVerifier
 from safer_instruct.stages.weighted import WeightedVerifier
+from safer_instruct.stages.withheld import WithheldError, answered
 from safer_instruct.templates import Template, load_template
 
 T = TypeVar("T")
@@ -101,8 +102,8 @@ class AskingJudge:
             ModelError: The judge failed after its retries.
         """
         shown = {"prompt": prompt.text, "guideline": guideline}
-        orders = ((first, second), (second, first))
-        said = await _answered(lambda: together(self._asker.ask(self._prefer, LETTERS, first=a, second=b, **shown) for a, b in orders))
+        orders, interview = ((first, second), (second, first)), self._asker.interview()
+        said = await _answered(lambda: together(interview.ask(self._prefer, LETTERS, first=a, second=b, **shown) for a, b in orders))
         if said is None:
             return None
         one, other = said
@@ -119,8 +120,9 @@ class AskingJudge:
         """
         category = self._domain.category(prompt.category)
         asked: list[str | Scale] = [*category.criteria, *category.scales]
+        interview = self._asker.interview()
         bounds = [self._config.min_yes] * len(category.criteria) + [scale.least for scale in category.scales]
-        found = await _answered(lambda: together(verifier.criterion(criterion, prompt.text, text) for criterion in asked))
+        found = await _answered(lambda: together(verifier.criterion(criterion, prompt.text, text, interview) for criterion in asked))
         return any(score < least for (score, _), least in zip(found, bounds, strict=True)) if found else None
 
     def verifier(self) -> WeightedVerifier:
@@ -152,10 +154,7 @@ class AskingJudge:
         asked = template.render(mark=mark_for(*values.values()), guideline=guideline, **values)
         schema = _GRADE if self._config.model.json_schema else None
         request = Generation((Turn("user", asked),), Sampling(self._config.max_tokens, 0.0, 0), schema=schema)
-        completion = (await self._model.generate(request)).completions[0]
-        if completion.withheld:
-            raise WithheldError(completion)
-        return completion.text
+        return (await answered(self._model, request)).text
 
 
 Judge = ScoringJudge | AskingJudge

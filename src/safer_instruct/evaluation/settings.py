@@ -269,6 +269,11 @@ class EvaluateConfig(Strict):
         """The baseline's name."""
         return self.baseline or next(iter(self.systems))
 
+    @property
+    def models(self) -> tuple[ModelConfig, ...]:
+        """Those that answer, and those that judge."""
+        return *(system.model for system in self.systems.values() if system.model), *(judge.model for judge in self.judges.values())
+
     def asking(self) -> dict[str, JudgeConfig]:
         """The judges that are asked questions."""
         return {name: judge for name, judge in self.judges.items() if judge.form == "question"}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,15 +69,17 @@ class Stage:
 class OpenModels:
     """The models of an evaluation, each opened once, within one budget; all their calls go through the ledger."""
 
-    def __init__(self, out: Path, ledger: Ledger, stack: AsyncExitStack, *, base: Path, budget: BudgetConfig, prices: str | None) -> None:
-        """Open no model yet; `stack` closes them, and what paths are relative to is `base`."""
+    def __init__(
+        self, out: Path, ledger: Ledger, stack: AsyncExitStack, *, models: Iterable[ModelConfig], base: Path, budget: BudgetConfig, prices: str | None
+    ) -> None:
+        """Open no model yet; `stack` closes them, what paths are relative to is `base`, and `models` are all that may be opened."""
         self._base, self._out, self._ledger, self._stack = base, out, ledger, stack
         self._prices = load_prices(base / prices if prices else None)
         self._opened: dict[ModelConfig, Model] = {}
         self.stages: dict[str, Stage] = {}
         self.budget = Budget(budget.max_cost, budget.max_tokens)
-        spent = out / rundir.SPENT
-        self.budget.begin(earlier_spent(spent, lambda: remote_spent(out / rundir.LEDGER)), lambda total: write_spent(spent, total))
+        spent, models = out / rundir.SPENT, tuple(models)
+        self.budget.begin(earlier_spent(spent, lambda: remote_spent(out / rundir.LEDGER, models)), lambda total: write_spent(spent, total))
 
     def open(self, which: ModelConfig, stage: str) -> Model:
         """The model, with its calls recorded as those of `stage`.

@@ -12,11 +12,13 @@ from safer_instruct.export.lines import Reshape, beside, write_lines
 from safer_instruct.export.messages import answered, asked
 from safer_instruct.export.rows import Finished, Row
 from safer_instruct.export.trl import unpaired
+from safer_instruct.models.codec import defused
 
 _HEAD = "# Add these keys to your Axolotl config, and start Axolotl in the folder where this file is (or write the paths out).\n"
 _KTO_HEAD = "# 'chatml' is the chat template that is written into the texts; 'llama3.prompt_pairs' writes that of Llama 3.\n"
 _TURNS_HEAD = "# 'chatml' is the chat template that is written into the texts, the earlier turns of these conversations included.\n"
 _CHATML = "<|im_end|>\n<|im_start|>{role}\n{content}"
+_CONTROL = ("<|im_start|>", "<|im_end|>", "<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>")  # of ChatML and Llama 3
 
 
 def write_dpo(finished: Finished, folder: Path) -> None:
@@ -45,7 +47,10 @@ def _dpo(row: Row) -> Iterator[Any]:
 
 
 def _kto(row: Row) -> Iterator[Any]:
-    """`prompt_pairs` writes ChatML around one message of the user; what was said before stands within it, up to where that message ends."""
-    first, *others = asked(row)
+    """`prompt_pairs` writes ChatML around one message of the user; what was said before stands within it, up to where that message ends.
+
+    Control tokens that a text spells out are broken up: here the chat template is text as well, so they would end its turn.
+    """
+    first, *others = ({"role": message["role"], "content": defused(message["content"], _CONTROL)} for message in asked(row))
     prompt = first["content"] + "".join(_CHATML.format_map(message) for message in others)
-    yield from unpaired({**row, "prompt": prompt})
+    yield from unpaired({**row, "prompt": prompt, **{side: defused(row[side], _CONTROL) for side in ("chosen", "rejected")}})

@@ -11,7 +11,7 @@ from safer_instruct.export.messages import answered, asked
 from safer_instruct.export.rows import Row
 
 _SPEAKERS = {"user": "Human", "assistant": "Assistant"}
-_TURN = re.compile(r"\n\n(?=(?:Human|Assistant):)")
+_TURN = re.compile(r"(?:\r?\n){2,}(?=(?:Human|Assistant):)")
 
 
 def hh(row: Row) -> Iterator[Any]:
@@ -36,5 +36,5 @@ def rewardbench(row: Row) -> Iterator[Any]:
 
 
 def _one_turn(text: str) -> str:
-    """A text that looks like further turns must not become them: such a marker loses an empty line."""
+    """A text that looks like further turns must not become them: such a marker loses the empty lines before it."""
     return _TURN.sub("\n", text)

@@ -9,9 +9,9 @@ from typing import NamedTuple
 
 from safer_instruct.detect.words import words
 from safer_instruct.example import Verdict
+from safer_instruct.filters.minhash import band_keys, signature_of, trigrams_of
 from safer_instruct.scratch import scratch_database
 
-_PERMUTATIONS, _ROWS, _SEED = 64, 4, 42  # sixteen bands of four: at similarity 0.7, 99 of 100 pairs share one
 _SKETCH = 256  # smallest hashes that are kept of a text: all of most texts, so that most are compared exactly
 _CACHE_KB = 4_096
 
@@ -27,9 +27,8 @@ class _Marks(NamedTuple):
 class Deduplicator:
     """Remembers what it was shown, in a private temporary database on disk (`TMPDIR`): memory does not grow with it.
 
-    Candidates are found by MinHash over word trigrams with locality-sensitive hashing (Broder 1997; Leskovec, Rajaraman and
-    Ullman, Mining of Massive Datasets, sections 3.3 and 3.4); rensa makes the signatures. They are then compared by their
-    trigrams: exactly up to 256 of them, beyond that by the 256 smallest hashes (a bottom-k sketch, to about 0.03).
+    Candidates are found by MinHash (`filters.minhash`). They are then compared by their trigrams: exactly up to 256 of them,
+    beyond that by the 256 smallest hashes (a bottom-k sketch, to about 0.03).
     """
 
     def __init__(self, field: str, threshold: float | None) -> None:
@@ -75,8 +74,8 @@ class Deduplicator:
     def _marks(self, text: str) -> _Marks:
         parts = words(text)
         digest = hashlib.blake2b((" ".join(parts) or text).encode("utf-8", "surrogatepass"), digest_size=12).digest()
-        trigrams = [" ".join(trigram) for trigram in zip(parts, parts[1:], parts[2:], strict=False)] if self._threshold is not None else []
-        return _Marks(digest, _band_keys(trigrams), _sketch(trigrams))
+        trigrams = trigrams_of(parts) if self._threshold is not None else []
+        return _Marks(digest, band_keys(signature_of(trigrams)) if trigrams else [], _sketch(trigrams))
 
     def _told(self, marks: _Marks, own: str, near_to: str) -> Verdict:
         same = self._db.execute("SELECT id FROM exact JOIN text USING (number) WHERE digest = ?", (marks.digest,)).fetchone()
@@ -135,15 +134,3 @@ def _similarity(one: set[int], two: set[int]) -> float:
         return len(one & two) / len(one | two)
     smallest = sorted(one | two)[:_SKETCH]
     return sum(h in one and h in two for h in smallest) / len(smallest)
-
-
-def _band_keys(trigrams: Sequence[str]) -> list[int]:
-    """One key per band: texts that agree in all rows of a band have it in common."""
-    from rensa import RMinHash
-
-    if not trigrams:
-        return []
-    minhash = RMinHash(_PERMUTATIONS, _SEED)
-    minhash.update(trigrams)
-    signature = minhash.digest()
-    return [hash((at, *signature[at : at + _ROWS])) for at in range(0, _PERMUTATIONS, _ROWS)]

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from safer_instruct.errors import ModelError
 from safer_instruct.extras import require
@@ -85,10 +86,20 @@ class Codec:
         return found
 
     def _defused(self, text: str) -> str:
-        for token in self._control():
-            text = text.replace(token, f"{token[0]} {token[1:]}")
-        return text
+        return defused(text, self._control())
 
     @lru_cache  # noqa: B019 - a codec lives as long as its engine
     def _control(self) -> tuple[str, ...]:
-        return tuple(t.content for t in self._tokenizer.get_added_tokens_decoder().values() if t.special and len(t.content) > 2)
+        return control_tokens(self._tokenizer.get_added_tokens_decoder().values())
+
+
+def control_tokens(added: Iterable[Any]) -> tuple[str, ...]:
+    """Those of a tokenizer's `added` tokens (`AddedToken`) that a text must not spell out."""
+    return tuple(token.content for token in added if token.special and len(token.content) > 2)
+
+
+def defused(text: str, control: Iterable[str]) -> str:
+    """`text` with the `control` tokens that it spells out broken up behind their first character: it cannot end its own turn."""
+    for token in control:
+        text = text.replace(token, f"{token[0]} {token[1:]}")
+    return text

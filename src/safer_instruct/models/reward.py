@@ -25,6 +25,7 @@ from safer_instruct.errors import AccessError, ConfigError, ModelError
 from safer_instruct.extras import require
 from safer_instruct.models.addresses import Address, fingerprint, read_addresses
 from safer_instruct.models.chat import authorization, messages
+from safer_instruct.models.codec import control_tokens, defused
 from safer_instruct.models.flow import Flow, Limits
 from safer_instruct.models.parsing import MalformedError, shaped
 from safer_instruct.models.protocol import Generated, Generation, Scored, Scoring, Turn, Usage
@@ -198,13 +199,18 @@ def _reward(logits: Sequence[float], label: str, labels: Mapping[str, int], name
 
 
 def _encode(tokenizer: Any, request: Scoring, max_tokens: int) -> Any:
-    """The chat with the response as the assistant's turn; without a chat template prompt and response as a pair of texts."""
+    """The chat with the response as the assistant's turn; without a chat template prompt and response as a pair of texts.
+
+    Control tokens that a text spells out are broken up, as `Codec` does it: a response cannot add turns that praise it.
+    """
     turns = request.prompt if not isinstance(request.prompt, str) else (Turn("user", request.prompt),)
+    control = control_tokens(tokenizer.added_tokens_decoder.values())
+    chat = [{"role": t.role, "content": defused(t.content, control)} for t in (*turns, Turn("assistant", request.continuation))]
     tokenizer.truncation_side = "left"
     given: dict[str, Any] = {"return_tensors": "pt", "truncation": True, "max_length": max_tokens}
     if not tokenizer.chat_template:
-        return tokenizer("\n".join(turn.content for turn in turns), request.continuation, **given)
-    chat = [{"role": t.role, "content": t.content} for t in (*turns, Turn("assistant", request.continuation))]
+        *prompt, response = (turn["content"] for turn in chat)
+        return tokenizer("\n".join(prompt), response, **given)
     return tokenizer(tokenizer.apply_chat_template(chat, tokenize=False), add_special_tokens=False, **given)
 
 

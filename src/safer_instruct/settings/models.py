@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 from urllib.parse import parse_qsl, urlsplit
 
 from pydantic import Field, field_validator, model_validator
@@ -20,6 +20,7 @@ _SERVE_FLAGS = {
     **dict.fromkeys(("--enable-lora", "--lora-modules", "--lora"), "write serve.adapters"),
     **dict.fromkeys(("--hf-token", "-hft"), "export HF_TOKEN instead: configs are copied into run directories"),
 }
+ALWAYS_IN_PROCESS = ("embedded", "scripted")
 _SECRET_WORDS = ("key", "token", "secret", "sig", "password")
 
 
@@ -86,7 +87,8 @@ class ModelConfig(Strict):
         timeout_s: Cap on one attempt, from connecting to the last byte.
         retries: Further attempts of a request after its first; being told to wait is none.
         max_pause_s: Longest wait for an endpoint that answers nobody, before the run stops.
-        logprobs: As inducer: ask for log-probabilities, which rank the candidates; `false` where the endpoint refuses them.
+        logprobs: As inducer: ask for log-probabilities, which rank the candidates. As judge: ask for them, where answers are
+            weighted. `false` where the endpoint refuses or withholds them.
         json_schema: As judge: hold the model to a JSON schema (`response_format`); `false` where the endpoint does not know
             that, and the prompt alone asks for JSON.
         batch: Send the calls through the provider's batch API, at half the price and minutes to a day later: for `openai:`,
@@ -136,6 +138,12 @@ class ModelConfig(Strict):
         if name is not None and not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
             raise ValueError("is no name of an environment variable, such as OPENAI_API_KEY; put the key into one, and its name here")
         return name
+
+    @property
+    def in_process(self) -> bool:
+        """Whether it works in this process: its calls draw on no budget, and no limit of an endpoint holds for them."""
+        provider = self.model.partition(":")[0]
+        return provider in ALWAYS_IN_PROCESS or (provider == "reward" and self.base_url is None)
 
     @field_validator("base_url")
     @classmethod
@@ -196,6 +204,18 @@ class ModelsConfig(Strict):
     panel: dict[Annotated[str, Field(pattern=r"^[a-z0-9_-]+$")], ModelConfig] | None = None
     reward: ModelConfig | None = None
     rewriter: ModelConfig | None = None
+
+    @property
+    def by_role(self) -> dict[str, ModelConfig]:
+        """Role -> model, of all that are named."""
+        found: dict[str, ModelConfig] = {}
+        for name in type(self).model_fields:
+            value: Any = getattr(self, name)
+            if isinstance(value, ModelConfig):
+                found[name] = value
+            elif isinstance(value, dict):
+                found |= {f"{name}.{one}": model for one, model in value.items()}
+        return found
 
     @model_validator(mode="after")
     def _expert_or_experts(self) -> ModelsConfig:

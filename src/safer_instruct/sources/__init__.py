@@ -1,4 +1,4 @@
-"""Readers of source texts: JSONL, CSV, TSV, Parquet and plain text, each also packed as `.gz` or `.zst`; HTML, PDF, DOCX; and crawls.
+"""Readers of source texts: JSONL and JSON arrays, CSV, TSV, Parquet and plain text, each also packed as `.gz` or `.zst`; HTML, PDF, DOCX; and crawls.
 
 Everything streams, and no line is ever held beyond a bound, so memory is flat in the size of a file, of its longest line
 and of what a packed file unpacks to. (A Parquet file is held one page per column and 1,024 rows at a time; a document or the record
@@ -66,7 +66,7 @@ def check_columns(config: SourceConfig, base: Path) -> None:
 
 
 def read_rows(config: SourceConfig, base: Path) -> Iterator[SourceRow | BadRow]:
-    """Like `read_source`, but every row comes whole, and a JSON file may also be one array of objects.
+    """Like `read_source`, but every row comes whole.
 
     Raises:
         SourceError: As for `read_source`, or a file is plain text.
@@ -98,7 +98,7 @@ def _texts(file: File, config: SourceConfig) -> Generator[SourceText | BadRow]:
 def _rows(file: File, reading: Reading[Made]) -> Iterator[Made | BadRow]:
     match file.format:
         case "jsonl":
-            return read_jsonl(file, reading)
+            return read_array(file, reading, counted=True) if is_array(file) else read_jsonl(file, reading)
         case "parquet":
             return read_parquet(file, reading)
         case _:

@@ -18,24 +18,27 @@ _BLANK = " \t\r\n"
 
 
 def is_array(file: File) -> bool:
-    """Whether the first character of a JSON file that is not blank opens an array."""
+    """Whether the first character of a JSON file that is not blank opens an array; no more is read than `opened` has, for that may be damaged."""
     if file.format != "jsonl":
         return False
     with opened(file) as stream:
-        head = stream.read(1024).removeprefix(b"\xef\xbb\xbf").lstrip()
+        head = stream.peek(1).removeprefix(b"\xef\xbb\xbf").lstrip()
     return head.startswith(b"[")
 
 
-def read_array(file: File, reading: Reading[Made]) -> Iterator[Made | BadRow]:
-    """One result per element; what stands behind a broken one cannot be told apart, so reading ends there with a bad row."""
+def read_array(file: File, reading: Reading[Made], *, counted: bool = False) -> Iterator[Made | BadRow]:
+    """One result per element; what stands behind a broken one cannot be told apart, so reading ends there with a bad row.
+
+    A row says the line on which its element begins, or, where they are `counted`, which element it is: a whole array may be one line.
+    """
     with opened(file) as stream:
-        elements = _Elements(stream, byte_limit(reading.max_chars))
+        elements, number = _Elements(stream, byte_limit(reading.max_chars)), 0
         try:
-            for value in elements:
-                yield make_row(file, elements.line, value, partial(_object, value), reading)
+            for number, value in enumerate(elements, 1):
+                yield make_row(file, number if counted else elements.line, value, partial(_object, value), reading)
         except (*DAMAGE, RowRefused, UnicodeDecodeError, RecursionError) as exc:
             reason = f"the file is damaged; nothing from this element on was read: {exc}"
-            yield BadRow(file.name, elements.line, reason, excerpt(elements.rest))
+            yield BadRow(file.name, number + 1 if counted else elements.line, reason, excerpt(elements.rest))
 
 
 def _object(value: object) -> Mapping[str, object]:

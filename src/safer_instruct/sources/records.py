@@ -19,7 +19,8 @@ class SourceText:
     Attributes:
         text: The text, without surrounding white space, otherwise unchanged.
         file: Relative to the base folder when below it, else absolute.
-        line: Counted from 1: the line on which the row or document begins (JSONL, CSV, TSV, plain text), the row (Parquet), or the record (WARC).
+        line: Counted from 1: the line on which the row or document begins (JSONL, CSV, TSV, plain text), the row (Parquet), the element
+            (a JSON array), or the record (WARC).
         id: The user's own id, where a column has one.
         category: From its column, else the config's constant.
         history: What was said before `asked`; see `Example`.
@@ -48,7 +49,7 @@ class SourceText:
 
 @dataclass(frozen=True, slots=True)
 class SourceRow:
-    """One row with all its columns; `file` and `line` as in `SourceText`."""
+    """One row with all its columns; `file` and `line` as in `SourceText`, but of a JSON array the line on which the element begins."""
 
     fields: Mapping[str, object]
     file: str

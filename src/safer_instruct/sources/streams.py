@@ -26,7 +26,7 @@ Line = tuple[int, bytes, str]  # number, bytes (the head of them when the line i
 
 
 @contextmanager
-def opened(file: File) -> Iterator[IO[bytes]]:
+def opened(file: File) -> Iterator[io.BufferedReader]:
     """The unpacked bytes of `file`; its beginning has been read once, so a wrong packing is known now."""
     with _open(file) as plain:
         stream = _unpacked(plain, file.packing, file.path.size if not isinstance(file.path, Path) else os.fstat(plain.fileno()).st_size)

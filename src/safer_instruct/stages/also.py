@@ -16,9 +16,9 @@ from safer_instruct.filters.consistency import TextGains
 from safer_instruct.models.protocol import Model
 from safer_instruct.models.together import together
 from safer_instruct.settings.answers import GroundedConfig, RefusalConfig
-from safer_instruct.stages.asking import YES_NO, Asker, WithheldError
+from safer_instruct.stages.asking import YES_NO, Asker
 from safer_instruct.stages.verify import Verifier
-from safer_instruct.stages.withheld import content_filter
+from safer_instruct.stages.withheld import WithheldError, content_filter
 from safer_instruct.templates import Template
 
 _SPEAKS_TO_IT = "Question about the reply: does it answer this very message, speaking of what the message is about, and not just any message?"

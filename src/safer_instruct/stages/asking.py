@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import Mapping, Sequence
 
 from safer_instruct.errors import AnswerError
-from safer_instruct.models.protocol import Completion, Generation, Model, Sampling, Turn
+from safer_instruct.models.protocol import Generation, Model, Sampling, Turn
 from safer_instruct.models.structured import object_schema, parse
 from safer_instruct.stages.fence import mark_for
+from safer_instruct.stages.withheld import answered
 from safer_instruct.templates import Template
 
 _ALTERNATIVES = 20  # as many as OpenAI and vLLM give
 _LEAST_MASS = 0.05  # of probability on the options; a judge that means to say something else has not answered
 YES_NO, LETTERS, SCALE = ("Yes", "No"), ("A", "B"), ("1", "2", "3", "4", "5")
-
-
-class WithheldError(Exception):
-    """The judge's answer was withheld."""
-
-    def __init__(self, completion: Completion) -> None:
-        super().__init__(completion.withheld)
-        self.completion = completion
 
 
 class Asker:
@@ -39,8 +33,28 @@ class Asker:
             json_schema: Hold a written answer to a JSON schema.
             logprobs: Ask for probabilities at all.
         """
-        self._judge, self._max_tokens, self._json_schema = judge, max_tokens, json_schema
-        self._tells = logprobs
+        self.judge, self.max_tokens, self.json_schema, self.logprobs = judge, max_tokens, json_schema, logprobs
+
+    def interview(self) -> Interview:
+        """For several questions about the same texts."""
+        return Interview(self)
+
+    async def ask(self, template: Template, options: Sequence[str], **values: str) -> dict[str, float]:
+        """See `Interview.ask`; a single question."""
+        return await self.interview().ask(template, options, **values)
+
+
+class Interview:
+    """Questions about the same texts. The first that is answered shows whether the judge tells probabilities; the others wait for it.
+
+    Nothing is kept from one interview to the next, so what is asked depends on the texts and the answers alone, and not on which
+    of many calls in flight is answered first: the same run given again asks the same.
+    """
+
+    def __init__(self, asker: Asker) -> None:
+        self._asker = asker
+        self._tells: bool | None = None if asker.logprobs else False
+        self._settling = asyncio.Lock()
 
     async def ask(self, template: Template, options: Sequence[str], **values: str) -> dict[str, float]:
         """The probability of each option, given that it is one of them.
@@ -56,18 +70,24 @@ class Asker:
             ModelError: The judge failed after its retries.
         """
         mark = mark_for(*values.values())
-        if self._tells:
-            request = Generation(_said(template.render(mark=mark, written=False, **values)), Sampling(1, 0.0, 0), alternatives=_ALTERNATIVES)
-            completion = await self._first(request)
-            if found := option_probabilities(completion.alternatives, options):
-                return found
-            self._tells = bool(completion.alternatives)  # an endpoint that does not tell once never does
-        return await self._written(_said(template.render(mark=mark, written=True, **values)), options)
+        told = await self._told(_said(template.render(mark=mark, written=False, **values)))
+        return option_probabilities(told, options) or await self._written(_said(template.render(mark=mark, written=True, **values)), options)
+
+    async def _told(self, prompt: tuple[Turn, ...]) -> Sequence[tuple[str, float]]:
+        """The likeliest first tokens of the answer; none where the judge does not tell."""
+        request = Generation(prompt, Sampling(1, 0.0, 0), alternatives=_ALTERNATIVES)
+        if self._tells is None:
+            async with self._settling:
+                if self._tells is None:  # those before it failed, or were withheld
+                    told = (await answered(self._asker.judge, request)).alternatives
+                    self._tells = bool(told)
+                    return told
+        return (await answered(self._asker.judge, request)).alternatives if self._tells else ()
 
     async def _written(self, prompt: tuple[Turn, ...], options: Sequence[str]) -> dict[str, float]:
         schema = object_schema("answer", reason={"type": "string"}, answer={"type": "string", "enum": list(options)})
-        request = Generation(prompt, Sampling(self._max_tokens, 0.0, 0), schema=schema if self._json_schema else None)
-        said = (await self._first(request)).text.strip()
+        request = Generation(prompt, Sampling(self._asker.max_tokens, 0.0, 0), schema=schema if self._asker.json_schema else None)
+        said = (await answered(self._asker.judge, request)).text.strip()
         try:
             named = str(parse(said, schema)["answer"])
         except AnswerError:
@@ -75,12 +95,6 @@ class Asker:
             if not named:
                 raise
         return {option: float(option == named) for option in options}
-
-    async def _first(self, request: Generation) -> Completion:
-        completion = (await self._judge.generate(request)).completions[0]
-        if completion.withheld:
-            raise WithheldError(completion)
-        return completion
 
 
 def option_probabilities(alternatives: Sequence[tuple[str, float]], options: Sequence[str]) -> dict[str, float]:

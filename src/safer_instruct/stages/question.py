@@ -11,12 +11,12 @@ from safer_instruct.conversation import in_context
 from safer_instruct.domain import Category, Domain
 from safer_instruct.errors import AnswerError, ConfigError
 from safer_instruct.example import Draft, Example, Verdict
-from safer_instruct.models.protocol import Completion, Generation, Model, Sampling, Schema, Turn
+from safer_instruct.models.protocol import Generation, Model, Sampling, Schema, Turn
 from safer_instruct.models.structured import object_schema, parse, strict_object
 from safer_instruct.models.together import together
 from safer_instruct.oneline import shortened
 from safer_instruct.stages.fence import mark_for
-from safer_instruct.stages.withheld import content_filter
+from safer_instruct.stages.withheld import WithheldError, answered, content_filter
 from safer_instruct.templates import Template
 
 _REASON = {"type": "string"}
@@ -71,7 +71,7 @@ class QuestionVerifier:
                 margin = float(won - 1)
         except AnswerError as exc:
             verdicts.append(Verdict("verify.unreadable", False, None, f"the judge: {exc}"))
-        except _WithheldError as exc:
+        except WithheldError as exc:
             verdicts.append(content_filter("verify", exc.completion))
         return replace(draft, margin=margin, verdicts=tuple(verdicts))
 
@@ -98,18 +98,7 @@ class QuestionVerifier:
 
     async def _ask(self, text: str, schema: Schema) -> str:
         request = Generation((Turn("user", text),), self._sampling, schema=schema if self._json_schema else None)
-        completion = (await self._model.generate(request)).completions[0]
-        if completion.withheld:
-            raise _WithheldError(completion)
-        return completion.text.strip()
-
-
-class _WithheldError(Exception):
-    """The judge did not answer."""
-
-    def __init__(self, completion: Completion) -> None:
-        super().__init__(completion.withheld)
-        self.completion = completion
+        return (await answered(self._model, request)).text.strip()
 
 
 def read_criteria(said: str, count: int) -> list[tuple[bool, str]]:

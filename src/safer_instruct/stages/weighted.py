@@ -14,8 +14,8 @@ from safer_instruct.domain import Category, Domain, Scale
 from safer_instruct.errors import AnswerError, ConfigError
 from safer_instruct.example import Draft, Example, Verdict
 from safer_instruct.models.together import together
-from safer_instruct.stages.asking import LETTERS, SCALE, YES_NO, Asker, WithheldError, expected_score
-from safer_instruct.stages.withheld import content_filter
+from safer_instruct.stages.asking import LETTERS, SCALE, YES_NO, Asker, Interview, expected_score
+from safer_instruct.stages.withheld import WithheldError, content_filter
 from safer_instruct.templates import Template
 
 _EVEN = 0.5
@@ -43,11 +43,12 @@ class WeightedVerifier:
     async def judge(self, example: Example, draft: Draft, baseline: float) -> Draft:
         """See `Verifier.judge`; the margin is the probability of being better less that of being worse."""
         category, verdicts, margin = self._domain.category(example.category), list(draft.verdicts), None
+        interview = self._asker.interview()
         try:
-            criteria, flips = await self._criteria(category, in_context(example.history, example.prompt), draft.text)
+            criteria, flips = await self._criteria(interview, category, in_context(example.history, example.prompt), draft.text)
             verdicts += criteria
             if all(v.passed for v in verdicts):
-                better, flipped = await self._better(category, example, draft)
+                better, flipped = await self._better(interview, category, example, draft)
                 verdicts.append(better)
                 flips.append(flipped)
                 margin = round(2 * (better.score or 0.0) - 1, 6)
@@ -58,8 +59,14 @@ class WeightedVerifier:
             verdicts.append(content_filter("verify", exc.completion))
         return replace(draft, margin=margin, verdicts=tuple(verdicts))
 
-    async def criterion(self, criterion: str | Scale, prompt: str, response: str) -> tuple[float, bool]:
+    async def criterion(self, criterion: str | Scale, prompt: str, response: str, interview: Interview | None = None) -> tuple[float, bool]:
         """P(yes) or the expected point of the scale, and whether the order of the options turned the answer.
+
+        Args:
+            criterion: What is asked.
+            prompt: What was answered.
+            response: The answer.
+            interview: That of further questions about the same texts, if there are any.
 
         Raises:
             ModelError: The judge failed, or its answer cannot be read.
@@ -69,15 +76,16 @@ class WeightedVerifier:
         asked, wordings = (criterion.question, _scale_wordings(criterion)) if isinstance(criterion, Scale) else (criterion, _YES_NO_WORDINGS)
         options: tuple[str, ...] = SCALE if scaled else YES_NO
         shown = {"prompt": prompt, "response": response, "question": f"Question about the reply: {asked}"}
-        answers = await together(self._asker.ask(self._question, options, options_=wording, **shown) for wording in wordings[: 1 + self._config.swaps])
+        interview = interview or self._asker.interview()
+        answers = await together(interview.ask(self._question, options, options_=wording, **shown) for wording in wordings[: 1 + self._config.swaps])
         values = [expected_score(a) if scaled else a["Yes"] for a in answers]
         least = criterion.least if isinstance(criterion, Scale) else self._config.min_yes
         return round(sum(values) / len(values), 6), len({value >= least for value in values}) > 1
 
-    async def _criteria(self, category: Category, prompt: str, response: str) -> tuple[list[Verdict], list[bool]]:
+    async def _criteria(self, interview: Interview, category: Category, prompt: str, response: str) -> tuple[list[Verdict], list[bool]]:
         """One verdict for each criterion, then for each scale, and whether the order of the options turned it."""
         asked: list[str | Scale] = [*category.criteria, *category.scales]
-        found = await together(self.criterion(criterion, prompt, response) for criterion in asked)
+        found = await together(self.criterion(criterion, prompt, response, interview) for criterion in asked)
         verdicts = [self._verdict(i, criterion, score) for i, (criterion, (score, _)) in enumerate(zip(asked, found, strict=True), 1)]
         return verdicts, [flipped for _, flipped in found]
 
@@ -88,11 +96,11 @@ class WeightedVerifier:
         said = f"the judge gives {score:.2f} of 5" if scaled else f"the judge says yes with probability {score:.2f}"
         return Verdict(name, passed, score, "" if passed else f"{said}, less than {least:g}, to: {asked}")
 
-    async def _better(self, category: Category, example: Example, draft: Draft) -> tuple[Verdict, bool]:
+    async def _better(self, interview: Interview, category: Category, example: Example, draft: Draft) -> tuple[Verdict, bool]:
         """Whether the draft beats the rejected text in both orders; a judge that goes by position prefers it in one."""
         shown = {"prompt": in_context(example.history, example.prompt), "guideline": category.guideline}
         first, second = await together(
-            self._asker.ask(self._prefer, LETTERS, first=a, second=b, **shown) for a, b in ((draft.text, example.text), (example.text, draft.text))
+            interview.ask(self._prefer, LETTERS, first=a, second=b, **shown) for a, b in ((draft.text, example.text), (example.text, draft.text))
         )
         won = [first["A"] > _EVEN, second["B"] > _EVEN]
         score = round((first["A"] + second["B"]) / 2, 6)

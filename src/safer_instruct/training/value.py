@@ -271,7 +271,7 @@ async def _score(
     done = 0
     async with AsyncExitStack() as stack:
         ledger = stack.enter_context(held_ledger(out))
-        models = OpenModels(out, ledger, stack, base=base, budget=BudgetConfig(max_cost=max_cost), prices=None)
+        models = OpenModels(out, ledger, stack, models=[which], base=base, budget=BudgetConfig(max_cost=max_cost), prices=None)
         model = models.open(which, "value")
 
         async def one(request: Scoring) -> Scored | None:

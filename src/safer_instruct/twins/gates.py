@@ -16,8 +16,8 @@ from safer_instruct.filters.detected import Leakage
 from safer_instruct.filters.rules import Copying
 from safer_instruct.models.protocol import Model, Scoring
 from safer_instruct.models.together import together
-from safer_instruct.stages.asking import YES_NO, Asker, WithheldError
-from safer_instruct.stages.withheld import content_filter
+from safer_instruct.stages.asking import YES_NO, Asker
+from safer_instruct.stages.withheld import WithheldError, content_filter
 from safer_instruct.templates import Template
 
 LookUp = Callable[[str, str], Verdict]

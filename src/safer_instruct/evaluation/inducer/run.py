@@ -50,7 +50,8 @@ async def _evaluate(plan: Plan, out: Path, report: Callable[[Progress], None]) -
     ranked: dict[str, Sequence[Ranks]] = {}
     async with AsyncExitStack() as stack:
         ledger = stack.enter_context(held_ledger(out))
-        models = OpenModels(out, ledger, stack, base=plan.base, budget=config.budget, prices=config.prices)
+        asked_for = [*(system.model for system in plan.systems), config.forward]
+        models = OpenModels(out, ledger, stack, models=asked_for, base=plan.base, budget=config.budget, prices=config.prices)
         for system in plan.systems:
             model = models.open(system.model, "induce")
             written[system.name] = await induce_all(system, model, pairs, config, counted.during(f"{system.name}: writing"))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safer_instruct.config import ModelConfig, ModelsConfig, RunConfig
+from safer_instruct.config import ModelConfig, RunConfig
 from safer_instruct.errors import ConfigError
 from safer_instruct.runners.chunks import MULTIPLE
 
@@ -15,7 +15,6 @@ AHEAD, DISTINCT, BEHIND, VARIED, LAST = "ahead", "distinct", "behind", "varied",
 _CHUNK = (MULTIPLE, 8 * MULTIPLE)  # examples, at least and at most
 _CHUNKS_PER_WORKER = 8  # of a source whose size is known
 _SHARED_RATES = ("requests_per_min", "tokens_per_min")
-_IN_THE_WORKER = ("embedded:", "scripted:", "served:")  # each worker has its own
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +77,7 @@ def check(config: RunConfig, cluster: Cluster) -> None:
     Raises:
         ConfigError: The config asks for something that only the local runner does, or the address is of no use.
     """
-    batched = [role for role, model in model_configs(config.models).items() if model.batch]
+    batched = [role for role, model in config.models.by_role.items() if model.batch]
     local_only = {
         "target": config.target is not None,
         "twins": config.twins is not None,
@@ -118,11 +117,11 @@ def share_out(config: RunConfig, workers: Mapping[str, int]) -> RunConfig:
     Raises:
         ConfigError: There are more workers than calls that an endpoint takes at a time.
     """
-    models, changed = model_configs(config.models), {}
+    models, changed = config.models.by_role, {}
     for role, model in models.items():
         callers = {part for other, same in models.items() if _bare(same) == _bare(model) for part in _callers(other, config)}
         sharing = sum(workers.get(part, 0) for part in callers)
-        if sharing < 2 or model.model.startswith(_IN_THE_WORKER):
+        if sharing < 2 or model.in_process or model.model.startswith("served:"):  # each worker has its own
             continue
         if model.concurrency < sharing:
             raise ConfigError(
@@ -136,19 +135,7 @@ def share_out(config: RunConfig, workers: Mapping[str, int]) -> RunConfig:
 
 def serves(config: RunConfig, part: str) -> bool:
     """Whether those who do a part of the work start servers for weights of their own, which want GPUs."""
-    return any(model.model.startswith("served:") and part in _callers(role, config) for role, model in model_configs(config.models).items())
-
-
-def model_configs(models: ModelsConfig) -> dict[str, ModelConfig]:
-    """Role -> model, of all that the config names."""
-    found: dict[str, ModelConfig] = {}
-    for name in type(models).model_fields:
-        value: Any = getattr(models, name)
-        if isinstance(value, ModelConfig):
-            found[name] = value
-        elif isinstance(value, dict):
-            found |= {f"{name}.{one}": model for one, model in value.items()}
-    return found
+    return any(model.model.startswith("served:") and part in _callers(role, config) for role, model in config.models.by_role.items())
 
 
 def _callers(role: str, config: RunConfig) -> tuple[str, ...]:

@@ -27,7 +27,7 @@ from safer_instruct.runners.chunks import Chunk, decode
 from safer_instruct.runners.counts import add
 from safer_instruct.runners.ray.coordinator import Coordinator, Failure
 from safer_instruct.runners.ray.link import as_error
-from safer_instruct.runners.ray.plan import DISTINCT, VARIED, Cluster, Plan, check, chunk_size, model_configs, parts, serves, share_out
+from safer_instruct.runners.ray.plan import DISTINCT, VARIED, Cluster, Plan, check, chunk_size, parts, serves, share_out
 from safer_instruct.runners.ray.workers import COLUMN, Distinct, Source, Worker
 from safer_instruct.running import run_to_end
 from safer_instruct.sources import BadRow, check_columns
@@ -96,7 +96,7 @@ class _Flow:
         self._node = ray.get_runtime_context().get_node_id()
         here = NodeAffinitySchedulingStrategy(self._node, soft=False)
         spent, caps = plan.out / rundir.SPENT, plan.config.budget
-        earlier = earlier_spent(spent, lambda: remote_spent(plan.out / rundir.LEDGER))
+        earlier = earlier_spent(spent, lambda: remote_spent(plan.out / rundir.LEDGER, plan.config.models.by_role.values()))
         actor = ray.remote(Coordinator).options(num_cpus=0, scheduling_strategy=here, max_restarts=0, max_concurrency=10_000)
         self._coordinator = actor.remote(caps.max_cost, caps.max_tokens, spent, earlier)
 
@@ -226,7 +226,7 @@ class _Seen(Budget):
 
 
 def _plan(config: RunConfig, out: Path, cluster: Cluster, state: RunState, ray: Any) -> Plan:
-    if not cluster.gpus and any(model.model.startswith("served:") for model in model_configs(config.models).values()):
+    if not cluster.gpus and any(model.model.startswith("served:") for model in config.models.by_role.values()):
         _refuse_vllm_without_gpus(config)
     _, most = _workers(cluster, ray)
     shared = share_out(config, {part: 1 if part == VARIED else most for part in parts(config) if part != DISTINCT})
@@ -239,7 +239,7 @@ def _refuse_vllm_without_gpus(config: RunConfig) -> None:
     Raises:
         ConfigError: A model is served by vLLM.
     """
-    for role, model in model_configs(config.models).items():
+    for role, model in config.models.by_role.items():
         if model.model.startswith("served:") and not model.model.endswith(".gguf"):
             raise ConfigError(f"models.{role} is served by vLLM in the workers; say with --gpus how many GPUs each of them gets")
 
