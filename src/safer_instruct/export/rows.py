@@ -19,6 +19,7 @@ from safer_instruct.export.splits import WHOLE, Assignment, assign
 from safer_instruct.margins import kind_said
 from safer_instruct.review.labels import Accepted
 from safer_instruct.stored import read_examples
+from safer_instruct.texts import direction_of
 
 Row = dict[str, Any]
 Kind = Literal["text", "integer", "real", "messages"]
@@ -145,7 +146,7 @@ class Finished:
     def _redacted(self, row: Row) -> Row:
         """The row without the rejected text, and without the assistant's earlier turns where they are of the rejected side too."""
         row = {**row, "rejected": _withheld(row["rejected"])}
-        if self.conversations and self.described()["domain"].get("direction", "rejected") == "rejected":
+        if self.conversations and direction_of(self.described()) == "rejected":
             withheld = [m if m["role"] == "user" else {**m, "content": _withheld(m["content"])} for m in row["history"]]
             return {**row, "history": withheld}
         return row

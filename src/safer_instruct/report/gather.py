@@ -16,11 +16,13 @@ from safer_instruct import rundir, stored
 from safer_instruct.analysis.diversity import Clusters, near_clusters
 from safer_instruct.analysis.filters import SetFigures, describe_filters
 from safer_instruct.conversation import told_apart
+from safer_instruct.domain import Direction
 from safer_instruct.errors import RunDirectoryError
 from safer_instruct.example import Example
 from safer_instruct.ledger import Total, read_totals
 from safer_instruct.report.document import Sample
 from safer_instruct.seeds import derive_seed
+from safer_instruct.texts import direction_of, judged_texts
 from safer_instruct.visible import hides, shorten
 
 TEXTS_LOOKED_AT = 20_000  # pairs whose texts are kept for what cannot be counted in passing
@@ -117,6 +119,7 @@ def read_run(path: Path) -> RunView:
         RunDirectoryError: There is none, or one of its files is damaged.
     """
     summary = rundir.read_summary(path)
+    direction = direction_of(summary)
     view = RunView(path.resolve().name, path, summary, _config(path), _totals(path / rundir.LEDGER), SetFigures(0, 0, ()))
     pairs: Lowest[Pair] = Lowest(TEXTS_LOOKED_AT)
     shown: dict[tuple[str, str], Lowest[Sample]] = {}
@@ -126,7 +129,7 @@ def read_run(path: Path) -> RunView:
         for example in stored.read_examples(path):
             rank = derive_seed(0, example.id)
             for outcome, by, most in _outcomes(example):
-                shown.setdefault((outcome, by), Lowest(most)).add(rank, _sample(view.name, example, outcome, by))
+                shown.setdefault((outcome, by), Lowest(most)).add(rank, _sample(view.name, example, direction, outcome, by))
             if example.twin_of:  # counted apart, as in the summary
                 continue
             _count(view, example)
@@ -186,11 +189,9 @@ def _outcomes(example: Example) -> Iterator[tuple[str, str, int]]:
             yield "flagged", verdict.name, _FLAGGED_SHOWN
 
 
-def _sample(run: str, example: Example, outcome: str, by: str) -> Sample:
-    prompt = example.prompt or next((candidate.text for candidate in example.candidates), "")
-    chosen = example.chosen or next((draft.text for draft in reversed(example.drafts)), "")
+def _sample(run: str, example: Example, direction: Direction, outcome: str, by: str) -> Sample:
     verdicts = tuple((v.name, v.passed, v.score, shorten(v.reason, 300)) for v in example.verdicts)
-    prompt, chosen, rejected = (shorten(text, _SHOWN_CHARS) for text in (prompt, chosen, example.rejected_text))
+    prompt, chosen, rejected = (shorten(text, _SHOWN_CHARS) for text in judged_texts(example, direction))
     history = tuple((turn.role, shorten(turn.content, _SHOWN_CHARS)) for turn in example.history)
     return Sample(run, example.id, example.category, outcome, by, prompt, chosen, rejected, verdicts, history)
 
