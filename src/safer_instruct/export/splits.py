@@ -116,7 +116,7 @@ def _join_near(clusters: _Clusters, texts: Iterable[str | None], near: float) ->
                 yield text
 
     found = deduplicate(noted(), threshold=near).cluster.tolist()
-    rows = array("q", compress(range(len(has)), has))
+    rows = range(len(has)) if all(has) else array("q", compress(range(len(has)), has))
     for at, first in enumerate(found):
         clusters.join(rows[at], rows[first])
 
