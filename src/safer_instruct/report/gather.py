@@ -79,7 +79,7 @@ class RunView:
         name: Of its folder.
         summary: `summary.json`; empty for a dataset of others, which has texts and nothing else.
         config: The run's config, as `run.yaml` has it.
-        totals: Calls by stage and model; empty where the ledger is gone.
+        totals: Calls by stage and model; empty where the ledger is gone, or cannot be read.
         figures: What each filter did.
         rows, kept: Examples and pairs by category.
         words: Words of each `prompt`, `chosen` and `rejected` of a pair, in order.
@@ -91,6 +91,7 @@ class RunView:
         clusters: Near-duplicates among all prompts.
         hidden: Texts that hold characters nobody sees.
         identical: Pairs whose responses are the same.
+        unread_ledger: Why the ledger cannot be read; empty where it can, or is gone.
     """
 
     name: str
@@ -110,6 +111,7 @@ class RunView:
     clusters: Clusters = field(default_factory=lambda: Clusters(0, 0, (), ()))
     hidden: int = 0
     identical: int = 0
+    unread_ledger: str = ""
 
 
 def read_run(path: Path) -> RunView:
@@ -120,7 +122,8 @@ def read_run(path: Path) -> RunView:
     """
     summary = rundir.read_summary(path)
     direction = direction_of(summary)
-    view = RunView(path.resolve().name, path, summary, _config(path), _totals(path / rundir.LEDGER), SetFigures(0, 0, ()))
+    totals, unread = _totals(path / rundir.LEDGER)
+    view = RunView(path.resolve().name, path, summary, _config(path), totals, SetFigures(0, 0, ()), unread_ledger=unread)
     pairs: Lowest[Pair] = Lowest(TEXTS_LOOKED_AT)
     shown: dict[tuple[str, str], Lowest[Sample]] = {}
     compared: list[str] = []
@@ -145,12 +148,12 @@ def read_run(path: Path) -> RunView:
     return view
 
 
-def _totals(ledger: Path) -> list[Total]:
-    """Of a ledger that is gone, damaged or of another version nothing: the summary has the sums, if not the models."""
+def _totals(ledger: Path) -> tuple[list[Total], str]:
+    """Of a ledger that is gone, damaged or of another version nothing, and why: the summary has the sums, if not the models."""
     try:
-        return read_totals(ledger) if ledger.is_file() else []
-    except RunDirectoryError:
-        return []
+        return (read_totals(ledger) if ledger.is_file() else []), ""
+    except RunDirectoryError as exc:
+        return [], str(exc)
 
 
 def _count(view: RunView, example: Example) -> None:
@@ -173,7 +176,7 @@ def _count(view: RunView, example: Example) -> None:
 
 
 def _texts(example: Example) -> tuple[str, ...]:
-    return (example.text, example.prompt, example.chosen, *(turn.content for turn in example.history))
+    return (example.text, example.prompt, example.chosen, example.rejected, *(turn.content for turn in example.history))
 
 
 def _outcomes(example: Example) -> Iterator[tuple[str, str, int]]:
