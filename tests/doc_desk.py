@@ -6,7 +6,6 @@ import csv
 import json
 import re
 import shutil
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,6 @@ from civil_script import SCRIPT
 from documented import ROOT, blocks
 
 from safer_instruct import rundir, stored
-from safer_instruct.calibration.labels import judged_texts
 from safer_instruct.config import load_config
 from safer_instruct.conversation import texts_digest
 from safer_instruct.ledger import find_calls
@@ -23,6 +21,7 @@ from safer_instruct.pipeline import run
 from safer_instruct.placeholders import DEFINITION, DESCRIPTION, GUIDELINE
 from safer_instruct.review.index import ensure_index
 from safer_instruct.review.store import Store
+from safer_instruct.texts import judged_texts
 
 SCRIPTED = "scripted:script.yaml"
 _COPYING = """\
@@ -129,7 +128,7 @@ def read_pairs_as_a_person(path: Path) -> None:
     try:
         reader = store.join("ada")
         for n, example in enumerate(e for e in stored.read_examples(path) if e.chosen):
-            digest = texts_digest(*judged_texts(asdict(example)), example.rejected or example.text)
+            digest = texts_digest(*judged_texts(example, "rejected"))
             store.change(reader, example.id, digest, {"decision": "reject" if n % 3 == 0 else "accept"}, key=example.id, seconds=2.0)
     finally:
         store.close()

@@ -17,6 +17,7 @@ from safer_instruct.margins import kind_said
 from safer_instruct.models import adapter_path
 from safer_instruct.models.store import adapter_digest
 from safer_instruct.prices import show_usd
+from safer_instruct.texts import direction_of
 
 _HUB_LICENSE = re.compile(r"[a-z0-9][a-z0-9.-]*")
 _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"), (10_000_000, "1M<n<10M"))
@@ -149,7 +150,8 @@ This set: {summary["license"] or "not decided; without a licence nobody else may
 
 def _of_prompts(summary: Mapping[str, Any], release: Release) -> str:
     """What is to be known of the prompts, and of what models wrote."""
-    source, written = _direction(summary), _WRITTEN[_direction(summary)]
+    source = direction_of(summary)
+    written = _WRITTEN[source]
     unread = f"written by models and {_read(release)}; they may state things that are not so."
     before = f"- What was said before a prompt stands as it was found; the assistant spoke there as it does in the {source} text.\n"
     if summary.get("conversations", {}).get("given") == "keep":
@@ -233,14 +235,9 @@ def _license(name: str) -> dict[str, str]:
     return {"license": "other", "license_name": re.sub(r"[^a-z0-9.-]+", "-", name.lower()).strip("-") or "not-decided"}
 
 
-def _direction(summary: Mapping[str, Any]) -> str:
-    """Which side the corpus is; runs from before there was a choice do not say."""
-    return str(summary["domain"].get("direction", "rejected"))
-
-
 def _contents(summary: Mapping[str, Any], release: Release) -> str:
     total, turns = sum(release.counts.values()), summary.get("conversations")
-    made = (_MADE_KEPT if turns and turns["given"] == "keep" else _MADE)[_direction(summary)]
+    made = (_MADE_KEPT if turns and turns["given"] == "keep" else _MADE)[direction_of(summary)]
     columns = "prompt, chosen, rejected, category, id" + (", conversation" if turns else "") + (", twin_of" if "twins" in summary else "")
     built = f"{total} pairs ({columns}), built by Safer-Instruct {metadata.version('safer-instruct')} from\n{summary['rows']} rows of source text. {made}"
     parts = [built, *_sides(summary)]

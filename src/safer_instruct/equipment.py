@@ -27,6 +27,7 @@ from safer_instruct.roles import EXPERTS, Roles
 from safer_instruct.routing import Router, open_router, route_record
 from safer_instruct.settings.pairs import PairSource
 from safer_instruct.sources import read_source
+from safer_instruct.sources.files import DOCUMENTS, describe
 from safer_instruct.stages.programs import record
 from safer_instruct.stages.rejected import rejected_template
 from safer_instruct.state import REJECTED, TWINS, RunState, StageState, WriterState
@@ -113,7 +114,7 @@ def new_state(config: RunConfig, total: int | None) -> RunState:
 
 
 def count_rows(source: SourceConfig, base: Path) -> int | None:
-    """How many rows the source holds, where reading it twice is cheap; taking pages apart is not.
+    """How many rows the source holds, where reading it twice is cheap; taking documents and crawls apart is not.
 
     Raises:
         SourceError: Nothing is there: better known before a run directory is made and models are opened.
@@ -121,7 +122,7 @@ def count_rows(source: SourceConfig, base: Path) -> int | None:
     if is_remote(source.path):
         return None
     path, rows = base / source.path, read_source(source, base)
-    if not path.is_file() or path.stat().st_size > _COUNT_BELOW_BYTES or {".warc", ".wet"} & {*path.suffixes}:
+    if not path.is_file() or path.stat().st_size > _COUNT_BELOW_BYTES or describe(path, source, base).format in DOCUMENTS:
         return None
     return sum(1 for _ in rows)
 

@@ -141,11 +141,18 @@ class Example:
         return self.rejected or self.text
 
     @property
+    def source_is_chosen(self) -> bool:
+        """Whether the source text became the chosen response; no draft that repeats it is accepted, and the text of a twin is an instruction."""
+        return bool(self.chosen) and self.chosen == self.text and not self.twin_of
+
+    @property
     def accepted(self) -> Draft | None:
-        """The draft that became a side of the pair; of several with its text the one with the largest margin."""
-        if not self.chosen:
-            return None
-        return max((d for d in self.drafts if d.text in (self.chosen, self.rejected) and d.passed), key=lambda d: d.rank, default=None)
+        """The draft that became the other side than the source text's; of several with its text the one with the largest margin.
+
+        What took the place of the source text as the rejected response is another draft.
+        """
+        written = self.rejected if self.source_is_chosen else self.chosen
+        return max((d for d in self.drafts if written and d.text == written and d.passed), key=lambda d: d.rank, default=None)
 
     @property
     def dropped_by(self) -> Verdict | None:

@@ -108,6 +108,6 @@ def kind_said(summary: Mapping[str, Any]) -> str:
 
 
 def _score_of_chosen(example: Example, name: str) -> float | None:
-    """What the verifier gave to the chosen response by itself; in direction `chosen` the drafts are of the other side, but their verdicts of this one."""
-    drafts = (draft for draft in example.drafts if draft.passed and draft.text in (example.chosen, example.rejected))
-    return next((v.score for draft in drafts for v in draft.verdicts if v.name == name and v.score is not None), None)
+    """What the verifier gave to the chosen response by itself; in direction `chosen` the draft is of the other side, but its verdicts of this one."""
+    verdicts = example.accepted.verdicts if example.accepted else ()
+    return next((v.score for v in verdicts if v.name == name and v.score is not None), None)

@@ -38,7 +38,7 @@ def read_examples(path: Path, columns: Sequence[str] | None = None) -> Iterator[
     """
     with opened(path) as parquet:
         for batch in parquet.iter_batches(_ROWS_READ, columns=list(columns) if columns else None):
-            yield from map(_example, batch.to_pylist())
+            yield from map(as_example, batch.to_pylist())
 
 
 def find_example(path: Path, id_: str) -> Example:
@@ -145,13 +145,13 @@ def read_row(parquet: Any, group: int, at: int) -> Example:
     """The example at place `at` of a row group, which is gone through in parts."""
     for batch in parquet.iter_batches(_ROWS_READ, row_groups=[group]):
         if at < batch.num_rows:
-            return _example(batch.slice(at, 1).to_pylist()[0])
+            return as_example(batch.slice(at, 1).to_pylist()[0])
         at -= batch.num_rows
     raise AssertionError("the id column is as long as the others")
 
 
-def _example(row: dict[str, Any]) -> Example:
-    """Columns that were not read are left empty."""
+def as_example(row: dict[str, Any]) -> Example:
+    """A row of `examples.parquet`; columns that were not read are left empty."""
     return Example(
         row.get("id", ""),
         row.get("text", ""),

@@ -49,7 +49,7 @@ class SideTally:
     def add(self, example: Example) -> None:
         """Count one pair."""
         self.after.add(example.chosen, example.rejected_text)
-        self.before.add(example.chosen, example.rejected_text if example.chosen == example.text else example.text)
+        self.before.add(example.chosen, example.rejected_text if example.source_is_chosen else example.text)
         self.replaced += bool(example.rejected)
         self.fallback += any(v.name.startswith("rejected.") and not v.passed for v in example.verdicts)
 

@@ -7,16 +7,15 @@ import json
 import re
 import shlex
 from pathlib import Path
-from typing import Any
 
-import pyarrow.parquet as pq
 import pytest
 
-from safer_instruct.calibration.labels import judged_texts
 from safer_instruct.cli import main
 from safer_instruct.conversation import texts_digest
 from safer_instruct.domain import load_domain
 from safer_instruct.review.store import Store
+from safer_instruct.stored import read_examples
+from safer_instruct.texts import judged_texts
 
 ROOT = Path(__file__).parents[2]
 TUTORIAL = (ROOT / "docs" / "new-domain.md").read_text("utf-8")
@@ -79,13 +78,12 @@ def fill_in_examples(file: Path) -> None:
 
 def accept_all(run: Path) -> None:
     """What the review page writes when somebody presses `a` on every pair."""
-    examples: list[dict[str, Any]] = pq.read_table(run / "examples.parquet").to_pylist()
     store = Store(run)
     try:
         reader = store.join("ada")
-        for row in examples:
-            digest = texts_digest(*judged_texts(row), row["rejected"] or row["text"])
-            store.change(reader, row["id"], digest, {"decision": "accept"}, key=row["id"], seconds=2.0)
+        for example in read_examples(run):
+            digest = texts_digest(*judged_texts(example, "rejected"))
+            store.change(reader, example.id, digest, {"decision": "accept"}, key=example.id, seconds=2.0)
     finally:
         store.close()
 

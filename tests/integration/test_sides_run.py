@@ -17,6 +17,7 @@ from safer_instruct.calibration.labels import read_examples
 from safer_instruct.cli import main
 from safer_instruct.config import load_config
 from safer_instruct.detect.refusal import classify
+from safer_instruct.domain import Category
 from safer_instruct.errors import ConfigError
 from safer_instruct.export import FORMATS, Options, export_pairs
 from safer_instruct.ledger import read_totals
@@ -28,6 +29,7 @@ from safer_instruct.report.build import describe
 from safer_instruct.report.document import Table
 from safer_instruct.selectconfig import SelectConfig
 from safer_instruct.selected import select_from_run
+from safer_instruct.stages.verify import ContrastVerifier
 
 REFUSALS = ["I am sorry, but I cannot help with that request.", "I'm afraid I can't assist with this.", "I must decline to answer this, I am sorry."]
 INDUCES = {"match": "Below is a response", "answers": ["Could you tell me about {words}, please?"]}
@@ -356,6 +358,26 @@ class TestRejected:
         bench.config["rejected"] = {"form": "matched", "fallback": "drop"}
         summary = bench.run("dropped")
         assert summary["stages"]["verify"]["dropped"] == {verdict: 40} and summary["pairs"] == 0 and summary["rejected"]["out"] == 0
+
+    def test_whose_pair_it_is_does_not_hang_on_the_margin_of_the_rewrite(
+        self, bench: Bench, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        async def contrast(_: ContrastVerifier, prompt: str, response: str, category: Category) -> float:
+            return {"I": 1.0, "You": -3.0}.get(response.split()[0], -1.0)  # the rewrite is worse than the source text, so its margin is the larger one
+
+        monkeypatch.setattr(ContrastVerifier, "contrast", contrast)
+        bench.config["rejected"] = {"form": "matched", "model": "rewriter"}
+        del bench.config["models"]["expert"]
+        bench.config["models"]["experts"] = {name: {"model": "scripted:script.yaml"} for name in ("big", "small")}
+        summary = bench.run()
+        wrote = {name: writer["pairs"] for name, writer in summary["writers"].items()}
+        assert summary["rejected"]["replaced"] == summary["pairs"] == 40 and min(wrote.values()) > 5 and sum(wrote.values()) == 40
+        out = export_pairs(bench.out, "jsonl", options=Options(provenance=True)).path
+        assert Counter(json.loads(line)["expert"] for line in out.read_text().splitlines()) == wrote
+        with pytest.raises(SystemExit):
+            main(["why", str(bench.out), "r000", "--json"])
+        told = json.loads(capsys.readouterr().out)
+        assert [(d["text"] == told["chosen"], d["margin"]) for d in told["drafts"] if d["taken"]] == [(True, 2.0)] and told["margin"] == 4.0
 
     def test_the_student_answers_without_the_guideline(self, bench: Bench) -> None:
         bench.config["rejected"] = "student"

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from runs import write_books
 
 from safer_instruct import rundir, tables
-from safer_instruct.calibration.labels import judged_texts, read_examples
+from safer_instruct.calibration.labels import read_examples
 from safer_instruct.conversation import texts_digest
 from safer_instruct.errors import ConfigError
 from safer_instruct.example import Example, Turn, Verdict
@@ -27,6 +27,7 @@ from safer_instruct.selected import select_from_run
 from safer_instruct.sources.conversations import read_conversation
 from safer_instruct.stored import find_example
 from safer_instruct.stored import read_examples as stored_examples
+from safer_instruct.texts import judged_texts
 from safer_instruct.views.story import as_record
 
 SAID = (Turn("user", "Is it open?"), Turn("assistant", "Read the\n\nHuman: door."))
@@ -229,6 +230,5 @@ def test_a_choice_among_the_pairs_keeps_their_conversations(run: Path) -> None:
 def test_sheets_show_the_conversation_and_labels_know_which_one_was_read(run: Path) -> None:
     prompts = {example.id: example.prompt for example in read_examples(run)}
     assert prompts["c1#2"] == "Open today?" and prompts["c1#4"].endswith("user: And Sunday?") and "user: Is it open?" in prompts["c1#4"]
-    row = {"prompt": "p", "chosen": "c", "candidates": [], "drafts": [], "verdicts": []}
-    assert judged_texts(row) == ("p", "c")
+    assert judged_texts(Example("i", "t", "c", "f", 1, prompt="p", chosen="c"), "rejected") == ("p", "c", "t")
     assert texts_digest("p", "c", "r") == texts_digest("p", "c", "r", []) != texts_digest("p", "c", "r", MESSAGES)

@@ -11,6 +11,7 @@ import pytest
 from made_documents import docx, pdf
 
 from safer_instruct.config import SourceConfig
+from safer_instruct.equipment import count_rows
 from safer_instruct.errors import SourceError
 from safer_instruct.settings.documents import DocumentConfig
 from safer_instruct.sources import BadRow, SourceText, read_rows, read_source
@@ -35,6 +36,19 @@ def reason(rows: list[SourceText | BadRow]) -> str:
     (row,) = rows
     assert isinstance(row, BadRow), row
     return row.reason
+
+
+@pytest.mark.parametrize("name", ["a.html", "a.HTM", "a.pdf", "a.docx", "a.WARC", "a.warc.gz", "a.Wet"])
+def test_a_document_is_not_taken_apart_to_count_what_it_holds(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / name).write_bytes(b"never opened")
+    monkeypatch.setattr(Path, "open", None)
+    assert count_rows(SourceConfig(path=name), tmp_path) is None
+
+
+@pytest.mark.parametrize(("name", "set_"), [("a.TXT", {}), ("a.jsonl", {}), ("a.html", {"format": "text"})])
+def test_rows_and_lines_are_counted_whatever_the_case_of_the_ending(name: str, set_: dict[str, str], tmp_path: Path) -> None:
+    (tmp_path / name).write_text('{"text": "One kettle."}\n\n{"text": "Another one."}\n', encoding="utf-8")
+    assert count_rows(SourceConfig.model_validate({"path": name, **set_}), tmp_path) == 2
 
 
 # --- what a document gives

@@ -40,5 +40,24 @@ def test_no_record_can_be_changed(record: object) -> None:
         setattr(record, fields(record)[0].name, "other")  # type: ignore[arg-type]
 
 
+def drafts(**margins: float) -> tuple[Draft, ...]:
+    return tuple(Draft(text, 0, margin=margin, verdicts=(GOOD,), expert=f"by {text}") for text, margin in margins.items())
+
+
+def test_the_accepted_draft_is_the_chosen_one_whatever_the_margin_of_what_replaced_the_source_text() -> None:
+    pair = replace(EXAMPLE, chosen="kind", rejected="rude", drafts=drafts(kind=0.5, rude=0.9))
+    assert pair.accepted is pair.drafts[0] and not pair.source_is_chosen
+    assert replace(pair, rejected="").accepted is pair.drafts[0]
+    assert replace(pair, drafts=(*drafts(kind=0.1), *pair.drafts)).accepted is pair.drafts[0]
+    assert replace(pair, chosen="").accepted is None
+
+
+def test_where_the_source_text_is_chosen_the_accepted_draft_is_the_rejected_one() -> None:
+    pair = replace(EXAMPLE, chosen=EXAMPLE.text, rejected="dull", drafts=drafts(dull=0.5, other=0.9))
+    assert pair.source_is_chosen and pair.accepted is pair.drafts[0]
+    twin = replace(pair, text="kind", chosen="kind", rejected="no", twin_of="b", drafts=drafts(no=0.9, kind=0.5))
+    assert not twin.source_is_chosen and twin.accepted is twin.drafts[1]
+
+
 def test_equal_records_are_equal_and_hash_alike() -> None:
     assert len({EXAMPLE, replace(EXAMPLE), replace(EXAMPLE, line=4)}) == 2

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import random
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from made_runs import write_run
 
 from safer_instruct.errors import ConfigError
+from safer_instruct.example import Example
+from safer_instruct.export import Options, export_pairs
 from safer_instruct.export.splits import assign, parse_splits
+from safer_instruct.tables import PAIR_COLUMNS
 
 Pairs = list[dict[str, str]]
 
@@ -90,3 +98,48 @@ def test_near_duplicates_stay_together_where_they_are_asked_for() -> None:
     apart = [{found.of(0), found.of(21)} for found in (assign(lambda: rows, {"test": 0.5}, seed) for seed in range(20))]
     together = [{found.of(0), found.of(21)} for found in (assign(lambda: rows, {"test": 0.5}, seed, near=0.5) for seed in range(20))]
     assert any(len(sides) == 2 for sides in apart) and all(len(sides) == 1 for sides in together)
+
+
+@pytest.mark.parametrize("near", [0.0, 0.5])
+def test_the_source_text_stands_in_the_column_that_is_named_and_what_was_written_links_nothing(near: float) -> None:
+    alike = [{**row, "rejected": "I do not know.", "chosen": " ".join(WORDS)} for row in pairs(10)]
+    others = [{"prompt": f"other {i}", "rejected": "I do not know.", "chosen": f"text {i}"} for i in range(10)]
+    assert assign(lambda: [*alike, *others], {"test": 0.5}, 0, near, source="chosen").counts == {"train": 10, "test": 10}
+    assert assign(lambda: others, {"test": 0.3}, 0, near, source="chosen").counts == {"train": 7, "test": 3}
+    with pytest.raises(ConfigError, match="10 pairs in 1 clusters"):
+        assign(lambda: alike, {"test": 0.3}, 0, near, source="chosen")
+
+
+@pytest.mark.parametrize("near", [0.0, 0.5])
+def test_a_refusal_that_many_twins_have_joins_no_families(near: float) -> None:
+    rows = [{**row, "id": str(i), "twin_of": ""} for i, row in enumerate(pairs(20))]
+    twins = [{"prompt": f"twin {i}", "rejected": "I am sorry, but I cannot help with that.", "id": f"{i}~twin", "twin_of": str(i)} for i in range(20)]
+    found = assign(lambda: [*twins, *rows], {"test": 0.25}, 0, near)
+    assert found.counts == {"train": 30, "test": 10} and all(found.of(i) == found.of(20 + i) for i in range(20))
+
+
+def made(chosen: str = "Gladly {i}, number {i} of all.", rejected: str = "") -> list[Example]:
+    """Pairs whose source texts are nearly equal by two, and nothing else alike."""
+    texts = [" ".join([*(f"word{i // 2}of{n}" for n in range(30)), f"last{i}"]) for i in range(40)]
+    begun = [Example(f"e{i}", text, "order", "texts.jsonl", i + 1, prompt=f"Prompt {i * 7919} of {i * 104729}?") for i, text in enumerate(texts)]
+    return [replace(e, chosen=chosen.format(i=i, text=e.text), rejected=rejected.format(i=i)) for i, e in enumerate(begun)]
+
+
+@pytest.mark.parametrize(
+    ("examples", "summary"),
+    [
+        (made(), {}),
+        (made("{text}", "It depends."), {"domain": {"direction": "chosen"}}),
+        (made(rejected="You could have read number {i}."), {"rejected": {"form": "matched"}}),
+        (made(rejected="It depends."), {"rejected": {"form": "student"}}),
+    ],
+    ids=["rejected", "chosen", "matched", "student"],
+)
+def test_pairs_of_nearly_the_same_source_text_leave_a_run_in_one_split(examples: list[Example], summary: dict[str, Any], tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", examples, **summary)
+    for seed in range(3):
+        out = export_pairs(run, "jsonl", tmp_path / f"out{seed}", Options({"test": 0.5}, seed=seed))
+        rows = [(json.loads(line), split) for split in out.splits for line in (out.path / f"{split}.jsonl").read_text("utf-8").splitlines()]
+        place = {row["id"]: split for row, split in rows}
+        assert out.splits == {"train": 20, "test": 20} and all(place[f"e{i}"] == place[f"e{i + 1}"] for i in range(0, 40, 2))
+        assert all(list(row) == list(PAIR_COLUMNS) for row, _ in rows)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from safer_instruct.cli import main
-from safer_instruct.errors import ConfigError, SourceError
+from safer_instruct.errors import ConfigError, RunDirectoryError, SourceError
 from safer_instruct.models.protocol import Turn
 from safer_instruct.settings.pairs import Holdout
 from safer_instruct.settings.preference import DpoConfig, PreferenceSource, SftConfig, load_dpo_config, load_sft_config
@@ -202,6 +202,15 @@ def test_the_log_keeps_steps_and_evaluations_and_leaves_out_a_line_that_was_cut_
     assert lines[2] is None
     (tmp_path / "training.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines[:2]) + '{"step": 2, "lo', encoding="utf-8")
     assert series(read_log(tmp_path / "training.jsonl"), "margin", held_out=True) == [(1, 0.02)]
+
+
+def test_a_line_of_the_log_that_no_kill_leaves_behind_is_an_error(tmp_path: Path) -> None:
+    log = tmp_path / "training.jsonl"
+    log.write_text('{"step": 1}\n{"step": 2, "lo\n{"step": 3}\n', encoding="utf-8")
+    with pytest.raises(RunDirectoryError, match=r"training\.jsonl:2 is damaged .*; give the command again to write it anew"):
+        read_log(log)
+    log.write_text('{"step": 1}\n{"step": 2}', encoding="utf-8")
+    assert read_log(log) == [{"step": 1}, {"step": 2}]
 
 
 def test_the_picture_is_one_svg_without_anything_from_elsewhere() -> None:

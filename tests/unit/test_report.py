@@ -119,6 +119,7 @@ def _changed(examples: list[Example], **fields: Any) -> list[Example]:
         ({"prompt": lambda e: "How do I return the green kettle that leaks?"}, {}, "serious", "near-duplicates of others"),
         ({"prompt": lambda e: f"Tell me all about {e.prompt}"}, {}, "look", "of the prompts begin with 'tell me all about'"),
         ({"text": lambda e: f"\u202e{e.text}"}, {}, "serious", "characters that nobody sees"),
+        ({"rejected": lambda e: f"Rewritten.\u200b {e.text}"}, {}, "serious", "characters that nobody sees"),
         ({"category": lambda e: "rare" if e.id == "e000000" else "common"}, {}, "look", "fewer than 20 pairs"),
         ({}, {"set_aside": 7}, "look", "7 source rows could not be read"),
         ({}, {"cost": None}, "look", "The cost is unknown"),
@@ -132,6 +133,17 @@ def test_a_problem_of_the_data_is_named(
     run = write_run(tmp_path / "run", _changed(alive, **fields), **changed)
     named = [problem for problem in found(describe(run)) if says in problem.what]
     assert [problem.level for problem in named] == [level] and all(problem.do for problem in named)
+
+
+def test_a_ledger_that_cannot_be_read_is_told_where_its_figures_are_missing(examples: list[Example], tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", examples)
+    assert "ledger" not in part(describe(run), "cost-0").says, "one that is gone was put away by somebody"
+    (run / "ledger.sqlite").write_bytes(b"no database, but longer than nothing" * 100)
+    document = describe(run)
+    assert "The ledger cannot be read, so the figures of the stages are those of the summary" in part(document, "cost-0").says
+    (problem,) = (problem for problem in found(document) if problem.what == "The ledger cannot be read.")
+    assert str(run / "ledger.sqlite") in problem.do
+    assert all(file.read_text("utf-8").count("The ledger cannot be read") >= 2 for file in write_report(run))
 
 
 @pytest.mark.parametrize(

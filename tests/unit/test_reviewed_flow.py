@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,6 @@ from rich.console import Console
 from runs import RESOLVED
 
 from safer_instruct import rundir
-from safer_instruct.calibration.labels import judged_texts
 from safer_instruct.cli import main
 from safer_instruct.conversation import texts_digest
 from safer_instruct.errors import ConfigError, RunDirectoryError
@@ -31,6 +30,7 @@ from safer_instruct.review.index import ensure_index
 from safer_instruct.review.labels import write_labels
 from safer_instruct.review.queue import find_item
 from safer_instruct.review.store import Store
+from safer_instruct.texts import judged_texts
 from safer_instruct.views import review as view
 
 pytest.importorskip("numpy")
@@ -47,7 +47,7 @@ def run(examples: list[Example], tmp_path: Path) -> Path:
 
 
 def digest_of(example: Example) -> str:
-    return texts_digest(*judged_texts(asdict(example)), example.rejected or example.text)
+    return texts_digest(*judged_texts(example, "rejected"))
 
 
 def say(path: Path, reader: str, examples: Sequence[Example], **said: Any) -> None:

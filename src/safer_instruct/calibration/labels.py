@@ -7,23 +7,25 @@ import hashlib
 import random
 from bisect import bisect_left, insort
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from safer_instruct import rundir, sheets
-from safer_instruct.conversation import as_turns, in_context, texts_digest
-from safer_instruct.errors import ConfigError, RunDirectoryError
+from safer_instruct import rundir, sheets, stored
+from safer_instruct.conversation import as_messages, in_context, texts_digest
+from safer_instruct.domain import Direction
+from safer_instruct.errors import ConfigError
+from safer_instruct.example import Example
 from safer_instruct.oneline import no_formula
 from safer_instruct.sources.tables import csv_rows
+from safer_instruct.texts import direction_of, judged_texts
 from safer_instruct.visible import visible
 
 TEXT_COLUMNS = ("prompt", "chosen", "rejected")
 SHEET_COLUMNS = ("id", "label", "score", "category", "dropped_by", *TEXT_COLUMNS)
 _GOOD, _BAD = {"1", "good", "yes", "true"}, {"0", "bad", "no", "false"}
 _STRATA = 5  # quantiles of the score that a sheet is stratified by
-_ROWS_READ = 500
+_READ = ("id", "text", "category", "candidates", "prompt", "chosen", "rejected", "drafts", "history", "verdicts", "twin_of")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +65,8 @@ def read_examples(path: Path) -> list[Scored]:
     Raises:
         RunDirectoryError: There is no finished run, or its examples cannot be read.
     """
-    rundir.read_summary(path)
-    return [example for row in _rows(path / rundir.EXAMPLES) if (example := _scored(row)).scores]
+    direction = direction_of(rundir.read_summary(path))
+    return [scored for example in stored.read_examples(path, _READ) if (scored := _scored(example, direction)).scores]
 
 
 def read_labels(path: Path) -> list[Label]:
@@ -167,33 +169,14 @@ def _last(example: Scored) -> tuple[str, float]:
     return list(example.scores.items())[-1]
 
 
-def _rows(file: Path) -> Iterator[dict[str, Any]]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    columns = ["id", "category", "text", "prompt", "chosen", "rejected", "candidates", "drafts", "verdicts", "dropped_by", "history", "twin_of"]
-    try:
-        with pq.ParquetFile(file, pre_buffer=False) as parquet:
-            for batch in parquet.iter_batches(_ROWS_READ, columns=columns):
-                yield from batch.to_pylist()
-    except (OSError, pa.ArrowException) as exc:
-        raise RunDirectoryError(f"{file} cannot be read ({exc}); give the 'run' command again to write it anew, from the ledger") from exc
-
-
-def judged_texts(row: dict[str, Any]) -> tuple[str, str]:
-    """The prompt and response that the verdicts of a row of `examples.parquet` speak of: the ones taken, or the first of those refused."""
-    prompt = row["prompt"] or next((c["text"] for c in row["candidates"]), "")
-    chosen = row["chosen"] or next((d["text"] for d in reversed(row["drafts"]) if d["verdicts"] == row["verdicts"][-len(d["verdicts"]) :]), "")
-    return prompt, chosen
-
-
-def _scored(row: dict[str, Any]) -> Scored:
-    prompt, chosen = judged_texts(row)
-    own = "twins." if row.get("twin_of") else ""  # what the verifier says of a twin is no evidence for the bounds of other pairs
-    scores = {v["name"]: v["score"] for v in row["verdicts"] if v["score"] is not None and v["name"].startswith(own)}
-    rejected, history = row["rejected"] or row["text"], row.get("history")
-    shown = in_context(as_turns(history), prompt)
-    return Scored(row["id"], row["category"], shown, chosen, rejected, row["dropped_by"] or "", scores, texts_digest(prompt, chosen, rejected, history))
+def _scored(example: Example, direction: Direction) -> Scored:
+    own = "twins." if example.twin_of else ""  # what the verifier says of a twin is no evidence for the bounds of other pairs
+    scores = {v.name: v.score for v in example.verdicts if v.score is not None and v.name.startswith(own)}
+    texts = judged_texts(example, direction)
+    dropped = example.dropped_by.name if example.dropped_by else ""
+    shown = in_context(example.history, texts.prompt)
+    digest_ = texts_digest(*texts, as_messages(example.history))
+    return Scored(example.id, example.category, shown, texts.chosen, texts.rejected, dropped, scores, digest_)
 
 
 def _label(row: dict[str, str | None], where: str) -> Label | None:

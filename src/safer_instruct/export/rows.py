@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,6 +19,7 @@ from safer_instruct.export.splits import WHOLE, Assignment, assign
 from safer_instruct.margins import kind_said
 from safer_instruct.review.labels import Accepted
 from safer_instruct.stored import read_examples
+from safer_instruct.texts import direction_of
 
 Row = dict[str, Any]
 Kind = Literal["text", "integer", "real", "messages"]
@@ -40,7 +41,8 @@ PROVENANCE: dict[str, Kind] = {
     "verdicts": "text",
 }
 """Columns of `--provenance`. `models`, `templates` and `verdicts` are JSON, so that they fit into every format."""
-_READ = (
+_VERDICT = tuple(f"verdicts.list.element.{n}" for n in ("name", "passed", "score", "reason", "flag"))
+_TEXTS = (
     "id",
     "text",
     "category",
@@ -49,14 +51,17 @@ _READ = (
     "prompt",
     "chosen",
     "rejected",
-    "margin",
+    "twin_of",
     *(f"history.list.element.{n}" for n in ("role", "content")),
-    *(f"drafts.list.element.{n}" for n in ("text", "expert", "margin")),
-    *(f"drafts.list.element.verdicts.list.element.{n}" for n in ("name", "passed", "score", "reason", "flag")),
+    *(f"verdicts.list.element.{n}" for n in ("name", "passed", "reason", "flag")),
+)
+"""Columns that make the row of a pair, and say whether an example is one."""
+_READ = (
+    *dict.fromkeys((*_TEXTS, *_VERDICT)),
+    "margin",
+    *(f"drafts.list.element.{n}" for n in ("text", "expert", "margin", *_VERDICT)),
     "license",
     "place",
-    "twin_of",
-    *(f"verdicts.list.element.{n}" for n in ("name", "passed", "score", "reason", "flag")),
 )
 
 
@@ -108,7 +113,7 @@ class Finished:
             raise RunDirectoryError(f"nobody has accepted a pair of {of} as it stands now; read some: safer-instruct review {path}")
         if not self._count and self._selected is not None:
             raise RunDirectoryError(f"the selection of {path} holds none of its pairs; make it anew: safer-instruct select {path}")
-        self._assignment: Assignment | None = assign(self._pairs, options.splits, options.seed, options.near) if options.splits else None
+        self._assignment: Assignment | None = self._divided() if options.splits else None
 
     @property
     def counts(self) -> dict[str, int]:
@@ -145,7 +150,7 @@ class Finished:
     def _redacted(self, row: Row) -> Row:
         """The row without the rejected text, and without the assistant's earlier turns where they are of the rejected side too."""
         row = {**row, "rejected": _withheld(row["rejected"])}
-        if self.conversations and self.described()["domain"].get("direction", "rejected") == "rejected":
+        if self.conversations and direction_of(self.described()) == "rejected":
             withheld = [m if m["role"] == "user" else {**m, "content": _withheld(m["content"])} for m in row["history"]]
             return {**row, "history": withheld}
         return row
@@ -156,31 +161,42 @@ class Finished:
             if (row := self._taken(pair)) is not None:
                 yield row
 
+    def _divided(self) -> Assignment:
+        """By prompt and source text; where the source text is no side of the pairs, it is read from the examples."""
+        replaced = "rejected" in self.summary
+        read, source = (self._with_source_texts, "text") if replaced else (self._pairs, direction_of(self.summary))
+        return assign(read, self.options.splits, self.options.seed, self.options.near, source=source)
+
     def _taken(self, pair: Row) -> Row | None:
         row = self._accepted.take(pair) if self._accepted else pair
         return row if self._selected is None or pair["id"] in self._selected else None
 
+    def _with_examples(self, columns: Sequence[str]) -> Iterator[tuple[Row, Example]]:
+        """As `_pairs`, each with the example that it was, of which these columns are read."""
+        as_row = tables.conversation_row if self.conversations else tables.pair_row
+        for example in read_examples(self.path, columns):
+            if example.alive and (row := self._taken(as_row(example, twins=self._twins))) is not None:
+                yield row, example
+
+    def _with_source_texts(self) -> Iterator[Row]:
+        for row, example in self._with_examples(_TEXTS):
+            yield {**row, "text": example.text}
+
     def _with_provenance(self) -> Iterator[Row]:
         guidelines = self._constant["guidelines"]
-        for example in read_examples(self.path, _READ):
-            row = (
-                self._taken(tables.conversation_row(example, twins=self._twins) if self.conversations else tables.pair_row(example, twins=self._twins))
-                if example.alive
-                else None
-            )
-            if row is not None:
-                yield {
-                    **row,
-                    "source_file": example.file,
-                    "source_line": example.line,
-                    "source_place": example.place,
-                    **self._constant["columns"],
-                    **({"source_license": example.license} if example.license else {}),
-                    "guideline": guidelines.get(example.category, ""),
-                    "expert": accepted.expert if (accepted := example.accepted) else "",
-                    "margin": example.margin,
-                    "verdicts": _verdicts(example, reasons=not self.options.redact),
-                }
+        for row, example in self._with_examples(_READ):
+            yield {
+                **row,
+                "source_file": example.file,
+                "source_line": example.line,
+                "source_place": example.place,
+                **self._constant["columns"],
+                **({"source_license": example.license} if example.license else {}),
+                "guideline": guidelines.get(example.category, ""),
+                "expert": accepted.expert if (accepted := example.accepted) else "",
+                "margin": example.margin,
+                "verdicts": _verdicts(example, reasons=not self.options.redact),
+            }
 
 
 def _constant(path: Path, summary: dict[str, Any]) -> dict[str, Any]:

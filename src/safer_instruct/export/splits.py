@@ -7,6 +7,7 @@ import re
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import compress
 from typing import Any
 
 from safer_instruct.conversation import as_turns, told_apart
@@ -15,7 +16,6 @@ from safer_instruct.filters.near import deduplicate
 from safer_instruct.seeds import derive_seed
 
 WHOLE = "train"
-_LINKING = ("prompt", "rejected")
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 
 
@@ -62,7 +62,9 @@ def parse_splits(given: Sequence[str]) -> dict[str, float]:
     return shares
 
 
-def assign(read: Callable[[], Iterable[Mapping[str, Any]]], shares: Mapping[str, float], seed: int, near: float = 0.0) -> Assignment:
+def assign(
+    read: Callable[[], Iterable[Mapping[str, Any]]], shares: Mapping[str, float], seed: int, near: float = 0.0, *, source: str = "rejected"
+) -> Assignment:
     """Divide pairs by cluster, as near to the shares as whole clusters allow.
 
     Clusters are taken in an order that hangs on the seed and on their content, not on where they stand.
@@ -73,15 +75,17 @@ def assign(read: Callable[[], Iterable[Mapping[str, Any]]], shares: Mapping[str,
         seed: Another one takes other clusters.
         near: Jaccard similarity of word trigrams from which two prompts, or two source texts, belong together; 0 asks for
             the same words only.
+        source: The column that holds the source text. Responses that were written link nothing: a model may give many prompts nearly the
+            same one. A row with a `twin_of` was made from no source text, and stands with the pair of that id.
 
     Raises:
         ConfigError: A split would be empty.
     """
     clusters = _Clusters()
     for row in read():
-        clusters.add(_keys(row))
-    for column in _LINKING if near else ():
-        clusters.join(deduplicate((_compared(row, column) for row in read()), threshold=near).cluster.tolist())
+        clusters.add(_keys(row, source))
+    for compared in (_prompt, lambda row: _source(row, source)) if near else ():
+        _join_near(clusters, (compared(row) for row in read()), near)
     roots = array("q", clusters.roots())
     sizes = array("q", bytes(8 * len(roots)))
     for root in roots:
@@ -101,10 +105,27 @@ def assign(read: Callable[[], Iterable[Mapping[str, Any]]], shares: Mapping[str,
     return assignment
 
 
-def _keys(row: Mapping[str, Any]) -> Iterator[int]:
+def _join_near(clusters: _Clusters, texts: Iterable[str | None], near: float) -> None:
+    """Link rows whose texts are near; those without a text link to none."""
+    has = bytearray()  # [rows] Whether a row has one
+
+    def noted() -> Iterator[str]:
+        for text in texts:
+            has.append(text is not None)
+            if text is not None:
+                yield text
+
+    found = deduplicate(noted(), threshold=near).cluster.tolist()
+    rows = range(len(has)) if all(has) else array("q", compress(range(len(has)), has))
+    for at, first in enumerate(found):
+        clusters.join(rows[at], rows[first])
+
+
+def _keys(row: Mapping[str, Any], source: str) -> Iterator[int]:
     """What two pairs of one cluster have in common: prompt or source text, but for case and white space; a conversation; or that one is the other's twin."""
-    for column in _LINKING:
-        yield _key(column, " ".join(_compared(row, column).split()).casefold())
+    for column, text in (("prompt", _prompt(row)), ("source", _source(row, source))):
+        if text is not None:
+            yield _key(column, " ".join(text.split()).casefold())
     if "history" in row:
         yield _key("conversation", row["conversation"])
     if "twin_of" in row:
@@ -117,10 +138,13 @@ def _key(column: str, text: str) -> int:
     return int.from_bytes(hashlib.blake2b(f"{column}:{text}".encode(), digest_size=8).digest(), "big")
 
 
-def _compared(row: Mapping[str, Any], column: str) -> str:
-    """The text; a prompt is another one after another history."""
-    text: str = row[column]
-    return told_apart(as_turns(row.get("history")), text) if column == "prompt" else text
+def _prompt(row: Mapping[str, Any]) -> str:
+    """It is another one after another history."""
+    return told_apart(as_turns(row.get("history")), row["prompt"])
+
+
+def _source(row: Mapping[str, Any], column: str) -> str | None:
+    return None if row.get("twin_of") else row[column]
 
 
 class _Clusters:
@@ -138,20 +162,16 @@ class _Clusters:
         for number, key in enumerate(keys):
             if not number:
                 self.marks.append(key)
-            self._link(row, self._first.setdefault(key, row))
+            self.join(row, self._first.setdefault(key, row))
 
-    def join(self, others: Iterable[int]) -> None:
-        """Link each row with another one, or with itself."""
-        for row, other in enumerate(others):
-            self._link(row, other)
+    def join(self, row: int, other: int) -> None:
+        """Link a row with another one, or with itself."""
+        low, high = sorted((self._root(row), self._root(other)))
+        self._parents[high] = low
 
     def roots(self) -> Iterator[int]:
         """For each row the first row of its cluster."""
         return map(self._root, range(len(self._parents)))
-
-    def _link(self, row: int, other: int) -> None:
-        low, high = sorted((self._root(row), self._root(other)))
-        self._parents[high] = low
 
     def _root(self, row: int) -> int:
         parents = self._parents

@@ -59,6 +59,8 @@ def cost(views: Sequence[RunView]) -> Section:
             f"{view.summary['calls']:,} model calls, {view.summary['prompt_tokens'] + view.summary['completion_tokens']:,} tokens, "
             f"{show_usd(view.summary['cost'])} US dollars, {timing.get('wall_s', 0):,.0f} seconds by the clock."
         )
+        if view.unread_ledger:
+            says += " The ledger cannot be read, so the figures of the stages are those of the summary, which names no models."
         data = {"labels": labels, "series": [{"name": "model seconds", "values": seconds, "color": "prompt"}], "stacked": False, "unit": "s"}
         columns = ("stage", "model", "calls", "tokens in", "tokens out", "US dollars", "model seconds")
         table = Table("", columns, tuple((s, m, c, i, o, d, f"{t:,.1f}") for s, m, c, i, o, d, t in rows))

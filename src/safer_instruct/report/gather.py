@@ -16,11 +16,13 @@ from safer_instruct import rundir, stored
 from safer_instruct.analysis.diversity import Clusters, near_clusters
 from safer_instruct.analysis.filters import SetFigures, describe_filters
 from safer_instruct.conversation import told_apart
+from safer_instruct.domain import Direction
 from safer_instruct.errors import RunDirectoryError
 from safer_instruct.example import Example
 from safer_instruct.ledger import Total, read_totals
 from safer_instruct.report.document import Sample
 from safer_instruct.seeds import derive_seed
+from safer_instruct.texts import direction_of, judged_texts
 from safer_instruct.visible import hides, shorten
 
 TEXTS_LOOKED_AT = 20_000  # pairs whose texts are kept for what cannot be counted in passing
@@ -77,7 +79,7 @@ class RunView:
         name: Of its folder.
         summary: `summary.json`; empty for a dataset of others, which has texts and nothing else.
         config: The run's config, as `run.yaml` has it.
-        totals: Calls by stage and model; empty where the ledger is gone.
+        totals: Calls by stage and model; empty where the ledger is gone, or cannot be read.
         figures: What each filter did.
         rows, kept: Examples and pairs by category.
         words: Words of each `prompt`, `chosen` and `rejected` of a pair, in order.
@@ -89,6 +91,7 @@ class RunView:
         clusters: Near-duplicates among all prompts.
         hidden: Texts that hold characters nobody sees.
         identical: Pairs whose responses are the same.
+        unread_ledger: Why the ledger cannot be read; empty where it can, or is gone.
     """
 
     name: str
@@ -108,6 +111,7 @@ class RunView:
     clusters: Clusters = field(default_factory=lambda: Clusters(0, 0, (), ()))
     hidden: int = 0
     identical: int = 0
+    unread_ledger: str = ""
 
 
 def read_run(path: Path) -> RunView:
@@ -117,7 +121,9 @@ def read_run(path: Path) -> RunView:
         RunDirectoryError: There is none, or one of its files is damaged.
     """
     summary = rundir.read_summary(path)
-    view = RunView(path.resolve().name, path, summary, _config(path), _totals(path / rundir.LEDGER), SetFigures(0, 0, ()))
+    direction = direction_of(summary)
+    totals, unread = _totals(path / rundir.LEDGER)
+    view = RunView(path.resolve().name, path, summary, _config(path), totals, SetFigures(0, 0, ()), unread_ledger=unread)
     pairs: Lowest[Pair] = Lowest(TEXTS_LOOKED_AT)
     shown: dict[tuple[str, str], Lowest[Sample]] = {}
     compared: list[str] = []
@@ -126,7 +132,7 @@ def read_run(path: Path) -> RunView:
         for example in stored.read_examples(path):
             rank = derive_seed(0, example.id)
             for outcome, by, most in _outcomes(example):
-                shown.setdefault((outcome, by), Lowest(most)).add(rank, _sample(view.name, example, outcome, by))
+                shown.setdefault((outcome, by), Lowest(most)).add(rank, _sample(view.name, example, direction, outcome, by))
             if example.twin_of:  # counted apart, as in the summary
                 continue
             _count(view, example)
@@ -142,12 +148,12 @@ def read_run(path: Path) -> RunView:
     return view
 
 
-def _totals(ledger: Path) -> list[Total]:
-    """Of a ledger that is gone, damaged or of another version nothing: the summary has the sums, if not the models."""
+def _totals(ledger: Path) -> tuple[list[Total], str]:
+    """Of a ledger that is gone, damaged or of another version nothing, and why: the summary has the sums, if not the models."""
     try:
-        return read_totals(ledger) if ledger.is_file() else []
-    except RunDirectoryError:
-        return []
+        return (read_totals(ledger) if ledger.is_file() else []), ""
+    except RunDirectoryError as exc:
+        return [], str(exc)
 
 
 def _count(view: RunView, example: Example) -> None:
@@ -170,7 +176,7 @@ def _count(view: RunView, example: Example) -> None:
 
 
 def _texts(example: Example) -> tuple[str, ...]:
-    return (example.text, example.prompt, example.chosen, *(turn.content for turn in example.history))
+    return (example.text, example.prompt, example.chosen, example.rejected, *(turn.content for turn in example.history))
 
 
 def _outcomes(example: Example) -> Iterator[tuple[str, str, int]]:
@@ -186,11 +192,9 @@ def _outcomes(example: Example) -> Iterator[tuple[str, str, int]]:
             yield "flagged", verdict.name, _FLAGGED_SHOWN
 
 
-def _sample(run: str, example: Example, outcome: str, by: str) -> Sample:
-    prompt = example.prompt or next((candidate.text for candidate in example.candidates), "")
-    chosen = example.chosen or next((draft.text for draft in reversed(example.drafts)), "")
+def _sample(run: str, example: Example, direction: Direction, outcome: str, by: str) -> Sample:
     verdicts = tuple((v.name, v.passed, v.score, shorten(v.reason, 300)) for v in example.verdicts)
-    prompt, chosen, rejected = (shorten(text, _SHOWN_CHARS) for text in (prompt, chosen, example.rejected_text))
+    prompt, chosen, rejected = (shorten(text, _SHOWN_CHARS) for text in judged_texts(example, direction))
     history = tuple((turn.role, shorten(turn.content, _SHOWN_CHARS)) for turn in example.history)
     return Sample(run, example.id, example.category, outcome, by, prompt, chosen, rejected, verdicts, history)
 

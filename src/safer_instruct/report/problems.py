@@ -151,6 +151,9 @@ def _checks(view: RunView) -> Iterator[Problem]:
         elif figures.flag and figures.failed:
             what = f"{figures.name} flagged {figures.failed:,} of {figures.seen:,}, and dropped none."
             yield Problem("look", what, "They are in the set.", f"Read them below, or with: safer-instruct filters DIR --dropped-by {figures.name}")
+    if view.unread_ledger:
+        why = "The cost below is told without models, and no call can be looked up or used again."
+        yield Problem("look", "The ledger cannot be read.", why, view.unread_ledger)
     if view.summary["cost"] is None:
         yield Problem("look", "The cost is unknown.", "No price is known for a model that was called.", "Set price_per_million for it in the config.")
 

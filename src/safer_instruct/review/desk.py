@@ -11,8 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
-from safer_instruct import stored
-from safer_instruct.calibration.labels import judged_texts
+from safer_instruct import rundir, stored
 from safer_instruct.conversation import as_messages
 from safer_instruct.example import Example
 from safer_instruct.review import figures, queue
@@ -21,6 +20,7 @@ from safer_instruct.review.queue import Filters, Item
 from safer_instruct.review.store import Label, Store
 from safer_instruct.seeds import derive_seed
 from safer_instruct.settings.review import ReviewConfig
+from safer_instruct.texts import direction_of, judged_texts
 from safer_instruct.yamlfile import Strict
 
 Short = Annotated[str, Field(max_length=40)]
@@ -77,6 +77,7 @@ class Desk:
 
     def __init__(self, path: Path, plan: Plan, store: Store) -> None:
         self.path, self.plan, self.store = path, plan, store
+        self._direction = direction_of(rundir.read_summary(path))
         store.attach(ensure_index(path))
         self._files = ExitStack()
         self._parquet = self._files.enter_context(stored.opened(path))
@@ -182,10 +183,9 @@ class Desk:
         with self._reading:
             return stored.read_row(self._parquet, item.part, item.at)
 
-    @staticmethod
-    def _texts(example: Example) -> tuple[str, dict[str, str]]:
-        prompt, chosen = judged_texts(asdict(example))
-        return prompt, {"chosen": chosen, "rejected": example.rejected_text}
+    def _texts(self, example: Example) -> tuple[str, dict[str, str]]:
+        prompt, chosen, rejected = judged_texts(example, self._direction)
+        return prompt, {"chosen": chosen, "rejected": rejected}
 
     def _corrections(self, item: Item, edit: dict[str, str]) -> dict[str, str]:
         """What of an edit differs from the original."""

@@ -15,15 +15,18 @@ from pathlib import Path
 from typing import Any
 
 from safer_instruct import rundir, stored
-from safer_instruct.calibration.labels import judged_texts
-from safer_instruct.conversation import texts_digest
+from safer_instruct.conversation import as_messages, texts_digest
+from safer_instruct.domain import Direction
 from safer_instruct.errors import RunDirectoryError
+from safer_instruct.example import Example
+from safer_instruct.texts import direction_of, judged_texts
 from safer_instruct.wholefile import whole
 
 PAIR = "pair"  # the outcome of an example that came through
-_VERSION = 2
+_VERSION = 3
 _EXCERPT = 160
-_COLUMNS = ("id", "text", "category", "prompt", "chosen", "rejected", "dropped_by", *(f"history.list.element.{name}" for name in ("role", "content")))
+_SAID = tuple(f"history.list.element.{name}" for name in ("role", "content"))
+_COLUMNS = ("id", "text", "category", "prompt", "chosen", "rejected", "dropped_by", "twin_of", *_SAID)
 _SCHEMA = """
     CREATE TABLE item (
         row INTEGER PRIMARY KEY,    -- place in examples.parquet, from 1
@@ -60,14 +63,14 @@ def ensure_index(path: Path, report: Callable[[int, int], None] = lambda done, t
     Raises:
         RunDirectoryError: The run is not finished, or its file is damaged.
     """
-    rundir.read_summary(path)
+    direction = direction_of(rundir.read_summary(path))
     index, source = path / rundir.REVIEW_INDEX, _source(path / rundir.EXAMPLES)
     if not _is_of(index, source):
         for ending in ("-wal", "-shm", "-journal"):
             index.with_name(index.name + ending).unlink(missing_ok=True)
         with whole(index) as part:
             part.unlink(missing_ok=True)
-            _build(path, part, source, report)
+            _build(path, part, source, direction, report)
     return index
 
 
@@ -97,12 +100,12 @@ def _is_of(index: Path, source: tuple[int, int, int]) -> bool:
         return False
 
 
-def _build(path: Path, file: Path, source: tuple[int, int, int], report: Callable[[int, int], None]) -> None:
+def _build(path: Path, file: Path, source: tuple[int, int, int], direction: Direction, report: Callable[[int, int], None]) -> None:
     connection = sqlite3.connect(file, isolation_level=None)
     try:
         connection.executescript("PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA cache_size = -200000;" + _SCHEMA)
         with stored.opened(path) as parquet:
-            _fill(connection, parquet, report)
+            _fill(connection, parquet, direction, report)
         connection.executescript(_INDEXES)
         connection.execute("INSERT INTO word (word) VALUES ('optimize')")
         connection.execute("INSERT INTO source VALUES (?, ?, ?)", source)
@@ -111,24 +114,22 @@ def _build(path: Path, file: Path, source: tuple[int, int, int], report: Callabl
         connection.close()
 
 
-def _fill(connection: sqlite3.Connection, parquet: Any, report: Callable[[int, int], None]) -> None:
+def _fill(connection: sqlite3.Connection, parquet: Any, direction: Direction, report: Callable[[int, int], None]) -> None:
     total, done = parquet.metadata.num_rows, 0
     places = _reading_order(parquet)
     facets: Counter[tuple[str, str]] = Counter()
     connection.execute("BEGIN")
     for part in range(parquet.num_row_groups):
         items, words = [], []
-        for at, row in enumerate(_rows(parquet, part)):
+        for at, (example, outcome) in enumerate(_rows(parquet, part)):
             done += 1
-            (prompt, chosen), rejected = judged_texts(row), row["rejected"] or row["text"]
-            category, outcome = row["category"], row["dropped_by"] or PAIR
-            facets[category, outcome] += 1
+            texts = judged_texts(example, direction)
+            facets[example.category, outcome] += 1
             place, draw = places[done - 1]
-            said = row.get("history") or ()
-            digest = texts_digest(prompt, chosen, rejected, said)
-            items.append((done, place, row["id"], category, outcome, part, at, digest, prompt[:_EXCERPT], draw))
-            tokens = f"{facet_token('category', category)} {facet_token('outcome', outcome)}"
-            words.append((done, "\n".join((row["id"], *(message["content"] for message in said), prompt, chosen, rejected, tokens))))
+            digest = texts_digest(*texts, as_messages(example.history))
+            items.append((done, place, example.id, example.category, outcome, part, at, digest, texts.prompt[:_EXCERPT], draw))
+            tokens = f"{facet_token('category', example.category)} {facet_token('outcome', outcome)}"
+            words.append((done, "\n".join((example.id, *(turn.content for turn in example.history), *texts, tokens))))
         connection.executemany("INSERT INTO item VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", items)
         connection.executemany("INSERT INTO word (rowid, text) VALUES (?, ?)", words)
         report(done, total)
@@ -146,8 +147,8 @@ def _reading_order(parquet: Any) -> list[tuple[int, int]]:
     return places
 
 
-def _rows(parquet: Any, part: int) -> Iterator[dict[str, Any]]:
-    """The rows of a row group; candidates, drafts and verdicts only where the taken texts are missing."""
+def _rows(parquet: Any, part: int) -> Iterator[tuple[Example, str]]:
+    """The examples of a row group with their outcomes; candidates, drafts and verdicts only where the taken texts are missing."""
     table = parquet.read_row_group(part, columns=list(_COLUMNS))
     rows: list[dict[str, Any]] = table.to_pylist()
     lacking = [at for at, row in enumerate(rows) if not row["prompt"] or not row["chosen"]]
@@ -155,8 +156,4 @@ def _rows(parquet: Any, part: int) -> Iterator[dict[str, Any]]:
         nested = parquet.read_row_group(part, columns=["candidates", "drafts", "verdicts"]).take(lacking).to_pylist()
         for at, more in zip(lacking, nested, strict=True):
             rows[at] |= more
-    for row in rows:
-        row.setdefault("candidates", ())
-        row.setdefault("drafts", ())
-        row.setdefault("verdicts", ())
-    yield from rows
+    yield from ((stored.as_example(row), row["dropped_by"] or PAIR) for row in rows)

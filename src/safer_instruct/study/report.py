@@ -64,7 +64,7 @@ def resolved(config: StudyConfig) -> dict[str, Any]:
 def tables_of(config: StudyConfig, found: Figures, results: Mapping[str, Result]) -> list[Table]:
     """The four tables of an experiment."""
     notes = (QUICK,) if config.quick else ()
-    return [_arms(config, found, notes), _comparisons(config, found, notes), _sets(config, found, results, notes), _trainings(config, found, results, notes)]
+    return [_arms(config, found, notes), _comparisons(found, notes), _sets(config, found, results, notes), _trainings(config, found, results, notes)]
 
 
 def sentences(config: StudyConfig, found: Figures) -> list[str]:
@@ -152,7 +152,7 @@ def _size_notes(config: StudyConfig, found: Figures) -> Iterator[str]:
         yield f"The set '{scarcest}' has no more than {count} pairs to train on, so every arm is trained on {count}; {config.pairs} were asked for."
 
 
-def _comparisons(config: StudyConfig, found: Figures, notes: tuple[str, ...]) -> Table:
+def _comparisons(found: Figures, notes: tuple[str, ...]) -> Table:
     rows: list[tuple[Cell, ...]] = []
     measures = (("more harmless", found.harmless, False), ("more helpful", found.helpful, False), ("harmful, difference", found.harmful, True))
     for measure, comparisons, percent in measures:

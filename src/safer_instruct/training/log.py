@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from safer_instruct.errors import RunDirectoryError
 from safer_instruct.extras import require
 from safer_instruct.tuning.loss import Evaluation
 from safer_instruct.tuning.progress import evaluation, step_figures
@@ -64,13 +65,19 @@ def evaluation_line(found: Evaluation) -> dict[str, Any]:
 
 
 def read_log(file: Path) -> list[dict[str, Any]]:
-    """The lines of a log; one that was cut short by a kill is left out."""
+    """The lines of a log; the last is left out where a kill cut it short.
+
+    Raises:
+        RunDirectoryError: Another line is damaged: training that goes on writes the log anew, so no kill leaves one behind.
+    """
     lines: list[dict[str, Any]] = []
-    for line in file.read_text(encoding="utf-8").splitlines():
+    written = file.read_text(encoding="utf-8", errors="replace").splitlines()
+    for number, line in enumerate(written, 1):
         try:
             lines.append(json.loads(line))
-        except ValueError:
-            continue
+        except ValueError as exc:
+            if number < len(written):
+                raise RunDirectoryError(f"{file}:{number} is damaged ({exc}); give the command again to write it anew, from the last checkpoint") from exc
     return lines
 
 

@@ -50,7 +50,7 @@ def tell(console: Console, example: Example) -> None:
         _heading(console, f"Responses: {len(example.drafts)}")
     accepted = _accepted(example)
     for number, draft in enumerate(example.drafts):
-        _draft(console, number, draft, accepted, as_rejected=draft.text == example.rejected and example.chosen != example.text)
+        _draft(console, number, draft, accepted, as_rejected=draft.text == example.rejected and not example.source_is_chosen)
     _verdicts(console, [v for v in example.verdicts if v.name.startswith("pair.")])
     _heading(console, "End")
     _end(console, example)
@@ -62,7 +62,7 @@ def _source(example: Example) -> str:
         return "The instruction that it is to look like"
     if not example.chosen:
         return "Source text"
-    if example.chosen == example.text:
+    if example.source_is_chosen:
         return "Source text (the chosen response)"
     return "Source text (another response took its place as the rejected one)" if example.rejected else "Source text (the rejected response)"
 
