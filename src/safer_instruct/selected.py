@@ -105,7 +105,7 @@ def _write(path: Path, rows: Sequence[dict[str, Any]], schema: Any) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    with whole(path / rundir.SELECTED) as parquet, whole(path / rundir.SELECTED_JSONL) as jsonl:
+    with whole(path / rundir.SELECTED, sole=True) as parquet, whole(path / rundir.SELECTED_JSONL, sole=True) as jsonl:
         pq.write_table(pa.Table.from_pylist(list(rows), schema=schema), parquet, compression="zstd")
         with jsonl.open("w", encoding="utf-8") as file:
             file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)

@@ -117,7 +117,7 @@ LAYERS: tuple[tuple[str, tuple[Room, ...]], ...] = (
             Room("detect", ("detect/",), "what a text holds, without a model"),
             Room(
                 "errors",
-                ("changes", "errors", "extras", "nearest", "oneline", "scratch", "seeds", "visible", "wholefile"),
+                ("changes", "errors", "extras", "nearest", "oneline", "partfile", "scratch", "seeds", "visible", "wholefile"),
                 "one tree of errors; files that appear whole",
             ),
             Room("records", ("example",), "Example: all that moves between rooms"),
