@@ -6,7 +6,7 @@ import fcntl
 import json
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, Literal
@@ -17,6 +17,7 @@ from safer_instruct.changes import differences, few
 from safer_instruct.config import completed
 from safer_instruct.errors import RunDirectoryError
 from safer_instruct.ledger import read_totals
+from safer_instruct.moving import MOVING, move_aside, undo_move
 from safer_instruct.nearest import did_you_mean
 from safer_instruct.wholefile import room_for, whole
 
@@ -30,7 +31,7 @@ ASIDE = ".earlier"  # what was made of the pairs of a run that is made again, un
 HOW = "how"  # the section of run.yaml that says nothing of the result: addresses, rates, budget
 _RECOVERED = "ledger.recovered.sqlite"  # of a recovery that was cut short: the next ledger here would take it for its own
 _DATABASES = tuple(f"{name}{end}" for name in (LEDGER, BATCHES, REVIEW) for end in ("", "-wal", "-shm"))
-_FILES = (
+FILES = (
     EXAMPLES,
     PAIRS,
     PAIRS_JSONL,
@@ -76,7 +77,7 @@ def open_run_directory(path: Path, resolved: dict[str, Any], mode: Mode) -> Iter
     with hold(path):
         text = _as_yaml(resolved)
         if mode == "fresh":
-            move_aside(path)
+            move_aside(path, FILES)
         elif mode == "auto":
             _refuse_other_config(path, resolved)
         write_whole(path / RUN, text)
@@ -85,7 +86,7 @@ def open_run_directory(path: Path, resolved: dict[str, Any], mode: Mode) -> Iter
 
 @contextmanager
 def hold(path: Path) -> Iterator[None]:
-    """Be the one process that changes what stands in the directory.
+    """Be the one process that changes what stands in the directory; a move aside that was killed is undone first.
 
     Raises:
         RunDirectoryError: Another process holds it.
@@ -97,6 +98,7 @@ def hold(path: Path) -> Iterator[None]:
         with room_for(path / ".lock"):
             os.truncate(file.fileno(), 0)
             os.write(file.fileno(), str(os.getpid()).encode())
+        undo_move(path)
         yield
 
 
@@ -147,6 +149,8 @@ def read_summary(path: Path) -> dict[str, Any]:
 
 def _no_run(path: Path) -> str:
     """Why `path` holds none, as far as one can tell from outside."""
+    if (path / MOVING).is_dir():
+        return "one was being moved aside, by --fresh, and that was not ended: give the command again"
     if path.is_dir():
         begun = (path / LEDGER).is_file()
         below = sorted(file.parent.name for file in path.glob(f"*/{SUMMARY}"))
@@ -196,17 +200,3 @@ def _deciding(text: str) -> dict[str, Any] | None:
 
 def _as_yaml(data: dict[str, Any]) -> str:
     return yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=120)
-
-
-def move_aside(path: Path, names: Sequence[str] = _FILES) -> None:
-    """Move what a run has written in the directory into `previous-N/` below it; or what else has these names, or matches them."""
-    old = list(dict.fromkeys(file for name in names for file in sorted(path.glob(name))))
-    if not old:
-        return
-    number = 1
-    while (path / f"previous-{number}").exists():
-        number += 1
-    target = path / f"previous-{number}"
-    target.mkdir()
-    for file in old:
-        file.replace(target / file.name)

@@ -170,8 +170,9 @@ def test_a_kill_leaves_the_old_folder_or_the_new_one_or_none_and_never_some_of_e
         fill(out, old)
 
     for _ in killed_after_each(lambda: fill(out, new), prepare):
-        assert (found := texts(out)) in (old, new, {})
+        found = texts(out)
         seen.append(found)
+        assert found in (old, new, {})
         with pytest.raises(ValueError, match="mine"), whole_folder(out):
             raise ValueError("mine")
         assert texts(out) == (found or old), "the next one brings back what was there before"

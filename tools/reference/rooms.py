@@ -74,7 +74,7 @@ LAYERS: tuple[tuple[str, tuple[Room, ...]], ...] = (
             Room(
                 "run directory",
                 (
-                    *("rundir", "tables", "state", "roles", "running", "accounts", "stored"),
+                    *("rundir", "moving", "tables", "state", "roles", "running", "accounts", "stored"),
                     *("barrier", "card", "derived", "margins", "progress", "tally", "target", "uniqueids", "variety"),
                 ),
                 "who may write, what is counted, which model does what",
