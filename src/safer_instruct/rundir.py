@@ -19,7 +19,7 @@ from safer_instruct.errors import RunDirectoryError
 from safer_instruct.ledger import read_totals
 from safer_instruct.moving import MOVING, move_aside, undo_move
 from safer_instruct.nearest import did_you_mean
-from safer_instruct.wholefile import room_for, whole
+from safer_instruct.wholefile import room_for, write_whole
 
 EXAMPLES, PAIRS, PAIRS_JSONL, BAD_ROWS = "examples.parquet", "pairs.parquet", "pairs.jsonl", "rejected_rows.jsonl"
 LEDGER, BATCHES, RUN, SUMMARY, CARD, SPENT = "ledger.sqlite", "batches.sqlite", "run.yaml", "summary.json", "README.md", "spent.json"
@@ -123,12 +123,6 @@ def _locked(file: IO[str]) -> bool:
             return True
         time.sleep(_PAUSE_S)
     return False
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a small file so that a reader, or a kill, sees the old content or the new one and nothing between."""
-    with whole(path) as part:
-        part.write_text(text, encoding="utf-8")
 
 
 def read_summary(path: Path) -> dict[str, Any]:

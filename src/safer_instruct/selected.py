@@ -14,7 +14,7 @@ from safer_instruct.conversation import conversational
 from safer_instruct.example import Example, Verdict
 from safer_instruct.selectconfig import SelectConfig
 from safer_instruct.stored import read_examples
-from safer_instruct.wholefile import whole
+from safer_instruct.wholefile import whole, write_whole
 
 _COLUMNS = (
     *("id", "prompt", "chosen", "text", "rejected", "category", "margin", "file", "line", "twin_of"),
@@ -50,7 +50,7 @@ def select_from_run(path: Path, config: SelectConfig) -> dict[str, Any]:
         rows = [_as_row(examples[i], conversations=conversations, twins=twins) for i in sorted(choice.living(), key=lambda i: (_place(choice, i), i))]
         report = _report(pairs, choice, config)
         _write(path, rows, tables.pair_schema(conversations=conversations, twins=twins))
-        rundir.write_whole(path / rundir.SELECTION, json.dumps(report, indent=1, ensure_ascii=False) + "\n")
+        write_whole(path / rundir.SELECTION, json.dumps(report, indent=1, ensure_ascii=False) + "\n")
     return report
 
 

@@ -22,8 +22,8 @@ from safer_instruct.changes import differences
 from safer_instruct.config import RunConfig
 from safer_instruct.errors import RunDirectoryError
 from safer_instruct.ledger import Ledger, recovery
-from safer_instruct.rundir import open_run_directory, read_summary, write_whole
-from safer_instruct.wholefile import whole
+from safer_instruct.rundir import open_run_directory, read_summary
+from safer_instruct.wholefile import whole, write_whole
 
 pytestmark = pytest.mark.filterwarnings("error")
 
