@@ -1,7 +1,7 @@
 """What stands in a folder, moved into `previous-N/` below it as one: after a kill on the way there whoever holds the folder next undoes it.
 
-It goes into a hidden folder first, which gets its name when all is there. Databases are moved without a log, and a damaged one beside its own:
-a database that is opened without its log has lost what stands there, and a log is taken for that of the next database.
+It goes into a hidden folder first, which gets its name when all is there. A database is never where it could be opened without its log: what
+stands there would be lost, and the log taken for that of the next database.
 """
 
 from __future__ import annotations
@@ -9,27 +9,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from safer_instruct.ledger import fold_log
-
 MOVING = ".moving-aside"
 _SAY_FINISHED = ("summary.json", "tuning.json")  # first to go and last to come back: what is not all there must not look so
 _LOGS = ("-wal", "-shm")
 
 
 def move_aside(path: Path, names: Sequence[str]) -> None:
-    """Move what has these names in `path`, or matches them, into `previous-N/` below it; the caller holds the folder.
-
-    Raises:
-        RunDirectoryError: Another process has one of the databases open; nothing is moved.
-    """
-    for database in _found(path, names):
-        if database.suffix == ".sqlite":
-            fold_log(database)
-    if not (old := sorted(_found(path, names), key=lambda file: (file.name not in _SAY_FINISHED, file.name.endswith(_LOGS)))):
+    """Move what has these names in `path`, or matches them, into `previous-N/` below it; the caller holds the folder."""
+    if not (old := list(dict.fromkeys(file for name in names for file in sorted(path.glob(name))))):
         return
     hidden = path / MOVING
     hidden.mkdir()
-    for file in old:
+    for file in sorted(old, key=lambda file: (file.name not in _SAY_FINISHED, file.name.endswith(_LOGS))):
         file.replace(hidden / file.name)
     hidden.rename(_next(path))
 
@@ -47,10 +38,6 @@ def undo_move(path: Path) -> None:
         hidden.rename(_next(path))
     else:
         hidden.rmdir()
-
-
-def _found(path: Path, names: Sequence[str]) -> list[Path]:
-    return list(dict.fromkeys(file for name in names for file in sorted(path.glob(name))))
 
 
 def _next(path: Path) -> Path:

@@ -1,25 +1,23 @@
-"""The run directory: who may write it, which config it belongs to, and the names of its files."""
+"""The run directory: which config it belongs to, and the names of its files."""
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import Any, Literal
 
 import yaml
 
 from safer_instruct.changes import differences, few
 from safer_instruct.config import completed
 from safer_instruct.errors import RunDirectoryError
-from safer_instruct.ledger import read_totals
-from safer_instruct.moving import MOVING, move_aside, undo_move
+from safer_instruct.holding import hold
+from safer_instruct.ledger import fold_log, read_totals
+from safer_instruct.moving import MOVING, move_aside
 from safer_instruct.nearest import did_you_mean
-from safer_instruct.wholefile import room_for, write_whole
+from safer_instruct.wholefile import write_whole
 
 EXAMPLES, PAIRS, PAIRS_JSONL, BAD_ROWS = "examples.parquet", "pairs.parquet", "pairs.jsonl", "rejected_rows.jsonl"
 LEDGER, BATCHES, RUN, SUMMARY, CARD, SPENT = "ledger.sqlite", "batches.sqlite", "run.yaml", "summary.json", "README.md", "spent.json"
@@ -31,7 +29,7 @@ ASIDE = ".earlier"  # what was made of the pairs of a run that is made again, un
 HOW = "how"  # the section of run.yaml that says nothing of the result: addresses, rates, budget
 _RECOVERED = "ledger.recovered.sqlite"  # of a recovery that was cut short: the next ledger here would take it for its own
 _DATABASES = tuple(f"{name}{end}" for name in (LEDGER, BATCHES, REVIEW) for end in ("", "-wal", "-shm"))
-FILES = (
+_FILES = (
     EXAMPLES,
     PAIRS,
     PAIRS_JSONL,
@@ -53,7 +51,6 @@ FILES = (
     REVIEW_INDEX,
     REVIEW_LABELS,
 )
-_TRIES, _PAUSE_S = 5, 0.02  # for the lock
 Mode = Literal["auto", "continue", "fresh"]
 
 
@@ -77,52 +74,22 @@ def open_run_directory(path: Path, resolved: dict[str, Any], mode: Mode) -> Iter
     with hold(path):
         text = _as_yaml(resolved)
         if mode == "fresh":
-            move_aside(path, FILES)
+            move_run_aside(path)
         elif mode == "auto":
             _refuse_other_config(path, resolved)
         write_whole(path / RUN, text)
         yield path
 
 
-@contextmanager
-def hold(path: Path) -> Iterator[None]:
-    """Be the one process that changes what stands in the directory; a move aside that was killed is undone first.
+def move_run_aside(path: Path) -> None:
+    """Move what a run has written into `previous-N/`; the caller holds the directory. Its databases go without their logs, or damaged beside them.
 
     Raises:
-        RunDirectoryError: Another process holds it.
+        RunDirectoryError: Another process has one of the databases open; nothing is moved.
     """
-    with (path / ".lock").open("a+", encoding="utf-8") as file:
-        if not _locked(file):
-            file.seek(0)
-            raise RunDirectoryError(f"{path} is in use by process {file.read().strip() or '?'}; wait for it, stop it, or choose another --out")
-        with room_for(path / ".lock"):
-            os.truncate(file.fileno(), 0)
-            os.write(file.fileno(), str(os.getpid()).encode())
-        undo_move(path)
-        yield
-
-
-def holder(path: Path) -> str | None:
-    """The process that holds the directory, or None where none of this machine does; it notices nothing."""
-    try:
-        with (path / ".lock").open(encoding="utf-8") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return file.read().strip() or "?"
-    except OSError:
-        pass
-    return None
-
-
-def _locked(file: IO[str]) -> bool:
-    """Whether the lock could be had; who asks for its holder has it for a moment, too."""
-    for _ in range(_TRIES):
-        with suppress(BlockingIOError):
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return True
-        time.sleep(_PAUSE_S)
-    return False
+    for name in (LEDGER, BATCHES, REVIEW):
+        fold_log(path / name)
+    move_aside(path, _FILES)
 
 
 def read_summary(path: Path) -> dict[str, Any]:

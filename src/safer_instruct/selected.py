@@ -12,6 +12,7 @@ from safer_instruct import rundir, tables
 from safer_instruct.choosing import Choice, Pair, choose_pairs
 from safer_instruct.conversation import conversational
 from safer_instruct.example import Example, Verdict
+from safer_instruct.holding import hold
 from safer_instruct.selectconfig import SelectConfig
 from safer_instruct.stored import read_examples
 from safer_instruct.wholefile import whole, write_whole
@@ -42,7 +43,7 @@ def select_from_run(path: Path, config: SelectConfig) -> dict[str, Any]:
         MissingExtraError: The embedder is not installed.
     """
     twins = "twins" in rundir.read_summary(path)
-    with rundir.hold(path):
+    with hold(path):
         examples = [example for example in read_examples(path, _COLUMNS) if example.alive]
         pairs = [Pair.of(example) for example in examples]
         choice = choose_pairs(pairs, config)

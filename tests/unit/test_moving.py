@@ -15,10 +15,11 @@ from killed import killed_after_each
 
 from safer_instruct import rundir
 from safer_instruct.errors import RunDirectoryError
+from safer_instruct.holding import hold
 from safer_instruct.ledger import read_totals, schema
 from safer_instruct.moving import MOVING
 from safer_instruct.review.store import Store
-from safer_instruct.rundir import hold, open_run_directory
+from safer_instruct.rundir import open_run_directory
 from safer_instruct.training.aside import set_aside
 
 pytestmark = pytest.mark.filterwarnings("error")

@@ -74,7 +74,7 @@ LAYERS: tuple[tuple[str, tuple[Room, ...]], ...] = (
             Room(
                 "run directory",
                 (
-                    *("rundir", "moving", "tables", "state", "roles", "running", "accounts", "stored"),
+                    *("rundir", "tables", "state", "roles", "running", "accounts", "stored"),
                     *("barrier", "card", "derived", "margins", "progress", "tally", "target", "uniqueids", "variety"),
                 ),
                 "who may write, what is counted, which model does what",
@@ -117,8 +117,8 @@ LAYERS: tuple[tuple[str, tuple[Room, ...]], ...] = (
             Room("detect", ("detect/",), "what a text holds, without a model"),
             Room(
                 "errors",
-                ("changes", "errors", "extras", "nearest", "oneline", "partfile", "scratch", "seeds", "visible", "wholefile"),
-                "one tree of errors; files that appear whole",
+                ("changes", "errors", "extras", "holding", "moving", "nearest", "oneline", "partfile", "scratch", "seeds", "visible", "wholefile"),
+                "one tree of errors; files that appear whole, folders that are held",
             ),
             Room("records", ("example",), "Example: all that moves between rooms"),
         ),

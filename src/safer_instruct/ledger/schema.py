@@ -121,6 +121,8 @@ def fold_log(path: Path) -> None:
     Raises:
         RunDirectoryError: Another process has it open.
     """
+    if not path.is_file():
+        return
     for left in reversed(range(_TRIES)):
         try:
             check_file(path)

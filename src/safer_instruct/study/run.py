@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from safer_instruct import rundir
+from safer_instruct.holding import hold
 from safer_instruct.study.figures import Figures
 from safer_instruct.study.plan import plan
 from safer_instruct.study.report import REPORT, write_report
@@ -42,7 +42,7 @@ def study(config: StudyConfig, out: Path | str, *, report: Callable[[News], None
     """
     folder = Path(out).absolute()
     folder.mkdir(parents=True, exist_ok=True)
-    with rundir.hold(folder):
+    with hold(folder):
         results = carry_out(plan(config, folder), folder, report)
         figures = write_report(config, folder, results, command)
     return StudyResult(folder / REPORT, tuple(figures))

@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from safer_instruct.errors import ConfigError
+from safer_instruct.holding import hold
 from safer_instruct.models import adapter_path
 from safer_instruct.reverse import read_record
-from safer_instruct.rundir import hold
 from safer_instruct.settings.preference import DpoConfig, PreferenceConfig
 from safer_instruct.training import curves
 from safer_instruct.training.card import deciding, record, write_record

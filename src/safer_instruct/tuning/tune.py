@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from safer_instruct.config import TuneConfig
+from safer_instruct.holding import hold
 from safer_instruct.models import adapter_path, store
 from safer_instruct.models.arithmetic import arithmetic
 from safer_instruct.models.codec import Codec
 from safer_instruct.models.embedded import EmbeddedModel
 from safer_instruct.reverse import RECORD
-from safer_instruct.rundir import hold
 from safer_instruct.tuning.bases import Base, load_base, open_base
 from safer_instruct.tuning.data import Prepared, prepare
 from safer_instruct.tuning.finished import CHECKPOINTS, finished
