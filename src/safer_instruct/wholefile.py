@@ -87,11 +87,14 @@ def whole_folder(path: Path) -> Iterator[Path]:
     the old one hidden beside it; the next call brings it back.
 
     Raises:
-        RunDirectoryError: `path` holds files that the new one has not, or is no folder; there is no room, or nobody may write there.
+        RunDirectoryError: `path` holds files that the new one has not, is no folder, or is one that the process is in; there is no room, or
+            nobody may write there.
     """
     if path.exists() and not path.is_dir():
         raise RunDirectoryError(f"{path} is no folder; choose another --out")
     place = path.resolve()  # a link stays, and what it leads to is replaced
+    if Path.cwd().is_relative_to(place):
+        raise RunDirectoryError(f"{path} is a folder that you are in, and another one takes its place: give the command from outside, or choose another --out")
     part, old = part_of(place), part_of(place, _OLD)
     with room_for(path, place, part, old):
         place.parent.mkdir(parents=True, exist_ok=True)

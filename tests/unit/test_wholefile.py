@@ -211,6 +211,16 @@ def test_a_folder_keeps_its_permissions_its_empty_folders_and_the_link_that_lead
     assert names(tmp_path / "disk") == {"out"}
 
 
+def test_a_folder_is_not_taken_away_from_whoever_is_in_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for out in (Path(), tmp_path, tmp_path.parent):
+        with pytest.raises(RunDirectoryError, match="is a folder that you are in, and another one takes its place: give the command from outside"):
+            fill(out, {"a": "new"})
+    fill(Path("out"), {"a": "new"})
+    fill(Path("out"), {"a": "newer"})
+    assert texts(tmp_path) == {"out/a": "newer"}
+
+
 def test_a_folder_that_the_system_will_not_move_is_told_as_such_and_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fill(tmp_path / "out", {"a": "old"})
 
