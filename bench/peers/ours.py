@@ -15,13 +15,14 @@ from safer_instruct.models.protocol import Generation, Sampling, Turn
 from safer_instruct.models.spending import Spending
 from safer_instruct.prices import Price
 from safer_instruct.running import run_to_end
-from safer_instruct.spent import write_spent
+from safer_instruct.spent import Spent, write_spent
 
 
 async def main(job: Job) -> None:
     sampling = Sampling(max_tokens=MAX_TOKENS)
     with tempfile.TemporaryDirectory(dir=job.result.parent) as folder, Ledger(Path(folder) / "ledger.sqlite") as ledger:
-        budget = Budget(max_cost=1_000.0, record=lambda spent: write_spent(Path(folder) / "spent.json", spent))
+        budget = Budget(max_cost=1_000.0)
+        budget.begin(Spent(), lambda spent: write_spent(Path(folder) / "spent.json", spent))
         spending = Spending(Price(prompt=1.0, completion=2.0), budget)
         model = OpenAIModel("bench", base_url=job.base_url, limits=Limits(concurrency=job.concurrency, timeout_s=TIMEOUT_S), spending=spending)
         recorded = Recorded(model, ledger, "bench", Meter())

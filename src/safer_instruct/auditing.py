@@ -12,7 +12,7 @@ from safer_instruct.audit import Columns, Finding, PairSet, audit_set, read_set
 from safer_instruct.audit.run import CHECKS
 from safer_instruct.audit.show import as_markdown, as_record, show_audit, show_rows
 from safer_instruct.errors import ConfigError
-from safer_instruct.rundir import write_whole
+from safer_instruct.wholefile import write_whole
 
 __all__ = ["Wanted", "as_record", "audit", "show", "write"]
 

@@ -18,8 +18,9 @@ higher one when that is used up: about twice a second, however many calls there 
 After a clean end the recorded sum is exact. After a kill it is too high by what was in flight, which may have been
 billed, and by what is left of the last step, half a second's calls and a percent or so. Wiring, with spent.py:
 
+    budget = Budget(max_cost, max_tokens)                    # for the models, which are opened before it is known where they are used
     earlier = earlier_spent(path, ledger_totals)             # read_spent(path), or more if the ledger holds more
-    budget = Budget(max_cost, max_tokens, earlier=earlier, record=lambda spent: write_spent(path, spent))
+    budget.begin(earlier, lambda total: write_spent(path, total))
     try: ...
     finally: budget.close()
 """
@@ -83,37 +84,31 @@ class Reservation:
 class Budget:
     """Who may spend how much; one event loop, one instance for a run."""
 
-    def __init__(
-        self,
-        max_cost: float | None = None,
-        max_tokens: int | None = None,
-        *,
-        earlier: Spent = _NOTHING,
-        record: Callable[[Spent], None] | None = None,
-    ) -> None:
-        """A budget of which `earlier` is spent already.
+    def __init__(self, max_cost: float | None = None, max_tokens: int | None = None) -> None:
+        """A budget of which nothing is spent; what earlier sittings spent, and where that is kept, is told to `begin`.
 
         Args:
             max_cost: Cap in US dollars, or None.
             max_tokens: Cap on tokens read and written together, or None.
-            earlier: What earlier sittings of the run spent, or may have.
-            record: Keeps a sum where it survives a kill. Spending never passes the last sum that it has kept; it must
-                raise when it cannot keep one.
         """
         if not (max_cost is None or max_cost >= 0) or not (max_tokens is None or max_tokens >= 0):
             raise ValueError("a cap is 0 or more")
         self.max_cost, self.max_tokens = max_cost, max_tokens
         self._caps = (None if max_cost is None else math.floor(round(max_cost * _NANO, 3)), max_tokens)
-        self._spent = self._recorded = _need(earlier.cost, earlier.tokens)
-        self._reserved = self._forfeited = (0, 0)
-        self._record = record
+        self._spent = self._recorded = self._reserved = self._forfeited = (0, 0)
+        self._record: Callable[[Spent], None] | None = None
         self._ahead, self._recorded_at = _CALLS_PER_RECORD[0], -math.inf  # in calls
         self._open = 0
         self._waiting: deque[tuple[_Need, asyncio.Future[Reservation]]] = deque()
         self._used_up = ""
 
     def begin(self, earlier: Spent, record: Callable[[Spent], None]) -> None:
-        """Say what is spent already and who keeps record, where that is known only after the budget was made.
+        """Go on where earlier sittings of the run ended, and keep record from now on.
+
+        Args:
+            earlier: What they spent, or may have.
+            record: Keeps a sum where it survives a kill. Spending never passes the last sum that it has kept; it must
+                raise when it cannot keep one.
 
         Raises:
             ValueError: Something has been reserved.

@@ -12,8 +12,9 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from safer_instruct.rundir import ASIDE, BAD_ROWS, CARD, EXAMPLES, PAIRS_JSONL, REPORT, REPORT_MD, SELECTED, SELECTED_JSONL, SELECTION, SUMMARY, write_whole
+from safer_instruct.rundir import ASIDE, BAD_ROWS, CARD, EXAMPLES, PAIRS_JSONL, REPORT, REPORT_MD, SELECTED, SELECTED_JSONL, SELECTION, SUMMARY
 from safer_instruct.storage.attached import home_of
+from safer_instruct.wholefile import write_whole
 
 DERIVED = (SELECTED, SELECTED_JSONL, SELECTION, REPORT, REPORT_MD)
 _OF = "sha256"

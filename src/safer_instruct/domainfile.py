@@ -13,7 +13,7 @@ import yaml
 from safer_instruct.domain import Direction, load_domain
 from safer_instruct.errors import ConfigError
 from safer_instruct.placeholders import DEFINITION, DESCRIPTION, GUIDELINE
-from safer_instruct.rundir import write_whole
+from safer_instruct.wholefile import write_whole
 
 _WIDTH = 110
 

@@ -52,6 +52,7 @@ from safer_instruct.templates import load_template
 from safer_instruct.twins.opening import open_twins
 from safer_instruct.twins.stream import Twins
 from safer_instruct.variety import Unique, Variety
+from safer_instruct.wholefile import write_whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,8 +179,8 @@ async def write_out(equipment: Equipment, out: Path, flow: Callable[[Callable[[B
     if notes := [note for note in told if note]:
         summary["notes"] = notes
     check_accounts(out, state)
-    rundir.write_whole(out / rundir.SUMMARY, json.dumps(summary, indent=1) + "\n")
-    rundir.write_whole(out / rundir.CARD, dataset_card(summary, Release({"train": rundir.PAIRS}, {"train": tables.pairs_and_twins(summary)})))
+    write_whole(out / rundir.SUMMARY, json.dumps(summary, indent=1) + "\n")
+    write_whole(out / rundir.CARD, dataset_card(summary, Release({"train": rundir.PAIRS}, {"train": tables.pairs_and_twins(summary)})))
     return RunResult(out, summary, derived.bring_back(out, made))
 
 

@@ -9,7 +9,8 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Literal
+from types import NoneType
+from typing import Any, Literal, TypeGuard
 
 from safer_instruct import rundir
 from safer_instruct.state import RunState, StageState
@@ -42,10 +43,12 @@ def published(path: Path, state: RunState) -> Iterator[None]:
 
 
 def read_progress(path: Path) -> dict[str, Any] | None:
-    """What a run in `path` last said of itself, or None where none ever did; `phase` is `lost` where it fell silent."""
+    """What a run in `path` last said of itself; `phase` is `lost` where it fell silent. None where none ever did, or the file is no such record."""
     try:
-        said: dict[str, Any] = json.loads((path / rundir.PROGRESS).read_text(encoding="utf-8"))
+        said = json.loads((path / rundir.PROGRESS).read_text(encoding="utf-8"))
     except (OSError, ValueError):
+        return None
+    if not _is_record(said):
         return None
     said["age_s"] = max(0.0, time.time() - said["written"])
     if said["phase"] == "running" and said["age_s"] > _STALE_S:
@@ -77,6 +80,28 @@ def _as_record(state: RunState, phase: Phase) -> dict[str, Any]:
         "spent": str(state.budget),
         "waits": state.waits(),
     }
+
+
+def _is_record(said: Any) -> TypeGuard[dict[str, Any]]:
+    """Whether it has all that a run says of itself, of the same kinds; what an earlier version did not say may be missing."""
+    stage = _stage(StageState()) | {"cost": None}
+    del stage["total"]
+    return (
+        _is_like(said, _as_record(RunState(), "running"))
+        and all(_is_like(each, stage) for each in said["stages"].values())
+        and all(_is_like(each, {"stage": "", "by": "", "count": 0}) for each in said["reasons"])
+    )
+
+
+def _is_like(said: Any, sample: dict[str, Any]) -> bool:
+    return isinstance(said, dict) and all(name in said and isinstance(said[name], _kinds(value)) for name, value in sample.items())
+
+
+def _kinds(value: Any) -> tuple[type, ...]:
+    """Those that may stand where `value` does; a number may where there is none yet."""
+    if value is None:
+        return int, float, NoneType
+    return (int, float) if isinstance(value, int | float) else (type(value),)
 
 
 def _stage(stage: StageState) -> dict[str, Any]:

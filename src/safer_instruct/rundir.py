@@ -1,24 +1,23 @@
-"""The run directory: who may write it, which config it belongs to, and the names of its files."""
+"""The run directory: which config it belongs to, and the names of its files."""
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import Any, Literal
 
 import yaml
 
 from safer_instruct.changes import differences, few
 from safer_instruct.config import completed
 from safer_instruct.errors import RunDirectoryError
-from safer_instruct.ledger import read_totals
+from safer_instruct.holding import hold
+from safer_instruct.ledger import fold_log, read_totals
+from safer_instruct.moving import MOVING, move_aside
 from safer_instruct.nearest import did_you_mean
-from safer_instruct.wholefile import room_for, whole
+from safer_instruct.wholefile import write_whole
 
 EXAMPLES, PAIRS, PAIRS_JSONL, BAD_ROWS = "examples.parquet", "pairs.parquet", "pairs.jsonl", "rejected_rows.jsonl"
 LEDGER, BATCHES, RUN, SUMMARY, CARD, SPENT = "ledger.sqlite", "batches.sqlite", "run.yaml", "summary.json", "README.md", "spent.json"
@@ -52,7 +51,6 @@ _FILES = (
     REVIEW_INDEX,
     REVIEW_LABELS,
 )
-_TRIES, _PAUSE_S = 5, 0.02  # for the lock
 Mode = Literal["auto", "continue", "fresh"]
 
 
@@ -76,7 +74,7 @@ def open_run_directory(path: Path, resolved: dict[str, Any], mode: Mode) -> Iter
     with hold(path):
         text = _as_yaml(resolved)
         if mode == "fresh":
-            move_aside(path)
+            move_run_aside(path)
         else:
             _refuse_files_of_others(path)
         if mode == "auto":
@@ -85,50 +83,15 @@ def open_run_directory(path: Path, resolved: dict[str, Any], mode: Mode) -> Iter
         yield path
 
 
-@contextmanager
-def hold(path: Path) -> Iterator[None]:
-    """Be the one process that changes what stands in the directory.
+def move_run_aside(path: Path) -> None:
+    """Move what a run has written into `previous-N/`; the caller holds the directory. Its databases go without their logs, or damaged beside them.
 
     Raises:
-        RunDirectoryError: Another process holds it.
+        RunDirectoryError: Another process has one of the databases open; nothing is moved.
     """
-    with (path / ".lock").open("a+", encoding="utf-8") as file:
-        if not _locked(file):
-            file.seek(0)
-            raise RunDirectoryError(f"{path} is in use by process {file.read().strip() or '?'}; wait for it, stop it, or choose another --out")
-        with room_for(path / ".lock"):
-            os.truncate(file.fileno(), 0)
-            os.write(file.fileno(), str(os.getpid()).encode())
-        yield
-
-
-def holder(path: Path) -> str | None:
-    """The process that holds the directory, or None where none of this machine does; it notices nothing."""
-    try:
-        with (path / ".lock").open(encoding="utf-8") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return file.read().strip() or "?"
-    except OSError:
-        pass
-    return None
-
-
-def _locked(file: IO[str]) -> bool:
-    """Whether the lock could be had; who asks for its holder has it for a moment, too."""
-    for _ in range(_TRIES):
-        with suppress(BlockingIOError):
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return True
-        time.sleep(_PAUSE_S)
-    return False
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a small file so that a reader, or a kill, sees the old content or the new one and nothing between."""
-    with whole(path) as part:
-        part.write_text(text, encoding="utf-8")
+    for name in (LEDGER, BATCHES, REVIEW):
+        fold_log(path / name)
+    move_aside(path, _FILES)
 
 
 def read_summary(path: Path) -> dict[str, Any]:
@@ -161,6 +124,8 @@ def no_pair(path: Path) -> str:
 
 def _no_run(path: Path) -> str:
     """Why `path` holds none, as far as one can tell from outside."""
+    if (path / MOVING).is_dir():
+        return "one was being moved aside, by --fresh, and that was not ended: give the command again"
     if path.is_dir():
         begun = (path / LEDGER).is_file()
         below = sorted(file.parent.name for file in path.glob(f"*/{SUMMARY}"))
@@ -223,17 +188,3 @@ def _deciding(text: str) -> dict[str, Any] | None:
 
 def _as_yaml(data: dict[str, Any]) -> str:
     return yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=120)
-
-
-def move_aside(path: Path, names: Sequence[str] = _FILES) -> None:
-    """Move what a run has written in the directory into `previous-N/` below it; or what else has these names, or matches them."""
-    old = list(dict.fromkeys(file for name in names for file in sorted(path.glob(name))))
-    if not old:
-        return
-    number = 1
-    while (path / f"previous-{number}").exists():
-        number += 1
-    target = path / f"previous-{number}"
-    target.mkdir()
-    for file in old:
-        file.replace(target / file.name)

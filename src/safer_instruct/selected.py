@@ -13,9 +13,10 @@ from safer_instruct.choosing import Choice, Pair, choose_pairs
 from safer_instruct.conversation import conversational
 from safer_instruct.errors import RunDirectoryError
 from safer_instruct.example import Example, Verdict
+from safer_instruct.holding import hold
 from safer_instruct.selectconfig import SelectConfig
 from safer_instruct.stored import read_examples
-from safer_instruct.wholefile import whole
+from safer_instruct.wholefile import whole, write_whole
 
 _COLUMNS = (
     *("id", "prompt", "chosen", "text", "rejected", "category", "margin", "file", "line", "twin_of"),
@@ -43,7 +44,7 @@ def select_from_run(path: Path, config: SelectConfig) -> dict[str, Any]:
         MissingExtraError: The embedder is not installed.
     """
     twins = "twins" in rundir.read_summary(path)
-    with rundir.hold(path):
+    with hold(path):
         examples = [example for example in read_examples(path, _COLUMNS) if example.alive]
         if not examples:
             raise RunDirectoryError(rundir.no_pair(path))
@@ -53,7 +54,7 @@ def select_from_run(path: Path, config: SelectConfig) -> dict[str, Any]:
         rows = [_as_row(examples[i], conversations=conversations, twins=twins) for i in sorted(choice.living(), key=lambda i: (_place(choice, i), i))]
         report = _report(pairs, choice, config)
         _write(path, rows, tables.pair_schema(conversations=conversations, twins=twins))
-        rundir.write_whole(path / rundir.SELECTION, json.dumps(report, indent=1, ensure_ascii=False) + "\n")
+        write_whole(path / rundir.SELECTION, json.dumps(report, indent=1, ensure_ascii=False) + "\n")
     return report
 
 
@@ -108,7 +109,7 @@ def _write(path: Path, rows: Sequence[dict[str, Any]], schema: Any) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    with whole(path / rundir.SELECTED) as parquet, whole(path / rundir.SELECTED_JSONL) as jsonl:
+    with whole(path / rundir.SELECTED, sole=True) as parquet, whole(path / rundir.SELECTED_JSONL, sole=True) as jsonl:
         pq.write_table(pa.Table.from_pylist(list(rows), schema=schema), parquet, compression="zstd")
         with jsonl.open("w", encoding="utf-8") as file:
             file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from safer_instruct.errors import RunDirectoryError, StorageError
 from safer_instruct.storage.attached import home_of
-from safer_instruct.wholefile import sync_folder, whole
+from safer_instruct.wholefile import sync_folder, write_whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +47,7 @@ def write_spent(path: Path, spent: Spent) -> None:
     """
     try:
         text = json.dumps({"cost_usd": spent.cost, "tokens": spent.tokens}) + "\n"
-        with whole(path) as part:
-            part.write_text(text, encoding="utf-8")
+        write_whole(path, text)
         sync_folder(path.parent)  # the name, too: an older sum must not come back
         if home := home_of(path.parent):
             home.keep(path.name, text.encode())

@@ -13,9 +13,9 @@ from safer_instruct.domain import Domain, load_domain, shipped_domains
 from safer_instruct.domainfile import NewDomain, as_text
 from safer_instruct.errors import ColumnError, ConfigError, SourceError
 from safer_instruct.placeholders import MODEL
-from safer_instruct.rundir import write_whole
 from safer_instruct.settings.sources import SourceConfig
 from safer_instruct.sources import BadRow, read_source
+from safer_instruct.wholefile import write_whole
 
 _CONFIG = """\
 # Safer-Instruct: from a pile of texts to preference pairs.   safer-instruct run {name}.yaml

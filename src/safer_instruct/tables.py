@@ -73,11 +73,12 @@ def outputs(path: Path, *, conversations: bool = False, twins: bool = False) -> 
     """The four data files of a run directory, which appear together when the block ends well.
 
     Args:
-        path: The run directory.
+        path: The run directory, which the caller holds.
         conversations: With their histories.
         twins: With a column that marks them.
     """
-    with whole(path / EXAMPLES) as examples, whole(path / PAIRS) as pairs, whole(path / PAIRS_JSONL) as jsonl, whole(path / BAD_ROWS) as bad:
+    files = (whole(path / name, sole=True) for name in (EXAMPLES, PAIRS, PAIRS_JSONL, BAD_ROWS))
+    with next(files) as examples, next(files) as pairs, next(files) as jsonl, next(files) as bad:
         with room_for(path):
             out = Outputs(examples, pairs, jsonl, bad, conversations=conversations, twins=twins)
         try:

@@ -1,20 +1,21 @@
-"""Files that appear whole, or not at all, and folders of them."""
+"""Files that appear whole, or not at all, and folders of them. Of several writers of one place the last one's stands there, whole."""
 
 from __future__ import annotations
 
 import errno
 import os
 import shutil
+import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
 from safer_instruct.errors import RunDirectoryError
+from safer_instruct.partfile import left_over, part_of, sweep
 
 FULL = "the disk is full; what was saved before is safe: make room, then give the same command again"
-
-
 _FORBIDDEN = (errno.EROFS, errno.EACCES, errno.EPERM)
+_OLD = "old"  # the ending of a folder that makes room
 
 
 def is_full(exc: BaseException) -> bool:
@@ -23,8 +24,8 @@ def is_full(exc: BaseException) -> bool:
 
 
 @contextmanager
-def room_for(path: Path) -> Iterator[None]:
-    """Write `path` or files below it; the system's error does not say which where the disk is full, and names our own temporary file elsewhere.
+def room_for(path: Path, *parts: Path) -> Iterator[None]:
+    """Write `path` or files below it, by way of `parts`; the system's error does not say which where the disk is full, and names a part elsewhere.
 
     Raises:
         RunDirectoryError: There is no room, or nobody may write there.
@@ -32,7 +33,7 @@ def room_for(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as exc:
-        if not _concerns(exc, path):
+        if not _concerns(exc, path, *parts):
             raise
         if is_full(exc):
             raise RunDirectoryError(f"{path} cannot be written: {FULL}") from exc
@@ -42,8 +43,12 @@ def room_for(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def whole(path: Path) -> Iterator[Path]:
+def whole(path: Path, *, sole: bool = False) -> Iterator[Path]:
     """A path to write to that takes the place of `path` when the block ends well.
+
+    Args:
+        path: Where it is to stand.
+        sole: Whether the caller holds the folder, so that nobody else can be writing `path`.
 
     Raises:
         RunDirectoryError: Something other than a regular file stands there, there is no room, or nobody may write there.
@@ -52,8 +57,9 @@ def whole(path: Path) -> Iterator[Path]:
         raise RunDirectoryError(f"{path} is a folder; give the name of a file, such as {path / 'NAME'}")
     if path.exists() and not path.is_file():
         raise RunDirectoryError(f"{path} is no regular file, so it cannot be replaced by one")
-    part = _part_of(path)
-    with room_for(path):
+    sweep(path, sole=sole)
+    part = part_of(path)
+    with room_for(path, part):
         try:
             yield part
             with part.open("rb") as file:
@@ -63,37 +69,111 @@ def whole(path: Path) -> Iterator[Path]:
             part.unlink(missing_ok=True)
 
 
-@contextmanager
-def whole_folder(path: Path) -> Iterator[Path]:
-    """An empty folder to fill, whose files take their places in `path` when the block ends well.
+def write_whole(path: Path, text: str) -> None:
+    """Write a small file so that a reader, or a kill, sees the old content or the new one and nothing between.
 
     Raises:
-        RunDirectoryError: `path` holds files that would stay beside the new ones, or is no folder; there is no room, or nobody may write there.
+        RunDirectoryError: As for `whole`.
+    """
+    with whole(path) as part:
+        part.write_text(text, encoding="utf-8")
+
+
+@contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """An empty folder to fill that takes the place of `path` when the block ends well.
+
+    Whoever reads finds the old folder or the new one, or for a moment none, and never some files of each. A kill in that moment leaves
+    the old one hidden beside it; the next call brings it back.
+
+    Raises:
+        RunDirectoryError: `path` holds files that the new one has not, is no folder, or is one that the process is in; there is no room, or
+            nobody may write there.
     """
     if path.exists() and not path.is_dir():
         raise RunDirectoryError(f"{path} is no folder; choose another --out")
-    with room_for(path):
-        yield from _filled(path)
+    place = path.resolve()  # a link stays, and what it leads to is replaced
+    if Path.cwd().is_relative_to(place):
+        raise RunDirectoryError(f"{path} is a folder that you are in, and another one takes its place: give the command from outside, or choose another --out")
+    part, old = part_of(place), part_of(place, _OLD)
+    with room_for(path, place, part, old):
+        place.parent.mkdir(parents=True, exist_ok=True)
+        _finish(place)
+        sweep(place)
+        part.mkdir()
+        try:
+            yield part
+            _exchange(path, place, part, old)
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
 
 
-def _filled(path: Path) -> Iterator[Path]:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = _part_of(path)
-    shutil.rmtree(part, ignore_errors=True)  # of a process that was killed
-    part.mkdir()
+def _finish(place: Path) -> None:
+    """Make good what a kill left of an exchange."""
+    for old in left_over(place, _OLD):
+        with suppress(OSError):  # another process was faster
+            _put_back(place, old)
+
+
+def _put_back(place: Path, old: Path) -> None:
+    """The folder that was there before, unless another stands there now."""
+    if place.exists():
+        shutil.rmtree(old, ignore_errors=True)
+    elif old.exists():
+        old.rename(place)
+
+
+def _exchange(path: Path, place: Path, part: Path, old: Path) -> None:
+    new = _files(part)
+    _refuse_others(path, place, new)
+    if place.is_dir():
+        _keep_ways(place, part)
+    _sync(part)
     try:
-        yield part
-        new = sorted(_files(part))
-        if others := sorted(_files(path) - set(new)):
-            raise RunDirectoryError(f"{path} holds other files ({', '.join(map(str, others[:3]))}); choose another --out, or remove the folder first")
-        for name in new:
-            target = path / name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with (part / name).open("rb") as file:
-                os.fsync(file.fileno())
-            (part / name).replace(target)
+        while not _taken(path, place, part, old, new):
+            shutil.rmtree(old, ignore_errors=True)  # another process was faster: its folder is the older one now
+    except OSError as exc:
+        if exc.errno in (errno.EBUSY, errno.EXDEV):
+            raise RunDirectoryError(f"{path} cannot be replaced by another folder ({exc.strerror}); choose a folder in it as --out") from exc
+        raise
     finally:
-        shutil.rmtree(part, ignore_errors=True)
+        with suppress(OSError):
+            sync_folder(place.parent)
+        _put_back(place, old)
+
+
+def _taken(path: Path, place: Path, part: Path, old: Path, new: set[Path]) -> bool:
+    """Put `part` where `place` is, and that into `old`; False where a third one came between."""
+    with suppress(FileNotFoundError):
+        place.rename(old)
+        _refuse_others(path, old, new)  # again: from now on nobody adds any
+    try:
+        part.rename(place)
+    except OSError as exc:
+        if exc.errno in (errno.ENOTEMPTY, errno.EEXIST):
+            return False
+        raise
+    return True
+
+
+def _refuse_others(path: Path, folder: Path, new: set[Path]) -> None:
+    if others := sorted(_files(folder) - new):
+        raise RunDirectoryError(f"{path} holds other files ({', '.join(map(str, others[:3]))}); choose another --out, or remove the folder first")
+
+
+def _keep_ways(place: Path, part: Path) -> None:
+    """What is of the old folder and no file: its permissions, and folders in it that are empty."""
+    for folder in place.rglob("*"):
+        if folder.is_dir():
+            (part / folder.relative_to(place)).mkdir(parents=True, exist_ok=True)
+    part.chmod(stat.S_IMODE(place.stat().st_mode))
+
+
+def _sync(folder: Path) -> None:
+    """Have all that stands in a folder on disk."""
+    for entry in (*folder.rglob("*"), folder):
+        with suppress(OSError) if entry.is_dir() else nullcontext():  # not every file system can do it for names
+            sync_folder(entry)
 
 
 def sync_folder(path: Path) -> None:
@@ -105,17 +185,13 @@ def sync_folder(path: Path) -> None:
         os.close(folder)
 
 
-def _part_of(path: Path) -> Path:
-    return path.with_name(f".{path.name}.part")
-
-
-def _concerns(exc: OSError, path: Path) -> bool:
-    """Whether what the system names, if it names a file, is `path`, our part of it, something below them or a folder on the way there."""
+def _concerns(exc: OSError, *places: Path) -> bool:
+    """Whether what the system names, if it names a file, is one of `places`, something below them or a folder on the way there."""
     if not isinstance(exc.filename, str | bytes | os.PathLike):
         return True
-    named, place = Path(os.fsdecode(exc.filename)).absolute(), path.absolute()
-    return any(named.is_relative_to(ours) or ours.is_relative_to(named) for ours in (place, _part_of(place)))
+    named = Path(os.fsdecode(exc.filename)).absolute()
+    return any(named.is_relative_to(ours) or ours.is_relative_to(named) for ours in (place.absolute() for place in places))
 
 
 def _files(folder: Path) -> set[Path]:
-    return {file.relative_to(folder) for file in folder.rglob("*") if not file.is_dir()}
+    return {file.relative_to(folder) for file in folder.rglob("*") if file.is_symlink() or not file.is_dir()}

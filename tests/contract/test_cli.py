@@ -20,11 +20,11 @@ from civil_script import SCRIPT
 from command_line import Cli, caller
 from doc_desk import fill_in_domain
 
-from safer_instruct import rundir
 from safer_instruct.cli import main
 from safer_instruct.config import load_config
 from safer_instruct.domain import shipped_domains
 from safer_instruct.errors import ConfigError
+from safer_instruct.holding import hold
 from safer_instruct.pipeline import run as run_pipeline
 from safer_instruct.settings.preference import load_dpo_config, load_sft_config
 
@@ -241,7 +241,7 @@ def test_status_of_an_unfinished_run_shows_the_calls_so_far(cli: Cli) -> None:
 def test_status_of_a_run_that_goes_on_says_so_and_does_not_disturb_it(cli: Cli) -> None:
     cli("run", "my.yaml", "--out", "out")
     Path("out/summary.json").unlink()
-    with rundir.hold(Path("out")):
+    with hold(Path("out")):
         said = cli("status", "out")
         assert f"in progress by process {os.getpid()}; to watch it: safer-instruct status out --follow" in said.out and "again" not in said.out
         assert cli("run", "my.yaml", "--out", "out").code == 2, "it is held as before"
@@ -328,7 +328,7 @@ def test_a_run_that_meets_a_damaged_ledger_names_the_command_that_saves_the_rest
 
 def test_a_ledger_in_use_is_not_recovered(cli: Cli) -> None:
     cli("run", "my.yaml", "--out", "out")
-    with rundir.hold(Path("out")):
+    with hold(Path("out")):
         said = cli("ledger", "out", "--recover")
     assert said.code == 2 and f"out is in use by process {os.getpid()}" in said.err
 

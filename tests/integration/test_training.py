@@ -17,17 +17,19 @@ import yaml
 pytest.importorskip("trl", reason="the extra train is not installed")
 
 import tiny_models
+from killed import killed_after_each
 
 from safer_instruct.cli import main
 from safer_instruct.config import load_tune_config
 from safer_instruct.errors import ConfigError, RunDirectoryError
+from safer_instruct.training.aside import set_aside
 from safer_instruct.tuning import launch
 from safer_instruct.tuning.bases import open_base
 from safer_instruct.tuning.loss import Encoded, completion_nll, evaluate
 from safer_instruct.tuning.order import bucketed
 from safer_instruct.tuning.progress import Progress
 from safer_instruct.tuning.train import micro_batch
-from safer_instruct.tuning.tune import TuneResult, _prepare, dry_run, tune
+from safer_instruct.tuning.tune import TuneResult, _prepare, _save_record, dry_run, tune
 
 THINGS = [
     "lamp",
@@ -118,6 +120,37 @@ def test_a_tuning_that_has_finished_is_not_made_again_and_another_is_not_written
         assert ("finished already" in capfd.readouterr().out) is not bool(arguments)
     assert (folder / "c" / "previous-1" / "adapter_model.safetensors").stat().st_mtime_ns == weights_then
     assert (folder / "c" / "adapter_model.safetensors").is_file()
+
+
+def test_a_tuning_holds_its_folder_so_that_nobody_moves_its_checkpoints_away(folder: Path) -> None:
+    refused = []
+
+    def report(progress: Progress) -> None:
+        if (folder / "c" / "checkpoints").is_dir():
+            with pytest.raises(RunDirectoryError, match=rf"c is in use by process {os.getpid()}; wait for it, stop it"):
+                set_aside(folder / "c")
+            with pytest.raises(RunDirectoryError, match="is in use by process"):
+                tuned(folder)
+            refused.append(progress)
+
+    result = tune(load_tune_config(write_config(folder)), folder, report)
+    assert refused and not (folder / "c" / "previous-1").exists()
+    set_aside(result.adapter)
+    assert (folder / "c" / "previous-1" / "tuning.json").is_file()
+
+
+def test_a_record_says_that_a_tuning_has_finished_so_it_is_written_whole_and_last(folder: Path) -> None:
+    result, _ = tuned(folder)
+    record = json.loads((result.adapter / "tuning.json").read_text("utf-8"))
+    seen = []
+
+    def prepare() -> None:
+        for name in ("tuning.json", "README.md"):
+            (result.adapter / name).unlink(missing_ok=True)
+
+    for _ in killed_after_each(lambda: _save_record(result.adapter, record), prepare):
+        seen.append([(result.adapter / name).is_file() for name in ("README.md", "tuning.json")])
+    assert seen == [[True, False], [True, True]] and json.loads((result.adapter / "tuning.json").read_text("utf-8")) == record
 
 
 def test_padding_changes_no_loss() -> None:

@@ -201,7 +201,9 @@ def test_what_a_part_of_cannot_be_priced_has_no_cost() -> None:
 
 
 def test_the_budget_is_told_with_what_earlier_sittings_spent() -> None:
-    state = RunState(budget=Budget(2.0, 1000, earlier=Spent(0.5, 100)))
+    budget = Budget(2.0, 1000)
+    budget.begin(Spent(0.5, 100), [].append)
+    state = RunState(budget=budget)
     assert summary(state)["timing"]["budget"] == {
         "max_cost": 2.0, "max_tokens": 1000, "spent_cost": 0.5, "spent_tokens": 100, "unanswered_cost": 0.0, "unanswered_tokens": 0,
     }  # fmt: skip

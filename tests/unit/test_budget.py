@@ -154,7 +154,8 @@ def test_once_used_up_it_stays_used_up() -> None:
 
 def test_a_free_call_needs_no_room_in_money() -> None:
     async def work() -> None:
-        budget = Budget(max_cost=1.0, earlier=Spent(1.5, 0))
+        budget = Budget(max_cost=1.0)
+        budget.begin(Spent(1.5, 0), [].append)
         (await budget.reserve(0.0, 500)).settle(0.0, 400)
         assert budget.spent == Spent(1.5, 400)
 
@@ -164,7 +165,8 @@ def test_a_free_call_needs_no_room_in_money() -> None:
 def test_a_bound_that_did_not_hold_is_counted_in_full_and_stops_what_comes_after() -> None:
     async def work() -> None:
         recorded: list[Spent] = []
-        budget = Budget(max_cost=1.0, record=recorded.append)
+        budget = Budget(max_cost=1.0)
+        budget.begin(Spent(), recorded.append)
         (await budget.reserve(0.9, 1)).settle(1.25, 9)
         assert budget.spent == Spent(1.25, 9) and recorded[-1].cost >= 1.25 and recorded[-1].tokens >= 9
         with pytest.raises(BudgetError):
@@ -213,7 +215,9 @@ def test_without_a_cap_everything_is_let_in_and_counted() -> None:
 
 
 def test_where_it_stands_fits_on_a_line() -> None:
-    assert str(Budget(5.0, 2000, earlier=Spent(1.239, 900))) == "1.24 of 5.00 USD, 900 of 2,000 tokens"
+    budget = Budget(5.0, 2000)
+    budget.begin(Spent(1.239, 900), [].append)
+    assert str(budget) == "1.24 of 5.00 USD, 900 of 2,000 tokens"
 
 
 # Waiting
@@ -388,7 +392,8 @@ async def one(watched: Watched, call: Call) -> None:
 async def all_of(calls: list[Call], max_cost: float | None, max_tokens: int | None, earlier: int) -> None:
     watched = Watched(Budget(max_cost, max_tokens))
     watched.recorded = Spent(earlier / 100, 0)
-    watched.budget = Budget(max_cost, max_tokens, earlier=watched.recorded, record=watched.record)
+    watched.budget = Budget(max_cost, max_tokens)
+    watched.budget.begin(watched.recorded, watched.record)
     watched.expected = earlier
     tasks = [asyncio.create_task(one(watched, call)) for call in calls]
     killers = [asyncio.create_task(cancel(task, call)) for task, call in zip(tasks, calls, strict=True)]
@@ -449,7 +454,8 @@ def test_a_thousand_callers_come_to_an_end() -> None:
 def test_it_records_before_it_lets_anything_be_sent_and_seldom() -> None:
     async def work() -> None:
         recorded: list[Spent] = []
-        budget = Budget(max_cost=100.0, record=recorded.append)
+        budget = Budget(max_cost=100.0)
+        budget.begin(Spent(), recorded.append)
         for _ in range(5000):
             with await budget.reserve(0.01, 100) as reservation:
                 assert recorded[-1].cost >= budget.spent.cost + budget.reserved.cost
@@ -466,7 +472,8 @@ def test_it_records_before_it_lets_anything_be_sent_and_seldom() -> None:
 def test_what_takes_nothing_is_not_recorded() -> None:
     async def work() -> None:
         recorded: list[Spent] = []
-        budget = Budget(earlier=Spent(0.5, 5), record=recorded.append)
+        budget = Budget()
+        budget.begin(Spent(0.5, 5), recorded.append)
         (await budget.reserve(0.0, 0)).settle(0.0, 0)
         assert recorded == []
 
@@ -476,7 +483,8 @@ def test_what_takes_nothing_is_not_recorded() -> None:
 def test_it_never_records_more_than_the_cap_allows() -> None:
     async def work() -> None:
         recorded: list[Spent] = []
-        budget = Budget(max_cost=1.0, max_tokens=1000, record=recorded.append)
+        budget = Budget(max_cost=1.0, max_tokens=1000)
+        budget.begin(Spent(), recorded.append)
         for _ in range(10):
             (await budget.reserve(0.1, 90)).settle(0.1, 90)
         assert budget.spent == Spent(1.0, 900) and recorded[-1] == Spent(1.0, 1000)
@@ -492,7 +500,8 @@ def test_what_cannot_be_recorded_is_not_let_in_whether_it_waited_or_not() -> Non
             if full:
                 raise RunDirectoryError("disk full")
 
-        budget = Budget(max_cost=1.0, record=record)
+        budget = Budget(max_cost=1.0)
+        budget.begin(Spent(), record)
         first = await budget.reserve(0.01, 1)
         full = True
         with pytest.raises(RunDirectoryError):
@@ -512,7 +521,8 @@ def test_what_cannot_be_recorded_is_not_let_in_whether_it_waited_or_not() -> Non
 def test_a_bound_that_did_not_hold_is_on_record_at_once_whether_in_money_or_in_tokens() -> None:
     async def work(cost: float, tokens: int) -> None:
         kept: list[Spent] = []
-        budget = Budget(record=kept.append)
+        budget = Budget()
+        budget.begin(Spent(), kept.append)
         (await budget.reserve(0.001, 10)).settle(cost, tokens)
         assert kept[-1].cost >= cost and kept[-1].tokens >= tokens, "a kill now must not forget what was spent"
         assert len(kept) == 2
@@ -563,13 +573,15 @@ def test_what_is_still_open_at_the_end_counts_as_spent_and_can_be_taken_up_again
     path = tmp_path / "budget.json"
 
     async def sitting() -> None:
-        budget = Budget(max_cost=1.0, earlier=earlier_spent(path, Spent), record=lambda s: write_spent(path, s))
+        budget = Budget(max_cost=1.0)
+        budget.begin(earlier_spent(path, Spent), lambda s: write_spent(path, s))
         (await budget.reserve(0.2, 10)).settle(0.1, 5)
         await budget.reserve(0.7, 70)  # a batch, which the provider works on while nobody runs here
         budget.close()
 
     async def next_sitting() -> None:
-        budget = Budget(max_cost=1.0, earlier=earlier_spent(path, Spent), record=lambda s: write_spent(path, s))
+        budget = Budget(max_cost=1.0)
+        budget.begin(earlier_spent(path, Spent), lambda s: write_spent(path, s))
         assert budget.spent == Spent(0.8, 75)
         batch = budget.resume(0.7, 70)
         assert (budget.spent, budget.reserved) == (Spent(0.1, 5), Spent(0.7, 70))
@@ -601,7 +613,8 @@ async def call(budget):
         reservation.settle(0.01, 7)
 
 async def main():
-    budget = Budget(max_cost=1000.0, earlier=earlier_spent(path, Spent), record=lambda spent: write_spent(path, spent))
+    budget = Budget(max_cost=1000.0)
+    budget.begin(earlier_spent(path, Spent), lambda spent: write_spent(path, spent))
     while True:
         await asyncio.gather(*(call(budget) for _ in range(8)))
 
@@ -626,12 +639,15 @@ def test_after_a_kill_no_less_counts_than_was_sent_and_not_much_more(tmp_path: P
 @given(st.lists(st.integers(0, 10**12), min_size=1, max_size=5), st.integers(0, 10**12))
 def test_a_kept_sum_comes_back_as_it_was(nanos: list[int], tokens: int) -> None:
     async def work(path: Path) -> None:
-        budget = Budget(record=lambda spent: write_spent(path, spent))
+        budget = Budget()
+        budget.begin(Spent(), lambda spent: write_spent(path, spent))
         for nano in nanos:
             (await budget.reserve(nano / 10**9, tokens)).settle(nano / 10**9, tokens)
         budget.close()
         assert (read_spent(path) or Spent()) == budget.spent == Spent(sum(nanos) / 10**9, tokens * len(nanos))
-        assert Budget(earlier=budget.spent).spent == budget.spent
+        again = Budget()
+        again.begin(budget.spent, [].append)
+        assert again.spent == budget.spent
 
     with TemporaryDirectory() as folder:
         within(work(Path(folder) / "budget.json"))

@@ -15,7 +15,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from ledgers import a_call, fill, write_version_1
+from ledgers import a_call, fill, some_calls, write_version_1
 
 from safer_instruct.errors import RunDirectoryError
 from safer_instruct.ledger import Ledger, Recovery, read_calls, read_totals, recover, recovery
@@ -346,3 +346,17 @@ def test_pages_and_sqlite_agree_on_every_row(tmp_path: Path) -> None:
     with Pages(path) as pages:
         read = [(row.id, *row.values) for leaf in pages.leaves() for row in leaf if len(row.values) == 6]
     assert sorted(read) == sorted(rows, key=lambda row: row[0]) and len(read) == 400
+
+
+def test_a_log_whose_ledger_is_gone_is_not_taken_for_that_of_the_next_one(tmp_path: Path) -> None:
+    path, log = tmp_path / "ledger.sqlite", tmp_path / "ledger.sqlite-wal"
+    fill(path, some_calls(3))
+    with closing(sqlite3.connect(path, isolation_level=None)) as reader:
+        reader.execute("SELECT count(*) FROM calls").fetchone()
+        fill(path, some_calls(200, first=3))
+        left = log.read_bytes()
+    for number in (1, 2):
+        path.unlink(missing_ok=True)
+        log.write_bytes(left)
+        fill(path, some_calls(5, first=500))
+        assert sum(total.calls for total in read_totals(path)) == 5 and (tmp_path / f"ledger.damaged-{number}.sqlite-wal").read_bytes() == left

@@ -44,3 +44,29 @@ def test_a_run_that_fell_silent_is_lost(tmp_path: Path) -> None:
 def test_follow_says_where_no_run_ever_was(tmp_path: Path) -> None:
     with pytest.raises(RunDirectoryError, match="no run is going on"):
         follow_run(Console(), tmp_path)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("{}", "[]", "null", "7", '"running"', '{"phase": "running", "written": 1.0}', '{"phase": "run', ""),
+        *({"written": None}, {"stages": []}, {"stages": {"induce": {}}}, {"reasons": {"a": 1}}, {"reasons": [{}]}, {"pairs": "3"}, {"waits": None}),
+    ],
+)
+def test_what_is_no_such_record_is_as_if_nothing_were_there(tmp_path: Path, text: str | dict[str, object]) -> None:
+    with published(tmp_path, RunState(total=3)):
+        pass
+    file = tmp_path / rundir.PROGRESS
+    file.write_text(text if isinstance(text, str) else json.dumps(json.loads(file.read_text("utf-8")) | text), "utf-8")
+    assert read_progress(tmp_path) is None
+    with pytest.raises(RunDirectoryError, match="no run is going on"):
+        follow_run(Console(), tmp_path)
+
+
+def test_a_record_of_an_earlier_version_is_one_too(tmp_path: Path) -> None:
+    with published(tmp_path, RunState()):
+        said = json.loads((tmp_path / rundir.PROGRESS).read_text("utf-8"))
+    for stage in said["stages"].values():
+        del stage["total"]
+    (tmp_path / rundir.PROGRESS).write_text(json.dumps(said), "utf-8")
+    assert phase(tmp_path) == "running" and said["total"] is None

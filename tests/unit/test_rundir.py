@@ -17,13 +17,13 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from safer_instruct import rundir
+from safer_instruct import holding, rundir
 from safer_instruct.changes import differences
 from safer_instruct.config import RunConfig
 from safer_instruct.errors import RunDirectoryError
 from safer_instruct.ledger import Ledger, recovery
-from safer_instruct.rundir import open_run_directory, read_summary, write_whole
-from safer_instruct.wholefile import whole
+from safer_instruct.rundir import open_run_directory, read_summary
+from safer_instruct.wholefile import whole, write_whole
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -220,10 +220,10 @@ def test_a_second_process_is_told_who_holds_the_directory_and_changes_nothing(tm
 
 
 def test_whoever_asks_for_the_holder_stands_in_nobodys_way(tmp_path: Path) -> None:
-    assert rundir.holder(tmp_path) is None and not list(tmp_path.iterdir()), "asking changes nothing"
+    assert holding.holder(tmp_path) is None and not list(tmp_path.iterdir()), "asking changes nothing"
     with held(tmp_path) as holder:
-        assert rundir.holder(tmp_path) == str(holder.pid)
-    assert rundir.holder(tmp_path) is None
+        assert holding.holder(tmp_path) == str(holder.pid)
+    assert holding.holder(tmp_path) is None
     with (tmp_path / ".lock").open() as asking:
         fcntl.flock(asking, fcntl.LOCK_SH)  # as `holder` does, for a moment
         threading.Timer(0.03, lambda: fcntl.flock(asking, fcntl.LOCK_UN)).start()

@@ -83,3 +83,11 @@ def test_after_an_error_all_four_old_files_stay(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="mine"):
         fail_halfway()
     assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before
+
+
+def test_what_a_killed_run_left_is_swept_up_wherever_that_ran_because_one_run_at_a_time_holds_the_directory(tmp_path: Path) -> None:
+    for name in (rundir.EXAMPLES, rundir.PAIRS, rundir.PAIRS_JSONL, rundir.BAD_ROWS):
+        (tmp_path / f".{name}.0123abcd-1-1.part").write_bytes(b"of a container that is gone")
+    with outputs(tmp_path):
+        pass
+    assert names(tmp_path) == {rundir.EXAMPLES, rundir.PAIRS, rundir.PAIRS_JSONL, rundir.BAD_ROWS}

@@ -21,7 +21,7 @@ from safer_instruct.config import RunConfig
 from safer_instruct.errors import ConfigError, RunDirectoryError
 from safer_instruct.settings.scoremap import MarginMap
 from safer_instruct.thresholds import BY_ITSELF, JUDGED_BY, KEYS, REWARD_KEY
-from safer_instruct.wholefile import whole
+from safer_instruct.wholefile import write_whole
 
 CALIBRATION = "calibration.yaml"
 
@@ -138,12 +138,8 @@ def write_calibration(found: Calibrations, aim: Aim, target: Path) -> None:
         "maps": {score.name: score.fit.map.model_dump(mode="json", exclude_defaults=True) for score in found.scores if score.fit},
         "scores": {score.name: _plain(score) for score in found.scores},
     }
-    with whole(target) as part:
-        part.write_text(
-            "# Written by 'safer-instruct calibrate'; a config takes the thresholds over with: calibration: PATH of this file, from the config's folder\n"
-            + yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=120),
-            encoding="utf-8",
-        )
+    how = "# Written by 'safer-instruct calibrate'; a config takes the thresholds over with: calibration: PATH of this file, from the config's folder\n"
+    write_whole(target, how + yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=120))
 
 
 def check_config(config: Path) -> None:
@@ -167,8 +163,7 @@ def point_config_at(config: Path, target: Path) -> None:
     changed, count = re.subn(r"^calibration:[^\n]*$", lambda _: line, text, count=1, flags=re.M)
     if not count:
         changed = f"{text.rstrip()}\n{line}\n"
-    with whole(config) as part:
-        part.write_text(changed, encoding="utf-8")
+    write_whole(config, changed)
 
 
 def read_method(name: str) -> Method:

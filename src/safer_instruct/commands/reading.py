@@ -82,6 +82,7 @@ def ledger(
     from rich.console import Console
 
     from safer_instruct import ledger, rundir
+    from safer_instruct.holding import hold
     from safer_instruct.views import ledger as view
     from safer_instruct.wholefile import whole
 
@@ -91,7 +92,7 @@ def ledger(
     console, file = Console(), path / rundir.LEDGER
     if recover_:
         only_here(path, "--recover")
-        with rundir.hold(path):
+        with hold(path):
             typer.echo(view.describe(ledger.recover(file)))
     elif search is not None:
         view.show_matches(console, ledger.find_calls(file, search), limit or 20)

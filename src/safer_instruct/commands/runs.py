@@ -131,6 +131,7 @@ def status(
     from rich.console import Console
 
     from safer_instruct import rundir
+    from safer_instruct.holding import holder
     from safer_instruct.ledger import read_totals
     from safer_instruct.progress import read_progress
     from safer_instruct.terminal import show_summary, show_totals
@@ -144,9 +145,9 @@ def status(
     if (path / rundir.SUMMARY).is_file():
         show_summary(console, path, rundir.read_summary(path))
     elif (path / rundir.LEDGER).is_file():
-        said, holder = read_progress(path), rundir.holder(path)
+        said, held_by = read_progress(path), holder(path)
         if is_elsewhere(path) and said and said["phase"] == "running":
-            holder = str(said["pid"])
-        show_totals(console, path, read_totals(path / rundir.LEDGER), said, holder)
+            held_by = str(said["pid"])
+        show_totals(console, path, read_totals(path / rundir.LEDGER), said, held_by)
     else:
         rundir.read_summary(path)

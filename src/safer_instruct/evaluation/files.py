@@ -8,10 +8,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from safer_instruct import rundir
 from safer_instruct.evaluation.prompts import write_outputs
 from safer_instruct.evaluation.report import markdown
 from safer_instruct.evaluation.result import OUTPUTS, REPORT, RESULT, Evaluation, Work
+from safer_instruct.wholefile import write_whole
 
 
 def write_result(work: Work, result: Evaluation) -> None:
@@ -34,8 +34,8 @@ def write_result(work: Work, result: Evaluation) -> None:
     }
     for fleeting in ("path", "calls", "replayed", "seconds", "cost"):
         del record[fleeting]
-    rundir.write_whole(result.path / RESULT, json.dumps(record, indent=1, ensure_ascii=True) + "\n")
-    rundir.write_whole(result.path / REPORT, markdown(work.config, result))
+    write_whole(result.path / RESULT, json.dumps(record, indent=1, ensure_ascii=True) + "\n")
+    write_whole(result.path / REPORT, markdown(work.config, result))
 
 
 def plain(value: Any) -> Any:

@@ -24,7 +24,7 @@ from safer_instruct.oneline import no_formula
 from safer_instruct.seeds import derive_seed
 from safer_instruct.sources.tables import csv_rows
 from safer_instruct.visible import visible
-from safer_instruct.wholefile import whole
+from safer_instruct.wholefile import write_whole
 
 COLUMNS = ("id", "prompt", "answer_a", "answer_b", "answer")
 _SAID = {"a": "A", "b": "B", "tie": "tie", "equal": "tie", "both": "tie", "neither": "tie", "=": "tie"}
@@ -91,8 +91,7 @@ def write_sheet(path: Path, asked: Sequence[Item], prompts: Sequence[Prompt], re
     rows = [(item.id, prompts[item.at].text, *_shown(item, responses), "") for item in asked]
     sheets.write_sheet(path, COLUMNS, "answer", ([id_, *map(no_formula, texts)] for id_, *texts in rows))
     page = path.with_suffix(".html")
-    with whole(page) as part:
-        part.write_text(_page(rows, path.stem), encoding="utf-8")
+    write_whole(page, _page(rows, path.stem))
     return [path, page]
 
 

@@ -15,7 +15,7 @@ from safer_instruct.evaluation.settings import PromptsConfig, SystemConfig
 from safer_instruct.seeds import derive_seed
 from safer_instruct.sources import BadRow, SourceRow, excerpt, read_rows
 from safer_instruct.sources.records import lacking
-from safer_instruct.wholefile import whole
+from safer_instruct.wholefile import write_whole
 
 PROMPT_COLUMNS, RESPONSE_COLUMNS = ("prompt", "instruction"), ("response", "output", "answer")
 _TRUE, _FALSE = {"true", "yes", "1", "safe"}, {"false", "no", "0", "unsafe"}
@@ -114,8 +114,7 @@ def write_outputs(path: Path, name: str, prompts: Iterable[Prompt], responses: I
         if response is not None
     ]
     path.parent.mkdir(parents=True, exist_ok=True)
-    with whole(path) as part:
-        part.write_text(json.dumps(rows, indent=1, ensure_ascii=True) + "\n", encoding="utf-8")
+    write_whole(path, json.dumps(rows, indent=1, ensure_ascii=True) + "\n")
 
 
 def _prompt(row: SourceRow, config: PromptsConfig, domain: Domain) -> Prompt | BadRow:

@@ -13,6 +13,7 @@ from safer_instruct import rundir
 from safer_instruct.accounts import remote_spent
 from safer_instruct.budget import Budget
 from safer_instruct.config import BudgetConfig, ModelConfig
+from safer_instruct.holding import hold
 from safer_instruct.ledger import Ledger, Meter, Recorded
 from safer_instruct.models import open_model
 from safer_instruct.models.protocol import Model, Usage
@@ -104,7 +105,7 @@ class OpenModels:
 @contextmanager
 def held_ledger(out: Path) -> Iterator[Ledger]:
     """The ledger of an evaluation's directory, which this process alone may write."""
-    with rundir.hold(out), Ledger(out / rundir.LEDGER) as ledger:
+    with hold(out), Ledger(out / rundir.LEDGER) as ledger:
         yield ledger
 
 

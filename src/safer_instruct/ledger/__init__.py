@@ -22,6 +22,7 @@ from safer_instruct.ledger.content import Call
 from safer_instruct.ledger.queries import Total, as_record, export_calls, find_by_key, find_calls, read_calls, read_totals
 from safer_instruct.ledger.recorded import Meter, Recorded
 from safer_instruct.ledger.recovery import Recovery, recover
+from safer_instruct.ledger.schema import fold_log
 from safer_instruct.ledger.shards import Claims, Shard, merge_shards
 from safer_instruct.ledger.store import Ledger
 from safer_instruct.ledger.wal import size_with_log
@@ -40,6 +41,7 @@ __all__ = [
     "export_calls",
     "find_by_key",
     "find_calls",
+    "fold_log",
     "merge_shards",
     "read_calls",
     "read_totals",

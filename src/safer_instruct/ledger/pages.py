@@ -114,7 +114,9 @@ def find_header_damage(path: Path) -> str:
     if not header:
         return "it is empty"
     sound = len(header) == _HEADER_BYTES and header.startswith(_MAGIC) and header[18] in (1, 2) and header[19] in (1, 2) and not header[20]
-    if not (sound and header[44:48] <= b"\0\0\0\4" and header[56:60] == b"\0\0\0\1"):
+    written = header[44:48] <= b"\0\0\0\4" and header[56:60] == b"\0\0\0\1"
+    only_log_written = has_log and header[44:48] == header[56:60] == b"\0\0\0\0"
+    if not (sound and (written or only_log_written)):
         return "its header is broken"
     if has_log:  # pages that the file lacks may stand there
         return ""

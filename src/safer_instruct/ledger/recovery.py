@@ -71,15 +71,15 @@ def recover(path: Path) -> Recovery:
 
 
 def finish_recovery(path: Path) -> None:
-    """Put the recovered ledger in its place, if the damaged one is gone from there."""
-    fresh = _recovered(path)
-    if path.exists() or not fresh.exists():
+    """Put the recovered ledger in its place, if the damaged one is gone from there; a log whose ledger is gone is not left for the next one."""
+    if path.exists():
         return
-    damaged = _damaged(path, _last_damaged(path))
-    if wal.log_path(path).exists():  # before the fresh file comes: SQLite would take it for its own
-        os.replace(wal.log_path(path), wal.log_path(damaged))
+    fresh, log = _recovered(path), wal.log_path(path)
+    if log.exists():  # before another file comes: SQLite would take it for that one's
+        os.replace(log, wal.log_path(_damaged(path, _last_damaged(path) + (not fresh.exists()))))
     path.with_name(f"{path.name}-shm").unlink(missing_ok=True)
-    os.replace(fresh, path)
+    if fresh.exists():
+        os.replace(fresh, path)
 
 
 def _recovered(path: Path) -> Path:
@@ -92,7 +92,7 @@ def _damaged(path: Path, number: int) -> Path:
 
 def _last_damaged(path: Path) -> int:
     number = 0
-    while _damaged(path, number + 1).exists():
+    while _damaged(path, number + 1).exists() or wal.log_path(_damaged(path, number + 1)).exists():
         number += 1
     return number
 

@@ -6,6 +6,7 @@ import json
 import os
 import sqlite3
 import struct
+import time
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
@@ -61,6 +62,7 @@ _CHECKPOINT_PAGES = 4096  # 16 MB: a page of the index that many commits touch i
 _WAL_LIMIT_BYTES = 64 << 20  # what a long reader made it grow beyond is given back
 _BATCH = 1000
 _NEWEST_THINKABLE = 100
+_TRIES, _PAUSE_S = 20, 0.1  # for a file that somebody reads
 
 
 class DamagedFileError(ValueError):
@@ -113,6 +115,28 @@ def check_file(path: Path, *, first_only: bool = False) -> None:
         raise DamagedFileError(damage)
     if damage := wal.find_damage(path, first_only=first_only):
         raise DamagedFileError(damage)
+
+
+def fold_log(path: Path) -> None:
+    """Bring what stands in the log of a database into its file, and remove the log; a damaged one is left as it is, with its log.
+
+    Raises:
+        RunDirectoryError: Another process has it open.
+    """
+    if not path.is_file():
+        return
+    for left in reversed(range(_TRIES)):
+        try:
+            check_file(path)
+            with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+                connection.execute("PRAGMA journal_mode = DELETE")
+            return
+        except (sqlite3.Error, DamagedFileError) as exc:
+            if getattr(exc, "sqlite_errorcode", 0) & 0xFF not in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+                return
+            if not left:
+                raise RunDirectoryError(f"{path} is open in another process, such as 'safer-instruct review': end it, then give the command again") from exc
+        time.sleep(_PAUSE_S)
 
 
 def open_file_to_read(path: Path) -> sqlite3.Connection:

@@ -14,6 +14,7 @@ from pathlib import Path
 from safer_instruct import rundir
 from safer_instruct.derived import DERIVED
 from safer_instruct.errors import RunDirectoryError, StorageError
+from safer_instruct.holding import hold
 from safer_instruct.ledger import Call
 from safer_instruct.remote.folders import work_folder
 from safer_instruct.remote.mark import MARK, Mark
@@ -49,10 +50,11 @@ def working_at(out: str | Path, work: Path | None, mode: rundir.Mode) -> Iterato
     folder.mkdir(parents=True, exist_ok=True)
     homes: list[_Home] = []
     with claimed(bucket, address, _say, also=lambda: _tell(homes)) as claim:
-        if mode == "fresh":
-            _move_aside(bucket, address)
-            rundir.move_aside(folder)
-            (folder / MARK).unlink(missing_ok=True)
+        with hold(folder):
+            if mode == "fresh":
+                (folder / MARK).unlink(missing_ok=True)  # before what it speaks of: one that is ahead of the ledger would keep calls from being sent
+                rundir.move_run_aside(folder)
+                _move_aside(bucket, address)
         mark = Mark.read(folder, str(address))
         restored = restore(bucket, address, folder, mark, claim.earlier_epoch)
         claim.begin(restored.epoch)

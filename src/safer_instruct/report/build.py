@@ -22,7 +22,7 @@ from safer_instruct.report.problems import find_problems
 from safer_instruct.report.reviewed import reviewed
 from safer_instruct.report.scores import scores
 from safer_instruct.report.verdicts import samples, verdicts
-from safer_instruct.wholefile import whole
+from safer_instruct.wholefile import write_whole
 
 
 def write_report(path: Path, compare: Path | None = None, out: Path | None = None, labels: Path | None = None) -> tuple[Path, Path]:
@@ -47,8 +47,7 @@ def write_report(path: Path, compare: Path | None = None, out: Path | None = Non
     markdown = html.with_suffix(".md")
     html.parent.mkdir(parents=True, exist_ok=True)
     for file, text in ((html, as_html(document)), (markdown, as_markdown(document))):
-        with whole(file) as part:
-            part.write_text(text, encoding="utf-8")
+        write_whole(file, text)
     return html, markdown
 
 

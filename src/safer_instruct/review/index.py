@@ -69,7 +69,6 @@ def ensure_index(path: Path, report: Callable[[int, int], None] = lambda done, t
         for ending in ("-wal", "-shm", "-journal"):
             index.with_name(index.name + ending).unlink(missing_ok=True)
         with whole(index) as part:
-            part.unlink(missing_ok=True)
             _build(path, part, source, direction, report)
     return index
 

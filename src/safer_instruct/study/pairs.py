@@ -19,7 +19,7 @@ from safer_instruct.settings.preference import PreferenceSource
 from safer_instruct.training.data import read_unique
 from safer_instruct.training.preferences import Preference
 from safer_instruct.tuning.overlap import Overlap
-from safer_instruct.wholefile import whole
+from safer_instruct.wholefile import write_whole
 
 SIDE, TRAINED, HELD = "side", "train", "held_out"
 ASKED = "asked"  # the prompt's last message, where the honesty checks of an evaluation look
@@ -119,8 +119,7 @@ def write_pairs(path: Path, pairs: Iterable[StudyPair]) -> None:
 def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """JSON lines, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with whole(path) as part:
-        part.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    write_whole(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
 
 def _row(pair: StudyPair) -> dict[str, Any]:

@@ -12,7 +12,6 @@ from typing import Any
 
 import yaml
 
-from safer_instruct import rundir
 from safer_instruct.evaluation.escaping import escaped
 from safer_instruct.evaluation.figures import p_words
 from safer_instruct.evaluation.files import plain
@@ -26,6 +25,7 @@ from safer_instruct.study.setsteps import set_name
 from safer_instruct.study.settings import BASE, StudyConfig
 from safer_instruct.study.steps import Result
 from safer_instruct.study.tables import Cell, P, Percent, Share, Table, markdown, rendered
+from safer_instruct.wholefile import write_whole
 
 REPORT, CONFIG, FIGURES, TABLES, PLOTS = "study.md", "study.yaml", "study.json", "tables", "plots"
 QUICK = "Quick run: it shows that the machinery works, and says nothing about the data."
@@ -224,4 +224,4 @@ def _makers(config: StudyConfig) -> dict[str, Any]:
 
 def _write(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    rundir.write_whole(path, text)
+    write_whole(path, text)

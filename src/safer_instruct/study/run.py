@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from safer_instruct import rundir
 from safer_instruct.config import ModelConfig, SourceConfig
 from safer_instruct.extras import require
+from safer_instruct.holding import hold
 from safer_instruct.models import open_model
 from safer_instruct.running import run_to_end
 from safer_instruct.sources.files import find
@@ -51,7 +51,7 @@ def study(config: StudyConfig, out: Path | str, *, report: Callable[[News], None
     if not all(step.done for step in rehearse_steps(steps, folder)):
         _look_ahead(config, steps)
     folder.mkdir(parents=True, exist_ok=True)
-    with rundir.hold(folder):
+    with hold(folder):
         results = carry_out(steps, folder, report)
         figures = write_report(config, folder, results, command)
     return StudyResult(folder / REPORT, tuple(figures))

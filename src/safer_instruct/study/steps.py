@@ -11,8 +11,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from safer_instruct import rundir
 from safer_instruct.study.settings import digest_of
+from safer_instruct.wholefile import write_whole
 
 STEPS = "steps"
 CONTENT = "content"  # of a result: the digest of what later steps depend on
@@ -132,7 +132,7 @@ def carry_out(steps: Sequence[Step], out: Path, report: Callable[[News], None], 
             report(replace(news, state="begun", left=_left([step, *later], rates)))
             mark = _done(step, results, digest, partial(_at_work, report, news))
             (out / STEPS).mkdir(parents=True, exist_ok=True)
-            rundir.write_whole(_place(out, step.name), json.dumps(_record(step, mark), indent=1) + "\n")
+            write_whole(_place(out, step.name), json.dumps(_record(step, mark), indent=1) + "\n")
             rates.add(mark)
             news = replace(news, state="done", seconds=mark.seconds, left=_left(later, rates))
         report(news)

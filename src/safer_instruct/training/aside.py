@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from safer_instruct.rundir import hold, move_aside
+from safer_instruct.holding import hold
+from safer_instruct.moving import move_aside
 from safer_instruct.tuning.finished import WRITTEN
 
 

@@ -17,7 +17,7 @@ from safer_instruct.training.result import TrainResult
 from safer_instruct.tuning.bases import Base
 from safer_instruct.tuning.loss import Evaluation
 from safer_instruct.tuning.train import compute_dtype
-from safer_instruct.wholefile import whole
+from safer_instruct.wholefile import write_whole
 
 CARD = "README.md"
 _MEANING = {
@@ -61,10 +61,9 @@ def deciding(config: PreferenceConfig, model: Base, start: Path | None, divided:
 
 
 def write_record(out: Path, given: dict[str, Any]) -> None:
-    """Write `tuning.json` and the card."""
-    for name, text in ((RECORD, json.dumps(given, indent=1) + "\n"), (CARD, card(given))):
-        with whole(out / name) as part:
-            part.write_text(text, encoding="utf-8")
+    """Write the card, and `tuning.json`, which says that the training has finished."""
+    write_whole(out / CARD, card(given))
+    write_whole(out / RECORD, json.dumps(given, indent=1) + "\n")
 
 
 def card(given: dict[str, Any]) -> str:

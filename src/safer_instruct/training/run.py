@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from safer_instruct.errors import ConfigError
+from safer_instruct.holding import hold
 from safer_instruct.models import adapter_path
 from safer_instruct.reverse import read_record
-from safer_instruct.rundir import hold
 from safer_instruct.settings.preference import DpoConfig, PreferenceConfig
 from safer_instruct.training import curves
 from safer_instruct.training.card import deciding, record, write_record
@@ -29,6 +30,7 @@ from safer_instruct.tuning.rehearse import Load, Rehearsal, completions_load, re
 from safer_instruct.tuning.train import micro_batch, train
 from safer_instruct.tuning.trainer import Completions
 from safer_instruct.tuning.tune import save_weights
+from safer_instruct.wholefile import write_whole
 
 __all__ = ["TrainResult", "dry_run", "train_preferences"]
 
@@ -58,9 +60,7 @@ def train_preferences(
     """
     out = (base / config.out).resolve()
     out.mkdir(parents=True, exist_ok=True)
-    if not is_first():
-        return _train(config, base, out, report, note)
-    with hold(out):
+    with hold(out) if is_first() else nullcontext():
         return _train(config, base, out, report, note)
 
 
@@ -80,7 +80,7 @@ def _train(config: PreferenceConfig, base: Path, out: Path, report: Callable[[Pr
     if trained.main:
         save_weights(trained, ready.model, out)
         lines = [{"step": 0, "epoch": 0.0, "held_out": {"loss": first.loss, **first.figures}}, *read_log(out / LOG)]
-        (out / CURVES).write_text(curves.draw(f"{out.name}: {ready.what}", curves.panels(lines)), encoding="utf-8")
+        write_whole(out / CURVES, curves.draw(f"{out.name}: {ready.what}", curves.panels(lines)))
         write_record(out, record(ready.config, base, ready.model, ready.start, result, trained.evaluations))
         shutil.rmtree(out / CHECKPOINTS)
     return result

@@ -14,7 +14,6 @@ from pathlib import Path
 from statistics import fmean, median
 from typing import Any
 
-from safer_instruct import rundir
 from safer_instruct.analysis.diversity import hashed, near_clusters, self_bleu, vendi
 from safer_instruct.analysis.proportion import wilson
 from safer_instruct.analysis.style import LEAST_PAIRS, separability
@@ -28,6 +27,7 @@ from safer_instruct.settings.preference import PreferenceSource
 from safer_instruct.sources import BadRow
 from safer_instruct.training.data import draw, laid_out, read_unique
 from safer_instruct.training.preferences import Preference
+from safer_instruct.wholefile import write_whole
 
 VALUE = "value.json"
 _STYLE_TELLS = 0.8  # an AUC
@@ -134,7 +134,7 @@ def value_pairs(
     result = Value(found, len(pairs), len(pairs) - len(scored), bad, duplicates, meter.calls, meter.replayed)
     record: dict[str, Any] = {"model": model.model, "adapter": model.adapter, "layout": layout, "pairs": result.pairs, "unscored": result.unscored}
     record |= {"set_aside": len(bad), "duplicates": duplicates, "indicators": [asdict(i) for i in found]}
-    rundir.write_whole(out / VALUE, json.dumps(record, indent=1) + "\n")
+    write_whole(out / VALUE, json.dumps(record, indent=1) + "\n")
     return result
 
 

@@ -17,7 +17,7 @@ from safer_instruct.sources import BadRow
 from safer_instruct.tuning.clean import clean
 from safer_instruct.tuning.pairs import Pair, read_pairs
 from safer_instruct.tuning.split import split, straddling
-from safer_instruct.wholefile import whole
+from safer_instruct.wholefile import whole, write_whole
 
 TRAIN, HELD_OUT, DROPPED, BAD_ROWS, FUNNEL = "train.jsonl", "held_out.jsonl", "dropped.jsonl", "rejected_rows.jsonl", "funnel.json"
 
@@ -110,8 +110,7 @@ def write_prepared(prepared: Prepared, folder: Path) -> list[Path]:
     for name, rows in files.items():
         with whole(folder / name) as part, part.open("w", encoding="utf-8") as file:
             file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    with whole(folder / FUNNEL) as part:
-        part.write_text(json.dumps(asdict(prepared.funnel), indent=1) + "\n", encoding="utf-8")
+    write_whole(folder / FUNNEL, json.dumps(asdict(prepared.funnel), indent=1) + "\n")
     return [folder / name for name in (*files, FUNNEL)]
 
 

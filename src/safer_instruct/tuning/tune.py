@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from safer_instruct.config import TuneConfig
+from safer_instruct.holding import hold
 from safer_instruct.models import adapter_path, store
 from safer_instruct.models.arithmetic import arithmetic
 from safer_instruct.models.codec import Codec
@@ -26,6 +28,7 @@ from safer_instruct.tuning.prompting import Prompting, load_prompting
 from safer_instruct.tuning.rehearse import Rehearsal, completions_load, rehearse
 from safer_instruct.tuning.train import Trained, compute_dtype, train
 from safer_instruct.tuning.trainer import Completions
+from safer_instruct.wholefile import write_whole
 
 __all__ = ["TuneResult", "dry_run", "embedded_loss", "load_base", "tune"]
 
@@ -72,10 +75,16 @@ def tune(config: TuneConfig, base: Path, report: Callable[[Progress], None] = la
         SourceError: The data is not usable.
         MissingExtraError: The extra `train` is not installed.
         ModelError: The base model is not there.
-        RunDirectoryError: `out` holds a finished training of another config.
+        RunDirectoryError: `out` holds a finished training of another config, or another process trains in it.
     """
-    ready = _prepare(config, base)
     out = (base / config.out).resolve()
+    out.mkdir(parents=True, exist_ok=True)
+    with hold(out) if is_first() else nullcontext():
+        return _tune(config, base, out, report)
+
+
+def _tune(config: TuneConfig, base: Path, out: Path, report: Callable[[Progress], None]) -> TuneResult:
+    ready = _prepare(config, base)
     if found := finished(out, lambda: _deciding(config, ready), config):
         return _read(out, found)
     trained = train(ready.model, Completions(ready.train, ready.held_out), config, report, checkpoints=out / CHECKPOINTS, start=ready.start)
@@ -190,8 +199,8 @@ def save_weights(trained: Trained, model: Base, out: Path) -> None:
 
 
 def _save_record(out: Path, record: dict[str, Any]) -> None:
-    (out / RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    (out / "README.md").write_text(_card(record), encoding="utf-8")
+    write_whole(out / "README.md", _card(record))
+    write_whole(out / RECORD, json.dumps(record, indent=1) + "\n")  # last: it says that the training has finished
 
 
 def _card(record: dict[str, Any]) -> str:

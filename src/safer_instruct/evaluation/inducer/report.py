@@ -10,7 +10,7 @@ from safer_instruct.evaluation.escaping import escaped
 from safer_instruct.evaluation.inducer.figures import Evaluation, SystemFigures
 from safer_instruct.evaluation.inducer.plan import Plan
 from safer_instruct.oneline import one_line, shortened
-from safer_instruct.wholefile import whole
+from safer_instruct.wholefile import write_whole
 
 _BEGIN, _END = "<!-- inducer-evaluation:begin -->", "<!-- inducer-evaluation:end -->"
 _NO = "not available"
@@ -66,8 +66,7 @@ def put_into_card(card: Path, report: str) -> None:
     before, _, rest = text.partition(_BEGIN)
     after = rest.partition(_END)[2]
     section = "\n".join(f"#{line}" if line.startswith("#") else line for line in report.splitlines())
-    with whole(card) as part:
-        part.write_text(f"{before.rstrip()}\n\n{_BEGIN}\n{section}\n{_END}\n{after.lstrip()}".lstrip(), encoding="utf-8")
+    write_whole(card, f"{before.rstrip()}\n\n{_BEGIN}\n{section}\n{_END}\n{after.lstrip()}".lstrip())
 
 
 def _setting(plan: Plan) -> list[str]:

@@ -9,7 +9,6 @@ from contextlib import AsyncExitStack
 from dataclasses import asdict
 from pathlib import Path
 
-from safer_instruct import rundir
 from safer_instruct.analysis.bootstrap import Bootstrap
 from safer_instruct.embed import Embedder, load_embedder
 from safer_instruct.errors import MissingExtraError
@@ -21,6 +20,7 @@ from safer_instruct.evaluation.sitting import Counter, OpenModels, Progress, hel
 from safer_instruct.filters.registry import open_filters
 from safer_instruct.running import run_to_end
 from safer_instruct.templates import load_template
+from safer_instruct.wholefile import write_whole
 
 REPORT, RESULT = "evaluation.md", "evaluation.json"
 TRUE = "true instruction"
@@ -106,7 +106,7 @@ def _write(plan: Plan, result: Evaluation) -> None:
             for at, p in enumerate(plan.pairs)
         ],
     }
-    rundir.write_whole(result.path / RESULT, json.dumps(record, indent=1, ensure_ascii=False) + "\n")
-    rundir.write_whole(result.path / REPORT, text)
+    write_whole(result.path / RESULT, json.dumps(record, indent=1, ensure_ascii=False) + "\n")
+    write_whole(result.path / REPORT, text)
     if plan.adapter:
         put_into_card(plan.adapter / "README.md", text)

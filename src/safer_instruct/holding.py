@@ -1,0 +1,58 @@
+"""A folder that one process at a time may change: a run directory, or that of a training."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO
+
+from safer_instruct.errors import RunDirectoryError
+from safer_instruct.moving import undo_move
+from safer_instruct.wholefile import room_for
+
+_TRIES, _PAUSE_S = 5, 0.02
+
+
+@contextmanager
+def hold(path: Path) -> Iterator[None]:
+    """Be the one process that changes what stands in the directory; a move aside that was killed is undone first.
+
+    Raises:
+        RunDirectoryError: Another process holds it.
+    """
+    with (path / ".lock").open("a+", encoding="utf-8") as file:
+        if not _locked(file):
+            file.seek(0)
+            raise RunDirectoryError(f"{path} is in use by process {file.read().strip() or '?'}; wait for it, stop it, or choose another --out")
+        with room_for(path / ".lock"):
+            os.truncate(file.fileno(), 0)
+            os.write(file.fileno(), str(os.getpid()).encode())
+        undo_move(path)
+        yield
+
+
+def holder(path: Path) -> str | None:
+    """The process that holds the directory, or None where none of this machine does; it notices nothing."""
+    try:
+        with (path / ".lock").open(encoding="utf-8") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return file.read().strip() or "?"
+    except OSError:
+        pass
+    return None
+
+
+def _locked(file: IO[str]) -> bool:
+    """Whether the lock could be had; who asks for its holder has it for a moment, too."""
+    for _ in range(_TRIES):
+        with suppress(BlockingIOError):
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        time.sleep(_PAUSE_S)
+    return False
