@@ -29,7 +29,7 @@ check: lint types test  ## All three.
 
 adapters: $(DEV)/.installed  ## Rebuild the adapters that ship with the package (about two hours on 2 cores).
 	$(DEV)/bin/safer-instruct tune examples/tune-embedded.yaml --fresh
-	rm -f src/safer_instruct/adapters/civility-*/tuning.json  # with it they would be finished already, and --fresh would leave the old ones in the package
+	rm -f src/safer_instruct/adapters/civility-*/*  # with them they would be finished already, and --fresh would leave the old ones in the package
 	$(DEV)/bin/safer-instruct tune examples/tune-embedded-2.yaml
 	$(DEV)/bin/safer-instruct tune examples/tune-expert.yaml
 	$(DEV)/bin/python bench/refusal_reader.py src/safer_instruct/adapters/refusal-reader

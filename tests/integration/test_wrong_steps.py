@@ -104,6 +104,8 @@ FILES: dict[str, str | bytes] = {
     "strange.csv": "id;label\ne9;good\n",
     # training
     "loss.yaml": DPO + "loss: sigmod\n",
+    "project.yaml": changed(DPO, "out: runs/dpo", "out: project") + "holdout: {count: 1}\n",
+    "file.yaml": changed(DPO, "out: runs/dpo", "out: replies.csv") + "holdout: {count: 1}\n",
     "trainkey.yaml": DPO + "learning_rat: 0.1\n",
     "nopairs.yaml": changed(DPO, "runs/evasive", "runs/evasiv"),
     "nocolumn.yaml": changed(DPO, "[runs/evasive]", "[replies.csv]"),
@@ -261,6 +263,8 @@ STEPS = [
     ("train few.yaml", ("'few.yaml' is none of sft, dpo; write: safer-instruct train dpo few.yaml",)),
     ("train dpo evasive.yaml", ("evasive.yaml is a config of a run: safer-instruct run",)),
     ("train dpo loss.yaml", ("loss.yaml:4: 'loss': Input should be 'sigmoid', 'ipo'",)),
+    ("train dpo project.yaml", ("project holds README.md and no training, and one would write over that; choose another 'out'",)),
+    ("train dpo file.yaml", ("replies.csv is no folder; choose another 'out'",)),
     ("train dpo trainkey.yaml", ("trainkey.yaml:4: unknown key 'learning_rat'; did you mean 'learning_rate'?",)),
     ("train dpo nopairs.yaml", ("source 'runs/evasiv'", "did you mean 'evasive'?")),
     ("train dpo nocolumn.yaml", ("replies.csv:2: no column 'chosen'; this row has id, reply",)),

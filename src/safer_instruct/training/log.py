@@ -13,8 +13,6 @@ from safer_instruct.tuning.loss import Evaluation
 from safer_instruct.tuning.progress import evaluation, step_figures
 from safer_instruct.wholefile import whole
 
-LOG = "training.jsonl"
-
 
 class Log:
     """Stands before `TrainerCallback` in the class that `log_to` makes.

@@ -16,12 +16,12 @@ from safer_instruct.settings.preference import DpoConfig, PreferenceConfig
 from safer_instruct.training import curves
 from safer_instruct.training.card import deciding, record, write_record
 from safer_instruct.training.data import Divided, EncodedPair, cut_of, divide, encoder
-from safer_instruct.training.log import LOG, log_to, read_log
+from safer_instruct.training.log import log_to, read_log
 from safer_instruct.training.objective import Preferences
 from safer_instruct.training.reference import Note
 from safer_instruct.training.result import TrainResult
 from safer_instruct.tuning.bases import Base, open_base
-from safer_instruct.tuning.finished import CHECKPOINTS, finished
+from safer_instruct.tuning.finished import CHECKPOINTS, LOG, finished, make_folder
 from safer_instruct.tuning.launch import is_first
 from safer_instruct.tuning.loss import Evaluation
 from safer_instruct.tuning.objective import Objective
@@ -56,10 +56,11 @@ def train_preferences(
         SourceError: The data is not usable.
         MissingExtraError: The extra `train` is not installed.
         ModelError: The base model is not there.
-        RunDirectoryError: `out` holds a finished training of another config, or another process trains in it.
+        RunDirectoryError: `out` holds a finished training of another config, or something that is no training, or another process trains in it.
     """
     out = (base / config.out).resolve()
-    out.mkdir(parents=True, exist_ok=True)
+    if is_first():
+        make_folder(out)
     with hold(out) if is_first() else nullcontext():
         return _train(config, base, out, report, note)
 

@@ -15,10 +15,10 @@ from safer_instruct.errors import RunDirectoryError
 from safer_instruct.reverse import RECORD, read_record
 from safer_instruct.settings.training import TrainerConfig
 
-CHECKPOINTS = "checkpoints"
+CHECKPOINTS, LOG = "checkpoints", "training.jsonl"
 _TRANSFORMERS = ("adapter_config.json", "config.json", "generation_config.json", "*.safetensors", "*.safetensors.index.json")
 _TOKENIZER = ("tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt", "chat_template.jinja")
-WRITTEN = (RECORD, "README.md", "training.jsonl", "curves.svg", CHECKPOINTS, "tensorboard", *_TRANSFORMERS, *_TOKENIZER)
+WRITTEN = (RECORD, "README.md", LOG, "curves.svg", CHECKPOINTS, "tensorboard", *_TRANSFORMERS, *_TOKENIZER)
 _BY_CONTENT = {  # what a path leads to counts, and not the path
     "model": "base_sha256",
     "data": "data_sha256",
@@ -26,6 +26,20 @@ _BY_CONTENT = {  # what a path leads to counts, and not the path
     "template": "template_digest",
     "domain": "guideline_sha256",
 }
+
+
+def make_folder(out: Path) -> None:
+    """The folder of a training, made or as one left it.
+
+    Raises:
+        RunDirectoryError: It is no folder, or something else stands in it that a training would write over: a project, a run, a model.
+    """
+    if out.exists() and not out.is_dir():
+        raise RunDirectoryError(f"{out} is no folder; choose another 'out'")
+    out.mkdir(parents=True, exist_ok=True)
+    there = list(dict.fromkeys(file.name for name in WRITTEN for file in sorted(out.glob(name))))
+    if there and not any((out / name).exists() for name in (RECORD, CHECKPOINTS, LOG, "tensorboard")):
+        raise RunDirectoryError(f"{out} holds {', '.join(there[:4])} and no training, and one would write over that; choose another 'out'")
 
 
 def finished(out: Path, given: Callable[[], Mapping[str, Any]], config: TrainerConfig) -> dict[str, Any] | None:

@@ -19,7 +19,7 @@ from safer_instruct.models.embedded import EmbeddedModel
 from safer_instruct.reverse import RECORD
 from safer_instruct.tuning.bases import Base, load_base, open_base
 from safer_instruct.tuning.data import Prepared, prepare
-from safer_instruct.tuning.finished import CHECKPOINTS, finished
+from safer_instruct.tuning.finished import CHECKPOINTS, finished, make_folder
 from safer_instruct.tuning.launch import is_first
 from safer_instruct.tuning.loss import Encoded
 from safer_instruct.tuning.pairs import Pair
@@ -75,10 +75,11 @@ def tune(config: TuneConfig, base: Path, report: Callable[[Progress], None] = la
         SourceError: The data is not usable.
         MissingExtraError: The extra `train` is not installed.
         ModelError: The base model is not there.
-        RunDirectoryError: `out` holds a finished training of another config, or another process trains in it.
+        RunDirectoryError: `out` holds a finished training of another config, or something that is no training, or another process trains in it.
     """
     out = (base / config.out).resolve()
-    out.mkdir(parents=True, exist_ok=True)
+    if is_first():
+        make_folder(out)
     with hold(out) if is_first() else nullcontext():
         return _tune(config, base, out, report)
 
