@@ -6,7 +6,7 @@ import hashlib
 import json
 import sys
 from collections.abc import Callable
-from importlib import import_module
+from importlib import import_module, metadata
 from pathlib import Path
 from typing import Any, get_args
 
@@ -17,10 +17,11 @@ from safer_instruct.config import FilterConfig, RunConfig, load_config
 from safer_instruct.errors import ConfigError, MissingExtraError
 from safer_instruct.example import Example, Verdict
 from safer_instruct.filters.checks import Check, check_all
-from safer_instruct.filters.registry import DEFAULTS, SHIPPED, Filters, open_filters
+from safer_instruct.filters.registry import DEFAULTS, GROUP, SHIPPED, Filters, open_filters
 
 pytestmark = pytest.mark.filterwarnings("error")
 ROOT = Path(__file__).parents[2]
+KNOWN = sorted({*SHIPPED, *metadata.entry_points(group=GROUP).names})
 RUN = "domain: civility\nsource: {path: texts.jsonl}\nmodels: {inducer: 'scripted:', expert: 'scripted:'}\nfilter:\n"
 EXAMPLE = Example("1", "The source text.", "support", "f", 1, prompt="WHERE is my parcel now?", chosen="I will look.")
 SHORT = """\
@@ -222,7 +223,7 @@ def test_a_filter_that_needs_what_is_not_installed_says_so(tmp_path: Path) -> No
     ("filters", "said"),
     [
         ("  prompt:\n    lenght: {}\n", "my.yaml:6: there is no filter 'lenght'; did you mean 'length'? A filter of your own needs 'path'"),
-        ("  prompt:\n    x: {use: 3}\n", f"my.yaml:6: there is no filter '3'; there are {', '.join(SHIPPED)}"),
+        ("  prompt:\n    x: {use: 3}\n", f"my.yaml:6: there is no filter '3'; there are {', '.join(KNOWN)}."),
         ("  prompt:\n    length:\n      min_wrods: 2\n", "my.yaml:7: unknown key 'filter.prompt.length.min_wrods'; did you mean 'min_words'?"),
         ("  prompt:\n    length:\n      min_words: 0\n", "my.yaml:7: 'filter.prompt.length.min_words': Input should be greater than 0"),
         ("  prompt:\n    length: {mode: warn}\n", "my.yaml:6: 'filter.prompt.length.mode': Input should be 'drop', 'flag' or 'mask'"),
