@@ -56,7 +56,7 @@ def in_their_places(example: Example, chosen: str, rejected: str) -> bool:
 
 def test_a_label_sheet_shows_both_sides_in_their_places(answers: Path, examples: dict[str, Example], tmp_path: Path) -> None:
     write_sheet(read_examples(answers), tmp_path / "sheet.csv", 30)
-    with (tmp_path / "sheet.csv").open(encoding="utf-8", newline="") as file:
+    with (tmp_path / "sheet.csv").open(encoding="utf-8-sig", newline="") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 30 and all(in_their_places(examples[row["id"]], row["chosen"], row["rejected"]) for row in rows)
 
