@@ -72,7 +72,7 @@ def changed(old: str, new: str) -> None:
 
 def test_the_package_is_the_command() -> None:
     said = subprocess.run([sys.executable, "-m", "safer_instruct", "--help"], capture_output=True, text=True, check=True)
-    assert "safer-instruct init civility" in said.stdout and not said.stderr
+    assert "safer-instruct init mydomain" in said.stdout and not said.stderr
     wrong = subprocess.run([sys.executable, "-m", "safer_instruct", "run", "gone.yaml"], capture_output=True, text=True, check=False)
     assert wrong.returncode == 2 and "no such file" in wrong.stderr and "Traceback" not in wrong.stderr
 
