@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from statistics import fmean, median
 from typing import Any
 
+from safer_instruct.detect.words import words
 from safer_instruct.example import Example
 
 
@@ -20,7 +21,7 @@ class Gaps:
 
     def add(self, chosen: str, rejected: str) -> None:
         """Count one pair."""
-        self.counts[len(chosen.split()) - len(rejected.split())] += 1
+        self.counts[len(words(chosen)) - len(words(rejected))] += 1
 
     def record(self) -> dict[str, float] | None:
         """Mean and median; None where nothing was counted."""

@@ -226,15 +226,23 @@ class LengthGap:
 
 
 def length_gap(chosen: Sequence[str], rejected: Sequence[str]) -> LengthGap:
-    """Compare the lengths of both sides, pair by pair.
+    """Compare the lengths of both sides, pair by pair, in words; signs by themselves, such as the mark of a list, are none.
 
     Raises:
         ValueError: There is no pair.
     """
-    if not chosen:
+    return length_gap_of(*([len(words(text)) for text in side] for side in (chosen, rejected)))
+
+
+def length_gap_of(chosen: Sequence[int], rejected: Sequence[int]) -> LengthGap:
+    """The same of words that are counted already.
+
+    Raises:
+        ValueError: There is no pair.
+    """
+    if not len(chosen):
         raise ValueError("there is no pair to compare")
-    left, right = ([len(words(text)) for text in side] for side in (chosen, rejected))
-    longer = sum(a > b for a, b in zip(left, right, strict=True)) / len(left)
-    shorter = sum(a < b for a, b in zip(left, right, strict=True)) / len(left)
-    ratio = sum(left) / sum(right) if sum(right) else math.inf
-    return LengthGap(statistics.median(left), statistics.median(right), ratio, longer, shorter)
+    longer = sum(a > b for a, b in zip(chosen, rejected, strict=True)) / len(chosen)
+    shorter = sum(a < b for a, b in zip(chosen, rejected, strict=True)) / len(chosen)
+    ratio = sum(chosen) / total if (total := sum(rejected)) else math.inf
+    return LengthGap(statistics.median(chosen), statistics.median(rejected), ratio, longer, shorter)

@@ -8,6 +8,7 @@ from pathlib import Path
 from safer_instruct.analysis.diversity import near_clusters
 from safer_instruct.analysis.filters import SetFigures
 from safer_instruct.config import SourceConfig
+from safer_instruct.detect.words import words
 from safer_instruct.errors import ConfigError
 from safer_instruct.report.gather import TEXTS_LOOKED_AT, Lowest, Pair, RunView
 from safer_instruct.seeds import derive_seed
@@ -39,7 +40,7 @@ def read_dataset(path: Path) -> RunView:
         pairs.add(derive_seed(0, str(number)), pair)
         for name, text in (("prompt", pair.prompt), ("chosen", pair.chosen), ("rejected", pair.rejected)):
             if text:
-                view.words[name].append(len(text.split()))
+                view.words[name].append(len(words(text)))
     if not view.prompts:
         raise ConfigError(f"{path}: no row has a prompt; name its column one of {', '.join(_PROMPTS)}")
     view.pairs = pairs.items()

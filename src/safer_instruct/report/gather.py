@@ -16,6 +16,7 @@ from safer_instruct import rundir, stored
 from safer_instruct.analysis.diversity import Clusters, near_clusters
 from safer_instruct.analysis.filters import SetFigures, describe_filters
 from safer_instruct.conversation import told_apart
+from safer_instruct.detect.words import words
 from safer_instruct.domain import Direction
 from safer_instruct.errors import RunDirectoryError
 from safer_instruct.example import Example
@@ -170,7 +171,7 @@ def _count(view: RunView, example: Example) -> None:
         return
     view.kept[example.category] += 1
     for name, text in (("prompt", example.prompt), ("chosen", example.chosen), ("rejected", example.rejected_text)):
-        view.words[name].append(len(text.split()))
+        view.words[name].append(len(words(text)))
     view.prompts.append(example.prompt)
     view.identical += example.chosen.strip() == example.rejected_text.strip()
 

@@ -18,7 +18,7 @@ def lengths(views: Sequence[RunView]) -> Section:
     """A histogram of each, in words, and one of the gap."""
     figures = [_figure(f"length-{name}", title, [view.words[name] for view in views], views, name) for name, title in _NAMES.items()]
     figures.append(_figure("length-gap", "Chosen minus rejected", [_gaps(view) for view in views], views, "gap"))
-    intro = "In words, as white space separates them. A preference set whose chosen side is always longer teaches length."
+    intro = "In words; signs by themselves are none. A preference set whose chosen side is always longer teaches length."
     return Section("lengths", "Lengths", "Lengths", intro, tuple(figures))
 
 

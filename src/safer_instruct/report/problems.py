@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator
 
+from safer_instruct.analysis.style import length_gap_of
 from safer_instruct.calibration.calibrate import CALIBRATION
 from safer_instruct.detect.words import words
 from safer_instruct.report.document import Problem
@@ -49,13 +50,11 @@ def _length(view: RunView) -> Iterator[Problem]:
     chosen, rejected = view.words["chosen"], view.words["rejected"]
     if len(chosen) < _ENOUGH_TO_JUDGE:
         return
-    longer = sum(a > b for a, b in zip(chosen, rejected, strict=True)) / len(chosen)
-    shorter = sum(a < b for a, b in zip(chosen, rejected, strict=True)) / len(chosen)
-    ratio = sum(chosen) / max(1, sum(rejected))
-    if max(longer, shorter) < _LENGTH_TELLS and 1 / _LONGER < ratio < _LONGER:
+    gap = length_gap_of(chosen, rejected)
+    if max(gap.longer, gap.shorter) < _LENGTH_TELLS and 1 / _LONGER < gap.ratio < _LONGER:
         return
-    which = "longer" if longer > shorter else "shorter"
-    what = f"The chosen response is the {which} one in {max(longer, shorter):.0%} of the pairs ({ratio:.1f} times as many words on average)."
+    which = "longer" if gap.longer > gap.shorter else "shorter"
+    what = f"The chosen response is the {which} one in {max(gap.longer, gap.shorter):.0%} of the pairs ({gap.ratio:.2f} times as many words in all)."
     do = "Bound the expert's length (respond.max_tokens), or train with a length-normalised loss; evaluate with length control."
     yield Problem("serious", what, f"Length alone tells the sides apart, so a model can learn to write {which} answers and nothing else.", do)
 

@@ -16,8 +16,9 @@ from typing import Any
 
 from safer_instruct.analysis.diversity import hashed, near_clusters, self_bleu, vendi
 from safer_instruct.analysis.proportion import wilson
-from safer_instruct.analysis.style import LEAST_PAIRS, separability
+from safer_instruct.analysis.style import LEAST_PAIRS, length_gap_of, separability
 from safer_instruct.config import BudgetConfig, ModelConfig
+from safer_instruct.detect.words import words
 from safer_instruct.errors import MissingExtraError, ModelError, RequestError
 from safer_instruct.evaluation.sitting import OpenModels, gathered, held_ledger
 from safer_instruct.ledger import Meter
@@ -176,8 +177,9 @@ def margins(pairs: Sequence[Preference], scored: Sequence[ScoredPair]) -> list[I
 
 def lengths(pairs: Sequence[Preference], scored: Sequence[ScoredPair]) -> list[Indicator]:
     """Whether length alone tells the sides apart."""
-    chosen, rejected = ([len(text.split()) for text in side] for side in ([p.response for p in pairs], [p.rejected for p in pairs]))
-    longer = fmean(a > b for a, b in zip(chosen, rejected, strict=True)) + fmean(a == b for a, b in zip(chosen, rejected, strict=True)) / 2
+    chosen, rejected = ([len(words(text)) for text in side] for side in ([p.response for p in pairs], [p.rejected for p in pairs]))
+    gap = length_gap_of(chosen, rejected)
+    longer = gap.longer + (1 - gap.longer - gap.shorter) / 2
     warning = ""
     if not 0.2 <= longer <= 0.8:
         which = "longer" if longer > 0.8 else "shorter"
