@@ -72,6 +72,15 @@ def ends() -> dict[str, str | None]:
 # --- a filter of one's own, from the config to the pairs
 
 
+def test_the_draft_that_lost_is_shown_with_those_that_its_verifier_dropped(cli: Cli) -> None:
+    Path("my.yaml").write_text(CONFIG + "verify: {min_margin: 50}\n", encoding="utf-8")
+    assert cli("run", "my.yaml", "--out", "out").code == 0
+    said = cli("filters", "out", "--dropped-by", "verify.better", "--sample", "1")
+    assert said.code == 0 and "instruction: " in said.out and "draft: " in said.out
+    lost = next(draft.text for draft in stored.find_example(Path("out"), "plug").drafts)
+    assert " ".join(lost.split())[:20] in " ".join(cli("filters", "out", "--dropped-by", "verify.better", "--sample", "9").out.split())
+
+
 def test_a_users_filter_drops_texts_and_instructions_and_is_told_in_the_funnel(cli: Cli) -> None:
     said = cli("run", "my.yaml", "--out", "out")
     assert said.code == 0 and "text.shouting: 1" in said.out and "prompt.shouting: 1" in said.out

@@ -14,6 +14,7 @@ from safer_instruct.analysis.filters import FilterFigures, SetFigures, alone
 from safer_instruct.example import Example
 from safer_instruct.remote.arguments import shown
 from safer_instruct.terminal import safe
+from safer_instruct.texts import judged_texts
 
 _SHOWN_CHARS = 600
 _HEADINGS = ("seen", "failed", "kept", "dropped", "alone", "other prompt")
@@ -74,7 +75,9 @@ def _panel(example: Example, name: str, width: int) -> Panel:
     verdict = next(v for v in example.verdicts if v.name == name and not v.passed)
     lines = Text()
     said = "\n".join(f"{turn.role}: {turn.content}" for turn in example.history)
-    for heading, text in (("said before", said), ("text", example.text), ("instruction", example.prompt or _likeliest(example)), ("chosen", example.chosen)):
+    asked = example.prompt or _likeliest(example)
+    draft = "" if example.chosen else judged_texts(example, "rejected").chosen
+    for heading, text in (("said before", said), ("text", example.text), ("instruction", asked), ("chosen", example.chosen), ("draft", draft)):
         if text:
             lines.append(f"{heading}: ", style="bold").append(safe(text, _SHOWN_CHARS)).append("\n")
     lines.append("flagged: " if verdict.flag else "dropped: ", style="bold red").append(safe(verdict.reason))
