@@ -62,7 +62,7 @@
       const used = new Set(d.links.flatMap((link) => [link.source, link.target]));
       const colors = { stage: t.chosen, drop: t.rejected, pairs: t.prompt };
       const drops = d.nodes.filter((node) => node.role === "drop").length;
-      box.style.height = `${Math.max(300, 150 + 34 * drops)}px`;
+      box.style.height = `${Math.max(300, 190 + 40 * drops)}px`;
       if (box.clientWidth < LEAST_FLOW) {
         box.style.minWidth = `${LEAST_FLOW}px`; // the figure scrolls sideways, by keyboard too
         box.parentElement.tabIndex = 0;
@@ -83,7 +83,7 @@
             top: 24,
             bottom: 14,
             nodeWidth: 14,
-            nodeGap: 22,
+            nodeGap: 34, // two lines of a label
             nodeAlign: "left",
             draggable: false,
             layoutIterations: 64,

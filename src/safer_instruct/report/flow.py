@@ -80,7 +80,7 @@ def _flow(number: int, view: RunView) -> Figure:
     rows: list[tuple[str | int, ...]] = []
     here, depth = "source", 0
     if summary["set_aside"]:
-        links.append(_drop(nodes, here, "set aside", "rows that could not be read", summary["set_aside"], 1))
+        links.append(_drop(nodes, here, "set aside", "set aside", summary["set_aside"], 1))
         rows.append(("read", "set aside", summary["set_aside"]))
     for stage, counts in summary["stages"].items():
         depth += 1
