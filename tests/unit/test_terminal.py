@@ -21,7 +21,7 @@ from safer_instruct.ledger import Total
 from safer_instruct.models.protocol import Usage
 from safer_instruct.pipeline import RunResult, RunState, run
 from safer_instruct.progress import published, read_progress
-from safer_instruct.terminal import safe, show_summary, show_totals, watch_run, watch_tuning
+from safer_instruct.terminal import safe, show_summary, show_totals, time_left, watch_run, watch_tuning
 from safer_instruct.tuning.train import Evaluation, Progress
 
 pytestmark = pytest.mark.filterwarnings("error")
@@ -156,7 +156,16 @@ def said(tmp_path: Path, **figures: int) -> dict[str, Any]:
 def test_a_stopped_run_says_how_many_rows_it_is_through_with_and_what_came_of_them(tmp_path: Path) -> None:
     text = shown(lambda c: show_totals(c, Path("runs/x"), [], said(tmp_path)))
     assert "24 of 40 rows done: 19 pairs, 3 dropped, 2 set aside (after 0 s)" in text and "give the 'run' command again" in text
+    assert "(after 0 s), about 0 s left" in text
     assert "24 rows done: 19 pairs" in shown(lambda c: show_totals(c, Path("runs/x"), [], said(tmp_path) | {"total": None}))
+
+
+def test_the_time_left_goes_by_what_is_through_and_is_not_told_where_nobody_knows() -> None:
+    state = RunState(total=40, set_aside=2, pairs=7, started=time.monotonic() - 30)
+    state.reasons[("verify", "pair")] = 1
+    assert state.left_s == pytest.approx(90, abs=1) and time_left(state.left_s) == ", about 90 s left"
+    for unknown in (RunState(total=None, pairs=7), RunState(total=40), RunState(total=7, pairs=7)):
+        assert unknown.left_s is None and time_left(unknown.left_s) == ""
 
 
 def test_a_run_that_goes_on_is_told_by_its_process_and_by_how_to_watch_it(tmp_path: Path) -> None:
