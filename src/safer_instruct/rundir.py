@@ -73,11 +73,10 @@ def open_run_directory(path: Path, resolved: dict[str, Any], mode: Mode) -> Iter
         raise RunDirectoryError(f"{path} cannot be a run directory: {exc.strerror or exc}; choose another --out") from exc
     with hold(path):
         text = _as_yaml(resolved)
+        _refuse_files_of_others(path)
         if mode == "fresh":
             move_run_aside(path)
-        else:
-            _refuse_files_of_others(path)
-        if mode == "auto":
+        elif mode == "auto":
             _refuse_other_config(path, resolved)
         write_whole(path / RUN, text)
         yield path

@@ -50,7 +50,8 @@ def check_place(path: Path, columns: Sequence[str], filled_in: str) -> None:
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv_rows(file)
             ours = set(columns) <= set(reader.fieldnames or ())
-            filled = sum(1 for row in reader if (row.get(filled_in) or "").strip())
+            names = {filled_in, *(set(reader.fieldnames or ()) - set(columns))}  # a column of one's own, for remarks
+            filled = sum(1 for row in reader if any((row.get(name) or "").strip() for name in names))
     except (OSError, UnicodeDecodeError, csv.Error):
         ours, filled = False, 0
     if filled and ours:

@@ -136,6 +136,12 @@ _REMEDIES = {"UTF": "; save the file in UTF-8 (in Excel: save as 'CSV UTF-8')", 
 
 _NO_TEXTS = ("y", "n", "yes", "no", "on", "off", "true", "false", "null")  # what YAML takes for something else
 
+_CATEGORY = "category"
+_CATEGORY_LINES = {
+    True: f"  category_column: {_CATEGORY}     # one of: {{names}}\n",
+    False: "  # category_column: COLUMN     # name the column that holds one of: {names}\n",
+}
+
 _LANGUAGES = ("en",)
 """Of a domain file that is only being written."""
 
@@ -154,11 +160,13 @@ class StarterSource:
         path: A file, a folder or a glob, from where the command is given.
         text: The column with the text.
         id: That with the user's own id.
+        category: Whether there is a column `category`, as far as one can tell.
     """
 
     path: str
     text: str = "text"
     id: str | None = None
+    category: bool = True
 
 
 def write_starter(domain: str, folder: Path, source: StarterSource | None = None, *, embedded: bool = False) -> list[Path]:
@@ -210,7 +218,17 @@ def _placed(source: StarterSource | None, folder: Path) -> StarterSource:
         said = f"{first[0].file}:{first[0].line}: {first[0].reason}" if first and isinstance(first[0], BadRow) else "it holds none"
         remedy = next((remedy for word, remedy in _REMEDIES.items() if word in said), "")
         raise SourceError(f"{source.path}: none of its first rows can be used: {said}{remedy}")
-    return StarterSource(source.path if Path(source.path).is_absolute() else os.path.relpath(source.path, folder), source.text, source.id)
+    path = source.path if Path(source.path).is_absolute() else os.path.relpath(source.path, folder)
+    return StarterSource(path, source.text, source.id, _has_category(source))
+
+
+def _has_category(source: StarterSource) -> bool:
+    """Whether the column that a domain of several categories is told by has the name that it has in the config."""
+    try:
+        first = list(islice(read_source(SourceConfig(path=source.path, text=source.text, category_column=_CATEGORY), Path()), _LOOKED_AT))
+    except SourceError:
+        return False
+    return not all(isinstance(row, BadRow) for row in first)
 
 
 def _of_own(path: Path) -> Domain:
@@ -231,7 +249,7 @@ def _config(domain: str, own: Domain | None, source: StarterSource, *, embedded:
             f"domain '{domain}' is verified by a judge, which the embedded model is not: give its categories a 'contrast', or leave out --embedded"
         )
     strong = shipped and domain != "civility" and not embedded
-    category = f"  category_column: category     # one of: {', '.join(categories)}\n" if len(categories) > 1 else ""
+    category = _CATEGORY_LINES[source.category].format(names=", ".join(categories)) if len(categories) > 1 else ""
     local = {"rejected": _EMBEDDED_EXPERT, "chosen": _EMBEDDED_STUDENT}[direction]
     return _CONFIG.format(
         name=domain,

@@ -108,11 +108,11 @@ class RunState:
 
     @property
     def left_s(self) -> float | None:
-        """Seconds that the rest takes at the pace of what is through; None where nobody can know."""
-        through = self.pairs + sum(self.reasons.values()) + self.set_aside
-        if self.total is None or not 0 < through < self.total:
-            return None
-        return (time.monotonic() - self.started) / through * (self.total - through)
+        """Seconds that the rest takes at the pace so far, as if every stage took as long as any other; None where nobody can know."""
+        rows = 0 if self.total is None else self.total - self.set_aside
+        done = [min(self.stages[name].done, rows) for name in STAGES if name != "collect"]
+        through = sum(done) / (rows * len(done)) if rows > 0 else 0.0
+        return (time.monotonic() - self.started) * (1 - through) / through if 0 < through < 1 else None
 
     def count_finished(self, example: Example) -> None:
         """Count an example that has gone through all stages."""

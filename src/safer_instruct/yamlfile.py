@@ -40,6 +40,7 @@ _SHAPES = _LISTS | _MAPPINGS
 """Kinds of pydantic's errors that speak of types of Python -> what is expected in YAML."""
 
 _KINDS = (
+    ({"config"}, "what a run keeps of its config; give the config itself, or look at the run: safer-instruct status DIR"),
     ({"categories"}, "a domain file; give a config that names it under 'domain', as 'safer-instruct init' writes one"),
     ({"source", "models"}, "a config of a run: safer-instruct run"),
     ({"systems", "prompts"}, "a config of an evaluation: safer-instruct evaluate"),

@@ -7,7 +7,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from safer_instruct.commands.common import exclusive, stoppable
+from safer_instruct.commands.common import exclusive, stoppable, with_ending
 from safer_instruct.remote.arguments import path as local_path
 
 
@@ -42,12 +42,16 @@ def evaluate(
     from safer_instruct.views.tune import watch_evaluation
 
     console = Console()
+    exclusive(power=power, dry_run=dry_run, sheet=sheet, answers=answers)
+    if sheet is not None:
+        with_ending(sheet, ".csv")
     if power:
+        if config is not None:
+            raise typer.BadParameter("--power is reckoned without a CONFIG; leave it out")
         view.show_power(console, win_rate, prompts, alpha=alpha, power=chance, ties=ties)
         return
     if config is None:
         raise typer.BadParameter("give CONFIG, or --power")
-    exclusive(dry_run=dry_run, sheet=sheet, answers=answers)
     if rows is not None and not dry_run:
         raise typer.BadParameter("--sample is for --dry-run")
     if count is not None and not sheet:

@@ -88,6 +88,7 @@ def run(
     from safer_instruct.runners.ray import cluster_of, run_on_ray
     from safer_instruct.terminal import in_ledger, show_summary, watch_run
 
+    exclusive(dry_run=dry_run, fresh=fresh)
     if rows is not None and not dry_run:
         raise typer.BadParameter("--sample is for --dry-run")
     console = Console()

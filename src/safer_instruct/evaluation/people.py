@@ -79,6 +79,17 @@ def items(prompts: Sequence[Prompt], responses: Responses, pairs: Sequence[Pair]
     return sorted(kept, key=lambda item: item.id)
 
 
+def check_sheet(path: Path) -> None:
+    """That a sheet and its page may be written there, before the systems are asked anything.
+
+    Raises:
+        ConfigError: What stands there is filled in, or is something else.
+    """
+    sheets.check_place(path, COLUMNS, "answer")
+    if not path.exists() and (page := path.with_suffix(".html")).exists():
+        raise ConfigError(f"{page}, where the page would go, exists already; give --sheet another name, or move it away")
+
+
 def write_sheet(path: Path, asked: Sequence[Item], prompts: Sequence[Prompt], responses: Responses) -> list[Path]:
     """Write the sheet as CSV, and beside it as a page that needs nothing else; neither names a system.
 
@@ -99,11 +110,11 @@ def check_files(paths: Sequence[Path]) -> None:
     """Look at files of answers before the systems are asked anything.
 
     Raises:
-        ConfigError: One cannot be read, or lacks a column.
+        ConfigError: One cannot be read, lacks a column, or answers nothing.
     """
     for path in paths:
-        for _ in _answered_rows(path):
-            pass
+        if not any(True for _ in _answered_rows(path)):
+            raise ConfigError(f"{path}: no row is answered; write A, B or tie into the column 'answer'")
 
 
 def read_answers(paths: Sequence[Path], asked: Sequence[Item]) -> dict[str, dict[str, float]]:

@@ -16,7 +16,7 @@ from safer_instruct.evaluation.files import write_result
 from safer_instruct.evaluation.honesty import check_training
 from safer_instruct.evaluation.judges import AskingJudge, Judge, open_judge
 from safer_instruct.evaluation.judging import Judged, ask_harmful, ask_pairs, classed_answers, grade_all, judge_by_score
-from safer_instruct.evaluation.people import COLUMNS, check_files, items, write_sheet
+from safer_instruct.evaluation.people import check_files, check_sheet, items, write_sheet
 from safer_instruct.evaluation.prompts import finished_responses, read_prompts
 from safer_instruct.evaluation.result import Evaluation, Work, pairs_of, result_of
 from safer_instruct.evaluation.settings import EvaluateConfig
@@ -24,7 +24,6 @@ from safer_instruct.evaluation.sitting import Counter, OpenModels, Progress, hel
 from safer_instruct.filters.refusal_reader import reader_if
 from safer_instruct.models.protocol import Usage
 from safer_instruct.running import run_to_end
-from safer_instruct.sheets import check_place
 from safer_instruct.state import Figures, Row
 
 Report = Callable[[Progress], None]
@@ -120,7 +119,7 @@ async def _evaluate(config: EvaluateConfig, out: Path, answers: tuple[Path, ...]
 
 
 async def _sheet(config: EvaluateConfig, out: Path, sheet: Path, count: int | None, report: Report) -> tuple[int, list[Path]]:
-    check_place(sheet, COLUMNS, "answer")
+    check_sheet(sheet)
     async with AsyncExitStack() as stack:
         work = _open(config, out, stack, report)
         await _answer(work)

@@ -96,7 +96,7 @@ def _flow(number: int, view: RunView) -> Figure:
     rows.append(("", "pairs", summary["pairs"]))
     share = summary["pairs"] / summary["rows"] if summary["rows"] else 0
     says = f"{summary['pairs']:,} of {summary['rows']:,} source rows became pairs ({share:.1%})."
-    largest = max((row for row in rows[:-1]), key=lambda row: int(row[2]), default=None)
+    largest = max((row for row in rows[:-1] if row[0] != "read"), key=lambda row: int(row[2]), default=None)
     if largest:
         says += f" The check that dropped the most is {largest[1]}, in the stage {largest[0]}: {largest[2]:,}."
     data = {"nodes": nodes, "links": [link for link in links if link["value"] > 0]}
