@@ -12,7 +12,7 @@ from safer_instruct.audit import Columns, Finding, PairSet, audit_set, read_set
 from safer_instruct.audit.run import CHECKS
 from safer_instruct.audit.show import as_markdown, as_record, show_audit, show_rows
 from safer_instruct.errors import ConfigError
-from safer_instruct.wholefile import write_whole
+from safer_instruct.replacing import replace_own
 
 __all__ = ["Wanted", "as_record", "audit", "show", "write"]
 
@@ -64,9 +64,13 @@ def show(console: Console, pairs: PairSet, found: Sequence[Finding], rows: int |
 
 
 def write(path: Path, pairs: PairSet, found: Sequence[Finding]) -> None:
-    """As Markdown."""
+    """As Markdown.
+
+    Raises:
+        ConfigError: Something other than an audit stands there.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, as_markdown(pairs, found))
+    replace_own(path, as_markdown(pairs, found))
 
 
 def _benchmarks(given: Sequence[str]) -> dict[str, Path]:

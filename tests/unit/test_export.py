@@ -325,3 +325,24 @@ def test_an_export_takes_the_place_of_an_earlier_one_and_of_nothing_else(run: Pa
     assert target.read_bytes() == before and [file.name for file in tmp_path.glob("*.out*")] == ["mine.out"]
     target.write_bytes(b"")
     assert export_pairs(run, name, target).pairs and target.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "text"),
+    [
+        ("datasets", "README.md", "hi\n"),
+        ("llamafactory", "dataset_info.json", '{\n "my_set": {"file_name": "mine.json"}\n}\n'),
+        ("axolotl", "axolotl.yaml", "base_model: mine\n"),
+        ("jsonl", "train.jsonl", '{"text": "mine"}\n'),
+    ],
+)
+def test_a_folder_of_somebody_elses_is_not_taken_for_an_earlier_export(run: Path, tmp_path: Path, name: str, file: str, text: str) -> None:
+    options, folder = Options({"test": 0.3}), tmp_path / "mine"
+    folder.mkdir()
+    (folder / file).write_text(text, encoding="utf-8")
+    with pytest.raises(ConfigError, match=rf"mine/{file} exists already, and holds something else"):
+        export_pairs(run, name, folder, options)
+    assert [path.name for path in folder.iterdir()] == [file] and (folder / file).read_text("utf-8") == text
+    (folder / file).unlink()
+    for seed in range(2):
+        export_pairs(run, name, folder, replace(options, seed=seed))

@@ -52,6 +52,7 @@ class PairSet:
         bad: The first 1,000 rows that give no pair, with the reason.
         set_aside: How many there are.
         run: Whether it is a run directory of ours.
+        split: The split that it is, where one was asked for.
     """
 
     path: Path
@@ -67,6 +68,7 @@ class PairSet:
     bad: list[BadRow] = field(default_factory=list)
     set_aside: int = 0
     run: bool = False
+    split: str | None = None
 
     def __len__(self) -> int:
         return len(self.chosen)
@@ -109,7 +111,7 @@ def read_set(path: Path, columns: Columns | None = None, *, split: str | None = 
         raise SourceError(f"{path}: only a folder of files that are named after splits, or one of save_to_disk, has splits; leave out --split")
     if is_run:
         return _read_run(path, limit)
-    pairs, known, extra = PairSet(path), columns or Columns(), None
+    pairs, known, extra = PairSet(path, split=split), columns or Columns(), None
     source = RowSource(path=str(path)) if split is None else RowSource(path=str(path), split=split)
     for row in islice(open_rows(source, Path(), all_files=split is None), limit):
         if isinstance(row, BadRow):

@@ -27,7 +27,7 @@ _ROWS_LISTED = 20
 
 def show_audit(console: Console, pairs: PairSet, found: Sequence[Finding]) -> None:
     """One line a check; what could not be asked stands below."""
-    table = Table(title=safe(f"{shown(pairs.path)}: {len(pairs):,} pairs"), title_justify="left")
+    table = Table(title=safe(f"{_named(pairs)}: {len(pairs):,} pairs"), title_justify="left")
     for heading in ("check", "verdict", "found, and what to do"):
         table.add_column(heading, no_wrap=heading in ("check", "verdict"), overflow="fold")
     for one in found:
@@ -43,6 +43,10 @@ def show_audit(console: Console, pairs: PairSet, found: Sequence[Finding]) -> No
     for row in pairs.bad[:3]:
         console.print(safe(f"{row.file}:{row.line}: {row.reason}"), soft_wrap=True)
     console.print(safe(f"{count(found)}; read the rows behind a line with --show CHECK"), soft_wrap=True)
+
+
+def _named(pairs: PairSet) -> str:
+    return f"{shown(pairs.path)}, split {pairs.split}" if pairs.split else shown(pairs.path)
 
 
 def count(found: Sequence[Finding]) -> str:
@@ -75,7 +79,7 @@ def _show_bad(console: Console, rows: Sequence[BadRow], total: int) -> None:
 
 def as_markdown(pairs: PairSet, found: Sequence[Finding]) -> str:
     """The table and the first rows behind each line, with file and line but without their texts."""
-    lines = [f"# Audit of {plain(shown(pairs.path))}", "", f"{len(pairs):,} pairs; {count(found)}.", ""]
+    lines = [f"# Audit of {plain(_named(pairs))}", "", f"{len(pairs):,} pairs; {count(found)}.", ""]
     lines += ["| check | verdict | found | what to do |", "|---|---|---|---|"]
     lines += [f"| {one.check} | {_WORDS[one.level]} | {plain(one.found)} | {plain(one.do)} |" for one in found]
     for one in found:

@@ -64,8 +64,10 @@ def export(
     ] = None,
     out: Annotated[Optional[Path], typer.Option(parser=out_path, help="The file or folder; by default DIR/export.ENDING or DIR/export-FORMAT.")] = None,
     split: Annotated[Optional[list[str]], typer.Option(metavar="NAME=SHARE", help="A part to keep apart, by cluster: test=0.1.")] = None,
-    seed: Annotated[int, typer.Option(help="Another one divides otherwise.")] = 0,
-    near: Annotated[float, typer.Option(min=0.0, max=1.0, help="With --split: how alike texts of one cluster are; 0 for equal ones.")] = 0.5,
+    seed: Annotated[Optional[int], typer.Option(help="With --split: another one divides otherwise; by default 0.")] = None,
+    near: Annotated[
+        Optional[float], typer.Option(min=0.0, max=1.0, help="With --split: how alike texts of one cluster are, by default 0.5; 0 for equal ones.")
+    ] = None,
     provenance: Annotated[bool, typer.Option("--provenance", help="Add columns that say where each pair comes from.")] = False,
     redact: Annotated[bool, typer.Option("--redact-rejected", help="Give digest and length of rejected responses instead of their text.")] = False,
     reviewed: Annotated[bool, typer.Option("--reviewed", help="Only pairs that people accepted in 'review', with their corrections.")] = False,
@@ -88,13 +90,15 @@ def export(
         return
     if path is None:
         raise typer.BadParameter("DIR is missing: a finished run directory")
+    if not split and (near is not None or seed is not None):
+        raise typer.BadParameter("--near and --seed are for --split")
     if (public or yes) and not push:
         raise typer.BadParameter("--public and --yes are for --push")
     if push and format_ != "datasets":
         raise typer.BadParameter("--push is for --format datasets")
     repository = check_repository(push) if push else ""
     gate = gated.value if gated else None
-    options = Options(parse_splits(split or ()), seed, near, provenance, redact, gate, reviewed, selected)
+    options = Options(parse_splits(split or ()), seed or 0, 0.5 if near is None else near, provenance, redact, gate, reviewed, selected)
     exported = export_pairs(path, format_, out, options)
     parts = ", ".join(f"{name} {count}" for name, count in exported.splits.items())
     typer.echo(f"{exported.pairs} pairs{f' ({parts})' if split else ''}: {shown(exported.path)}")

@@ -83,6 +83,7 @@ def ledger(
 
     from safer_instruct import ledger, rundir
     from safer_instruct.holding import hold
+    from safer_instruct.replacing import refuse_others
     from safer_instruct.views import ledger as view
     from safer_instruct.wholefile import whole
 
@@ -102,6 +103,8 @@ def ledger(
         with_ending(export_, ".jsonl")
         with whole(export_) as part, part.open("w", encoding="utf-8") as out:
             count = ledger.export_calls(file, out)
+            out.flush()
+            refuse_others(part, export_)
         typer.echo(f"{count} calls: {shown(export_)}")
     else:
         view.show_ledger(console, file, ledger.read_totals(file))

@@ -21,10 +21,10 @@ from safer_instruct.evaluation.figures import Agreement, Counts, counted
 from safer_instruct.evaluation.judging import Pair, Responses
 from safer_instruct.evaluation.prompts import Prompt, Response, digest
 from safer_instruct.oneline import no_formula
+from safer_instruct.replacing import replace_own
 from safer_instruct.seeds import derive_seed
 from safer_instruct.sources.tables import csv_rows
 from safer_instruct.visible import visible
-from safer_instruct.wholefile import write_whole
 
 COLUMNS = ("id", "prompt", "answer_a", "answer_b", "answer")
 _SAID = {"a": "A", "b": "B", "tie": "tie", "equal": "tie", "both": "tie", "neither": "tie", "=": "tie"}
@@ -102,7 +102,7 @@ def write_sheet(path: Path, asked: Sequence[Item], prompts: Sequence[Prompt], re
     rows = [(item.id, prompts[item.at].text, *_shown(item, responses), "") for item in asked]
     sheets.write_sheet(path, COLUMNS, "answer", ([id_, *map(no_formula, texts)] for id_, *texts in rows))
     page = path.with_suffix(".html")
-    write_whole(page, _page(rows, path.stem))
+    replace_own(page, _page(rows, path.stem))
     return [path, page]
 
 

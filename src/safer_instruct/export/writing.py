@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import NamedTuple
 
-from safer_instruct import rundir
 from safer_instruct.errors import ConfigError
 from safer_instruct.export.registry import FORMATS, FileFormat, FolderFormat
 from safer_instruct.export.rows import Finished, Options
 from safer_instruct.nearest import did_you_mean
+from safer_instruct.replacing import refuse_others
 from safer_instruct.wholefile import whole, whole_folder
-
-_HEAD_BYTES = 4 << 20
 
 
 class Exported(NamedTuple):
@@ -56,37 +53,16 @@ def export_pairs(path: Path, format_: str, out: Path | None = None, options: Opt
     counts = finished.counts
     if isinstance(form, FileFormat) and not options.splits:
         target = out or path / f"export.{form.ending}"
-        if rundir.is_of_run(target):
-            raise ConfigError(f"{target} is a file of the run itself; choose another --out")
         target.parent.mkdir(parents=True, exist_ok=True)
         with whole(target) as part:
             form.write(part, finished.rows(next(iter(counts))), finished.columns)
-            if target.is_file() and target.stat().st_size and _shape(part) != _shape(target):
-                raise ConfigError(f"{target} exists already, and holds something else than this export would; choose another --out, or move it away")
+            refuse_others(part, target)
     else:
         target = out or path / f"export-{format_}"
         with whole_folder(target) as part:
             _fill(part, form, finished)
+            refuse_others(part, target)
     return Exported(target, sum(counts.values()), counts, finished.missing)
-
-
-def _shape(file: Path) -> object:
-    """What tells whether a file holds rows of the kind that another does: its columns."""
-    with file.open("rb") as opened:
-        head = opened.readline(_HEAD_BYTES)
-    if head.startswith(b"PAR1"):
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        try:
-            return pq.read_schema(file).names
-        except (OSError, pa.ArrowException):
-            return None
-    try:
-        row = json.loads(head)
-    except ValueError:
-        return head
-    return sorted((name, isinstance(value, list)) for name, value in row.items()) if isinstance(row, dict) else type(row)
 
 
 def _fill(folder: Path, form: FileFormat | FolderFormat, finished: Finished) -> None:

@@ -88,7 +88,8 @@ def connect_to_read(path: Path) -> sqlite3.Connection:
         RunDirectoryError: It is not there, damaged, or of another version.
     """
     if not path.is_file():
-        raise RunDirectoryError(f"{path}: the ledger cannot be read: there is none; is the folder that of a run, as 'safer-instruct run' named it?")
+        what = f"{path.parent} is a file, and the folder of a run is needed" if path.parent.is_file() else f"{path}: the ledger cannot be read: there is none"
+        raise RunDirectoryError(f"{what}; is the folder that of a run, as 'safer-instruct run' named it?")
     try:
         check_file(path, first_only=True)
         with kept_open(open_file_to_read(path)) as connection:

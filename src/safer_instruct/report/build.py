@@ -10,6 +10,7 @@ from pathlib import Path
 from safer_instruct import rundir
 from safer_instruct.errors import RunDirectoryError
 from safer_instruct.prices import show_usd
+from safer_instruct.replacing import replace_own
 from safer_instruct.report.beside import read_dataset
 from safer_instruct.report.document import Document, Section
 from safer_instruct.report.flow import categories, cost, funnel
@@ -22,7 +23,6 @@ from safer_instruct.report.problems import find_problems
 from safer_instruct.report.reviewed import reviewed
 from safer_instruct.report.scores import scores
 from safer_instruct.report.verdicts import samples, verdicts
-from safer_instruct.wholefile import write_whole
 
 
 def write_report(path: Path, compare: Path | None = None, out: Path | None = None, labels: Path | None = None) -> tuple[Path, Path]:
@@ -40,14 +40,14 @@ def write_report(path: Path, compare: Path | None = None, out: Path | None = Non
 
     Raises:
         RunDirectoryError: A directory holds no finished run, or a file cannot be replaced.
-        ConfigError: The labels cannot be used.
+        ConfigError: The labels cannot be used, or something else stands where a file is to go.
     """
     document = describe(path, compare, labels)
     html = out or path / rundir.REPORT
     markdown = html.with_suffix(".md")
     html.parent.mkdir(parents=True, exist_ok=True)
     for file, text in ((html, as_html(document)), (markdown, as_markdown(document))):
-        write_whole(file, text)
+        replace_own(file, text, of_run=html.name == rundir.REPORT)
     return html, markdown
 
 

@@ -43,7 +43,8 @@ def _of_run(number: int, view: RunView, said: Sequence[tuple[str, Said]], of: st
         agreed = agreement(store)
     finally:
         store.close()
-    parts: list[Figure | Table] = [_readers(said, agreed["alpha"], agreed["shared"], of)]
+    rest = current_labels(view.path, read_examples(view.path)).replaced
+    parts: list[Figure | Table] = [_readers(said, agreed["alpha"], agreed["shared"], rest, of)]
     asked = {question.id: question.ask for question in plan_review(view.path).config.questions}
     answers = _answers(said)
     if answers:
@@ -55,7 +56,7 @@ def _of_run(number: int, view: RunView, said: Sequence[tuple[str, Said]], of: st
     return parts
 
 
-def _readers(said: Sequence[tuple[str, Said]], alpha: float | None, shared: int, of: str) -> Table:
+def _readers(said: Sequence[tuple[str, Said]], alpha: float | None, shared: int, rest: int, of: str) -> Table:
     rows: list[tuple[str | int, ...]] = []
     for reader in sorted({name for name, _ in said}):
         labels = [label for name, label in said if name == reader]
@@ -65,6 +66,7 @@ def _readers(said: Sequence[tuple[str, Said]], alpha: float | None, shared: int,
         corrected = sum(label.decision == "accept" and bool(label.edit) for label in labels)
         rows.append((reader, counts["accept"], counts["reject"], counts["skip"], corrected, share))
     told = f"; two readers decided {shared:,} pairs" + (f", alpha {alpha:.2f}" if alpha is not None else "") if shared else ""
+    told += f"; {rest:,} of them rest, as the run has replaced the texts that were read since" if rest else ""
     return Table(f"Decisions{of}{told}", ("reader", "accepted", "rejected", "skipped", "corrected", "share accepted"), tuple(rows))
 
 
