@@ -101,7 +101,7 @@ def label_run(path: Path, file: Path) -> None:
 
 def fill_sheet(file: Path) -> None:
     """Write labels into a sheet of `calibrate`, in turn."""
-    rows = list(csv.DictReader(file.read_text("utf-8").splitlines()))
+    rows = list(csv.DictReader(file.read_text("utf-8-sig").splitlines()))
     for n, row in enumerate(rows):
         row["label"] = "bad" if n % 3 == 0 else "good"
     _write_csv(file, rows)
@@ -109,7 +109,7 @@ def fill_sheet(file: Path) -> None:
 
 def answer_sheet(file: Path) -> None:
     """Two people answer a sheet of `evaluate`: ann.csv and bob.csv beside it."""
-    rows = list(csv.DictReader(file.read_text("utf-8").splitlines()))
+    rows = list(csv.DictReader(file.read_text("utf-8-sig").splitlines()))
     for name, answers in {"ann": "AB", "bob": "AAB"}.items():
         _write_csv(file.with_name(f"{name}.csv"), [{"id": row["id"], "answer": answers[n % len(answers)]} for n, row in enumerate(rows)])
 

@@ -10,6 +10,7 @@ from safer_instruct.errors import ConfigError
 from safer_instruct.wholefile import whole
 
 _HEAD_BYTES = 4 << 20
+_LEAST_COLUMNS = 3  # prompt, chosen, rejected
 _OUR_PAGE = b'<meta http-equiv="Content-Security-Policy" content="default-src'
 _TITLES = ((b"# Audit of ", b""), (b"# ", b": preference pairs"))  # of an audit, of a report
 
@@ -42,17 +43,26 @@ def refuse_others(part: Path, target: Path, *, of_run: bool = False) -> None:
         return
     if not of_run and rundir.is_of_run(target):
         raise ConfigError(f"{target} is a file of a run; choose another --out")
-    if target.is_file() and target.stat().st_size and _kind(part) != _kind(target):
+    if target.is_file() and target.stat().st_size and not _alike(*(_kind(file, target.suffix) for file in (part, target))):
         raise ConfigError(f"{target} exists already, and holds something else than what would be written; choose another --out, or move it away")
 
 
-def _kind(file: Path) -> object:
+def _alike(new: object, old: object) -> bool:
+    """Whether two kinds are one; of columns one side may have further ones, such as those of `--provenance`."""
+    if isinstance(new, frozenset) and isinstance(old, frozenset):
+        return new == old or (len(new & old) >= _LEAST_COLUMNS and (new <= old or old <= new))
+    return new == old
+
+
+def _kind(file: Path, suffix: str) -> object:
     """What tells whether two files are of one kind: columns of rows, keys of JSON, the beginning of a page."""
     with file.open("rb") as opened:
         head = opened.readline(_HEAD_BYTES)
         if head.startswith(b"PAR1"):
             return _columns(file)
-        if file.suffix == ".json":
+        if suffix == ".csv":
+            return frozenset(head.strip().split(b","))
+        if suffix == ".json":
             head += opened.read(_HEAD_BYTES)
         elif head.lower().startswith(b"<!doctype html"):
             return _OUR_PAGE in opened.read(500) or head
@@ -61,7 +71,7 @@ def _kind(file: Path) -> object:
     except ValueError:
         line = head.rstrip()
         return next((title for title in _TITLES if line.startswith(title[0]) and line.endswith(title[1])), line)
-    return sorted((name, isinstance(inner, list)) for name, inner in value.items()) if isinstance(value, dict) else type(value)
+    return frozenset((name, isinstance(inner, list)) for name, inner in value.items()) if isinstance(value, dict) else type(value)
 
 
 def _columns(file: Path) -> object:
@@ -69,6 +79,6 @@ def _columns(file: Path) -> object:
     import pyarrow.parquet as pq
 
     try:
-        return pq.read_schema(file).names
+        return frozenset(pq.read_schema(file).names)
     except (OSError, pa.ArrowException):
         return None

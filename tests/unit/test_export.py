@@ -327,6 +327,17 @@ def test_an_export_takes_the_place_of_an_earlier_one_and_of_nothing_else(run: Pa
     assert export_pairs(run, name, target).pairs and target.read_bytes() == before
 
 
+@pytest.mark.parametrize("name", ["jsonl", "csv", "parquet"])
+def test_an_export_with_further_columns_takes_the_place_of_one_without(run: Path, tmp_path: Path, name: str) -> None:
+    for options in (Options(), Options(provenance=True), Options()):
+        export_pairs(run, name, tmp_path / f"mine.{name}", options)
+    prompts = tmp_path / "prompts.jsonl"
+    prompts.write_text('{"prompt": "Where?"}\n', encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"prompts\.jsonl exists already, and holds something else"):
+        export_pairs(run, "jsonl", prompts)
+    assert export_pairs(run, name).pairs == export_pairs(run, name, options=Options(provenance=True)).pairs, "its own place is always free"
+
+
 @pytest.mark.parametrize(
     ("name", "file", "text"),
     [

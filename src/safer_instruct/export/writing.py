@@ -56,12 +56,14 @@ def export_pairs(path: Path, format_: str, out: Path | None = None, options: Opt
         target.parent.mkdir(parents=True, exist_ok=True)
         with whole(target) as part:
             form.write(part, finished.rows(next(iter(counts))), finished.columns)
-            refuse_others(part, target)
+            if out:
+                refuse_others(part, target)
     else:
         target = out or path / f"export-{format_}"
         with whole_folder(target) as part:
             _fill(part, form, finished)
-            refuse_others(part, target)
+            if out:
+                refuse_others(part, target)
     return Exported(target, sum(counts.values()), counts, finished.missing)
 
 
