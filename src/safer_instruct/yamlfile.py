@@ -215,7 +215,9 @@ def _explain(error: ErrorDetails, section: type[BaseModel], lines: dict[Path_, i
         return f"{where}: unknown key '{dotted}'; {hint}"
     if error["type"] == "missing":
         return f"{where}: the key '{dotted}' is missing"
-    if error["type"] in _SHAPES:
+    if error["type"] == "too_short" and "min_length" in error.get("ctx", {}):
+        said = f"needs at least {error['ctx']['min_length']}"
+    elif error["type"] in _SHAPES:
         keys = _keys_at(section, loc)
         said = _SHAPES[error["type"]] + (f": {', '.join(keys)}" if keys and error["type"] not in _LISTS else "")
     else:

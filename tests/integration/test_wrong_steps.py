@@ -122,6 +122,9 @@ FILES: dict[str, str | bytes] = {
     "unanswered.csv": "id,answer\n0,\n",
     # a study
     "model.yaml": f"model: embedded:smollm9\n{STUDY}",
+    "seeds.yaml": f"seeds: []\n{STUDY}",
+    "study.yaml": STUDY,
+    "empty.yaml": changed(STUDY, "runs/evasive/pairs.jsonl", "prompts.jsonl"),
     "set.yaml": changed(STUDY, "runs/evasive/pairs.jsonl", "runs/dosk"),
     "judges.yaml": changed(STUDY, '"scripted:script.yaml"', '"embedded:smollm9"'),
     # evaluation
@@ -276,6 +279,8 @@ STEPS = [
     ("train dpo evasive.yaml", ("evasive.yaml is a config of a run: safer-instruct run",)),
     ("train dpo loss.yaml", ("loss.yaml:4: 'loss': Input should be 'sigmoid', 'ipo'",)),
     ("train dpo project.yaml", ("project holds README.md and no training, and one would write over that; choose another 'out'",)),
+    ("train dpo project.yaml --fresh", ("project holds README.md and no training",)),
+    ("train dpo few.yaml --out runs/evasive --fresh", ("runs/evasive holds README.md and no training",)),
     ("train dpo file.yaml", ("replies.csv is no folder; choose another 'out'",)),
     ("train dpo trainkey.yaml", ("trainkey.yaml:4: unknown key 'learning_rat'; did you mean 'learning_rate'?",)),
     ("train dpo nopairs.yaml", ("source 'runs/evasiv'", "did you mean 'evasive'?")),
@@ -290,6 +295,9 @@ STEPS = [
     # --- a study
     ("study model.yaml", ("model 'smollm9' is not in",)),
     ("study set.yaml", ("runs/dosk",)),
+    ("study seeds.yaml", ("seeds.yaml:1: 'seeds': needs at least 1",)),
+    ("study empty.yaml", ("prompts.jsonl", "no usable preference pair")),
+    ("study study.yaml --out project", ("project holds something, and no study; choose another --out",)),
     ("study judges.yaml", ("model 'smollm9' is not in",)),
     # --- evaluation
     ("evaluate", ("give CONFIG, or --power",)),
@@ -330,7 +338,7 @@ def test_a_wrong_step_is_told_with_what_to_do(
 
 def test_a_study_that_lacks_something_has_made_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
-    for name in ("model", "set", "judges"):
+    for name in ("model", "set", "judges", "empty"):
         assert typed(f"safer-instruct study {name}.yaml") == 2 and not Path("runs", name).exists()
 
 

@@ -8,14 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from safer_instruct import rundir, tables, yamlfile
-from safer_instruct.config import ModelConfig, SourceConfig
+from safer_instruct.config import ModelConfig
 from safer_instruct.errors import SourceError
 from safer_instruct.evaluation.families import family_of
 from safer_instruct.evaluation.figures import Measure
 from safer_instruct.evaluation.prompts import PROMPT_COLUMNS, Prompt
 from safer_instruct.evaluation.settings import EvaluateConfig, OverlapConfig, TrainingData
 from safer_instruct.filters.near import deduplicate
-from safer_instruct.sources import SourceRow, read_rows
+from safer_instruct.settings.pairs import RowSource
+from safer_instruct.sources import SourceRow
+from safer_instruct.tuning.open import open_rows
 from safer_instruct.tuning.overlap import Overlap
 
 _LENGTH_TELLS, _LENGTH_PAIRS = 0.7, 20  # an AUC, and the fewest decided prompts that it is told of
@@ -120,7 +122,7 @@ def overlap(texts: Sequence[str], ids: Sequence[str], training: Sequence[str], c
 
 
 def training_prompts(data: TrainingData, base: Path) -> Iterator[str]:
-    """The prompts of a finished run, or of a file.
+    """The prompts of a finished run, or of what `train` would read: of a folder with splits the part `train`.
 
     Raises:
         SaferInstructError: It cannot be read, or no row has a prompt.
@@ -129,7 +131,7 @@ def training_prompts(data: TrainingData, base: Path) -> Iterator[str]:
         yield from (pair["prompt"] for pair in tables.read_pairs(base / data.path))
         return
     columns, found = ((data.prompt,) if data.prompt else PROMPT_COLUMNS), 0
-    for row in read_rows(SourceConfig(path=data.path), base):
+    for row in open_rows(RowSource(path=data.path), base):
         text = next((row.fields[name] for name in columns if isinstance(row.fields.get(name), str)), "") if isinstance(row, SourceRow) else ""
         if text:
             found += 1

@@ -6,17 +6,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from safer_instruct.config import ModelConfig, SourceConfig
+from safer_instruct.config import ModelConfig
+from safer_instruct.errors import RunDirectoryError
 from safer_instruct.extras import require
 from safer_instruct.holding import hold
 from safer_instruct.models import open_model
 from safer_instruct.running import run_to_end
-from safer_instruct.sources.files import find
 from safer_instruct.study.figures import Figures
+from safer_instruct.study.pairs import read_pairs
 from safer_instruct.study.plan import plan
 from safer_instruct.study.report import REPORT, write_report
 from safer_instruct.study.settings import BASE, StudyConfig
-from safer_instruct.study.steps import News, Planned, Step, carry_out, read_marks
+from safer_instruct.study.steps import STEPS, News, Planned, Step, carry_out, read_marks
 from safer_instruct.study.steps import rehearse as rehearse_steps
 from safer_instruct.tuning.bases import open_base
 
@@ -50,7 +51,7 @@ def study(config: StudyConfig, out: Path | str, *, report: Callable[[News], None
     steps = plan(config, folder)
     if not all(step.done for step in rehearse_steps(steps, folder)):
         _look_ahead(config, steps)
-    folder.mkdir(parents=True, exist_ok=True)
+    _make_folder(folder)
     with hold(folder):
         results = carry_out(steps, folder, report)
         figures = write_report(config, folder, results, command)
@@ -64,11 +65,19 @@ def _look_ahead(config: StudyConfig, steps: Sequence[Step]) -> None:
         open_base(config.model, config.base)
     for given in config.sets.values():
         if given.kind == "path":
-            find(SourceConfig(path=str(given.path)), config.base)
+            read_pairs(config.base / str(given.path), given.category_column)
     for name in config.experiments:
         evaluation = config.evaluation(name, {BASE: {"model": config.answering()}}, prompts="-")
         for judge in dict.fromkeys(judge.model for judge in evaluation.judges.values()):
             run_to_end(_opened_and_closed(judge, config.base))
+
+
+def _make_folder(folder: Path) -> None:
+    if folder.exists() and not folder.is_dir():
+        raise RunDirectoryError(f"{folder} is no folder; choose another --out")
+    if folder.is_dir() and any(not file.name.startswith(".") for file in folder.iterdir()) and not (folder / STEPS).is_dir():
+        raise RunDirectoryError(f"{folder} holds something, and no study; choose another --out")
+    (folder / STEPS).mkdir(parents=True, exist_ok=True)  # first of all: by it a study is known
 
 
 async def _opened_and_closed(which: ModelConfig, base: Path) -> None:

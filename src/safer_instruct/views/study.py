@@ -55,7 +55,7 @@ def show_planned(console: Console, steps: Sequence[Planned]) -> None:
     unknown = sum(seconds is None for seconds in left)
     told = [
         *([f"about {_time(known)}"] if unknown < len(left) else []),
-        *([f"{unknown} of which none like it was done yet (a --quick run tells)"] if unknown else []),
+        *([f"for {unknown} nobody knows how long, as none like them was done yet (a --quick run tells)"] if unknown else []),
     ]
     console.print(f"{len(steps)} steps, {len(left)} to do: {', and '.join(told)}" if left else f"{len(steps)} steps, all done", highlight=False)
 
