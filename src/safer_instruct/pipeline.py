@@ -79,12 +79,14 @@ class Sample:
         total_rows: Rows in the source.
         slots: Calls that each stage makes side by side.
         stages: Their names, in order; what stands beside the flow comes before its end.
+        set_aside: Those of them that cannot be used.
     """
 
     rows: tuple[Row, ...]
     total_rows: int
     slots: dict[str, int]
     stages: tuple[str, ...] = STAGES
+    set_aside: tuple[BadRow, ...] = ()
 
 
 def run(
@@ -191,12 +193,18 @@ async def _sample(config: RunConfig, out: Path, rows: int, mode: rundir.Mode, wa
     for name, stage in state.stages.items():
         stage.meter = RowMeter(stage=name)
     taken: list[Row] = []
+    bad: list[BadRow] = []
     aside: Row = {"collect": Figures(passed=False)}
+
+    def put_aside(row: BadRow) -> None:
+        bad.append(row)
+        taken.append(aside)
+
     async with _open(config, out, mode, state) as opened:
         if watch:
             watch(state)
         places: dict[str, int] = {}
-        async with aclosing(_twinned(_flow(opened, lambda _: taken.append(aside), chosen), opened)) as examples:
+        async with aclosing(_twinned(_flow(opened, put_aside, chosen), opened)) as examples:
             async for example in examples:
                 if example.twin_of:
                     at = places[example.twin_of]
@@ -207,9 +215,11 @@ async def _sample(config: RunConfig, out: Path, rows: int, mode: rundir.Mode, wa
                 state.count_finished(example)
         slots = {stage: model.concurrency for stage, model in opened.roles.by_stage().items()}
     if not taken:
-        raise SourceError(_no_usable_row(config, out, state))
+        raise SourceError(_no_row(config))
+    if len(bad) == len(taken):
+        raise SourceError(f"none of the {len(taken)} sampled rows of {config.source.path} is usable; the first: {bad[0].file}:{bad[0].line}: {bad[0].reason}")
     beside = [name for name in state.stages if name not in STAGES]
-    return Sample(tuple(taken), total, slots, (*STAGES[:-1], *beside, STAGES[-1]))
+    return Sample(tuple(taken), total, slots, (*STAGES[:-1], *beside, STAGES[-1]), tuple(bad))
 
 
 def _flow(opened: Opened, set_aside: Callable[[BadRow], None], rows: Container[int] | None = None) -> Examples:
@@ -349,9 +359,13 @@ async def _weighed(examples: Examples, margins: Margins) -> Examples:
 
 def _no_usable_row(config: RunConfig, out: Path, state: RunState) -> str:
     if not state.rows:
-        return f"{config.source.path} holds no row; give a source with texts (source.path)"
+        return _no_row(config)
     first = _first(out / rundir.BAD_ROWS)
     return f"none of the {state.rows} rows of {config.source.path} is usable; the first: {first}; all reasons stand in {out / rundir.BAD_ROWS}"
+
+
+def _no_row(config: RunConfig) -> str:
+    return f"{config.source.path} holds no row; give a source with texts (source.path)"
 
 
 def _first(path: Path) -> str:

@@ -107,9 +107,14 @@ class RunState:
     parts: dict[str, StageState] = field(default_factory=dict)
 
     @property
+    def usable(self) -> int | None:
+        """Rows of the source without those that were set aside so far; None where it is too large to count first."""
+        return None if self.total is None else self.total - self.set_aside
+
+    @property
     def left_s(self) -> float | None:
         """Seconds that the rest takes at the pace so far, as if every stage took as long as any other; None where nobody can know."""
-        rows = 0 if self.total is None else self.total - self.set_aside
+        rows = self.usable or 0
         done = [min(self.stages[name].done, rows) for name in STAGES if name != "collect"]
         through = sum(done) / (rows * len(done)) if rows > 0 else 0.0
         return (time.monotonic() - self.started) * (1 - through) / through if 0 < through < 1 else None

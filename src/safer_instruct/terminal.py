@@ -203,13 +203,13 @@ _WRITTEN = {
 
 def _stages(state: RunState) -> RenderableType:
     table = Table(box=None, pad_edge=False)
-    for heading in ("stage", "done", "dropped", "calls", "tokens/s", "USD", "time left"):
+    for heading in ("stage", "done", "dropped", "calls", "tokens/s", "USD"):
         table.add_column(heading, justify="left" if heading == "stage" else "right")
     elapsed = max(1e-9, time.monotonic() - state.started)
     for name, stage in state.stages.items():
-        table.add_row(name, *_stage_cells(stage, None if name == TWINS else state.total, elapsed))
+        table.add_row(name, *_stage_cells(stage, None if name == TWINS else state.usable, elapsed))
     aside = f", {state.set_aside} set aside" if state.set_aside else ""
-    below = [Text(f"{state.pairs} pairs{aside}, {elapsed:.0f} s{_spent(state)}", style="dim")]
+    below = [Text(f"{state.pairs} pairs{aside}, {span(elapsed)}{_spent(state)}{time_left(state.left_s)}", style="dim")]
     below += [safe(f"waiting: {message}") for message in state.waits()]
     return Group(table, *below)
 
@@ -217,10 +217,9 @@ def _stages(state: RunState) -> RenderableType:
 def _stage_cells(stage: StageState, total: int | None, elapsed: float) -> list[str]:
     meter = stage.meter
     tokens = meter.fresh.prompt_tokens + meter.fresh.completion_tokens
-    left = f"{elapsed / stage.done * (total - stage.done):.0f} s" if total and stage.done else ""
     total = stage.total or total
     done = f"{stage.done}/{total}" if total else f"{stage.done}"
-    return [done, str(stage.dropped), str(meter.calls), f"{tokens / elapsed:.0f}" if tokens else "", show_usd(stage.cost) if meter.calls else "", left]
+    return [done, str(stage.dropped), str(meter.calls), f"{tokens / elapsed:.0f}" if tokens else "", show_usd(stage.cost) if meter.calls else ""]
 
 
 def time_left(seconds: float | None) -> str:
@@ -247,7 +246,7 @@ def _show_budget(console: Console, budget: dict[str, Any]) -> None:
 
 def _print_now_and_then(console: Console, state: RunState, stop: threading.Event) -> None:
     while not stop.wait(_PLAIN_EVERY_S):
-        parts = [f"{name} {_stage_cells(s, None if name == TWINS else state.total, 1.0)[0]}" for name, s in state.stages.items()]
+        parts = [f"{name} {_stage_cells(s, None if name == TWINS else state.usable, 1.0)[0]}" for name, s in state.stages.items()]
         said = f"[{time.monotonic() - state.started:.0f} s] {'  '.join(parts)}  pairs {state.pairs}{_spent(state)}{time_left(state.left_s)}"
         console.print("\n".join([said, *(f"waiting: {safe(message)}" for message in state.waits())]), markup=False, highlight=False, soft_wrap=True)
 

@@ -193,7 +193,7 @@ def test_a_live_table_shows_done_dropped_and_set_aside() -> None:
             watch(state)
 
     said = shown(watched)
-    assert "5/10" in said and "3 pairs, 2 set aside" in said and "0.25" in said
+    assert "5/8" in said and "3 pairs, 2 set aside" in said and "0.25" in said
 
 
 def test_elsewhere_than_on_a_terminal_a_plain_line_is_printed_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -146,7 +146,8 @@ def read_key(variable: str, name: str, *, needed: bool) -> str:
     """
     key = os.environ.get(variable, "").strip()
     if not key and needed:
-        raise ModelError(f"{name} needs a key: set the environment variable {variable} (any word will do where the endpoint asks for none)")
+        named = variable if variable.isupper() else "that 'api_key_env' names"  # in small letters it may be the key itself
+        raise ModelError(f"{name} needs a key: set the environment variable {named} (any word will do where the endpoint asks for none)")
     if not (key.isascii() and key.isprintable()):
         raise ModelError(f"the environment variable {variable} holds characters that no key has")
     return key

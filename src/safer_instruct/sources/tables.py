@@ -28,7 +28,7 @@ def read_csv(file: File, reading: Reading[Made], delimiter: str | None = None) -
         records = _csv_records(stream, byte_limit(reading.max_chars), delimiter)
         line, head, header, flaw = next(records, (1, b"", [], ""))
         if head.startswith(_WORKBOOKS):
-            flaw = "it is an Excel workbook or another archive, whatever its name; save it as CSV in UTF-8"
+            flaw = "it is an Excel workbook or another archive, whatever its name; save it as CSV from the program that wrote it"
         elif any("\0" in name for name in header):
             flaw = "NUL characters; is the file UTF-16?"
         if flaw:
