@@ -172,6 +172,20 @@ def test_the_report_shows_what_people_said_and_draws_precision_from_it(run: Path
     assert curves and "labelled examples" in curves[0].says
 
 
+def test_labels_of_a_review_rest_where_the_run_holds_other_texts_since(run: Path, examples: list[Example]) -> None:
+    scored = [e for e in examples if e.verdicts]
+    say(run, "ada", scored[:20:2], decision="accept")
+    say(run, "ada", scored[1:20:2], decision="reject")
+    write_labels(run, run / "labels.csv")
+    lines = (run / "labels.csv").read_text("utf-8").splitlines()
+    lines[1:4] = [f"{line.rpartition(',')[0]},0123456789abcdef" for line in lines[1:4]]
+    (run / "labels.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    (section,) = (section for section in describe(run).sections if section.id == "scores")
+    assert "Labels: 17 of labels.csv; 3 more rest, as the run has replaced the texts that were read." in section.intro
+    said = [part.says for part in section.parts if isinstance(part, Figure) and part.id.startswith("curve")]
+    assert said and all(sentence.startswith("17 labelled examples") for sentence in said)
+
+
 def test_calibration_takes_the_decisions_of_the_review(run: Path, examples: list[Example], capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("sklearn")
     scored = [e for e in examples if e.verdicts]

@@ -51,12 +51,18 @@ class Label:
         good: What was said.
         score: That of which it holds; empty where it holds for every score of the example.
         read: The texts that were read, by the names in `TEXT_COLUMNS`, where the file has them all.
+        digest: Of the texts that were read, where the file has it in a column `texts`, as that of a review does.
     """
 
     id: str
     good: bool
     score: str = ""
     read: Mapping[str, str] = field(default_factory=dict)
+    digest: str = ""
+
+    def is_of(self, example: Scored) -> bool:
+        """Whether the example still holds what was read, as far as the file tells."""
+        return self.digest in ("", example.digest) and all(_as_read(_cell(example, name)) == cell for name, cell in self.read.items())
 
 
 def read_examples(path: Path) -> list[Scored]:
@@ -100,7 +106,7 @@ def _there_are(reader: csv.DictReader[str]) -> str:
 def of_texts(examples: Sequence[Scored], labels: Sequence[Label]) -> list[Label]:
     """The labels, without those whose file shows that something else was read than the example holds now: the run has replaced it since."""
     known = {example.id: example for example in examples}
-    return [label for label in labels if label.id not in known or all(_as_read(_cell(known[label.id], name)) == cell for name, cell in label.read.items())]
+    return [label for label in labels if label.id not in known or label.is_of(known[label.id])]
 
 
 def joined(examples: Sequence[Scored], labels: Sequence[Label], source: Path) -> dict[str, list[tuple[str, float, bool]]]:
@@ -186,7 +192,7 @@ def _label(row: dict[str, str | None], where: str) -> Label | None:
     if word not in _GOOD | _BAD:
         raise ConfigError(f"{where}: label {word[:40]!r} is neither {', '.join(sorted(_GOOD))} nor {', '.join(sorted(_BAD))}")
     read = {name: _as_read(row[name] or "") for name in TEXT_COLUMNS} if set(TEXT_COLUMNS) <= row.keys() else {}  # a review's file counts under 'rejected'
-    return Label((row["id"] or "").strip(), word in _GOOD, (row.get("score") or "").strip(), read)
+    return Label((row["id"] or "").strip(), word in _GOOD, (row.get("score") or "").strip(), read, (row.get("texts") or "").strip())
 
 
 def _as_read(text: str) -> str:

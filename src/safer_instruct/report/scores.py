@@ -10,7 +10,7 @@ from typing import Any
 
 from safer_instruct import rundir
 from safer_instruct.calibration.calibrate import CALIBRATION
-from safer_instruct.calibration.labels import Label, Scored, joined, read_examples, read_labels
+from safer_instruct.calibration.labels import Label, Scored, joined, of_texts, read_examples, read_labels
 from safer_instruct.report.bins import histogram, round_edges, spread
 from safer_instruct.report.document import Figure, Section, Table
 from safer_instruct.report.gather import RunView
@@ -37,11 +37,15 @@ def scores(views: Sequence[RunView], labels: Path | None = None) -> Section:
     if calibration:
         parts.append(_calibrated(calibration, used=is_calibrated(views[0])))
     file = labels or _labels_beside(views[0].path, calibration)
-    said = read_labels(file) if file else labels_of_review(views[0])
-    if said:
-        parts += _curves(views[0], said, file or views[0].path / rundir.REVIEW)
+    given = read_labels(file) if file else labels_of_review(views[0])
+    examples = read_examples(views[0].path) if given else []
+    said, source = of_texts(examples, given), file or views[0].path / rundir.REVIEW
+    parts += _curves(examples, views[0], said, source)
     intro = "The line is the bound that the run was made with; what lies left of it was dropped."
-    if not said:
+    if given:
+        rest = len(given) - len(said)
+        intro += f" Labels: {len(said):,} of {source.name}" + (f"; {rest:,} more rest, as the run has replaced the texts that were read." if rest else ".")
+    else:
         intro += " Without labels nobody knows whether it lies well: read a sample ('safer-instruct review DIR') and make the report anew."
     return Section("scores", "Scores", "Scores and thresholds", intro, tuple(parts))
 
@@ -151,8 +155,7 @@ def _labels_beside(path: Path, calibration: Calibration | None) -> Path | None:
     return next((path / name for name in [*names, "labels.csv"] if name and (path / name).is_file()), None)
 
 
-def _curves(view: RunView, labels: Sequence[Label], source: Path) -> list[Figure]:
-    examples: list[Scored] = read_examples(view.path)
+def _curves(examples: Sequence[Scored], view: RunView, labels: Sequence[Label], source: Path) -> list[Figure]:
     found = joined(examples, labels, source)
     figures = []
     for number, (name, rows) in enumerate(sorted(found.items())):

@@ -16,7 +16,7 @@ from safer_instruct.errors import ConfigError, RunDirectoryError
 from safer_instruct.review.store import Label, read_labels
 from safer_instruct.wholefile import whole
 
-LABEL_COLUMNS = ("id", "label", "annotators", "accepted", "rejected")
+LABEL_COLUMNS = ("id", "label", "annotators", "accepted", "rejected", "texts")
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +132,7 @@ def current_labels(path: Path, examples: Iterable[Scored]) -> Current:
 
 
 def write_labels(path: Path, file: Path) -> Current:
-    """Write what was decided as a CSV file that `calibrate` reads: id, label (good or bad), who, and how many said so.
+    """Write what was decided as a CSV file that `calibrate` reads: id, label (good or bad), who, how many said so, and the digest of what they read.
 
     Returns:
         What was written, and what was left out.
@@ -153,7 +153,7 @@ def write_labels(path: Path, file: Path) -> Current:
         writer.writerow(LABEL_COLUMNS)
         for said, good in current.labels:
             names = " ".join((*said.accepted, *said.rejected))
-            writer.writerow((said.id, "good" if good else "bad", names, len(said.accepted), len(said.rejected)))
+            writer.writerow((said.id, "good" if good else "bad", names, len(said.accepted), len(said.rejected), said.digest))
     return current
 
 
