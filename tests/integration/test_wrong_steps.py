@@ -274,6 +274,8 @@ STEPS = [
     ("calibrate runs/evasive --labels none.csv --config evasve.yaml", ("evasve.yaml: no such file (looked in ",)),
     ("calibrate runs/evasive --sheet replies.csv", ("replies.csv exists already, and is no such sheet; give --sheet another name",)),
     ("calibrate runs/evasive --labels strange.csv", ("strange.csv: the run has no scored example with id 'e9'",)),
+    ("value runs/evasive --out runs/evasive", ("runs/evasive is a run directory; choose another --out",)),
+    ("value runs/evasive --out replies.csv", ("replies.csv is no folder; choose another --out",)),
     # --- training
     ("train few.yaml", ("'few.yaml' is none of sft, dpo; write: safer-instruct train dpo few.yaml",)),
     ("train dpo evasive.yaml", ("evasive.yaml is a config of a run: safer-instruct run",)),

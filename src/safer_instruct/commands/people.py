@@ -7,6 +7,7 @@ from typing import Annotated, Optional
 
 import typer
 
+from safer_instruct.commands.common import exclusive
 from safer_instruct.remote.arguments import in_path, looked_at_path, run_directory, shown
 from safer_instruct.remote.arguments import path as local_path
 
@@ -56,7 +57,10 @@ def calibrate(
     from safer_instruct.rundir import REVIEW_LABELS
     from safer_instruct.views import review as view
 
-    if sum((labels is not None, sheet is not None, reviewed)) != 1:
+    exclusive(labels=labels, sheet=sheet, reviewed=reviewed)
+    exclusive(sheet=sheet, config=config)
+    exclusive(sheet=sheet, max_bad=max_bad)
+    if labels is None and sheet is None and not reviewed:
         raise typer.BadParameter("give --labels FILE, --reviewed, or --sheet FILE to write one to label")
     if count is not None and sheet is None:
         raise typer.BadParameter("--n is for --sheet")
