@@ -73,6 +73,9 @@ def test_of_a_folder_with_splits_only_the_one_that_is_asked_for_is_trained_on(tm
         asked(split="dev")
     for file in (tmp_path / "set" / "data").glob("train-*"):
         file.rename(file.with_name(file.name.replace("train", "part")))
+    with pytest.raises(SourceError, match=r"no file is named after the split 'train'; there are: part, test$"):
+        asked()
+    (tmp_path / "set" / "data" / "test.jsonl").rename(tmp_path / "set" / "data" / "rest.jsonl")
     assert sorted(asked()) == [row["prompt"] for row in made], "no split was asked for, and none is there"
 
 

@@ -99,9 +99,9 @@ def assign(
             chosen[root] = place + 1
     assignment = Assignment((WHOLE, *shares), array("B", (chosen[root] for root in roots)))
     if empty := [name for name, count in assignment.counts.items() if not count and len(roots)]:
-        raise ConfigError(
-            f"the split '{empty[0]}' of {len(roots)} pairs in {sum(map(bool, sizes))} clusters would be empty; give another share, or a higher --near"
-        )
+        count = sum(map(bool, sizes))
+        remedy = "give another share" + (", or a higher --near" if count < len(roots) else "")
+        raise ConfigError(f"the split '{empty[0]}' of {len(roots)} pairs in {count} clusters would be empty; {remedy}")
     return assignment
 
 

@@ -16,6 +16,7 @@ from safer_instruct.sources import BadRow, SourceRow, read_rows
 from safer_instruct.storage.address import is_remote
 
 _STATE, _SPLITS = "state.json", "dataset_dict.json"
+_OTHER_SPLITS = ("test", "validation", "valid", "val", "dev", "eval")
 _Table = Literal["parquet", "jsonl", "csv", "tsv"]
 _TABLES: tuple[tuple[_Table, tuple[str, ...]], ...] = (
     ("parquet", (".parquet",)),
@@ -66,11 +67,11 @@ def _of_folder(source: RowSource, folder: Path, base: Path, *, all_files: bool) 
 
 
 def _of_split(source: RowSource, files: list[Path], folder: Path) -> list[Path]:
-    """Those that are named as the hub names them, `test.jsonl` or `test-00000-of-00001.parquet`; all, where no split was asked for and none is there."""
+    """Those that are named as the hub names them, `test.jsonl` or `test-00000-of-00001.parquet`; all, where no file is named after any split."""
     named = {file: re.split(r"[.-]", file.name)[0] for file in files}
     if source.split in named.values():
         return [file for file, name in named.items() if name == source.split]
-    if "split" in source.model_fields_set:
+    if "split" in source.model_fields_set or any(name in _OTHER_SPLITS for name in named.values()):
         raise SourceError(f"{folder}: no file is named after the split '{source.split}'; there are: {', '.join(dict.fromkeys(named.values()))}")
     return files
 
