@@ -90,7 +90,7 @@ def move_run_aside(path: Path) -> None:
     """
     for name in (LEDGER, BATCHES, REVIEW):
         fold_log(path / name)
-    move_aside(path, _FILES)
+    move_aside(path, (*_FILES, "export.*", "export-*"))
 
 
 def read_summary(path: Path) -> dict[str, Any]:

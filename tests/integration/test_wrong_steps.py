@@ -95,6 +95,7 @@ FILES: dict[str, str | bytes] = {
     "provider.yaml": changed(RUN, 'expert: "scripted:', 'expert: "opnai:'),
     "weights.yaml": changed(RUN, 'inducer: "scripted:script.yaml"', 'inducer: "embedded:smollm2-135m"'),
     "adapter.yaml": changed(RUN, 'inducer: "scripted:script.yaml"', 'inducer: {model: "embedded:smollm2-135m-instruct", adapter: my-adapter}'),
+    "key2.yaml": changed(RUN, 'expert: "scripted:script.yaml"', 'expert: {model: "openai:x", api_key_env: gsk_madeup1234567890abcd}'),
     "secret.yaml": changed(RUN, 'expert: "scripted:script.yaml"', 'expert: {model: "openai:x", api_key_env: sk-abc}'),
     "other.yaml": RUN + "seed: 5\n",
     # labels
@@ -276,6 +277,8 @@ STEPS = [
     ("calibrate runs/evasive --labels strange.csv", ("strange.csv: the run has no scored example with id 'e9'",)),
     ("value runs/evasive --out runs/evasive", ("runs/evasive is a run directory; choose another --out",)),
     ("value runs/evasive --out replies.csv", ("replies.csv is no folder; choose another --out",)),
+    ("evaluate system.yaml --out runs/evasive", ("runs/evasive holds a run, or an evaluation.md of something else; choose another --out",)),
+    ("run key2.yaml", ("key2.yaml:3: 'models.expert.api_key_env': is no name of an environment variable",)),
     # --- training
     ("train few.yaml", ("'few.yaml' is none of sft, dpo; write: safer-instruct train dpo few.yaml",)),
     ("train dpo evasive.yaml", ("evasive.yaml is a config of a run: safer-instruct run",)),

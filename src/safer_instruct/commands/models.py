@@ -50,7 +50,8 @@ def export(
 
     form = checked_form(to)
     ending = ".gguf" if form.startswith("gguf") else ""
-    written = export_model(adapter, form, out or adapter.with_name(f"{adapter.name}-{form}{ending}"), base=base, quantization=quantization)
+    named = adapter if adapter.name else adapter.resolve()
+    written = export_model(adapter, form, out or named.with_name(f"{named.name}-{form}{ending}"), base=base, quantization=quantization)
     typer.echo(f"wrote {written}")
 
 

@@ -41,6 +41,8 @@ def tune(
     exclusive(dry_run=dry_run, fresh=fresh)
     exclusive(data_only=data_only, fresh=fresh)
     exclusive(dry_run=dry_run, data_only=data_only, launch=launch)
+    if out is not None and not (data_only or evaluate):
+        raise typer.BadParameter("--out is for --data-only and --evaluate; where the adapter goes stands in the config's 'out'")
     loaded = load_tune_config(config)
     if fresh:
         set_aside(config.parent / loaded.out)

@@ -8,8 +8,9 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+from safer_instruct import rundir
 from safer_instruct.domain import load_domain
-from safer_instruct.errors import ConfigError
+from safer_instruct.errors import ConfigError, RunDirectoryError
 from safer_instruct.evaluation.answering import answer_all
 from safer_instruct.evaluation.downstream import check_harness, downstream
 from safer_instruct.evaluation.files import write_result
@@ -18,7 +19,7 @@ from safer_instruct.evaluation.judges import AskingJudge, Judge, open_judge
 from safer_instruct.evaluation.judging import Judged, ask_harmful, ask_pairs, classed_answers, grade_all, judge_by_score
 from safer_instruct.evaluation.people import check_files, check_sheet, items, write_sheet
 from safer_instruct.evaluation.prompts import finished_responses, read_prompts
-from safer_instruct.evaluation.result import Evaluation, Work, pairs_of, result_of
+from safer_instruct.evaluation.result import REPORT, Evaluation, Work, pairs_of, result_of
 from safer_instruct.evaluation.settings import EvaluateConfig
 from safer_instruct.evaluation.sitting import Counter, OpenModels, Progress, held_ledger
 from safer_instruct.filters.refusal_reader import reader_if
@@ -224,5 +225,9 @@ def _row(work: Work, id_: str) -> Row:
 
 def _made(out: Path | str) -> Path:
     path = Path(out)
+    if path.exists() and not path.is_dir():
+        raise RunDirectoryError(f"{path} is no folder; choose another --out")
+    if (path / rundir.RUN).is_file() or ((path / REPORT).exists() and not (path / rundir.LEDGER).is_file()):
+        raise RunDirectoryError(f"{path} holds a run, or an {REPORT} of something else; choose another --out")
     path.mkdir(parents=True, exist_ok=True)
     return path

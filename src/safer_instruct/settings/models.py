@@ -21,6 +21,7 @@ _SERVE_FLAGS = {
     **dict.fromkeys(("--hf-token", "-hft"), "export HF_TOKEN instead: configs are copied into run directories"),
 }
 ALWAYS_IN_PROCESS = ("embedded", "scripted")
+_LIKE_A_KEY = re.compile(r"(?=.*[a-z])(?=.*[0-9]).{20,}")
 _SECRET_WORDS = ("key", "token", "secret", "sig", "password")
 
 
@@ -135,7 +136,7 @@ class ModelConfig(Strict):
     @classmethod
     def _names_a_variable(cls, name: str | None) -> str | None:
         """What is no such name may be the key itself, and is not repeated."""
-        if name is not None and not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
+        if name is not None and (not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name) or _LIKE_A_KEY.fullmatch(name)):
             raise ValueError("is no name of an environment variable, such as OPENAI_API_KEY; put the key into one, and its name here")
         return name
 

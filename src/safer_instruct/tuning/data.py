@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from safer_instruct.errors import SourceError
+from safer_instruct.errors import ConfigError, SourceError
 from safer_instruct.example import Verdict
 from safer_instruct.settings.pairs import CleanConfig, Holdout, PairSource
 from safer_instruct.sources import BadRow
@@ -99,7 +99,14 @@ def prepare(data: tuple[PairSource, ...], cleaning: CleanConfig, holdout: Holdou
 
 
 def write_prepared(prepared: Prepared, folder: Path) -> list[Path]:
-    """Write both sides, what was dropped and why, the bad rows and the counts; returns the files."""
+    """Write both sides, what was dropped and why, the bad rows and the counts; returns the files.
+
+    Raises:
+        ConfigError: The folder holds files of these names that are none of prepared data.
+    """
+    there = [name for name in (TRAIN, HELD_OUT, DROPPED, BAD_ROWS) if (folder / name).exists()]
+    if there and not (folder / FUNNEL).exists():
+        raise ConfigError(f"{folder} holds {', '.join(there)} of something else; choose another --out")
     folder.mkdir(parents=True, exist_ok=True)
     files = {
         TRAIN: map(_row, prepared.train),
@@ -107,10 +114,10 @@ def write_prepared(prepared: Prepared, folder: Path) -> list[Path]:
         DROPPED: ({"file": p.file, "line": p.line, "check": v.name, "reason": v.reason, "prompt": p.prompt[:200]} for p, v in prepared.dropped),
         BAD_ROWS: map(asdict, prepared.bad_rows),
     }
+    write_whole(folder / FUNNEL, json.dumps(asdict(prepared.funnel), indent=1) + "\n")  # first: by it such a folder is known
     for name, rows in files.items():
         with whole(folder / name) as part, part.open("w", encoding="utf-8") as file:
             file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    write_whole(folder / FUNNEL, json.dumps(asdict(prepared.funnel), indent=1) + "\n")
     return [folder / name for name in (*files, FUNNEL)]
 
 
