@@ -131,7 +131,7 @@ def _check_placeholders(config: RunConfig, domain: Domain) -> None:
     """What `init` and `domain new` leave to be written is missed now, and not when a model is called."""
     models = {role: which.model for role, which in config.models.by_role.items()}
     missing = [f"domain '{config.domain}': {still_to_fill_in(keys)}"] if (keys := unfilled(domain)) else []
-    missing += [f"{located(('models', *role.split('.'), 'model'), config.file)}: {still_to_name(role, models[role])}" for role in unnamed(models)]
+    missing += [f"{located(('models', *role.split('.'), 'model'), config.file)}: {still_to_name(f'models.{role}', models[role])}" for role in unnamed(models)]
     if missing:
         raise ConfigError("\n".join(missing))
 

@@ -31,8 +31,6 @@ def unnamed(models: Mapping[str, str]) -> list[str]:
     return [role for role, model in models.items() if model.partition(":")[2] == MODEL]
 
 
-def still_to_name(role: str, model: str) -> str:
-    """What is wrong with a model that is `unnamed`, and what to do."""
-    return (
-        f"'models.{role}': {model} is not filled in yet; write the name that your endpoint knows its model by in place of {MODEL}, and its address as base_url"
-    )
+def still_to_name(key: str, model: str) -> str:
+    """What is wrong with a model that is `unnamed`, and what to do; `key` is where it stands."""
+    return f"'{key}': {model} is not filled in yet; write the name that your endpoint knows its model by in place of {MODEL}, and its address as base_url"

@@ -131,6 +131,8 @@ FILES: dict[str, str | bytes] = {
     # evaluation
     "prompts.jsonl": '{"prompt": "Where is my parcel?"}\n{"prompt": "Is it open on Monday?"}\n',
     "system.yaml": EVALUATION,
+    "yours.yaml": changed(EVALUATION, '{form: contrast, model: "scripted:script.yaml"}', '{form: question, model: "openai:YOUR-MODEL"}'),
+    "yours2.yaml": changed(STUDY, '{form: contrast, model: "scripted:script.yaml"}', '{form: question, model: "openai:YOUR-MODEL"}'),
     "baseline.yaml": changed(EVALUATION, "baseline: base", "baseline: bas"),
     "prompts.yaml": changed(EVALUATION, "prompts.jsonl", "prompt.jsonl"),
     "answers.yaml": changed(EVALUATION, "{column: ours}", "{responses: outputs/ours.json}"),
@@ -314,6 +316,8 @@ STEPS = [
     ("evaluate system.yaml --answers unanswered.csv", ("unanswered.csv: no row is answered; write A, B or tie into the column 'answer'",)),
     ("evaluate --power --sheet s.csv", ("--power and --sheet exclude each other",)),
     ("evaluate system.yaml --power", ("--power is reckoned without a CONFIG",)),
+    ("evaluate yours.yaml", ("'judges.scorer.model': openai:YOUR-MODEL is not filled in yet",)),
+    ("study yours2.yaml", ("'judges.scorer.model': openai:YOUR-MODEL is not filled in yet",)),
     ("evaluate system.yaml --n 3", ("--n is for --sheet",)),
     ("evaluate system.yaml --win-rate 0.6", ("--win-rate and --prompts are for --power",)),
     ("calibrate runs/evasive --labels labels.csv --n 3", ("--n is for --sheet",)),

@@ -24,6 +24,7 @@ from safer_instruct.evaluation.settings import EvaluateConfig
 from safer_instruct.evaluation.sitting import Counter, OpenModels, Progress, held_ledger
 from safer_instruct.filters.refusal_reader import reader_if
 from safer_instruct.models.protocol import Usage
+from safer_instruct.placeholders import still_to_name, unnamed
 from safer_instruct.running import run_to_end
 from safer_instruct.state import Figures, Row
 
@@ -94,6 +95,7 @@ def _open(config: EvaluateConfig, out: Path, stack: AsyncExitStack, report: Repo
     if config.downstream:
         check_harness()
     reader_if(config.refusal_reader)  # what is missing is known before anything is paid
+    check_named(config)
     check_training(config)
     domain = load_domain(config.domain, config.base)
     prompts, bad = read_prompts(config.prompts, domain, config.base, config.seed)
@@ -102,6 +104,18 @@ def _open(config: EvaluateConfig, out: Path, stack: AsyncExitStack, report: Repo
     models = OpenModels(out, ledger, stack, models=config.models, base=config.base, budget=config.budget, prices=config.prices)
     stack.callback(models.budget.close)
     return Work(config, domain, chosen, bad, models, Counter(_pieces(config, len(chosen)), report))
+
+
+def check_named(config: EvaluateConfig) -> None:
+    """That every model is named, before one of them is asked.
+
+    Raises:
+        ConfigError: One is not.
+    """
+    models = {f"judges.{name}.model": judge.model.model for name, judge in config.judges.items()}
+    models |= {f"systems.{name}.model": system.model.model for name, system in config.systems.items() if system.model}
+    for key in unnamed(models):
+        raise ConfigError(still_to_name(key, models[key]))
 
 
 async def _evaluate(config: EvaluateConfig, out: Path, answers: tuple[Path, ...], report: Report) -> Evaluation:

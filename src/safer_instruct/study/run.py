@@ -8,6 +8,7 @@ from pathlib import Path
 
 from safer_instruct.config import ModelConfig
 from safer_instruct.errors import RunDirectoryError
+from safer_instruct.evaluation.run import check_named
 from safer_instruct.extras import require
 from safer_instruct.holding import hold
 from safer_instruct.models import open_model
@@ -68,6 +69,7 @@ def _look_ahead(config: StudyConfig, steps: Sequence[Step]) -> None:
             read_pairs(config.base / str(given.path), given.category_column)
     for name in config.experiments:
         evaluation = config.evaluation(name, {BASE: {"model": config.answering()}}, prompts="-")
+        check_named(evaluation)
         for judge in dict.fromkeys(judge.model for judge in evaluation.judges.values()):
             run_to_end(_opened_and_closed(judge, config.base))
 
