@@ -233,7 +233,8 @@ def test_fresh_moves_a_finished_training_aside(folder: Path, capfd: pytest.Captu
 
 def test_weights_without_a_record_are_written_over_without_a_word_of_pefts(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     (folder / "c").mkdir()
-    (folder / "c" / "README.md").write_text("# Mine\n", encoding="utf-8")
+    (folder / "c" / "README.md").write_text("# PEFT's\n", encoding="utf-8")
+    (folder / "c" / "training.jsonl").touch()  # of a training that was killed
     logging.getLogger("huggingface_hub.repocard").addHandler(caplog.handler)
     try:
         result, _ = trained(folder, verb="sft", epochs=1)

@@ -206,7 +206,7 @@ def test_a_run_at_an_address_is_published_and_every_command_reads_it_there(bucke
     filled = bucket.get("sheet.csv").replace(b",,,", b",good,,", 1)
     bucket.put("sheet.csv", filled)
     refused = cli("calibrate", out, "--sheet", place(bucket, "sheet.csv"))
-    assert refused.code == 2 and f"{place(bucket, 'sheet.csv')} holds 1 label; " in refused.err and bucket.get("sheet.csv") == filled
+    assert refused.code == 2 and f"{place(bucket, 'sheet.csv')} is filled in, in 1 row; " in refused.err and bucket.get("sheet.csv") == filled
     bucket.put("labels.csv", f"id,label\n{id_},good\n".encode())
     assert f"{place(bucket, 'labels.csv')}: 1 good and 0 bad of 1 rows carry a label" in cli("calibrate", out, "--labels", place(bucket, "labels.csv")).err
     assert out in cli("audit", out).out and place(bucket, "sets/p.jsonl") in cli("audit", place(bucket, "sets/p.jsonl")).out
