@@ -26,7 +26,7 @@ from safer_instruct.reverse import Reversal, Shot, domain_shots, reversal
 from safer_instruct.roles import EXPERTS, Roles
 from safer_instruct.routing import Router, open_router, route_record
 from safer_instruct.settings.pairs import PairSource
-from safer_instruct.sources import read_source
+from safer_instruct.sources import check_columns, read_source
 from safer_instruct.sources.files import DOCUMENTS, describe
 from safer_instruct.stages.programs import record
 from safer_instruct.stages.rejected import rejected_template
@@ -123,6 +123,7 @@ def count_rows(source: SourceConfig, base: Path) -> int | None:
         return None
     path, rows = base / source.path, read_source(source, base)
     if not path.is_file() or path.stat().st_size > _COUNT_BELOW_BYTES or describe(path, source, base).format in DOCUMENTS:
+        check_columns(source, base)
         return None
     return sum(1 for _ in rows)
 

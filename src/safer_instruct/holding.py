@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
@@ -46,6 +46,19 @@ def holder(path: Path) -> str | None:
     except OSError:
         pass
     return None
+
+
+def of_others(folder: Path, written: Iterable[str], ours: Iterable[str]) -> list[str]:
+    """Names in a folder that a command would write over, where nothing shows that it has worked there before.
+
+    Args:
+        folder: Where it is to write; perhaps not there.
+        written: What it writes: names, or patterns of names.
+        ours: Names by which its folder is known.
+    """
+    if any((folder / name).exists() for name in ours):
+        return []
+    return list(dict.fromkeys(file.name for name in written for file in sorted(folder.glob(name))))
 
 
 def _locked(file: IO[str]) -> bool:

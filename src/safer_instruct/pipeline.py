@@ -37,7 +37,7 @@ from safer_instruct.remote import working_directory
 from safer_instruct.roles import EXPERTS
 from safer_instruct.running import run_to_end
 from safer_instruct.settings.answers import BoilerplateConfig
-from safer_instruct.sources import BadRow, check_columns, read_source
+from safer_instruct.sources import BadRow, read_source
 from safer_instruct.spent import earlier_spent, write_spent
 from safer_instruct.stages.direction import facing
 from safer_instruct.stages.filter import choose
@@ -149,7 +149,6 @@ async def _open(config: RunConfig, out: Path, mode: rundir.Mode, state: RunState
 
 
 async def _run(config: RunConfig, out: Path, mode: rundir.Mode, watch: Callable[[RunState], None] | None) -> RunResult:
-    check_columns(config.source, config.base)
     state = new_state(config, count_rows(config.source, config.base))
     async with _open(config, out, mode, state) as opened:
         if watch:

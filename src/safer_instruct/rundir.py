@@ -13,7 +13,7 @@ import yaml
 from safer_instruct.changes import differences, few
 from safer_instruct.config import completed
 from safer_instruct.errors import RunDirectoryError
-from safer_instruct.holding import hold
+from safer_instruct.holding import hold, of_others
 from safer_instruct.ledger import fold_log, read_totals
 from safer_instruct.moving import MOVING, move_aside
 from safer_instruct.nearest import did_you_mean
@@ -24,6 +24,7 @@ LEDGER, BATCHES, RUN, SUMMARY, CARD, SPENT = "ledger.sqlite", "batches.sqlite", 
 PROGRESS, REVIEW, REVIEW_INDEX, REVIEW_LABELS = "progress.json", "review.sqlite", "review-index.sqlite", "review-labels.csv"
 SELECTED, SELECTED_JSONL, SELECTION = "selected.parquet", "selected.jsonl", "selection.json"
 REPORT, REPORT_MD = "report.html", "report.md"
+EXPORTS = ("export.*", "export-*")  # of `export` without --out
 SHARDS = "ledger-shards"  # finished calls of a run on a cluster, until they are in the ledger
 ASIDE = ".earlier"  # what was made of the pairs of a run that is made again, until it has ended
 HOW = "how"  # the section of run.yaml that says nothing of the result: addresses, rates, budget
@@ -90,7 +91,7 @@ def move_run_aside(path: Path) -> None:
     """
     for name in (LEDGER, BATCHES, REVIEW):
         fold_log(path / name)
-    move_aside(path, (*_FILES, "export.*", "export-*"))
+    move_aside(path, (*_FILES, *EXPORTS))
 
 
 def read_summary(path: Path) -> dict[str, Any]:
@@ -141,8 +142,7 @@ def _no_run(path: Path) -> str:
 
 def _refuse_files_of_others(path: Path) -> None:
     """A folder that no run has begun in may be one's project, with a `run.yaml` and a `README.md` of its own."""
-    there = [name for name in (RUN, CARD, PAIRS_JSONL, PAIRS, EXAMPLES) if (path / name).exists()]
-    if not there or any((path / name).exists() for name in (LEDGER, BATCHES, SUMMARY)):
+    if not (there := of_others(path, (RUN, CARD, PAIRS_JSONL, PAIRS, EXAMPLES), (LEDGER, BATCHES, SUMMARY))):
         return
     run = path / RUN
     if run.is_file() and "config" in (_deciding(run.read_text(encoding="utf-8", errors="replace")) or ()):

@@ -87,7 +87,7 @@ def show_summary(console: Console, path: Path, summary: dict[str, Any], *, sampl
     for note in summary.get("notes", []):
         console.print(safe(f"note: {note}"))
     if not summary["pairs"] and summary["rows"]:
-        console.print(safe(f"no pair came out: what dropped the examples, and which of them, tells: safer-instruct filters {shown(path)}"), soft_wrap=True)
+        console.print(safe(shown(rundir.no_pair(path))), soft_wrap=True)
     for name, what in _WRITTEN.items():
         console.print(Text(f"  {shown(path / name)}").append(f"  {what}", style="dim"), soft_wrap=True)
 

@@ -84,7 +84,7 @@ def run(
     from safer_instruct import pipeline
     from safer_instruct.config import load_config
     from safer_instruct.ledger import read_totals
-    from safer_instruct.rundir import LEDGER
+    from safer_instruct.rundir import EXPORTS, LEDGER
     from safer_instruct.runners.ray import cluster_of, run_on_ray
     from safer_instruct.terminal import in_ledger, safe, show_summary, watch_run
 
@@ -108,7 +108,7 @@ def run(
     show_summary(console, result.path, result.summary)
     if result.removed:
         console.print(f"removed: {', '.join(result.removed)} (of the run before); make them again if you need them", highlight=False, soft_wrap=True)
-        if left := sorted(file.name for pattern in ("export.*", "export-*") for file in result.path.glob(pattern)):
+        if left := sorted(file.name for pattern in EXPORTS for file in result.path.glob(pattern)):
             console.print(safe(f"still of the run before: {', '.join(left)}"), highlight=False, soft_wrap=True)
 
 

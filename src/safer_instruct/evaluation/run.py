@@ -23,6 +23,7 @@ from safer_instruct.evaluation.result import REPORT, Evaluation, Work, pairs_of,
 from safer_instruct.evaluation.settings import EvaluateConfig
 from safer_instruct.evaluation.sitting import Counter, OpenModels, Progress, held_ledger
 from safer_instruct.filters.refusal_reader import reader_if
+from safer_instruct.holding import of_others
 from safer_instruct.models.protocol import Usage
 from safer_instruct.placeholders import still_to_name, unnamed
 from safer_instruct.running import run_to_end
@@ -241,7 +242,7 @@ def _made(out: Path | str) -> Path:
     path = Path(out)
     if path.exists() and not path.is_dir():
         raise RunDirectoryError(f"{path} is no folder; choose another --out")
-    if (path / rundir.RUN).is_file() or ((path / REPORT).exists() and not (path / rundir.LEDGER).is_file()):
+    if (path / rundir.RUN).is_file() or of_others(path, (REPORT,), (rundir.LEDGER,)):
         raise RunDirectoryError(f"{path} holds a run, or an {REPORT} of something else; choose another --out")
     path.mkdir(parents=True, exist_ok=True)
     return path

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 
-from safer_instruct import rundir
 from safer_instruct.analysis.proportion import wilson
-from safer_instruct.calibration.labels import Label, read_examples
+from safer_instruct.calibration.labels import Label, Scored, read_examples
 from safer_instruct.report.document import Figure, Section, Table
 from safer_instruct.report.gather import RunView
 from safer_instruct.review.figures import agreement
@@ -19,11 +18,9 @@ from safer_instruct.review.store import Store, read_labels
 _TAGS_SHOWN = 20
 
 
-def labels_of_review(view: RunView) -> list[Label]:
-    """Accepted and rejected as good and bad, of the texts as they stand in the run now; empty where nobody reviewed it."""
-    if not (view.path / rundir.REVIEW).is_file():
-        return []
-    return [Label(said.id, good) for said, good in current_labels(view.path, read_examples(view.path)).labels]
+def labels_of_review(view: RunView, examples: Sequence[Scored]) -> list[Label]:
+    """Accepted and rejected as good and bad, of the examples as they stand in the run now."""
+    return [Label(said.id, good) for said, good in current_labels(view.path, examples).labels]
 
 
 def reviewed(views: Sequence[RunView]) -> tuple[Section, ...]:

@@ -37,8 +37,8 @@ def scores(views: Sequence[RunView], labels: Path | None = None) -> Section:
     if calibration:
         parts.append(_calibrated(calibration, used=is_calibrated(views[0])))
     file = labels or _labels_beside(views[0].path, calibration)
-    given = read_labels(file) if file else labels_of_review(views[0])
-    examples = read_examples(views[0].path) if given else []
+    examples = read_examples(views[0].path) if file or (views[0].path / rundir.REVIEW).is_file() else []
+    given = read_labels(file) if file else labels_of_review(views[0], examples)
     said, source = of_texts(examples, given), file or views[0].path / rundir.REVIEW
     parts += _curves(examples, views[0], said, source)
     intro = "The line is the bound that the run was made with; what lies left of it was dropped."

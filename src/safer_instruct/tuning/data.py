@@ -12,6 +12,7 @@ from typing import Any
 
 from safer_instruct.errors import ConfigError, SourceError
 from safer_instruct.example import Verdict
+from safer_instruct.holding import of_others
 from safer_instruct.settings.pairs import CleanConfig, Holdout, PairSource
 from safer_instruct.sources import BadRow
 from safer_instruct.tuning.clean import clean
@@ -104,8 +105,7 @@ def write_prepared(prepared: Prepared, folder: Path) -> list[Path]:
     Raises:
         ConfigError: The folder holds files of these names that are none of prepared data.
     """
-    there = [name for name in (TRAIN, HELD_OUT, DROPPED, BAD_ROWS) if (folder / name).exists()]
-    if there and not (folder / FUNNEL).exists():
+    if there := of_others(folder, (TRAIN, HELD_OUT, DROPPED, BAD_ROWS), (FUNNEL,)):
         raise ConfigError(f"{folder} holds {', '.join(there)} of something else; choose another --out")
     folder.mkdir(parents=True, exist_ok=True)
     files = {

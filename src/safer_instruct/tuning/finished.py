@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from safer_instruct.changes import differences, few
 from safer_instruct.errors import RunDirectoryError
+from safer_instruct.holding import of_others
 from safer_instruct.reverse import RECORD, read_record
 from safer_instruct.settings.training import TrainerConfig
 
@@ -37,8 +38,7 @@ def make_folder(out: Path) -> None:
     if out.exists() and not out.is_dir():
         raise RunDirectoryError(f"{out} is no folder; choose another 'out'")
     out.mkdir(parents=True, exist_ok=True)
-    there = list(dict.fromkeys(file.name for name in WRITTEN for file in sorted(out.glob(name))))
-    if there and not any((out / name).exists() for name in (RECORD, CHECKPOINTS, LOG, "tensorboard")):
+    if there := of_others(out, WRITTEN, (RECORD, CHECKPOINTS, LOG, "tensorboard")):
         raise RunDirectoryError(f"{out} holds {', '.join(there[:4])} and no training, and one would write over that; choose another 'out'")
 
 

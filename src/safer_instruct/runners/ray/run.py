@@ -30,7 +30,7 @@ from safer_instruct.runners.ray.link import as_error
 from safer_instruct.runners.ray.plan import DISTINCT, VARIED, Cluster, Plan, check, chunk_size, parts, serves, share_out
 from safer_instruct.runners.ray.workers import COLUMN, Distinct, Source, Worker
 from safer_instruct.running import run_to_end
-from safer_instruct.sources import BadRow, check_columns
+from safer_instruct.sources import BadRow
 from safer_instruct.spent import Spent, earlier_spent
 from safer_instruct.state import RunState
 from safer_instruct.storage.address import is_remote
@@ -73,7 +73,6 @@ def run_on_ray(
 async def _run(config: RunConfig, out: Path, cluster: Cluster, mode: rundir.Mode, watch: Callable[[RunState], None] | None) -> RunResult:
     ray = require("ray", extra="ray", purpose="the runner 'ray'")
     check(config, cluster)
-    check_columns(config.source, config.base)
     state = new_state(config, count_rows(config.source, config.base))
     budget = _Seen(config.budget.max_cost, config.budget.max_tokens)
     async with equip(config, out, budget, state) as equipment:
