@@ -144,7 +144,7 @@ def watch_tuning(console: Console) -> Iterator[Any]:
     with watched(console, "opening the model, then the held-out loss before training") as told:
 
         def report(progress: Progress) -> None:
-            tell_training(told, progress, "tuning", training_news(progress))
+            tell_training(console, told, progress, "tuning", training_news(progress))
             if progress.held_out:
                 parts = ", ".join(f"{source} {loss:.3f}" for source, loss in progress.held_out.by_source.items())
                 console.print(f"step {progress.step}: held-out loss {progress.held_out.loss:.3f} ({parts})", highlight=False)
@@ -152,8 +152,10 @@ def watch_tuning(console: Console) -> Iterator[Any]:
         yield report
 
 
-def tell_training(told: Told, progress: Progress, doing: str, news: str) -> None:
-    """The last step; or that the held-out evaluation after it is what goes on now."""
+def tell_training(console: Console, told: Told, progress: Progress, doing: str, news: str) -> None:
+    """The last step; or that the held-out evaluation after it is what goes on now; and where a training that was stopped goes on."""
+    if progress.resumed:
+        console.print(f"goes on from its checkpoint of step {progress.step} of {progress.steps}", highlight=False)
     if progress.evaluating:
         told.tell(0, None, doing=f"held-out evaluation after step {progress.step} of {progress.steps}", news=news)
     else:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
 from typing import Any, TypeVar
@@ -68,7 +70,7 @@ def parse(text: str, section: type[Section], *, name: str) -> Section:
     try:
         return section.model_validate(data, strict=False)
     except ValidationError as exc:
-        raise _mistaken(data, section, name) or _problems(exc, section, lines, name) from exc
+        raise _mistaken(data, section, name) or _problems(exc, data, section, lines, name) from exc
 
 
 def read(path: Path, *, name: str | None = None) -> dict[str, Any]:
@@ -150,7 +152,7 @@ def parse_part(data: Any, section: type[Section], *, at: Path_, file: Path | Non
         return section.model_validate(data, strict=False, context=context)
     except ValidationError as exc:
         label = name or str(file or "config")
-        raise (None if at else _mistaken(data, section, label)) or _problems(exc, section, _lines_of(file), label, at) from exc
+        raise (None if at else _mistaken(data, section, label)) or _problems(exc, data, section, _lines_of(file), label, at) from exc
 
 
 def _mistaken(data: Any, section: type[BaseModel], name: str) -> ConfigError | None:
@@ -178,11 +180,27 @@ def _lines(text: str) -> dict[Path_, int]:
     return lines
 
 
-def _problems(exc: ValidationError, section: type[BaseModel], lines: dict[Path_, int], name: str, at: Path_ = ()) -> ConfigError:
-    errors = exc.errors()
-    wrong_within = {tuple(e["loc"])[:n] for e in errors for n in range(len(e["loc"]))}
-    told = [e for e in errors if not (e["type"] == "too_short" and tuple(e["loc"]) in wrong_within)]  # short for want of what is wrong
-    return ConfigError("\n".join(dict.fromkeys(_explain(e, section, lines, name, at) for e in told)))
+def _problems(exc: ValidationError, data: Any, section: type[BaseModel], lines: dict[Path_, int], name: str, at: Path_ = ()) -> ConfigError:
+    errors = [(error, _keys_to(error, data)) for error in exc.errors()]
+    wrong_within = {keys[:n] for _, keys in errors for n in range(len(keys))}
+    told: dict[Path_, list[ErrorDetails]] = defaultdict(list)
+    for error, keys in errors:
+        of_union = keys != tuple(error["loc"])  # one thing of several that may stand there; what is wrong within is nearer to the point
+        if keys not in wrong_within or not (of_union or error["type"] == "too_short"):
+            told[keys].append(error)
+    return ConfigError("\n".join(f"{_located((*at, *keys), lines, name)}: {_explain(alike, keys, section, at)}" for keys, alike in told.items()))
+
+
+def _keys_to(error: ErrorDetails, data: Any) -> Path_:
+    """The keys that lead to what is wrong: where several things may stand, pydantic puts a name of its own for each of them among the keys."""
+    keys: list[int | str] = []
+    for part in error["loc"]:
+        within = part in data if isinstance(data, dict) else isinstance(data, list) and isinstance(part, int) and part < len(data)
+        if within:
+            data = data[part]
+        if within or (error["type"] == "missing" and len(keys) < len(error["loc"]) and part == error["loc"][-1]):
+            keys.append(part)
+    return tuple(keys)
 
 
 def _collect_lines(node: yaml.Node | None, at: Path_, lines: dict[Path_, int]) -> None:
@@ -204,25 +222,25 @@ def _located(at: Path_, lines: dict[Path_, int], name: str) -> str:
     return f"{name}:{lines[known]}" if known else name
 
 
-def _explain(error: ErrorDetails, section: type[BaseModel], lines: dict[Path_, int], name: str, at: Path_) -> str:
-    loc = tuple(error["loc"])
-    where = _located((*at, *loc), lines, name)
-    dotted = ".".join(str(part) for part in (*at, *loc))
-    if error["type"] == "extra_forbidden":
-        key = str(loc[-1])
-        valid = _keys_at(section, loc[:-1])
-        hint = did_you_mean(key, valid, otherwise=f"valid keys here: {', '.join(valid)}")
-        return f"{where}: unknown key '{dotted}'; {hint}"
-    if error["type"] == "missing":
-        return f"{where}: the key '{dotted}' is missing"
+def _explain(errors: Sequence[ErrorDetails], keys: Path_, section: type[BaseModel], at: Path_) -> str:
+    dotted = ".".join(str(part) for part in (*at, *keys))
+    if errors[0]["type"] == "extra_forbidden":
+        valid = _keys_at(section, keys[:-1])
+        hint = did_you_mean(str(keys[-1]), valid, otherwise=f"valid keys here: {', '.join(valid)}")
+        return f"unknown key '{dotted}'; {hint}"
+    if errors[0]["type"] == "missing":
+        return f"the key '{dotted}' is missing"
+    said = ", or ".join(dict.fromkeys(_said(error, keys, section) for error in errors))
+    return f"'{dotted}': {said}" if dotted else said
+
+
+def _said(error: ErrorDetails, keys: Path_, section: type[BaseModel]) -> str:
     if error["type"] == "too_short" and "min_length" in error.get("ctx", {}):
-        said = f"needs at least {error['ctx']['min_length']}"
-    elif error["type"] in _SHAPES:
-        keys = _keys_at(section, loc)
-        said = _SHAPES[error["type"]] + (f": {', '.join(keys)}" if keys and error["type"] not in _LISTS else "")
-    else:
-        said = error["msg"].removeprefix("Value error, ") + (_misread(error["input"]) if error["type"] == "string_type" else "")
-    return f"{where}: '{dotted}': {said}" if dotted else f"{where}: {said}"
+        return f"needs at least {error['ctx']['min_length']}"
+    if error["type"] in _SHAPES:
+        valid = _keys_at(section, keys)
+        return _SHAPES[error["type"]] + (f": {', '.join(valid)}" if valid and error["type"] not in _LISTS else "")
+    return error["msg"].removeprefix("Value error, ") + (_misread(error["input"]) if error["type"] == "string_type" else "")
 
 
 def _misread(value: Any) -> str:

@@ -103,7 +103,7 @@ def weights(adapter: Path) -> dict[str, Any]:
 
 
 def losses(seen: list[Progress]) -> dict[int, float]:
-    return {p.step: p.loss for p in seen if p.step and p.held_out is None}
+    return {p.step: p.loss for p in seen if p.step and p.held_out is None and not p.resumed}
 
 
 def logps_of(model: Any, pairs: list[EncodedPair]) -> PairLogps:

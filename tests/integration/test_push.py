@@ -145,7 +145,7 @@ def test_a_hub_that_is_not_there_is_one_line(hub: Hub, run: Path) -> None:
     [
         (("--format", "jsonl", "--push", "org/name"), "--push is for --format datasets"),
         (("--format", "datasets", "--push", "name"), "write ORG/NAME"),
-        (("--format", "datasets", "--public"), "are for --push"),
+        (("--format", "datasets", "--public"), "--public is for --push"),
     ],
 )
 def test_a_push_that_cannot_be_writes_nothing(hub: Hub, run: Path, arguments: tuple[str, ...], expected: str) -> None:

@@ -88,7 +88,7 @@ def weights(adapter: Path) -> dict[str, Any]:
 
 
 def losses(seen: list[Progress]) -> dict[int, float]:
-    return {p.step: p.loss for p in seen if p.step}
+    return {p.step: p.loss for p in seen if p.step and not p.resumed}
 
 
 def test_the_loss_is_that_of_the_completions_alone_and_falls(folder: Path) -> None:
@@ -203,6 +203,7 @@ def test_a_killed_run_ends_as_an_undisturbed_one(folder: Path) -> None:
     resumed, rest = tuned(folder, "killed", **more)
     first = min(losses(rest))
     assert 4 < first <= 10, "it went on, and did not begin anew"
+    assert rest[0].resumed and rest[0].step == first - 1, "and tells from where"
     assert losses(rest) == {step: loss for step, loss in losses(seen).items() if step >= first}
     assert resumed.after == undisturbed.after
     one, two = weights(undisturbed.adapter), weights(resumed.adapter)

@@ -129,6 +129,12 @@ def test_the_command_writes_the_sheet_and_takes_the_answers(tmp_path: Path, caps
     with pytest.raises(SystemExit) as ended:
         main(["evaluate", config, "--out", out, "--answers", str(answers)])
     assert not ended.value.code and "| ours / base | 0 / 5 / 0 |" in (tmp_path / "out" / "evaluation.md").read_text(encoding="utf-8")
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as ended:
+        main(["evaluate", config, "--out", out])
+    told = " ".join(capsys.readouterr().out.split())
+    assert not ended.value.code and "mind: what people said (ann) stood in the report before, and is left out of this one: give --answers again" in told
+    assert "left out of this one" in (tmp_path / "out" / "evaluation.md").read_text(encoding="utf-8")
 
 
 def test_people_who_all_say_the_same_do_not_make_it_certain() -> None:

@@ -135,6 +135,20 @@ def test_a_value_of_the_wrong_type_or_size_is_named_with_its_line(text: str, lin
 
 
 @pytest.mark.parametrize(
+    ("target", "line", "said"),
+    [
+        ("-5", 8, "'target': Input should be greater than 0, or expected keys with values, each on a line below it"),
+        ("[1]", 8, "'target': Input should be a valid integer, or expected keys with values, each on a line below it"),
+        ("{support: -1}", 8, "'target.support': Input should be greater than 0"),
+        ("{}", 8, "'target': Input should be a valid integer, or needs at least 1"),
+        ("\n  support: many", 9, "'target.support': Input should be a valid integer, unable to parse string as an integer"),
+    ],
+)
+def test_where_several_things_may_stand_the_message_names_the_key_alone(target: str, line: int, said: str) -> None:
+    assert refusal(f"{RUN}target: {target}\n") == f"my.yaml:{line}: {said}"
+
+
+@pytest.mark.parametrize(
     ("written", "taken"),
     [("Yes", "true"), ("off", "false"), ("12", "a number"), ("1.5", "a number"), ("2024-01-31", "a date"), ("2024-01-31 10:00:00", "a date")],
 )

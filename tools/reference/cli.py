@@ -11,7 +11,7 @@ from typing import Any, get_args, get_type_hints
 
 import docstrings
 import typer
-from typer.models import ArgumentInfo, OptionInfo
+from typer.models import ArgumentInfo, Context, OptionInfo
 
 from safer_instruct.cli import app
 
@@ -58,6 +58,8 @@ Parameter = tuple[bool, str, str, str]
 def _parameters(function: Callable[..., Any]) -> Iterator[Parameter]:
     hints = get_type_hints(function, include_extras=True)
     for name, parameter in inspect.signature(function).parameters.items():
+        if hints[name] is Context:  # what typer itself gives
+            continue
         info = next(m for m in hints[name].__metadata__ if isinstance(m, ArgumentInfo | OptionInfo))
         if not info.help:
             raise SystemExit(f"{function.__module__}.{function.__name__}: '{name}' has no help; give its typer.Option or typer.Argument one")

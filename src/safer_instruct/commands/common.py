@@ -26,15 +26,36 @@ def stoppable(and_now: str = CALLS_SAVED) -> Iterator[None]:
         complain(f"stopped; {and_now}", 130)
 
 
-def exclusive(**options: object) -> None:
-    """At most one of these options, named as in Python, is given.
+def exclusive(context: typer.Context, *names: str) -> None:
+    """At most one of these parameters of the command stands on the command line.
 
     Raises:
-        typer.BadParameter: Several are.
+        typer.BadParameter: Several do.
     """
-    given = [f"--{name.strip('_').replace('_', '-')}" for name, value in options.items() if value not in (None, False, [])]
-    if len(given) > 1:
-        raise typer.BadParameter(f"{' and '.join(given)} exclude each other")
+    if len(there := given(context, *names)) > 1:
+        raise typer.BadParameter(f"{' and '.join(there)} exclude each other")
+
+
+def only_with(context: typer.Context, needed: tuple[str, ...], *names: str) -> None:
+    """These parameters of the command say nothing unless one of `needed` is given too.
+
+    Raises:
+        typer.BadParameter: One stands on the command line without it.
+    """
+    there = given(context, *names)
+    if there and not given(context, *needed):
+        options = " and ".join(_option(context, name) for name in needed)
+        raise typer.BadParameter(f"{' and '.join(there)} {'are' if len(there) > 1 else 'is'} for {options}")
+
+
+def given(context: typer.Context, *names: str) -> list[str]:
+    """Those of these parameters that stand on the command line, as their options are written."""
+    sources = {name: context.get_parameter_source(name) for name in names}
+    return [_option(context, name) for name, source in sources.items() if source and source.name == "COMMANDLINE"]
+
+
+def _option(context: typer.Context, name: str) -> str:
+    return next(param.opts[-1] for param in context.command.params if param.name == name)
 
 
 def with_ending(path: Path, ending: str) -> None:

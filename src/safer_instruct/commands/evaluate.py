@@ -7,19 +7,18 @@ from typing import Annotated, Optional
 
 import typer
 
-from safer_instruct.commands.common import exclusive, stoppable, with_ending
+from safer_instruct.commands.common import exclusive, only_with, stoppable, with_ending
 from safer_instruct.remote.arguments import path as local_path
 
 
 def evaluate(
+    context: typer.Context,
     config: Annotated[Optional[Path], typer.Argument(help="An evaluation config, such as examples/evaluate/evaluate.yaml.")] = None,
     out: Annotated[
         Optional[Path], typer.Option(parser=local_path, help="Where report, answers and ledger go; by default runs/NAME-OF-CONFIG-evaluation.")
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Answer and judge a sample of prompts and tell what all of them will take.")] = False,
-    rows: Annotated[
-        Optional[int], typer.Option("--sample", min=1, help="Prompts of the dry run, by default 10; its calls are real, and are not paid for again.")
-    ] = None,
+    rows: Annotated[int, typer.Option("--sample", min=1, help="With --dry-run: how many prompts; its calls are real, and are not paid for again.")] = 10,
     sheet: Annotated[Optional[Path], typer.Option(metavar="FILE.csv", help="Write a blinded A/B sheet for people instead, and a page beside it.")] = None,
     count: Annotated[Optional[int], typer.Option("--n", min=1, help="Questions on the sheet; by default all.")] = None,
     answers: Annotated[Optional[list[Path]], typer.Option(metavar="FILE.csv", help="What a person answered on the sheet; once for each person.")] = None,
@@ -42,7 +41,10 @@ def evaluate(
     from safer_instruct.views.tune import watch_evaluation
 
     console = Console()
-    exclusive(power=power, dry_run=dry_run, sheet=sheet, answers=answers)
+    exclusive(context, "power", "dry_run", "sheet", "answers")
+    only_with(context, ("dry_run",), "rows")
+    only_with(context, ("sheet",), "count")
+    only_with(context, ("power",), "win_rate", "prompts", "ties", "chance", "alpha")
     if sheet is not None:
         with_ending(sheet, ".csv")
     if power:
@@ -52,16 +54,10 @@ def evaluate(
         return
     if config is None:
         raise typer.BadParameter("give CONFIG, or --power")
-    if rows is not None and not dry_run:
-        raise typer.BadParameter("--sample is for --dry-run")
-    if count is not None and not sheet:
-        raise typer.BadParameter("--n is for --sheet")
-    if win_rate is not None or prompts is not None:
-        raise typer.BadParameter("--win-rate and --prompts are for --power")
     loaded, path = load_evaluation(config), out or Path("runs") / f"{config.stem}-evaluation"
     if dry_run:
         with stoppable(), watch_evaluation(console) as report:
-            taken = run.rehearse(loaded, path, rows or 10, report=report)
+            taken = run.rehearse(loaded, path, rows, report=report)
         view.show_rehearsal(console, taken, loaded.budget)
     elif sheet:
         with stoppable(), watch_evaluation(console) as report:

@@ -8,7 +8,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from safer_instruct.commands.common import exclusive, print_json, with_ending
+from safer_instruct.commands.common import exclusive, only_with, print_json, with_ending
 from safer_instruct.remote.arguments import out_path, run_directory, run_or_file, shown
 
 
@@ -27,6 +27,7 @@ class SemanticOf(StrEnum):
 
 
 def select(
+    context: typer.Context,
     path: Annotated[Path, typer.Argument(metavar="DIR", parser=run_directory(), help="A finished run directory.")],
     target: Annotated[Optional[int], typer.Option("--n", min=1, help="How many pairs; by default all that are no duplicates.")] = None,
     near: Annotated[float, typer.Option(min=0, max=1, help="Jaccard similarity of word trigrams from which two pairs are duplicates; 0: off.")] = 0.7,
@@ -42,6 +43,8 @@ def select(
     from safer_instruct.selectconfig import SelectConfig, read_quotas
     from safer_instruct.selected import describe, select_from_run
 
+    only_with(context, ("semantic",), "semantic_of")
+    only_with(context, ("target", "quota", "semantic"), "embedder")
     quotas = read_quotas(quota) if quota else None
     config = SelectConfig(
         target=target,
@@ -58,16 +61,15 @@ def select(
 
 
 def export(
+    context: typer.Context,
     path: Annotated[Optional[Path], typer.Argument(metavar="DIR", parser=run_directory(), help="A finished run directory.")] = None,
     format_: Annotated[
         Optional[str], typer.Option("--format", help="Needed: jsonl, messages, csv, parquet, kto, datasets, ...; 'list' names them all.")
     ] = None,
     out: Annotated[Optional[Path], typer.Option(parser=out_path, help="The file or folder; by default DIR/export.ENDING or DIR/export-FORMAT.")] = None,
     split: Annotated[Optional[list[str]], typer.Option(metavar="NAME=SHARE", help="A part to keep apart, by cluster: test=0.1.")] = None,
-    seed: Annotated[Optional[int], typer.Option(help="With --split: another one divides otherwise; by default 0.")] = None,
-    near: Annotated[
-        Optional[float], typer.Option(min=0.0, max=1.0, help="With --split: how alike texts of one cluster are, by default 0.5; 0 for equal ones.")
-    ] = None,
+    seed: Annotated[int, typer.Option(help="With --split: another one divides otherwise.")] = 0,
+    near: Annotated[float, typer.Option(min=0, max=1, help="With --split: how alike texts of one cluster are; 0 for equal ones.")] = 0.5,
     provenance: Annotated[bool, typer.Option("--provenance", help="Add columns that say where each pair comes from.")] = False,
     redact: Annotated[bool, typer.Option("--redact-rejected", help="Give digest and length of rejected responses instead of their text.")] = False,
     reviewed: Annotated[bool, typer.Option("--reviewed", help="Only pairs that people accepted in 'review', with their corrections.")] = False,
@@ -90,15 +92,13 @@ def export(
         return
     if path is None:
         raise typer.BadParameter("DIR is missing: a finished run directory")
-    if not split and (near is not None or seed is not None):
-        raise typer.BadParameter("--near and --seed are for --split")
-    if (public or yes) and not push:
-        raise typer.BadParameter("--public and --yes are for --push")
+    only_with(context, ("split",), "near", "seed")
+    only_with(context, ("push",), "public", "yes")
     if push and format_ != "datasets":
         raise typer.BadParameter("--push is for --format datasets")
     repository = check_repository(push) if push else ""
     gate = gated.value if gated else None
-    options = Options(parse_splits(split or ()), seed or 0, 0.5 if near is None else near, provenance, redact, gate, reviewed, selected)
+    options = Options(parse_splits(split or ()), seed, near, provenance, redact, gate, reviewed, selected)
     exported = export_pairs(path, format_, out, options)
     parts = ", ".join(f"{name} {count}" for name, count in exported.splits.items())
     typer.echo(f"{exported.pairs} pairs{f' ({parts})' if split else ''}: {shown(exported.path)}")
@@ -115,6 +115,7 @@ def export(
 
 
 def audit(
+    context: typer.Context,
     path: Annotated[
         Path, typer.Argument(metavar="PAIRS", parser=run_or_file, help="JSONL, CSV, Parquet, a folder of them or of save_to_disk, or a run directory.")
     ],
@@ -125,7 +126,7 @@ def audit(
     rejected: Annotated[Optional[str], typer.Option(metavar="COLUMN", help="The other response.")] = None,
     benchmark: Annotated[Optional[list[str]], typer.Option(metavar="NAME=FILE", help="Prompts that the set must not hold; may be given several times.")] = None,
     show: Annotated[Optional[str], typer.Option(metavar="CHECK", help="Show the rows behind one line instead.")] = None,
-    count: Annotated[Optional[int], typer.Option("--sample", min=1, help="How many --show shows; 5 by default.")] = None,
+    count: Annotated[int, typer.Option("--sample", min=1, help="With --show: how many.")] = 5,
     split: Annotated[Optional[str], typer.Option(help="Of a folder: by default all its files, and of save_to_disk 'train'.")] = None,
     limit: Annotated[Optional[int], typer.Option(min=1, help="Read only so many rows.")] = None,
     out: Annotated[Optional[Path], typer.Option(metavar="FILE.md", parser=out_path, help="Also write it as Markdown.")] = None,
@@ -138,9 +139,8 @@ def audit(
     from safer_instruct import auditing
     from safer_instruct.audit import Columns
 
-    if count is not None and show is None:
-        raise typer.BadParameter("--sample is for --show")
-    exclusive(show=show, json=as_json)
+    only_with(context, ("show",), "count")
+    exclusive(context, "show", "as_json")
     if out is not None:
         with_ending(out, ".md")
     wanted = auditing.Wanted(path, Columns(prompt, chosen, rejected), tuple(benchmark or ()), split, limit, show)
@@ -150,6 +150,6 @@ def audit(
     if as_json:
         print_json(auditing.as_record(pairs, found))
     else:
-        auditing.show(Console(), pairs, found, count or 5 if show else None)
+        auditing.show(Console(), pairs, found, count if show else None)
     if strict and any(one.level == "bad" for one in found):
         raise typer.Exit(1)

@@ -7,12 +7,13 @@ from typing import Annotated, Optional
 
 import typer
 
-from safer_instruct.commands.common import exclusive
+from safer_instruct.commands.common import exclusive, only_with
 from safer_instruct.remote.arguments import in_path, looked_at_path, run_directory, shown
 from safer_instruct.remote.arguments import path as local_path
 
 
 def review(
+    context: typer.Context,
     path: Annotated[Path, typer.Argument(metavar="DIR", parser=local_path, help="A run directory.")],
     annotator: Annotated[Optional[list[str]], typer.Option(metavar="NAME", help="Who reads; may be given several times.")] = None,
     port: Annotated[Optional[int], typer.Option(min=1024, max=65535, help="By default 8737, or any other where that is taken.")] = None,
@@ -27,6 +28,8 @@ def review(
 
     from safer_instruct.views import review as view
 
+    for asking in ("annotator", "port", "no_browser", "blind", "overlap", "domain"):
+        exclusive(context, asking, "labels")
     if labels is not None:
         view.write_labels(path, labels)
         typer.echo(f"next: safer-instruct calibrate {path} --labels {labels}")
@@ -35,14 +38,15 @@ def review(
 
 
 def calibrate(
+    context: typer.Context,
     path: Annotated[Path, typer.Argument(metavar="DIR", parser=run_directory(), help="A finished run directory.")],
     labels: Annotated[Optional[Path], typer.Option(metavar="FILE.csv", parser=in_path, help="Labels: id, label (good or bad) and, if wanted, score.")] = None,
     reviewed: Annotated[bool, typer.Option("--reviewed", help="Take what was decided in 'review' for labels.")] = False,
     sheet: Annotated[Optional[Path], typer.Option(metavar="FILE.csv", parser=looked_at_path, help="Write a sheet to label instead.")] = None,
-    count: Annotated[Optional[int], typer.Option("--n", min=1, help="Rows of the sheet; by default 200.")] = None,
+    count: Annotated[int, typer.Option("--n", min=1, help="With --sheet: how many rows.")] = 200,
     precision: Annotated[float, typer.Option(min=0, max=1, help="Share of good examples that a threshold is to keep to.")] = 0.9,
     max_bad: Annotated[Optional[float], typer.Option(min=0.001, max=0.999, help="Instead: share of bad ones that is not to be passed.")] = None,
-    confidence: Annotated[float, typer.Option(min=0.5, max=0.999, help="Of the guarantee that --max-bad asks for.")] = 0.95,
+    confidence: Annotated[float, typer.Option(min=0.5, max=0.999, help="With --max-bad: of the guarantee.")] = 0.95,
     method: Annotated[str, typer.Option(help="logistic, isotonic, or auto: isotonic from 1,000 labels on.")] = "auto",
     score: Annotated[Optional[list[str]], typer.Option(help="A score that is to get a threshold; by default the best that tells good from bad.")] = None,
     config: Annotated[Optional[Path], typer.Option(help="A config that is to use the thresholds: its line 'calibration:' is set.")] = None,
@@ -57,20 +61,21 @@ def calibrate(
     from safer_instruct.rundir import REVIEW_LABELS
     from safer_instruct.views import review as view
 
-    exclusive(labels=labels, sheet=sheet, reviewed=reviewed)
-    exclusive(sheet=sheet, config=config)
-    exclusive(sheet=sheet, max_bad=max_bad)
+    exclusive(context, "labels", "sheet", "reviewed")
+    exclusive(context, "precision", "max_bad")
+    for fitting in ("precision", "max_bad", "confidence", "method", "score", "config"):
+        exclusive(context, "sheet", fitting)
+    only_with(context, ("sheet",), "count")
+    only_with(context, ("max_bad",), "confidence")
     if labels is None and sheet is None and not reviewed:
         raise typer.BadParameter("give --labels FILE, --reviewed, or --sheet FILE to write one to label")
-    if count is not None and sheet is None:
-        raise typer.BadParameter("--n is for --sheet")
     if config is not None:
         check_config(config)
     if reviewed:
         labels = path / REVIEW_LABELS
         view.write_labels(path, labels)
     if sheet is not None:
-        typer.echo(f"{write_sheet(read_examples(path), sheet, count or 200)} rows to label: {shown(sheet)} (write good or bad, 1 or 0, into 'label')")
+        typer.echo(f"{write_sheet(read_examples(path), sheet, count)} rows to label: {shown(sheet)} (write good or bad, 1 or 0, into 'label')")
     if labels is not None:
         aim = Aim(precision, max_bad, confidence)
         found = fit_scores(path, labels, aim, method=read_method(method), names=score or ())

@@ -7,15 +7,16 @@ from typing import Annotated, Optional
 
 import typer
 
-from safer_instruct.commands.common import exclusive, print_json, with_ending
+from safer_instruct.commands.common import exclusive, only_with, print_json, with_ending
 from safer_instruct.remote.arguments import in_path, only_here, out_path, run_directory, run_or_file, shown
 
 
 def filters(
+    context: typer.Context,
     path: Annotated[Path, typer.Argument(metavar="DIR", parser=run_directory(), help="A finished run directory.")],
     dropped_by: Annotated[Optional[str], typer.Option(metavar="NAME", help="Show examples that this filter dropped, or flagged, instead.")] = None,
-    count: Annotated[Optional[int], typer.Option("--sample", min=1, help="How many --dropped-by shows; 5 by default.")] = None,
-    seed: Annotated[int, typer.Option(help="Another one draws other examples.")] = 0,
+    count: Annotated[int, typer.Option("--sample", min=1, help="With --dropped-by: how many.")] = 5,
+    seed: Annotated[int, typer.Option(help="With --dropped-by: another one draws other examples.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Tell what each filter of a run kept, what it shares with the others, and what the set would be without it."""
@@ -27,8 +28,7 @@ def filters(
     from safer_instruct.views import filters as view
     from safer_instruct.views import story
 
-    if count is not None and dropped_by is None:
-        raise typer.BadParameter("--sample is for --dropped-by")
+    only_with(context, ("dropped_by",), "count", "seed")
     if dropped_by is None:
         figures = describe_filters(stored.read_examples(path, stored.VERDICTS_ONLY))
         if as_json:
@@ -36,7 +36,7 @@ def filters(
         else:
             view.show_filters(Console(), path, figures)
         return
-    examples, total = stored.sample_failed(path, dropped_by, count or 5, lambda id_: derive_seed(seed, id_))
+    examples, total = stored.sample_failed(path, dropped_by, count, lambda id_: derive_seed(seed, id_))
     if as_json:
         print_json({"filter": dropped_by, "total": total, "examples": [story.as_record(example) for example in examples]})
     else:
@@ -71,9 +71,10 @@ def judges(path: Annotated[Path, typer.Argument(metavar="DIR", parser=run_direct
 
 
 def ledger(
+    context: typer.Context,
     path: Annotated[Path, typer.Argument(metavar="DIR", parser=run_directory(ledger=True, results=False), help="A run directory; a run may be writing it.")],
     search: Annotated[Optional[str], typer.Option(metavar="TEXT", help="List calls with TEXT in what was asked or answered.")] = None,
-    limit: Annotated[Optional[int], typer.Option(min=1, help="How many calls --search lists; 20 by default.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="With --search: how many calls.")] = 20,
     show: Annotated[Optional[str], typer.Option(metavar="KEY", help="Print one call whole; the first digits of its key are enough.")] = None,
     export_: Annotated[Optional[Path], typer.Option("--export", metavar="FILE.jsonl", help="Write every call as a line of JSON.")] = None,
     recover_: Annotated[bool, typer.Option("--recover", help="Copy what is intact in a damaged ledger into a fresh one.")] = False,
@@ -87,16 +88,15 @@ def ledger(
     from safer_instruct.views import ledger as view
     from safer_instruct.wholefile import whole
 
-    exclusive(search=search, show=show, export=export_, recover=recover_)
-    if limit is not None and search is None:
-        raise typer.BadParameter("--limit is for --search")
+    exclusive(context, "search", "show", "export_", "recover_")
+    only_with(context, ("search",), "limit")
     console, file = Console(), path / rundir.LEDGER
     if recover_:
         only_here(path, "--recover")
         with hold(path):
             typer.echo(view.describe(ledger.recover(file)))
     elif search is not None:
-        view.show_matches(console, ledger.find_calls(file, search), limit or 20)
+        view.show_matches(console, ledger.find_calls(file, search), limit)
     elif show is not None:
         view.show_call(console, ledger.find_by_key(file, show))
     elif export_ is not None:

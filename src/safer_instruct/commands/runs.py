@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from safer_instruct.commands.common import exclusive, stoppable
+from safer_instruct.commands.common import exclusive, only_with, stoppable
 from safer_instruct.remote.arguments import is_elsewhere, only_here, out_directory, run_directory
 from safer_instruct.remote.arguments import path as local_path
 
@@ -29,6 +29,7 @@ class Runner(StrEnum):
 
 
 def init(
+    context: typer.Context,
     domain: Annotated[str, typer.Argument(help="A shipped domain, or a name for a new one.")] = "civility",
     folder: Annotated[Path, typer.Option("--dir", help="Where to write.")] = Path(),
     source: Annotated[Optional[str], typer.Option(metavar="PATH", help="Your texts: a file, a folder or a glob.")] = None,
@@ -42,8 +43,7 @@ def init(
     from safer_instruct.placeholders import unfilled
     from safer_instruct.starter import StarterSource, write_starter
 
-    if source is None and (text or id_):
-        raise typer.BadParameter("--text and --id are for --source PATH")
+    only_with(context, ("source",), "text", "id_")
     for path in write_starter(domain, folder, StarterSource(source, text or "text", id_) if source else None, embedded=embedded):
         typer.echo(f"wrote {path}")
     if domain not in shipped_domains() and (hint := did_you_mean(domain, shipped_domains(), cutoff=0.8)):
@@ -60,14 +60,13 @@ def init(
 
 
 def run(
+    context: typer.Context,
     config: Annotated[Path, typer.Argument(help="A YAML config; 'safer-instruct init' writes one.")],
     out: Annotated[Optional[Path], typer.Option(parser=out_directory, help="The run directory, or s3://BUCKET/RUN; by default runs/NAME-OF-CONFIG.")] = None,
     continue_: Annotated[bool, typer.Option("--continue", help="Go on in a directory that was begun with another config.")] = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="Move what the directory holds into previous-N/ and start anew.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Run on a sample of rows and tell what all of them will take.")] = False,
-    rows: Annotated[
-        Optional[int], typer.Option("--sample", min=1, help="Rows of the dry run, by default 30; its calls are real, and are not paid for again.")
-    ] = None,
+    rows: Annotated[int, typer.Option("--sample", min=1, help="With --dry-run: how many rows; its calls are real, and are not paid for again.")] = 30,
     work: Annotated[Optional[Path], typer.Option(parser=local_path, help="With --out s3://...: the local folder to work in.")] = None,
     runner: Annotated[Runner, typer.Option(help="Where it runs: in this process, or on a Ray cluster.")] = Runner.local,
     address: Annotated[Optional[str], typer.Option(help="With --runner ray: of a running cluster, 'auto' for the one here; by default one is started.")] = None,
@@ -88,16 +87,16 @@ def run(
     from safer_instruct.runners.ray import cluster_of, run_on_ray
     from safer_instruct.terminal import in_ledger, safe, show_summary, watch_run
 
-    exclusive(dry_run=dry_run, fresh=fresh)
-    if rows is not None and not dry_run:
-        raise typer.BadParameter("--sample is for --dry-run")
+    exclusive(context, "dry_run", "fresh")
+    exclusive(context, "continue_", "fresh")
+    only_with(context, ("dry_run",), "rows")
     console = Console()
     cluster = cluster_of(runner.value, address, workers, gpus, dry_run=dry_run)
     loaded = load_config(config)
     path, mode = out or Path("runs") / config.stem, _mode(continue_, fresh)
     if dry_run:
         with stoppable(), watch_run(console) as watch:
-            taken = pipeline.sample(loaded, path, rows or 30, mode=mode, watch=watch, work=work)
+            taken = pipeline.sample(loaded, path, rows, mode=mode, watch=watch, work=work)
         _show_dry_run(console, loaded, taken)
         if not isinstance(path, str):
             console.print(in_ledger(read_totals(path / LEDGER), path), highlight=False, soft_wrap=True)
@@ -126,7 +125,6 @@ def _show_dry_run(console: Console, config: RunConfig, taken: Sample) -> None:
 
 
 def _mode(continue_: bool, fresh: bool) -> Mode:
-    exclusive(continue_=continue_, fresh=fresh)
     return "fresh" if fresh else "continue" if continue_ else "auto"
 
 

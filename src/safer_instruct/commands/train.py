@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 import typer
 from typer.core import TyperGroup
 
-from safer_instruct.commands.common import FROM_CHECKPOINT, exclusive, stoppable
+from safer_instruct.commands.common import FROM_CHECKPOINT, exclusive, given, only_with, stoppable
 from safer_instruct.remote.arguments import path as local_path
 
 if TYPE_CHECKING:
@@ -40,7 +40,15 @@ Out = Annotated[
 
 
 @app.command("sft")
-def sft(config: SftConfigArgument, dry_run: DryRun = False, launch: Launch = None, sharding: Sharding = "fsdp", out: Out = None, fresh: Fresh = False) -> None:
+def sft(
+    context: typer.Context,
+    config: SftConfigArgument,
+    dry_run: DryRun = False,
+    launch: Launch = None,
+    sharding: Sharding = "fsdp",
+    out: Out = None,
+    fresh: Fresh = False,
+) -> None:
     """Supervised tuning: learn to write the chosen response, P(chosen | prompt).
 
     A training that was stopped, by whatever, goes on from its last checkpoint when the command is given again; one that has finished is
@@ -48,11 +56,19 @@ def sft(config: SftConfigArgument, dry_run: DryRun = False, launch: Launch = Non
     """
     from safer_instruct.settings.preference import load_sft_config
 
-    _run("sft", config, load_sft_config, dry_run, launch, sharding, out, fresh)
+    _run(context, "sft", config, load_sft_config, dry_run, launch, sharding, out, fresh)
 
 
 @app.command("dpo")
-def dpo(config: DpoConfigArgument, dry_run: DryRun = False, launch: Launch = None, sharding: Sharding = "fsdp", out: Out = None, fresh: Fresh = False) -> None:
+def dpo(
+    context: typer.Context,
+    config: DpoConfigArgument,
+    dry_run: DryRun = False,
+    launch: Launch = None,
+    sharding: Sharding = "fsdp",
+    out: Out = None,
+    fresh: Fresh = False,
+) -> None:
     """Preference optimisation: learn to prefer the chosen to the rejected response (DPO, IPO, hinge, robust, KTO, ORPO, SimPO).
 
     The reference is the state that training starts from, with 'start' the base with that adapter. A training that was stopped, by
@@ -61,11 +77,19 @@ def dpo(config: DpoConfigArgument, dry_run: DryRun = False, launch: Launch = Non
     """
     from safer_instruct.settings.preference import load_dpo_config
 
-    _run("dpo", config, load_dpo_config, dry_run, launch, sharding, out, fresh)
+    _run(context, "dpo", config, load_dpo_config, dry_run, launch, sharding, out, fresh)
 
 
 def _run(
-    verb: str, config: Path, load: Callable[[Path], PreferenceConfig], dry_run: bool, launch: int | None, sharding: str, out: Path | None, fresh: bool
+    context: typer.Context,
+    verb: str,
+    config: Path,
+    load: Callable[[Path], PreferenceConfig],
+    dry_run: bool,
+    launch: int | None,
+    sharding: str,
+    out: Path | None,
+    fresh: bool,
 ) -> None:
     from rich.console import Console
 
@@ -74,8 +98,9 @@ def _run(
     from safer_instruct.tuning import launch as several
     from safer_instruct.views import train as view
 
-    exclusive(dry_run=dry_run, fresh=fresh)
-    exclusive(dry_run=dry_run, launch=launch)
+    exclusive(context, "dry_run", "fresh")
+    exclusive(context, "dry_run", "launch")
+    only_with(context, ("launch",), "sharding")
     loaded = load(config)
     if fresh:
         set_aside(out or config.parent / loaded.out)
@@ -93,6 +118,7 @@ def _run(
 
 
 def value(
+    context: typer.Context,
     pairs: Annotated[str, typer.Argument(metavar="PAIRS", help="A run directory, or pairs as JSONL or Parquet with TRL's columns.")],
     model: Annotated[str, typer.Option(help="The reference: the model that you mean to train, or any other that scores.")] = "embedded:smollm2-135m-instruct",
     adapter: Annotated[Optional[str], typer.Option(help="With an embedded model: an adapter to merge into it.")] = None,
@@ -117,8 +143,12 @@ def value(
 
     if layout not in ("chat", "raw"):
         raise typer.BadParameter("--layout is chat or raw")
+    if system is not None and layout == "raw":
+        raise typer.BadParameter("--system is for --layout chat")
     folder = out or Path("runs") / f"{Path(pairs).resolve().stem}-value"
     which, console = ModelConfig(model=model, adapter=adapter, base_url=base_url), Console(quiet=as_json)
+    if which.in_process and (remote := given(context, "base_url", "max_cost")):
+        raise typer.BadParameter(f"{' and '.join(remote)}: model '{model}' works in this process")
     with view.watch_scoring(console) as tick:
         found = value_pairs(PreferenceSource(path=pairs), Path(), which, folder, limit=limit, layout=layout, system=system, max_cost=max_cost, tick=tick)
     if as_json:

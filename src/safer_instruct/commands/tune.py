@@ -7,11 +7,12 @@ from typing import Annotated, Optional
 
 import typer
 
-from safer_instruct.commands.common import FROM_CHECKPOINT, exclusive, stoppable
+from safer_instruct.commands.common import FROM_CHECKPOINT, exclusive, only_with, stoppable
 from safer_instruct.remote.arguments import path as local_path
 
 
 def tune(
+    context: typer.Context,
     config: Annotated[Path, typer.Argument(help="A tuning config, such as examples/tune-embedded.yaml.")],
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Make three steps and tell what all of them will take; write nothing.")] = False,
     launch: Annotated[Optional[int], typer.Option(min=1, metavar="N", help="Train on N GPUs of this machine (accelerate).")] = None,
@@ -38,9 +39,10 @@ def tune(
     from safer_instruct.tuning.data import prepare, write_prepared
     from safer_instruct.views.tune import show_prepared, show_written
 
-    exclusive(dry_run=dry_run, fresh=fresh)
-    exclusive(data_only=data_only, fresh=fresh)
-    exclusive(dry_run=dry_run, data_only=data_only, launch=launch)
+    exclusive(context, "dry_run", "fresh")
+    exclusive(context, "data_only", "fresh")
+    exclusive(context, "dry_run", "data_only", "launch")
+    only_with(context, ("launch",), "sharding")
     if out is not None and not (data_only or evaluate):
         raise typer.BadParameter("--out is for --data-only and --evaluate; where the adapter goes stands in the config's 'out'")
     loaded = load_tune_config(config)

@@ -38,6 +38,15 @@ def write_result(work: Work, result: Evaluation) -> None:
     write_whole(result.path / REPORT, markdown(work.config, result))
 
 
+def people_of(out: Path) -> list[str]:
+    """The people whose answers are in the result that lies in `out`; nobody where there is none."""
+    try:
+        people = json.loads((out / RESULT).read_text(encoding="utf-8"))["people"]
+        return list(people["people"]) if people else []
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+
+
 def plain(value: Any) -> Any:
     """As JSON can say it: paths as text, and what is not a number as null."""
     if isinstance(value, Mapping):

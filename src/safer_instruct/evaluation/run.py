@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from safer_instruct import rundir
@@ -13,7 +13,7 @@ from safer_instruct.domain import load_domain
 from safer_instruct.errors import ConfigError, RunDirectoryError
 from safer_instruct.evaluation.answering import answer_all
 from safer_instruct.evaluation.downstream import check_harness, downstream
-from safer_instruct.evaluation.files import write_result
+from safer_instruct.evaluation.files import people_of, write_result
 from safer_instruct.evaluation.honesty import check_training
 from safer_instruct.evaluation.judges import AskingJudge, Judge, open_judge
 from safer_instruct.evaluation.judging import Judged, ask_harmful, ask_pairs, classed_answers, grade_all, judge_by_score
@@ -130,6 +130,9 @@ async def _evaluate(config: EvaluateConfig, out: Path, answers: tuple[Path, ...]
             await _downstream(work)
         used = work.models.used()
     result = result_of(work, out, answers, used, time.monotonic() - started)
+    if not answers and (asked := people_of(out)):
+        gone = f"what people said ({', '.join(asked)}) stood in the report before, and is left out of this one: give --answers again to have it"
+        result = replace(result, warnings=(*result.warnings, gone))
     write_result(work, result)
     return result
 

@@ -81,7 +81,7 @@ class OpenAIModel:
     async def score(self, request: Scoring) -> Scored:
         """See `Model.score`; raw prompts only, on endpoints that echo the prompt with its log-probabilities."""
         if not isinstance(request.prompt, str):
-            raise AccessError(f"{self.name} cannot score after a chat, only after a raw prompt; {USE_EMBEDDED}")
+            raise AccessError(f"{self.name} cannot score after a chat, only after a raw prompt ('value' has --layout raw for it); {USE_EMBEDDED}")
         if not request.continuation:
             return Scored(())
         continuation = request.continuation[: request.max_tokens * _MOST_CHARS_PER_TOKEN] if request.max_tokens else request.continuation

@@ -24,6 +24,7 @@ class Progress:
         held_out: The evaluation, where the news is one.
         figures: What else the trainer logged of the step.
         evaluating: Whether the held-out evaluation comes next, which may take longer than many steps.
+        resumed: Whether a training that was stopped goes on after this step.
     """
 
     step: int
@@ -33,6 +34,7 @@ class Progress:
     held_out: Evaluation | None = None
     figures: Mapping[str, float] = field(default_factory=dict)
     evaluating: bool = False
+    resumed: bool = False
 
 
 class Watcher:
@@ -48,7 +50,10 @@ class Watcher:
         """Where training goes on is the state to beat."""
         if state.best_metric is None:
             state.best_metric = self._before[-1].loss
-        for evaluation in self._before if state.global_step == 0 else ():
+        if state.global_step:
+            self._report(Progress(state.global_step, state.max_steps, math.nan, 0.0, resumed=True))
+            return
+        for evaluation in self._before:
             self._report(Progress(0, state.max_steps, math.nan, 0.0, evaluation))
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:

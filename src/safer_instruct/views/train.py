@@ -38,7 +38,7 @@ def watch_training(console: Console) -> Iterator[tuple[Callable[[Progress], None
                 told.tell(0, None, doing="held-out evaluation before training")
 
         def report(progress: Progress) -> None:
-            tell_training(told, progress, "training", training_news(progress) + _figures(progress.figures))
+            tell_training(console, told, progress, "training", training_news(progress) + _figures(progress.figures))
             if progress.held_out:
                 console.print(
                     f"step {progress.step}: held-out loss {progress.held_out.loss:.4f}{_figures(progress.held_out.figures)}", highlight=False, soft_wrap=True
