@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from safer_instruct.cli import main
 from safer_instruct.errors import ConfigError, RunDirectoryError, SourceError
@@ -19,6 +20,8 @@ from safer_instruct.training import curves
 from safer_instruct.training.data import divide, laid_out
 from safer_instruct.training.log import as_line, read_log, series
 from safer_instruct.training.preferences import Preference, read_preferences
+from safer_instruct.tuning.open import other_splits
+from safer_instruct.views.train import show_parts
 
 
 def user(text: str) -> dict[str, str]:
@@ -69,6 +72,10 @@ def test_of_a_folder_with_splits_only_the_one_that_is_asked_for_is_trained_on(tm
 
     assert asked() == [row["prompt"] for row in made[:4]]
     assert asked(split="test") == [row["prompt"] for row in made[4:]]
+    assert other_splits(PreferenceSource(path="set"), tmp_path) == ["test"] and other_splits(PreferenceSource(path="set", split="test"), tmp_path) == ["train"]
+    console = Console(record=True, width=200)
+    show_parts(console, (PreferenceSource(path="set"), PreferenceSource(path="none.jsonl")), tmp_path)
+    assert console.export_text() == "set: only the split 'train' is read, not test\n"
     with pytest.raises(SourceError, match=r"no file is named after the split 'dev'; there are: test, train$"):
         asked(split="dev")
     for file in (tmp_path / "set" / "data").glob("train-*"):

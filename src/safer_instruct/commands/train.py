@@ -109,6 +109,7 @@ def _run(
     if out:
         loaded = loaded.model_copy(update={"out": str(out.resolve())})
     console = Console(quiet=not several.is_first())
+    view.show_parts(console, loaded.data, config.parent)
     if dry_run:
         view.show_dry_run(console, loaded, *run.dry_run(loaded, config.parent))
         return
@@ -149,8 +150,10 @@ def value(
     which, console = ModelConfig(model=model, adapter=adapter, base_url=base_url), Console(quiet=as_json)
     if which.in_process and (remote := given(context, "base_url", "max_cost")):
         raise typer.BadParameter(f"{' and '.join(remote)}: model '{model}' works in this process")
+    source = PreferenceSource(path=pairs)
+    view.show_parts(console, (source,), Path())
     with view.watch_scoring(console) as tick:
-        found = value_pairs(PreferenceSource(path=pairs), Path(), which, folder, limit=limit, layout=layout, system=system, max_cost=max_cost, tick=tick)
+        found = value_pairs(source, Path(), which, folder, limit=limit, layout=layout, system=system, max_cost=max_cost, tick=tick)
     if as_json:
         typer.echo((folder / VALUE).read_text(encoding="utf-8"), nl=False)
     else:

@@ -56,24 +56,48 @@ def open_rows(source: RowSource, base: Path, *, all_files: bool = False) -> Iter
     return read_rows(SourceConfig(path=source.path), base)
 
 
+def other_splits(source: RowSource, base: Path) -> list[str]:
+    """The splits of a folder that `open_rows` leaves out, by name: none of what is no folder, and none where its files are not named after splits."""
+    folder = base / source.path
+    if is_remote(source.path) or not folder.is_dir():
+        return []
+    if (folder / _SPLITS).is_file():
+        names = [str(name) for name in _json(folder / _SPLITS).get("splits", [])]
+    else:
+        names = list(dict.fromkeys(_split_of(file) for file in _tables_in(folder)[1]))
+    return [name for name in names if name != source.split] if source.split in names else []
+
+
 def _of_folder(source: RowSource, folder: Path, base: Path, *, all_files: bool) -> Iterator[SourceRow | BadRow]:
-    """Rows of the first kind of table that is there: a dataset's folder holds a card and metadata beside its tables."""
+    """Rows of a folder of tables: a dataset's holds a card and metadata beside them."""
+    table, files = _tables_in(folder)
+    if not files:
+        raise SourceError(f"{folder}: this folder holds neither a run, nor a saved dataset, nor a table (JSONL, JSON, CSV, TSV, Parquet)")
+    paths = [Path(source.path) / file.relative_to(folder) for file in (files if all_files else _of_split(source, files, folder))]
+    return (row for path in paths for row in read_rows(SourceConfig(path=str(path), format=table), base))
+
+
+def _tables_in(folder: Path) -> tuple[_Table, list[Path]]:
+    """The files of the first kind of table that is there."""
     there = sorted(file for file in folder.rglob("*") if file.is_file())
     for table, endings in _TABLES:
         if files := [file for file in there if file.name.removesuffix(".gz").removesuffix(".zst").endswith(endings)]:
-            paths = [Path(source.path) / file.relative_to(folder) for file in (files if all_files else _of_split(source, files, folder))]
-            return (row for path in paths for row in read_rows(SourceConfig(path=str(path), format=table), base))
-    raise SourceError(f"{folder}: this folder holds neither a run, nor a saved dataset, nor a table (JSONL, JSON, CSV, TSV, Parquet)")
+            return table, files
+    return "jsonl", []
 
 
 def _of_split(source: RowSource, files: list[Path], folder: Path) -> list[Path]:
     """Those that are named as the hub names them, `test.jsonl` or `test-00000-of-00001.parquet`; all, where no file is named after any split."""
-    named = {file: re.split(r"[.-]", file.name)[0] for file in files}
+    named = {file: _split_of(file) for file in files}
     if source.split in named.values():
         return [file for file, name in named.items() if name == source.split]
     if "split" in source.model_fields_set or any(name in _OTHER_SPLITS for name in named.values()):
         raise SourceError(f"{folder}: no file is named after the split '{source.split}'; there are: {', '.join(dict.fromkeys(named.values()))}")
     return files
+
+
+def _split_of(file: Path) -> str:
+    return re.split(r"[.-]", file.name)[0]
 
 
 def _saved(folder: Path, shown: str) -> Iterator[SourceRow]:

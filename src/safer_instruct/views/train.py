@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +14,7 @@ from safer_instruct.bars import watched
 from safer_instruct.terminal import safe, show_rehearsal, tell_training, training_news
 
 if TYPE_CHECKING:
-    from safer_instruct.settings.preference import PreferenceConfig
+    from safer_instruct.settings.preference import PreferenceConfig, PreferenceSource
     from safer_instruct.training.data import Divided
     from safer_instruct.training.result import TrainResult
     from safer_instruct.training.value import Value
@@ -70,6 +70,16 @@ def show_dry_run(console: Console, config: PreferenceConfig, divided: Divided, f
     """What a training will take."""
     show_divided(console, divided)
     show_rehearsal(console, found, config.epochs)
+
+
+def show_parts(console: Console, sources: Sequence[PreferenceSource], base: Path) -> None:
+    """Of folders that are divided into splits which one is read, and which are not."""
+    from safer_instruct.tuning.open import other_splits
+
+    for source in sources:
+        if others := other_splits(source, base):
+            told = f"{source.path}: only the split '{source.split}' is read, not {', '.join(others)}"
+            console.print(safe(told), highlight=False, soft_wrap=True)
 
 
 def show_divided(console: Console, divided: Divided) -> None:
