@@ -16,7 +16,7 @@ demo: $(DEMO)/.installed  ## Build a preference dataset with the embedded model 
 
 test: $(DEV)/.installed  ## Run all tests (sets up .venv-dev with torch).
 	$(DEV)/bin/safer-instruct models pull
-	$(DEV)/bin/python -m pytest
+	$(DEV)/bin/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 lint: $(DEV)/.installed  ## ruff, code and format.
 	$(DEV)/bin/ruff check

@@ -51,6 +51,7 @@ async def _examples(
                 continue
             given = (Candidate(row.asked),) if config.induce.given == "keep" else ()
             id_, category = ids.of(row.id or row.digest), row.category or only or ""
+            state.renumbered += bool(row.id) and id_ != row.id
             yield Example(id_, row.text, category, row.file, row.line, given, verdicts=routed, history=row.history, license=row.license, place=row.place)
 
 

@@ -16,7 +16,7 @@ from safer_instruct.settings.pairs import CleanConfig, Holdout, PairSource
 from safer_instruct.settings.sides import RejectedConfig, Role, TwinsConfig
 from safer_instruct.settings.sources import SourceConfig
 from safer_instruct.settings.training import TrainerConfig
-from safer_instruct.thresholds import Calibration, apply, load_calibration
+from safer_instruct.thresholds import NO_LABELS, Calibration, apply, load_calibration
 from safer_instruct.yamlfile import Strict
 
 __all__ = [
@@ -133,7 +133,7 @@ class RunConfig(Strict):
     @property
     def thresholds(self) -> str:
         """Where the bounds of filters and verifiers come from, for summary, card and report."""
-        return self._calibrated.described if self._calibrated else "defaults, not calibrated"
+        return self._calibrated.described if self._calibrated else NO_LABELS
 
     @property
     def calibrated(self) -> Calibration | None:

@@ -176,7 +176,8 @@ async def write_out(equipment: Equipment, out: Path, flow: Callable[[Callable[[B
     called = equipment.roles.by_stage() | equipment.roles.by_part()
     summary = summarize(state, equipment.roles.by_role(), called, config.thresholds) | describe(config, equipment.domain)
     summary |= {"unique_chosen": unique.record(), "margin": equipment.margins.record()}
-    told = (equipment.asked.note if equipment.asked else "", described(state.target) if state.target else "", *side_notes(summary))
+    twice = f"{state.renumbered} rows have an id that an earlier row has too; a number stands behind theirs, as in ID-2" if state.renumbered else ""
+    told = (twice, equipment.asked.note if equipment.asked else "", described(state.target) if state.target else "", *side_notes(summary))
     if notes := [note for note in told if note]:
         summary["notes"] = notes
     check_accounts(out, state)

@@ -182,10 +182,11 @@ def show_tuned(console: Console, result: TuneResult) -> None:
 def show_rehearsal(console: Console, found: Rehearsal, epochs: int) -> None:
     """What tuning will take."""
     tokens = found.prompt_tokens + found.completion_tokens
+    measured = f"measured on {found.measured} steps, after one to warm up"
     lines = (
         f"{tokens:,} tokens an epoch, {found.completion_tokens:,} of them learned; {epochs} epochs, {found.steps:,} steps",
         f"peak memory {found.memory_gb:.1f} GB with {found.micro_batch} sequences at a time (measured on the longest pairs; {found.device})",
-        f"about {found.seconds / 60:.0f} min at {found.tokens_per_s:,.0f} tokens/s (measured on two steps, after one to warm up), less if it stops early",
+        f"about {found.seconds / 60:.0f} min at {found.tokens_per_s:,.0f} tokens/s ({measured}), less if it stops early",
     )
     for line in lines:
         console.print(line, highlight=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,6 +21,7 @@ KEYS = {  # score of a verdict -> the key of the config that bounds it from belo
 REWARD_KEY = "verify.min_reward"  # of `verify.acceptable` where a reward model gives it
 BY_ITSELF = "verify.acceptable"  # the verdict whose score is that of one response, whatever it stands beside
 JUDGED_BY = {"contrast": "scorer", "reward": "reward"}  # forms of `verify` that give such a score -> role of the model that does
+NO_LABELS = "defaults, not calibrated"  # what summaries say of bounds that come from none
 _KNOWN = {*KEYS.values(), REWARD_KEY}
 
 
@@ -60,6 +62,11 @@ class Calibration(Strict):
         """For summary, card and report."""
         bounds = ", ".join(f"{key} {value:+.3f}" for key, value in self.thresholds.items())
         return f"calibrated on {self.labels['used']} labels ({self.aim}): {bounds}; all others are defaults or the config's own"
+
+
+def is_calibrated(summary: Mapping[str, Any]) -> bool:
+    """Whether the run of that summary was made with bounds from labels."""
+    return bool(summary.get("thresholds", NO_LABELS) != NO_LABELS)
 
 
 def load_calibration(path: Path) -> Calibration:

@@ -282,7 +282,7 @@ def test_export_of_a_run_with_all_that_may_go_along(cli: Cli) -> None:
     ("arguments", "expected"),
     [
         (("--format", "jsonl", "--split", "train=0.1"), "write NAME=SHARE"),
-        (("--format", "jsonl", "--split", "test=0.01"), "the split 'test' of 3 pairs in 3 clusters would be empty"),
+        (("--format", "jsonl", "--split", "test=0.01"), "the split 'test' would be empty: 0.01 of 3 pairs is less than one; give a larger share"),
         (("--format", "jsonl", "--gated", "manual"), "use --format datasets"),
         (("--format", "openai", "--provenance"), "no room for further columns"),
     ],

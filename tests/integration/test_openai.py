@@ -262,7 +262,7 @@ class TestScoring:
         assert server.requests == 0
 
     def test_a_chat_cannot_be_scored(self) -> None:
-        with serve() as server, pytest.raises(ModelError, match="only after a raw prompt; the embedded scorer can"):
+        with serve() as server, pytest.raises(ModelError, match=r"only after a raw prompt \('value' has --layout raw for it\); the embedded scorer can"):
             score(server, CHAT, "yes")
         assert server.requests == 0
 
@@ -477,7 +477,7 @@ class TestConcurrency:
         assert server.peak == 4
 
     def test_a_call_that_waits_for_its_next_attempt_holds_no_slot(self) -> None:
-        with serve(rate_limit=1.0, retry_after="0.5", per_body=1, match="umbrella. 0") as server:
+        with serve(rate_limit=1.0, retry_after="3", per_body=1, match="umbrella. 0") as server:
             ask_many(server, 3, concurrency=1)
         assert [body["prompt"][-1] for _, body, _ in server.seen] == ["0", "1", "2", "0"]
 

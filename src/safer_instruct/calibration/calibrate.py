@@ -8,6 +8,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any, cast, get_args
 
@@ -20,7 +21,7 @@ from safer_instruct.calibration.labels import Label, count_rows, digest, joined,
 from safer_instruct.config import RunConfig
 from safer_instruct.errors import ConfigError, RunDirectoryError
 from safer_instruct.settings.scoremap import MarginMap
-from safer_instruct.thresholds import BY_ITSELF, JUDGED_BY, KEYS, REWARD_KEY
+from safer_instruct.thresholds import BY_ITSELF, JUDGED_BY, KEYS, REWARD_KEY, Calibration, is_calibrated
 from safer_instruct.wholefile import write_whole
 
 CALIBRATION = "calibration.yaml"
@@ -82,6 +83,7 @@ class Calibrations:
         labels: What they are.
         margin: How the margins of pairs follow from a score; None where they cannot.
         raw_because: Why not.
+        after_another: Whether the run was made with bounds that labels gave before.
     """
 
     scores: tuple[Calibrated, ...]
@@ -89,6 +91,7 @@ class Calibrations:
     labels: dict[str, str | int]
     margin: MarginMap | None = None
     raw_because: str = ""
+    after_another: bool = False
 
 
 def calibrate(path: Path, labels: Path, aim: Aim, *, method: Method = "auto", names: Sequence[str] = ()) -> Calibrations:
@@ -123,13 +126,19 @@ def calibrate(path: Path, labels: Path, aim: Aim, *, method: Method = "auto", na
         raise ConfigError(f"'{unknown[0]}' gets no bound: {_why_not(unknown[0], scores, aim)}")
     best = sorted((score for score in possible.values() if score.tells), key=lambda s: (-_recall(s), s.name))[:1]
     used = {id_ for rows in found.values() for id_, _, _ in rows}
-    described: dict[str, str | int] = {"file": labels.name, "sha256": digest(labels), "used": len(used), "of_replaced_texts": len(given) - len(said)}
+    described: dict[str, str | int] = {"file": os.path.relpath(labels, path), "sha256": digest(labels)}
+    described |= {"used": len(used), "of_replaced_texts": len(given) - len(said)}
     margin, why = _margin(scores, form, resolved.get("models") or {})
-    return Calibrations(scores, tuple(possible[name] for name in names) or tuple(best), described, margin, why)
+    chosen = tuple(possible[name] for name in names) or tuple(best)
+    return Calibrations(scores, chosen, described, margin, why, after_another=is_calibrated(rundir.read_summary(path)))
 
 
-def write_calibration(found: Calibrations, aim: Aim, target: Path) -> None:
-    """Write the bounds, and what was found about each score, for `calibration: PATH` in a config."""
+def write_calibration(found: Calibrations, aim: Aim, target: Path) -> Path | None:
+    """Write the bounds, and what was found about each score, for `calibration: PATH` in a config.
+
+    Returns:
+        Where a calibration that the run was made with lies now, if `target` was it, and in a run directory.
+    """
     data = {
         "labels": found.labels,
         "aim": aim.described,
@@ -139,7 +148,20 @@ def write_calibration(found: Calibrations, aim: Aim, target: Path) -> None:
         "scores": {score.name: _plain(score) for score in found.scores},
     }
     how = "# Written by 'safer-instruct calibrate'; a config takes the thresholds over with: calibration: PATH of this file, from the config's folder\n"
-    write_whole(target, how + yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=120))
+    text, kept = how + yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=120), None
+    if target.is_file() and (before := target.read_text(encoding="utf-8")) != text and _in_use(before, target.parent):
+        kept = next(file for number in count(1) if not (file := target.with_stem(f"{target.stem}-{number}")).exists())
+        write_whole(kept, before)
+    write_whole(target, text)
+    return kept
+
+
+def _in_use(text: str, run: Path) -> bool:
+    """Whether the run was made with the calibration of this text."""
+    try:
+        return bool(rundir.read_summary(run)["thresholds"] == yamlfile.parse(text, Calibration, name=CALIBRATION).described)
+    except (ConfigError, RunDirectoryError):
+        return False
 
 
 def check_config(config: Path) -> None:

@@ -30,6 +30,9 @@ def show_calibrations(console: Console, found: Calibrations, aim: Aim) -> None:
     console.print(table)
     if gone := found.labels["of_replaced_texts"]:
         console.print(safe(f"{gone} labels are left out: the run has replaced the texts that were read since; label those anew with --sheet NEW.csv"))
+        if found.after_another:
+            biased = "the bounds of an earlier calibration had such texts written anew, so the labels that are left are no fair sample of them"
+            console.print(safe(biased), style="yellow", soft_wrap=True)
     console.print("ECE: expected calibration error of the probability fitted to the score", style="dim")
     if by_chance := [score.name for score in found.scores if score.fit and not score.tells]:
         console.print(safe(f"AUC may be that of chance, so do not filter by it on the strength of these labels: {', '.join(by_chance)}"))

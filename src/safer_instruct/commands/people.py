@@ -81,7 +81,8 @@ def calibrate(
         found = fit_scores(path, labels, aim, method=read_method(method), names=score or ())
         show.show_calibrations(Console(), found, aim)
         if found.chosen:
-            write_calibration(found, aim, path / CALIBRATION)
+            if before := write_calibration(found, aim, path / CALIBRATION):
+                typer.echo(f"kept: {shown(before)}, which this run was made with")
             typer.echo(f"thresholds: {shown(path / CALIBRATION)}; a config takes them over with its line 'calibration:'")
         elif kept := [str(shown(file)) for file in (path / CALIBRATION, config) if file and file.is_file()]:
             typer.echo(f"nothing was written; as before: {', '.join(kept)}")

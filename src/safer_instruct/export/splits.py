@@ -91,6 +91,8 @@ def assign(
     for root in roots:
         sizes[root] += 1
     wanted = [round(share * len(roots)) for share in shares.values()]
+    if none := [name for name, count in zip(shares, wanted, strict=True) if not count and len(roots)]:
+        raise ConfigError(f"the split '{none[0]}' would be empty: {shares[none[0]]:g} of {len(roots)} pairs is less than one; give a larger share")
     chosen = array("B", bytes(len(roots)))
     for root in sorted((i for i, size in enumerate(sizes) if size), key=lambda i: derive_seed(seed, clusters.marks[i])):
         place = next((i for i, left in enumerate(wanted) if sizes[root] <= left), None)

@@ -32,7 +32,7 @@ def write_report(path: Path, compare: Path | None = None, out: Path | None = Non
         path: A finished run directory.
         compare: Another, to stand beside it; or a file with a dataset of others, for lengths, verbs and diversity.
         out: The HTML file; by default in `path`. The Markdown file has its name with the ending `.md`.
-        labels: A CSV file of labels for precision and recall; by default the one that `calibration.yaml` names, or `labels.csv`,
+        labels: A CSV file of labels for precision and recall; by default the one that `calibration.yaml` rests on, or `labels.csv`,
             where it lies in `path`.
 
     Returns:
@@ -103,7 +103,8 @@ def _tiles(view: RunView) -> tuple[tuple[str, str, str], ...]:
     summary = view.summary
     rows, pairs = summary["rows"], summary["pairs"]
     tokens = summary["prompt_tokens"] + summary["completion_tokens"]
-    wall = summary.get("timing", {}).get("wall_s", 0.0)
+    timing = summary.get("timing", {})
+    wall, known = timing.get("wall_s", 0.0), timing.get("calls_from_ledger", 0)
     took = f"{wall:,.0f} s" if wall < 600 else f"{wall / 60:,.0f} min" if wall < 36_000 else f"{wall / 3600:,.1f} h"
     twins = summary.get("twins")
     return (
@@ -113,5 +114,5 @@ def _tiles(view: RunView) -> tuple[tuple[str, str, str], ...]:
         ("categories", f"{len(view.kept):,}", "with a pair"),
         ("model calls", f"{summary['calls']:,}", f"{tokens:,} tokens"),
         ("cost", "unknown" if summary["cost"] is None else f"${show_usd(summary['cost'])}", "US dollars"),
-        ("time", took, "by the clock"),
+        ("time", took, f"by the clock, {known:,} calls from the ledger" if known else "by the clock"),
     )

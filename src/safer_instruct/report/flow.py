@@ -55,8 +55,10 @@ def cost(views: Sequence[RunView]) -> Section:
         labels = [f"{stage} · {model}" if stages.count(stage) > 1 else stage for stage, model, *_ in rows]
         seconds = [round(float(row[6]), 2) for row in rows]
         timing = view.summary.get("timing", {})
+        known = timing.get("calls_from_ledger", 0)
+        replayed = f" ({known:,} of them from the ledger)" if known else ""
         says = (
-            f"{view.summary['calls']:,} model calls, {view.summary['prompt_tokens'] + view.summary['completion_tokens']:,} tokens, "
+            f"{view.summary['calls']:,} model calls{replayed}, {view.summary['prompt_tokens'] + view.summary['completion_tokens']:,} tokens, "
             f"{show_usd(view.summary['cost'])} US dollars, {timing.get('wall_s', 0):,.0f} seconds by the clock."
         )
         if view.unread_ledger:

@@ -10,7 +10,8 @@ from safer_instruct.calibration.calibrate import CALIBRATION
 from safer_instruct.detect.words import words
 from safer_instruct.report.document import Problem
 from safer_instruct.report.gather import RunView
-from safer_instruct.report.scores import calibration_of, is_calibrated
+from safer_instruct.report.scores import calibration_of, uses
+from safer_instruct.thresholds import is_calibrated
 
 _FEW_PAIRS = 200
 _LOW_YIELD, _ONE_CHECK = 0.1, 0.5
@@ -138,7 +139,7 @@ def _texts(view: RunView) -> Iterator[Problem]:
             "Read these texts before training on them, or strip them from the source.",
         )
     if view.summary["set_aside"]:
-        what = f"{view.summary['set_aside']:,} source rows could not be read."
+        what = f"{view.summary['set_aside']:,} source rows could not be read or used."
         yield Problem("look", what, "They are missing from everything here.", "rejected_rows.jsonl says which and why.")
 
 
@@ -158,12 +159,12 @@ def _checks(view: RunView) -> Iterator[Problem]:
 
 
 def _thresholds(view: RunView) -> Iterator[Problem]:
-    if is_calibrated(view):
-        return
-    if found := calibration_of(view):
+    found = calibration_of(view)
+    if found and not uses(view, found):
         what = f"The thresholds are not those of {CALIBRATION}, which lies here and rests on {found.labels['used']} labels."
         do = f"Name it in the config (calibration: PATH of {CALIBRATION}, from the config's folder), and give the 'run' command again with --continue."
-        yield Problem("look", what, "What the labels said has no effect on this run.", do)
+        yield Problem("look", what, f"What its labels said has no effect on this run, whose thresholds are {view.summary['thresholds']}.", do)
+    if found or is_calibrated(view.summary):
         return
     yield Problem(
         "look",

@@ -41,7 +41,10 @@ def _of_run(number: int, view: RunView, said: Sequence[tuple[str, Said]], of: st
     finally:
         store.close()
     rest = current_labels(view.path, read_examples(view.path)).replaced
-    parts: list[Figure | Table] = [_readers(said, agreed["alpha"], agreed["shared"], rest, of)]
+    told = f"{agreed['shared']:,} pairs were decided by two readers" if agreed["shared"] else ""
+    told += f" (alpha {agreed['alpha']:.2f})" if told and agreed["alpha"] is not None else ""
+    gone = f"{rest:,} of all that were decided rest, as the run has replaced the texts that were read since" if rest else ""
+    parts: list[Figure | Table] = [_readers(said, "; ".join(filter(None, (f"Decisions{of}", told, gone))))]
     asked = {question.id: question.ask for question in plan_review(view.path).config.questions}
     answers = _answers(said)
     if answers:
@@ -53,7 +56,7 @@ def _of_run(number: int, view: RunView, said: Sequence[tuple[str, Said]], of: st
     return parts
 
 
-def _readers(said: Sequence[tuple[str, Said]], alpha: float | None, shared: int, rest: int, of: str) -> Table:
+def _readers(said: Sequence[tuple[str, Said]], caption: str) -> Table:
     rows: list[tuple[str | int, ...]] = []
     for reader in sorted({name for name, _ in said}):
         labels = [label for name, label in said if name == reader]
@@ -62,9 +65,7 @@ def _readers(said: Sequence[tuple[str, Said]], alpha: float | None, shared: int,
         share = share_of(counts["accept"], decided) if decided else ""
         corrected = sum(label.decision == "accept" and bool(label.edit) for label in labels)
         rows.append((reader, counts["accept"], counts["reject"], counts["skip"], corrected, share))
-    told = f"; two readers decided {shared:,} pairs" + (f", alpha {alpha:.2f}" if alpha is not None else "") if shared else ""
-    told += f"; {rest:,} of them rest, as the run has replaced the texts that were read since" if rest else ""
-    return Table(f"Decisions{of}{told}", ("reader", "accepted", "rejected", "skipped", "corrected", "share accepted"), tuple(rows))
+    return Table(caption, ("reader", "accepted", "rejected", "skipped", "corrected", "share accepted"), tuple(rows))
 
 
 def _answers(said: Sequence[tuple[str, Said]]) -> dict[str, Counter[bool]]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from safer_instruct import rundir
 from safer_instruct.calibration.calibrate import CALIBRATION
-from safer_instruct.calibration.labels import Label, Scored, joined, of_texts, read_examples, read_labels
+from safer_instruct.calibration.labels import Label, Scored, digest, joined, of_texts, read_examples, read_labels
 from safer_instruct.report.bins import histogram, round_edges, spread
 from safer_instruct.report.document import Figure, Section, Table
 from safer_instruct.report.gather import RunView
@@ -35,7 +35,7 @@ def scores(views: Sequence[RunView], labels: Path | None = None) -> Section:
     parts: list[Figure | Table] = [_figure(number, name, views) for number, name in enumerate(names[:_SHOWN])]
     calibration = calibration_of(views[0])
     if calibration:
-        parts.append(_calibrated(calibration, used=is_calibrated(views[0])))
+        parts.append(_calibrated(calibration, used=uses(views[0], calibration)))
     file = labels or _labels_beside(views[0].path, calibration)
     examples = read_examples(views[0].path) if file or (views[0].path / rundir.REVIEW).is_file() else []
     given = read_labels(file) if file else labels_of_review(views[0], examples)
@@ -127,9 +127,9 @@ def calibration_of(view: RunView) -> Calibration | None:
     return load_calibration(file) if file.is_file() else None
 
 
-def is_calibrated(view: RunView) -> bool:
-    """Whether the run was made with thresholds from labels."""
-    return "not calibrated" not in str(view.summary.get("thresholds", ""))
+def uses(view: RunView, calibration: Calibration) -> bool:
+    """Whether the run was made with that calibration, and not without any or with another."""
+    return view.summary.get("thresholds") == calibration.described
 
 
 def _calibrated(calibration: Calibration, *, used: bool) -> Table:
@@ -150,9 +150,11 @@ def _value(found: Any) -> str | float | None:
 
 
 def _labels_beside(path: Path, calibration: Calibration | None) -> Path | None:
-    """The file that the calibration names, or `labels.csv`, where it lies in the run directory."""
-    names = [Path(str(calibration.labels.get("file", ""))).name] if calibration else []
-    return next((path / name for name in [*names, "labels.csv"] if name and (path / name).is_file()), None)
+    """The file that the calibration rests on, where it lies as it was; or one of its name, or `labels.csv`, in the run directory."""
+    named = str(calibration.labels.get("file", "")) if calibration else ""
+    if calibration and named and (path / named).is_file() and digest(path / named) == calibration.labels.get("sha256"):
+        return path / named
+    return next((path / name for name in (Path(named).name, "labels.csv") if name and (path / name).is_file()), None)
 
 
 def _curves(examples: Sequence[Scored], view: RunView, labels: Sequence[Label], source: Path) -> list[Figure]:

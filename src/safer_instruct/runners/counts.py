@@ -22,12 +22,14 @@ class Counts:
     Attributes:
         rows: Rows of the source.
         set_aside: Those of them that became no example.
+        renumbered: Those of them whose id an earlier one has too.
         stages: Figures by stage, of those that have any.
         writers: What each of those who write has used.
     """
 
     rows: int = 0
     set_aside: int = 0
+    renumbered: int = 0
     stages: dict[str, StageState] = field(default_factory=dict)
     writers: dict[str, Meter] = field(default_factory=dict)
 
@@ -57,10 +59,10 @@ class Slate:
         for name, (given, refused) in self._before.items():
             stage = self.state.stages[name]
             stage.answered, stage.refused = stage.answered - given, stage.refused - refused
-        counts = Counts(self.state.rows, self.state.set_aside)
+        counts = Counts(self.state.rows, self.state.set_aside, self.state.renumbered)
         counts.stages = {name: taken for name, stage in self.state.stages.items() if (taken := _taken(stage))}
         counts.writers = {name: meter for name, writer in self.state.writers.items() if (meter := _taken_meter(writer.meter)).calls}
-        self.state.rows = self.state.set_aside = 0
+        self.state.rows = self.state.set_aside = self.state.renumbered = 0
         return counts
 
 
@@ -68,6 +70,7 @@ def add(counts: Counts, state: RunState) -> None:
     """Add what was counted elsewhere to the figures of the run."""
     state.rows += counts.rows
     state.set_aside += counts.set_aside
+    state.renumbered += counts.renumbered
     for name, part in counts.stages.items():
         stage = state.stages[name]
         for number in _NUMBERS:

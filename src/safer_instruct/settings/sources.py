@@ -25,7 +25,8 @@ class SourceConfig(Strict):
         messages: Column with a conversation, in place of `text`: OpenAI's messages, ShareGPT's turns, or an HH transcript. The
             assistant's turn is the source text, and what was said before it its history.
         turns: Of a conversation: `last` takes the last turn of the assistant, `all` makes an example of each.
-        id: Column with the user's own id; without it the id is a digest of the text.
+        id: Column with the user's own id, with a number behind it where an earlier row has it too (`ID-2`); without it the id is a
+            digest of the text.
         category: The domain's category that all rows belong to; needed when the domain has several and no column tells.
         category_column: Column with the category.
         route: Instead of both: by what a text is given its category.

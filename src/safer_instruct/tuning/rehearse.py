@@ -30,6 +30,7 @@ class Rehearsal:
         micro_batch: Sequences in memory at a time.
         memory_gb: Peak of the measured steps, which are those of the longest rows: of the GPU, or of this process.
         tokens_per_s: Of the measured steps.
+        measured: How many these are.
         seconds: Training and evaluations at that speed, without early stopping.
         device: Where it was measured.
     """
@@ -40,6 +41,7 @@ class Rehearsal:
     micro_batch: int
     memory_gb: float
     tokens_per_s: float
+    measured: int
     seconds: float
     device: str
 
@@ -64,7 +66,7 @@ class Load:
 
 
 def rehearse(base: Base, load: Load, config: TrainerConfig, start: Path | None) -> Rehearsal:
-    """Make three steps, one to warm up, on the longest rows, with one held-out row, and tell what the whole run will take.
+    """Make three steps or a few more, one to warm up, on the longest rows, with one held-out row, and tell what the whole run will take.
 
     Memory is thus an upper bound, and the time errs on the long side. Nothing is kept.
 
@@ -74,10 +76,13 @@ def rehearse(base: Base, load: Load, config: TrainerConfig, start: Path | None) 
     import torch
 
     seen: list[Progress] = []
-    settings = config.model_copy(update={"epochs": 1, "evaluations_per_epoch": 1, "patience": _STEPS + 1})
+    wanted = _STEPS * config.batch_size
+    epochs = -(-wanted // min(wanted, len(load.lengths)))  # where there are fewer rows they come again
+    settings = config.model_copy(update={"epochs": epochs, "evaluations_per_epoch": 1, "patience": wanted})
     settings = settings.model_copy(update={"training": config.training.model_copy(update={"trackers": (), "save_steps": None})})
     with tempfile.TemporaryDirectory(prefix="safer-instruct-") as folder:
-        train(base, load.longest(_STEPS * config.batch_size, Path(folder)), settings, seen.append, checkpoints=Path(folder), start=start)
+        train(base, load.longest(wanted, Path(folder)), settings, seen.append, checkpoints=Path(folder), start=start)
+    made = {p.step for p in seen if p.step}
     speed = next((p.tokens_per_s for p in reversed(seen) if p.tokens_per_s), 0.0)
     steps = -(-len(load.lengths) // config.batch_size) * config.epochs
     evaluations = (config.evaluations_per_epoch * config.epochs + 1) * load.held_out_tokens / 3  # a forward pass alone is about a third
@@ -91,6 +96,7 @@ def rehearse(base: Base, load: Load, config: TrainerConfig, start: Path | None) 
         micro_batch(config, max(load.lengths)),
         peak / 1e9,
         speed,
+        len(made) - 1,
         (tokens + evaluations) / speed if speed else 0.0,
         torch.cuda.get_device_name() if on_gpu else f"CPU, {torch.get_num_threads()} threads",
     )
