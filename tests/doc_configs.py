@@ -20,6 +20,7 @@ from safer_instruct.evaluation.inducer.plan import EvaluationConfig
 from safer_instruct.evaluation.settings import EvaluateConfig
 from safer_instruct.filters.registry import open_filters
 from safer_instruct.models import PROVIDERS
+from safer_instruct.prices import load_prices
 from safer_instruct.settings.preference import DpoConfig, SftConfig
 from safer_instruct.study.settings import StudyConfig
 
@@ -58,6 +59,10 @@ def read_yaml(block: Block, folder: Path) -> None:
     """
     text = textwrap.dedent(block.text)
     apart = text.startswith(f"{APART[block.page]}:") if block.page in APART else False
+    if isinstance(yaml.safe_load(text).get("prices"), dict):  # a config names a file
+        (folder / "prices.yaml").write_text(text, encoding="utf-8")
+        load_prices(folder / "prices.yaml")
+        return
     for part in re.split(r"(?m)^(?=\w)", text)[1:] if apart else [text]:
         _read(block, part, folder)
 

@@ -105,7 +105,7 @@ def show_totals(console: Console, path: Path, totals: list[Total], said: dict[st
     where = safe(f"{shown(path)}: {'in progress' if holder else 'not finished'}; finished calls so far")
     table = Table(title=where, title_justify="left")
     for heading in ("stage", "model", "calls", "tokens", "USD", "model seconds"):
-        table.add_column(heading, justify="left" if heading in ("stage", "model") else "right")
+        table.add_column(heading, justify="left" if heading in ("stage", "model") else "right", overflow="fold")
     for t in totals:
         tokens = t.usage.prompt_tokens + t.usage.completion_tokens
         table.add_row(safe(t.stage), safe(t.model), f"{t.calls:,}", f"{tokens:,}", show_usd(t.usage.cost), f"{t.usage.seconds:.1f}")

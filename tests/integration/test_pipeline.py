@@ -461,6 +461,7 @@ class TestAccounting:
         assert summary["pairs"] == 6
         ids = [row["id"] for row in examples(project.out)]
         assert len(set(ids)) == 6 and (ids[0], ids[4]) == ("a", "b")
+        assert summary["notes"] == ["4 rows have an id that an earlier row has too; a number stands behind theirs, as in ID-2"]
         check_accounts(project.out, summary)
 
 

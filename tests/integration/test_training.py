@@ -278,6 +278,9 @@ def test_a_dry_run_counts_everything_and_writes_nothing(folder: Path) -> None:
     assert (found.prompt_tokens, found.completion_tokens) == (sum(len(e.prompt) for e in ready.train), sum(len(e.completion) for e in ready.train))
     assert found.steps == 9 and found.micro_batch == 4
     assert 0.2 < found.memory_gb < 8 and found.seconds > 0 and found.tokens_per_s > (found.prompt_tokens / (time.monotonic() - started)) / 100
+    assert found.measured == 2
+    few = dry_run(config.model_copy(update={"batch_size": 64}), folder)
+    assert few.steps == 3 and few.measured == 2 and few.tokens_per_s > 0, "one step an epoch is no measure, so its rows come again"
     assert sorted(folder.rglob("*")) == before
 
 

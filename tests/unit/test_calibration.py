@@ -224,6 +224,25 @@ def test_a_config_takes_the_thresholds_over_and_keeps_its_comments(run_dir: Path
     assert "calibration" not in what and how["calibration"] == "runs/calibration.yaml", "where it lies says nothing of the result"
 
 
+def test_a_calibration_that_the_run_was_made_with_is_kept_beside_a_new_one(labels: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = finished(tmp_path / "run", [example for example, _ in examples(300)])
+    assert write_calibration(calibrate(run, labels, Aim()), Aim(), run / CALIBRATION) is None
+    first = (run / CALIBRATION).read_bytes()
+    (run / rundir.SUMMARY).write_text(json.dumps({"pairs": 300, "thresholds": load_calibration(run / CALIBRATION).described}), encoding="utf-8")
+    again = calibrate(run, labels, Aim())
+    assert again.after_another and write_calibration(again, Aim(), run / CALIBRATION) is None, "the same"
+    rows = labels.read_text("utf-8").splitlines()
+    fewer = tmp_path / "fewer.csv"
+    fewer.write_text("\n".join(["id,label,texts", *(f"{row},{'0123456789abcdef' if i < 9 else ''}" for i, row in enumerate(rows[1:]))]), encoding="utf-8")
+    with pytest.raises(SystemExit):
+        main(["calibrate", str(run), "--labels", str(fewer)])
+    said = " ".join(capsys.readouterr().out.split())
+    assert "9 labels are left out" in said and "so the labels that are left are no fair sample of them" in said
+    assert "calibration-1.yaml, which this run was made with" in said
+    assert (run / "calibration-1.yaml").read_bytes() == first and load_calibration(run / CALIBRATION).labels["used"] == 291
+    assert write_calibration(again, Aim(), run / CALIBRATION) is None, "that one was never used"
+
+
 def test_a_gate_that_is_switched_off_stays_off(run_dir: Path, labels: Path, tmp_path: Path) -> None:
     write_calibration(calibrate(run_dir, labels, Aim()), Aim(), tmp_path / CALIBRATION)
     (tmp_path / "mine.yaml").write_text(CONFIG.replace("min_logprob: -9.0", "consistency: null") + f"calibration: {CALIBRATION}\n", encoding="utf-8")

@@ -47,7 +47,7 @@ def test_shares_are_met_to_the_pair_where_no_two_are_alike() -> None:
 
 
 def test_a_split_that_would_be_empty_is_refused() -> None:
-    with pytest.raises(ConfigError, match="the split 'test' would be empty: 0.1 of 3 pairs is less than one; give a larger share"):
+    with pytest.raises(ConfigError, match=r"the split 'test' would be empty: 0\.1 of 3 pairs is less than one; give a larger share"):
         assign(lambda: pairs(3), {"test": 0.1}, 0)
     alike = [{"prompt": "same", "rejected": str(i)} for i in range(10)]
     with pytest.raises(ConfigError, match="10 pairs in 1 clusters"):

@@ -186,6 +186,17 @@ def test_labels_of_a_review_rest_where_the_run_holds_other_texts_since(run: Path
     assert max(int(sentence.split()[0]) for sentence in said) == 17
 
 
+def test_the_report_tells_replaced_texts_of_all_that_was_decided(run: Path, examples: list[Example]) -> None:
+    scored = [e for e in examples if e.verdicts]
+    say(run, "ada", scored[:9], decision="accept")
+    say(run, "ben", [*scored[:2], *scored[9:11]], decision="accept")
+    say(run, "ada", [replace(scored[20], chosen="another run wrote this")], decision="accept")
+    (readers,) = (part for part in parts(describe(run), "reviewed") if isinstance(part, Table) and part.caption.startswith("Decisions"))
+    told, gone = readers.caption.split("; ")[1:]
+    assert told.startswith("2 pairs were decided by two readers")
+    assert gone == "1 of all that were decided rest, as the run has replaced the texts that were read since"
+
+
 def test_calibration_takes_the_decisions_of_the_review(run: Path, examples: list[Example], capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("sklearn")
     scored = [e for e in examples if e.verdicts]

@@ -55,11 +55,10 @@ def instructions(views: Sequence[RunView]) -> Section:
         top = found.top()
         tree = [{"name": verb, "value": count, "children": _children(count, nouns)} for verb, count, nouns in top]
         rows = tuple((verb, count, ", ".join(f"{noun} ({n})" for noun, n in nouns)) for verb, count, nouns in top)
-        says = f"A verb with an object was found in {found.coverage:.0%} of {found.texts:,} prompts."
+        says = f"A verb with an object was found in {found.coverage:.1%} of {found.texts:,} prompts"
+        says += ", which is too few to stand for the set." if found.coverage < _LEAST_COVERED else "."
         if top:
             says += f" The commonest verb is '{top[0][0]}' ({top[0][1] / max(1, found.texts):.0%})."
-        if found.coverage < _LEAST_COVERED:
-            says += " That is too few to stand for the set."
         title = "Verbs and their objects" + (f": {view.name}" if len(views) > 1 else "")
         figures.append(
             Figure(f"verbs-{number}", title, says, "sunburst", {"tree": tree}, Table("", ("verb", "prompts", "objects"), rows), wide=len(views) == 1)

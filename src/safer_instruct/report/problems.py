@@ -43,8 +43,12 @@ def _one_check(view: RunView) -> Iterator[Problem]:
     rows = view.summary["rows"]
     for stage in view.summary["stages"].values():
         for check, count in stage["dropped"].items():
-            if count > _ONE_CHECK * rows:
-                yield Problem("look", f"{check} alone dropped {count / rows:.0%} of all rows.", "Its bound may not fit this data.", _READ_DROPPED)
+            if count <= _ONE_CHECK * rows:
+                continue
+            cut = check.endswith(".unfinished")
+            why = "The responses did not end within the tokens that they may take." if cut else "Its bound may not fit this data."
+            do = "Raise max_tokens, of 'respond' or of the expert, or ask for shorter answers in the guideline." if cut else _READ_DROPPED
+            yield Problem("look", f"{check} alone dropped {count / rows:.0%} of all rows.", why, do)
 
 
 def _length(view: RunView) -> Iterator[Problem]:

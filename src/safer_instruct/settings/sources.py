@@ -19,7 +19,7 @@ class SourceConfig(Strict):
     Attributes:
         path: A file, a folder (read with everything below it) or a glob, relative to the config. `.gz` and `.zst` are
             unpacked on the way.
-        format: `auto` goes by the file's ending: .jsonl .ndjson .json (one object per line), .csv, .tsv, .parquet, .txt .md,
+        format: `auto` goes by the file's ending: .jsonl .ndjson .json (one object per line, or one array of them), .csv, .tsv, .parquet, .txt .md,
             with the extra `docs` .html .htm .xhtml, .pdf, .docx, and with the extra `web` .warc .wet.
         text: Column with the source text.
         messages: Column with a conversation, in place of `text`: OpenAI's messages, ShareGPT's turns, or an HH transcript. The

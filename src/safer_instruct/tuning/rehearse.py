@@ -76,15 +76,15 @@ def rehearse(base: Base, load: Load, config: TrainerConfig, start: Path | None) 
     import torch
 
     seen: list[Progress] = []
-    wanted = _STEPS * config.batch_size
-    epochs = -(-wanted // min(wanted, len(load.lengths)))  # where there are fewer rows they come again
-    settings = config.model_copy(update={"epochs": epochs, "evaluations_per_epoch": 1, "patience": wanted})
+    an_epoch = -(-len(load.lengths) // config.batch_size)
+    epochs = -(-_STEPS // min(_STEPS, an_epoch))  # where there are fewer rows they come again
+    settings = config.model_copy(update={"epochs": epochs, "evaluations_per_epoch": 1, "patience": _STEPS + 1})
     settings = settings.model_copy(update={"training": config.training.model_copy(update={"trackers": (), "save_steps": None})})
     with tempfile.TemporaryDirectory(prefix="safer-instruct-") as folder:
-        train(base, load.longest(wanted, Path(folder)), settings, seen.append, checkpoints=Path(folder), start=start)
+        train(base, load.longest(_STEPS * config.batch_size, Path(folder)), settings, seen.append, checkpoints=Path(folder), start=start)
     made = {p.step for p in seen if p.step}
     speed = next((p.tokens_per_s for p in reversed(seen) if p.tokens_per_s), 0.0)
-    steps = -(-len(load.lengths) // config.batch_size) * config.epochs
+    steps = an_epoch * config.epochs
     evaluations = (config.evaluations_per_epoch * config.epochs + 1) * load.held_out_tokens / 3  # a forward pass alone is about a third
     tokens = sum(load.lengths) * config.epochs
     on_gpu = device() == "cuda"

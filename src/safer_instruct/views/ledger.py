@@ -31,7 +31,7 @@ def show_ledger(console: Console, path: Path, totals: list[Total]) -> None:
         ("model seconds", [f"{t.usage.seconds:.1f}" for t in totals], f"{sum(t.usage.seconds for t in totals):.1f}"),
     ]
     table.add_column("stage", footer="all")
-    table.add_column("model")
+    table.add_column("model", overflow="fold")  # models that differ in their adapter alone differ at the end
     for heading, _, total in columns:
         table.add_column(heading, footer=total, justify="right")
     for i, t in enumerate(totals):
