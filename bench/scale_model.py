@@ -81,8 +81,8 @@ CONSTANTS = {
     ),
     "keep_route": assumed(0.5, "of these reach a category", "bench/routing.py drops 0 to 0.7 of texts that all belong to one"),
     "keep_distinct": assumed(0.8, "of these are no duplicates", "a guess for a crawl"),
-    "keep_prompt": assumed(0.6, "of these get an instruction that passes the gates", "the demo keeps 26 of 100 with a 135M inducer, README.md"),
-    "keep_verify": assumed(0.7, "of these get a response that is accepted", "the demo 26 of 26, where nearly all replies are alike"),
+    "keep_prompt": assumed(0.6, "of these get an instruction that passes the gates", "the demo keeps 25 of 100 with a 135M inducer, README.md"),
+    "keep_verify": assumed(0.7, "of these get a response that is accepted", "the demo 25 of 25, where nearly all replies are alike"),
     # tokens of one text at each stage that it reaches
     "inducer_read": assumed(100, "tokens read", "the reversed template and 50 words"),
     "inducer_written": assumed(100, "tokens written", "four candidates of 25"),
