@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from safer_instruct.config import InduceConfig, RespondConfig, VerifyConfig
 from safer_instruct.domain import Category, Domain
 from safer_instruct.example import Draft, Example, Turn, Verdict
+from safer_instruct.filters.checks import RAISED
 from safer_instruct.models.protocol import Completion, Generated, Generation, Prompt, Scored, Scoring
 from safer_instruct.reverse import ReversedTemplate, domain_shots
 from safer_instruct.settings.sides import TwinsConfig
@@ -60,6 +61,13 @@ class ProgramResult:
     number: int
     side: str
     failures: dict[str, str]
+
+    @property
+    def right(self) -> bool:
+        """Whether they said what they should; one that raised an exception said nothing of the response."""
+        if any(reason.startswith(RAISED) for reason in self.failures.values()):
+            return False
+        return (not self.failures) == (self.side == "chosen")
 
 
 def render_prompts(domain: Domain) -> list[Rendered]:

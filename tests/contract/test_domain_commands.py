@@ -67,6 +67,24 @@ categories:
     assert said.returncode == 1 and "no   main, example 1, rejected: passes" in said.stdout
 
 
+def test_check_fails_where_a_program_raises_whichever_side_it_is_shown(tmp_path: Path) -> None:
+    text = """\
+name: x
+description: d
+verifiers: [{python: "checks.py:thanks"}]
+categories:
+  main: {definition: d, guideline: g, examples: [{prompt: p, chosen: many thanks, rejected: go away}]}
+"""
+    (tmp_path / "x.yaml").write_text(text, encoding="utf-8")
+    (tmp_path / "checks.py").write_text("def thanks(response, prompt):\n    return response.split('thanks')[1] == ''\n")
+    said = domain(tmp_path, "domain", "check", "x.yaml", "--no-prompts")
+    assert said.returncode == 1 and "ok   main, example 1, chosen: passes" in said.stdout
+    assert "no   main, example 1, rejected: verify.program.thanks: raised IndexError: list index out of range (checks.py, line 2)" in said.stdout
+    (tmp_path / "x.yaml").write_text(text.replace(":thanks", ":thank"), encoding="utf-8")
+    said = domain(tmp_path, "domain", "check", "x.yaml", "--no-prompts")
+    assert said.returncode == 2 and "checks.py has no function 'thank'; it has thanks" in said.stderr
+
+
 def test_check_tells_a_mistake_with_its_line(tmp_path: Path) -> None:
     (tmp_path / "x.yaml").write_text("name: x\ndescription: d\ncategoris: {}\n", encoding="utf-8")
     said = domain(tmp_path, "domain", "check", "x.yaml")
