@@ -103,7 +103,10 @@ def describe_filters(examples: Iterable[Example]) -> SetFigures:
 
 def as_record(figures: SetFigures) -> dict[str, Any]:
     """As plain data."""
-    filters = [{**asdict(f), "keep_rate": None if f.keep_rate is None else round(f.keep_rate, 6), "pairs_without_at_most": figures.pairs + f.alone} for f in figures.filters]
+    filters = [
+        {**asdict(f), "keep_rate": None if f.keep_rate is None else round(f.keep_rate, 6), "pairs_without_at_most": figures.pairs + f.alone}
+        for f in figures.filters
+    ]
     return {**asdict(figures), "filters": filters}
 
 

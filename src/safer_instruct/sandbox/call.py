@@ -26,7 +26,7 @@ def main() -> int:
     """Exit code 0 where the response passes, 3 where an exception came out; the reason goes to standard error."""
     try:
         return _verify()
-    except Exception as exc:  # whatever a user's function raises, where it did
+    except Exception as exc:  # noqa: BLE001 - whatever a user's function raises is told, and where
         sys.stderr.write(f"{type(exc).__name__}: {exc}{_place(exc, Path(sys.argv[1]))}")
         return 1 if isinstance(exc, AssertionError) else _EXCEPTION
 
