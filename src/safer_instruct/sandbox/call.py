@@ -3,8 +3,8 @@
     python -I call.py FOLDER MODULE-OR-FILE:FUNCTION PROMPT-FILE MESSAGES-FILE < RESPONSE
 
 The function is given the response and the prompt; if it has a parameter `messages`, also the whole chat that the response answers,
-a list of {role, content} that ends in the prompt. None or True passes; False, a sentence that says why not, or an exception does not. `assert` says why
-not, too; any other exception is told apart by its exit code, since it may be a fault of the function.
+a list of {role, content} that ends in the prompt. None or True passes; False, a sentence that says why not, or an exception does not:
+`assert` says why not as a sentence does, and any other has an exit code of its own, since it may be a fault of the function.
 """
 
 from __future__ import annotations
