@@ -43,6 +43,10 @@ _REPLACED = {
     "matched": "rewritten by a model in the length and format of the chosen response",
     "student": "another text, which a student model answered without the guideline",
 }
+_GUIDELINE = {
+    "rejected": "digest of the guideline that the expert wrote from",
+    "chosen": "digest of the guideline, which the student was not shown",
+}
 _WRITTEN = {"rejected": "chosen", "chosen": "rejected"}
 
 
@@ -121,7 +125,7 @@ def dataset_card(summary: Mapping[str, Any], release: Release) -> str:
 {summary["calls"]} model calls, {summary["prompt_tokens"]} prompt tokens and {summary["completion_tokens"]} completion tokens;
 cost in US dollars: {show_usd(summary["cost"])}.{_wrote(summary)}{_margins(summary)}
 
-| category | digest of the guideline that the expert wrote from |
+| category | {_GUIDELINE[direction_of(summary)]} |
 |---|---|
 {_table((name, f"`{digest}`") for name, digest in domain["guidelines"].items())}
 

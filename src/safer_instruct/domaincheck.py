@@ -8,18 +8,22 @@ from dataclasses import dataclass, replace
 from safer_instruct.config import InduceConfig, RespondConfig, VerifyConfig
 from safer_instruct.domain import Category, Domain
 from safer_instruct.example import Draft, Example, Turn, Verdict
+from safer_instruct.filters.checks import RAISED
 from safer_instruct.models.protocol import Completion, Generated, Generation, Prompt, Scored, Scoring
 from safer_instruct.reverse import ReversedTemplate, domain_shots
-from safer_instruct.settings.sides import TwinsConfig
+from safer_instruct.settings.sides import RejectedConfig, TwinsConfig
+from safer_instruct.stages.also import AllOf, GroundedByJudge
 from safer_instruct.stages.asking import Asker
 from safer_instruct.stages.direction import facing
 from safer_instruct.stages.experts import Expert, Experts
 from safer_instruct.stages.induce import induce
 from safer_instruct.stages.programs import ProgramVerifier
 from safer_instruct.stages.question import QuestionVerifier
+from safer_instruct.stages.rejected import RejectedSide
 from safer_instruct.stages.respond import respond
 from safer_instruct.stages.revise import Critic, Reviser
 from safer_instruct.stages.verify import ContrastVerifier, Verifier
+from safer_instruct.stages.weighted import WeightedVerifier
 from safer_instruct.templates import load_template
 from safer_instruct.twins.gates import JudgedBenign, ScoredBenign
 from safer_instruct.twins.refusing import Refuser
@@ -27,6 +31,7 @@ from safer_instruct.twins.writing import TwinWriter
 
 _TEXT, _PROMPT, _RESPONSE = "(a text of the corpus)", "(the instruction that was induced)", "(a response that was written)"
 _TWIN, _REASON = "(an instruction that looks like it)", "(why it was not accepted)"
+_LONGER = "(a response that was written, which has more words than the text of the corpus)"
 _HISTORY = (Turn("user", "(what the user said before)"), Turn("assistant", "(what the assistant said before)"))
 
 
@@ -61,9 +66,16 @@ class ProgramResult:
     side: str
     failures: dict[str, str]
 
+    @property
+    def right(self) -> bool:
+        """Whether they said what they should; one that raised an exception said nothing of the response."""
+        if any(reason.startswith(RAISED) for reason in self.failures.values()):
+            return False
+        return (not self.failures) == (self.side == "chosen")
+
 
 def render_prompts(domain: Domain) -> list[Rendered]:
-    """Every prompt that the domain leads to, as the shipped templates make it.
+    """Every prompt that the domain leads to, as the shipped templates make it; of `verify.swaps` the first order of options.
 
     Raises:
         ConfigError: A template cannot be rendered.
@@ -102,7 +114,7 @@ async def _flow(domain: Domain, name: str, category: Category, example: Example)
     await respond(example, asked, load_template("respond"), domain, RespondConfig(), seed=0, attempt=0)
     writer = "expert" if domain.direction == "rejected" else "student"
     found = list(zip(("inducer", "inducer that was not tuned", writer), asked.texts, strict=True))
-    return [*found, *await _revision(domain, example), *await _verification(domain, name, category, example)]
+    return [*found, *await _revision(domain, example), *await _verification(domain, name, category, example), *await _rejected(domain, example)]
 
 
 async def _twins(domain: Domain, name: str) -> list[tuple[str, str]]:
@@ -131,21 +143,42 @@ async def _revision(domain: Domain, example: Example) -> list[tuple[str, str]]:
     return list(zip(titles, critic.texts + asked.texts, strict=True))
 
 
+async def _rejected(domain: Domain, example: Example) -> list[tuple[str, str]]:
+    """What those are shown who write another rejected response in the place of the source text."""
+    if domain.direction == "chosen":
+        return []
+    found = []
+    for title, config in (("writer", RejectedConfig(form="matched", rounds=1)), ("student", RejectedConfig(form="student", rounds=1))):
+        asked, template = _Asked(), load_template(config.template if config.form == "matched" else "respond")
+        side = RejectedSide(asked, template, domain, _Anything(), config, VerifyConfig(), RespondConfig(), 0)
+        await side.replaced(replace(example, chosen=_LONGER))
+        found += [(f"{title} (rejected.form {config.form})", text) for text in asked.texts]
+    return found
+
+
 async def _verification(domain: Domain, name: str, category: Category, example: Example) -> list[tuple[str, str]]:
-    alone = domain.model_copy(update={"categories": {name: category}})
     found: list[tuple[str, str]] = []
-    verifiers: dict[str, tuple[Verifier, _Asked]] = {}
-    if category.criteria:
-        judge = _Asked()
-        verifiers["judge (verify.form question)"] = QuestionVerifier(judge, load_template("question"), load_template("pairwise"), alone, VerifyConfig()), judge
-    if category.contrast:
-        scorer = _Asked()
-        verifiers["scorer (verify.form contrast)"] = ContrastVerifier(scorer, load_template("contrast"), alone, VerifyConfig()), scorer
-    for title, (verifier, asked) in verifiers.items():
+    for title, (verifier, asked) in _verifiers(domain.model_copy(update={"categories": {name: category}}), category).items():
         facing_it = facing(verifier, domain.direction)
         await facing_it.judge(example, Draft(_RESPONSE, 0), await facing_it.baseline(example))
         found += [(title, text) for text in dict.fromkeys(asked.texts)]
     return found
+
+
+def _verifiers(alone: Domain, category: Category) -> dict[str, tuple[Verifier, _Asked]]:
+    """Whoever may judge a response of a category, and by what model; `alone` is the domain with that category only."""
+    config, one_by_one = VerifyConfig(), VerifyConfig(answers="weighted", swaps=False)
+    judge, teller, scorer, reader = _Asked(), _Asked(tells=("Yes", "A", "5")), _Asked(), _Asked()
+    found: dict[str, tuple[Verifier, _Asked]] = {}
+    if category.criteria:
+        found["judge (verify.form question)"] = QuestionVerifier(judge, load_template("question"), load_template("pairwise"), alone, config), judge
+    if category.criteria or category.scales:
+        asker = Asker(teller, max_tokens=config.max_tokens)
+        found["judge (verify.answers weighted)"] = WeightedVerifier(asker, load_template("weighted"), load_template("prefer"), alone, one_by_one), teller
+    if category.contrast:
+        found["scorer (verify.form contrast)"] = ContrastVerifier(scorer, load_template("contrast"), alone, config), scorer
+    grounded = GroundedByJudge(Asker(reader, max_tokens=config.max_tokens), load_template("weighted"), config.min_yes)
+    return {**found, "judge (verify.also grounded)": (AllOf([grounded], _Anything()), reader)}
 
 
 async def _try_programs(domain: Domain) -> list[ProgramResult]:
@@ -166,18 +199,18 @@ def _marked(prompt: Prompt) -> str:
 
 
 class _Asked:
-    """A model that remembers what it was asked, and agrees, or says what it is given."""
+    """A model that remembers what it was asked, and agrees, or says what it is given; `tells` are first tokens that are likely."""
 
     name, fingerprint, concurrency, priced, status = "asked:", "asked:", 1, True, ""
 
-    def __init__(self, answer: str = "(Yes, or what else the model asked says)") -> None:
+    def __init__(self, answer: str = "(Yes, or what else the model asked says)", tells: tuple[str, ...] = ()) -> None:
         self.texts: list[str] = []
-        self._answer = answer
+        self._answer, self._alternatives = answer, tuple((token, -1.0) for token in tells)
 
     async def generate(self, request: Generation) -> Generated:
         """See `Model.generate`."""
         self.texts.append(_marked(request.prompt))
-        return Generated((Completion(self._answer),))
+        return Generated((Completion(self._answer, alternatives=self._alternatives),))
 
     async def score(self, request: Scoring) -> Scored:
         """See `Model.score`."""

@@ -84,14 +84,14 @@ class Variety:
 
 
 class Unique:
-    """How many chosen responses repeat none that came before them."""
+    """How many chosen responses repeat none that came before them; those of contrast twins are not among them."""
 
     def __init__(self) -> None:
         self._seen, self._pairs, self._exact, self._near = Deduplicator("chosen", NEAR), 0, 0, 0
 
     def add(self, example: Example) -> None:
-        """Count a finished example, if it is a pair."""
-        if not example.alive:
+        """Count a finished example, if it is a pair of a row."""
+        if not example.alive or example.twin_of:
             return
         self._pairs += 1
         verdict = self._seen.check(example.chosen, f"{self._pairs}")

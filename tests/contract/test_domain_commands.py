@@ -29,11 +29,15 @@ def test_check_shows_every_prompt_of_every_category(tmp_path: Path, name: str) -
     said = domain(tmp_path, "domain", "check", name)
     assert (said.returncode, said.stderr) == (0, "") and f"{name} is valid" in said.stdout
     for category, section in load_domain(name).categories.items():
-        for title in ("inducer", "judge (verify.form question)", "scorer (verify.form contrast)"):
+        titles = ["inducer", "judge (verify.form question)", "judge (verify.answers weighted)", "scorer (verify.form contrast)", "judge (verify.also grounded)"]
+        titles += [] if name == "answers" else ["writer (rejected.form matched)", "student (rejected.form student)"]
+        for title in titles:
             assert f"--- {category}: {title}\n" in said.stdout and f"--- {category}: {title}, in a conversation\n" in said.stdout
         for title in ("writer (twins.by rewrite)", "writer (twins.by sample)", "judge", "scorer", "refuser"):
             assert f"--- {category}: twins: {title}\n" in said.stdout
         assert all(f"{number}. {question}" in said.stdout for number, question in enumerate(section.criteria, 1))
+        assert all(f"Question about the reply: {question}\n" in said.stdout for question in section.criteria)
+        assert name == "answers" or f"A message and a reply to it stand at the end. The reply is bad: {section.definition}" in said.stdout
 
 
 def test_check_marks_who_speaks_and_says_what_stands_for_a_critique(tmp_path: Path) -> None:
@@ -42,6 +46,14 @@ def test_check_marks_who_speaks_and_says_what_stands_for_a_critique(tmp_path: Pa
     assert expert[0] == "[system]" and expert[1] == load_domain("civility").expert and expert[-2:] == ["[user]", "(the instruction that was induced)"]
     revision = said.partition("--- support: expert (respond.revise)\n")[2].partition("\n---")[0]
     assert "(what the judge would change)" in revision and "(Yes, or what else" not in said.partition("--- support: judge (verify")[0]
+
+
+def test_check_shows_a_scale_and_which_is_better_where_a_category_has_nothing_else(tmp_path: Path) -> None:
+    text = 'name: x\ndescription: d\ndirection: chosen\ncategories:\n  main: {definition: d, guideline: g, scales: [{question: "How kind is it?"}]}\n'
+    (tmp_path / "x.yaml").write_text(text, encoding="utf-8")
+    said = domain(tmp_path, "domain", "check", "x.yaml")
+    assert said.returncode == 0 and "Question about the reply: How kind is it?\nAnswer with one number from 1 (not at all) to 5 (entirely)" in said.stdout
+    assert "You compare two replies" in said.stdout and "rejected.form" not in said.stdout
 
 
 def test_check_escapes_what_a_file_says(tmp_path: Path) -> None:
@@ -65,6 +77,24 @@ categories:
     (tmp_path / "x.yaml").write_text(text.replace("REJECTED", "no thanks"), encoding="utf-8")
     said = domain(tmp_path, "domain", "check", "x.yaml")
     assert said.returncode == 1 and "no   main, example 1, rejected: passes" in said.stdout
+
+
+def test_check_fails_where_a_program_raises_whichever_side_it_is_shown(tmp_path: Path) -> None:
+    text = """\
+name: x
+description: d
+verifiers: [{python: "checks.py:thanks"}]
+categories:
+  main: {definition: d, guideline: g, examples: [{prompt: p, chosen: many thanks, rejected: go away}]}
+"""
+    (tmp_path / "x.yaml").write_text(text, encoding="utf-8")
+    (tmp_path / "checks.py").write_text("def thanks(response, prompt):\n    return response.split('thanks')[1] == ''\n")
+    said = domain(tmp_path, "domain", "check", "x.yaml", "--no-prompts")
+    assert said.returncode == 1 and "ok   main, example 1, chosen: passes" in said.stdout
+    assert "no   main, example 1, rejected: verify.program.thanks: raised IndexError: list index out of range (checks.py, line 2)" in said.stdout
+    (tmp_path / "x.yaml").write_text(text.replace(":thanks", ":thank"), encoding="utf-8")
+    said = domain(tmp_path, "domain", "check", "x.yaml", "--no-prompts")
+    assert said.returncode == 2 and "checks.py has no function 'thank'; it has thanks" in said.stderr
 
 
 def test_check_tells_a_mistake_with_its_line(tmp_path: Path) -> None:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import civil_script
 import pyarrow.parquet as pq
 import pytest
 from command_line import Cli, caller
+from rich.console import Console
 
 from safer_instruct import derived, rundir, stored, tables
 from safer_instruct.errors import RunDirectoryError
-from safer_instruct.example import Example, Verdict
+from safer_instruct.example import Candidate, Draft, Example, Verdict
+from safer_instruct.views.story import tell
 
 pytestmark = pytest.mark.filterwarnings("error")
 ROOT = Path(__file__).parents[2]
@@ -216,7 +220,33 @@ def test_why_tells_the_story_of_a_pair(ran: Cli) -> None:
 def test_why_tells_what_dropped_an_example_and_where(ran: Cli) -> None:
     assert "dropped at stage 'filter' by prompt.shouting: 100% of its letters are capitals" in ran("why", "out", "parcel").out
     loud = ran("why", "out", "loud").out
-    assert "dropped at stage 'collect' by text.shouting" in loud and "Instructions: 0" in loud and "Responses" not in loud
+    assert "dropped at stage 'collect' by text.shouting" in loud and "Instructions" not in loud and "Responses" not in loud
+
+
+def story(example: Example) -> list[str]:
+    console = Console(file=io.StringIO(), width=200)
+    tell(console, example)
+    return console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+
+
+def test_why_tells_what_was_written_for_the_rejected_side_apart_and_that_the_source_text_was_kept() -> None:
+    good, bad = Verdict("verify.better", True), Verdict("rejected.form", False, None, "has list")
+    drafts = (
+        Draft("Too short.", 0, verdicts=(replace(good, passed=False),)),
+        Draft("Good.", 0, verdicts=(good,), expert="expert"),
+        Draft("A rewrite.", 0, verdicts=(bad,)),
+        Draft("Another.", 0),
+    )
+    pair = Example("1", "Bad.", "c", "f", 1, (Candidate("Q?"),), "Q?", "Good.", margin=1.0, drafts=drafts, verdicts=(good, replace(bad, flag=True)))
+    kept = story(pair)
+    headings = [line for line in kept if line.startswith(("Responses", "Written", "End"))]
+    assert headings == ["Responses: 2", "Written for the rejected side: 2", "End"]
+    assert kept.index("2. Good.") < kept.index(headings[1]) < kept.index("1. A rewrite.") < kept.index("2. Another.")
+    assert "   round 1, by expert, accepted" in kept and kept[-1] == "rejected: the source text, kept since nothing else passed: rejected.form"
+    taken = story(replace(pair, rejected="A rewrite.", verdicts=(good, replace(bad, passed=True))))
+    assert "   round 1, taken as the rejected response" in taken and taken[-1] == "rejected: A rewrite."
+    alike = story(replace(pair, drafts=drafts[:2], verdicts=(good, Verdict("rejected.ratio", True, 1.0))))
+    assert "Written" not in "\n".join(alike) and alike[-1] == "rejected: the source text, which matches the chosen response as it is"
 
 
 def test_why_sends_no_control_code_of_a_text_to_the_terminal(ran: Cli) -> None:

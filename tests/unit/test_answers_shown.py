@@ -62,6 +62,9 @@ def test_one_expert_needs_no_table_and_older_summaries_are_still_shown(tmp_path:
 
 def test_the_card_says_both() -> None:
     card = dataset_card({**SUMMARY, "pairs": 10, "writers": WRITERS, "unique_chosen": UNIQUE}, Release({}, {"train": 10}))
+    assert "| category | digest of the guideline that the expert wrote from |" in card
+    turned = dataset_card({**SUMMARY, "domain": {**SUMMARY["domain"], "direction": "chosen"}}, Release({}, {"train": 10}))
+    assert "| category | digest of the guideline, which the student was not shown |" in turned
     assert "Pairs by expert: kind 7, brief[/] 3." in card and "90.0% of the chosen responses are unique" in card
     assert "unique" not in dataset_card({**SUMMARY, "pairs": 10}, Release({}, {"train": 10}))
 

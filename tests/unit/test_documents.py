@@ -161,6 +161,21 @@ def test_an_encrypted_or_old_word_document_is_set_aside(tmp_path: Path) -> None:
     assert reason(read(tmp_path, "a.docx", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(600))).startswith("the document is encrypted, or an old .doc")
 
 
+def test_an_old_word_document_of_a_folder_or_a_glob_is_set_aside_and_one_that_is_named_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("text,n\none,1\n")
+    for name in ("b.doc", "c.DOC.gz", "d.png"):
+        (tmp_path / name).write_bytes(b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1")
+    for path in (".", "[a-c]*"):
+        row, *old = read_source(SourceConfig(path=path, id="n"), tmp_path)
+        assert isinstance(row, SourceText) and [(bad.file, bad.line) for bad in old] == [("b.doc", 1), ("c.DOC.gz", 1)]
+        assert all(isinstance(bad, BadRow) and bad.reason.startswith("an old .doc is not read; ") for bad in old)
+    with pytest.raises(SourceError, match=r"^b\.doc: an old \.doc is not read; open it in a word processor and save it as \.docx$"):
+        read_source(SourceConfig(path="b.doc"), tmp_path)
+    assert [row.file for row in read_rows(SourceConfig(path="."), tmp_path)] == ["a.csv"]
+    (tmp_path / "e.doc").write_text("one")
+    assert [row.text for row in read_source(SourceConfig(path="e.doc", format="text"), tmp_path) if isinstance(row, SourceText)] == ["one"]
+
+
 def test_a_pdf_of_pictures_is_told_to_need_ocr(tmp_path: Path) -> None:
     assert reason(read(tmp_path, "a.pdf", pdf([[], []]))).startswith("none of its 2 pages has a text layer; they are pictures: run OCR")
 

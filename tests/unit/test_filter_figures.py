@@ -92,6 +92,38 @@ def test_what_a_text_a_response_and_a_pair_fail_is_counted_there() -> None:
     ]
 
 
+def test_checks_of_form_leave_a_verdict_only_where_they_fail_and_have_seen_the_others_too() -> None:
+    drafts = ("-verify.unfinished", "-verify.length", "-respond.content_filter", "verify.better", "-verify.better", "-rejected.unfinished", "rejected.ratio")
+    found = figures(example(("-induce.empty", "-induce.unfinished prompt.a", "prompt.a"), drafts=drafts), example(("prompt.a",), drafts=("verify.better",)))
+    assert {name: (f.seen, f.failed) for name, f in found.items()} == {
+        "induce.empty": (4, 1),
+        "induce.unfinished": (3, 1),
+        "prompt.a": (3, 0),
+        "respond.content_filter": (6, 1),
+        "verify.unfinished": (5, 1),
+        "verify.length": (4, 1),
+        "verify.better": (3, 1),
+        "rejected.unfinished": (2, 1),
+        "rejected.ratio": (1, 0),
+    }
+    assert found["verify.unfinished"].keep_rate == 0.8
+
+
+def test_a_twin_has_checks_of_form_of_its_own_until_it_is_answered() -> None:
+    twin = replace(example(("-twins.near", "twins.near"), drafts=("twins.rejected_refuses", "-verify.unfinished", "twins.chosen_complies")), twin_of="other")
+    found = figures(twin, example(("-induce.unfinished",)))
+    assert (found["verify.unfinished"].seen, found["induce.unfinished"].seen) == (2, 1)
+
+
+def test_no_share_is_told_where_only_failures_are_known() -> None:
+    done = describe_filters([example(("prompt.a",), own="-respond.empty"), example(("prompt.a",), drafts=("-verify.unreadable", "verify.better"))])
+    assert {f.name: (f.seen, f.keep_rate) for f in done.filters if f.failed} == {"respond.empty": (1, None), "verify.unreadable": (1, None)}
+    assert [f["keep_rate"] for f in as_record(done)["filters"]].count(None) == 2
+    console = Console(file=io.StringIO(), width=100)
+    show_filters(console, Path("runs/x"), done)
+    assert " 0.0%" not in console.file.getvalue()  # type: ignore[attr-defined]
+
+
 def test_a_flag_is_counted_and_drops_nothing() -> None:
     flagged = example(("prompt.a",)).with_verdicts(verdict("-pair.note", flag=True))
     done = describe_filters([flagged, flagged.with_verdicts(verdict("-pair.b"))])

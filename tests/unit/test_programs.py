@@ -83,7 +83,16 @@ def test_a_function_sees_the_prompt_and_modules_beside_it_and_false_fails(tmp_pa
 
 def test_an_exception_is_a_failure_with_its_last_words(tmp_path: Path) -> None:
     (said,) = judged(domain(tmp_path, {"python": "check.py:broken"}), "text").verdicts
-    assert not said.passed and said.reason.endswith("KeyError: 'gone'") and "\n" not in said.reason
+    assert not said.passed and said.reason == "raised KeyError: 'gone' (check.py, line 12)"
+
+
+def test_an_assertion_says_why_not_and_what_cannot_be_imported_is_an_exception(tmp_path: Path) -> None:
+    made = domain(tmp_path, {"python": "check.py:polite"})
+    (tmp_path / "check.py").write_text("def polite(response, prompt):\n    assert 'please' in response, 'says no please'\n")
+    assert judged(made, "Sit down.").verdicts[0].reason == "exit code 1: AssertionError: says no please (check.py, line 2)"
+    (tmp_path / "check.py").write_text("import no_such_module_here\n\ndef polite(response, prompt): ...\n")
+    said = judged(made, "Sit down, please.").verdicts[0]
+    assert not said.passed and said.reason == "raised ModuleNotFoundError: No module named 'no_such_module_here' (check.py, line 1)"
 
 
 def test_a_command_is_given_files_and_standard_input_and_only_its_own_placeholders_are_filled(tmp_path: Path) -> None:
@@ -152,11 +161,47 @@ def test_a_rejected_text_that_passes_what_it_must_not_drops_the_example_before_a
         ({"command": ["no-such-program-here"]}, "there is no program 'no-such-program-here'"),
         ({"python": "gone.py:check"}, "there is no 'gone.py'"),
         ({"python": "no_such_module_here:check"}, "there is no 'no_such_module_here'"),
+        ({"python": "check.py:nope"}, r"verifier 'nope': check\.py has no function 'nope'; it has polite, knows_the_prompt, broken"),
+        ({"python": "check:nope"}, r"check\.py has no function 'nope'"),
+        ({"python": "json:nope"}, r"__init__\.py has no function 'nope'"),
+        ({"command": ["{python}", "{folder}/gone.py", "{file}"]}, r"verifier 'python': there is no 'gone\.py' in .*, which its command names"),
     ],
 )
 def test_a_program_that_is_not_there_is_missed_at_the_start(tmp_path: Path, verifier: dict[str, Any], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         ProgramVerifier(domain(tmp_path, verifier), None)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "from helper import last_word as nope",
+        "from helper import *",
+        "from functools import partial\nnope = partial(print)",
+        "try:\n    from helper import nope\nexcept ImportError:\n    def nope(response, prompt): ...",
+        "globals()['nope'] = print",
+        "class nope:\n    def __init__(self, response, prompt): ...",
+    ],
+)
+def test_a_function_that_is_imported_assigned_or_made_when_the_file_runs_is_there(tmp_path: Path, text: str) -> None:
+    made = domain(tmp_path, {"python": "check.py:nope"})
+    (tmp_path / "check.py").write_text(text + "\nraise SystemExit('nothing may run this here')\n")
+    ProgramVerifier(made, None)
+
+
+def test_a_function_inside_another_is_not_there_nor_one_of_a_file_that_is_no_python(tmp_path: Path) -> None:
+    made = domain(tmp_path, {"python": "check.py:nope"})
+    (tmp_path / "check.py").write_text("def outer():\n    def nope(response, prompt): ...\n")
+    with pytest.raises(ConfigError, match="no function 'nope'; it has outer"):
+        ProgramVerifier(made, None)
+    (tmp_path / "check.py").write_text("def nope(response, prompt:\n")
+    with pytest.raises(ConfigError, match=r"check\.py cannot be read as Python: .*line 1"):
+        ProgramVerifier(made, None)
+
+
+def test_a_file_that_a_command_names_with_something_behind_it_or_makes_itself_is_not_looked_for(tmp_path: Path) -> None:
+    words = ["{folder}/check.py::test_it", "{folder}/helper.py", "{folder}/{file}", "--log={folder}/later.txt"]
+    ProgramVerifier(domain(tmp_path, {"command": ["{python}", *words]}), None)
 
 
 @pytest.mark.parametrize(

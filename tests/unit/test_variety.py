@@ -127,6 +127,7 @@ def test_the_share_of_unique_responses_tells_exact_repeats_from_near_ones() -> N
         for example in (pair("1", SAME), pair("2", SAME.upper()), pair("3", SAME + " again"), pair("4", own("4"))):
             unique.add(example)
         unique.add(pair("5", SAME).with_verdicts(WRONG))
+        unique.add(replace(pair("4~twin", own("4")), twin_of="4"))
         assert unique.record() == {"share": 0.5, "exact_repeats": 1, "near_repeats": 1, "near": 0.7}
     with closing(Unique()) as none:
         assert none.record()["share"] is None

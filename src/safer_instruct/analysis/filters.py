@@ -7,9 +7,9 @@ overlap is known; a model is asked only about what they let through.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from itertools import combinations
+from itertools import combinations, takewhile
 from typing import Any, Literal
 
 from safer_instruct.example import Example, Verdict
@@ -18,6 +18,15 @@ from safer_instruct.state import STAGES, stage_of
 
 Unit = Literal["example", "instruction", "response"]
 """What a filter passes or fails: the example, one of its candidates, or one of its drafts."""
+
+_FORM: dict[str, tuple[str, ...]] = {
+    "induce": ("induce.empty", "induce.unfinished"),
+    "verify": ("respond.content_filter", "verify.unfinished", "verify.length", "verify.copy"),
+    "rejected": ("rejected.content_filter", "rejected.unfinished", "rejected.length", "rejected.copy"),
+}
+"""Checks of form, asked one after the other before all others, of which only the first that fails leaves a verdict."""
+_FAILURES = (".unreadable", ".content_filter", ".empty", ".refused", ".refusal_unfinished", "twins.unfinished", "twins.equal", "twins.whole")
+"""How others are called of which only failures are known, so that nothing tells how many were looked at."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +52,7 @@ class FilterFigures:
         name: As in the verdicts.
         unit: What it looks at.
         flag: Whether it only records.
-        seen: Units it was asked about.
+        seen: Units it was asked about; those that failed where no others are known.
         failed: Those it did not pass.
         raised: Those it raised an error on; they count as failed.
         dropped: Examples that were dropped with this verdict, as in the funnel.
@@ -67,8 +76,10 @@ class FilterFigures:
     overlaps: tuple[Overlap, ...]
 
     @property
-    def keep_rate(self) -> float:
-        """Share of the units that it passed."""
+    def keep_rate(self) -> float | None:
+        """Share of the units that it passed; None where only failures are known."""
+        if self.seen == self.failed and self.name.endswith(_FAILURES):
+            return None
         return 1 - self.failed / self.seen
 
 
@@ -92,7 +103,10 @@ def describe_filters(examples: Iterable[Example]) -> SetFigures:
 
 def as_record(figures: SetFigures) -> dict[str, Any]:
     """As plain data."""
-    filters = [{**asdict(f), "keep_rate": round(f.keep_rate, 6), "pairs_without_at_most": figures.pairs + f.alone} for f in figures.filters]
+    filters = [
+        {**asdict(f), "keep_rate": None if f.keep_rate is None else round(f.keep_rate, 6), "pairs_without_at_most": figures.pairs + f.alone}
+        for f in figures.filters
+    ]
     return {**asdict(figures), "filters": filters}
 
 
@@ -138,6 +152,7 @@ class _Tally:
             self.seen[verdict.name] += 1
             if verdict.flag:
                 self.flags.add(verdict.name)
+        self.seen.update(_passed_without_a_word(kind, unit))
         failed = [v for v in unit if not v.passed]
         self.failed.update(v.name for v in failed)
         self.raised.update(v.name for v in failed if v.reason.startswith(RAISED))
@@ -157,6 +172,16 @@ def _units(example: Example) -> dict[Unit, list[Sequence[Verdict]]]:
     elsewhere = {v.name for unit in (*candidates, *drafts) for v in unit}
     own = [v for v in example.verdicts if v.name not in elsewhere]
     return {"example": [own] if own else [], "instruction": candidates, "response": drafts}
+
+
+def _passed_without_a_word(kind: Unit, unit: Sequence[Verdict]) -> Iterator[str]:
+    """The checks of form that a unit came past."""
+    names = {v.name for v in unit}
+    families = {name.partition(".")[0] for name in names}
+    if kind == "example" or ("twins" in families and "twins.chosen_complies" not in names):  # a twin's instruction or refusal has checks of its own
+        return iter(())
+    family = "induce" if kind == "instruction" else "rejected" if "rejected" in families else "verify"
+    return takewhile(lambda name: name not in names, _FORM[family])
 
 
 def _only_one(unit: Sequence[Verdict]) -> str | None:

@@ -117,16 +117,15 @@ def show(domain: DomainArgument) -> None:
 
 
 def _show_programs(console: Console, domain: Domain) -> bool:
-    """What the programs said of the examples; False where a chosen one fails, or a rejected one passes all of them."""
+    """What the programs said of the examples; False where a chosen one fails, a rejected one passes all of them, or one raised an exception."""
     from safer_instruct.domaincheck import try_programs
     from safer_instruct.terminal import safe
 
     held = True
     for result in try_programs(domain):
-        right = (not result.failures) == (result.side == "chosen")
-        held &= right
+        held &= result.right
         said = "; ".join(f"{name}: {reason}" for name, reason in result.failures.items()) or "passes"
-        line = f"{'ok  ' if right else 'no  '} {result.category}, example {result.number}, {result.side}: {said}"
+        line = f"{'ok  ' if result.right else 'no  '} {result.category}, example {result.number}, {result.side}: {said}"
         console.print(safe(line), soft_wrap=True, highlight=False)
     return held
 

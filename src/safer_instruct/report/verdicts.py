@@ -32,7 +32,8 @@ def _filters(view: RunView, views: Sequence[RunView]) -> Table:
     rows = []
     for f in view.figures.filters:
         overlap = ", ".join(f"{o.other} ({o.both:,})" for o in f.overlaps[:2])
-        rows.append((f.name, f"{f.unit}, flag only" if f.flag else f.unit, f.seen, f.failed, f"{f.keep_rate:.1%}", f.dropped, f.alone, overlap))
+        passed = "" if f.keep_rate is None else f"{f.keep_rate:.1%}"
+        rows.append((f.name, f"{f.unit}, flag only" if f.flag else f.unit, f.seen, f.failed, passed, f.dropped, f.alone, overlap))
     caption = "Checks" + (f" of {view.name}" if len(views) > 1 else "")
     return Table(caption, ("check", "looks at", "seen", "failed", "passed", "dropped", "alone", "fails with"), tuple(rows), _sampled(view))
 

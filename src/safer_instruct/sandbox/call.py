@@ -3,7 +3,8 @@
     python -I call.py FOLDER MODULE-OR-FILE:FUNCTION PROMPT-FILE MESSAGES-FILE < RESPONSE
 
 The function is given the response and the prompt; if it has a parameter `messages`, also the whole chat that the response answers,
-a list of {role, content} that ends in the prompt. None or True passes; False, a sentence that says why not, or an exception does not.
+a list of {role, content} that ends in the prompt. None or True passes; False, a sentence that says why not, or an exception does not:
+`assert` says why not as a sentence does, and any other has an exit code of its own, since it may be a fault of the function.
 """
 
 from __future__ import annotations
@@ -13,13 +14,30 @@ import importlib.util
 import inspect
 import json
 import sys
+import traceback
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+_EXCEPTION = 3
+
 
 def main() -> int:
-    """Exit code 0 where the response passes; the reason goes to standard error."""
+    """Exit code 0 where the response passes, 3 where an exception came out; the reason goes to standard error."""
+    try:
+        return _verify()
+    except Exception as exc:  # noqa: BLE001 - whatever a user's function raises is told, and where
+        sys.stderr.write(f"{type(exc).__name__}: {exc}{_place(exc, Path(sys.argv[1]))}")
+        return 1 if isinstance(exc, AssertionError) else _EXCEPTION
+
+
+def _place(exc: Exception, folder: Path) -> str:
+    """The last line of a file of the domain that it came through."""
+    frames = [frame for frame in traceback.extract_tb(exc.__traceback__) if Path(frame.filename).is_relative_to(folder)]
+    return f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
+
+
+def _verify() -> int:
     folder, target, prompt, messages = sys.argv[1:5]
     place, _, name = target.rpartition(":")
     function = getattr(_load(place, Path(folder)), name)

@@ -17,7 +17,7 @@ from safer_instruct.config import SourceConfig
 from safer_instruct.errors import SourceError
 from safer_instruct.sources.arrays import is_array, read_array
 from safer_instruct.sources.documents import read_document
-from safer_instruct.sources.files import DOCUMENTS, File, describe, find
+from safer_instruct.sources.files import DOCUMENTS, OLD, OLD_IS_NOT_READ, File, describe, find
 from safer_instruct.sources.jsonl import read_jsonl
 from safer_instruct.sources.parquet import read_parquet
 from safer_instruct.sources.records import BadRow, SourceRow, SourceText, excerpt
@@ -84,6 +84,8 @@ def read_rows(config: SourceConfig, base: Path) -> Iterator[SourceRow | BadRow]:
 def _texts(file: File, config: SourceConfig) -> Generator[SourceText | BadRow]:
     if file.format == "warc":
         yield from read_warc(file, config)
+    elif file.format == OLD:
+        yield BadRow(file.name, 1, OLD_IS_NOT_READ, "")
     elif file.format in DOCUMENTS:
         yield from read_document(file, config)
     elif file.format == "text":

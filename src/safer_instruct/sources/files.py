@@ -17,6 +17,9 @@ from safer_instruct.storage.address import is_remote
 if TYPE_CHECKING:
     from safer_instruct.storage.files import RemoteFile
 
+OLD = "doc"
+"""What a folder may hold and nobody reads: it is found, so that it is set aside and not passed over."""
+OLD_IS_NOT_READ = "an old .doc is not read; open it in a word processor and save it as .docx"
 _ENDINGS = {
     ".jsonl": "jsonl",
     ".ndjson": "jsonl",
@@ -31,10 +34,11 @@ _ENDINGS = {
     ".xhtml": "html",
     ".pdf": "pdf",
     ".docx": "docx",
+    ".doc": OLD,
     ".warc": "warc",
     ".wet": "warc",
 }
-DOCUMENTS = ("html", "pdf", "docx", "warc")
+DOCUMENTS = ("html", "pdf", "docx", "warc", OLD)
 _PACKINGS = (".gz", ".zst")
 _SHEETS = (".xlsx", ".xls", ".ods", ".numbers")
 
@@ -53,7 +57,7 @@ def find(config: SourceConfig, base: Path) -> list[Path] | list[RemoteFile]:
     """The files that `config.path` leads to, sorted.
 
     Raises:
-        SourceError: Nothing matches, or a folder cannot be read.
+        SourceError: Nothing matches, a folder cannot be read, or the file that is named is an old `.doc`.
         StorageError: It is an address, and the store cannot be asked.
     """
     if is_remote(config.path):
@@ -64,6 +68,8 @@ def find(config: SourceConfig, base: Path) -> list[Path] | list[RemoteFile]:
             found = _files_below(target, config.format)
             missing = f"no file below this folder ends in {_known_endings(config.format)}; name files with a glob to read others"
         elif target.exists():
+            if config.format == "auto" and _split_ending(target)[0] == OLD:
+                raise SourceError(f"{_name_below(target, base)}: {OLD_IS_NOT_READ}")
             return [target]
         else:
             matches = sorted(glob.glob(config.path, root_dir=base, recursive=True))
@@ -107,7 +113,7 @@ def _raise(error: OSError) -> None:
 
 
 def _known_endings(format: str) -> str:
-    return " ".join(ending for ending, known in _ENDINGS.items() if format in ("auto", known)) + " (or these with .gz or .zst)"
+    return " ".join(ending for ending, known in _ENDINGS.items() if known != OLD and format in ("auto", known)) + " (or these with .gz or .zst)"
 
 
 def _split_ending(path: PurePath | RemoteFile) -> tuple[str, str]:

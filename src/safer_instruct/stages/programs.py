@@ -20,12 +20,16 @@ from safer_instruct.conversation import messages
 from safer_instruct.domain import Domain, Program
 from safer_instruct.errors import ConfigError
 from safer_instruct.example import Draft, Example, Turn, Verdict
+from safer_instruct.filters.checks import RAISED
 from safer_instruct.oneline import one_line
 from safer_instruct.sandbox import Limits, run_program
 from safer_instruct.sandbox.run import environment
+from safer_instruct.stages.functions import lacks
 from safer_instruct.stages.verify import HopelessError, Verifier
 
 _CALL = Path(sandbox.__file__).with_name("call.py")
+_EXCEPTION = 3  # the exit code of call.py where the function raised one
+_BESIDE = re.compile(r"\{folder\}/([^{}]+?)(?:::.*)?")  # of test.py::test_it the file
 _FENCED = re.compile(r"^[ \t]*```[^\n`]*\n(.*?)^[ \t]*```[ \t]*$", re.M | re.S)
 _REASON_CHARS = 300
 
@@ -93,7 +97,7 @@ class Runnable:
         """Find it.
 
         Raises:
-            ConfigError: It is not there.
+            ConfigError: It is not there, or a file of the domain that it is given is not.
         """
         folder = str(spec.folder.absolute())
         if spec.python is not None:
@@ -103,6 +107,9 @@ class Runnable:
         if path is None:
             hint = "; run: pip install 'safer-instruct[code]'" if filled[0] == "bandit" else ""
             raise ConfigError(f"verifier '{spec.title}': there is no program '{filled[0]}', neither beside this Python nor on the PATH; install it{hint}")
+        for word in spec.command:
+            if (beside := _BESIDE.fullmatch(word)) and not (spec.folder / beside[1]).exists():
+                raise ConfigError(f"verifier '{spec.title}': there is no '{beside[1]}' in {folder}, which its command names")
         return cls(spec, (str(Path(path).absolute()), *filled[1:]))
 
     @property
@@ -125,6 +132,8 @@ class Runnable:
             raise ConfigError(f"verifier '{spec.title}': {one_line(ran.tail)}")
         if ran.code == 0:
             return Verdict(self.verdict_name, True)
+        if spec.python is not None and ran.code == _EXCEPTION:
+            return Verdict(self.verdict_name, False, None, f"{RAISED}{_end_of(one_line(ran.tail))}")
         why = ran.stopped or (f"was killed by signal {-ran.code}" if ran.code and ran.code < 0 else f"exit code {ran.code}")
         said = one_line(ran.tail)
         return Verdict(self.verdict_name, False, None, f"{why}: {_end_of(said)}" if said else why)
@@ -151,18 +160,23 @@ def _digest(spec: Program) -> str:
 
 
 def _found(target: str, spec: Program) -> str:
-    place = target.rpartition(":")[0]
-    file = place if place.endswith(".py") else f"{place.replace('.', '/')}.py"
-    if not (spec.folder / file).is_file() and not _importable(place):
+    place, _, name = target.rpartition(":")
+    own = spec.folder / (place if place.endswith(".py") else f"{place.replace('.', '/')}.py")
+    file = own if own.is_file() else _installed(place)
+    if file is None:
         raise ConfigError(f"verifier '{spec.title}': there is no '{place}', neither in {spec.folder.absolute()} nor installed")
+    if file.suffix == ".py" and (why := lacks(file, name)):
+        raise ConfigError(f"verifier '{spec.title}': {why}")
     return target
 
 
-def _importable(module: str) -> bool:
+def _installed(module: str) -> Path | None:
+    """Where it is; of one that is no file, a path without an ending."""
     try:
-        return find_spec(module) is not None
+        found = find_spec(module)
     except (ImportError, ValueError):
-        return False
+        return None
+    return Path(found.origin or "") if found else None
 
 
 def _filled(word: str, values: dict[str, str]) -> str:

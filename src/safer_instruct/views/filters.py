@@ -55,7 +55,8 @@ def show_failed(console: Console, name: str, examples: Sequence[Example], total:
 
 
 def _cells(f: FilterFigures) -> list[str]:
-    return [f"{f.seen:,}", f"{f.failed:,}", f"{f.keep_rate:.1%}", *("" if n == 0 else f"{n:,}" for n in (f.dropped, f.alone, f.changed))]
+    kept = "" if f.keep_rate is None else f"{f.keep_rate:.1%}"
+    return [f"{f.seen:,}", f"{f.failed:,}", kept, *("" if n == 0 else f"{n:,}" for n in (f.dropped, f.alone, f.changed))]
 
 
 def _name(figures: FilterFigures) -> Text:

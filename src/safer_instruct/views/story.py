@@ -13,6 +13,8 @@ from safer_instruct.example import Candidate, Draft, Example, Verdict
 from safer_instruct.state import stage_of
 from safer_instruct.terminal import safe
 
+_REJECTED = "rejected."  # before the names of verdicts on what is to replace the source text
+
 
 def as_record(example: Example) -> dict[str, Any]:
     """The story as plain data: every field, which candidate and draft were taken, and how it ended."""
@@ -41,17 +43,10 @@ def tell(console: Console, example: Example) -> None:
     _heading(console, _source(example))
     _print(console, safe(example.text))
     _verdicts(console, _own(example, before=True))
-    _heading(console, f"Instructions: {len(example.candidates)}, likeliest first")
-    taken = _taken(example)
-    for number, candidate in enumerate(example.candidates):
-        _candidate(console, number, candidate, taken)
-    _verdicts(console, _own(example, before=False))
-    if example.drafts:
-        _heading(console, f"Responses: {len(example.drafts)}")
-    accepted = _accepted(example)
-    for number, draft in enumerate(example.drafts):
-        _draft(console, number, draft, accepted, as_rejected=draft.text == example.rejected and not example.source_is_chosen)
-    _verdicts(console, [v for v in example.verdicts if v.name.startswith("pair.")])
+    _instructions(console, example)
+    _responses(console, example)
+    beside = ("pair.",) if _replacing(example) else ("pair.", _REJECTED)
+    _verdicts(console, [v for v in example.verdicts if v.name.startswith(beside)])
     _heading(console, "End")
     _end(console, example)
 
@@ -67,6 +62,33 @@ def _source(example: Example) -> str:
     return "Source text (another response took its place as the rejected one)" if example.rejected else "Source text (the rejected response)"
 
 
+def _instructions(console: Console, example: Example) -> None:
+    said, taken, count = _own(example, before=False), _taken(example), len(example.candidates)
+    if count or said:
+        _heading(console, f"Instructions: {count}, likeliest first" if count else "Instructions: none")
+    for number, candidate in enumerate(example.candidates):
+        _candidate(console, number, candidate, taken)
+    _verdicts(console, said)
+
+
+def _responses(console: Console, example: Example) -> None:
+    """Those for either side of the pair, each below its own heading."""
+    replacing = _replacing(example)
+    others = [draft for draft in example.drafts if not any(draft is one for one in replacing)]
+    for heading, drafts in (("Responses", others), ("Written for the rejected side", replacing)):
+        if drafts:
+            _heading(console, f"{heading}: {len(drafts)}")
+        for number, draft in enumerate(drafts):
+            as_rejected = draft.text == example.rejected and not example.source_is_chosen
+            _draft(console, number, draft, accepted=draft is example.accepted, as_rejected=as_rejected)
+
+
+def _replacing(example: Example) -> list[Draft]:
+    """Drafts that were to take the place of the source text as the rejected response; they come last, and some were not judged."""
+    begun = next((n for n, d in enumerate(example.drafts) if any(v.name.startswith(_REJECTED) for v in d.verdicts)), len(example.drafts))
+    return list(example.drafts[begun:])
+
+
 def _candidate(console: Console, number: int, candidate: Candidate, taken: int | None) -> None:
     if number == taken:
         fate, style = "taken", "green"
@@ -80,10 +102,10 @@ def _candidate(console: Console, number: int, candidate: Candidate, taken: int |
     _verdicts(console, candidate.verdicts)
 
 
-def _draft(console: Console, number: int, draft: Draft, accepted: int | None, *, as_rejected: bool) -> None:
+def _draft(console: Console, number: int, draft: Draft, *, accepted: bool, as_rejected: bool) -> None:
     if as_rejected:
         fate, style = "taken as the rejected response", "green"
-    elif number == accepted:
+    elif accepted:
         fate, style = "accepted", "green"
     elif not draft.verdicts:
         fate, style = "not judged, since another one was taken", "dim"
@@ -110,6 +132,10 @@ def _end(console: Console, example: Example) -> None:
     _print(console, Text("chosen: ", style="bold").append(safe(example.chosen)))
     if example.rejected:
         _print(console, Text("rejected: ", style="bold").append(safe(example.rejected)))
+    elif tried := [v for v in example.verdicts if v.name.startswith(_REJECTED)]:
+        failed = _named(v for v in tried if not v.passed)
+        why = f"kept since nothing else passed: {failed}" if failed else "which matches the chosen response as it is"
+        _print(console, Text("rejected: ", style="bold").append(safe(f"the source text, {why}")))
 
 
 def _verdicts(console: Console, verdicts: Iterable[Verdict]) -> None:
@@ -123,7 +149,7 @@ def _verdicts(console: Console, verdicts: Iterable[Verdict]) -> None:
 def _own(example: Example, *, before: bool) -> list[Verdict]:
     """Verdicts on the text itself (`before`), or on what was induced and taken; candidates and drafts show their own."""
     elsewhere = {v.name for c in example.candidates for v in c.verdicts} | {v.name for d in example.drafts for v in d.verdicts}
-    own = [v for v in example.verdicts if v.name not in elsewhere and not v.name.startswith("pair.")]
+    own = [v for v in example.verdicts if v.name not in elsewhere and not v.name.startswith(("pair.", _REJECTED))]
     return [v for v in own if (stage_of(v) == "collect") == before]
 
 
