@@ -182,13 +182,18 @@ def write_starter(domain: str, folder: Path, source: StarterSource | None = None
         The files written.
 
     Raises:
-        ConfigError: The name cannot be a file name, the config is there already, or the domain file is and is not valid; or the domain
-            needs a judge, which the embedded model is not.
+        ConfigError: The name cannot be a file name, the config is there already, or the domain file is and is not valid, or has the name of
+            a shipped domain; or the domain needs a judge, which the embedded model is not.
         SourceError: The texts are not there, have no such column, or give no text at their beginning.
     """
     if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", domain):
         raise ConfigError(f"'{domain}' cannot name a domain; use small letters, digits, '-' and '_'")
     own = folder / f"{domain}-domain.yaml"
+    if domain in shipped_domains() and own.exists():
+        raise ConfigError(
+            f"'{domain}' is a shipped domain, and {own} would not be read; rename that file to my-{own.name}, then: safer-instruct init my-{domain}; "
+            "or for the shipped one give another --dir"
+        )
     there = domain not in shipped_domains() and own.exists()
     placed = _placed(source, folder)
     files = {folder / f"{domain}.yaml": _config(domain, _of_own(own) if there else None, placed, embedded=embedded)}

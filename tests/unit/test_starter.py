@@ -8,6 +8,7 @@ import pytest
 
 from safer_instruct.config import load_config
 from safer_instruct.domain import load_domain, shipped_domains
+from safer_instruct.domainfile import NewDomain, as_text, place_for
 from safer_instruct.errors import ConfigError, SourceError
 from safer_instruct.example import Example
 from safer_instruct.filters.registry import open_filters
@@ -83,6 +84,15 @@ def test_names_that_are_no_file_names_are_refused(tmp_path: Path, name: str) -> 
     with pytest.raises(ConfigError, match="cannot name a domain"):
         write_starter(name, tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_domain_of_ones_own_under_the_name_of_a_shipped_one_is_not_passed_over(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="'civility' is the name of a shipped domain.* choose another name.* my-civility --extends civility$"):
+        place_for(NewDomain("civility"), tmp_path)
+    (tmp_path / "civility-domain.yaml").write_text(as_text(NewDomain("civility")), encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"civility-domain\.yaml would not be read; rename that file to my-civility-domain\.yaml"):
+        write_starter("civility", tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["civility-domain.yaml"]
 
 
 def test_the_folder_is_made(tmp_path: Path) -> None:
