@@ -121,9 +121,7 @@ def read_summary(path: Path) -> dict[str, Any]:
     """
     file = path / SUMMARY
     if not file.is_file():
-        of_run = path.is_file() and (path.parent / RUN).is_file()
-        remedy = f"give the folder: {path.parent}" if of_run else f"run: safer-instruct run CONFIG --out {path}"
-        raise RunDirectoryError(f"{path} holds no finished run ({_no_run(path)}); {remedy}")
+        raise RunDirectoryError(f"{path} holds no finished run ({_no_run(path)}); {_remedy(path)}")
     try:
         return _summed_up(file)
     except ValueError as exc:
@@ -148,6 +146,17 @@ def is_of_run(file: Path) -> bool:
 def no_pair(path: Path) -> str:
     """What to say where a finished run has no pair."""
     return f"{path} holds no pair: every example was dropped; what dropped them: safer-instruct filters {path}"
+
+
+def _remedy(path: Path) -> str:
+    """What to do where `path` holds no run."""
+    if path.is_file() and (path.parent / RUN).is_file():
+        return f"give the folder: {path.parent}"
+    if path.suffix in (".yaml", ".yml"):
+        return f"give the run directory, such as runs/{path.stem}"
+    if path.resolve() == Path.cwd():
+        return "give the run directory, such as runs/NAME, which 'safer-instruct run NAME.yaml' makes"
+    return f"run: safer-instruct run CONFIG --out {Path('runs', path.stem) if path.is_file() else path}"
 
 
 def _no_run(path: Path) -> str:

@@ -269,6 +269,14 @@ def test_a_run_of_an_older_version_is_told_to_be_run_again(run: Path) -> None:
             export_pairs(run, name, options=options)
 
 
+def test_a_name_of_ones_own_will_do_but_not_that_of_another_format(run: Path, tmp_path: Path) -> None:
+    for name in ("pairs.txt", "pairs", "pairs.JSONL", "pairs.v2"):
+        assert export_pairs(run, "messages", tmp_path / name).path == tmp_path / name
+    for name in ("pairs.csv", "pairs.Parquet"):
+        with pytest.raises(ConfigError, match=r"format 'messages' does not end in \.\w+; give --out a name that ends in \.jsonl$"):
+            export_pairs(run, "messages", tmp_path / name)
+
+
 # --- folders
 
 
