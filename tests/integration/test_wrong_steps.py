@@ -131,6 +131,7 @@ FILES: dict[str, str | bytes] = {
     "model.yaml": f"model: embedded:smollm9\n{STUDY}",
     "seeds.yaml": f"seeds: []\n{STUDY}",
     "study.yaml": STUDY,
+    "held.yaml": changed(changed(STUDY, "[ours, theirs]}}\n", "theirs}}\n    held_out: {of: theirs, count: 300}\n"), "prompts: {path: prompts.jsonl}, ", ""),
     "empty.yaml": changed(STUDY, "runs/evasive/pairs.jsonl", "prompts.jsonl"),
     "set.yaml": changed(STUDY, "runs/evasive/pairs.jsonl", "runs/dosk"),
     "judges.yaml": changed(STUDY, '"scripted:script.yaml"', '"embedded:smollm9"'),
@@ -332,6 +333,10 @@ STEPS = [
     ("study seeds.yaml", ("seeds.yaml:1: 'seeds': needs at least 1",)),
     ("study empty.yaml", ("prompts.jsonl", "no usable preference pair")),
     ("study study.yaml --out project", ("project holds something, and no study; choose another --out",)),
+    ("study study.yaml --out project --dry-run", ("project holds something, and no study; choose another --out",)),
+    ("study study.yaml --out runs/evasive --dry-run", ("runs/evasive holds something, and no study",)),
+    ("study study.yaml --out replies.csv --dry-run", ("replies.csv is no folder; choose another --out",)),
+    ("study held.yaml --dry-run", ("experiment 'one': the set 'theirs' has 0 pairs to train on (3 more overlap with evaluation prompts), too few",)),
     ("study judges.yaml", ("model 'smollm9' is not in",)),
     # --- evaluation
     ("evaluate", ("give CONFIG, or --power",)),
