@@ -29,7 +29,7 @@ class Exported(NamedTuple):
     missing: int = 0
 
 
-def export_pairs(path: Path, format_: str, out: Path | None = None, options: Options | None = None) -> Exported:
+def export_pairs(path: Path | str, format_: str, out: Path | str | None = None, options: Options | None = None) -> Exported:
     """Write the pairs of the run directory `path` as `format_`.
 
     Args:
@@ -43,7 +43,7 @@ def export_pairs(path: Path, format_: str, out: Path | None = None, options: Opt
             or the file there is none that this export wrote before.
         RunDirectoryError: The directory holds no finished run, its pairs cannot be read, or something else stands at `out`.
     """
-    options = options or Options()
+    path, out, options = Path(path), None if out is None else Path(out), options or Options()
     form = _format(format_, options)
     if out and isinstance(form, FileFormat) and not options.splits:
         _check_ending(out, format_, form)
