@@ -22,6 +22,7 @@ SUMMARY: dict[str, Any] = {
     "models": {"inducer": "embedded:small+reverse", "expert": "openai:large"},
     "notes": ["the judge was asked 20 times and disagreed with itself twice"],
     "thresholds": "defaults, not calibrated",
+    "timing": {},
     "domain": {
         "name": "civility",
         "description": "Replies, rude and kind.",
@@ -31,6 +32,8 @@ SUMMARY: dict[str, Any] = {
     "license": "CC-BY-4.0",
     "source_license": "cc0-1.0",
 }
+SUMMED_UP = {**dict.fromkeys(rundir._SUMMED_UP, 0), "stages": {}, "models": {}, "timing": {}}
+"""What stands in the summary of any run, of whatever version."""
 RESOLVED = {
     "models": {"inducer": "embedded:feed:ctranslate2-4.8", "expert": "openai:large@host"},
     "templates": {"induce": "00ff", "respond": "11ee"},

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from safer_instruct.domain import Direction, load_domain
+from safer_instruct.domain import Direction, load_domain, shipped_domains
 from safer_instruct.errors import ConfigError
 from safer_instruct.placeholders import DEFINITION, DESCRIPTION, GUIDELINE
 from safer_instruct.wholefile import write_whole
@@ -49,10 +49,15 @@ def place_for(new: NewDomain, folder: Path) -> Path:
     """Where `write_domain` writes it; asked before the user is asked anything.
 
     Raises:
-        ConfigError: The name cannot be a file name, the file is there already, or what it extends is not.
+        ConfigError: The name cannot be a file name, or is that of a shipped domain; the file is there already, or what it extends is not.
     """
     if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", new.name):
         raise ConfigError(f"'{new.name}' cannot name a domain; use small letters, digits, '-' and '_'")
+    if new.name in shipped_domains():
+        raise ConfigError(
+            f"'{new.name}' is the name of a shipped domain, which would be taken instead of yours; choose another name, and to build on the shipped one "
+            f"add --extends: safer-instruct domain new my-{new.name} --extends {new.name}"
+        )
     path = folder / f"{new.name}-domain.yaml"
     if path.exists():
         raise ConfigError(f"{path} exists already; give another --dir, or move it away")

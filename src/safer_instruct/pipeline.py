@@ -90,7 +90,7 @@ class Sample:
 
 
 def run(
-    config: RunConfig, out: Path | str, *, mode: rundir.Mode = "auto", watch: Callable[[RunState], None] | None = None, work: Path | None = None
+    config: RunConfig, out: Path | str, *, mode: rundir.Mode = "auto", watch: Callable[[RunState], None] | None = None, work: Path | str | None = None
 ) -> RunResult:
     """Build a preference dataset as `config` says.
 
@@ -111,7 +111,13 @@ def run(
 
 
 def sample(
-    config: RunConfig, out: Path | str, rows: int, *, mode: rundir.Mode = "auto", watch: Callable[[RunState], None] | None = None, work: Path | None = None
+    config: RunConfig,
+    out: Path | str,
+    rows: int,
+    *,
+    mode: rundir.Mode = "auto",
+    watch: Callable[[RunState], None] | None = None,
+    work: Path | str | None = None,
 ) -> Sample:
     """Run on some rows, spread evenly over the source, to see what they take; writes nothing but the ledger.
 

@@ -13,6 +13,7 @@ from types import NoneType
 from typing import Any, Literal, TypeGuard
 
 from safer_instruct import rundir
+from safer_instruct.errors import RunDirectoryError
 from safer_instruct.state import RunState, StageState
 
 EVERY_S = 1.0
@@ -54,6 +55,14 @@ def read_progress(path: Path) -> dict[str, Any] | None:
     if said["phase"] == "running" and said["age_s"] > _STALE_S:
         said["phase"] = "lost"
     return said
+
+
+def calls_told(path: Path) -> int:
+    """Model calls that a run made by its own account, with those read from its ledger; 0 where it gives none."""
+    with suppress(RunDirectoryError):
+        return int(rundir.read_summary(path)["calls"])
+    said = read_progress(path)
+    return sum(stage["calls"] for stage in said["stages"].values()) if said else 0
 
 
 def _write(path: Path, state: RunState, phase: Phase) -> None:

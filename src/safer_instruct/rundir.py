@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,6 +17,8 @@ from safer_instruct.holding import hold, of_others
 from safer_instruct.ledger import fold_log, read_totals
 from safer_instruct.moving import MOVING, move_aside
 from safer_instruct.nearest import did_you_mean
+from safer_instruct.spent import read_spent
+from safer_instruct.storage.attached import home_of
 from safer_instruct.wholefile import write_whole
 
 EXAMPLES, PAIRS, PAIRS_JSONL, BAD_ROWS = "examples.parquet", "pairs.parquet", "pairs.jsonl", "rejected_rows.jsonl"
@@ -28,6 +30,20 @@ EXPORTS = ("export.*", "export-*")  # of `export` without --out
 SHARDS = "ledger-shards"  # finished calls of a run on a cluster, until they are in the ledger
 ASIDE = ".earlier"  # what was made of the pairs of a run that is made again, until it has ended
 HOW = "how"  # the section of run.yaml that says nothing of the result: addresses, rates, budget
+_SUMMED_UP = (
+    "rows",
+    "set_aside",
+    "dropped",
+    "pairs",
+    "stages",
+    "calls",
+    "prompt_tokens",
+    "completion_tokens",
+    "cost",
+    "models",
+    "thresholds",
+    "timing",
+)  # what every summary has, of whatever version
 _RECOVERED = "ledger.recovered.sqlite"  # of a recovery that was cut short: the next ledger here would take it for its own
 _DATABASES = tuple(f"{name}{end}" for name in (LEDGER, BATCHES, REVIEW) for end in ("", "-wal", "-shm"))
 _FILES = (
@@ -66,7 +82,8 @@ def open_run_directory(path: Path, resolved: dict[str, Any], mode: Mode) -> Iter
             that changed, `fresh` moves the old run into `previous-N/` first.
 
     Raises:
-        RunDirectoryError: Another process holds the directory, or it holds a run of another config, or files that no run wrote.
+        RunDirectoryError: Another process holds the directory, or it holds a run of another config, or one whose ledger is missing,
+            or files that no run wrote.
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -77,7 +94,9 @@ def open_run_directory(path: Path, resolved: dict[str, Any], mode: Mode) -> Iter
         _refuse_files_of_others(path)
         if mode == "fresh":
             move_run_aside(path)
-        elif mode == "auto":
+        else:
+            _refuse_lost_ledger(path)
+        if mode == "auto":
             _refuse_other_config(path, resolved)
         write_whole(path / RUN, text)
         yield path
@@ -98,17 +117,24 @@ def read_summary(path: Path) -> dict[str, Any]:
     """`summary.json` of a run directory.
 
     Raises:
-        RunDirectoryError: There is none.
+        RunDirectoryError: There is none, or it is damaged.
     """
     file = path / SUMMARY
     if not file.is_file():
-        of_run = path.is_file() and (path.parent / RUN).is_file()
-        remedy = f"give the folder: {path.parent}" if of_run else f"run: safer-instruct run CONFIG --out {path}"
-        raise RunDirectoryError(f"{path} holds no finished run ({_no_run(path)}); {remedy}")
+        raise RunDirectoryError(f"{path} holds no finished run ({_no_run(path)}); {_remedy(path)}")
     try:
-        summary: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        return _summed_up(file)
     except ValueError as exc:
         raise RunDirectoryError(f"{file} is damaged ({exc}); run again to write it anew") from exc
+
+
+def _summed_up(file: Path) -> dict[str, Any]:
+    """What stands in a summary; ValueError where that is not all that every summary has."""
+    summary = json.loads(file.read_text(encoding="utf-8"))
+    if not isinstance(summary, dict):
+        raise ValueError("it holds no keys")
+    if lacking := [key for key in _SUMMED_UP if key not in summary]:
+        raise ValueError(f"it lacks {', '.join(lacking[:3])}{', ...' if len(lacking) > 3 else ''}")
     return summary
 
 
@@ -120,6 +146,17 @@ def is_of_run(file: Path) -> bool:
 def no_pair(path: Path) -> str:
     """What to say where a finished run has no pair."""
     return f"{path} holds no pair: every example was dropped; what dropped them: safer-instruct filters {path}"
+
+
+def _remedy(path: Path) -> str:
+    """What to do where `path` holds no run."""
+    if path.is_file() and (path.parent / RUN).is_file():
+        return f"give the folder: {path.parent}"
+    if path.suffix in (".yaml", ".yml"):
+        return f"give the run directory, such as runs/{path.stem}"
+    if path.resolve() == Path.cwd():
+        return "give the run directory, such as runs/NAME, which 'safer-instruct run NAME.yaml' makes"
+    return f"run: safer-instruct run CONFIG --out {Path('runs', path.stem) if path.is_file() else path}"
 
 
 def _no_run(path: Path) -> str:
@@ -162,6 +199,25 @@ def _refuse_other_config(path: Path, resolved: dict[str, Any]) -> None:
         f"{path} holds a run of another config: {few(changes)}. Add --continue to go on with the new config (finished calls "
         "that still apply are not paid again), or --fresh to move the old run aside and start anew"
     )
+
+
+def _refuse_lost_ledger(path: Path) -> None:
+    """A run whose ledger is gone would make, and pay for, all its calls again without a word."""
+    if any((path / name).exists() for name in (LEDGER, _RECOVERED, SHARDS)) or not (told := _calls_told(path)):
+        return
+    raise RunDirectoryError(
+        f"{path} holds {told}, and its {LEDGER} is missing, so that all of them would be made again: bring that file back, "
+        "or add --fresh to move what is left aside and make them again"
+    )
+
+
+def _calls_told(path: Path) -> str:
+    """What the files beside the ledger tell of calls that were made; empty where they tell of none."""
+    with suppress(FileNotFoundError, ValueError):
+        if calls := _summed_up(path / SUMMARY)["calls"]:
+            return f"a finished run of {calls:,} calls"
+    spent = None if home_of(path) else read_spent(path / SPENT)  # an address keeps it before there is a ledger
+    return f"a run whose calls took up to {spent.tokens:,} tokens" if spent and spent.tokens else ""
 
 
 def _came_to_nothing(path: Path) -> bool:

@@ -15,6 +15,7 @@ from safer_instruct.errors import ColumnError, ConfigError, SourceError
 from safer_instruct.placeholders import MODEL
 from safer_instruct.settings.sources import SourceConfig
 from safer_instruct.sources import BadRow, read_source
+from safer_instruct.sources.files import DOCUMENTS, describe, find
 from safer_instruct.wholefile import write_whole
 
 _CONFIG = """\
@@ -136,7 +137,7 @@ _REMEDIES = {"UTF": "; save the file in UTF-8 (in Excel: save as 'CSV UTF-8')", 
 
 _NO_TEXTS = ("y", "n", "yes", "no", "on", "off", "true", "false", "null")  # what YAML takes for something else
 
-_CATEGORY = "category"
+_TEXT, _CATEGORY = "text", "category"
 _CATEGORY_LINES = {
     True: f"  category_column: {_CATEGORY}     # one of: {{names}}\n",
     False: "  # category_column: COLUMN     # name the column that holds one of: {names}\n",
@@ -158,13 +159,13 @@ class StarterSource:
 
     Attributes:
         path: A file, a folder or a glob, from where the command is given.
-        text: The column with the text.
+        text: The column with the text; None where nobody has named it: then it is `text`.
         id: That with the user's own id.
         category: Whether there is a column `category`, as far as one can tell.
     """
 
     path: str
-    text: str = "text"
+    text: str | None = None
     id: str | None = None
     category: bool = True
 
@@ -182,13 +183,18 @@ def write_starter(domain: str, folder: Path, source: StarterSource | None = None
         The files written.
 
     Raises:
-        ConfigError: The name cannot be a file name, the config is there already, or the domain file is and is not valid; or the domain
-            needs a judge, which the embedded model is not.
+        ConfigError: The name cannot be a file name, the config is there already, or the domain file is and is not valid, or has the name of
+            a shipped domain; or the domain needs a judge, which the embedded model is not.
         SourceError: The texts are not there, have no such column, or give no text at their beginning.
     """
     if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", domain):
         raise ConfigError(f"'{domain}' cannot name a domain; use small letters, digits, '-' and '_'")
     own = folder / f"{domain}-domain.yaml"
+    if domain in shipped_domains() and own.exists():
+        raise ConfigError(
+            f"'{domain}' is a shipped domain, and {own} would not be read; rename that file to my-{own.name}, then: safer-instruct init my-{domain}; "
+            "or for the shipped one give another --dir"
+        )
     there = domain not in shipped_domains() and own.exists()
     placed = _placed(source, folder)
     files = {folder / f"{domain}.yaml": _config(domain, _of_own(own) if there else None, placed, embedded=embedded)}
@@ -211,7 +217,9 @@ def _placed(source: StarterSource | None, folder: Path) -> StarterSource:
     if source is None:
         return StarterSource("texts.jsonl")
     try:
-        first = list(islice(read_source(SourceConfig(path=source.path, text=source.text, id=source.id), Path()), _LOOKED_AT))
+        if source.text or source.id:
+            _refuse_without_columns(source.path)
+        first = list(islice(read_source(SourceConfig(path=source.path, text=source.text or _TEXT, id=source.id), Path()), _LOOKED_AT))
     except ColumnError as exc:
         raise ColumnError(exc.problem, _NAME_COLUMNS) from exc
     if all(isinstance(row, BadRow) for row in first):
@@ -222,10 +230,20 @@ def _placed(source: StarterSource | None, folder: Path) -> StarterSource:
     return StarterSource(path, source.text, source.id, _has_category(source))
 
 
+def _refuse_without_columns(path: str) -> None:
+    """Where no file has columns, none can be named: perhaps a table has the ending of plain text."""
+    config = SourceConfig(path=path)
+    files = [describe(file, config, Path()) for file in find(config, Path())]
+    if all(file.format in ("text", *DOCUMENTS) for file in files):
+        table = "if it is a table, rename it so that it ends in .csv or .tsv; otherwise leave them out, and each paragraph is a text"
+        remedy = table if files[0].format == "text" else "leave them out"
+        raise SourceError(f"{files[0].name}: there are no columns in it, so --text and --id name nothing; {remedy}")
+
+
 def _has_category(source: StarterSource) -> bool:
     """Whether the column that a domain of several categories is told by has the name that it has in the config."""
     try:
-        first = list(islice(read_source(SourceConfig(path=source.path, text=source.text, category_column=_CATEGORY), Path()), _LOOKED_AT))
+        first = list(islice(read_source(SourceConfig(path=source.path, text=source.text or _TEXT, category_column=_CATEGORY), Path()), _LOOKED_AT))
     except SourceError:
         return False
     return not all(isinstance(row, BadRow) for row in first)
@@ -256,7 +274,7 @@ def _config(domain: str, own: Domain | None, source: StarterSource, *, embedded:
         domain=domain if shipped else f"{domain}-domain.yaml",
         shipped=", ".join(shipped_domains()),
         path=_padded(source.path),
-        text=_padded(source.text),
+        text=_padded(source.text or _TEXT),
         id=f"id: {_padded(source.id, 26)}" if source.id else "# id: id                      ",
         category=category,
         languages=f"[{', '.join(known.languages if known else _LANGUAGES)}]",

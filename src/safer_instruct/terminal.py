@@ -89,7 +89,8 @@ def show_summary(console: Console, path: Path, summary: dict[str, Any], *, sampl
     if not summary["pairs"] and summary["rows"]:
         console.print(safe(shown(rundir.no_pair(path))), soft_wrap=True)
     for name, what in _WRITTEN.items():
-        console.print(Text(f"  {shown(path / name)}").append(f"  {what}", style="dim"), soft_wrap=True)
+        if is_elsewhere(path) or (path / name).exists():  # a copy lacks what its command did not ask for
+            console.print(Text(f"  {shown(path / name)}").append(f"  {what}", style="dim"), soft_wrap=True)
 
 
 def show_totals(console: Console, path: Path, totals: list[Total], said: dict[str, Any] | None = None, holder: str | None = None) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -47,6 +48,14 @@ def test_every_public_function_says_what_it_raises(name: str) -> None:
     assert function.__name__ == name and "Raises:" in (inspect.getdoc(function) or "")
     signature = inspect.signature(function)
     assert "" not in {str(p.annotation).replace("<class 'inspect._empty'>", "") for p in signature.parameters.values()}
+
+
+def test_every_function_of_the_reference_that_takes_a_path_takes_a_string() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "reference" / "python.md").read_text("utf-8")
+    signatures = re.findall(r"```python\n(?:async )?def (.*?)```", page, re.DOTALL)
+    assert len(signatures) > 10 and sum("Path | str" in signature for signature in signatures) > 10
+    taken = [signature for signature in signatures if re.search(r"\bPath\b(?! \| str)", signature.partition("->")[0])]
+    assert taken == []
 
 
 def test_the_signature_of_run_is_kept() -> None:

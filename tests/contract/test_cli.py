@@ -326,6 +326,17 @@ def test_a_run_that_meets_a_damaged_ledger_names_the_command_that_saves_the_rest
     assert f"{calls} model calls ({calls} of them from the ledger)" in cli("run", "my.yaml", "--out", "out").out
 
 
+@pytest.mark.parametrize("finished", [True, False])
+def test_of_a_ledger_that_is_junk_the_run_tells_how_many_calls_are_lost(cli: Cli, finished: bool) -> None:
+    cli("run", "my.yaml", "--out", "out")
+    calls = json.loads(Path("out/summary.json").read_text("utf-8"))["calls"]
+    if not finished:
+        Path("out/summary.json").unlink()
+    Path("out/ledger.sqlite").write_bytes(b"junk" * 20_000)
+    said = cli("ledger", "out", "--recover")
+    assert said.code == 0 and said.out.startswith(f"0 calls saved, of {calls} that the run speaks of: the others could not be read and will be made again;")
+
+
 def test_a_ledger_in_use_is_not_recovered(cli: Cli) -> None:
     cli("run", "my.yaml", "--out", "out")
     with hold(Path("out")):

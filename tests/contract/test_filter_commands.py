@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from command_line import Cli, caller
 from rich.console import Console
+from runs import SUMMED_UP
 
 from safer_instruct import derived, rundir, stored, tables
 from safer_instruct.errors import RunDirectoryError
@@ -265,7 +266,7 @@ def test_why_as_json_says_which_were_taken_and_how_it_ended(ran: Cli) -> None:
 def test_why_reads_ids_and_one_row_of_many(tmp_path: Path) -> None:
     out = tmp_path / "many"
     out.mkdir()
-    (out / rundir.SUMMARY).write_text("{}")
+    (out / rundir.SUMMARY).write_text(json.dumps(SUMMED_UP))
     count = tables._ROWS_PER_GROUP * 2 + 10
     with tables.outputs(out) as files:
         for i in range(count):

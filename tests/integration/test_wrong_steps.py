@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import shlex
 import sys
 from pathlib import Path
@@ -59,6 +60,8 @@ FILES: dict[str, str | bytes] = {
     # texts
     "latin.csv": 'id;reply\n1;"Schöne Grüße, das ist nicht unser Problem."\n'.encode("latin-1"),
     "utf16.csv": 'id,reply\n1,"It depends."\n'.encode("utf-16"),
+    "packed.csv": gzip.compress(REPLIES.encode()),
+    "replies.txt": REPLIES,
     "empty.csv": "",
     "replies.xlsx": b"PK\x03\x04",
     "excel.csv": b"PK\x03\x04\x14\x00[Content_Types].xml\x00",
@@ -66,6 +69,9 @@ FILES: dict[str, str | bytes] = {
     "several/b.csv": "nr,answer\n1,It depends.\n",
     "broken.jsonl": '{"prompt": "a", "chosen": "b", "rejected": "c"}\n{"prompt": "a\n',
     "nothing.jsonl": "",
+    "lacking/summary.json": "{}",
+    "lacking/run.yaml": "config: {domain: civility}\n",
+    "lacking/pairs.jsonl": '{"prompt": "Where?", "chosen": "Here, at the desk.", "rejected": "Look."}\n',
     "project/run.yaml": RUN,
     "project/README.md": "# Our replies\n",
     "training/tuning.json": "{}",
@@ -125,6 +131,7 @@ FILES: dict[str, str | bytes] = {
     "model.yaml": f"model: embedded:smollm9\n{STUDY}",
     "seeds.yaml": f"seeds: []\n{STUDY}",
     "study.yaml": STUDY,
+    "held.yaml": changed(changed(STUDY, "[ours, theirs]}}\n", "theirs}}\n    held_out: {of: theirs, count: 300}\n"), "prompts: {path: prompts.jsonl}, ", ""),
     "empty.yaml": changed(STUDY, "runs/evasive/pairs.jsonl", "prompts.jsonl"),
     "set.yaml": changed(STUDY, "runs/evasive/pairs.jsonl", "runs/dosk"),
     "judges.yaml": changed(STUDY, '"scripted:script.yaml"', '"embedded:smollm9"'),
@@ -165,9 +172,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+_READING = ("status", "export --format jsonl", "audit", "report")  # a run's summary
 STEPS = [
     # --- the domain file
     ("domain new Evasive --no-input", ("'Evasive' cannot name a domain; use small letters",)),
+    ("domain new civility --no-input", ("'civility' is the name of a shipped domain", "choose another name", "domain new my-civility --extends civility")),
     ("domain check evasive-domain.yml", ("evasive-domain.yml", "did you mean 'evasive-domain.yaml'?")),
     ("domain chekc evasive-domain.yaml", ("No such command 'chekc'. Did you mean 'check'?",)),
     ("domain check typo.yaml", ("typo.yaml:6: unknown key 'categories.reply.guidline'; did you mean 'guideline'?",)),
@@ -201,6 +210,8 @@ STEPS = [
     ("init evasive2 --source replies.xlsx --text reply", ("replies.xlsx: spreadsheets are not read; save it as CSV in UTF-8",)),
     ("init evasive2 --source latin.csv --text reply", ("latin.csv:2: invalid UTF-8", "save as 'CSV UTF-8'")),
     ("init evasive2 --source utf16.csv --text reply", ("utf16.csv", "UTF-16", "save as 'CSV UTF-8'")),
+    ("init evasive2 --source packed.csv --text reply", ("packed.csv:1: the header cannot be read", "it is compressed", "rename it to packed.csv.gz")),
+    ("init evasive2 --source replies.txt --text reply", ("replies.txt: there are no columns in it", "rename it so that it ends in .csv")),
     ("init evasive2 --source empty.csv --text reply", ("empty.csv: none of its first rows can be used: it holds none",)),
     ("init evasive --source replies.csv --text reply", ("evasive.yaml exists already; give another --dir, or move it away",)),
     # --- the run
@@ -226,6 +237,10 @@ STEPS = [
     ("run evasive.yaml --out project --fresh", ("project holds run.yaml, README.md and no ledger of a run",)),
     ("run evasive.yaml --out runs/evasive --fresh --dry-run", ("--dry-run and --fresh exclude each other",)),
     ("run runs/evasive/run.yaml", ("run.yaml is what a run keeps of its config; give the config itself",)),
+    *(
+        (f"{command} lacking", ("lacking/summary.json is damaged (it lacks rows, set_aside, dropped, ...); run again to write it anew",))
+        for command in _READING
+    ),
     ("status training", ("training holds no finished run (it is the folder of a training",)),
     ("run other.yaml --out runs/evasive", ("holds a run of another config: seed: 0, now 5. Add", "--continue", "--fresh")),
     ("run evasive.yaml --out replies.csv/run", ("replies.csv/run cannot be a run directory: Not a directory; choose another --out",)),
@@ -242,11 +257,15 @@ STEPS = [
     ("status runs", ("runs holds no finished run (summary.json is missing; runs in it: evasive)",)),
     ("review runs/evasif", ("runs/evasif holds no finished run", "did you mean 'evasive'?")),
     ("review several", ("several holds no finished run (summary.json is missing)",)),
+    ("status evasive.yaml", ("evasive.yaml holds no finished run (it is a file); give the run directory, such as runs/evasive",)),
+    ("status .", (". holds no finished run (summary.json is missing", "give the run directory, such as runs/NAME")),
     ("status runs/evasive/pairs.jsonl", ("holds no finished run (it is a file); give the folder: runs/evasive",)),
     # --- export, audit, labels
     ("export --format jsonl", ("DIR is missing: a finished run directory",)),
     ("export runs/evasive --format csv --out replies.csv", ("replies.csv exists already, and holds something else than what would be written",)),
     ("export runs/evasive --format jsonl --out runs/evasive/ledger.sqlite", ("runs/evasive/ledger.sqlite is a file of a run",)),
+    ("export runs/evasive --format parquet --out out.jsonl", ("out.jsonl will be written, and format 'parquet' does not end in .jsonl; give --out a name",)),
+    ("export runs/evasive --format kto --out out.CSV", ("out.CSV will be written, and format 'kto' does not end in .CSV",)),
     ("report runs/evasive --out replies.csv", ("replies.csv will be written, and does not end in .html",)),
     ("report runs/evasive --out page.html", ("page.html exists already, and holds something else than what would be written",)),
     ("audit runs/evasive --out notes.md", ("notes.md exists already, and holds something else",)),
@@ -275,6 +294,7 @@ STEPS = [
     ("calibrate runs/evasive --labels labls.csv", ("labls.csv: no such file (looked in ",)),
     ("calibrate runs/evasive --labels none.csv", ("none.csv: 0 good and 0 bad of 1 rows carry a label", "label more examples of the run")),
     ("calibrate runs/evasive --labels none.csv --config evasve.yaml", ("evasve.yaml: no such file (looked in ",)),
+    ("calibrate runs/evasive --labels labels.csv --precision 0", ("Invalid value for '--precision'", "0.001")),
     ("calibrate runs/evasive --sheet replies.csv", ("replies.csv exists already, and is no such sheet; give --sheet another name",)),
     ("calibrate runs/evasive --labels strange.csv", ("strange.csv: the run has no scored example with id 'e9'",)),
     ("value runs/evasive --out runs/evasive", ("runs/evasive is a run directory; choose another --out",)),
@@ -298,6 +318,14 @@ STEPS = [
         "train dpo all.yaml",
         ("the split leaves 0 pairs to train on and 3 held out; both are needed: write a smaller count than 'holdout: {count: 40}', or give more pairs",),
     ),
+    (
+        "models export runs/evasive --to merged --quantization q8_0",
+        ("'merged' knows no quantisation 'q8_0'; 'merged' has none: leave --quantization out, or choose --to gguf",),
+    ),
+    (
+        "models export runs/evasive --to gguf-lora --quantization q4",
+        ("leave --quantization out, or choose --to gguf (f32, f16, bf16, q8_0); --to embedded (int8, float32)",),
+    ),
     ("models export runs/evasive --to merged", ("runs/evasive holds no adapter and no model", "give the folder that 'train' or 'tune' wrote")),
     # --- a study
     ("study model.yaml", ("model 'smollm9' is not in",)),
@@ -305,6 +333,10 @@ STEPS = [
     ("study seeds.yaml", ("seeds.yaml:1: 'seeds': needs at least 1",)),
     ("study empty.yaml", ("prompts.jsonl", "no usable preference pair")),
     ("study study.yaml --out project", ("project holds something, and no study; choose another --out",)),
+    ("study study.yaml --out project --dry-run", ("project holds something, and no study; choose another --out",)),
+    ("study study.yaml --out runs/evasive --dry-run", ("runs/evasive holds something, and no study",)),
+    ("study study.yaml --out replies.csv --dry-run", ("replies.csv is no folder; choose another --out",)),
+    ("study held.yaml --dry-run", ("experiment 'one': the set 'theirs' has 0 pairs to train on (3 more overlap with evaluation prompts), too few",)),
     ("study judges.yaml", ("model 'smollm9' is not in",)),
     # --- evaluation
     ("evaluate", ("give CONFIG, or --power",)),

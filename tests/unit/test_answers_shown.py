@@ -55,6 +55,17 @@ def test_the_terminal_shows_who_wrote_and_how_many_responses_are_unique(tmp_path
     assert "90.0% of the chosen responses are unique; 2 repeat an earlier one word for word, 1 nearly" in shown
 
 
+def test_the_terminal_lists_the_files_that_are_there(tmp_path: Path) -> None:
+    shown = on_terminal(summary(), tmp_path)
+    assert "examples.parquet" in shown and "pairs.jsonl" in shown and "ledger.sqlite" not in shown and "run.yaml" not in shown
+    (tmp_path / "pairs.jsonl").unlink()
+    (tmp_path / "ledger.sqlite").touch()
+    console = Console(file=io.StringIO(), width=140)
+    show_summary(console, tmp_path, summary(), samples=0)
+    assert isinstance(console.file, io.StringIO)
+    assert "ledger.sqlite" in console.file.getvalue() and "pairs.jsonl" not in console.file.getvalue()
+
+
 def test_one_expert_needs_no_table_and_older_summaries_are_still_shown(tmp_path: Path) -> None:
     assert "Who wrote" not in on_terminal(summary(writers={"expert": WRITERS["kind"]}), tmp_path)
     assert "unique" not in on_terminal(summary(), tmp_path)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from runs import SUMMED_UP
 
 from safer_instruct import rundir, tables
 from safer_instruct.calibration.calibrate import CALIBRATION, Aim, calibrate, point_config_at, read_method, write_calibration
@@ -55,7 +56,7 @@ def finished(path: Path, which: list[Example], form: str = "contrast") -> Path:
         for example in which:
             files.add(example)
     (path / rundir.RUN).write_text(yaml.safe_dump({"config": {"verify": {"form": form}}}), encoding="utf-8")
-    (path / rundir.SUMMARY).write_text(json.dumps({"pairs": len(which)}), encoding="utf-8")
+    (path / rundir.SUMMARY).write_text(json.dumps({**SUMMED_UP, "pairs": len(which)}), encoding="utf-8")
     return path
 
 

@@ -15,9 +15,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from runs import SUMMARY, write_books
+from runs import SUMMARY, SUMMED_UP, write_books
 
 from safer_instruct import rundir, tables
+from safer_instruct.audit import read_set
 from safer_instruct.card import Release, dataset_card
 from safer_instruct.errors import ConfigError, RunDirectoryError, SaferInstructError
 from safer_instruct.example import Example, Verdict
@@ -262,11 +263,25 @@ def test_only_a_card_can_be_gated(run: Path) -> None:
 
 
 def test_a_run_of_an_older_version_is_told_to_be_run_again(run: Path) -> None:
-    (run / rundir.SUMMARY).write_text('{"pairs": 8}')
+    (run / rundir.SUMMARY).write_text(json.dumps({**SUMMED_UP, "pairs": 8}))
     assert export_pairs(run, "jsonl").pairs == 8
     for name, options in (("datasets", Options()), ("jsonl", Options(provenance=True))):
         with pytest.raises(RunDirectoryError, match="older version"):
             export_pairs(run, name, options=options)
+
+
+def test_paths_may_be_plain_strings(run: Path, tmp_path: Path) -> None:
+    assert export_pairs(str(run), "csv", str(tmp_path / "c.csv")).path == tmp_path / "c.csv"
+    assert export_pairs(str(run), "datasets").path == run / "export-datasets"
+    assert len(read_set(str(tmp_path / "c.csv"))) == len(read_set(run)) == export_pairs(run, "csv").pairs
+
+
+def test_a_name_of_ones_own_will_do_but_not_that_of_another_format(run: Path, tmp_path: Path) -> None:
+    for name in ("pairs.txt", "pairs", "pairs.JSONL", "pairs.v2"):
+        assert export_pairs(run, "messages", tmp_path / name).path == tmp_path / name
+    for name in ("pairs.csv", "pairs.Parquet"):
+        with pytest.raises(ConfigError, match=r"format 'messages' does not end in \.\w+; give --out a name that ends in \.jsonl$"):
+            export_pairs(run, "messages", tmp_path / name)
 
 
 # --- folders

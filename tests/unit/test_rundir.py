@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import fcntl
+import json
+import re
 import signal
 import subprocess
 import sys
@@ -16,6 +18,7 @@ import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from runs import SUMMED_UP
 
 from safer_instruct import holding, rundir
 from safer_instruct.changes import differences
@@ -167,6 +170,34 @@ def test_continue_takes_the_new_config_and_keeps_the_ledger(tmp_path: Path) -> N
     assert yaml.safe_load((tmp_path / "run.yaml").read_text("utf-8")) == OTHER and (tmp_path / rundir.LEDGER).read_text() == "calls"
 
 
+@pytest.mark.parametrize(
+    ("file", "text", "said"),
+    [
+        (rundir.SUMMARY, json.dumps({**SUMMED_UP, "calls": 1293}), "a finished run of 1,293 calls"),
+        (rundir.SPENT, '{"cost_usd": 0.5, "tokens": 2000}', "a run whose calls took up to 2,000 tokens"),
+    ],
+)
+def test_a_run_whose_ledger_is_gone_is_not_paid_again_without_a_word(tmp_path: Path, file: str, text: str, said: str) -> None:
+    opened(tmp_path)
+    (tmp_path / file).write_text(text)
+    modes: tuple[rundir.Mode, ...] = ("auto", "continue")
+    for mode in modes:
+        with pytest.raises(RunDirectoryError, match=rf"holds {said}, and its ledger\.sqlite is missing.*bring that file back, or add --fresh"):
+            opened(tmp_path, mode=mode)
+    (tmp_path / rundir.LEDGER).write_text("calls")
+    opened(tmp_path)
+    (tmp_path / rundir.LEDGER).unlink()
+    opened(tmp_path, mode="fresh")
+    assert (tmp_path / "previous-1" / file).read_text() == text
+
+
+def test_a_run_without_calls_needs_no_ledger(tmp_path: Path) -> None:
+    opened(tmp_path)
+    (tmp_path / rundir.SUMMARY).write_text(json.dumps(SUMMED_UP))
+    (tmp_path / rundir.SPENT).write_text('{"cost_usd": 0, "tokens": 0}')
+    opened(tmp_path)
+
+
 def test_fresh_moves_every_file_of_the_old_run_aside_and_nothing_else(tmp_path: Path) -> None:
     opened(tmp_path)
     old = {rundir.EXAMPLES, rundir.PAIRS, rundir.PAIRS_JSONL, rundir.BAD_ROWS, rundir.LEDGER, rundir.LEDGER + "-wal", rundir.SUMMARY, rundir.CARD}
@@ -281,11 +312,21 @@ def test_any_text_is_written_whole(tmp_path_factory: pytest.TempPathFactory, tex
 def test_a_directory_without_a_finished_run_says_how_to_make_one(tmp_path: Path) -> None:
     with pytest.raises(RunDirectoryError, match=r"holds no finished run .*safer-instruct run CONFIG --out"):
         read_summary(tmp_path)
-    (tmp_path / rundir.SUMMARY).write_text('{"pairs": 3}')
-    assert read_summary(tmp_path) == {"pairs": 3}
+    (tmp_path / rundir.SUMMARY).write_text(json.dumps(SUMMED_UP))
+    assert read_summary(tmp_path) == SUMMED_UP
 
 
-def test_a_damaged_summary_is_told_as_such(tmp_path: Path) -> None:
-    (tmp_path / rundir.SUMMARY).write_text("{")
-    with pytest.raises(RunDirectoryError, match=r"summary\.json"):
+@pytest.mark.parametrize(
+    ("damaged", "said"),
+    [("{", "Expecting property name"), ("{}", "it lacks rows, set_aside, dropped, ..."), ("[1]", "it holds no keys")],
+)
+def test_a_damaged_summary_is_told_as_such(tmp_path: Path, damaged: str, said: str) -> None:
+    (tmp_path / rundir.SUMMARY).write_text(damaged)
+    with pytest.raises(RunDirectoryError, match=rf"summary\.json is damaged \({re.escape(said)}.*\); run again to write it anew"):
+        read_summary(tmp_path)
+
+
+def test_of_a_summary_that_lacks_one_figure_just_that_is_named(tmp_path: Path) -> None:
+    (tmp_path / rundir.SUMMARY).write_text(json.dumps({key: value for key, value in SUMMED_UP.items() if key != "models"}))
+    with pytest.raises(RunDirectoryError, match=r"\(it lacks models\)"):
         read_summary(tmp_path)

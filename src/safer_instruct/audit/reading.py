@@ -93,7 +93,7 @@ class PairSet:
             self.bad.append(row)
 
 
-def read_set(path: Path, columns: Columns | None = None, *, split: str | None = None, limit: int | None = None) -> PairSet:
+def read_set(path: Path | str, columns: Columns | None = None, *, split: str | None = None, limit: int | None = None) -> PairSet:
     """Read the pairs of `path`.
 
     Args:
@@ -106,6 +106,7 @@ def read_set(path: Path, columns: Columns | None = None, *, split: str | None = 
         SourceError: Nothing is there, a file cannot be read, no row is a pair, no column holds a side, or there is no such split.
         RunDirectoryError: The run is not finished, or damaged.
     """
+    path = Path(path)
     is_run = (path / rundir.RUN).is_file() or (path / rundir.EXAMPLES).is_file()
     if split is not None and (is_run or path.is_file()):
         raise SourceError(f"{path}: only a folder of files that are named after splits, or one of save_to_disk, has splits; leave out --split")

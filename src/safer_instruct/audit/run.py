@@ -35,7 +35,7 @@ CHECKS: dict[str, Callable[[PairSet], Finding]] = {
 
 
 def audit_set(
-    pairs: PairSet, benchmarks: Mapping[str, Path] | None = None, told: Callable[[str], None] = lambda _: None, *, only: Container[str] | None = None
+    pairs: PairSet, benchmarks: Mapping[str, Path | str] | None = None, told: Callable[[str], None] = lambda _: None, *, only: Container[str] | None = None
 ) -> list[Finding]:
     """Ask every check about a set, or those that are named.
 
@@ -48,7 +48,8 @@ def audit_set(
     Raises:
         SourceError: A benchmark's file cannot be read.
     """
-    checks = CHECKS | {"contamination": partial(origin.contamination, benchmarks=benchmarks or {})}
+    files = {name: Path(file) for name, file in (benchmarks or {}).items()}
+    checks = CHECKS | {"contamination": partial(origin.contamination, benchmarks=files)}
     found = []
     for name, check in checks.items():
         if only is None or name in only:

@@ -44,7 +44,7 @@ def calibrate(
     reviewed: Annotated[bool, typer.Option("--reviewed", help="Take what was decided in 'review' for labels.")] = False,
     sheet: Annotated[Optional[Path], typer.Option(metavar="FILE.csv", parser=looked_at_path, help="Write a sheet to label instead.")] = None,
     count: Annotated[int, typer.Option("--n", min=1, help="With --sheet: how many rows.")] = 200,
-    precision: Annotated[float, typer.Option(min=0, max=1, help="Share of good examples that a threshold is to keep to.")] = 0.9,
+    precision: Annotated[float, typer.Option(min=0.001, max=1, help="Share of good examples that a threshold is to keep to.")] = 0.9,
     max_bad: Annotated[Optional[float], typer.Option(min=0.001, max=0.999, help="Instead: share of bad ones that is not to be passed.")] = None,
     confidence: Annotated[float, typer.Option(min=0.5, max=0.999, help="With --max-bad: of the guarantee.")] = 0.95,
     method: Annotated[str, typer.Option(help="logistic, isotonic, or auto: isotonic from 1,000 labels on.")] = "auto",

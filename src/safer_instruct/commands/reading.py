@@ -84,6 +84,7 @@ def ledger(
 
     from safer_instruct import ledger, rundir
     from safer_instruct.holding import hold
+    from safer_instruct.progress import calls_told
     from safer_instruct.replacing import refuse_others
     from safer_instruct.views import ledger as view
     from safer_instruct.wholefile import whole
@@ -94,7 +95,7 @@ def ledger(
     if recover_:
         only_here(path, "--recover")
         with hold(path):
-            typer.echo(view.describe(ledger.recover(file)))
+            typer.echo(view.describe(ledger.recover(file), calls_told(path)))
     elif search is not None:
         view.show_matches(console, ledger.find_calls(file, search), limit)
     elif show is not None:

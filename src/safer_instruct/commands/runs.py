@@ -44,7 +44,7 @@ def init(
     from safer_instruct.starter import StarterSource, write_starter
 
     only_with(context, ("source",), "text", "id_")
-    for path in write_starter(domain, folder, StarterSource(source, text or "text", id_) if source else None, embedded=embedded):
+    for path in write_starter(domain, folder, StarterSource(source, text, id_) if source else None, embedded=embedded):
         typer.echo(f"wrote {path}")
     if domain not in shipped_domains() and (hint := did_you_mean(domain, shipped_domains(), cutoff=0.8)):
         typer.echo(f"'{domain}' is a new domain; {hint}")

@@ -32,7 +32,7 @@ from safer_instruct.state import Figures, Row
 Report = Callable[[Progress], None]
 
 
-def evaluate(config: EvaluateConfig, out: Path | str, *, answers: Sequence[Path] = (), report: Report = lambda _: None) -> Evaluation:
+def evaluate(config: EvaluateConfig, out: Path | str, *, answers: Sequence[Path | str] = (), report: Report = lambda _: None) -> Evaluation:
     """Evaluate systems as `config` says; a stopped evaluation goes on where it was when it is given again.
 
     Args:
@@ -44,7 +44,7 @@ def evaluate(config: EvaluateConfig, out: Path | str, *, answers: Sequence[Path]
     Raises:
         SaferInstructError: Whatever went wrong, with what to do about it.
     """
-    return run_to_end(_evaluate(config, _made(out), tuple(answers), report))
+    return run_to_end(_evaluate(config, _made(out), tuple(map(Path, answers)), report))
 
 
 def write_people_sheet(

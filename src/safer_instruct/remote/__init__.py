@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def working_directory(out: str | Path, work: Path | None, mode: Mode) -> Iterator[Path]:
+def working_directory(out: str | Path, work: Path | str | None, mode: Mode) -> Iterator[Path]:
     """Where a run works: `out` itself, or for an address the local directory that belongs to it; see `session.working_at`."""
     if not is_remote(out):
         if work is not None:
@@ -34,6 +34,6 @@ def working_directory(out: str | Path, work: Path | None, mode: Mode) -> Iterato
         return
     from safer_instruct.remote.session import working_at
 
-    with working_at(out, work, mode) as folder:
+    with working_at(out, None if work is None else Path(work), mode) as folder:
         stand_for(folder, str(parse(out)))
         yield folder

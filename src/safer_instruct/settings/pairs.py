@@ -80,6 +80,12 @@ class Holdout(Strict):
     count: Positive | None = None
     near_duplicate: Similarity | None = 0.7
 
+    @model_validator(mode="after")
+    def _share_or_count(self) -> Holdout:
+        if self.count is not None and self.share != Holdout.model_fields["share"].default:  # what is kept of a config names the default, too
+            raise ValueError(f"give one of share ({self.share:g}) and count ({self.count})")
+        return self
+
 
 class CleanConfig(Strict):
     """What a pair must pass before it is trained on or held out.

@@ -15,6 +15,7 @@ from safer_instruct.sources.rows import Made, Reading, make_row, not_utf8
 from safer_instruct.sources.streams import Line, bounded_lines, byte_limit, opened
 
 _WORKBOOKS = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")  # .xlsx and .ods, .xls
+_PACKED = {b"\x1f\x8b": ".gz", b"\x28\xb5\x2f\xfd": ".zst"}
 _CSV_ERRORS = {
     "unexpected end": "a quoted field is never closed",
     "expected after": "a quote within a quoted field is not doubled",
@@ -29,7 +30,9 @@ def read_csv(file: File, reading: Reading[Made], delimiter: str | None = None) -
         line, head, header, flaw = next(records, (1, b"", [], ""))
         if head.startswith(_WORKBOOKS):
             flaw = "it is an Excel workbook or another archive, whatever its name; save it as CSV from the program that wrote it"
-        elif any("\0" in name for name in header):
+        elif packing := next((ending for magic, ending in _PACKED.items() if head.startswith(magic)), ""):
+            flaw = f"it is compressed, whatever its name; rename it to {file.name.rpartition('/')[2]}{packing}"
+        elif b"\0" in head:
             flaw = "NUL characters; is the file UTF-16?"
         if flaw:
             yield BadRow(file.name, line, f"the header cannot be read, so the file was skipped: {flaw}", excerpt(head))

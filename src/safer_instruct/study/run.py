@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from safer_instruct.extras import require
 from safer_instruct.holding import hold
 from safer_instruct.models import open_model
 from safer_instruct.running import run_to_end
+from safer_instruct.study.division import divide, sets_of
 from safer_instruct.study.figures import Figures
 from safer_instruct.study.pairs import read_pairs
 from safer_instruct.study.plan import plan
@@ -49,6 +51,7 @@ def study(config: StudyConfig, out: Path | str, *, report: Callable[[News], None
         SaferInstructError: Whatever went wrong, with what to do about it.
     """
     folder = Path(out).absolute()
+    _refuse_folder(folder)
     steps = plan(config, folder)
     if not all(step.done for step in rehearse_steps(steps, folder)):
         _look_ahead(config, steps)
@@ -64,21 +67,27 @@ def _look_ahead(config: StudyConfig, steps: Sequence[Step]) -> None:
     if any(step.kind in ("sft", "dpo") for step in steps):
         require("trl", extra="train", purpose="training on preferences")
         open_base(config.model, config.base)
-    for given in config.sets.values():
-        if given.kind == "path":
-            read_pairs(config.base / str(given.path), given.category_column)
+    there = {name: read_pairs(config.base / str(s.path), s.category_column)[0] for name, s in config.sets.items() if s.kind == "path"}
     for name in config.experiments:
+        if there.keys() >= set(sets_of(config, name)):
+            with tempfile.TemporaryDirectory(prefix="safer-instruct-") as aside:
+                divide(config, name, there, Path(aside))
         evaluation = config.evaluation(name, {BASE: {"model": config.answering()}}, prompts="-")
         check_named(evaluation)
         for judge in dict.fromkeys(judge.model for judge in evaluation.judges.values()):
             run_to_end(_opened_and_closed(judge, config.base))
 
 
-def _make_folder(folder: Path) -> None:
+def _refuse_folder(folder: Path) -> None:
+    """A folder of something else is no place for a study."""
     if folder.exists() and not folder.is_dir():
         raise RunDirectoryError(f"{folder} is no folder; choose another --out")
     if folder.is_dir() and any(not file.name.startswith(".") for file in folder.iterdir()) and not (folder / STEPS).is_dir():
         raise RunDirectoryError(f"{folder} holds something, and no study; choose another --out")
+
+
+def _make_folder(folder: Path) -> None:
+    _refuse_folder(folder)
     (folder / STEPS).mkdir(parents=True, exist_ok=True)  # first of all: by it a study is known
 
 
@@ -98,6 +107,7 @@ def rehearse(config: StudyConfig, out: Path | str, quick: Path | None = None) ->
         SaferInstructError: The config cannot be carried out.
     """
     folder = Path(out).absolute()
+    _refuse_folder(folder)
     _look_ahead(config, plan(config, folder))
     earlier = read_marks(quick).values() if quick and quick.is_dir() else ()
     return rehearse_steps(plan(config, folder), folder, earlier)

@@ -22,6 +22,7 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
 Training = TypeVar("Training", SftConfig, DpoConfig)
 BASE = "base"
 _KINDS = ("run", "path", "shuffled", "unfiltered", "invented")
+_QUICK_PROMPTS = 4
 _OURS = ("data", "holdout", "max_pairs", "model", "start", "seed", "out")
 _OURS_OF_EVALUATION = ("systems", "baseline", "training", "built_with", "seed", "level", "resamples")
 
@@ -285,13 +286,13 @@ def _scaled_down(config: StudyConfig) -> StudyConfig:
     for name, experiment in config.experiments.items():
         evaluate = json.loads(json.dumps(experiment.evaluate))
         if isinstance(prompts := evaluate.get("prompts"), str):
-            evaluate["prompts"] = {"path": prompts, "limit": 4}
+            evaluate["prompts"] = {"path": prompts, "limit": _QUICK_PROMPTS}
         elif prompts:
-            prompts["limit"] = min(prompts.get("limit") or 4, 4)
+            prompts["limit"] = min(prompts.get("limit") or _QUICK_PROMPTS, _QUICK_PROMPTS)
         evaluate["generate"] = {**evaluate.get("generate", {}), "max_tokens": 16}
         for judge in evaluate.get("judges", {}).values():
             judge["examples"] = min(judge.get("examples", 1), 1)
-        held_out = experiment.held_out and experiment.held_out.model_copy(update={"count": min(experiment.held_out.count, 3)})
+        held_out = experiment.held_out and experiment.held_out.model_copy(update={"count": min(experiment.held_out.count, _QUICK_PROMPTS)})
         experiments[name] = experiment.model_copy(update={"evaluate": evaluate, "held_out": held_out})
     small = {"pairs": min(config.pairs, 4), "held_out_pairs": min(config.held_out_pairs, 2), "seeds": config.seeds[:1], "experiments": experiments}
     found = config.model_copy(update={**small, "sft": {**config.sft, **short}, "dpo": {**config.dpo, **short}})

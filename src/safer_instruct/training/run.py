@@ -38,7 +38,7 @@ REFERENCE, CURVES = "reference", "curves.svg"
 
 
 def train_preferences(
-    config: PreferenceConfig, base: Path, report: Callable[[Progress], None] = lambda _: None, note: Note = lambda done, of: None
+    config: PreferenceConfig, base: Path | str, report: Callable[[Progress], None] = lambda _: None, note: Note = lambda done, of: None
 ) -> TrainResult:
     """Train as `config` says: `SftConfig` on the chosen responses, `DpoConfig` on the pairs. Paths are relative to `base`.
 
@@ -58,6 +58,7 @@ def train_preferences(
         ModelError: The base model is not there.
         RunDirectoryError: `out` holds a finished training of another config, or something that is no training, or another process trains in it.
     """
+    base = Path(base)
     out = (base / config.out).resolve()
     if is_first():
         make_folder(out)

@@ -18,6 +18,7 @@ from safer_instruct.tuning.gguf_weights import GgufType, write_lora, write_model
 
 Form = Literal["merged", "embedded", "gguf", "gguf-lora"]
 ENGINE_TYPES = ("int8", "float32")  # the embedded engine's
+_QUANTIZATIONS: dict[Form, tuple[str, ...]] = {"gguf": get_args(GgufType), "embedded": ENGINE_TYPES}
 
 
 def export_model(adapter: Path, form: Form, out: Path, *, base: str | None = None, quantization: str | None = None) -> Path:
@@ -41,9 +42,10 @@ def export_model(adapter: Path, form: Form, out: Path, *, base: str | None = Non
     """
     if out.exists():
         raise ConfigError(f"{out} exists; name a place with nothing in it (--out)")
-    known = {"gguf": get_args(GgufType), "embedded": ENGINE_TYPES}.get(form, ())
+    known = _QUANTIZATIONS.get(form, ())
     if quantization is not None and quantization not in known:
-        raise ConfigError(f"'{form}' knows no quantisation '{quantization}'" + (f"; write one of {', '.join(known)}" if known else ""))
+        remedy = f"write one of {', '.join(known)}" if known else f"'{form}' has none: leave --quantization out, or choose {_forms_with(quantization)}"
+        raise ConfigError(f"'{form}' knows no quantisation '{quantization}'; {remedy}")
     lora = (adapter / "adapter_config.json").is_file()
     if not lora and not (adapter / "config.json").is_file():
         raise ConfigError(
@@ -77,6 +79,12 @@ def checked_form(text: str) -> Form:
         if form == text:
             return form  # type: ignore[no-any-return]
     raise ConfigError(f"'{text}' is no form to export; write one of {', '.join(get_args(Form))} (--to)")
+
+
+def _forms_with(quantization: str) -> str:
+    """The forms that know it, or else all that know any, as they are asked for."""
+    forms = [form for form, known in _QUANTIZATIONS.items() if quantization in known]
+    return " or ".join(f"--to {form}" for form in forms) or "; ".join(f"--to {form} ({', '.join(known)})" for form, known in _QUANTIZATIONS.items())
 
 
 def _base_of(adapter: Path, given: str | None) -> tuple[str, Path]:

@@ -5,15 +5,18 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Sequence
+from textwrap import shorten
 from typing import TypeVar
 
 from safer_instruct.errors import SourceError
 from safer_instruct.example import Verdict
+from safer_instruct.nearest import did_you_mean
 from safer_instruct.settings.pairs import Holdout
 from safer_instruct.tuning.overlap import Overlap
 from safer_instruct.tuning.pairs import Pair
 
 P = TypeVar("P", bound=Pair)
+_SHOWN, _GROUP_CHARS = 8, 40
 
 
 def split(pairs: Sequence[P], holdout: Holdout) -> tuple[list[P], list[P]]:
@@ -22,9 +25,11 @@ def split(pairs: Sequence[P], holdout: Holdout) -> tuple[list[P], list[P]]:
     A file whose groups are named in `holdout.groups` is split by those names alone.
 
     Raises:
-        SourceError: A side is empty.
+        SourceError: A side is empty, or no pair has a group that is named.
     """
     named = set(holdout.groups)
+    if missing := sorted(named.difference(p.group for p in pairs)):
+        raise SourceError(_no_such_group(missing[0], sorted({p.group for p in pairs})))
     split_by_name = {p.source for p in pairs if p.group in named}
     hashed = _held_by_hash([p.group for p in pairs if p.source not in split_by_name], holdout)
     train: list[P] = []
@@ -51,6 +56,15 @@ def straddling(train: Sequence[P], held_out: Sequence[P], holdout: Holdout, text
                 found[pair] = Verdict(f"split.{side}", False, None, f"its {side} {why}, compared with what is held out")
                 break
     return found
+
+
+def _no_such_group(name: str, groups: Sequence[str]) -> str:
+    there = ", ".join(shorten(group, _GROUP_CHARS, placeholder="...") for group in groups[:_SHOWN]) + (", ..." if len(groups) > _SHOWN else "")
+    near = did_you_mean(name, groups)
+    return (
+        f"'holdout.groups': no usable row has the group '{name}'; {near}{near and ' '}there are: {there} "
+        "(the column is the one that 'group' names in 'data'; without it a group is an instruction)"
+    )
 
 
 def _held_by_hash(groups: Sequence[str], holdout: Holdout) -> set[str]:

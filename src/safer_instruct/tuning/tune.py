@@ -59,7 +59,7 @@ class TuneResult:
     already: bool = False
 
 
-def tune(config: TuneConfig, base: Path, report: Callable[[Progress], None] = lambda _: None) -> TuneResult:
+def tune(config: TuneConfig, base: Path | str, report: Callable[[Progress], None] = lambda _: None) -> TuneResult:
     """Tune an adapter as `config` says; its paths are relative to `base`.
 
     A run that was stopped goes on from its last checkpoint when it is called again with the same config and data. One that has finished is not
@@ -77,6 +77,7 @@ def tune(config: TuneConfig, base: Path, report: Callable[[Progress], None] = la
         ModelError: The base model is not there.
         RunDirectoryError: `out` holds a finished training of another config, or something that is no training, or another process trains in it.
     """
+    base = Path(base)
     out = (base / config.out).resolve()
     if is_first():
         make_folder(out)

@@ -74,12 +74,25 @@ def show_call(console: Console, call: Call) -> None:
         _show_text(console, "log-probabilities", " ".join("-inf" if value is None else f"{value:.3f}" for value in answer["logprobs"]))
 
 
-def describe(recovery: Recovery) -> str:
-    """What came of a recovery, in a line."""
+def describe(recovery: Recovery, told: int = 0) -> str:
+    """What came of a recovery, in a line.
+
+    Args:
+        recovery: What the ledger itself shows.
+        told: Calls that the run made by its own account; 0 where it gives none.
+    """
     if recovery.moved_to is None:
         return f"nothing is damaged: all {recovery.saved:,} calls are intact"
-    lost = f"{recovery.lost:,} could not be read and will be made again" if recovery.lost else "none is known to be lost"
-    return f"{recovery.saved:,} calls saved, {lost}; the damaged file is kept as {recovery.moved_to}"
+    return f"{recovery.saved:,} calls saved, {_lost(recovery, told)}; the damaged file is kept as {recovery.moved_to}"
+
+
+def _lost(recovery: Recovery, told: int) -> str:
+    again = "could not be read and will be made again"
+    if told > recovery.saved + recovery.lost:
+        return f"of {told:,} that the run speaks of: the others {again}"
+    if recovery.lost:
+        return f"{recovery.lost:,} {again}"
+    return "none is known to be lost" if recovery.saved else "for nothing in the file can be read: whatever it held will be made again"
 
 
 def _show_text(console: Console, heading: str, text: str) -> None:
