@@ -132,6 +132,16 @@ class ModelConfig(Strict):
             raise ValueError(f"'serve' is for models 'served:PATH', not for '{self.model}'")
         return self
 
+    @model_validator(mode="after")
+    def _address_needs_remote(self) -> ModelConfig:
+        """An address is no reason to call it, whatever was meant: 'embedded:' may have been forgotten in its place."""
+        key = "base_url" if self.base_url is not None else "api_key_env" if self.api_key_env is not None else ""
+        if key and (self.in_process or self.model.startswith("served:")):
+            why = "which works in this process" if self.in_process else "whose server is started for it"
+            remedy = "give base_url for one that is served" if self.model.startswith("reward:") else "for an endpoint write 'openai:NAME'"
+            raise ValueError(f"'{key}' is for remote models, not for '{self.model}', {why}; {remedy}, or leave {key} out")
+        return self
+
     @field_validator("api_key_env")
     @classmethod
     def _names_a_variable(cls, name: str | None) -> str | None:
