@@ -87,7 +87,9 @@ class ModelConfig(Strict):
         tokens_per_min: Most tokens a minute at one endpoint, read and written together.
         timeout_s: Cap on one attempt, from connecting to the last byte.
         retries: Further attempts of a request after its first; being told to wait is none.
-        max_pause_s: Longest wait for an endpoint that answers nobody, before the run stops.
+        max_pause_s: Longest wait for an endpoint that answers nobody, before the run stops. By default 900 seconds (15 minutes), but
+            only about one minute for one that has not answered in this sitting at all, for it may not be there. A longer one that is
+            given holds for that one too: for a run that is started while its server still loads.
         logprobs: As inducer: ask for log-probabilities, which rank the candidates. As judge: ask for them, where answers are
             weighted. `false` where the endpoint refuses or withholds them.
         json_schema: As judge: hold the model to a JSON schema (`response_format`); `false` where the endpoint does not know
@@ -112,7 +114,7 @@ class ModelConfig(Strict):
     tokens_per_min: Annotated[float, Field(gt=0)] | None = None
     timeout_s: Annotated[float, Field(gt=0)] = 120.0
     retries: Annotated[int, Field(ge=0)] = 6
-    max_pause_s: Annotated[float, Field(gt=0)] = 900.0
+    max_pause_s: Annotated[float, Field(gt=0)] | None = None
     logprobs: bool = True
     json_schema: bool = True
     batch: bool = False
