@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -13,6 +14,7 @@ from safer_instruct.budget import Budget
 from safer_instruct.example import Example, Verdict
 from safer_instruct.ledger import Meter
 from safer_instruct.models.protocol import Usage
+from safer_instruct.settings.models import ModelConfig
 from safer_instruct.tally import SideTally, TwinTally
 
 STAGES = ("collect", "induce", "filter", "respond", "verify")
@@ -86,6 +88,7 @@ class RunState:
         sides: What the pairs' two sides come to.
         twins: The same of contrast twins, which count as no row and as no pair.
         parts: Calls for twins by what they were made for; the stage `twins` holds their sum.
+        asked: What each model, by its `id`, was asked at each stage; None where nobody needs it.
     """
 
     stages: dict[str, StageState] = field(default_factory=lambda: {name: StageState() for name in STAGES})
@@ -107,6 +110,7 @@ class RunState:
     sides: SideTally = field(default_factory=SideTally)
     twins: TwinTally = field(default_factory=TwinTally)
     parts: dict[str, StageState] = field(default_factory=dict)
+    asked: dict[tuple[int, str], Meter] | None = None
 
     @property
     def usable(self) -> int | None:
@@ -176,6 +180,36 @@ class Figures:
 
 Row = Mapping[str, Figures]
 """What one row took, by stage; a stage that it never reached is missing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Paced:
+    """A model that keeps to a rate, and what the sample asked of it.
+
+    Attributes:
+        asked: Calls, and tokens read and written, by stage.
+        requests_per_min: Most requests a minute, at all its endpoints together; infinite without a limit.
+        tokens_per_min: Most tokens.
+    """
+
+    asked: Mapping[str, tuple[int, int]]
+    requests_per_min: float
+    tokens_per_min: float
+
+    @classmethod
+    def of(cls, which: ModelConfig, asked: Mapping[str, Meter]) -> Paced | None:
+        """What a model was asked, by stage; None where it keeps to no rate that the config gives."""
+        if which.in_process or which.batch or not (which.requests_per_min or which.tokens_per_min):
+            return None
+        endpoints = len(which.base_url) if isinstance(which.base_url, tuple) else 1
+        rates = (endpoints * rate if rate else math.inf for rate in (which.requests_per_min, which.tokens_per_min))
+        tokens = {stage: meter.usage.prompt_tokens + meter.usage.completion_tokens for stage, meter in asked.items()}
+        return cls({stage: (meter.calls, tokens[stage]) for stage, meter in asked.items()}, *rates)
+
+    def seconds(self, *stages: str) -> float:
+        """Least time that it needs for what it was asked at these stages."""
+        calls, tokens = (sum(self.asked[stage][i] for stage in stages if stage in self.asked) for i in (0, 1))
+        return 60 * max(calls / self.requests_per_min, tokens / self.tokens_per_min)
 
 
 @dataclass(slots=True)

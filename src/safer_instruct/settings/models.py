@@ -83,8 +83,10 @@ class ModelConfig(Strict):
         revision: What is served, in words of one's own; then the same weights may move to another address, and finished
             calls are not made again.
         concurrency: Most requests in flight at one endpoint; within that it adapts to what the endpoint takes.
-        requests_per_min: Most requests a minute at one endpoint; without it the endpoint's answers tell.
-        tokens_per_min: Most tokens a minute at one endpoint, read and written together.
+        requests_per_min: Most requests a minute that this entry sends to one endpoint; without it the endpoint's answers tell. Roles
+            whose entries are alike in every key share it, but for the inducer, which has it for itself; what other entries send to the
+            same endpoint is not counted.
+        tokens_per_min: Most tokens a minute, read and written together; shared as `requests_per_min`.
         timeout_s: Cap on one attempt, from connecting to the last byte.
         retries: Further attempts of a request after its first; being told to wait is none.
         max_pause_s: Longest wait for an endpoint that answers nobody, before the run stops. By default 900 seconds (15 minutes), but
