@@ -26,11 +26,13 @@ from statistics import stdev
 from rich.console import Console
 from rich.table import Table
 
+from safer_instruct.oneline import one_line, shortened
 from safer_instruct.prices import show_usd
-from safer_instruct.state import Figures, Paced, Row
+from safer_instruct.state import Dropped, Figures, Paced, Row
 from safer_instruct.terminal import safe
 
 _FEW_ROWS = 30
+_REASONS, _REASON_CHARS = 3, 100  # of what dropped rows: so many are told, and so much of each
 _Pace = Callable[[Figures], float]
 
 
@@ -230,6 +232,17 @@ def _cell(value: Range, show: Callable[[float], str]) -> str:
     if low == high:
         return expected
     return f"{expected}\n{low} to {high}" if high else f"{expected}\nat least {low}"
+
+
+def note_on_sample(rows: int, pairs: int, dropped: Sequence[Dropped]) -> str:
+    """How many of the sampled rows became pairs, and what dropped the others, the commonest reasons first."""
+    became = f"of the {rows:,} sampled rows {pairs:,} became pairs" if pairs else f"none of the {rows:,} sampled rows became a pair"
+    told = [
+        f"{each.by}: {each.rows:,} ({shortened(one_line(each.reason), _REASON_CHARS)})" if each.reason else f"{each.by}: {each.rows:,}"
+        for each in dropped[:_REASONS]
+    ]
+    rest = sum(each.rows for each in dropped[_REASONS:])
+    return f"{became}; dropped by {', '.join([*told, *([f'others: {rest:,}'] if rest else [])])}" if told else became
 
 
 def note_on_target(found: Estimate, target: int | Mapping[str, int]) -> str:

@@ -45,7 +45,7 @@ from safer_instruct.stages.finish import Finisher
 from safer_instruct.stages.induce import induce
 from safer_instruct.stages.rejected import RejectedSide, rejected_template
 from safer_instruct.stages.verify import Verifier
-from safer_instruct.state import REJECTED, STAGES, TWINS, Both, Figures, Paced, Row, RowMeter, RunState, row_of, row_of_twin
+from safer_instruct.state import REJECTED, STAGES, TWINS, Both, Dropped, Figures, Paced, Row, RowMeter, RunState, row_of, row_of_twin
 from safer_instruct.tally import side_notes
 from safer_instruct.target import Pursuit, described
 from safer_instruct.templates import load_template
@@ -81,6 +81,8 @@ class Sample:
         paced: The models that keep to a rate, and what they were asked.
         stages: Their names, in order; what stands beside the flow comes before its end.
         set_aside: Those of them that cannot be used.
+        pairs: How many of them became pairs.
+        dropped: What dropped the others, most rows first.
     """
 
     rows: tuple[Row, ...]
@@ -89,6 +91,8 @@ class Sample:
     paced: tuple[Paced, ...] = ()
     stages: tuple[str, ...] = STAGES
     set_aside: tuple[BadRow, ...] = ()
+    pairs: int = 0
+    dropped: tuple[Dropped, ...] = ()
 
 
 def run(
@@ -198,6 +202,7 @@ async def _sample(config: RunConfig, out: Path, rows: int, mode: rundir.Mode, wa
         stage.meter = RowMeter(stage=name)
     taken: list[Row] = []
     bad: list[BadRow] = []
+    dropped: dict[str, Dropped] = {}
     aside: Row = {"collect": Figures(passed=False)}
 
     def put_aside(row: BadRow) -> None:
@@ -216,6 +221,8 @@ async def _sample(config: RunConfig, out: Path, rows: int, mode: rundir.Mode, wa
                 else:
                     places[example.id] = len(taken)
                     taken.append(row_of(example, state))
+                    if verdict := example.dropped_by:
+                        dropped.setdefault(verdict.name, Dropped(verdict.name, verdict.reason)).rows += 1
                 state.count_finished(example)
         slots = {stage: model.concurrency for stage, model in opened.roles.by_stage().items()}
         models = opened.roles.opened.items()
@@ -226,7 +233,8 @@ async def _sample(config: RunConfig, out: Path, rows: int, mode: rundir.Mode, wa
     beside = [name for name in state.stages if name not in STAGES]
     by_model = [(which, {stage: meter for (by, stage), meter in asked.items() if by == id(model)}) for (which, _), model in models]
     paced = tuple(found for which, stages in by_model if (found := Paced.of(which, stages)))
-    return Sample(tuple(taken), total, slots, paced, (*STAGES[:-1], *beside, STAGES[-1]), tuple(bad))
+    commonest = sorted(dropped.values(), key=lambda reason: -reason.rows)
+    return Sample(tuple(taken), total, slots, paced, (*STAGES[:-1], *beside, STAGES[-1]), tuple(bad), state.pairs, tuple(commonest))
 
 
 def _flow(opened: Opened, set_aside: Callable[[BadRow], None], rows: Container[int] | None = None) -> Examples:

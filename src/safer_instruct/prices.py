@@ -116,7 +116,9 @@ class _PriceFile(Strict):
     @classmethod
     def _by_model(cls, prices: object) -> object:
         if not isinstance(prices, dict):
-            raise ValueError("expected models, each on a line below it: PROVIDER:MODEL and its price, such as 'openai:gpt-4o-mini: {prompt: 0.15, completion: 0.60}'")
+            raise ValueError(
+                "expected models, each on a line below it: PROVIDER:MODEL and its price, such as 'openai:gpt-4o-mini: {prompt: 0.15, completion: 0.60}'"
+            )
         return prices
 
     @field_validator("prices")

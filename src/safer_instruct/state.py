@@ -178,6 +178,21 @@ class Figures:
     seconds: float = 0.0
 
 
+@dataclass(slots=True)
+class Dropped:
+    """Rows that one verdict has dropped.
+
+    Attributes:
+        by: Its name.
+        reason: What it said of the first of them.
+        rows: How many.
+    """
+
+    by: str
+    reason: str
+    rows: int = 0
+
+
 Row = Mapping[str, Figures]
 """What one row took, by stage; a stage that it never reached is missing."""
 

@@ -329,7 +329,10 @@ STEPS = [
     ("select runs/evasive --semantic-of pair", ("--semantic-of is for --semantic",)),
     ("select runs/evasive --embedder minilm", ("--embedder is for --n and --quota and --semantic",)),
     ("train dpo few.yaml --sharding none", ("--sharding is for --launch",)),
-    ("value runs/evasive --base-url http://localhost:1/v1", ("--base-url: 'base_url' is for remote models, not for 'embedded:smollm2-135m-instruct', which works in this",)),
+    (
+        "value runs/evasive --base-url http://localhost:1/v1",
+        ("--base-url: 'base_url' is for remote models, not for 'embedded:smollm2-135m-instruct', which works in this",),
+    ),
     ("value runs/evasive --max-cost 1", ("--max-cost: model 'embedded:smollm2-135m-instruct' works in this process",)),
     ("value runs/evasive --model served:w --base-url http://localhost:1/v1", ("--base-url: 'base_url' is for remote models, not for 'served:w'",)),
     ("value runs/evasive --model openai:m --base-url https://me:hunter2@host/v1", ("--base-url: 'base_url': holds a secret",)),

@@ -146,10 +146,19 @@ def test_an_endpoint_that_never_answered_is_waited_for_longer_only_where_that_is
 @pytest.mark.parametrize(
     ("model", "said"),
     [
-        ("{model: 'embedded:smollm2-135m-instruct', base_url: 'http://h/v1'}", "'base_url' is for remote models, not for 'embedded:smollm2-135m-instruct', which"),
-        ("{model: 'scripted:', api_key_env: KEY}", "'api_key_env' is for remote models, not for 'scripted:', which works in this process; for an endpoint write 'op"),
+        (
+            "{model: 'embedded:smollm2-135m-instruct', base_url: 'http://h/v1'}",
+            "'base_url' is for remote models, not for 'embedded:smollm2-135m-instruct', which",
+        ),
+        (
+            "{model: 'scripted:', api_key_env: KEY}",
+            "'api_key_env' is for remote models, not for 'scripted:', which works in this process; for an endpoint write 'op",
+        ),
         ("{model: 'served:w', base_url: ['http://h/v1']}", "'base_url' is for remote models, not for 'served:w', whose server is started for it"),
-        ("{model: 'reward:rm', api_key_env: KEY}", "'api_key_env' is for remote models, not for 'reward:rm', which works in this process; give base_url for one"),
+        (
+            "{model: 'reward:rm', api_key_env: KEY}",
+            "'api_key_env' is for remote models, not for 'reward:rm', which works in this process; give base_url for one",
+        ),
     ],
 )
 def test_an_address_or_a_key_beside_a_model_that_needs_none_is_refused(tmp_path: Path, model: str, said: str) -> None:

@@ -603,7 +603,10 @@ class TestRetries:
             next(script)
             raise AttemptError("HTTP 500: it broke", 500)
 
-        with pytest.raises(ModelError, match=f"^{NAME} gave no usable answer in {retries + 1} attempts; the last one: HTTP 500: it broke; nothing is lost: give the same command again") as caught:
+        with pytest.raises(
+            ModelError,
+            match=f"^{NAME} gave no usable answer in {retries + 1} attempts; the last one: HTTP 500: it broke; nothing is lost: give the same command again",
+        ) as caught:
             run(flow(retries=retries).call(send))
         assert next(script) == retries + 1
         assert isinstance(caught.value.__cause__, AttemptError) and not isinstance(caught.value, AttemptError)
