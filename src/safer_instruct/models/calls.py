@@ -13,6 +13,7 @@ from safer_instruct.models.window import Cohort
 
 BUSY = (429, 503, 529)  # HTTP statuses that say: not now
 AGAIN = "nothing is lost: give the same command again once the endpoint answers"
+KEEPING_TO_RATE = "to keep to its rate limit"  # how the message ends where a wait is no trouble
 MAX_PAUSE_S = 900.0
 NO_HEADERS: Mapping[str, str] = {}
 
