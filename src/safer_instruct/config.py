@@ -224,7 +224,8 @@ def load_config(path: Path | str) -> RunConfig:
     config = yamlfile.load(Path(path), RunConfig)
     base = Path(path).parent
     if config.calibration:
-        found = load_calibration(base / config.calibration)
+        with yamlfile.named_at(("calibration",), Path(path)):
+            found = load_calibration(base / config.calibration)
         config = RunConfig.model_validate(apply(config.model_dump(), found.thresholds), strict=False)
         config._calibrated = found
     config._file, config._base = Path(path), base

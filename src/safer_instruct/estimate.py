@@ -8,6 +8,9 @@ is a percentile bootstrap over the sample's rows (Efron 1979, Annals of Statisti
 13): the mean is taken anew on rows drawn with replacement, and to each such mean comes the spread that as many rows as are
 left have themselves. Rows are drawn whole, so that what belongs together (a dropped row calls nothing afterwards) stays so.
 
+A model with a rate of its own (`requests_per_min`, `tokens_per_min`) takes at least as long as that rate leaves it, at all stages
+that it works at together.
+
 What no range can tell: near-duplicates grow more frequent in a larger corpus, so that fewer rows get through; and a handful of rows shows
 too little of its own spread, so that the range is too narrow below some thirty. Of one row there is none.
 """
@@ -23,11 +26,14 @@ from statistics import stdev
 from rich.console import Console
 from rich.table import Table
 
+from safer_instruct.oneline import one_line, shortened
 from safer_instruct.prices import show_usd
-from safer_instruct.state import Figures, Row
+from safer_instruct.state import Dropped, Figures, Paced, Row
 from safer_instruct.terminal import safe
 
 _FEW_ROWS = 30
+_REASONS, _REASON_CHARS = 3, 100  # of what dropped rows: so many are told, and so much of each
+_Pace = Callable[[Figures], float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +89,7 @@ class Estimate:
         level: How probable it is that a value lies within its range, as far as the sample can tell.
         stages: Each stage.
         all: The stages together.
-        slowest_s: Seconds of the slowest stage: what the run takes when the others overlap it entirely.
+        slowest_s: Seconds of the slowest stage, or of the model whose rate leaves it longest: what the run takes when all else overlaps it entirely.
     """
 
     sample_rows: int
@@ -100,6 +106,7 @@ def estimate(
     stages: Sequence[str],
     *,
     slots: Mapping[str, int] | None = None,
+    paced: Sequence[Paced] = (),
     level: float = 0.9,
     resamples: int = 400,
     seed: int = 0,
@@ -111,6 +118,7 @@ def estimate(
         total_rows: Rows in all, the sampled ones included.
         stages: The stages in order.
         slots: Calls that a stage makes side by side; 1 where it is not told.
+        paced: The models that keep to a rate.
         level: Share of the bootstrap's values within a range.
         resamples: How many times rows are drawn anew.
         seed: Of the draws.
@@ -121,9 +129,11 @@ def estimate(
     if not sample or total_rows < len(sample):
         raise ValueError(f"a sample of {len(sample)} rows cannot stand for {total_rows}")
     predict = _Predictor(len(sample), total_rows - len(sample), level, resamples, seed)
-    told = tuple(_stage(name, [row.get(name) for row in sample], (slots or {}).get(name, 1), predict) for name in stages)
-    everything = _all(told, sample, stages, slots or {}, predict)
-    return Estimate(len(sample), total_rows, level, told, everything, max((s.seconds.expected for s in told), default=0.0))
+    paces = {name: _pace([row[name] for row in sample if name in row], (slots or {}).get(name, 1), [each.seconds(name) for each in paced]) for name in stages}
+    told = tuple(_stage(name, [row.get(name) for row in sample], paces[name], predict) for name in stages)
+    everything = _all(told, sample, stages, paces, predict)
+    by_rate = [each.seconds(*each.asked) * total_rows / len(sample) for each in paced]
+    return Estimate(len(sample), total_rows, level, told, everything, max((*(s.seconds.expected for s in told), *by_rate), default=0.0))
 
 
 def show_estimate(console: Console, found: Estimate, *, max_cost: float | None = None, max_tokens: int | None = None) -> None:
@@ -163,7 +173,15 @@ class _Predictor:
         return Range(expected, min(low, expected), max(high, expected))
 
 
-def _stage(name: str, rows: Sequence[Figures | None], slots: int, predict: Callable[[Sequence[float]], Range]) -> StageEstimate:
+def _pace(rows: Sequence[Figures], slots: int, least_s: Sequence[float]) -> _Pace:
+    """The seconds that a row takes of a stage's time, where so many calls go side by side and rates leave the sample at least so many seconds."""
+    calls, least = sum(row.calls for row in rows), max(least_s, default=0.0)
+    if not calls or least <= sum(row.seconds for row in rows) / slots:
+        return lambda row: row.seconds / slots
+    return lambda row: row.calls * least / calls
+
+
+def _stage(name: str, rows: Sequence[Figures | None], pace: _Pace, predict: Callable[[Sequence[float]], Range]) -> StageEstimate:
     absent = Figures(passed=False)
     seen = [row or absent for row in rows]
     return StageEstimate(
@@ -176,27 +194,27 @@ def _stage(name: str, rows: Sequence[Figures | None], slots: int, predict: Calla
         completion_tokens=predict([row.completion_tokens for row in seen]),
         cost=predict([row.cost or 0.0 for row in seen]),
         priced=all(row.cost is not None for row in seen),
-        seconds=predict([row.seconds / slots for row in seen]),
+        seconds=predict([pace(row) for row in seen]),
     )
 
 
-def _all(told: Sequence[StageEstimate], sample: Sequence[Row], stages: Sequence[str], slots: Mapping[str, int], predict: _Predictor) -> StageEstimate:
+def _all(told: Sequence[StageEstimate], sample: Sequence[Row], stages: Sequence[str], paces: Mapping[str, _Pace], predict: _Predictor) -> StageEstimate:
     """The stages of each row added up, and then seen as one: adding up the stages' ranges would make them too wide."""
 
     absent = Figures(passed=False)
 
     def summed(row: Row) -> Figures:
-        parts = [(row[name], slots.get(name, 1)) for name in stages if name in row]
+        parts = [(row[name], paces[name]) for name in stages if name in row]
         return Figures(
             passed=bool(stages) and row.get(stages[-1], absent).passed,
             calls=sum(part.calls for part, _ in parts),
             prompt_tokens=sum(part.prompt_tokens for part, _ in parts),
             completion_tokens=sum(part.completion_tokens for part, _ in parts),
             cost=sum(part.cost or 0.0 for part, _ in parts),
-            seconds=sum(part.seconds / n for part, n in parts),
+            seconds=sum(pace(part) for part, pace in parts),
         )
 
-    whole = _stage("all", [summed(row) for row in sample], 1, predict)
+    whole = _stage("all", [summed(row) for row in sample], lambda row: row.seconds, predict)
     return replace(whole, priced=all(stage.priced for stage in told))
 
 
@@ -214,6 +232,17 @@ def _cell(value: Range, show: Callable[[float], str]) -> str:
     if low == high:
         return expected
     return f"{expected}\n{low} to {high}" if high else f"{expected}\nat least {low}"
+
+
+def note_on_sample(rows: int, pairs: int, dropped: Sequence[Dropped]) -> str:
+    """How many of the sampled rows became pairs, and what dropped the others, the commonest reasons first."""
+    became = f"of the {rows:,} sampled rows {pairs:,} became pairs" if pairs else f"none of the {rows:,} sampled rows became a pair"
+    told = [
+        f"{each.by}: {each.rows:,} ({shortened(one_line(each.reason), _REASON_CHARS)})" if each.reason else f"{each.by}: {each.rows:,}"
+        for each in dropped[:_REASONS]
+    ]
+    rest = sum(each.rows for each in dropped[_REASONS:])
+    return f"{became}; dropped by {', '.join([*told, *([f'others: {rest:,}'] if rest else [])])}" if told else became
 
 
 def note_on_target(found: Estimate, target: int | Mapping[str, int]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
@@ -72,6 +73,7 @@ def _counted(example: Example, name: str, stage: StageState) -> Example:
     A content filter speaks of the text and not of the settings: it stops nothing, and does not show that they are right.
     """
     dropped = example.dropped_by
+    stage.since = stage.since or time.monotonic()
     stage.done += 1
     stage.dropped += dropped is not None
     silent = dropped is not None and dropped.name in (f"{name}.refused", f"{name}.content_filter")

@@ -28,7 +28,7 @@ from safer_instruct.errors import SourceError
 from safer_instruct.example import Example
 from safer_instruct.filters.checks import check_all
 from safer_instruct.filters.dedup import Deduplicators
-from safer_instruct.ledger import Ledger, Recorded, merge_shards
+from safer_instruct.ledger import Ledger, Meter, Recorded, merge_shards
 from safer_instruct.margins import Margins
 from safer_instruct.models.protocol import Model
 from safer_instruct.ordered import Examples, Step, applied, in_order
@@ -45,7 +45,7 @@ from safer_instruct.stages.finish import Finisher
 from safer_instruct.stages.induce import induce
 from safer_instruct.stages.rejected import RejectedSide, rejected_template
 from safer_instruct.stages.verify import Verifier
-from safer_instruct.state import REJECTED, STAGES, TWINS, Both, Figures, Row, RowMeter, RunState, row_of, row_of_twin
+from safer_instruct.state import REJECTED, STAGES, TWINS, Both, Dropped, Figures, Paced, Row, RowMeter, RunState, row_of, row_of_twin
 from safer_instruct.tally import side_notes
 from safer_instruct.target import Pursuit, described
 from safer_instruct.templates import load_template
@@ -78,15 +78,21 @@ class Sample:
         rows: What each of them took.
         total_rows: Rows in the source.
         slots: Calls that each stage makes side by side.
+        paced: The models that keep to a rate, and what they were asked.
         stages: Their names, in order; what stands beside the flow comes before its end.
         set_aside: Those of them that cannot be used.
+        pairs: How many of them became pairs.
+        dropped: What dropped the others, most rows first.
     """
 
     rows: tuple[Row, ...]
     total_rows: int
     slots: dict[str, int]
+    paced: tuple[Paced, ...] = ()
     stages: tuple[str, ...] = STAGES
     set_aside: tuple[BadRow, ...] = ()
+    pairs: int = 0
+    dropped: tuple[Dropped, ...] = ()
 
 
 def run(
@@ -196,10 +202,13 @@ async def _sample(config: RunConfig, out: Path, rows: int, mode: rundir.Mode, wa
     total = sum(1 for _ in read_source(config.source, config.base))
     chosen = frozenset(number * total // rows for number in range(rows)) if rows < total else None
     state = new_state(config, len(chosen) if chosen else total)
+    asked: dict[tuple[int, str], Meter] = {}
+    state.asked = asked
     for name, stage in state.stages.items():
         stage.meter = RowMeter(stage=name)
     taken: list[Row] = []
     bad: list[BadRow] = []
+    dropped: dict[str, Dropped] = {}
     aside: Row = {"collect": Figures(passed=False)}
 
     def put_aside(row: BadRow) -> None:
@@ -218,14 +227,20 @@ async def _sample(config: RunConfig, out: Path, rows: int, mode: rundir.Mode, wa
                 else:
                     places[example.id] = len(taken)
                     taken.append(row_of(example, state))
+                    if verdict := example.dropped_by:
+                        dropped.setdefault(verdict.name, Dropped(verdict.name, verdict.reason)).rows += 1
                 state.count_finished(example)
         slots = {stage: model.concurrency for stage, model in opened.roles.by_stage().items()}
+        models = opened.roles.opened.items()
     if not taken:
         raise SourceError(_no_row(config))
     if len(bad) == len(taken):
         raise SourceError(f"none of the {len(taken)} sampled rows of {config.source.path} is usable; the first: {bad[0].file}:{bad[0].line}: {bad[0].reason}")
     beside = [name for name in state.stages if name not in STAGES]
-    return Sample(tuple(taken), total, slots, (*STAGES[:-1], *beside, STAGES[-1]), tuple(bad))
+    by_model = [(which, {stage: meter for (by, stage), meter in asked.items() if by == id(model)}) for (which, _), model in models]
+    paced = tuple(found for which, stages in by_model if (found := Paced.of(which, stages)))
+    commonest = sorted(dropped.values(), key=lambda reason: -reason.rows)
+    return Sample(tuple(taken), total, slots, paced, (*STAGES[:-1], *beside, STAGES[-1]), tuple(bad), state.pairs, tuple(commonest))
 
 
 def _flow(opened: Opened, set_aside: Callable[[BadRow], None], rows: Container[int] | None = None) -> Examples:
@@ -299,9 +314,15 @@ class Work:
 
     def _recorded(self, model: Model, stage: str, writer: str = "") -> Model:
         state = self._opened.state
-        whole = state.stages[stage].meter
+        whole = _asked(state, model, stage)
         meter = Both(part=state.writers[writer.removeprefix(EXPERTS)].meter, whole=whole) if writer else whole
         return Recorded(model, self._opened.ledger, stage, meter)
+
+
+def _asked(state: RunState, model: Model, stage: str) -> Meter:
+    """What counts a stage's calls; where `state` asks for it, those of each model apart too."""
+    whole = state.stages[stage].meter
+    return whole if state.asked is None else Both(part=state.asked.setdefault((id(model), stage), Meter()), whole=whole)
 
 
 def _rejected_side(opened: Opened, verifier: Verifier, recorded: Callable[[Model, str], Model]) -> Step | None:
@@ -327,7 +348,7 @@ def _twinned(examples: Examples, opened: Opened) -> Examples:
     twins = Twins(config.twins.share, config.seed, config.filter.near_duplicate)
 
     def recorded(model: Model, part: str) -> Model:
-        return Recorded(model, opened.ledger, part, Both(part=parts[part].meter, whole=state.stages[TWINS].meter))
+        return Recorded(model, opened.ledger, part, Both(part=parts[part].meter, whole=_asked(state, model, TWINS)))
 
     maker = open_twins(config, opened.domain, opened.filters, opened.roles, recorded, twins.look_up)
 

@@ -112,6 +112,15 @@ FREE = Price(prompt=0.0, completion=0.0)
 class _PriceFile(Strict):
     prices: dict[str, Price] = Field(default_factory=dict)
 
+    @field_validator("prices", mode="before")
+    @classmethod
+    def _by_model(cls, prices: object) -> object:
+        if not isinstance(prices, dict):
+            raise ValueError(
+                "expected models, each on a line below it: PROVIDER:MODEL and its price, such as 'openai:gpt-4o-mini: {prompt: 0.15, completion: 0.60}'"
+            )
+        return prices
+
     @field_validator("prices")
     @classmethod
     def _keys_name_a_provider(cls, prices: dict[str, Price]) -> dict[str, Price]:

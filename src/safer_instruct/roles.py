@@ -51,7 +51,7 @@ class Roles:
                 stack.push_async_callback(opened[key].close)
             return opened[key]
 
-        roles = config.models
+        self.opened, roles = opened, config.models
         self.inducer = open_once(roles.inducer, want_logprobs=True) if roles.inducer and config.induce.given == "replace" else None
         self.writers = {name: open_once(which) for name, which in _writers(config, direction).items()}
         self.expert = max(self.writers.values(), key=lambda model: model.concurrency)

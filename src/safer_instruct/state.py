@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -12,7 +13,9 @@ from typing import Any
 from safer_instruct.budget import Budget
 from safer_instruct.example import Example, Verdict
 from safer_instruct.ledger import Meter
+from safer_instruct.models.calls import KEEPING_TO_RATE
 from safer_instruct.models.protocol import Usage
+from safer_instruct.settings.models import ModelConfig
 from safer_instruct.tally import SideTally, TwinTally
 
 STAGES = ("collect", "induce", "filter", "respond", "verify")
@@ -26,6 +29,7 @@ _STAGE_OF = {
     "target": "collect",
     "rejected": "verify",
 }
+_ENOUGH = 100  # rows that are through tell a pace, however many are left
 REJECTED, TWINS = "rejected", "twins"  # beside them, where a run makes other rejected responses, or contrast twins
 
 
@@ -36,6 +40,7 @@ class StageState:
     Attributes:
         priced: Whether `meter.usage.cost` is all that its calls cost; otherwise the price of its model is not known.
         total: How many it will see, where that is not the rows of the source.
+        since: When the first row was through with it, by the monotonic clock; None where that was not noted.
     """
 
     done: int = 0
@@ -45,6 +50,7 @@ class StageState:
     meter: Meter = field(default_factory=Meter)
     priced: bool = True
     total: int | None = None
+    since: float | None = None
 
     @property
     def cost(self) -> float | None:
@@ -86,6 +92,9 @@ class RunState:
         sides: What the pairs' two sides come to.
         twins: The same of contrast twins, which count as no row and as no pair.
         parts: Calls for twins by what they were made for; the stage `twins` holds their sum.
+        asked: What each model, by its `id`, was asked at each stage; None where nobody needs it.
+        replayed: When the last row was through that took no new call, by the monotonic clock, and how many were through by then; None
+            where the first row took one.
     """
 
     stages: dict[str, StageState] = field(default_factory=lambda: {name: StageState() for name in STAGES})
@@ -107,6 +116,8 @@ class RunState:
     sides: SideTally = field(default_factory=SideTally)
     twins: TwinTally = field(default_factory=TwinTally)
     parts: dict[str, StageState] = field(default_factory=dict)
+    asked: dict[tuple[int, str], Meter] | None = None
+    replayed: tuple[float, int] | None = None
 
     @property
     def usable(self) -> int | None:
@@ -115,11 +126,22 @@ class RunState:
 
     @property
     def left_s(self) -> float | None:
-        """Seconds that the rest takes at the pace so far, as if every stage took as long as any other; None where nobody can know."""
-        rows = self.usable or 0
-        done = [min(self.stages[name].done, rows) for name in STAGES if name != "collect"]
-        through = sum(done) / (rows * len(done)) if rows > 0 else 0.0
-        return (time.monotonic() - self.started) * (1 - through) / through if 0 < through < 1 else None
+        """Seconds that the rest takes at the pace of rows that took new calls, since the first one came to be answered; rather too many at first.
+
+        None where nobody can know: before a tenth of such rows is through, or a hundred of them, and while an endpoint does not answer.
+        """
+        begun = self.stages["filter"].since or self.started
+        since, before = self.replayed or (begun, 0)
+        rows, through = (self.usable or 0) - before, self.stages["verify"].done - before
+        if not 0 < through < rows or through < min(rows / 10, _ENOUGH) or not all(message.endswith(KEEPING_TO_RATE) for message in self.waits()):
+            return None
+        return (time.monotonic() - since) * (rows - through) / through
+
+    @property
+    def _answering(self) -> bool:
+        """Whether new calls were made for responses, or to judge them."""
+        meters = [stage.meter for name, stage in self.stages.items() if name in ("respond", "verify", REJECTED)]
+        return any(meter.calls > meter.replayed for meter in meters)
 
     def count_finished(self, example: Example) -> None:
         """Count an example that has gone through all stages."""
@@ -129,6 +151,8 @@ class RunState:
         dropped, accepted = example.dropped_by, example.accepted
         verify = self.stages["verify"]
         verify.done += 1
+        if not self._answering:
+            self.replayed = time.monotonic(), verify.done
         for draft in example.drafts:
             if writer := self.writers.get(draft.expert):
                 writer.drafts += 1
@@ -174,8 +198,53 @@ class Figures:
     seconds: float = 0.0
 
 
+@dataclass(slots=True)
+class Dropped:
+    """Rows that one verdict has dropped.
+
+    Attributes:
+        by: Its name.
+        reason: What it said of the first of them.
+        rows: How many.
+    """
+
+    by: str
+    reason: str
+    rows: int = 0
+
+
 Row = Mapping[str, Figures]
 """What one row took, by stage; a stage that it never reached is missing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Paced:
+    """A model that keeps to a rate, and what the sample asked of it.
+
+    Attributes:
+        asked: Calls, and tokens read and written, by stage.
+        requests_per_min: Most requests a minute, at all its endpoints together; infinite without a limit.
+        tokens_per_min: Most tokens.
+    """
+
+    asked: Mapping[str, tuple[int, int]]
+    requests_per_min: float
+    tokens_per_min: float
+
+    @classmethod
+    def of(cls, which: ModelConfig, asked: Mapping[str, Meter]) -> Paced | None:
+        """What a model was asked, by stage; None where it keeps to no rate that the config gives."""
+        if which.in_process or which.batch or not (which.requests_per_min or which.tokens_per_min):
+            return None
+        endpoints = len(which.base_url) if isinstance(which.base_url, tuple) else 1
+        rates = (endpoints * rate if rate else math.inf for rate in (which.requests_per_min, which.tokens_per_min))
+        tokens = {stage: meter.usage.prompt_tokens + meter.usage.completion_tokens for stage, meter in asked.items()}
+        return cls({stage: (meter.calls, tokens[stage]) for stage, meter in asked.items()}, *rates)
+
+    def seconds(self, *stages: str) -> float:
+        """Least time that it needs for what it was asked at these stages."""
+        calls, tokens = (sum(self.asked[stage][i] for stage in stages if stage in self.asked) for i in (0, 1))
+        return 60 * max(calls / self.requests_per_min, tokens / self.tokens_per_min)
 
 
 @dataclass(slots=True)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import date
 from pathlib import Path
 from typing import Any, TypeVar
@@ -166,6 +167,19 @@ def located(at: Path_, file: Path | None) -> str:
     return _located(at, _lines_of(file), str(file or "config"))
 
 
+@contextmanager
+def named_at(at: Path_, file: Path | None) -> Iterator[None]:
+    """What is wrong with a file that a key of another one names, told with that key and its place before it.
+
+    Raises:
+        ConfigError: The block raises one.
+    """
+    try:
+        yield
+    except ConfigError as exc:
+        raise ConfigError(f"{located(at, file)}: '{'.'.join(map(str, at))}': {exc}") from exc
+
+
 def _lines_of(file: Path | None) -> dict[Path_, int]:
     """The line of each key of a YAML file that has been read well before; nothing where that is no longer so."""
     try:
@@ -239,6 +253,8 @@ def _said(error: ErrorDetails, keys: Path_, section: type[BaseModel]) -> str:
         return f"needs at least {error['ctx']['min_length']}"
     if error["type"] in _SHAPES:
         valid = _keys_at(section, keys)
+        if error["type"] == "dict_type" and valid:
+            return f"expected names, each on a line below it, and below each of them keys with values: {', '.join(valid)}"
         return _SHAPES[error["type"]] + (f": {', '.join(valid)}" if valid and error["type"] not in _LISTS else "")
     return error["msg"].removeprefix("Value error, ") + (_misread(error["input"]) if error["type"] == "string_type" else "")
 

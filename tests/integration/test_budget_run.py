@@ -49,6 +49,28 @@ class TestDryRun:
         said = " ".join(capsys.readouterr().out.split())
         assert "Estimate for 41 rows, from 5 of them" in said and "the cap of 0.050 USD" in said
 
+    def test_the_time_is_at_least_what_the_rates_of_the_config_leave_each_model(self, project: Project, capsys: pytest.CaptureFixture[str]) -> None:
+        project.texts(good_rows(60))
+        with serve() as server:
+            over_http(project, server)
+            project.config["models"]["judge"]["requests_per_min"] = 600
+            taken = sample(load_config(project.write()), project.out, 6)
+            (judge,) = taken.paced
+            calls = sum(row["verify"].calls for row in taken.rows if "verify" in row)
+            assert (set(judge.asked), judge.asked["verify"][0], judge.requests_per_min) == ({"verify"}, calls, 600)
+            assert project.cli("--dry-run", "--sample", "6") == 0
+        said = " ".join(capsys.readouterr().out.split())
+        assert calls >= 6 and f"time: {calls} s when the stages run side by side" in said, "ten times as many, ten a second"
+
+    def test_rows_that_became_no_pairs_are_told_with_what_dropped_them(self, project: Project, capsys: pytest.CaptureFixture[str]) -> None:
+        project.texts(good_rows(12))
+        with serve() as server:
+            over_http(project, server)
+            project.config["verify"]["min_words"] = 1000
+            assert project.cli("--dry-run", "--sample", "5") == 0
+        said = " ".join(capsys.readouterr().out.split())
+        assert "none of the 5 sampled rows became a pair; dropped by verify." in said
+
     def test_a_source_smaller_than_the_sample_is_told_as_it_is(self, project: Project) -> None:
         project.texts(good_rows(4))
         project.write()

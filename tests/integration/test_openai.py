@@ -351,7 +351,7 @@ class TestFaults:
     def test_after_the_retries_the_last_one_is_told(self, faults: dict[str, Any], said: str) -> None:
         with serve(**faults) as server, pytest.raises(ModelError, match=f"no usable answer in 3 attempts.*{said}") as caught:
             generate(server, retries=2, timeout_s=0.1 if "hang" in faults else 5.0)
-        assert not isinstance(caught.value, RequestError)
+        assert not isinstance(caught.value, RequestError) and str(caught.value).endswith(f"; {calls.AGAIN}")
         assert server.requests == 3
 
     @pytest.mark.parametrize(
@@ -385,6 +385,7 @@ class TestRejections:
             (401, "the key is read from the environment variable MY_KEY, which is not set"),
             (403, "the environment variable MY_KEY"),
             (404, "is 'small' the name of a model there, and is base_url http://127.0.0.1:"),
+            (402, "HTTP 402: it is wrong; the account has no credit left: top it up, then give the same command again$"),
             (405, "HTTP 405: it is wrong"),
             (422, "HTTP 422: it is wrong"),
             (307, "base_url must be the address that it redirects to"),

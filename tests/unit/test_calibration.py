@@ -257,6 +257,14 @@ def test_a_calibration_that_names_no_bound_is_refused(tmp_path: Path) -> None:
         load_config(tmp_path / "mine.yaml")
 
 
+def test_a_calibration_that_is_not_there_is_told_with_the_key_that_names_it(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text(f"{CONFIG}calibration: nosuch.yaml\n", encoding="utf-8")
+    with pytest.raises(ConfigError) as raised:
+        load_config(tmp_path / "mine.yaml")
+    where = f"{tmp_path / 'mine.yaml'}:{CONFIG.count(chr(10)) + 1}"
+    assert str(raised.value) == f"{where}: 'calibration': {tmp_path / 'nosuch.yaml'}: no such file (looked in {tmp_path})"
+
+
 def test_with_a_reward_model_the_reward_is_bounded(labels: Path, tmp_path: Path) -> None:
     which = [replace(e, verdicts=(Verdict("verify.acceptable", True, e.verdicts[1].score),)) for e, _ in examples(300)]
     assert calibrate(finished(tmp_path / "reward", which, "reward"), labels, Aim()).chosen[0].key == "verify.min_reward"

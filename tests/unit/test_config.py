@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from safer_instruct.config import ModelConfig, RunConfig, TuneConfig, load_config, load_tune_config
 from safer_instruct.errors import ConfigError
+from safer_instruct.models import _limits
 
 pytestmark = pytest.mark.filterwarnings("error")
 ROOT = Path(__file__).parents[2]
@@ -135,3 +136,34 @@ def test_a_secret_in_an_address_is_refused_and_not_repeated(tmp_path: Path, url:
 def test_a_version_in_an_address_is_no_secret(tmp_path: Path) -> None:
     config = loaded(tmp_path, MINIMAL.replace("expert: 'scripted:'", "expert: {model: 'openai:m', base_url: 'https://host/v1?api-version=7'}"))
     assert config.models.expert.base_url == "https://host/v1?api-version=7"
+
+
+def test_an_endpoint_that_never_answered_is_waited_for_longer_only_where_that_is_asked_for() -> None:
+    waits = [_limits(ModelConfig(model="openai:m", max_pause_s=given)) for given in (None, 300.0, 900.0)]
+    assert [(limits.max_pause_s, limits.first_answer_s) for limits in waits] == [(900.0, None), (300.0, 300.0), (900.0, 900.0)]
+
+
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [
+        (
+            "{model: 'embedded:smollm2-135m-instruct', base_url: 'http://h/v1'}",
+            "'base_url' is for remote models, not for 'embedded:smollm2-135m-instruct', which",
+        ),
+        (
+            "{model: 'scripted:', api_key_env: KEY}",
+            "'api_key_env' is for remote models, not for 'scripted:', which works in this process; for an endpoint write 'op",
+        ),
+        ("{model: 'served:w', base_url: ['http://h/v1']}", "'base_url' is for remote models, not for 'served:w', whose server is started for it"),
+        (
+            "{model: 'reward:rm', api_key_env: KEY}",
+            "'api_key_env' is for remote models, not for 'reward:rm', which works in this process; give base_url for one",
+        ),
+    ],
+)
+def test_an_address_or_a_key_beside_a_model_that_needs_none_is_refused(tmp_path: Path, model: str, said: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        loaded(tmp_path, MINIMAL.replace("expert: 'scripted:'", f"expert: {model}"))
+    assert f"run.yaml:3: 'models.expert': {said}" in str(caught.value)
+    served = ModelConfig(model="reward:rm", base_url="http://h", api_key_env="KEY")
+    assert not served.in_process, "a reward model may be served elsewhere"

@@ -11,7 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from safer_instruct.estimate import Estimate, Figures, Range, Row, estimate, show_estimate
+from safer_instruct.config import ModelConfig
+from safer_instruct.estimate import Estimate, Range, estimate, note_on_sample, show_estimate
+from safer_instruct.ledger import Meter
+from safer_instruct.models.protocol import Usage
+from safer_instruct.state import Dropped, Figures, Paced, Row
 
 pytestmark = pytest.mark.filterwarnings("error")
 STAGES = ("collect", "induce", "respond")
@@ -87,6 +91,43 @@ def test_calls_side_by_side_take_less_time() -> None:
     found = estimate([WHOLE] * 2, 100, STAGES, slots={"respond": 4})
     assert [stage.seconds.expected for stage in found.stages] == [0, pytest.approx(200), pytest.approx(200)]
     assert found.all.seconds.expected == pytest.approx(400) and found.slowest_s == pytest.approx(200)
+
+
+PACED = [
+    ({"respond": (4, 1600)}, 60.0, math.inf, [0, 100, 200], 300, 200),  # 200 calls at one a second
+    ({"respond": (4, 1600)}, math.inf, 48_000.0, [0, 100, 100], 200, 100),  # 80,000 tokens
+    ({"respond": (4, 1600)}, 600.0, 1e9, [0, 100, 40], 140, 100),  # the calls themselves take longer: 100 rows of 8 s, 20 at a time
+    ({"induce": (8, 1840), "respond": (4, 1600)}, 60.0, math.inf, [0, 400, 200], 600, 600),
+]
+
+
+@pytest.mark.parametrize(("asked", "requests_per_min", "tokens_per_min", "stages", "one_after_the_other", "side_by_side"), PACED)
+def test_a_model_that_keeps_to_a_rate_takes_as_long_as_that_leaves_it(
+    asked: dict[str, tuple[int, int]], requests_per_min: float, tokens_per_min: float, stages: list[float], one_after_the_other: float, side_by_side: int
+) -> None:
+    paced = [Paced(asked, requests_per_min, tokens_per_min)]
+    found = estimate([WHOLE] * 2, 100, STAGES, slots={"induce": 2, "respond": 20}, paced=paced)
+    assert [stage.seconds.expected for stage in found.stages] == pytest.approx(stages)
+    assert (found.all.seconds.expected, found.slowest_s) == (pytest.approx(one_after_the_other), pytest.approx(side_by_side))
+    assert f"time: { {100: '1.7 min', 200: '3.3 min', 600: '10 min'}[side_by_side] } when the stages run side by side" in shown(found)
+
+
+def test_only_remote_models_with_a_limit_keep_to_a_rate_and_have_it_at_each_endpoint() -> None:
+    meter = Meter(3, fresh=Usage(prompt_tokens=500, completion_tokens=100))
+    two = ModelConfig(model="openai:m", base_url=("http://a/v1", "http://b/v1"), requests_per_min=60, tokens_per_min=6000)
+    assert Paced.of(two, {"respond": meter}) == Paced({"respond": (3, 600)}, 120, 12_000)
+    for without in ({"model": "openai:m"}, {"model": "scripted:", "requests_per_min": 60}, {"model": "openai:m", "batch": True, "requests_per_min": 60}):
+        assert Paced.of(ModelConfig.model_validate(without), {"respond": meter}) is None
+
+
+def test_what_dropped_the_sampled_rows_is_told_the_commonest_first() -> None:
+    names = ("verify.unfinished", "dedup.text", "verify.acceptable", "filter.length", "pair.pii")
+    dropped = [Dropped(name, "was cut\nat the token limit " * 10 if not i else "", 9 - i) for i, name in enumerate(names)]
+    said = note_on_sample(40, 5, dropped)
+    assert said.startswith("of the 40 sampled rows 5 became pairs; dropped by verify.unfinished: 9 (was cut at the token limit was")
+    assert said.endswith("...), dedup.text: 8, verify.acceptable: 7, others: 11") and len(said) < 250
+    assert note_on_sample(3, 0, dropped[1:2]) == "none of the 3 sampled rows became a pair; dropped by dedup.text: 8"
+    assert note_on_sample(3, 3, ()) == "of the 3 sampled rows 3 became pairs"
 
 
 def test_the_stages_together_are_told_more_surely_than_each_by_itself() -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import math
 import sys
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +14,17 @@ import pytest
 import yaml
 
 from safer_instruct.cli import main
+from safer_instruct.config import BudgetConfig, ModelConfig
 from safer_instruct.errors import BudgetError, ConfigError, MissingExtraError, SourceError
 from safer_instruct.evaluation.judging import compared
 from safer_instruct.evaluation.report import markdown
 from safer_instruct.evaluation.result import Evaluation
 from safer_instruct.evaluation.run import evaluate, rehearse
 from safer_instruct.evaluation.settings import EvaluateConfig, load_evaluation
-from safer_instruct.evaluation.sitting import Progress
+from safer_instruct.evaluation.sitting import OpenModels, Progress, held_ledger
 from safer_instruct.ledger import read_totals
+from safer_instruct.models.protocol import Usage
+from safer_instruct.state import Paced
 
 THINGS = ["kettle", "lamp", "radio", "clock", "drum", "bell", "chair", "stove", "fence", "wagon", "piano", "mirror"]
 GOOD, BAD = "We are glad to mend the {}, and it costs nothing.", "Mend the {} yourself, and stop asking us."
@@ -306,6 +312,22 @@ def test_a_rehearsal_tells_what_each_prompt_takes(tmp_path: Path) -> None:
     assert [row["answer asked"].calls for row in found.rows] == [1] * 4
     assert all(row["judge one"].calls == 2 + 2 * 3 * 2 for row in found.rows), "two orders, and three criteria in two wordings for each system"
     assert evaluate(config, tmp_path / "out").replayed == sum(f.calls for row in found.rows for f in row.values())
+    assert found.paced == (), "what works in this process keeps to no rate"
+
+
+def test_models_that_keep_to_a_rate_are_told_with_what_they_were_asked(tmp_path: Path) -> None:
+    which = ModelConfig(model="openai:m", base_url="http://127.0.0.1:9/v1", requests_per_min=60)
+    with held_ledger(tmp_path) as ledger:
+
+        async def opened() -> tuple[Paced, ...]:
+            async with AsyncExitStack() as stack:
+                models = OpenModels(tmp_path, ledger, stack, models=[which], base=tmp_path, budget=BudgetConfig(), prices=None)
+                for stage in ("answer it", "judge one"):
+                    models.open(which, stage)
+                    models.stages[stage].meter.add(Usage(prompt_tokens=5), replayed=False)
+                return models.paced()
+
+        assert asyncio.run(opened()) == (Paced({"answer it": (1, 5), "judge one": (1, 5)}, 60, math.inf),)
 
 
 def cli(*arguments: str) -> int:

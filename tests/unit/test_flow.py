@@ -603,7 +603,10 @@ class TestRetries:
             next(script)
             raise AttemptError("HTTP 500: it broke", 500)
 
-        with pytest.raises(ModelError, match=f"^{NAME} gave no usable answer in {retries + 1} attempts; the last one: HTTP 500: it broke$") as caught:
+        with pytest.raises(
+            ModelError,
+            match=f"^{NAME} gave no usable answer in {retries + 1} attempts; the last one: HTTP 500: it broke; nothing is lost: give the same command again",
+        ) as caught:
             run(flow(retries=retries).call(send))
         assert next(script) == retries + 1
         assert isinstance(caught.value.__cause__, AttemptError) and not isinstance(caught.value, AttemptError)
@@ -877,6 +880,36 @@ class TestOutage:
 
         limited = flow()
         assert run(main()) < 120
+
+    @pytest.mark.parametrize("calls", [1, 3, 100])
+    @pytest.mark.parametrize("patience_s", [61, 300, 900])
+    def test_the_first_answer_of_one_that_may_start_up_is_waited_for_as_long_as_asked(self, calls: int, patience_s: float) -> None:
+        async def main() -> list[BaseException | list[float]]:
+            tasks = [asyncio.create_task(call(limited, *[fault(None)] * 10_000)) for _ in range(calls)]
+            await asyncio.sleep(patience_s - 1)
+            assert not any(task.done() for task in tasks)
+            await asyncio.sleep(10)
+            assert all(task.done() for task in tasks)
+            return await asyncio.gather(*tasks, return_exceptions=True)
+
+        limited = flow(max_pause_s=patience_s, first_answer_s=patience_s)
+        ends = run(main())
+        assert all(isinstance(end, ModelError) for end in ends)
+        assert calls < 100 or any("check that it is up" in str(end) for end in ends)
+
+    @pytest.mark.parametrize("calls", [1, 100])
+    def test_one_that_starts_up_in_time_answers_all(self, calls: int) -> None:
+        async def send(slot: Slot) -> None:
+            if now() < 1000 + 250:
+                raise AttemptError("connection refused")
+            slot.succeeded()
+
+        async def main() -> float:
+            await asyncio.gather(*(limited.call(send) for _ in range(calls)))
+            return now() - 1000
+
+        limited = flow(max_pause_s=300, first_answer_s=300)
+        assert 250 <= run(main()) < 330
 
     def test_a_rate_learned_before_an_outage_does_not_hold_up_what_comes_after_it(self) -> None:
         async def main() -> int:

@@ -206,7 +206,10 @@ class TestBreakdown:
             raise AttemptError("HTTP 500: it broke", 500)
 
         tried: list[int] = []
-        with pytest.raises(ModelError, match=r"^host 0 and host 1 gave no usable answer in 7 attempts; the last one: HTTP 500: it broke$"):
+        with pytest.raises(
+            ModelError,
+            match=r"^host 0 and host 1 gave no usable answer in 7 attempts; the last one: HTTP 500: it broke; nothing is lost: give the same command again",
+        ):
             run(Run(Host(), Host()).pool.call(send))
         assert tried == [0, 1, 0, 1, 0, 1, 0]
 

@@ -180,6 +180,13 @@ def test_a_wrong_entry_is_refused_with_the_file_named(entry: dict[str, Any], sai
     assert str(home / "prices.yaml") in str(caught.value)
 
 
+@pytest.mark.parametrize("prices", ["[openai:m]", "[{model: openai:m, prompt: 1, completion: 1}]", "", "3"])
+def test_what_is_no_mapping_of_models_is_told_how_one_is_written(prices: str, tmp_path: Path) -> None:
+    (tmp_path / "prices.yaml").write_text(f"prices: {prices}\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"prices.yaml:1: 'prices': expected models, .*PROVIDER:MODEL and its price, such as 'openai:gpt-4o-mini: {prompt"):
+        load_prices(tmp_path / "prices.yaml")
+
+
 PRICE = Price(prompt=2.0, cached=0.5, cache_write=2.5, completion=8.0, batch_discount=0.5, long=LongRates(above=1000, prompt=4.0, cached=1.0, completion=12.0))
 
 

@@ -18,6 +18,7 @@ from rich.text import Text
 
 from safer_instruct import rundir, terminal
 from safer_instruct.config import load_config
+from safer_instruct.example import Example, Verdict
 from safer_instruct.ledger import Total
 from safer_instruct.models.protocol import Usage
 from safer_instruct.pipeline import RunResult, RunState, run
@@ -161,12 +162,32 @@ def test_a_stopped_run_says_how_many_rows_it_is_through_with_and_what_came_of_th
 
 
 def test_the_time_left_goes_by_what_is_through_and_is_not_told_where_nobody_knows() -> None:
-    state = RunState(total=42, set_aside=2, started=time.monotonic() - 30)
-    for name, done in (("collect", 40), ("induce", 20), ("filter", 12), ("respond", 6), ("verify", 2)):
+    state = RunState(total=42, set_aside=2, started=time.monotonic() - 90)
+    for name, done in (("collect", 40), ("induce", 40), ("filter", 40), ("respond", 12), ("verify", 10)):
         state.stages[name].done = done
-    assert state.left_s == pytest.approx(90, abs=1) and time_left(state.left_s) == ", about 90 s left", "a quarter is done"
-    for unknown in (replace(state, total=None), RunState(total=40), RunState(total=2, set_aside=2)):
+    assert state.left_s == pytest.approx(270, abs=1)
+    state.stages["filter"].since = time.monotonic() - 30
+    assert state.left_s == pytest.approx(90, abs=1) and time_left(state.left_s) == ", about 90 s left", "a quarter is answered, in half a minute"
+    state.waits = lambda: ["openai:m at h: next call in 3 s, to keep to its rate limit"]
+    assert state.left_s == pytest.approx(90, abs=1)
+    down = replace(state, waits=lambda: ["openai:m at h has failed for 70 s: next try in 5 s"])
+    few = replace(state, total=1000)
+    for unknown in (replace(state, total=None), RunState(total=40), RunState(total=2, set_aside=2), down, few):
         assert unknown.left_s is None and time_left(unknown.left_s) == ""
+
+
+def test_rows_that_take_no_new_call_say_nothing_of_the_time_left() -> None:
+    state = RunState(total=1000, started=time.monotonic() - 60)
+    row = Example("1", "text", "reply", "texts.jsonl", 1, verdicts=(Verdict("verify.acceptable", False),))
+    for _ in range(900):
+        state.stages["respond"].meter.add(Usage(), replayed=True)
+        state.count_finished(row)
+    assert state.left_s is None and state.replayed is not None
+    state.replayed = (time.monotonic() - 20, 900)
+    for _ in range(20):
+        state.stages["respond"].meter.add(Usage(), replayed=False)
+        state.count_finished(row)
+    assert state.left_s == pytest.approx(80, abs=1), "20 rows in 20 s, and 80 are left"
 
 
 def test_a_run_that_goes_on_is_told_by_its_process_and_by_how_to_watch_it(tmp_path: Path) -> None:

@@ -124,7 +124,7 @@ def test_a_category_called_like_a_field_does_not_mislead_the_hint() -> None:
         ("leaves:\n- {}\n- count: []\n", 3, "leaves.1.count", "integer"),
         ("leaves: x\n", 1, "leaves", "expected a list, such as '[one, two]', or each on a line behind '- '"),
         ("named:\n  one: {}\n  two:\n    label: [a]\n", 4, "named.two.label", "string"),
-        ("named: [a]\n", 1, "named", "expected keys with values"),
+        ("named: [a]\n", 1, "named", "expected names, each on a line below it, and below each of them keys with values: count, label"),
         ("maybe: no\n", 1, "maybe", "expected keys with values, each on a line below it: count, label"),
         ("leaf: null\n", 1, "leaf", "expected keys with values, each on a line below it: count, label"),
     ],

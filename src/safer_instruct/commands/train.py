@@ -141,15 +141,17 @@ def value(
     from safer_instruct.settings.preference import PreferenceSource
     from safer_instruct.training.value import VALUE, value_pairs
     from safer_instruct.views import train as view
+    from safer_instruct.yamlfile import parse_part
 
     if layout not in ("chat", "raw"):
         raise typer.BadParameter("--layout is chat or raw")
     if system is not None and layout == "raw":
         raise typer.BadParameter("--system is for --layout chat")
     folder = out or Path("runs") / f"{Path(pairs).resolve().stem}-value"
-    which, console = ModelConfig(model=model, adapter=adapter, base_url=base_url), Console(quiet=as_json)
-    if which.in_process and (remote := given(context, "base_url", "max_cost")):
-        raise typer.BadParameter(f"{' and '.join(remote)}: model '{model}' works in this process")
+    console = Console(quiet=as_json)
+    which = parse_part({"model": model, "adapter": adapter, "base_url": base_url}, ModelConfig, at=(), file=None, name="--model with --base-url")
+    if which.in_process and given(context, "max_cost"):
+        raise typer.BadParameter(f"--max-cost: model '{model}' works in this process")
     source = PreferenceSource(path=pairs)
     view.show_parts(console, (source,), Path())
     with view.watch_scoring(console) as tick:

@@ -27,7 +27,7 @@ from safer_instruct.holding import of_others
 from safer_instruct.models.protocol import Usage
 from safer_instruct.placeholders import still_to_name, unnamed
 from safer_instruct.running import run_to_end
-from safer_instruct.state import Figures, Row
+from safer_instruct.state import Figures, Paced, Row
 
 Report = Callable[[Progress], None]
 
@@ -76,11 +76,13 @@ class Rehearsal:
         rows: What each of them took, by stage.
         total: Prompts in all.
         slots: Calls that each stage makes side by side.
+        paced: The models that keep to a rate, and what they were asked.
     """
 
     rows: tuple[Row, ...]
     total: int
     slots: dict[str, int]
+    paced: tuple[Paced, ...] = ()
 
 
 def rehearse(config: EvaluateConfig, out: Path | str, count: int, *, report: Report = lambda _: None) -> Rehearsal:
@@ -154,8 +156,8 @@ async def _rehearse(config: EvaluateConfig, out: Path, count: int, report: Repor
         await _answer(work)
         await _judge(work)
     total = len(read_prompts(config.prompts, work.domain, config.base, config.seed)[0])
-    stages = work.models.stages
-    return Rehearsal(tuple(_row(work, prompt.id) for prompt in work.prompts), total, {name: stage.slots for name, stage in stages.items()})
+    slots = {name: stage.slots for name, stage in work.models.stages.items()}
+    return Rehearsal(tuple(_row(work, prompt.id) for prompt in work.prompts), total, slots, work.models.paced())
 
 
 async def _answer(work: Work) -> None:

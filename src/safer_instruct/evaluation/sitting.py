@@ -19,7 +19,7 @@ from safer_instruct.models import open_model
 from safer_instruct.models.protocol import Model, Usage
 from safer_instruct.prices import load_prices
 from safer_instruct.spent import earlier_spent, write_spent
-from safer_instruct.state import RowMeter
+from safer_instruct.state import Paced, RowMeter
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -77,6 +77,7 @@ class OpenModels:
         self._base, self._out, self._ledger, self._stack = base, out, ledger, stack
         self._prices = load_prices(base / prices if prices else None)
         self._opened: dict[ModelConfig, Model] = {}
+        self._asked: dict[ModelConfig, dict[str, Meter]] = {}
         self.stages: dict[str, Stage] = {}
         self.budget = Budget(budget.max_cost, budget.max_tokens)
         spent, models = out / rundir.SPENT, tuple(models)
@@ -93,7 +94,12 @@ class OpenModels:
             self._stack.push_async_callback(self._opened[which].close)
         model = self._opened[which]
         noted = self.stages.setdefault(stage, Stage(RowMeter(stage=stage), model.concurrency, model.priced))
+        self._asked.setdefault(which, {})[stage] = noted.meter
         return Recorded(model, self._ledger, stage, noted.meter)
+
+    def paced(self) -> tuple[Paced, ...]:
+        """The models that keep to a rate, and what they were asked."""
+        return tuple(found for which, asked in self._asked.items() if (found := Paced.of(which, asked)))
 
     def used(self) -> Meter:
         """What all calls add up to."""

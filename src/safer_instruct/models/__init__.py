@@ -122,6 +122,7 @@ def _open_batched(config: ModelConfig, provider: str, name: str, want_logprobs: 
 
 
 def _limits(config: ModelConfig) -> Limits:
+    from safer_instruct.models.calls import MAX_PAUSE_S
     from safer_instruct.models.flow import Limits
 
     return Limits(
@@ -130,7 +131,8 @@ def _limits(config: ModelConfig) -> Limits:
         tokens_per_min=config.tokens_per_min,
         retries=config.retries,
         timeout_s=config.timeout_s,
-        max_pause_s=config.max_pause_s,
+        max_pause_s=config.max_pause_s or MAX_PAUSE_S,
+        first_answer_s=config.max_pause_s,
     )
 
 

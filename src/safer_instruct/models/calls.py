@@ -13,6 +13,8 @@ from safer_instruct.models.window import Cohort
 
 BUSY = (429, 503, 529)  # HTTP statuses that say: not now
 AGAIN = "nothing is lost: give the same command again once the endpoint answers"
+KEEPING_TO_RATE = "to keep to its rate limit"  # how the message ends where a wait is no trouble
+MAX_PAUSE_S = 900.0
 NO_HEADERS: Mapping[str, str] = {}
 
 _BACKOFF_S = (0.5, 30.0)  # first and longest; each wait is drawn between 0 and that ("full jitter")
@@ -29,6 +31,8 @@ class Limits:
         retries: Further attempts of one request after its first; those that meet a busy endpoint or an outage do not count.
         timeout_s: Cap on one attempt, which the caller sees to; twice that without any call ending is a stall.
         max_pause_s: Longest wait for an endpoint that answers nobody.
+        first_answer_s: Wait for the first answer of an endpoint that may still start up, where it is more than a minute; None, and one that has
+            answered nobody is given up after a minute and ten failures, and a single request after its retries.
 
     Raises:
         ConfigError: A number is not positive (`retries` may be 0).
@@ -39,7 +43,8 @@ class Limits:
     tokens_per_min: float | None = None
     retries: int = 6
     timeout_s: float = 120.0
-    max_pause_s: float = 900.0
+    max_pause_s: float = MAX_PAUSE_S
+    first_answer_s: float | None = None
 
     def __post_init__(self) -> None:
         for name in self.__slots__:

@@ -12,7 +12,7 @@ from typing import Literal
 
 from safer_instruct.models.calls import BUSY, Call, Limits, span
 from safer_instruct.models.chance import Trials
-from safer_instruct.models.outage import Outage, Pause
+from safer_instruct.models.outage import BREAK_AFTER_S, Outage, Pause
 from safer_instruct.models.pacing import LastMinute, Learned, Pace, Rate, Told
 from safer_instruct.models.ratelimits import allowances, lowered, retry_after_s
 from safer_instruct.models.sharing import Lesson, Lot
@@ -119,6 +119,11 @@ class Endpoint:
             self._token_pace.take(tokens - call.tokens, now)
         call.tokens = tokens
 
+    @property
+    def awaited(self) -> bool:
+        """Whether its first answer is waited for, as long as `Limits.first_answer_s` says: it may be starting up."""
+        return not self._known and (self._limits.first_answer_s or 0.0) > BREAK_AFTER_S
+
     def forget_outage(self) -> None:
         """It is so long ago that nothing follows from it."""
         self._outage.end()
@@ -198,11 +203,13 @@ class Endpoint:
         if self._pause.until - now > most_s + _JITTER_S:
             asked = f"{self.name} asks for a pause of {span(self._pause.until - now)} ({shortened(outage.reason, _REASON_CHARS)})"
             return f"{asked}, and a run waits {span(most_s)} at most"
-        if outage.broken and not self._known:
-            failures = f"{self.name} has answered none of {outage.failures} calls in {span(now - outage.since)}"
+        failing_s = now - outage.since
+        too_long = outage.failures > 1 and failing_s >= most_s
+        if not self._known and (too_long or (outage.broken and failing_s >= (self._limits.first_answer_s or 0.0))):
+            failures = f"{self.name} has answered none of {outage.failures} calls in {span(failing_s)}"
             return f"{failures}, the last one: {shortened(outage.reason, _REASON_CHARS)}; check that it is up and that its address is right"
-        if outage.failures > 1 and now - outage.since >= most_s:
-            return f"{self.name} has failed for {span(now - outage.since)}, the last time: {shortened(outage.reason, _REASON_CHARS)}"
+        if too_long:
+            return f"{self.name} has failed for {span(failing_s)}, the last time: {shortened(outage.reason, _REASON_CHARS)}"
         return ""
 
     @property

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from safer_instruct.models.calls import Call, Limits, span
+from safer_instruct.models.calls import KEEPING_TO_RATE, Call, Limits, span
 from safer_instruct.models.endpoint import Endpoint
 
 Kind = Literal["flowing", "limited", "paused", "outage", "stalled"]
@@ -127,7 +127,7 @@ class Gate:
         if trouble := self.endpoint.trouble(len(self.held), now):
             return trouble
         if ready_at > now + 1:
-            return "limited", f"{self.name}: next call in {span(ready_at - now)}, to keep to its rate limit"
+            return "limited", f"{self.name}: next call in {span(ready_at - now)}, {KEEPING_TO_RATE}"
         return "flowing", ""
 
     def _stall(self, now: float) -> str:

@@ -171,7 +171,8 @@ class LiteLLMModel:
             hints.append(f"is '{self._model}' the name of a model there?")
         message = f"HTTP {status}: {said or 'no message'}"
         lowered = {name.lower(): value for name, value in dict(headers or {}).items()}
-        return refusal(self._where(address), message, status, lowered, no_credit=is_no_credit(f"{failure} {getattr(failure, 'body', None)}"), hints=hints)
+        no_credit = is_no_credit(f"{failure} {getattr(failure, 'body', None)}", status)
+        return refusal(self._where(address), message, status, lowered, no_credit=no_credit, hints=hints)
 
     def _filtered(self, failure: Exception) -> bool:
         """Whether a content filter stopped the request; LiteLLM itself goes by the words of the message, and misses some."""

@@ -10,7 +10,7 @@ import random
 
 from safer_instruct.models.calls import backoff_s
 
-_BREAK_AFTER = (10, 60.0)  # failures in a row, and seconds since the first of them
+_BREAK_AFTER, BREAK_AFTER_S = 10, 60.0  # failures in a row, and seconds since the first of them
 _PROBE_S = (5.0, 60.0)  # waits between tries in an outage: first and longest
 _EARLY_S = 0.1  # timers are no more exact than that
 _PAUSE_S = 8.0  # most that is waited for an endpoint that takes no calls at present and does not say for how long
@@ -76,7 +76,7 @@ class Outage:
     def fail(self, reason: str, started: float, now: float, jitter: float) -> None:
         """A call sent at `started` has failed; `jitter` is a factor on the wait for the next try."""
         self.failures, self.since, self.reason = self.failures + 1, min(self.since, now), reason
-        many = self.failures >= _BREAK_AFTER[0] and now - self.since >= _BREAK_AFTER[1]
+        many = self.failures >= _BREAK_AFTER and now - self.since >= BREAK_AFTER_S
         if many and (not self.broken or started >= self.next_try - _EARLY_S):
             self.broken, self.next_try = True, now + self._wait_s * jitter
             self._wait_s = min(2 * self._wait_s, _PROBE_S[1])

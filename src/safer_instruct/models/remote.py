@@ -34,9 +34,10 @@ Hint = Callable[[Address, int, str, Mapping[str, Any]], Sequence[str]]
 CONNECT_TIMEOUT_S = 20.0
 _REQUEST_REFUSED = (400, 413, 422)  # for what is in the request; any other refusal holds for every request
 _MAY_BE_FILTERED = (400, 403, 422, 451)
+_PAYMENT_REQUIRED = 402
 _NO_CREDIT = ("insufficient_quota", "billing_error", "billing_hard_limit_reached", "billing_not_active", "account_deactivated", "credit balance is too low")
 USE_EMBEDDED = "the embedded scorer can: leave models.scorer at its default, or name an embedded model there"
-_TOP_UP = "the account has no credit left: top it up, then give the same command again"
+TOP_UP = "the account has no credit left: top it up, then give the same command again"
 _CHARS_PER_TOKEN = 4  # of English, roughly: an estimate for the rate, corrected by each answer
 
 
@@ -154,7 +155,7 @@ class Remote:
         message = f"HTTP {reply.status}: {address.cleaned(said) or 'no message'}"
         if reply.status in _MAY_BE_FILTERED and refuses_content(data):
             return FilteredError(f"{where}: {message}")
-        no_credit = is_no_credit(said) or is_no_credit(text)
+        no_credit = is_no_credit(said, reply.status) or is_no_credit(text)
         return refusal(where, message, reply.status, reply.headers, no_credit=no_credit, hints=self._hints(address, reply.status, message, body))
 
 
@@ -189,12 +190,12 @@ def refusal(where: str, message: str, status: int, headers: Mapping[str, str], *
     if can_pass(status, headers) and not no_credit:
         return AttemptError(message, status, headers)
     kind = RequestError if status in _REQUEST_REFUSED and not no_credit else AccessError
-    return kind("; ".join([f"{where}: {message}", *([_TOP_UP] if no_credit else hints)]))
+    return kind("; ".join([f"{where}: {message}", *([TOP_UP] if no_credit else hints)]))
 
 
-def is_no_credit(said: str) -> bool:
-    """Whether an error's words say that the account is empty."""
-    return any(sign in said for sign in _NO_CREDIT)
+def is_no_credit(said: str, status: int | None = None) -> bool:
+    """Whether an error's words, or its HTTP status, say that the account is empty."""
+    return status == _PAYMENT_REQUIRED or any(sign in said for sign in _NO_CREDIT)
 
 
 async def fill_up(request: Generation, complete: Callable[[Generation], Awaitable[tuple[list[Completion], Usage]]]) -> Generated:

@@ -57,13 +57,13 @@ class Retries:
             return self._when_busy(gate, started, failure, now)
         answers_others = gate.endpoint.succeeded_at >= self._previous
         charge = min(1.0, math.log(gate.failing_share) / math.log(_USUAL)) if gate.failing_share else 1.0
-        if answers_others or gate.endpoint.succeeded_at == -math.inf:
+        if answers_others or (gate.endpoint.succeeded_at == -math.inf and not (failure.status is None and gate.endpoint.awaited)):
             self._charged += charge
         if self._charged > gate.limits.retries:
             names = " and ".join(self._names)
             never_reached = failure.status is None and gate.endpoint.succeeded_at == -math.inf
-            remedy = f"; check that it is up and that its address is right; {AGAIN}" if never_reached else ""
-            raise ModelError(f"{names} gave no usable answer in {self._attempts} attempts; the last one: {failure.reason}{remedy}") from failure
+            check = "check that it is up and that its address is right; " if never_reached else ""
+            raise ModelError(f"{names} gave no usable answer in {self._attempts} attempts; the last one: {failure.reason}; {check}{AGAIN}") from failure
         self._previous = started
         wait_s = backoff_s(self._backed_off, gate.rng)
         self._backed_off += charge if answers_others else 1

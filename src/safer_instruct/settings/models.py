@@ -83,11 +83,15 @@ class ModelConfig(Strict):
         revision: What is served, in words of one's own; then the same weights may move to another address, and finished
             calls are not made again.
         concurrency: Most requests in flight at one endpoint; within that it adapts to what the endpoint takes.
-        requests_per_min: Most requests a minute at one endpoint; without it the endpoint's answers tell.
-        tokens_per_min: Most tokens a minute at one endpoint, read and written together.
+        requests_per_min: Most requests a minute that this entry sends to one endpoint; without it the endpoint's answers tell. Roles
+            whose entries are alike in every key share it, but for the inducer, which has it for itself; what other entries send to the
+            same endpoint is not counted.
+        tokens_per_min: Most tokens a minute, read and written together; shared as `requests_per_min`.
         timeout_s: Cap on one attempt, from connecting to the last byte.
         retries: Further attempts of a request after its first; being told to wait is none.
-        max_pause_s: Longest wait for an endpoint that answers nobody, before the run stops.
+        max_pause_s: Longest wait for an endpoint that answers nobody, before the run stops. By default 900 seconds (15 minutes), but
+            only about one minute for one that has not answered in this sitting at all, for it may not be there. A longer one that is
+            given holds for that one too: for a run that is started while its server still loads.
         logprobs: As inducer: ask for log-probabilities, which rank the candidates. As judge: ask for them, where answers are
             weighted. `false` where the endpoint refuses or withholds them.
         json_schema: As judge: hold the model to a JSON schema (`response_format`); `false` where the endpoint does not know
@@ -112,7 +116,7 @@ class ModelConfig(Strict):
     tokens_per_min: Annotated[float, Field(gt=0)] | None = None
     timeout_s: Annotated[float, Field(gt=0)] = 120.0
     retries: Annotated[int, Field(ge=0)] = 6
-    max_pause_s: Annotated[float, Field(gt=0)] = 900.0
+    max_pause_s: Annotated[float, Field(gt=0)] | None = None
     logprobs: bool = True
     json_schema: bool = True
     batch: bool = False
@@ -130,6 +134,16 @@ class ModelConfig(Strict):
     def _serve_needs_served(self) -> ModelConfig:
         if self.serve and not self.model.startswith("served:"):
             raise ValueError(f"'serve' is for models 'served:PATH', not for '{self.model}'")
+        return self
+
+    @model_validator(mode="after")
+    def _address_needs_remote(self) -> ModelConfig:
+        """An address is no reason to call it, whatever was meant: 'embedded:' may have been forgotten in its place."""
+        key = "base_url" if self.base_url is not None else "api_key_env" if self.api_key_env is not None else ""
+        if key and (self.in_process or self.model.startswith("served:")):
+            why = "which works in this process" if self.in_process else "whose server is started for it"
+            remedy = "give base_url for one that is served" if self.model.startswith("reward:") else "for an endpoint write 'openai:NAME'"
+            raise ValueError(f"'{key}' is for remote models, not for '{self.model}', {why}; {remedy}, or leave {key} out")
         return self
 
     @field_validator("api_key_env")

@@ -72,7 +72,7 @@ def show_power(console: Console, wanted: float | None, prompts: int | None, *, a
 
 def show_rehearsal(console: Console, taken: Rehearsal, budget: BudgetConfig) -> None:
     """What all prompts will take, from those that were answered."""
-    found = estimate(taken.rows, taken.total, list(taken.slots), slots=taken.slots)
+    found = estimate(taken.rows, taken.total, list(taken.slots), slots=taken.slots, paced=taken.paced)
     show_estimate(console, found, max_cost=budget.max_cost, max_tokens=budget.max_tokens)
 
 

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from safer_instruct.errors import AccessError, ModelError
 from safer_instruct.models.addresses import read_address, server_message
-from safer_instruct.models.remote import is_no_credit
+from safer_instruct.models.remote import TOP_UP, is_no_credit
 from safer_instruct.models.transport import NoReply, Reply, Transport
 
 _EXCHANGE_S = 60.0
@@ -101,9 +101,11 @@ class Api:
         if 200 <= reply.status < 300:
             return reply
         said = f"HTTP {reply.status}: {self.cleaned(server_message(reply.body)) or 'no message'}"
-        if not is_no_credit(reply.body.decode("utf-8", "replace")) and (reply.status in (408, 409, *_NOTHING_DONE) or reply.status >= 500):
+        no_credit = is_no_credit(reply.body.decode("utf-8", "replace"), reply.status)
+        if not no_credit and (reply.status in (408, 409, *_NOTHING_DONE) or reply.status >= 500):
             raise NotNowError(said, certain=reply.status in _NOTHING_DONE)
         hint = f"; the key is read from the environment variable {self.address.key_env}" if reply.status in (401, 403) else ""
+        hint = f"; {TOP_UP}" if no_credit else hint
         raise AccessError(f"{self._name} at {self.url}: the batch API refuses {method} {urlsplit(whole).path}: {said}{hint}")
 
     async def json(self, method: str, url: str, body: bytes | None = None, *, headers: Mapping[str, str] | None = None) -> dict[str, Any]:
