@@ -120,7 +120,10 @@ def _run(
 
 def value(
     context: typer.Context,
-    pairs: Annotated[str, typer.Argument(metavar="PAIRS", help="A run directory, or pairs as JSONL or Parquet with TRL's columns.")],
+    pairs: Annotated[str, typer.Argument(metavar="PAIRS", help="A run directory, or pairs as JSONL, CSV or Parquet.")],
+    prompt: Annotated[str, typer.Option(metavar="COLUMN", help="The prompt; none where both sides are whole conversations.")] = "prompt",
+    chosen: Annotated[str, typer.Option(metavar="COLUMN", help="The preferred response.")] = "chosen",
+    rejected: Annotated[str, typer.Option(metavar="COLUMN", help="The other response.")] = "rejected",
     model: Annotated[str, typer.Option(help="The reference: the model that you mean to train, or any other that scores.")] = "embedded:smollm2-135m-instruct",
     adapter: Annotated[Optional[str], typer.Option(help="With an embedded model: an adapter to merge into it.")] = None,
     base_url: Annotated[Optional[str], typer.Option(help="With a remote model: its endpoint, up to and with /v1.")] = None,
@@ -137,6 +140,7 @@ def value(
     """
     from rich.console import Console
 
+    from safer_instruct import yamlfile
     from safer_instruct.config import ModelConfig
     from safer_instruct.settings.preference import PreferenceSource
     from safer_instruct.training.value import VALUE, value_pairs
@@ -150,7 +154,8 @@ def value(
     which, console = ModelConfig(model=model, adapter=adapter, base_url=base_url), Console(quiet=as_json)
     if which.in_process and (remote := given(context, "base_url", "max_cost")):
         raise typer.BadParameter(f"{' and '.join(remote)}: model '{model}' works in this process")
-    source = PreferenceSource(path=pairs)
+    columns = {"prompt": prompt, "chosen": chosen, "rejected": rejected}
+    source = yamlfile.parse_part({"path": pairs, **columns}, PreferenceSource, at=(), file=None, name="--prompt, --chosen and --rejected")
     view.show_parts(console, (source,), Path())
     with view.watch_scoring(console) as tick:
         found = value_pairs(source, Path(), which, folder, limit=limit, layout=layout, system=system, max_cost=max_cost, tick=tick)
