@@ -15,6 +15,7 @@ from safer_instruct.moving import undo_move
 from safer_instruct.wholefile import room_for
 
 _TRIES, _PAUSE_S = 5, 0.02
+_RUN, _SUMMARY = "run.yaml", "summary.json"  # of a run that has finished; `rundir` names all its files
 
 
 @contextmanager
@@ -59,6 +60,20 @@ def of_others(folder: Path, written: Iterable[str], ours: Iterable[str]) -> list
     if any((folder / name).exists() for name in ours):
         return []
     return list(dict.fromkeys(file.name for name in written for file in sorted(folder.glob(name))))
+
+
+def is_finished_run(folder: Path) -> bool:
+    """Whether it is a run directory, of a run that has finished."""
+    return (folder / _RUN).is_file() and (folder / _SUMMARY).is_file()
+
+
+def finished_runs(folder: Path) -> list[str]:
+    """The finished runs below a folder, as paths from it; not those within others, such as what `--fresh` moved aside."""
+    found: list[Path] = []
+    for run in sorted(file.parent for file in folder.rglob(_SUMMARY) if file.parent != folder and is_finished_run(file.parent)):
+        if not any(outer in run.parents for outer in found):
+            found.append(run)
+    return [str(run.relative_to(folder)) for run in found]
 
 
 def _locked(file: IO[str]) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from safer_instruct.errors import ConfigError
-from safer_instruct.sources.tables import csv_rows
+from safer_instruct.sources.tables import FilledRows
 from safer_instruct.wholefile import whole
 
 
@@ -48,7 +48,7 @@ def check_place(path: Path, columns: Sequence[str], filled_in: str) -> None:
         return
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv_rows(file)
+            reader = FilledRows(file)
             ours = set(columns) <= set(reader.fieldnames or ())
             names = {filled_in, *(set(reader.fieldnames or ()) - set(columns))}  # a column of one's own, for remarks
             filled = sum(1 for row in reader if any((row.get(name) or "").strip() for name in names))

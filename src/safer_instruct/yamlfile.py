@@ -47,9 +47,11 @@ _KINDS = (
     ({"categories"}, "a domain file; give a config that names it under 'domain', as 'safer-instruct init' writes one"),
     ({"source", "models"}, "a config of a run: safer-instruct run"),
     ({"systems", "prompts"}, "a config of an evaluation: safer-instruct evaluate"),
+    *(({"data", "out", key}, "a config of 'train dpo': safer-instruct train dpo") for key in ("loss", "beta", "label_smoothing", "gamma", "kl_prompts")),
+    *(({"data", "out", key}, "a config of 'train': safer-instruct train sft, or train dpo") for key in ("preset", "max_pairs", "layout", "system")),
     ({"model", "data", "out"}, "a config of a training: safer-instruct train, or tune"),
 )
-"""By which keys a file is told that was meant for another command."""
+"""By which keys, together, a file is told that was meant for another command: one that does not know them all."""
 
 
 def load(path: Path, section: type[Section]) -> Section:
@@ -158,7 +160,7 @@ def parse_part(data: Any, section: type[Section], *, at: Path_, file: Path | Non
 
 def _mistaken(data: Any, section: type[BaseModel], name: str) -> ConfigError | None:
     """The error for a file that is well known, but meant for another command."""
-    kinds = (kind for keys, kind in _KINDS if isinstance(data, dict) and keys <= set(data) and not keys & set(section.model_fields))
+    kinds = (kind for keys, kind in _KINDS if isinstance(data, dict) and keys <= set(data) and not keys <= set(section.model_fields))
     return next((ConfigError(f"{name} is {kind}") for kind in kinds), None)
 
 

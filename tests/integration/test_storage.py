@@ -210,6 +210,9 @@ def test_a_run_at_an_address_is_published_and_every_command_reads_it_there(bucke
     bucket.put("labels.csv", f"id,label\n{id_},good\n".encode())
     assert f"{place(bucket, 'labels.csv')}: 1 good and 0 bad of 1 rows carry a label" in cli("calibrate", out, "--labels", place(bucket, "labels.csv")).err
     assert out in cli("audit", out).out and place(bucket, "sets/p.jsonl") in cli("audit", place(bucket, "sets/p.jsonl")).out
+    Path("model.json").write_text("{}", encoding="utf-8")
+    valued = cli("value", out, "--model", "scripted:model.json")
+    assert valued.out.startswith("3 pairs (0 more were duplicates") and Path("runs/one-value/value.json").is_file()
     refused = cli("export", out, "--format", "datasets", "--out", place(bucket, "sets"))
     assert refused.code == 2 and "holds other files (dpo/README.md" in refused.err
 

@@ -240,6 +240,30 @@ def test_a_run_of_ours_is_read_with_margins_and_its_missing_licence_is_told(tmp_
     assert "not stated: licence of the sources, licence of the set" in found["provenance"].found
 
 
+def test_a_folder_of_runs_is_no_set_and_a_runs_columns_cannot_be_named(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "runs" / "garden", list(made_up(30)))
+    with pytest.raises(SourceError, match=r"runs is no data set; runs in it: garden; give one of them"):
+        read_set(tmp_path / "runs")
+    with pytest.raises(SourceError, match=r"garden: the columns of a run are known; leave out --prompt and --chosen$"):
+        read_set(run, Columns(prompt="question", chosen="nosuch"))
+
+
+def test_checks_without_rows_say_so(tmp_path: Path) -> None:
+    pairs = as_set(tmp_path, rows())
+    console = Console(record=True, width=300)
+    for check in ("provenance", "style", "repeats", "contamination"):
+        show_rows(console, pairs, ask(check, pairs), 5)
+    said = console.export_text()
+    assert "'provenance' is about the whole set: columns that tell" in said and "'style' is about the whole set: AUC" in said
+    assert "'repeats' marks no row: " in said and "'contamination' was not asked: no benchmark" in said and "0 of 0" not in said
+
+
+def test_gaps_of_nothing_are_no_findings(tmp_path: Path) -> None:
+    assert ask("format", as_set(tmp_path, rows())).found == "lists, headings, paragraphs, capitals and marks stand as often on both sides"
+    loud = rows(chosen=lambda at, draw: text(draw)[:-1] + "!.")
+    assert ask("format", as_set(tmp_path, loud)).found == "exclamation marks 100% of chosen, 0% of rejected"
+
+
 def test_hostile_texts_are_audited_and_shown_without_a_control_code_or_a_tag(tmp_path: Path) -> None:
     draw = random.Random(1)
     texts = [*PAYLOADS, "", "   ", "\x1b[2J\x1b]0;title\x07", "\u202ereversed", "[bold]x[/bold]"]

@@ -133,6 +133,7 @@ def test_a_score_that_may_be_as_good_as_chance_is_taken_only_by_name(labels: Pat
     ("text", "said"),
     [
         ("id,label\ne0001,maybe\n", r"l\.csv:2: label 'maybe' is neither"),
+        ('id,chosen,label\ne0001,"a\n\nb",1\n\ne0002,"c\nd",maybe\n', r"l\.csv:6: label 'maybe' is neither"),
         ("id,label\nzzz,1\n", "no scored example with id 'zzz'"),
         ("id,label\ne0001,1\ne0001,0\n", "the labels of 'e0001' contradict each other"),
         ("id,grade\ne0001,1\n", "the column 'label' is missing"),
@@ -399,7 +400,7 @@ def test_where_nothing_tells_good_from_bad_nothing_is_written(labels: Path, tmp_
     noise = finished(tmp_path / "run", [replace(e, verdicts=e.verdicts[2:]) for e, _ in examples(300)])
     config = tmp_path / "mine.yaml"
     config.write_text(CONFIG, encoding="utf-8")
-    assert typed("calibrate", noise, "--labels", labels, "--precision", "0.6", "--config", config) == 0
+    assert typed("calibrate", noise, "--labels", labels, "--precision", "0.6", "--config", config) == 1
     said = " ".join(capsys.readouterr().out.split())
     assert "nothing was chosen: no score that a config can bound reaches that and tells good from bad by these labels" in said
     assert "(--score verify.better)" in said and f"nothing was written; as before: {config}" in said

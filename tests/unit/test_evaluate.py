@@ -15,7 +15,7 @@ import yaml
 
 from safer_instruct.cli import main
 from safer_instruct.config import BudgetConfig, ModelConfig
-from safer_instruct.errors import BudgetError, ConfigError, MissingExtraError, SourceError
+from safer_instruct.errors import BudgetError, ConfigError, MissingExtraError, RunDirectoryError, SourceError
 from safer_instruct.evaluation.judging import compared
 from safer_instruct.evaluation.report import markdown
 from safer_instruct.evaluation.result import Evaluation
@@ -289,6 +289,23 @@ def test_a_missing_harness_is_told_before_anything_is_paid_for(tmp_path: Path, m
     with pytest.raises(MissingExtraError, match=r"safer-instruct\[lm-eval\]"):
         run(tmp_path, systems=systems, downstream={"tasks": ["arc_easy"]})
     assert not (tmp_path / "out" / "ledger.sqlite").exists()
+
+
+@pytest.mark.parametrize(
+    ("file", "said"),
+    [
+        ("run.yaml", "holds a run, which keeps a ledger of its own"),
+        ("tuning.json", "holds tuning.json of a model or of its training"),
+        ("adapter_model.safetensors", "holds adapter_model.safetensors of a model or of its training"),
+        ("evaluation.md", "holds evaluation.md of something else"),
+    ],
+)
+def test_a_folder_of_something_else_is_left_alone(tmp_path: Path, file: str, said: str) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / file).write_text("", encoding="utf-8")
+    with pytest.raises(RunDirectoryError, match=f"{said}; choose another --out"):
+        run(tmp_path)
+    assert [found.name for found in (tmp_path / "out").iterdir()] == [file]
 
 
 def test_texts_of_others_are_no_markup_in_the_report(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ import yaml
 
 from safer_instruct.cli import main
 from safer_instruct.errors import ConfigError
-from safer_instruct.evaluation.people import items, people, read_answers, write_sheet
+from safer_instruct.evaluation.people import items, people, people_warnings, read_answers, write_sheet
 from safer_instruct.evaluation.prompts import Prompt, Response
 from safer_instruct.evaluation.run import evaluate, write_people_sheet
 from safer_instruct.evaluation.settings import EvaluateConfig, load_evaluation
@@ -83,6 +84,33 @@ def test_answers_that_cannot_be_used_are_refused_with_the_place(tmp_path: Path, 
     (tmp_path / "ann.csv").write_bytes(text.replace("{id}", asked[0].id).encode("utf-8", "surrogateescape"))
     with pytest.raises(ConfigError, match=message):
         read_answers([tmp_path / "ann.csv"], asked)
+
+
+def test_a_row_is_named_by_the_line_that_it_begins_on(tmp_path: Path) -> None:
+    asked = items(PROMPTS, RESPONSES, PAIRS, 0)
+    (tmp_path / "ann.csv").write_text(f'id,"an\nswer_a",answer\n\n{asked[0].id},"a\nb\r\nc",A\n{asked[1].id},"a\nb",left\n', encoding="utf-8", newline="")
+    with pytest.raises(ConfigError, match=r"ann\.csv:7: the answer 'left' is none of A, B and tie"):
+        read_answers([tmp_path / "ann.csv"], asked)
+
+
+@pytest.mark.parametrize(("of_bob", "warned"), [(lambda at: float(at % 2), False), (lambda at: float(at % 3 == 0), True), (lambda at: 1.0, True)])
+def test_people_who_hardly_agree_are_warned_of(of_bob: Callable[[int], float], warned: bool) -> None:
+    asked = items(PROMPTS, RESPONSES, PAIRS, 0)
+    both = {"ann": {item.id: float(at % 2) for at, item in enumerate(asked)}, "bob": {item.id: of_bob(at) for at, item in enumerate(asked)}}
+    told = people_warnings(people(both, asked, {}, resamples=100, level=0.95, seed=0))
+    assert bool(told) == warned and all("2 people agree little" in line and "Krippendorff's alpha" in line for line in told)
+    assert people_warnings(None) == people_warnings(people({"ann": both["ann"]}, asked, {}, resamples=100, level=0.95, seed=0)) == []
+
+
+def test_little_agreement_stands_under_what_to_mind_and_the_majority_is_explained(tmp_path: Path) -> None:
+    config = loaded(tmp_path)
+    _, (sheet, _) = write_people_sheet(config, tmp_path / "out", tmp_path / "sheet.csv")
+    ids = [row["id"] for row in csv.DictReader(sheet.open(encoding="utf-8-sig"))]
+    answers = [said(tmp_path / f"{name}.csv", {id_: words[at % 2] for at, id_ in enumerate(ids)}) for name, words in (("ann", "AB"), ("bob", "BA"))]
+    evaluate(config, tmp_path / "out", answers=answers)
+    text = (tmp_path / "out" / "evaluation.md").read_text(encoding="utf-8")
+    assert "- people: 2 people agree little" in text.partition("## What to mind")[2].partition("\n## ")[0]
+    assert "who says tie stands on neither side: one tie and one win is a win." in text
 
 
 def test_two_files_of_one_name_are_refused(tmp_path: Path) -> None:

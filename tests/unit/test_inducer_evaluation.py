@@ -12,7 +12,7 @@ import yaml
 
 from safer_instruct.analysis.bootstrap import Bootstrap
 from safer_instruct.config import FilterConfig
-from safer_instruct.errors import AccessError, ConfigError, ModelError, RequestError
+from safer_instruct.errors import AccessError, ConfigError, ModelError, RequestError, RunDirectoryError
 from safer_instruct.evaluation.inducer import evaluate_inducers, load_plan
 from safer_instruct.evaluation.inducer.calls import Induced, Ranks, RoundTrip, induce_all, rank_all
 from safer_instruct.evaluation.inducer.figures import difference, figures, why_invalid
@@ -75,6 +75,16 @@ def test_systems_stand_side_by_side_and_a_second_evaluation_asks_nothing_again(t
     again = evaluate_inducers(plan, tmp_path / "out")
     assert again.replayed == again.calls == result.calls and again.systems == result.systems
     assert sum(t.calls for t in read_totals(tmp_path / "out" / "ledger.sqlite")) < result.calls, "equal requests are one call"
+
+
+def test_a_run_and_a_training_keep_their_ledger_and_their_files(tmp_path: Path) -> None:
+    plan = load_plan(workplace(tmp_path))
+    for name in ("run.yaml", "tuning.json", "evaluation.md"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / name).write_text("{}", encoding="utf-8")
+        with pytest.raises(RunDirectoryError, match="choose another --out"):
+            evaluate_inducers(plan, tmp_path / name)
+        assert [found.name for found in (tmp_path / name).iterdir()] == [name]
 
 
 def test_an_evaluation_that_was_stopped_goes_on_and_ends_as_if_it_had_not_been(tmp_path: Path) -> None:

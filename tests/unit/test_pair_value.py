@@ -10,6 +10,7 @@ import pytest
 
 from safer_instruct.cli import main
 from safer_instruct.config import ModelConfig
+from safer_instruct.errors import RunDirectoryError
 from safer_instruct.settings.preference import PreferenceSource
 from safer_instruct.training.preferences import Preference
 from safer_instruct.training.value import Indicator, ScoredPair, Value, lengths, margins, style_only, value_pairs, variety
@@ -120,3 +121,32 @@ def test_the_command_prints_each_figure_with_what_it_means(folder: Path, monkeyp
     assert "10 pairs (1 more were duplicates, 1 rows were set aside)" in shown
     assert "chosen is the longer one: 100%" in shown and "warning: whoever takes the longer response" in shown
     assert (folder / "runs" / "pairs-value" / "value.json").is_file()
+
+
+def test_columns_are_named_as_in_an_audit(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.chdir(folder)
+    lines = [f"Where is my {t} now?,Your {t} comes on Monday.,Look yourself." for t in TRADES]
+    (folder / "mine.csv").write_text("\n".join(["question,good,bad", *lines]) + "\n", encoding="utf-8")
+    given = ["value", "mine.csv", "--model", "scripted:model.json"]
+    for more, code, said in (
+        (
+            [],
+            2,
+            "no column 'chosen'; this row has question, good, bad; say which column is which: 'prompt', 'chosen' and 'rejected' of this source, or --prompt,",
+        ),
+        (["--prompt", "good", "--chosen", "good", "--rejected", "bad"], 2, "'prompt' and 'chosen' name the same column, 'good'"),
+        (["--prompt", "question", "--chosen", "good", "--rejected", "bad"], 0, "10 pairs (0 more were duplicates, 0 rows were set aside)"),
+    ):
+        with pytest.raises(SystemExit) as left:
+            main([*given, *more])
+        shown = capsys.readouterr()
+        assert (left.value.code or 0) == code and said in " ".join((shown.out + shown.err).split())
+
+
+@pytest.mark.parametrize(("file", "said"), [("run.yaml", "holds a run"), ("training.jsonl", "of its training"), ("value.json", "value.json of something else")])
+def test_a_folder_of_something_else_is_left_alone(folder: Path, file: str, said: str) -> None:
+    (folder / "value").mkdir()
+    (folder / "value" / file).write_text("{}", encoding="utf-8")
+    with pytest.raises(RunDirectoryError, match=said):
+        valued(folder)
+    assert [found.name for found in (folder / "value").iterdir()] == [file]

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import sys
 import xml.etree.ElementTree as ET
 from pathlib import Path
 from typing import Any
 
 import pytest
+from made_runs import made_up, write_run
 from rich.console import Console
 
 from safer_instruct.cli import main
-from safer_instruct.errors import ConfigError, RunDirectoryError, SourceError
+from safer_instruct.errors import ConfigError, MissingExtraError, RunDirectoryError, SourceError
 from safer_instruct.models.protocol import Turn
 from safer_instruct.settings.pairs import Holdout
 from safer_instruct.settings.preference import DpoConfig, PreferenceSource, SftConfig, load_dpo_config, load_sft_config
@@ -20,6 +22,7 @@ from safer_instruct.training import curves
 from safer_instruct.training.data import divide, laid_out
 from safer_instruct.training.log import as_line, read_log, series
 from safer_instruct.training.preferences import Preference, read_preferences
+from safer_instruct.training.run import train_preferences
 from safer_instruct.tuning.open import other_splits
 from safer_instruct.views.train import show_parts
 
@@ -112,6 +115,10 @@ def test_what_was_said_before_is_kept_and_a_system_message_is_not_doubled(tmp_pa
         ({"chosen": "Here.", "rejected": "Look."}, "no column 'prompt'"),
         ({"chosen": [user("A?"), assistant("Here.")], "rejected": "Look."}, "no list of messages"),
         ({"prompt": [], "chosen": "Here.", "rejected": "Look."}, "neither text nor a list"),
+        (
+            {name: f"\n\nHuman: A?\n\nAssistant: {name}" for name in ("chosen", "rejected")},
+            "transcripts ('Human: ... Assistant: ...'), which only 'audit' reads",
+        ),
     ],
 )
 def test_a_row_that_is_no_pair_is_set_aside_with_the_reason(tmp_path: Path, row: dict[str, Any], reason: str) -> None:
@@ -125,6 +132,36 @@ def test_a_run_directory_stands_for_its_pairs_and_columns_may_have_other_names(t
     assert isinstance(pair, Preference) and pair.source == "run1"
     [named] = read(tmp_path, [{"ask": "Where?", "good": "Here.", "bad": "Look.", "trade": "shop"}], prompt="ask", chosen="good", rejected="bad", group="trade")
     assert isinstance(named, Preference) and (named.response, named.rejected, named.group) == ("Here.", "Look.", "shop")
+
+
+def test_a_folder_of_runs_is_no_data_set_and_the_runs_in_it_are_named(tmp_path: Path) -> None:
+    made = list(made_up(30))
+    write_run(tmp_path / "runs" / "garden", made)
+    write_run(tmp_path / "runs" / "garden" / "previous-1", made)
+    write_run(tmp_path / "runs" / "more" / "pond", made)
+    said = rf"runs is no data set; runs in it: garden, more/pond; give one of them, such as {tmp_path}/runs/garden, or a table itself$"
+    with pytest.raises(SourceError, match=said):
+        list(read_preferences((PreferenceSource(path="runs"),), tmp_path))
+    assert len(list(read_preferences((PreferenceSource(path="runs/garden"),), tmp_path))) == sum(e.alive for e in made)
+
+
+@pytest.mark.parametrize(
+    ("column", "keys"), [({"prompt": "reply", "chosen": "reply"}, "'prompt' and 'chosen'"), ({"rejected": "chosen"}, "'chosen' and 'rejected'")]
+)
+def test_two_keys_that_name_one_column_are_refused(tmp_path: Path, column: dict[str, str], keys: str) -> None:
+    with pytest.raises(ConfigError, match=rf"{keys} name the same column"):
+        load_dpo_config(config(tmp_path, json.dumps({"data": [{"path": "p.jsonl", **column}], "out": "o"})))
+
+
+@pytest.mark.parametrize("missing", ["transformers", "pairs"])
+def test_what_is_missing_is_told_before_a_folder_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, missing: str) -> None:
+    if missing == "transformers":
+        monkeypatch.setitem(sys.modules, "transformers", None)
+        written(tmp_path, [{"prompt": f"Where is {number}?", "chosen": "Here.", "rejected": "Look."} for number in range(30)])
+    given = load_dpo_config(config(tmp_path, "data: [pairs.jsonl]\nout: o\nholdout: {near_duplicate: null, count: 3}\n"))
+    with pytest.raises(MissingExtraError if missing == "transformers" else SourceError):
+        train_preferences(given, tmp_path)
+    assert not (tmp_path / "o").exists()
 
 
 def test_every_row_is_accounted_for_and_no_prompt_stands_on_both_sides(tmp_path: Path) -> None:

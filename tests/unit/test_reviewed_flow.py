@@ -26,6 +26,7 @@ from safer_instruct.export import Options, export_pairs
 from safer_instruct.report.build import describe
 from safer_instruct.report.document import Document, Figure, Table
 from safer_instruct.report.reviewed import share_of
+from safer_instruct.review.figures import progress
 from safer_instruct.review.index import ensure_index
 from safer_instruct.review.labels import write_labels
 from safer_instruct.review.queue import find_item
@@ -195,6 +196,19 @@ def test_the_report_tells_replaced_texts_of_all_that_was_decided(run: Path, exam
     told, gone = readers.caption.split("; ")[1:]
     assert told.startswith("2 pairs were decided by two readers")
     assert gone == "1 of all that were decided rest, as the run has replaced the texts that were read since"
+
+
+def test_the_readers_progress_counts_what_was_said_of_the_texts_as_they_stand(run: Path, examples: list[Example]) -> None:
+    say(run, "ada", examples[:10], decision="accept", edit={"chosen": "Better."})
+    say(run, "ada", examples[10:14], decision="reject")
+    write_run(run, [replace(e, prompt="Another one?") if at % 2 else e for at, e in enumerate(examples)])
+    store = Store(run)
+    try:
+        store.attach(ensure_index(run))
+        found = progress(store, store.join("ada"))
+    finally:
+        store.close()
+    assert (found.accepted, found.edited, found.rejected, found.skipped) == (5, 5, 2, 0)
 
 
 def test_calibration_takes_the_decisions_of_the_review(run: Path, examples: list[Example], capsys: pytest.CaptureFixture[str]) -> None:

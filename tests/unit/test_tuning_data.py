@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from made_runs import made_up, write_run
 from pydantic import ValidationError
 
 from safer_instruct.config import TuneConfig
@@ -175,6 +176,23 @@ def test_overlap_tells_how() -> None:
 def test_data_that_leaves_nothing_is_an_error_that_says_why(tmp_path: Path, rows: list[Any], message: str) -> None:
     with pytest.raises(SourceError, match=message):
         prepared(tmp_path, rows)
+
+
+@pytest.mark.parametrize(("path", "what"), [("runs/garden", "is a run directory"), ("runs", "holds run directories")])
+def test_a_run_is_for_train_and_not_for_tune(tmp_path: Path, path: str, what: str) -> None:
+    write_run(tmp_path / "runs" / "garden", list(made_up(30)))
+    with pytest.raises(SourceError, match=f"{path} {what}, which 'train' takes and 'tune' does not; to tune on what a run chose, name its pairs.jsonl"):
+        prepare((PairSource(path=path),), CleanConfig(), Holdout(), tmp_path)
+    named = PairSource(path="runs/garden/pairs.jsonl", prompt="prompt", response="chosen")
+    assert prepare((named,), CleanConfig(near_duplicate=None), Holdout(near_duplicate=None), tmp_path).train
+
+
+@pytest.mark.parametrize(
+    ("columns", "keys"), [({"prompt": "reply", "response": "reply"}, "'prompt' and 'response'"), ({"prompt": "response"}, "'prompt' and 'response'")]
+)
+def test_two_keys_that_name_one_column_are_refused(columns: dict[str, str], keys: str) -> None:
+    with pytest.raises(ValueError, match=f"{keys} name the same column"):
+        PairSource(path="d.csv", **columns)  # type: ignore[arg-type]
 
 
 def test_both_sides_and_what_was_left_out_are_written(tmp_path: Path) -> None:

@@ -15,6 +15,8 @@ from safer_instruct import yamlfile
 from safer_instruct.config import RunConfig, TuneConfig
 from safer_instruct.domain import Domain
 from safer_instruct.errors import ConfigError
+from safer_instruct.evaluation.inducer.plan import EvaluationConfig
+from safer_instruct.settings.preference import SftConfig
 from safer_instruct.yamlfile import Strict
 
 pytestmark = pytest.mark.filterwarnings("error")
@@ -97,6 +99,20 @@ def refusal(text: str, section: type[Strict] = RunConfig) -> str:
 )
 def test_unknown_key_is_named_with_file_line_and_nearest_valid_key(text: str, section: type[Strict], message: str) -> None:
     assert message in refusal(text, section).splitlines()
+
+
+@pytest.mark.parametrize(
+    ("text", "section", "kind"),
+    [
+        ("model: m\ndata: [d.jsonl]\nloss: sigmoid\nout: o\n", TuneConfig, "a config of 'train dpo': safer-instruct train dpo"),
+        ("data: [runs/one]\nbeta: 0.1\nout: o\n", SftConfig, "a config of 'train dpo': safer-instruct train dpo"),
+        ("model: m\ndata: [d.jsonl]\npreset: paper\nout: o\n", TuneConfig, "a config of 'train': safer-instruct train sft, or train dpo"),
+        ("model: m\ndata: [d.jsonl]\nout: o\n", RunConfig, "a config of a training: safer-instruct train, or tune"),
+        ("systems: {}\nprompts: p.jsonl\n", EvaluationConfig, "a config of an evaluation: safer-instruct evaluate"),
+    ],
+)
+def test_a_config_for_another_command_is_told_by_its_keys(text: str, section: type[Strict], kind: str) -> None:
+    assert refusal(text, section) == f"my.yaml is {kind}"
 
 
 def test_the_nearest_key_is_sought_among_the_keys_of_that_place_only() -> None:

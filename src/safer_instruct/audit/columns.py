@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from safer_instruct.errors import SourceError
 from safer_instruct.example import Turn
-from safer_instruct.sources.conversations import read_turns
+from safer_instruct.sources.conversations import is_transcript, read_turns
 from safer_instruct.sources.records import RowRefused, visible
 
 PROMPTS = ("prompt", "instruction", "question", "query", "input", "messages")
@@ -88,7 +88,7 @@ def _side(given: str | None, known: Sequence[str], names: Sequence[str], side: s
 
 def _transcripts(chosen: str, rejected: str) -> Texts:
     """Two transcripts that part at an answer, as Anthropic's HH has them; two plain texts have no prompt."""
-    if not (chosen.lstrip().startswith("Human:") and _ANSWER in chosen and _ANSWER in rejected):
+    if not (is_transcript(chosen) and is_transcript(rejected)):
         return Texts("", chosen, rejected)
     left, right = (_split(text) for text in (chosen, rejected))
     before = 0

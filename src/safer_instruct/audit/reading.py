@@ -103,7 +103,8 @@ def read_set(path: Path | str, columns: Columns | None = None, *, split: str | N
         limit: Read only so many rows.
 
     Raises:
-        SourceError: Nothing is there, a file cannot be read, no row is a pair, no column holds a side, or there is no such split.
+        SourceError: Nothing is there, a file cannot be read, no row is a pair, no column holds a side, there is no such split, columns are named of a
+            run, or it is a folder of runs.
         RunDirectoryError: The run is not finished, or damaged.
     """
     path = Path(path)
@@ -111,6 +112,7 @@ def read_set(path: Path | str, columns: Columns | None = None, *, split: str | N
     if split is not None and (is_run or path.is_file()):
         raise SourceError(f"{path}: only a folder of files that are named after splits, or one of save_to_disk, has splits; leave out --split")
     if is_run:
+        _refuse_columns(path, columns or Columns())
         return _read_run(path, limit)
     pairs, known, extra = PairSet(path, split=split), columns or Columns(), None
     source = RowSource(path=str(path)) if split is None else RowSource(path=str(path), split=split)
@@ -133,6 +135,11 @@ def read_set(path: Path | str, columns: Columns | None = None, *, split: str | N
         first = f"; the first: {pairs.bad[0].file}:{pairs.bad[0].line}: {pairs.bad[0].reason}" if pairs.bad else ""
         raise SourceError(f"{path}: none of {pairs.set_aside} rows is a pair{first}; say which columns hold them: --prompt, --chosen, --rejected")
     return pairs
+
+
+def _refuse_columns(run: Path, columns: Columns) -> None:
+    if given := [f"--{side}" for side in ("prompt", "chosen", "rejected") if getattr(columns, side) is not None]:
+        raise SourceError(f"{run}: the columns of a run are known; leave out {' and '.join(given)}")
 
 
 def _read_run(path: Path, limit: int | None) -> PairSet:

@@ -23,6 +23,7 @@ _STYLES: dict[Level, str] = {"ok": "green", "look": "yellow", "bad": "bold red",
 _WORDS: dict[Level, str] = {"ok": "ok", "look": "look", "bad": "BAD", "none": "not asked"}
 _SHOWN_CHARS = 500
 _ROWS_LISTED = 20
+_OF_THE_SET = ("style", "order-flips", "provenance")  # checks that mark no row, whatever they find
 
 
 def show_audit(console: Console, pairs: PairSet, found: Sequence[Finding]) -> None:
@@ -59,6 +60,10 @@ def show_rows(console: Console, pairs: PairSet, finding: Finding, most: int) -> 
     """Some of the rows that a check speaks of."""
     if finding.check == "rows":
         _show_bad(console, pairs.bad[:most], pairs.set_aside)
+        return
+    if not finding.rows:
+        about = "was not asked" if finding.level == "none" else "is about the whole set" if finding.check in _OF_THE_SET else "marks no row"
+        console.print(safe(f"'{finding.check}' {about}: {finding.found}"), soft_wrap=True)
         return
     for at in finding.rows[:most]:
         lines = Text()

@@ -17,7 +17,7 @@ from safer_instruct.domain import Direction
 from safer_instruct.errors import ConfigError
 from safer_instruct.example import Example
 from safer_instruct.oneline import no_formula
-from safer_instruct.sources.tables import csv_rows
+from safer_instruct.sources.tables import FilledRows
 from safer_instruct.texts import direction_of, judged_texts
 from safer_instruct.visible import visible
 
@@ -83,10 +83,10 @@ def read_labels(path: Path) -> list[Label]:
     """
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv_rows(file)
+            reader = FilledRows(file)
             if missing := [name for name in ("id", "label") if name not in (reader.fieldnames or ())]:
                 raise ConfigError(f"{path}: the column '{missing[0]}' is missing{_there_are(reader)}; a file of labels has id,label and, if wanted, score")
-            return [label for row in reader if (label := _label(row, f"{path}:{reader.line_num}"))]
+            return [label for row in reader if (label := _label(row, f"{path}:{reader.first_line}"))]
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such file (looked in {path.absolute().parent})") from None
     except (OSError, UnicodeDecodeError, csv.Error) as exc:
@@ -96,10 +96,10 @@ def read_labels(path: Path) -> list[Label]:
 def count_rows(path: Path) -> int:
     """The rows of a CSV file that `read_labels` has read, with and without a label."""
     with path.open(encoding="utf-8-sig", newline="") as file:
-        return sum(1 for _ in csv_rows(file))
+        return sum(1 for _ in FilledRows(file))
 
 
-def _there_are(reader: csv.DictReader[str]) -> str:
+def _there_are(reader: FilledRows) -> str:
     return f" among {', '.join(map(visible, reader.fieldnames))}" if reader.fieldnames else ""
 
 

@@ -51,7 +51,10 @@ def calibrate(
     score: Annotated[Optional[list[str]], typer.Option(help="A score that is to get a threshold; by default the best that tells good from bad.")] = None,
     config: Annotated[Optional[Path], typer.Option(help="A config that is to use the thresholds: its line 'calibration:' is set.")] = None,
 ) -> None:
-    """Fit a run's scores to labels of people, and choose thresholds for a wanted precision."""
+    """Fit a run's scores to labels of people, and choose thresholds for a wanted precision.
+
+    Ends with exit code 1 where no threshold was chosen, and so none was written.
+    """
     from rich.console import Console
 
     from safer_instruct.calibration import show
@@ -89,3 +92,5 @@ def calibrate(
         if found.chosen and config is not None:
             point_config_at(config, path / CALIBRATION)
             typer.echo(f"{config} uses them now: run it again with --continue; finished calls are not made twice")
+        if not found.chosen:
+            raise typer.Exit(1)

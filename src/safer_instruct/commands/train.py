@@ -120,7 +120,10 @@ def _run(
 
 def value(
     context: typer.Context,
-    pairs: Annotated[str, typer.Argument(metavar="PAIRS", help="A run directory, or pairs as JSONL or Parquet with TRL's columns.")],
+    pairs: Annotated[str, typer.Argument(metavar="PAIRS", help="A run directory, or pairs as JSONL, CSV or Parquet.")],
+    prompt: Annotated[str, typer.Option(metavar="COLUMN", help="The prompt; none where both sides are whole conversations.")] = "prompt",
+    chosen: Annotated[str, typer.Option(metavar="COLUMN", help="The preferred response.")] = "chosen",
+    rejected: Annotated[str, typer.Option(metavar="COLUMN", help="The other response.")] = "rejected",
     model: Annotated[str, typer.Option(help="The reference: the model that you mean to train, or any other that scores.")] = "embedded:smollm2-135m-instruct",
     adapter: Annotated[Optional[str], typer.Option(help="With an embedded model: an adapter to merge into it.")] = None,
     base_url: Annotated[Optional[str], typer.Option(help="With a remote model: its endpoint, up to and with /v1.")] = None,
@@ -137,22 +140,22 @@ def value(
     """
     from rich.console import Console
 
+    from safer_instruct import yamlfile
     from safer_instruct.config import ModelConfig
     from safer_instruct.settings.preference import PreferenceSource
     from safer_instruct.training.value import VALUE, value_pairs
     from safer_instruct.views import train as view
-    from safer_instruct.yamlfile import parse_part
-
     if layout not in ("chat", "raw"):
         raise typer.BadParameter("--layout is chat or raw")
     if system is not None and layout == "raw":
         raise typer.BadParameter("--system is for --layout chat")
     folder = out or Path("runs") / f"{Path(pairs).resolve().stem}-value"
     console = Console(quiet=as_json)
-    which = parse_part({"model": model, "adapter": adapter, "base_url": base_url}, ModelConfig, at=(), file=None, name="--model with --base-url")
+    which = yamlfile.parse_part({"model": model, "adapter": adapter, "base_url": base_url}, ModelConfig, at=(), file=None, name="--model with --base-url")
     if which.in_process and given(context, "max_cost"):
         raise typer.BadParameter(f"--max-cost: model '{model}' works in this process")
-    source = PreferenceSource(path=pairs)
+    columns = {"prompt": prompt, "chosen": chosen, "rejected": rejected}
+    source = yamlfile.parse_part({"path": pairs, **columns}, PreferenceSource, at=(), file=None, name="--prompt, --chosen and --rejected")
     view.show_parts(console, (source,), Path())
     with view.watch_scoring(console) as tick:
         found = value_pairs(source, Path(), which, folder, limit=limit, layout=layout, system=system, max_cost=max_cost, tick=tick)

@@ -23,12 +23,13 @@ from safer_instruct.evaluation.prompts import Prompt, Response, digest
 from safer_instruct.oneline import no_formula
 from safer_instruct.replacing import replace_own
 from safer_instruct.seeds import derive_seed
-from safer_instruct.sources.tables import csv_rows
+from safer_instruct.sources.tables import FilledRows
 from safer_instruct.visible import visible
 
 COLUMNS = ("id", "prompt", "answer_a", "answer_b", "answer")
 _SAID = {"a": "A", "b": "B", "tie": "tie", "equal": "tie", "both": "tie", "neither": "tie", "=": "tie"}
 _HTML = "people.html"
+_AGREE_LITTLE = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +182,20 @@ def people(
     )
 
 
+def people_warnings(found: People | None) -> list[str]:
+    """Where people agree hardly more than by chance.
+
+    Below 0.2 agreement is slight at most (Landis and Koch 1977, of kappa); Krippendorff (2004) has conclusions, and tentative ones, from 0.667 on only.
+    Where nearly everybody says the same of every question alpha is low by itself, and the questions tell too little apart.
+    """
+    if found is None or found.alpha is None or found.alpha >= _AGREE_LITTLE:
+        return []
+    return [
+        f"people: {len(found.people)} people agree little beyond what their shares of wins, ties and losses give by themselves (Krippendorff's alpha "
+        f"{found.alpha:.2f}), and p knows nothing of that: read what they answered differently before relying on the win rate, or ask more people"
+    ]
+
+
 def _evenly(drawn: Sequence[Item], pairs: Sequence[Pair], count: int) -> list[Item]:
     """`count` questions, as many of each pair as can be."""
     queues = [[item for item in drawn if item.pair == pair] for pair in pairs]
@@ -196,12 +211,12 @@ def _shown(item: Item, responses: Responses) -> tuple[str, str]:
 def _answered_rows(path: Path) -> Iterator[tuple[str, str, str]]:
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv_rows(file)
+            reader = FilledRows(file)
             if missing := [name for name in ("id", "answer") if name not in (reader.fieldnames or ())]:
                 raise ConfigError(f"{path}: the column '{missing[0]}' is missing; a file of answers has id,answer")
             for row in reader:
                 if word := (row["answer"] or "").strip().lower():
-                    yield f"{path}:{reader.line_num}", (row["id"] or "").strip(), word
+                    yield f"{path}:{reader.first_line}", (row["id"] or "").strip(), word
     except (OSError, UnicodeDecodeError, csv.Error) as exc:
         raise ConfigError(f"{path}: cannot be read as a CSV file in UTF-8: {exc}") from exc
 

@@ -200,6 +200,9 @@ def _people(result: Evaluation) -> Iterator[str]:
     yield ""
     rows = [[pair, f"{n.wins} / {n.ties} / {n.losses}", interval(found.win_rates[pair]), p_cell(n.p)] for pair, n in found.counts.items()]
     yield from _table(("pair", "wins / ties / losses", "win rate", "p"), rows)
+    if len(found.people) > 1:
+        yield "Each question counts once, for the answer that more people prefer; who says tie stands on neither side: one tie and one win is a win."
+        yield ""
     pairs = [*found.agreement, *([found.with_judges] if found.with_judges else [])]
     yield from _table(("who", "and", "answered by both", "agree", "Cohen's kappa"), _agreements(pairs))
     yield f"Answers: {', '.join(f'{escaped(name)} {count}' for name, count in found.people.items())}."

@@ -12,7 +12,7 @@ from safer_instruct.evaluation import honesty
 from safer_instruct.evaluation.downstream import TaskScore
 from safer_instruct.evaluation.figures import Measure, measure
 from safer_instruct.evaluation.judging import Classed, Grades, Judged, Pair, compared
-from safer_instruct.evaluation.people import People, items, people, read_answers
+from safer_instruct.evaluation.people import People, items, people, people_warnings, read_answers
 from safer_instruct.evaluation.prompts import Prompt, Response
 from safer_instruct.evaluation.rates import HarmfulRates, Refusals, harmful_rates, refusals
 from safer_instruct.evaluation.settings import EvaluateConfig
@@ -130,6 +130,8 @@ def result_of(work: Work, out: Path, answers: Sequence[Path], used: Meter, secon
     warnings = honesty.circularity(config, honesty.builders(config)) + honesty.overlap_warnings(overlap)
     for kind, found in (("harmlessness", harmless), ("helpfulness", helpful)):
         warnings += honesty.bias_warnings(kind, found) if found else []
+    said = _people(work, answers, harmless) if answers else None
+    warnings += people_warnings(said)
     return Evaluation(
         out,
         config.against,
@@ -142,7 +144,7 @@ def result_of(work: Work, out: Path, answers: Sequence[Path], used: Meter, secon
         helpful,
         _two_turn(work, bootstrap),
         work.tasks,
-        _people(work, answers, harmless) if answers else None,
+        said,
         overlap,
         tuple(warnings),
         used.calls,

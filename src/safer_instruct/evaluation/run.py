@@ -8,9 +8,8 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from safer_instruct import rundir
 from safer_instruct.domain import load_domain
-from safer_instruct.errors import ConfigError, RunDirectoryError
+from safer_instruct.errors import ConfigError
 from safer_instruct.evaluation.answering import answer_all
 from safer_instruct.evaluation.downstream import check_harness, downstream
 from safer_instruct.evaluation.files import people_of, write_result
@@ -21,9 +20,8 @@ from safer_instruct.evaluation.people import check_files, check_sheet, items, wr
 from safer_instruct.evaluation.prompts import finished_responses, read_prompts
 from safer_instruct.evaluation.result import REPORT, Evaluation, Work, pairs_of, result_of
 from safer_instruct.evaluation.settings import EvaluateConfig
-from safer_instruct.evaluation.sitting import Counter, OpenModels, Progress, held_ledger
+from safer_instruct.evaluation.sitting import Counter, OpenModels, Progress, check_folder, held_ledger
 from safer_instruct.filters.refusal_reader import reader_if
-from safer_instruct.holding import of_others
 from safer_instruct.models.protocol import Usage
 from safer_instruct.placeholders import still_to_name, unnamed
 from safer_instruct.running import run_to_end
@@ -245,9 +243,6 @@ def _row(work: Work, id_: str) -> Row:
 
 def _made(out: Path | str) -> Path:
     path = Path(out)
-    if path.exists() and not path.is_dir():
-        raise RunDirectoryError(f"{path} is no folder; choose another --out")
-    if (path / rundir.RUN).is_file() or of_others(path, (REPORT,), (rundir.LEDGER,)):
-        raise RunDirectoryError(f"{path} holds a run, or an {REPORT} of something else; choose another --out")
+    check_folder(path, REPORT)
     path.mkdir(parents=True, exist_ok=True)
     return path

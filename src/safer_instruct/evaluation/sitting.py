@@ -13,13 +13,15 @@ from safer_instruct import rundir
 from safer_instruct.accounts import remote_spent
 from safer_instruct.budget import Budget
 from safer_instruct.config import BudgetConfig, ModelConfig
-from safer_instruct.holding import hold
+from safer_instruct.errors import RunDirectoryError
+from safer_instruct.holding import hold, of_others
 from safer_instruct.ledger import Ledger, Meter, Recorded
 from safer_instruct.models import open_model
 from safer_instruct.models.protocol import Model, Usage
 from safer_instruct.prices import load_prices
 from safer_instruct.spent import earlier_spent, write_spent
 from safer_instruct.state import Paced, RowMeter
+from safer_instruct.tuning.finished import of_training
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -106,6 +108,22 @@ class OpenModels:
         meters = [stage.meter for stage in self.stages.values()]
         usage = sum((meter.usage for meter in meters), Usage())
         return Meter(sum(meter.calls for meter in meters), sum(meter.replayed for meter in meters), usage)
+
+
+def check_folder(out: Path, written: str) -> None:
+    """That a ledger of its own, and `written`, may go into a folder, which need not be there.
+
+    Raises:
+        RunDirectoryError: It is no folder, or a run, a training or such a file of something else stands in it.
+    """
+    if out.exists() and not out.is_dir():
+        raise RunDirectoryError(f"{out} is no folder; choose another --out")
+    if (out / rundir.RUN).is_file():
+        raise RunDirectoryError(f"{out} holds a run, which keeps a ledger of its own; choose another --out")
+    if there := of_training(out):
+        raise RunDirectoryError(f"{out} holds {', '.join(there[:4])} of a model or of its training; choose another --out")
+    if of_others(out, (written,), (rundir.LEDGER,)):
+        raise RunDirectoryError(f"{out} holds {written} of something else; choose another --out")
 
 
 @contextmanager

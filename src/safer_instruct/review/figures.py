@@ -15,6 +15,7 @@ from safer_instruct.review.store import Store
 _PAUSE_S = 300.0  # a gap longer than this is a break, and no reading time
 _PACE_OVER = 50  # decisions that the pace is taken from
 _DISAGREEMENTS_SHOWN = 100
+_CURRENT = "label JOIN idx.item AS item ON item.id = label.id AND item.digest = json_extract(said, '$.digest') WHERE annotator = ?"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +48,10 @@ class PairAgreement:
 
 
 def progress(store: Store, annotator: int) -> Progress:
-    """Progress and pace of one reader."""
-    counts = dict(store.query("SELECT decision, count(*) FROM label WHERE annotator = ? GROUP BY decision", (annotator,)))
-    edited = store.query("SELECT count(*) FROM label WHERE annotator = ? AND decision = 'accept' AND json_extract(said, '$.edit') <> '{}'", (annotator,))
+    """Progress and pace of one reader; what was said of texts that the run has replaced since rests, and is not counted."""
+    counts = dict(store.query(f"SELECT decision, count(*) FROM {_CURRENT} GROUP BY decision", (annotator,)))  # noqa: S608 - parts of ours
+    accepted = f"SELECT count(*) FROM {_CURRENT} AND decision = 'accept'"  # noqa: S608 - parts of ours
+    edited = store.query(f"{accepted} AND json_extract(said, '$.edit') <> '{{}}'", (annotator,))
     return Progress(counts.get("accept", 0), counts.get("reject", 0), counts.get("skip", 0), edited[0][0], _pace(store, annotator), _today(store, annotator))
 
 

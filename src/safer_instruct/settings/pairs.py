@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal
 
 from pydantic import model_validator
@@ -36,6 +37,18 @@ class RowSource(Strict):
         return {"path": value} if isinstance(value, str) else value
 
 
+def check_apart(columns: Mapping[str, str | None]) -> None:
+    """That no two keys name one column.
+
+    Raises:
+        ValueError: Two do.
+    """
+    keys: dict[str, str] = {}
+    for key, column in columns.items():
+        if column and keys.setdefault(column, key) != key:
+            raise ValueError(f"'{keys[column]}' and '{key}' name the same column, '{column}'")
+
+
 class PairSource(RowSource):
     """Instructions with their responses. A bare string in the config stands for `{path: STRING}`.
 
@@ -62,6 +75,7 @@ class PairSource(RowSource):
     def _columns_mean_pairs(self) -> PairSource:
         if (self.prompt or self.input or self.response) and self.format not in ("auto", "pairs"):
             raise ValueError(f"'prompt', 'input' and 'response' name columns of format 'pairs', not of '{self.format}'")
+        check_apart({"prompt": self.prompt or "prompt", "input": self.input, "response": self.response or "response"})
         return self
 
 

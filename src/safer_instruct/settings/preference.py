@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from safer_instruct import yamlfile
 from safer_instruct.settings.numbers import Positive
-from safer_instruct.settings.pairs import Holdout, RowSource
+from safer_instruct.settings.pairs import Holdout, RowSource, check_apart
 from safer_instruct.settings.training import TrainerConfig
 
 Loss = Literal["sigmoid", "ipo", "hinge", "robust", "orpo", "simpo", "kto"]
@@ -49,6 +49,11 @@ class PreferenceSource(RowSource):
     prompt: str = "prompt"
     chosen: str = "chosen"
     rejected: str = "rejected"
+
+    @model_validator(mode="after")
+    def _columns_are_apart(self) -> PreferenceSource:
+        check_apart({"prompt": self.prompt, "chosen": self.chosen, "rejected": self.rejected})
+        return self
 
 
 class PreferenceConfig(TrainerConfig):

@@ -39,6 +39,11 @@ class Answer:
     turn: int
 
 
+def is_transcript(value: object) -> bool:
+    """Whether it is a text in which a user speaks first and an assistant answers, as Anthropic's HH has them."""
+    return isinstance(value, str) and value.lstrip().startswith("Human:") and "\n\nAssistant:" in value
+
+
 def read_conversation(value: object, column: str) -> tuple[Turn, ...]:
     """The turns of the user and the assistant, of whom the user begins and each follows the other.
 

@@ -6,7 +6,7 @@ import csv
 import re
 from collections.abc import Iterator, Mapping
 from functools import partial
-from itertools import chain, islice
+from itertools import chain, islice, zip_longest
 from typing import IO, TextIO
 
 from safer_instruct.sources.files import File
@@ -48,11 +48,29 @@ def delimiter_of(header: str) -> str:
     return max(",;\t", key=unquoted.count)  # the first of equals: the comma
 
 
-def csv_rows(file: TextIO) -> csv.DictReader[str]:
-    """The rows of a small file that people filled in, perhaps with Excel; the header tells what separates its cells."""
-    header = file.readline()
-    file.seek(0)
-    return csv.DictReader(file, delimiter=delimiter_of(header))
+class FilledRows:
+    """The rows of a small file that people filled in, perhaps with Excel; the header tells what separates its cells.
+
+    Attributes:
+        fieldnames: The cells of the header; none of an empty file.
+        first_line: On which line of the file the row begins that came last: its cells may hold line breaks.
+    """
+
+    def __init__(self, file: TextIO) -> None:
+        """Read the header of a file that was opened with `newline=""`."""
+        header = file.readline()
+        file.seek(0)
+        self._rows = csv.reader(file, delimiter=delimiter_of(header))
+        self.fieldnames = next(self._rows, [])
+        self.first_line = 0
+
+    def __iter__(self) -> Iterator[dict[str, str | None]]:
+        """The rows, blank lines left out; cells beyond the header are, too, and missing ones are None."""
+        self.first_line = self._rows.line_num + 1
+        for cells in self._rows:
+            if cells:
+                yield dict(zip_longest(self.fieldnames, cells[: len(self.fieldnames)]))
+            self.first_line = self._rows.line_num + 1
 
 
 def _csv_records(stream: IO[bytes], max_bytes: int, delimiter: str | None) -> Iterator[tuple[int, bytes, list[str], str]]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from safer_instruct.holding import hold
 from safer_instruct.moving import move_aside
-from safer_instruct.tuning.finished import WRITTEN, make_folder
+from safer_instruct.tuning.finished import WRITTEN, check_out
 
 
 def set_aside(out: Path) -> None:
@@ -16,6 +16,6 @@ def set_aside(out: Path) -> None:
         RunDirectoryError: Another process holds the folder, or something that is no training stands in it.
     """
     if out.exists():
-        make_folder(out)
+        check_out(out)
         with hold(out):
             move_aside(out, WRITTEN)

@@ -104,7 +104,8 @@ def read_unique(sources: Sequence[PreferenceSource], base: Path) -> tuple[list[P
     if not pairs:
         where = ", ".join(source.path for source in sources)
         first = f"; the first of {len(bad)}, {bad[0].file}:{bad[0].line}: {bad[0].reason}" if bad else "; of a run 'safer-instruct filters DIR' tells why"
-        raise SourceError(f"{where}: no usable preference pair{first}")
+        named = "; say which column is which: 'prompt', 'chosen' and 'rejected' of this source, or --prompt, --chosen and --rejected"
+        raise SourceError(f"{where}: no usable preference pair{first}{named if bad and bad[0].reason.startswith('no column') else ''}")
     return list(pairs.values()), found - len(pairs), tuple(bad)
 
 

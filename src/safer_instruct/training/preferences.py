@@ -11,13 +11,18 @@ from safer_instruct.rundir import PAIRS_JSONL, RUN, read_summary
 from safer_instruct.settings.pairs import RowSource
 from safer_instruct.settings.preference import PreferenceSource
 from safer_instruct.sources import BadRow, SourceRow, excerpt
-from safer_instruct.sources.conversations import checked, turn_of
-from safer_instruct.sources.records import RowRefused, lacking
+from safer_instruct.sources.conversations import checked, is_transcript, turn_of
+from safer_instruct.sources.records import RowRefused, lacking, visible
+from safer_instruct.storage.address import STORES, parse
 from safer_instruct.tuning.open import open_rows
 from safer_instruct.tuning.pairs import Pair, named_group
 
 Fields = Mapping[str, object]
 _SIDES = ("chosen", "rejected")
+_TRANSCRIPTS = (
+    "'{}' and '{}' are transcripts ('Human: ... Assistant: ...'), which only 'audit' reads; write each as a list of messages of {{role, content}}, "
+    "or what both begin with into a column 'prompt' and leave the answers alone in theirs"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +62,12 @@ def read_preferences(sources: Sequence[PreferenceSource], base: Path) -> Iterato
 
 
 def _rows_of(source: PreferenceSource, base: Path) -> RowSource:
-    """Where the rows are: of a run directory its pairs."""
+    """Where the rows are: of a run directory, here or at an address, its pairs."""
+    if source.path.partition("://")[0] in STORES:
+        from safer_instruct.remote.copies import holds_run
+
+        address = parse(source.path)
+        return RowSource(path=str(address.below(PAIRS_JSONL))) if holds_run(address) else source
     folder = base / source.path
     if not source.path.startswith("hf:") and (folder / RUN).is_file():
         read_summary(folder)  # says what is missing where it has not ended
@@ -70,6 +80,8 @@ def _preference(row: SourceRow, source: PreferenceSource) -> Preference:
     missing = [name for name in (source.chosen, source.rejected) if name not in row.fields]
     if not missing and source.prompt not in row.fields and isinstance(row.fields[source.chosen], str):
         missing = [source.prompt]  # only sides that are whole conversations hold their prompt
+    if missing == [source.prompt] and all(is_transcript(row.fields[name]) for name in (source.chosen, source.rejected)):
+        raise RowRefused(_TRANSCRIPTS.format(*map(visible, (source.chosen, source.rejected))))
     if missing:
         raise RowRefused(lacking(missing[0], row.fields))
     fields = {"prompt": row.fields.get(source.prompt), "chosen": row.fields[source.chosen], "rejected": row.fields[source.rejected]}

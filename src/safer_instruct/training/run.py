@@ -21,7 +21,7 @@ from safer_instruct.training.objective import Preferences
 from safer_instruct.training.reference import Note
 from safer_instruct.training.result import TrainResult
 from safer_instruct.tuning.bases import Base, open_base
-from safer_instruct.tuning.finished import CHECKPOINTS, LOG, finished, make_folder
+from safer_instruct.tuning.finished import CHECKPOINTS, LOG, check_out, finished
 from safer_instruct.tuning.launch import is_first
 from safer_instruct.tuning.loss import Evaluation
 from safer_instruct.tuning.objective import Objective
@@ -61,13 +61,15 @@ def train_preferences(
     base = Path(base)
     out = (base / config.out).resolve()
     if is_first():
-        make_folder(out)
+        check_out(out)
+    ready = _prepare(config, base)  # what is missing is told before a folder is made
+    if is_first():
+        out.mkdir(parents=True, exist_ok=True)
     with hold(out) if is_first() else nullcontext():
-        return _train(config, base, out, report, note)
+        return _train(ready, base, out, report, note)
 
 
-def _train(config: PreferenceConfig, base: Path, out: Path, report: Callable[[Progress], None], note: Note) -> TrainResult:
-    ready = _prepare(config, base)
+def _train(ready: _Ready, base: Path, out: Path, report: Callable[[Progress], None], note: Note) -> TrainResult:
     if found := finished(out, lambda: deciding(ready.config, ready.model, ready.start, ready.divided), ready.config):
         if is_first():
             shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)  # a kill may have come before the last line of this function

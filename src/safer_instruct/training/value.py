@@ -19,11 +19,10 @@ from safer_instruct.analysis.proportion import wilson
 from safer_instruct.analysis.style import LEAST_PAIRS, length_gap_of, separability
 from safer_instruct.config import BudgetConfig, ModelConfig
 from safer_instruct.detect.words import words
-from safer_instruct.errors import MissingExtraError, ModelError, RequestError, RunDirectoryError
-from safer_instruct.evaluation.sitting import OpenModels, gathered, held_ledger
+from safer_instruct.errors import MissingExtraError, ModelError, RequestError
+from safer_instruct.evaluation.sitting import OpenModels, check_folder, gathered, held_ledger
 from safer_instruct.ledger import Meter
 from safer_instruct.models.protocol import Scored, Scoring
-from safer_instruct.rundir import RUN
 from safer_instruct.running import run_to_end
 from safer_instruct.settings.preference import PreferenceSource
 from safer_instruct.sources import BadRow
@@ -125,12 +124,11 @@ def value_pairs(
 
     Raises:
         SourceError: There is no usable pair.
-        RunDirectoryError: `out` is a run directory, or no folder.
+        RunDirectoryError: `out` is no folder, or holds a run, a training, or a `value.json` of something else.
         ModelError: The model failed, or cannot score.
         BudgetError: `max_cost` is reached.
     """
-    if (out / RUN).is_file() or (out.exists() and not out.is_dir()):
-        raise RunDirectoryError(f"{out} is {'a run directory' if out.is_dir() else 'no folder'}; choose another --out")
+    check_folder(out, VALUE)
     pairs, duplicates, bad = read_unique((source,), base)
     pairs = draw(pairs, limit)
     out.mkdir(parents=True, exist_ok=True)

@@ -29,17 +29,21 @@ _BY_CONTENT = {  # what a path leads to counts, and not the path
 }
 
 
-def make_folder(out: Path) -> None:
-    """The folder of a training, made or as one left it.
+def check_out(out: Path) -> None:
+    """That a training may write into a folder, which need not be there.
 
     Raises:
         RunDirectoryError: It is no folder, or something else stands in it that a training would write over: a project, a run, a model.
     """
     if out.exists() and not out.is_dir():
         raise RunDirectoryError(f"{out} is no folder; choose another 'out'")
-    out.mkdir(parents=True, exist_ok=True)
     if there := of_others(out, WRITTEN, (RECORD, CHECKPOINTS, LOG, "tensorboard")):
         raise RunDirectoryError(f"{out} holds {', '.join(there[:4])} and no training, and one would write over that; choose another 'out'")
+
+
+def of_training(folder: Path) -> list[str]:
+    """The names in a folder by which it is that of a training, or of what one gave; none where it is something else, or not there."""
+    return of_others(folder, (RECORD, LOG, CHECKPOINTS, "adapter_config.json", "*.safetensors"), ())
 
 
 def finished(out: Path, given: Callable[[], Mapping[str, Any]], config: TrainerConfig) -> dict[str, Any] | None:

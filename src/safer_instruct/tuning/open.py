@@ -11,6 +11,7 @@ from typing import Any, Literal
 from safer_instruct.config import SourceConfig
 from safer_instruct.errors import SourceError
 from safer_instruct.extras import require
+from safer_instruct.holding import finished_runs
 from safer_instruct.settings.pairs import RowSource
 from safer_instruct.sources import BadRow, SourceRow, read_rows
 from safer_instruct.storage.address import is_remote
@@ -36,7 +37,7 @@ def open_rows(source: RowSource, base: Path, *, all_files: bool = False) -> Iter
         all_files: Read all tables of a folder.
 
     Raises:
-        SourceError: It is missing, cannot be read, or has no such split.
+        SourceError: It is missing, cannot be read, has no such split, or is a folder of runs.
         MissingExtraError: It is a dataset by name, and `datasets` is not installed.
     """
     if is_remote(source.path):
@@ -69,7 +70,10 @@ def other_splits(source: RowSource, base: Path) -> list[str]:
 
 
 def _of_folder(source: RowSource, folder: Path, base: Path, *, all_files: bool) -> Iterator[SourceRow | BadRow]:
-    """Rows of a folder of tables: a dataset's holds a card and metadata beside them."""
+    """Rows of a folder of tables: a dataset's holds a card and metadata beside them. A run's tables hold what was dropped, too, and each pair twice."""
+    if runs := finished_runs(folder):
+        several = ", ".join(runs[:5]) + (f" and {len(runs) - 5} more" if len(runs) > 5 else "")
+        raise SourceError(f"{folder} is no data set; runs in it: {several}; give one of them, such as {folder / runs[0]}, or a table itself")
     table, files = _tables_in(folder)
     if not files:
         raise SourceError(f"{folder}: this folder holds neither a run, nor a saved dataset, nor a table (JSONL, JSON, CSV, TSV, Parquet)")

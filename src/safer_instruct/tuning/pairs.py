@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from safer_instruct.errors import SourceError
+from safer_instruct.holding import finished_runs, is_finished_run
 from safer_instruct.models.protocol import Turn
 from safer_instruct.settings.pairs import PairSource
 from safer_instruct.sources import BadRow, SourceRow, excerpt
@@ -47,9 +48,10 @@ def read_pairs(sources: tuple[PairSource, ...], base: Path, told: Callable[[str]
         told: Is given a line on the format of each source.
 
     Raises:
-        SourceError: A source is missing, or its columns fit no format.
+        SourceError: A source is missing, is a run directory, or its columns fit no format.
     """
     for source in sources:
+        _refuse_runs(source, base)
         read: Reader | None = None
         for row in open_rows(source, base):
             if isinstance(row, BadRow):
@@ -60,6 +62,17 @@ def read_pairs(sources: tuple[PairSource, ...], base: Path, told: Callable[[str]
                 told(f"{source.path}: format {form}" + (", told by its columns" if source.format == "auto" and form != "pairs" else ""))
                 read = reader(form, source)
             yield from _pairs(row, read, source)
+
+
+def _refuse_runs(source: PairSource, base: Path) -> None:
+    """A run holds preference pairs, and its tables what was dropped, too."""
+    folder = base / source.path
+    if is_finished_run(folder) or finished_runs(folder):
+        what = "is a run directory" if is_finished_run(folder) else "holds run directories"
+        raise SourceError(
+            f"{folder} {what}, which 'train' takes and 'tune' does not; to tune on what a run chose, name its pairs.jsonl, "
+            "with 'prompt: prompt' and 'response: chosen'"
+        )
 
 
 def _pairs(row: SourceRow, read: Reader, source: PairSource) -> Iterator[Pair | BadRow]:

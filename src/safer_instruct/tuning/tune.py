@@ -19,7 +19,7 @@ from safer_instruct.models.embedded import EmbeddedModel
 from safer_instruct.reverse import RECORD
 from safer_instruct.tuning.bases import Base, load_base, open_base
 from safer_instruct.tuning.data import Prepared, prepare
-from safer_instruct.tuning.finished import CHECKPOINTS, finished, make_folder
+from safer_instruct.tuning.finished import CHECKPOINTS, check_out, finished
 from safer_instruct.tuning.launch import is_first
 from safer_instruct.tuning.loss import Encoded
 from safer_instruct.tuning.pairs import Pair
@@ -80,13 +80,15 @@ def tune(config: TuneConfig, base: Path | str, report: Callable[[Progress], None
     base = Path(base)
     out = (base / config.out).resolve()
     if is_first():
-        make_folder(out)
+        check_out(out)
+    ready = _prepare(config, base)  # what is missing is told before a folder is made
+    if is_first():
+        out.mkdir(parents=True, exist_ok=True)
     with hold(out) if is_first() else nullcontext():
-        return _tune(config, base, out, report)
+        return _tune(ready, config, base, out, report)
 
 
-def _tune(config: TuneConfig, base: Path, out: Path, report: Callable[[Progress], None]) -> TuneResult:
-    ready = _prepare(config, base)
+def _tune(ready: _Ready, config: TuneConfig, base: Path, out: Path, report: Callable[[Progress], None]) -> TuneResult:
     if found := finished(out, lambda: _deciding(config, ready), config):
         return _read(out, found)
     trained = train(ready.model, Completions(ready.train, ready.held_out), config, report, checkpoints=out / CHECKPOINTS, start=ready.start)

@@ -16,7 +16,7 @@ from safer_instruct.evaluation.inducer.calls import Induced, Ranks, RoundTrip, i
 from safer_instruct.evaluation.inducer.figures import Difference, Evaluation, SystemFigures, difference, figures, reference
 from safer_instruct.evaluation.inducer.plan import Plan
 from safer_instruct.evaluation.inducer.report import markdown, put_into_card
-from safer_instruct.evaluation.sitting import Counter, OpenModels, Progress, held_ledger
+from safer_instruct.evaluation.sitting import Counter, OpenModels, Progress, check_folder, held_ledger
 from safer_instruct.filters.registry import open_filters
 from safer_instruct.running import run_to_end
 from safer_instruct.templates import load_template
@@ -37,6 +37,7 @@ def evaluate_inducers(plan: Plan, out: Path, report: Callable[[Progress], None] 
     Raises:
         SaferInstructError: Whatever went wrong, with what to do about it.
     """
+    check_folder(out, REPORT)
     out.mkdir(parents=True, exist_ok=True)
     return run_to_end(_evaluate(plan, out, report))
 
