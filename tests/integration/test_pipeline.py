@@ -1061,7 +1061,7 @@ class TestOverHttp:
         with serve() as server:
             over_http(project, server, max_pause_s=2.0)
             server.faults = misbehaving.Faults(error=1.0, match='"model": "expert"')
-            with pytest.raises(ModelError, match=r"openai:expert at .* has failed for .*HTTP 500: something broke.*nothing is lost"):
+            with pytest.raises(ModelError, match=r"openai:expert at .* has answered none of .*HTTP 500: something broke.*nothing is lost"):
                 project.run()
             saved = ledger_rows(project.out)
             assert saved > 0
