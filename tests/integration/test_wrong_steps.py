@@ -104,6 +104,7 @@ FILES: dict[str, str | bytes] = {
     "key2.yaml": changed(RUN, 'expert: "scripted:script.yaml"', 'expert: {model: "openai:x", api_key_env: gsk_madeup1234567890abcd}'),
     "secret.yaml": changed(RUN, 'expert: "scripted:script.yaml"', 'expert: {model: "openai:x", api_key_env: sk-abc}'),
     "other.yaml": RUN + "seed: 5\n",
+    "prices.yaml": RUN + "prices: my-prices.yaml\n",
     # labels
     "labels.csv": "id,good\ne1,yes\n",
     "words.csv": "id,label\ne1,perhaps\n",
@@ -245,6 +246,7 @@ STEPS = [
     ("run other.yaml --out runs/evasive", ("holds a run of another config: seed: 0, now 5. Add", "--continue", "--fresh")),
     ("run evasive.yaml --out replies.csv/run", ("replies.csv/run cannot be a run directory: Not a directory; choose another --out",)),
     ("run secret.yaml", ("secret.yaml:3: 'models.expert.api_key_env': is no name of an environment variable, such as OPENAI_API_KEY; put the key into one",)),
+    ("run prices.yaml", ("prices.yaml:5: 'prices': my-prices.yaml: no such file (looked in",)),
     ("run evasive.yaml --sample 3", ("--sample is for --dry-run",)),
     ("models pull replies.csv", ("replies.csv is no GGUF file",)),
     # --- looking at it
