@@ -66,7 +66,8 @@ def type_in(command: Command, desk: Path, cli: Cli) -> None:
     words = shlex.split(command.text)
     assert words[0] == "safer-instruct", f"{command}: neither run nor listed in NOT_RUN of tests/doc_rules.py"
     said = cli(*(real(word, words, desk) for word in words[1:]))
-    expected = 1 if "--strict" in words else 0  # the pairs here are made up, and audit says so
+    no_threshold = words[1] == "calibrate" and any(part in said.out for part in ("nothing was chosen", "no score reaches"))
+    expected = 1 if "--strict" in words or no_threshold else 0  # pairs and labels here are made up, and audit and calibrate say so
     assert said.code == expected and "Traceback" not in said.err, f"{command}\n{said.out[-2000:]}{said.err[-2000:]}"
     if words[1] == "export" and said.out.startswith(tuple("123456789")):
         assert Path(said.out.strip().rpartition(": ")[2]).exists(), f"{command}\n{said.out}"
