@@ -18,6 +18,7 @@ from safer_instruct import rundir, tables
 from safer_instruct.calibration.calibrate import CALIBRATION, Aim, calibrate, point_config_at, read_method, write_calibration
 from safer_instruct.calibration.conformal import guaranteed_cut, least_to_pass, upper_bound
 from safer_instruct.calibration.labels import Label, read_examples, read_labels, write_sheet
+from safer_instruct.calibration.show import no_longer_bounded
 from safer_instruct.cli import main
 from safer_instruct.config import load_config
 from safer_instruct.errors import ConfigError, RunDirectoryError
@@ -230,7 +231,7 @@ def test_a_calibration_that_the_run_was_made_with_is_kept_beside_a_new_one(label
     run = finished(tmp_path / "run", [example for example, _ in examples(300)])
     assert write_calibration(calibrate(run, labels, Aim()), Aim(), run / CALIBRATION) is None
     first = (run / CALIBRATION).read_bytes()
-    (run / rundir.SUMMARY).write_text(json.dumps({"pairs": 300, "thresholds": load_calibration(run / CALIBRATION).described}), encoding="utf-8")
+    (run / rundir.SUMMARY).write_text(json.dumps({**SUMMED_UP, "pairs": 300, "thresholds": load_calibration(run / CALIBRATION).described}), encoding="utf-8")
     again = calibrate(run, labels, Aim())
     assert again.after_another and write_calibration(again, Aim(), run / CALIBRATION) is None, "the same"
     rows = labels.read_text("utf-8").splitlines()
@@ -240,7 +241,9 @@ def test_a_calibration_that_the_run_was_made_with_is_kept_beside_a_new_one(label
         main(["calibrate", str(run), "--labels", str(fewer)])
     said = " ".join(capsys.readouterr().out.split())
     assert "9 labels are left out" in said and "so the labels that are left are no fair sample of them" in said
-    assert "calibration-1.yaml, which this run was made with" in said
+    assert "calibration-1.yaml, which this run was made with" in said and "no longer set" not in said
+    (lost,) = no_longer_bounded(run / "calibration-1.yaml", replace(again, chosen=()))
+    assert lost.startswith("no longer set: filter.consistency.min_gain, +") and lost.endswith("--score consistency")
     assert (run / "calibration-1.yaml").read_bytes() == first and load_calibration(run / CALIBRATION).labels["used"] == 291
     assert write_calibration(again, Aim(), run / CALIBRATION) is None, "that one was never used"
 

@@ -106,6 +106,13 @@ def test_edges_are_round_and_hold_the_values(values: list[float], whole: bool, e
     assert not values or sum(histogram(values, made)) == pytest.approx(100, abs=0.1)
 
 
+def test_a_bin_holds_no_value_of_few_that_lies_outside_of_it() -> None:
+    values = [-0.005, 0.25, *(0.3 + 0.01 * i for i in range(33))]
+    edges = round_edges([values], most=10, whole=False)
+    assert edges[0] <= -0.005 and max(values) <= edges[-1]
+    assert histogram(values, edges)[:2] == [pytest.approx(100 / 35, abs=0.01), 0.0]
+
+
 def _changed(examples: list[Example], **fields: Any) -> list[Example]:
     return [replace(e, **{k: v(e) for k, v in fields.items()}) if e.alive else e for e in examples]
 

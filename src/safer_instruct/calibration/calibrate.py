@@ -120,7 +120,7 @@ def calibrate(path: Path, labels: Path, aim: Aim, *, method: Method = "auto", na
     keys = _keys(form)
     scores = tuple(_calibrated(name, keys.get(name, ""), rows, aim, method) for name, rows in sorted(found.items()))
     if not any(score.fit for score in scores):
-        raise ConfigError(_too_few(labels, said))
+        raise ConfigError(_too_few(labels, said, len(given) - len(said)))
     possible = {score.name: score for score in scores if score.cut and score.key}
     if unknown := [name for name in names if name not in possible]:
         raise ConfigError(f"'{unknown[0]}' gets no bound: {_why_not(unknown[0], scores, aim)}")
@@ -246,11 +246,12 @@ def _margin(scores: Sequence[Calibrated], form: str, models: Mapping[str, str]) 
     return MarginMap.model_validate({"score": BY_ITSELF, "form": form, "model": models[role], "labels": found.count}), ""
 
 
-def _too_few(file: Path, labels: Sequence[Label]) -> str:
+def _too_few(file: Path, labels: Sequence[Label], replaced: int) -> str:
     good = sum(label.good for label in labels)
+    gone = f"; {replaced} more labels are left out: the run has replaced the texts that were read since" if replaced else ""
     carried = f"{good} good and {len(labels) - good} bad of {count_rows(file)} rows carry a label, and no score has {LEAST_OF_EACH} good and"
     least = f"{carried} {LEAST_OF_EACH} bad, the least that there must be; 100 labels tell something"
-    return f"{file}: {least}; label more examples of the run (--sheet writes some to label)"
+    return f"{file}: {least}; label more examples of the run (--sheet writes some to label){gone}"
 
 
 def _recall(score: Calibrated) -> float:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
 from safer_instruct.calibration.calibrate import Aim, Calibrations
-from safer_instruct.calibration.fit import LEAST_OF_EACH, Interval
+from safer_instruct.calibration.fit import CHANCE, LEAST_OF_EACH, Interval
 from safer_instruct.terminal import safe
+from safer_instruct.thresholds import load_calibration
 
 
 def show_calibrations(console: Console, found: Calibrations, aim: Aim) -> None:
@@ -34,7 +37,9 @@ def show_calibrations(console: Console, found: Calibrations, aim: Aim) -> None:
             biased = "the bounds of an earlier calibration had such texts written anew, so the labels that are left are no fair sample of them"
             console.print(safe(biased), style="yellow", soft_wrap=True)
     console.print("ECE: expected calibration error of the probability fitted to the score", style="dim")
-    if by_chance := [score.name for score in found.scores if score.fit and not score.tells]:
+    if reversed_ := [score.name for score in found.scores if score.fit and score.fit.auc[2] < CHANCE]:
+        console.print(safe(f"higher is worse by these labels (are good and bad the right way round?), so no bound from below helps: {', '.join(reversed_)}"))
+    if by_chance := [score.name for score in found.scores if score.fit and not score.tells and score.name not in reversed_]:
         console.print(safe(f"AUC may be that of chance, so do not filter by it on the strength of these labels: {', '.join(by_chance)}"))
     for score in found.scores:
         if score.guarantee:
@@ -52,8 +57,19 @@ def show_calibrations(console: Console, found: Calibrations, aim: Aim) -> None:
         console.print(safe(_why_none(found)), soft_wrap=True)
 
 
+def no_longer_bounded(before: Path, found: Calibrations) -> Iterator[str]:
+    """The bounds of the calibration in `before` that a new one does not set, in sentences, with what would keep them."""
+    score_of = {score.key: score.name for score in found.scores if score.key}
+    chosen = {score.key for score in found.chosen}
+    named = "".join(f"--score {score.name} " for score in found.chosen)
+    for key, value in load_calibration(before).thresholds.items():
+        if key not in chosen:
+            remedy = f"; to bound it, too: {named}--score {score_of[key]}" if key in score_of else ""
+            yield f"no longer set: {key}, {value:+.6f} so far; it goes back to the config's own{remedy}"
+
+
 def _why_none(found: Calibrations) -> str:
-    passed_over = [f"--score {score.name}" for score in found.scores if score.cut and score.key]
+    passed_over = [f"--score {score.name}" for score in found.scores if score.cut and score.key and score.fit and score.fit.auc[2] >= CHANCE]
     if not passed_over:
         return "no score reaches that with a bound that a config can set: label more, ask for less, or use a stronger judge"
     by_name = f"label more, or name one all the same ({' or '.join(passed_over)})"

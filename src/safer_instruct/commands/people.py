@@ -86,6 +86,8 @@ def calibrate(
         if found.chosen:
             if before := write_calibration(found, aim, path / CALIBRATION):
                 typer.echo(f"kept: {shown(before)}, which this run was made with")
+                for line in show.no_longer_bounded(before, found):
+                    typer.echo(line)
             typer.echo(f"thresholds: {shown(path / CALIBRATION)}; a config takes them over with its line 'calibration:'")
         elif kept := [str(shown(file)) for file in (path / CALIBRATION, config) if file and file.is_file()]:
             typer.echo(f"nothing was written; as before: {', '.join(kept)}")

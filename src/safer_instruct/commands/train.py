@@ -145,6 +145,7 @@ def value(
     from safer_instruct.settings.preference import PreferenceSource
     from safer_instruct.training.value import VALUE, value_pairs
     from safer_instruct.views import train as view
+
     if layout not in ("chat", "raw"):
         raise typer.BadParameter("--layout is chat or raw")
     if system is not None and layout == "raw":

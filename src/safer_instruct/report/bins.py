@@ -10,7 +10,7 @@ _ROUNDING = 1e-9
 
 
 def round_edges(columns: Sequence[Any], *, most: int, whole: bool) -> list[float]:
-    """Edges of at most about `most` bins, at multiples of 1, 2 or 5 times a power of ten, that hold all but the outermost of each column.
+    """Edges of at most about `most` bins, at multiples of 1, 2 or 5 times a power of ten, that hold all but the outermost of each column, of 200 values one.
 
     Args:
         columns: The values of each series; each counts alike, however many it has.
@@ -19,8 +19,9 @@ def round_edges(columns: Sequence[Any], *, most: int, whole: bool) -> list[float
     """
     import numpy as np
 
-    ends = [np.percentile(np.asarray(column, np.float64), [0.5, 99.5]) for column in columns if len(column)]
-    low, high = (float(min(e[0] for e in ends)), float(max(e[1] for e in ends))) if ends else (0.0, 1.0)
+    filled = [np.asarray(column, np.float64) for column in columns if len(column)]
+    low = min((float(np.percentile(column, 0.5, method="lower")) for column in filled), default=0.0)
+    high = max((float(np.percentile(column, 99.5, method="higher")) for column in filled), default=1.0)
     if whole:
         low, high = math.floor(low), math.ceil(high)
     least = max((high - low) / most, 1.0 if whole else 0.0) or 1.0
