@@ -5,7 +5,6 @@ A domain is a YAML file; no code is needed to add one. Its texts reach models on
 
 from __future__ import annotations
 
-import re
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -13,6 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from safer_instruct import yamlfile
+from safer_instruct.detect.language import check_languages
 from safer_instruct.errors import ConfigError
 from safer_instruct.nearest import did_you_mean
 from safer_instruct.settings.review import ReviewConfig
@@ -203,8 +203,7 @@ class Domain(Strict):
     @field_validator("languages")
     @classmethod
     def _codes(cls, languages: tuple[str, ...]) -> tuple[str, ...]:
-        if wrong := [said for said in languages if not re.fullmatch("[a-z]{2,3}", said)]:
-            raise ValueError(f"'{wrong[0]}' is no code of a language: write two or three small letters (ISO 639-1), such as en or de")
+        check_languages(languages)
         return languages
 
     @field_validator("categories")

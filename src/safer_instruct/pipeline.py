@@ -189,7 +189,9 @@ async def write_out(equipment: Equipment, out: Path, flow: Callable[[Callable[[B
     summary = summarize(state, equipment.roles.by_role(), called, config.thresholds) | describe(config, equipment.domain)
     summary |= {"unique_chosen": unique.record(), "margin": equipment.margins.record()}
     twice = f"{state.renumbered} rows have an id that an earlier row has too; a number stands behind theirs, as in ID-2" if state.renumbered else ""
-    told = (twice, equipment.asked.note if equipment.asked else "", described(state.target) if state.target else "", *side_notes(summary))
+    capped = config.budget.max_cost is not None or config.budget.max_tokens is not None
+    idle = "the budget caps calls to remote models, and this run has none" if capped and all(m.in_process for m in config.models.by_role.values()) else ""
+    told = (twice, idle, equipment.asked.note if equipment.asked else "", described(state.target) if state.target else "", *side_notes(summary))
     if notes := [note for note in told if note]:
         summary["notes"] = notes
     check_accounts(out, state)

@@ -13,6 +13,7 @@ from safer_instruct.errors import ConfigError
 from safer_instruct.models import open_model
 from safer_instruct.models.protocol import Model
 from safer_instruct.prices import load_prices
+from safer_instruct.reverse import tuning_record
 from safer_instruct.settings.answers import RefusalConfig
 from safer_instruct.stages.also import AllOf, AlsoCheck, GroundedByGain, GroundedByJudge, RefusalAsWanted
 from safer_instruct.stages.asking import Asker
@@ -56,6 +57,8 @@ class Roles:
         self.opened, roles = opened, config.models
         self.inducer = open_once(roles.inducer, want_logprobs=True) if roles.inducer and config.induce.given == "replace" else None
         self.writers = {name: open_once(which) for name, which in _writers(config, direction).items()}
+        for role, which in _writers(config, direction).items():
+            _check_writer(role, which, config.base)
         self.expert = max(self.writers.values(), key=lambda model: model.concurrency)
         grounded = next((check.by for check in config.verify.also if check.check == "grounded"), "")
         asked = config.verify.form == "question"
@@ -185,6 +188,17 @@ def _writers(config: RunConfig, direction: Direction) -> dict[str, ModelConfig]:
     if which is None:
         raise ConfigError(f"the domain's direction is '{direction}', so models.{role} is needed, which writes the other side of the pairs")
     return {role: which}
+
+
+def _check_writer(role: str, which: ModelConfig, base: Path) -> None:
+    """That what writes responses was not tuned to write instructions.
+
+    Raises:
+        ConfigError: It was.
+    """
+    if (tuned := tuning_record(which, base)) and tuned.get("task") == "induce":
+        who = f"adapter '{which.adapter}'" if which.adapter else f"model '{which.model}'"
+        raise ConfigError(f"{who} was tuned to induce instructions, not to write responses; give models.{role} another, or none")
 
 
 def _check_sides(config: RunConfig, direction: Direction) -> None:

@@ -189,10 +189,10 @@ def _refuse_files_of_others(path: Path) -> None:
 
 def _refuse_other_config(path: Path, resolved: dict[str, Any]) -> None:
     run = path / RUN
-    if not run.is_file() or _came_to_nothing(path):
+    if not (run.is_file() or (path / SUMMARY).is_file()) or _came_to_nothing(path):
         return
-    old, new = _deciding(run.read_text(encoding="utf-8", errors="replace")), _deciding(_as_yaml(resolved))
-    changes = differences(old, new) if old and new else [f"{RUN} there cannot be read"]
+    old, new = _deciding(run.read_text(encoding="utf-8", errors="replace")) if run.is_file() else None, _deciding(_as_yaml(resolved))
+    changes = differences(old, new) if old and new else [f"{RUN} there {'cannot be read' if run.is_file() else 'is missing'}"]
     if not changes:
         return
     raise RunDirectoryError(

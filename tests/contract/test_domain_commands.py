@@ -173,7 +173,7 @@ def test_new_says_what_is_wrong_before_it_asks_and_what_to_do_where_nobody_answe
 
 def test_new_leaves_no_file_that_is_no_domain_and_quotes_what_yaml_would_misread(tmp_path: Path) -> None:
     said = domain(tmp_path, "domain", "new", "notes", "--no-input", "--languages", "german")
-    assert said.returncode == 2 and "'german' is no code of a language: write two or three small letters (ISO 639-1), such as en or de" in said.stderr
+    assert said.returncode == 2 and "'german' is no code of a language that is told; write two small letters (ISO 639-1), such as en or de" in said.stderr
     assert list(tmp_path.iterdir()) == []
     said = domain(tmp_path, "domain", "new", "notes", "--no-input", "--category", "Notes: all", "--definition", "#none", "--good", "a: b")
     assert said.returncode == 0, said.stderr

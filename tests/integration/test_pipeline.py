@@ -464,6 +464,11 @@ class TestAccounting:
         assert summary["notes"] == ["4 rows have an id that an earlier row has too; a number stands behind theirs, as in ID-2"]
         check_accounts(project.out, summary)
 
+    def test_a_budget_that_caps_nothing_is_told(self, project: Project) -> None:
+        project.texts(good_rows(2))
+        project.config["budget"] = {"max_tokens": 1}
+        assert project.run()["notes"] == ["the budget caps calls to remote models, and this run has none"]
+
 
 class TestOrderAndTiming:
     ROWS = 300  # more than a window of examples, so that windows move

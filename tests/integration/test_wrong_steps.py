@@ -104,6 +104,8 @@ FILES: dict[str, str | bytes] = {
     "key2.yaml": changed(RUN, 'expert: "scripted:script.yaml"', 'expert: {model: "openai:x", api_key_env: gsk_madeup1234567890abcd}'),
     "secret.yaml": changed(RUN, 'expert: "scripted:script.yaml"', 'expert: {model: "openai:x", api_key_env: sk-abc}'),
     "other.yaml": RUN + "seed: 5\n",
+    "logprob.yaml": changed(RUN, "filter: {", "filter: {min_logprob: 5, "),
+    "inducer.yaml": changed(RUN, 'expert: "scripted:script.yaml"', 'expert: {model: "embedded:smollm2-135m-instruct", adapter: civility-inducer}'),
     "prices.yaml": RUN + "prices: my-prices.yaml\n",
     # labels
     "labels.csv": "id,good\ne1,yes\n",
@@ -187,7 +189,9 @@ STEPS = [
     ("domain check quote.yaml", ("not valid YAML", "the quote that opens in line 1 is never closed")),
     ("domain check list.yaml", ("list.yaml:7: not valid YAML", "put each value within [...] in quotes")),
     ("domain check pair.yaml", ("pair.yaml:8: the key 'categories.reply.examples.0.rejected' is missing",)),
-    ("domain check languages.yaml", ("languages.yaml:3: 'languages': 'EN' is no code of a language: write two or three small letters",)),
+    ("domain check languages.yaml", ("languages.yaml:3: 'languages': 'EN' is no code of a language that is told; write two small letters (ISO 639-1)",)),
+    ("run inducer.yaml", ("adapter 'civility-inducer' was tuned to induce instructions, not to write responses; give models.expert another, or none",)),
+    ("run logprob.yaml", ("logprob.yaml:4: 'filter.min_logprob': Input should be less than or equal to 0",)),
     ("domain check evasive.yaml", ("evasive.yaml is a config of a run: safer-instruct run",)),
     (
         "domain check lists.yaml",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from safer_instruct.detect.contamination import BenchmarkIndex, read_prompts
 from safer_instruct.detect.gibberish import gibberish_reason, word_logprob
 from safer_instruct.detect.injection import find_injections
-from safer_instruct.detect.language import language_of
+from safer_instruct.detect.language import check_languages, language_of
 from safer_instruct.detect.leakage import measure_leakage
 from safer_instruct.detect.pii import find_pii
 from safer_instruct.detect.refusal import classify
@@ -193,6 +194,11 @@ def test_language() -> None:
     assert language_of("Where is the nearest station, please?") == "en"
     assert language_of("Wo ist bitte der nächste Bahnhof?") == "de"
     assert language_of("xq") is None
+    assert language_of("זהו משפט בעברית שנכתב כדי לבדוק את השפה של הטקסט הזה היום") == "he", "CLD2 has an older code"
+    check_languages(("en", "he", "haw"))
+    for code, hint in (("eng", "did you mean 'en'?"), ("xx", "write two small letters"), ("zh-Hant", "did you mean 'zh'?")):
+        with pytest.raises(ValueError, match=f"'{code}' is no code of a language that is told; {re.escape(hint)}"):
+            check_languages(("en", code))
 
 
 def test_a_text_in_several_languages_is_in_none_and_of_a_long_one_the_beginning_is_read() -> None:

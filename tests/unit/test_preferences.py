@@ -126,6 +126,13 @@ def test_a_row_that_is_no_pair_is_set_aside_with_the_reason(tmp_path: Path, row:
     assert isinstance(bad, BadRow) and reason in bad.reason
 
 
+def test_a_run_whose_pairs_are_gone_is_no_folder_of_tables(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", list(made_up(20)))
+    (run / "pairs.jsonl").unlink()
+    with pytest.raises(RunDirectoryError, match=r"run: its pairs\.jsonl is missing; give the 'run' command again to write it anew"):
+        list(read_preferences((PreferenceSource(path="run"),), tmp_path))
+
+
 def test_a_run_directory_stands_for_its_pairs_and_columns_may_have_other_names(tmp_path: Path) -> None:
     written(tmp_path, [{"prompt": "Where?", "chosen": "Here.", "rejected": "Look.", "category": "c", "id": "1"}], "run1/pairs.jsonl")
     [pair] = read_preferences((PreferenceSource(path="run1"),), tmp_path)
@@ -212,6 +219,7 @@ def test_the_papers_preset_fills_in_what_is_not_said(tmp_path: Path) -> None:
         ("loss: dpo", "loss"),
         ("beta: 0", "beta"),
         ("label_smoothing: 0.1", "label_smoothing"),
+        ("gamma: 1.0", "'gamma' is for 'loss: simpo'; 'sigmoid' takes none"),
         ("loss: kto\nbatch_size: 1", "kto"),
         ("layout: raw\nsystem: Be kind.", "system"),
         ("betta: 0.1", "beta"),

@@ -6,6 +6,7 @@ import hashlib
 import json
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from importlib import import_module, metadata
 from pathlib import Path
 from typing import Any, get_args
@@ -293,12 +294,32 @@ def raising(folder: Path, body: str, options: str = "") -> Verdict:
         ("return Finding(False, None, 'x' * 10_000)", "x" * 297 + "..."),
         ("return Finding(False, None, 3)", "raised TypeError:"),
         ("assert False", "raised AssertionError:"),
+        ("raise SystemExit(3)", "raised SystemExit: 3"),
+        ("return Finding('no', None, 'x')", "raised TypeError: 'passed' is 'no', and neither True nor False"),
+        ("return Finding(float('nan'))", "raised TypeError: 'passed' is nan, and neither True nor False"),
     ],
 )
 def test_what_a_filter_raises_or_says_is_the_verdict_of_that_example(tmp_path: Path, body: str, reason: str) -> None:
     verdict = raising(tmp_path, body)
     assert verdict.drops and verdict.score is None and verdict.reason.startswith(reason)
     assert not raising(tmp_path, body, ", mode: flag").drops, "a flag that fails to look drops nothing"
+
+
+def test_a_filter_that_raises_an_error_from_the_first_text_on_stops_the_run(tmp_path: Path) -> None:
+    source = SHORT[: SHORT.index("        count")] + "        return Finding(len(example.text) / 0)\n"
+    (check,) = found(written(tmp_path, "  text: {x: {path: x.py}}\n", x=source)).text
+    for _ in range(19):
+        assert check.verdict(EXAMPLE).reason.startswith("raised ZeroDivisionError")
+    with pytest.raises(ConfigError, match=r"the filter 'text\.x' raised ZeroDivisionError: .* and so the first 20 times that it was asked; mend it"):
+        check.verdict(EXAMPLE)
+
+
+def test_a_filter_that_has_worked_may_raise_as_often_as_it_will(tmp_path: Path) -> None:
+    source = SHORT[: SHORT.index("        count")] + "        return Finding(1 / len(example.text) > 0)\n"
+    (check,) = found(written(tmp_path, "  text: {x: {path: x.py}}\n", x=source)).text
+    empty = replace(EXAMPLE, text="")
+    said = [check.verdict(example).passed for example in (*[empty] * 19, EXAMPLE, *[empty] * 30)]
+    assert said == [False] * 19 + [True] + [False] * 30
 
 
 def test_an_interrupt_is_no_finding(tmp_path: Path) -> None:

@@ -115,6 +115,14 @@ def test_of_a_run_whose_config_cannot_be_read_just_that_is_told(tmp_path: Path) 
             opened(tmp_path)
 
 
+def test_a_finished_run_whose_config_is_gone_is_not_written_over(tmp_path: Path) -> None:
+    finished(tmp_path)
+    (tmp_path / rundir.SUMMARY).write_text(json.dumps(SUMMED_UP), encoding="utf-8")
+    (tmp_path / rundir.RUN).unlink()
+    with pytest.raises(RunDirectoryError, match=r"another config: run\.yaml there is missing\. Add --continue"):
+        opened(tmp_path)
+
+
 def test_of_many_differences_some_are_shown_and_the_rest_counted(tmp_path: Path) -> None:
     finished(tmp_path, {f"key{i}": 0 for i in range(10)})
     with pytest.raises(RunDirectoryError, match="key5: 0, now 1; and 4 more"):

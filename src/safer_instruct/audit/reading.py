@@ -133,7 +133,8 @@ def read_set(path: Path | str, columns: Columns | None = None, *, split: str | N
         raise SourceError(f"{path}: holds no row")
     if not len(pairs):
         first = f"; the first: {pairs.bad[0].file}:{pairs.bad[0].line}: {pairs.bad[0].reason}" if pairs.bad else ""
-        raise SourceError(f"{path}: none of {pairs.set_aside} rows is a pair{first}; say which columns hold them: --prompt, --chosen, --rejected")
+        remedy = "" if extra is None else "; say which columns hold them: --prompt, --chosen, --rejected"
+        raise SourceError(f"{path}: none of {pairs.set_aside} rows is a pair{first}{remedy}")
     return pairs
 
 

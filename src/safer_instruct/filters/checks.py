@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
-from safer_instruct.errors import SaferInstructError
+from safer_instruct.errors import ConfigError, SaferInstructError
 from safer_instruct.example import Example, Turn, Verdict
 from safer_instruct.filters.protocol import Filter, Finding
 from safer_instruct.oneline import one_line, shortened
@@ -13,6 +13,14 @@ from safer_instruct.oneline import one_line, shortened
 RAISED = "raised "
 """What the reason of a filter begins with that raised an error instead of a finding."""
 _REASON_CHARS = 300
+_HOPELESS = 20  # errors in a row from the first text on
+
+
+@dataclass(slots=True)
+class Tally:
+    """How often a filter has raised an error so far, as long as it has done nothing else; None from its first finding on."""
+
+    raised: int | None = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,14 +31,20 @@ class Check:
         name: PLACE.NAME, as in the config below `filter` and in every verdict.
         filter: What is asked.
         sha256: Of the file that a filter from outside this package came from; None for those that ship.
+        tally: Whether it has worked so far.
     """
 
     name: str
     filter: Filter
     sha256: str | None = None
+    tally: Tally = field(default_factory=Tally, compare=False)
 
     def verdict(self, example: Example) -> Verdict:
-        """What the filter says; an error that it raises is a failure with that reason."""
+        """What the filter says; an error that it raises is a failure with that reason.
+
+        Raises:
+            ConfigError: It has raised one each of the first times that it was asked.
+        """
         return self._told(lambda: self.filter.check(example), self.filter.mode != "drop")
 
     def mended(self, example: Example) -> Example:
@@ -64,14 +78,27 @@ class Check:
     def _told(self, look: Callable[[], Finding], flag: bool) -> Verdict:
         try:
             passed, score, reason = look()
+            if passed not in (True, False):
+                raise TypeError(f"'passed' is {passed!r}, and neither True nor False")
+            self.tally.raised = None
             if passed:
                 return Verdict(self.name, True, None if score is None else float(score), flag=flag)
             return Verdict(self.name, False, None if score is None else float(score), shortened(one_line(reason), _REASON_CHARS), flag)
         except SaferInstructError:
             raise  # says what to do, and is not of this example
-        except Exception as exc:  # noqa: BLE001 - whatever a user's filter raises is told in the verdict
+        except (Exception, SystemExit) as exc:  # noqa: BLE001 - whatever a user's filter raises is told in the verdict
             flag = flag and self.filter.mode == "flag"
-            return Verdict(self.name, False, None, shortened(one_line(f"{RAISED}{type(exc).__name__}: {exc}"), _REASON_CHARS), flag)
+            reason = shortened(one_line(f"{RAISED}{type(exc).__name__}: {exc}"), _REASON_CHARS)
+            self._note_raised(reason)
+            return Verdict(self.name, False, None, reason, flag)
+
+    def _note_raised(self, reason: str) -> None:
+        """A filter that has raised an error every time so far would drop all that is paid for."""
+        if self.tally.raised is None:
+            return
+        self.tally.raised += 1
+        if self.tally.raised == _HOPELESS:
+            raise ConfigError(f"the filter '{self.name}' {reason}, and so the first {_HOPELESS} times that it was asked; mend it, or leave it out")
 
 
 def sifted(checks: Sequence[Check], example: Example) -> Example:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from safer_instruct.detect.injection import template_mark
-from safer_instruct.detect.language import language_of
+from safer_instruct.detect.language import check_languages, language_of
 from safer_instruct.detect.leakage import longest_shared_run
 from safer_instruct.detect.repetition import repeated_share
 from safer_instruct.detect.words import words_of
@@ -126,6 +126,12 @@ class Language(Filter):
     """
 
     languages: tuple[str, ...] = ("en",)
+
+    @field_validator("languages")
+    @classmethod
+    def _codes(cls, languages: tuple[str, ...]) -> tuple[str, ...]:
+        check_languages(languages)
+        return languages
 
     def check(self, example: Example) -> Finding:
         """Ask CLD2; where it is not sure, the text passes."""

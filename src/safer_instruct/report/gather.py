@@ -21,6 +21,7 @@ from safer_instruct.domain import Direction
 from safer_instruct.errors import RunDirectoryError
 from safer_instruct.example import Example
 from safer_instruct.ledger import Total, read_totals
+from safer_instruct.oneline import one_line
 from safer_instruct.report.document import Sample
 from safer_instruct.seeds import derive_seed
 from safer_instruct.texts import direction_of, judged_texts
@@ -211,5 +212,5 @@ def _config(path: Path) -> dict[str, Any]:
         data = yaml.safe_load((path / rundir.RUN).read_text(encoding="utf-8"))
         config = data["config"]
     except (OSError, yaml.YAMLError, KeyError, TypeError) as exc:
-        raise RunDirectoryError(f"{path / rundir.RUN} cannot be read ({exc}); give the 'run' command again to write it anew") from exc
+        raise RunDirectoryError(f"{path / rundir.RUN} cannot be read ({one_line(str(exc))}); give the 'run' command again to write it anew") from exc
     return config if isinstance(config, dict) else {}

@@ -88,7 +88,7 @@ class FilterConfig(Strict):
     keep: Literal["first", "best"] = "first"
     semantic: SemanticConfig | None = None
     consistency: ConsistencyConfig | None = ConsistencyConfig()
-    min_logprob: float | None = None
+    min_logprob: Annotated[float, Field(le=0)] | None = None
 
     @model_validator(mode="after")
     def _semantic_needs_all(self) -> FilterConfig:

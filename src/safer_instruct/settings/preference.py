@@ -136,6 +136,8 @@ class DpoConfig(PreferenceConfig):
 
     @model_validator(mode="after")
     def _options_fit_the_loss(self) -> DpoConfig:
+        if self.gamma != type(self).model_fields["gamma"].default and self.loss != "simpo":  # what is kept of a config names the default, too
+            raise ValueError(f"'gamma' is for 'loss: simpo'; '{self.loss}' takes none")
         if self.label_smoothing and self.loss != "robust":
             raise ValueError(f"'label_smoothing' is for 'loss: robust', which is DPO with smoothed labels; '{self.loss}' takes none in TRL")
         if self.loss == "kto" and (self.batch_size < 2 or self.training.micro_batch == 1):

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from safer_instruct.errors import RunDirectoryError
 from safer_instruct.models.protocol import Turn
 from safer_instruct.rundir import PAIRS_JSONL, RUN, read_summary
 from safer_instruct.settings.pairs import RowSource
@@ -71,6 +72,8 @@ def _rows_of(source: PreferenceSource, base: Path) -> RowSource:
     folder = base / source.path
     if not source.path.startswith("hf:") and (folder / RUN).is_file():
         read_summary(folder)  # says what is missing where it has not ended
+        if not (folder / PAIRS_JSONL).is_file():
+            raise RunDirectoryError(f"{folder}: its {PAIRS_JSONL} is missing; give the 'run' command again to write it anew")
     if source.path.startswith("hf:") or not (folder / PAIRS_JSONL).is_file():
         return source
     return RowSource(path=f"{source.path.rstrip('/')}/{PAIRS_JSONL}")
