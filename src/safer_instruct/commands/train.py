@@ -31,7 +31,9 @@ app = typer.Typer(cls=_Verbs, no_args_is_help=True, help="Train a model on prefe
 SftConfigArgument = Annotated[Path, typer.Argument(help="A training config, such as examples/train/sft.yaml.")]
 DpoConfigArgument = Annotated[Path, typer.Argument(help="A training config, such as examples/train/dpo.yaml.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Make three steps and tell what all of them will take; write nothing.")]
-Launch = Annotated[Optional[int], typer.Option("--launch", min=1, metavar="N", help="Train on N GPUs of this machine (accelerate).")]
+Launch = Annotated[
+    Optional[int], typer.Option("--launch", min=1, metavar="N", help="Train on N GPUs of this machine, or in N processes where there is none (accelerate).")
+]
 Sharding = Annotated[str, typer.Option("--sharding", help="With --launch: fsdp spreads the weights over the GPUs, none copies them to each.")]
 Fresh = Annotated[bool, typer.Option("--fresh", help="Move what 'out' holds of a training into previous-N/ and train anew.")]
 Out = Annotated[
