@@ -32,7 +32,7 @@ SftConfigArgument = Annotated[Path, typer.Argument(help="A training config, such
 DpoConfigArgument = Annotated[Path, typer.Argument(help="A training config, such as examples/train/dpo.yaml.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Make three steps and tell what all of them will take; write nothing.")]
 Launch = Annotated[
-    Optional[int], typer.Option("--launch", min=1, metavar="N", help="Train on N GPUs of this machine, or in N processes where there is none (accelerate).")
+    Optional[int], typer.Option("--launch", min=1, metavar="N", help="Train on N GPUs of this machine, without one in N processes (accelerate).")
 ]
 Sharding = Annotated[str, typer.Option("--sharding", help="With --launch: fsdp spreads the weights over the GPUs, none copies them to each.")]
 Fresh = Annotated[bool, typer.Option("--fresh", help="Move what 'out' holds of a training into previous-N/ and train anew.")]

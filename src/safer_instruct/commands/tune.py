@@ -15,9 +15,7 @@ def tune(
     context: typer.Context,
     config: Annotated[Path, typer.Argument(help="A tuning config, such as examples/tune-embedded.yaml.")],
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Make three steps and tell what all of them will take; write nothing.")] = False,
-    launch: Annotated[
-        Optional[int], typer.Option(min=1, metavar="N", help="Train on N GPUs of this machine, or in N processes where there is none (accelerate).")
-    ] = None,
+    launch: Annotated[Optional[int], typer.Option(min=1, metavar="N", help="Train on N GPUs of this machine, without one in N processes (accelerate).")] = None,
     sharding: Annotated[str, typer.Option(help="With --launch: fsdp spreads the weights over the GPUs, none copies them to each.")] = "fsdp",
     data_only: Annotated[bool, typer.Option("--data-only", help="Read, clean and split the data, show the funnel, write both sides, and stop.")] = False,
     evaluate: Annotated[bool, typer.Option("--evaluate", help="Then compare the adapter with its base model on the held-out pairs.")] = False,
