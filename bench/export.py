@@ -16,6 +16,10 @@ import tempfile
 import time
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+
+from runs import SUMMED_UP
+
 from safer_instruct import rundir, tables
 from safer_instruct.example import Example, Verdict
 from safer_instruct.export import Options, export_pairs
@@ -43,7 +47,7 @@ def make_run(folder: Path, pairs: int) -> None:
     domain = {"name": "bench", "description": "Random words.", "misuse": "None.", "guidelines": {"support": "0" * 16}}
     books = {"domain": domain, "license": "", "source_license": "", "models": {}, "stages": {}, "thresholds": "none", "cost": 0.0}
     counts = dict.fromkeys(("rows", "set_aside", "calls", "prompt_tokens", "completion_tokens"), 0)
-    (folder / rundir.SUMMARY).write_text(json.dumps({**books, **counts, "pairs": pairs}))
+    (folder / rundir.SUMMARY).write_text(json.dumps({**SUMMED_UP, **books, **counts, "pairs": pairs}))
     (folder / rundir.RUN).write_text(json.dumps({"models": {}, "templates": {}}))
 
 

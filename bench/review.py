@@ -7,6 +7,7 @@ which adds 1 to 2 ms.
 
 from __future__ import annotations
 
+import json
 import random
 import statistics
 import sys
@@ -15,6 +16,10 @@ import time
 import uuid
 from collections.abc import Callable
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+
+from runs import SUMMED_UP
 
 from safer_instruct import rundir, tables
 from safer_instruct.example import Example, Verdict
@@ -40,7 +45,7 @@ def write_run(path: Path, pairs: int) -> None:
             prompt, *rest = draw.choices(chunks, k=8)
             example = Example(f"e{number}", " ".join(rest[:4]), f"c{number % 4}", "made-up", number + 1, prompt=prompt, chosen=" ".join(rest[4:]))
             out.add(example.with_verdicts(Verdict("verify.better", number % 10 > 0, 0.5)))
-    (path / rundir.SUMMARY).write_text("{}", "utf-8")
+    (path / rundir.SUMMARY).write_text(json.dumps(SUMMED_UP), "utf-8")
 
 
 def timed(name: str, ask: Callable[[str], object], ids: list[str]) -> None:
