@@ -56,9 +56,10 @@ class Roles:
 
         self.opened, roles = opened, config.models
         self.inducer = open_once(roles.inducer, want_logprobs=True) if roles.inducer and config.induce.given == "replace" else None
-        self.writers = {name: open_once(which) for name, which in _writers(config, direction).items()}
-        for role, which in _writers(config, direction).items():
+        writers = _writers(config, direction)
+        for role, which in writers.items():
             _check_writer(role, which, config.base)
+        self.writers = {name: open_once(which) for name, which in writers.items()}
         self.expert = max(self.writers.values(), key=lambda model: model.concurrency)
         grounded = next((check.by for check in config.verify.also if check.check == "grounded"), "")
         asked = config.verify.form == "question"

@@ -203,7 +203,7 @@ def _refuse_other_config(path: Path, resolved: dict[str, Any]) -> None:
 
 def _refuse_lost_ledger(path: Path) -> None:
     """A run whose ledger is gone would make, and pay for, all its calls again without a word."""
-    if any((path / name).exists() for name in (LEDGER, _RECOVERED, SHARDS)) or not (told := _calls_told(path)):
+    if any((path / name).exists() for name in (LEDGER, _RECOVERED, SHARDS)) or not (told := _what_was_paid(path)):
         return
     raise RunDirectoryError(
         f"{path} holds {told}, and its {LEDGER} is missing, so that all of them would be made again: bring that file back, "
@@ -211,7 +211,7 @@ def _refuse_lost_ledger(path: Path) -> None:
     )
 
 
-def _calls_told(path: Path) -> str:
+def _what_was_paid(path: Path) -> str:
     """What the files beside the ledger tell of calls that were made; empty where they tell of none."""
     with suppress(FileNotFoundError, ValueError):
         if calls := _summed_up(path / SUMMARY)["calls"]:

@@ -214,7 +214,7 @@ def _keys_to(error: ErrorDetails, data: Any) -> Path_:
         within = part in data if isinstance(data, dict) else isinstance(data, list) and isinstance(part, int) and part < len(data)
         if within:
             data = data[part]
-        if within or (error["type"] == "missing" and len(keys) < len(error["loc"]) and part == error["loc"][-1]):
+        if within or (error["type"] == "missing" and part == error["loc"][-1]):
             keys.append(part)
     return tuple(keys)
 
