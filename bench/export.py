@@ -46,8 +46,8 @@ def make_run(folder: Path, pairs: int) -> None:
             out.add(Example(str(i), text, "support", "t.jsonl", i, prompt=prompt, chosen=chosen, verdicts=passed))
     domain = {"name": "bench", "description": "Random words.", "misuse": "None.", "guidelines": {"support": "0" * 16}}
     books = {"domain": domain, "license": "", "source_license": "", "models": {}, "stages": {}, "thresholds": "none", "cost": 0.0}
-    counts = dict.fromkeys(("rows", "set_aside", "calls", "prompt_tokens", "completion_tokens"), 0)
-    (folder / rundir.SUMMARY).write_text(json.dumps({**SUMMED_UP, **books, **counts, "pairs": pairs}))
+    counts = dict.fromkeys(("set_aside", "calls", "prompt_tokens", "completion_tokens"), 0)
+    (folder / rundir.SUMMARY).write_text(json.dumps({**SUMMED_UP, **books, **counts, "rows": pairs, "pairs": pairs}))
     (folder / rundir.RUN).write_text(json.dumps({"models": {}, "templates": {}}))
 
 

@@ -45,7 +45,7 @@ def write_run(path: Path, pairs: int) -> None:
             prompt, *rest = draw.choices(chunks, k=8)
             example = Example(f"e{number}", " ".join(rest[:4]), f"c{number % 4}", "made-up", number + 1, prompt=prompt, chosen=" ".join(rest[4:]))
             out.add(example.with_verdicts(Verdict("verify.better", number % 10 > 0, 0.5)))
-    (path / rundir.SUMMARY).write_text(json.dumps(SUMMED_UP), "utf-8")
+    (path / rundir.SUMMARY).write_text(json.dumps(SUMMED_UP | {"rows": pairs, "pairs": sum(number % 10 > 0 for number in range(pairs))}), "utf-8")
 
 
 def timed(name: str, ask: Callable[[str], object], ids: list[str]) -> None:

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from runs import SUMMED_UP
+from runs import summed_up
 
 from safer_instruct import rundir, tables
 from safer_instruct.example import Example, Verdict
@@ -23,7 +23,7 @@ def write_run(path: Path, texts: Sequence[tuple[str, str, str]], *, dropped: int
             example = Example(f"x{number:03}", rejected, "support", "texts.jsonl", number + 1, prompt=prompt, chosen=chosen, margin=0.5)
             passed = number < len(texts) - dropped
             out.add(example.with_verdicts(Verdict("verify.better", passed, 0.5, "" if passed else "not better")))
-    (path / rundir.SUMMARY).write_text(json.dumps({**SUMMED_UP, "rows": len(texts), "pairs": len(texts) - dropped}), "utf-8")
+    (path / rundir.SUMMARY).write_text(json.dumps(summed_up(path)), "utf-8")
     (path / rundir.RUN).write_text("config: {domain: civility}\n", "utf-8")
     return path
 

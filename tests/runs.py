@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import yaml
 
 from safer_instruct import rundir
@@ -40,7 +41,15 @@ RESOLVED = {
 }
 
 
+def summed_up(path: Path) -> dict[str, Any]:
+    """A summary that tells no more than what the tables in `path` hold."""
+    examples, pairs = (pq.read_metadata(path / name).num_rows for name in (rundir.EXAMPLES, rundir.PAIRS))
+    return {**SUMMED_UP, "rows": examples, "dropped": examples - pairs, "pairs": pairs}
+
+
 def write_books(path: Path, pairs: int) -> None:
     """`summary.json` and `run.yaml` of a run with so many pairs."""
-    (path / rundir.SUMMARY).write_text(json.dumps({**SUMMARY, "pairs": pairs}), encoding="utf-8")
+    (path / rundir.SUMMARY).write_text(
+        json.dumps({**SUMMARY, "rows": pq.read_metadata(path / rundir.EXAMPLES).num_rows + SUMMARY["set_aside"], "pairs": pairs}), encoding="utf-8"
+    )
     (path / rundir.RUN).write_text(yaml.safe_dump(RESOLVED), encoding="utf-8")

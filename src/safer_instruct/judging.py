@@ -14,9 +14,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from safer_instruct import rundir
+from safer_instruct import rundir, tables
 from safer_instruct.analysis.agreement import cohen_kappa, krippendorff_alpha, observed_agreement
-from safer_instruct.errors import RunDirectoryError
 from safer_instruct.stages.panel import VOTE
 from safer_instruct.terminal import safe
 
@@ -44,10 +43,9 @@ def read_judging(path: Path) -> Judging:
     Raises:
         RunDirectoryError: There is no finished run.
     """
-    rundir.read_summary(path)
     flips: dict[str, list[float]] = defaultdict(list)
     said: list[dict[str, dict[str, float]]] = []  # for each draft: point -> judge -> vote
-    for scores in _scores_of_drafts(path / rundir.EXAMPLES):
+    for scores in _scores_of_drafts(path):
         points: dict[str, dict[str, float]] = defaultdict(dict)
         for name, score in scores.items():
             judge, _, point = name.removeprefix(VOTE).partition(".") if name.startswith(VOTE) else ("judge", "", name)
@@ -84,18 +82,12 @@ def show_judging(console: Console, found: Judging) -> None:
     console.print(table)
 
 
-def _scores_of_drafts(file: Path) -> Iterator[dict[str, float]]:
+def _scores_of_drafts(run: Path) -> Iterator[dict[str, float]]:
     """The scores of each draft that a judge was asked about, by the names of their verdicts."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        with pq.ParquetFile(file, pre_buffer=False) as parquet:
-            for batch in parquet.iter_batches(500, columns=["drafts"]):
-                for row in batch.to_pylist():
-                    yield from (scores for draft in row["drafts"] if (scores := _scores(draft["verdicts"])))
-    except (OSError, pa.ArrowException) as exc:
-        raise RunDirectoryError(f"{file} cannot be read ({exc}); give the 'run' command again to write it anew, from the ledger") from exc
+    with tables.opened(run, rundir.EXAMPLES) as parquet:
+        for batch in parquet.iter_batches(500, columns=["drafts"]):
+            for row in batch.to_pylist():
+                yield from (scores for draft in row["drafts"] if (scores := _scores(draft["verdicts"])))
 
 
 def _scores(verdicts: list[dict[str, Any]]) -> dict[str, float]:

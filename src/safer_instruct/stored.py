@@ -6,15 +6,15 @@ import difflib
 import heapq
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from safer_instruct import rundir
 from safer_instruct.conversation import as_turns
 from safer_instruct.errors import RunDirectoryError
 from safer_instruct.example import Candidate, Draft, Example, Verdict
 from safer_instruct.nearest import did_you_mean
+from safer_instruct.rundir import EXAMPLES
+from safer_instruct.tables import opened
 
 VERDICTS_ONLY = (
     "category",
@@ -36,7 +36,7 @@ def read_examples(path: Path, columns: Sequence[str] | None = None) -> Iterator[
     Raises:
         RunDirectoryError: The directory holds no finished run, or the file is damaged.
     """
-    with opened(path) as parquet:
+    with opened(path, EXAMPLES) as parquet:
         for batch in parquet.iter_batches(_ROWS_READ, columns=list(columns) if columns else None):
             yield from map(as_example, batch.to_pylist())
 
@@ -49,7 +49,7 @@ def find_example(path: Path, id_: str) -> Example:
     """
     begin: list[tuple[int, int, str]] = []
     near: list[str] = []
-    with opened(path) as parquet:
+    with opened(path, EXAMPLES) as parquet:
         for group, ids in _column(parquet, "id"):
             if id_ in ids:
                 return read_row(parquet, group, ids.index(id_))
@@ -84,7 +84,7 @@ def sample_failed(path: Path, name: str, count: int, rank: Callable[[str], int])
         names.update(v["name"] for v in verdicts)
         return any(v["name"] == name and not v["passed"] and v.get("flag") for v in verdicts)
 
-    with opened(path) as parquet:
+    with opened(path, EXAMPLES) as parquet:
         found, total = _lowest(_matching(parquet, "dropped_by", lambda by: by == name), count, rank)
         if not total:
             found, total = _lowest(_matching(parquet, "verdicts", flagged), count, rank)
@@ -96,25 +96,6 @@ def sample_failed(path: Path, name: str, count: int, rank: Callable[[str], int])
             known = ", ".join(f"{by} ({n})" for by, n in sorted(did.items())) or "nothing"
             raise RunDirectoryError(f"{path}: '{name}' dropped no example; what did: {known}")
         return [read_row(parquet, group, at) for group, at in found], total
-
-
-@contextmanager
-def opened(path: Path) -> Iterator[Any]:
-    """The `ParquetFile` of a finished run, closed again; while a run goes on in the directory, the file is of an earlier one.
-
-    Raises:
-        RunDirectoryError: The directory holds no finished run, or the file is damaged.
-    """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    rundir.read_summary(path)
-    file = path / rundir.EXAMPLES
-    try:
-        with pq.ParquetFile(file, pre_buffer=False) as parquet:
-            yield parquet
-    except (OSError, pa.ArrowException) as exc:
-        raise RunDirectoryError(f"{file} cannot be read ({exc}); give the 'run' command again to write it anew, from the ledger") from exc
 
 
 def _column(parquet: Any, name: str) -> Iterator[tuple[int, list[Any]]]:

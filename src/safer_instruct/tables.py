@@ -12,7 +12,7 @@ from typing import IO, Any
 from safer_instruct.conversation import as_messages, as_texts, conversational
 from safer_instruct.errors import RunDirectoryError
 from safer_instruct.example import Example
-from safer_instruct.rundir import BAD_ROWS, EXAMPLES, PAIRS, PAIRS_JSONL, SELECTED
+from safer_instruct.rundir import BAD_ROWS, EXAMPLES, PAIRS, PAIRS_JSONL, SELECTED, SUMMARY, read_summary
 from safer_instruct.sources import BadRow
 from safer_instruct.wholefile import room_for, whole
 
@@ -134,9 +134,9 @@ def holds_conversations(path: Path) -> bool:
     """Whether the pairs of a finished run have conversations for prompts.
 
     Raises:
-        RunDirectoryError: `pairs.parquet` is missing or damaged.
+        RunDirectoryError: As for `opened`.
     """
-    with _opened_pairs(path) as parquet:
+    with opened(path, PAIRS) as parquet:
         return CONVERSATION in parquet.schema_arrow.names
 
 
@@ -146,25 +146,45 @@ def read_pairs(path: Path) -> Iterator[dict[str, Any]]:
     Prompt and responses are texts; of a run over conversations `history` holds the messages before the prompt.
 
     Raises:
-        RunDirectoryError: `pairs.parquet` is missing or damaged.
+        RunDirectoryError: As for `opened`.
     """
-    with _opened_pairs(path) as parquet:
+    with opened(path, PAIRS) as parquet:
         conversations = CONVERSATION in parquet.schema_arrow.names
         for batch in parquet.iter_batches(_ROWS_READ, columns=[*PAIR_COLUMNS, TWIN_OF, *([CONVERSATION] if conversations else [])]):
             yield from map(as_texts, batch.to_pylist()) if conversations else batch.to_pylist()
 
 
 @contextmanager
-def _opened_pairs(path: Path) -> Iterator[Any]:
+def opened(path: Path, name: str) -> Iterator[Any]:
+    """A table of a finished run as a `ParquetFile`, closed again; while a run goes on in the directory, it is of an earlier one.
+
+    Args:
+        path: The run directory.
+        name: Which: `examples.parquet` or `pairs.parquet`.
+
+    Raises:
+        RunDirectoryError: The directory holds no finished run, or the file is missing, damaged or of another run.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    file = path / PAIRS
+    summary, file = read_summary(path), path / name
     try:
         with pq.ParquetFile(file, pre_buffer=False) as parquet:
+            told = pairs_and_twins(summary) if name == PAIRS else _examples(summary)
+            if parquet.metadata.num_rows != told:
+                raise RunDirectoryError(
+                    f"{file} has {parquet.metadata.num_rows:,} rows and {SUMMARY} beside it tells of {told:,}, so they are of two runs; "
+                    "give the 'run' command again to write both anew, from the ledger"
+                )
             yield parquet
     except (OSError, pa.ArrowException) as exc:
         raise RunDirectoryError(f"{file} cannot be read ({exc}); give the 'run' command again to write it anew, from the ledger") from exc
+
+
+def _examples(summary: Mapping[str, Any]) -> int:
+    """Rows of `examples.parquet`: what was not set aside, and the contrast twins that were begun."""
+    return int(summary["rows"]) - int(summary["set_aside"]) + int(summary.get("twins", {}).get("in", 0))
 
 
 def example_schema(*, conversations: bool = False) -> Any:

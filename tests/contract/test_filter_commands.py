@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from command_line import Cli, caller
 from rich.console import Console
-from runs import SUMMED_UP
+from runs import summed_up
 
 from safer_instruct import derived, rundir, stored, tables
 from safer_instruct.errors import RunDirectoryError
@@ -266,11 +266,11 @@ def test_why_as_json_says_which_were_taken_and_how_it_ended(ran: Cli) -> None:
 def test_why_reads_ids_and_one_row_of_many(tmp_path: Path) -> None:
     out = tmp_path / "many"
     out.mkdir()
-    (out / rundir.SUMMARY).write_text(json.dumps(SUMMED_UP))
     count = tables._ROWS_PER_GROUP * 2 + 10
     with tables.outputs(out) as files:
         for i in range(count):
             files.add(Example(f"id{i}", f"text {i}", "c", "f", i + 1).with_verdicts(Verdict("text.x", i % 2 == 0, None, "odd" if i % 2 else "")))
+    (out / rundir.SUMMARY).write_text(json.dumps(summed_up(out)))
     for i in (0, 499, 500, tables._ROWS_PER_GROUP - 1, tables._ROWS_PER_GROUP, count - 1):
         found = stored.find_example(out, f"id{i}")
         assert (found.id, found.text, found.line) == (f"id{i}", f"text {i}", i + 1)

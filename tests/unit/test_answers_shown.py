@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from safer_instruct.errors import ConfigError
 from safer_instruct.estimate import estimate, note_on_target
 from safer_instruct.report.gather import RunView
 from safer_instruct.report.problems import find_problems
+from safer_instruct.rundir import SUMMARY as SUMMARY_FILE
 from safer_instruct.state import Figures
 from safer_instruct.terminal import show_summary
 
@@ -38,6 +40,7 @@ def summary(**more: Any) -> dict[str, Any]:
 def on_terminal(told: dict[str, Any], path: Path) -> str:
     with tables.outputs(path):
         """A run without a pair."""
+    (path / SUMMARY_FILE).write_text(json.dumps(told))
     console = Console(file=io.StringIO(), width=140)
     show_summary(console, path, told, samples=0)
     assert isinstance(console.file, io.StringIO)

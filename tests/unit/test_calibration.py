@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from runs import SUMMED_UP
+from runs import summed_up
 
 from safer_instruct import rundir, tables
 from safer_instruct.calibration.calibrate import CALIBRATION, Aim, calibrate, point_config_at, read_method, write_calibration
@@ -57,7 +57,7 @@ def finished(path: Path, which: list[Example], form: str = "contrast") -> Path:
         for example in which:
             files.add(example)
     (path / rundir.RUN).write_text(yaml.safe_dump({"config": {"verify": {"form": form}}}), encoding="utf-8")
-    (path / rundir.SUMMARY).write_text(json.dumps({**SUMMED_UP, "pairs": len(which)}), encoding="utf-8")
+    (path / rundir.SUMMARY).write_text(json.dumps(summed_up(path)), encoding="utf-8")
     return path
 
 
@@ -231,7 +231,7 @@ def test_a_calibration_that_the_run_was_made_with_is_kept_beside_a_new_one(label
     run = finished(tmp_path / "run", [example for example, _ in examples(300)])
     assert write_calibration(calibrate(run, labels, Aim()), Aim(), run / CALIBRATION) is None
     first = (run / CALIBRATION).read_bytes()
-    (run / rundir.SUMMARY).write_text(json.dumps({**SUMMED_UP, "pairs": 300, "thresholds": load_calibration(run / CALIBRATION).described}), encoding="utf-8")
+    (run / rundir.SUMMARY).write_text(json.dumps({**summed_up(run), "thresholds": load_calibration(run / CALIBRATION).described}), encoding="utf-8")
     again = calibrate(run, labels, Aim())
     assert again.after_another and write_calibration(again, Aim(), run / CALIBRATION) is None, "the same"
     rows = labels.read_text("utf-8").splitlines()

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from runs import SUMMARY, SUMMED_UP, write_books
+from runs import SUMMARY, summed_up, write_books
 
 from safer_instruct import rundir, tables
 from safer_instruct.audit import read_set
@@ -263,7 +263,7 @@ def test_only_a_card_can_be_gated(run: Path) -> None:
 
 
 def test_a_run_of_an_older_version_is_told_to_be_run_again(run: Path) -> None:
-    (run / rundir.SUMMARY).write_text(json.dumps({**SUMMED_UP, "pairs": 8}))
+    (run / rundir.SUMMARY).write_text(json.dumps(summed_up(run)))
     assert export_pairs(run, "jsonl").pairs == 8
     for name, options in (("datasets", Options()), ("jsonl", Options(provenance=True))):
         with pytest.raises(RunDirectoryError, match="older version"):

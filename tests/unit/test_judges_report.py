@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from runs import SUMMED_UP
+from runs import summed_up
 
 from safer_instruct import rundir, tables
 from safer_instruct.cli import main
@@ -26,7 +26,7 @@ def run_of(path: Path, *drafts: Draft) -> Path:
     with tables.outputs(path) as files:
         for i, one in enumerate(drafts):
             files.add(replace(BASE, id=str(i), drafts=(one,), verdicts=one.verdicts))
-    (path / rundir.SUMMARY).write_text(json.dumps({**SUMMED_UP, "pairs": len(drafts)}), encoding="utf-8")
+    (path / rundir.SUMMARY).write_text(json.dumps(summed_up(path)), encoding="utf-8")
     return path
 
 

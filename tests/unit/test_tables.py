@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from safer_instruct import rundir, tables
+from safer_instruct.errors import RunDirectoryError
 from safer_instruct.example import Candidate, Draft, Example, Verdict
 from safer_instruct.sources import BadRow
 from safer_instruct.tables import outputs, pair_row
@@ -91,3 +92,20 @@ def test_what_a_killed_run_left_is_swept_up_wherever_that_ran_because_one_run_at
     with outputs(tmp_path):
         pass
     assert names(tmp_path) == {rundir.EXAMPLES, rundir.PAIRS, rundir.PAIRS_JSONL, rundir.BAD_ROWS}
+
+
+def test_a_table_beside_the_summary_of_another_run_is_refused(tmp_path: Path) -> None:
+    with outputs(tmp_path) as out:
+        out.add(PAIR)
+        out.add(DROPPED)
+    summary = dict.fromkeys(rundir._SUMMED_UP, 0) | {"rows": 3, "set_aside": 1, "pairs": 1}
+    for pairs, rows, other in ((1, 3, None), (2, 3, rundir.PAIRS), (1, 4, rundir.EXAMPLES)):
+        (tmp_path / rundir.SUMMARY).write_text(json.dumps(summary | {"pairs": pairs, "rows": rows}))
+        for name in (rundir.EXAMPLES, rundir.PAIRS):
+            if name == other:
+                two_runs = rf"{name} has [12] rows and summary.json beside it tells of [23], so they are of two runs"
+                with pytest.raises(RunDirectoryError, match=two_runs), tables.opened(tmp_path, name):
+                    pass
+            else:
+                with tables.opened(tmp_path, name) as parquet:
+                    assert parquet.metadata.num_rows == (2 if name == rundir.EXAMPLES else 1)

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
-from safer_instruct import rundir, stored
+from safer_instruct import rundir, stored, tables
 from safer_instruct.conversation import as_messages
 from safer_instruct.example import Example
 from safer_instruct.review import figures, queue
@@ -80,7 +80,7 @@ class Desk:
         self._direction = direction_of(rundir.read_summary(path))
         store.attach(ensure_index(path))
         self._files = ExitStack()
-        self._parquet = self._files.enter_context(stored.opened(path))
+        self._parquet = self._files.enter_context(tables.opened(path, rundir.EXAMPLES))
         self._reading = threading.Lock()  # a ParquetFile is not for two threads at once
 
     def close(self) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from safer_instruct import rundir, stored
+from safer_instruct import rundir, stored, tables
 from safer_instruct.conversation import as_messages, texts_digest
 from safer_instruct.domain import Direction
 from safer_instruct.errors import RunDirectoryError
@@ -103,7 +103,7 @@ def _build(path: Path, file: Path, source: tuple[int, int, int], direction: Dire
     connection = sqlite3.connect(file, isolation_level=None)
     try:
         connection.executescript("PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA cache_size = -200000;" + _SCHEMA)
-        with stored.opened(path) as parquet:
+        with tables.opened(path, rundir.EXAMPLES) as parquet:
             _fill(connection, parquet, direction, report)
         connection.executescript(_INDEXES)
         connection.execute("INSERT INTO word (word) VALUES ('optimize')")
