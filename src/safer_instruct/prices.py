@@ -168,8 +168,8 @@ class Prices:
         )
 
 
-def load_prices(path: Path | None = None) -> Prices:
-    """The shipped prices, over them the user's, over them those of `path`, which a run's config names.
+def load_prices(path: Path | None = None, named_in: Path | None = None) -> Prices:
+    """The shipped prices, over them the user's, over them those of `path`, which `prices` in the config `named_in` names.
 
     Raises:
         ConfigError: `path` is not there, or a file is not valid.
@@ -179,7 +179,8 @@ def load_prices(path: Path | None = None) -> Prices:
     if user_file().is_file():
         merged |= yamlfile.load(user_file(), _PriceFile).prices
     if path is not None:
-        merged |= yamlfile.load(path, _PriceFile).prices
+        with yamlfile.named_at(("prices",), named_in):
+            merged |= yamlfile.load(path, _PriceFile).prices
     return Prices(merged)
 
 

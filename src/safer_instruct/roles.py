@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AsyncExitStack, nullcontext
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 from safer_instruct.budget import Budget
@@ -26,7 +26,6 @@ from safer_instruct.stages.reward import RewardVerifier
 from safer_instruct.stages.verify import ContrastVerifier, Verifier
 from safer_instruct.stages.weighted import WeightedVerifier
 from safer_instruct.templates import load_template
-from safer_instruct.yamlfile import named_at
 
 EXPERTS = "experts."  # before the name of one of several, in roles
 TWIN_EXPERT = "twins.respond"  # part of the work; behind it the name of one of several
@@ -44,8 +43,7 @@ class Roles:
             SaferInstructError: One cannot be opened.
         """
         opened: dict[tuple[ModelConfig, bool], Model] = {}
-        with named_at(("prices",), config.file) if config.prices else nullcontext():
-            prices = load_prices(config.base / config.prices if config.prices else None)
+        prices = load_prices(config.base / config.prices if config.prices else None, config.file)
 
         def open_once(which: ModelConfig, *, want_logprobs: bool = False) -> Model:
             key = (which, want_logprobs)
