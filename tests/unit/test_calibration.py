@@ -312,18 +312,28 @@ def test_a_sheet_has_the_proportions_of_the_run(tmp_path: Path) -> None:
     ]
     dropped = [replace(e, candidates=(Candidate("=HYPERLINK(1)"),)) for e in dropped]
     path = finished(tmp_path / "run", [*which, *dropped])
-    assert write_sheet(read_examples(path), tmp_path / "s.csv", 80) == 80
+    assert write_sheet(read_examples(path), tmp_path / "s.csv", 80) == (80, 0)
     rows = list(csv.DictReader((tmp_path / "s.csv").read_text("utf-8-sig").splitlines()))
     assert len({row["id"] for row in rows}) == 80 and {row["label"] for row in rows} == {""}
     assert abs(sum(row["dropped_by"] == "consistency" for row in rows) - 20) <= 2 and abs(sum(row["category"] == "b" for row in rows) - 12) <= 2
     assert {row["prompt"] for row in rows} == {"A prompt?", "'=HYPERLINK(1)"}, "a spreadsheet takes nothing for a formula"
-    assert write_sheet(read_examples(path), tmp_path / "all.csv", 1000) == 400
+    assert write_sheet(read_examples(path), tmp_path / "all.csv", 1000) == (400, 0)
+
+
+def test_a_sheet_of_the_run_made_again_asks_for_the_same_examples(tmp_path: Path) -> None:
+    which = [e for e, _ in examples(300)]
+    again = [*which[:270], *(replace(e, verdicts=(Verdict("consistency", True, 0.01),)) for e in which[270:])]
+    drawn = []
+    for name, run in (("before", which), ("again", again)):
+        write_sheet(read_examples(finished(tmp_path / name, run)), tmp_path / f"{name}.csv", 100)
+        drawn.append({row["id"] for row in csv.DictReader((tmp_path / f"{name}.csv").read_text("utf-8-sig").splitlines())})
+    assert len(drawn[0] & drawn[1]) > 60, "by chance there would be 33"
 
 
 def test_a_sheet_that_people_filled_in_is_never_written_over(run_dir: Path, tmp_path: Path) -> None:
     sheet, which = tmp_path / "s.csv", read_examples(run_dir)
     for _ in range(2):  # as long as nobody labelled a row
-        assert write_sheet(which, sheet, 20) == 20
+        assert write_sheet(which, sheet, 20) == (20, 0)
     filled = sheet.read_text("utf-8-sig").replace(",,,support", ",good,,support", 2)
     for text in (filled, filled.replace(",", ";")):  # the second as Excel saves it
         sheet.write_text(text, encoding="utf-8-sig")
@@ -383,6 +393,13 @@ def test_labels_of_texts_that_the_run_has_replaced_are_left_out_and_told(tmp_pat
     again = finished(tmp_path / "again", [replace(e, chosen="written anew") if number < 40 else e for number, e in enumerate(which)])
     assert typed("calibrate", again, "--labels", sheet) == 0
     assert "260 labelled examples" in (told := " ".join(capsys.readouterr().out.split())) and "40 labels are left out" in told
+    assert typed("calibrate", again, "--sheet", tmp_path / "new.csv", "--n", 100, "--labels", sheet) == 0
+    told = " ".join(capsys.readouterr().out.split())
+    with (tmp_path / "new.csv").open(encoding="utf-8-sig", newline="") as file:
+        new = {row["id"]: row["label"] for row in csv.DictReader(file)}
+    replaced = {e.id for e in which[:40]}
+    assert len(new) == 100 and new == {id_: "" if id_ in replaced else "good" if said[id_] else "bad" for id_ in new}
+    assert f"100 rows to label, {100 - len(replaced & new.keys())} of them with the label that {sheet} has" in told
     other = finished(tmp_path / "other", [replace(e, chosen="written anew") for e in which])
     assert typed("calibrate", other, "--labels", sheet) == 2
     assert "all of its 300 labels are of texts that the run has replaced since; label them anew: --sheet NEW.csv" in capsys.readouterr().err

@@ -6,9 +6,10 @@ import csv
 import hashlib
 import random
 from bisect import bisect_left, insort
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby, islice
 from pathlib import Path
 
 from safer_instruct import rundir, sheets, stored
@@ -17,6 +18,7 @@ from safer_instruct.domain import Direction
 from safer_instruct.errors import ConfigError
 from safer_instruct.example import Example
 from safer_instruct.oneline import no_formula
+from safer_instruct.seeds import derive_seed
 from safer_instruct.sources.tables import FilledRows
 from safer_instruct.texts import direction_of, judged_texts
 from safer_instruct.visible import visible
@@ -131,20 +133,27 @@ def joined(examples: Sequence[Scored], labels: Sequence[Label], source: Path) ->
     return dict(found)
 
 
-def write_sheet(examples: Sequence[Scored], path: Path, count: int, *, seed: int = 0) -> int:
+def write_sheet(examples: Sequence[Scored], path: Path, count: int, *, seed: int = 0, labels: Sequence[Label] = ()) -> tuple[int, int]:
     """Write a sheet for people to label: a sample in the proportions of the run, over categories, outcomes and scores.
 
-    Every stratum gets its share, so that the sample stands for the run without weights (Cochran 1977, chapter 5).
+    Every stratum gets its share, so that the sample stands for the run without weights (Cochran 1977, chapter 5). Which of its examples are
+    taken follows from their ids alone: a sheet of the run that was made again asks mostly for the same, and has those of `labels` that still hold.
 
     Returns:
-        How many rows it has.
+        How many rows it has, and how many of them are filled in.
 
     Raises:
         ConfigError: As `sheets.write_sheet`: the file holds labels, or is something else.
     """
+    said = {label.id: label for label in of_texts(examples, labels)}
     chosen = _stratified(examples, count, seed)
-    rows = ([example.id, "", "", *(_cell(example, name) for name in SHEET_COLUMNS[3:])] for example in chosen)
-    return sheets.write_sheet(path, SHEET_COLUMNS, "label", rows)
+    rows = ([example.id, *_filled_in(said.get(example.id)), *(_cell(example, name) for name in SHEET_COLUMNS[3:])] for example in chosen)
+    return sheets.write_sheet(path, SHEET_COLUMNS, "label", rows), sum(example.id in said for example in chosen)
+
+
+def _filled_in(label: Label | None) -> tuple[str, str]:
+    """The cells of `label` and `score`."""
+    return ("good" if label.good else "bad", no_formula(label.score)) if label else ("", "")
 
 
 def _cell(example: Scored, name: str) -> str:
@@ -152,7 +161,7 @@ def _cell(example: Scored, name: str) -> str:
 
 
 def _stratified(examples: Sequence[Scored], count: int, seed: int) -> list[Scored]:
-    """`count` examples, systematically from all of them sorted by stratum and, within, by chance."""
+    """`count` examples: each stratum's share of them by systematic sampling, and within one those whose ids, hashed, come first."""
     if count >= len(examples):
         return list(examples)
     values: dict[str, list[float]] = defaultdict(list)
@@ -164,10 +173,10 @@ def _stratified(examples: Sequence[Scored], count: int, seed: int) -> list[Score
         name, value = _last(example)
         return example.category, example.dropped_by, _STRATA * bisect_left(values[name], value) // len(values[name])
 
-    draw = random.Random(seed)
-    order = sorted(examples, key=lambda example: (stratum(example), draw.random()))
-    start = draw.random()
-    return [order[int((start + i) * len(order) / count)] for i in range(count)]
+    order = sorted(examples, key=lambda example: (stratum(example), derive_seed(seed, example.id)))
+    start = random.Random(seed).random()
+    shares = Counter(stratum(order[int((start + i) * len(order) / count)]) for i in range(count))
+    return [example for at, those in groupby(order, stratum) for example in islice(those, shares[at])]
 
 
 def _last(example: Scored) -> tuple[str, float]:

@@ -40,7 +40,10 @@ def review(
 def calibrate(
     context: typer.Context,
     path: Annotated[Path, typer.Argument(metavar="DIR", parser=run_directory(), help="A finished run directory.")],
-    labels: Annotated[Optional[Path], typer.Option(metavar="FILE.csv", parser=in_path, help="Labels: id, label (good or bad) and, if wanted, score.")] = None,
+    labels: Annotated[
+        Optional[Path],
+        typer.Option(metavar="FILE.csv", parser=in_path, help="Labels: id, label (good or bad) and, if wanted, score. With --sheet: those that go into it."),
+    ] = None,
     reviewed: Annotated[bool, typer.Option("--reviewed", help="Take what was decided in 'review' for labels.")] = False,
     sheet: Annotated[Optional[Path], typer.Option(metavar="FILE.csv", parser=looked_at_path, help="Write a sheet to label instead.")] = None,
     count: Annotated[int, typer.Option("--n", min=1, help="With --sheet: how many rows.")] = 200,
@@ -60,11 +63,12 @@ def calibrate(
     from safer_instruct.calibration import show
     from safer_instruct.calibration.calibrate import CALIBRATION, Aim, check_config, point_config_at, read_method, write_calibration
     from safer_instruct.calibration.calibrate import calibrate as fit_scores
-    from safer_instruct.calibration.labels import read_examples, write_sheet
+    from safer_instruct.calibration.labels import read_examples, read_labels, write_sheet
     from safer_instruct.rundir import REVIEW_LABELS
     from safer_instruct.views import review as view
 
-    exclusive(context, "labels", "sheet", "reviewed")
+    for source in ("labels", "sheet"):
+        exclusive(context, source, "reviewed")
     exclusive(context, "precision", "max_bad")
     for fitting in ("precision", "max_bad", "confidence", "method", "score", "config"):
         exclusive(context, "sheet", fitting)
@@ -78,8 +82,10 @@ def calibrate(
         labels = path / REVIEW_LABELS
         view.write_labels(path, labels)
     if sheet is not None:
-        typer.echo(f"{write_sheet(read_examples(path), sheet, count)} rows to label: {shown(sheet)} (write good or bad, 1 or 0, into 'label')")
-    if labels is not None:
+        rows, filled_in = write_sheet(read_examples(path), sheet, count, labels=read_labels(labels) if labels else ())
+        carried = f", {filled_in} of them with the label that {labels} has" if labels else ""
+        typer.echo(f"{rows} rows to label{carried}: {shown(sheet)} (write good or bad, 1 or 0, into 'label')")
+    elif labels is not None:
         aim = Aim(precision, max_bad, confidence)
         found = fit_scores(path, labels, aim, method=read_method(method), names=score or ())
         show.show_calibrations(Console(), found, aim)
