@@ -1,4 +1,4 @@
-"""Somebody else's words, made fit for one line or one cell of ours."""
+"""What makes a line or a cell of ours: somebody else's words, and counted things."""
 
 from __future__ import annotations
 
@@ -16,3 +16,8 @@ def shortened(text: str, most: int) -> str:
 def no_formula(text: str) -> str:
     """A cell's text that a spreadsheet does not take for a formula."""
     return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
+
+
+def many(count: int, noun: str) -> str:
+    """`1 row`, `1,200 rows`."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"

@@ -17,6 +17,7 @@ from safer_instruct.holding import hold, of_others
 from safer_instruct.ledger import fold_log, read_totals
 from safer_instruct.moving import MOVING, move_aside
 from safer_instruct.nearest import did_you_mean
+from safer_instruct.oneline import many
 from safer_instruct.spent import read_spent
 from safer_instruct.storage.attached import home_of
 from safer_instruct.wholefile import write_whole
@@ -215,7 +216,7 @@ def _what_was_paid(path: Path) -> str:
     """What the files beside the ledger tell of calls that were made; empty where they tell of none."""
     with suppress(FileNotFoundError, ValueError):
         if calls := _summed_up(path / SUMMARY)["calls"]:
-            return f"a finished run of {calls:,} calls"
+            return f"a finished run of {many(calls, 'call')}"
     spent = None if home_of(path) else read_spent(path / SPENT)  # an address keeps it before there is a ledger
     return f"a run whose calls took up to {spent.tokens:,} tokens" if spent and spent.tokens else ""
 

@@ -14,6 +14,7 @@ from safer_instruct.conversation import conversational
 from safer_instruct.errors import RunDirectoryError
 from safer_instruct.example import Example, Verdict
 from safer_instruct.holding import hold
+from safer_instruct.oneline import many
 from safer_instruct.selectconfig import SelectConfig
 from safer_instruct.stored import read_examples
 from safer_instruct.wholefile import whole, write_whole
@@ -61,7 +62,7 @@ def select_from_run(path: Path, config: SelectConfig) -> dict[str, Any]:
 def describe(path: Path, report: Mapping[str, Any]) -> str:
     """A few lines on what was chosen."""
     gone = ", ".join(f"{name}: {count:,}" for name, count in report["dropped"].items()) or "none"
-    lines = [f"{report['selected']:,} of {report['pairs']:,} pairs: {path / rundir.SELECTED_JSONL}", f"dropped: {gone}"]
+    lines = [f"{report['selected']:,} of {many(report['pairs'], 'pair')}: {path / rundir.SELECTED_JSONL}", f"dropped: {gone}"]
     if len(report["categories"]) > 1:
         lines.append("by category: " + ", ".join(f"{name}: {count:,}" for name, count in report["categories"].items()))
     if report["coverage"] is not None:

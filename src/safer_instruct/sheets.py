@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from safer_instruct.errors import ConfigError
+from safer_instruct.oneline import many
 from safer_instruct.sources.tables import FilledRows
 from safer_instruct.wholefile import whole
 
@@ -55,6 +56,6 @@ def check_place(path: Path, columns: Sequence[str], filled_in: str) -> None:
     except (OSError, UnicodeDecodeError, csv.Error):
         ours, filled = False, 0
     if filled and ours:
-        raise ConfigError(f"{path} is filled in, in {filled} row{'s' if filled > 1 else ''}; give --sheet another name, or move it away")
+        raise ConfigError(f"{path} is filled in, in {many(filled, 'row')}; give --sheet another name, or move it away")
     if not ours:
         raise ConfigError(f"{path} exists already, and is no such sheet; give --sheet another name, or move it away")

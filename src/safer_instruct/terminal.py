@@ -23,6 +23,7 @@ from safer_instruct.card import repeats_said
 from safer_instruct.ledger import Total
 from safer_instruct.models.arithmetic import arithmetic
 from safer_instruct.models.calls import span
+from safer_instruct.oneline import many
 from safer_instruct.prices import show_usd
 from safer_instruct.remote.arguments import is_elsewhere, shown
 from safer_instruct.state import TWINS, RunState, StageState
@@ -78,9 +79,11 @@ def show_summary(console: Console, path: Path, summary: dict[str, Any], *, sampl
     for pair in _some_pairs(path, tables.pairs_and_twins(summary), samples):
         console.print(_pair_panel(pair, min(100, console.width)))
     timing = summary["timing"]
-    calls = f"{summary['calls']:,} model calls ({timing['calls_from_ledger']:,} of them from the ledger)"
+    calls = f"{many(summary['calls'], 'model call')} ({timing['calls_from_ledger']:,} of them from the ledger)"
     tokens = f"{summary['prompt_tokens']:,} + {summary['completion_tokens']:,} tokens"
-    console.print(f"{summary['pairs']:,} pairs from {summary['rows']:,} rows in {timing['wall_s']:.0f} s; {calls}, {tokens}, {_cost(summary['cost'])}")
+    console.print(
+        f"{many(summary['pairs'], 'pair')} from {many(summary['rows'], 'row')} in {timing['wall_s']:.0f} s; {calls}, {tokens}, {_cost(summary['cost'])}"
+    )
     if said := repeats_said(summary):
         console.print(safe(said))
     _show_budget(console, timing["budget"])
@@ -134,8 +137,8 @@ def how_far(said: dict[str, Any]) -> str:
     """Rows that a run is through with, and what came of them, by what it last said."""
     dropped, aside = sum(reason["count"] for reason in said["reasons"]), said["set_aside"]
     through = said["pairs"] + dropped + aside
-    rows = f"{through:,} of {said['total']:,} rows" if said["total"] is not None else f"{through:,} rows"
-    came = f"{said['pairs']:,} pairs, {dropped:,} dropped{f', {aside:,} set aside' if aside else ''}"
+    rows = f"{through:,} of {many(said['total'], 'row')}" if said["total"] is not None else many(through, "row")
+    came = f"{many(said['pairs'], 'pair')}, {dropped:,} dropped{f', {aside:,} set aside' if aside else ''}"
     return f"{rows} done: {came} (after {said['elapsed_s']:.0f} s){time_left(said.get('left_s'))}"
 
 
@@ -177,7 +180,9 @@ def show_tuned(console: Console, result: TuneResult) -> None:
     console.print(f"held-out loss {result.before:.3f} before, {result.after:.3f} after (nats per completion token){took}", highlight=False)
     if result.embedded is not None:
         console.print(f"in the embedded engine (merged, {arithmetic()}) {result.embedded:.3f}", highlight=False)
-    console.print(f"{result.train_pairs} pairs trained on, {result.held_out_pairs} held out; adapter: {result.adapter}", highlight=False, soft_wrap=True)
+    console.print(
+        f"{many(result.train_pairs, 'pair')} trained on, {result.held_out_pairs} held out; adapter: {result.adapter}", highlight=False, soft_wrap=True
+    )
 
 
 def show_rehearsal(console: Console, found: Rehearsal, epochs: int) -> None:
@@ -213,7 +218,7 @@ def _stages(state: RunState) -> RenderableType:
     for name, stage in state.stages.items():
         table.add_row(name, *_stage_cells(stage, None if name == TWINS else state.usable, elapsed))
     aside = f", {state.set_aside} set aside" if state.set_aside else ""
-    below = [Text(f"{state.pairs} pairs{aside}, {span(elapsed)}{_spent(state)}{time_left(state.left_s)}", style="dim")]
+    below = [Text(f"{many(state.pairs, 'pair')}{aside}, {span(elapsed)}{_spent(state)}{time_left(state.left_s)}", style="dim")]
     below += [safe(f"waiting: {message}") for message in state.waits()]
     return Group(table, *below)
 

@@ -118,7 +118,7 @@ def test_the_command_prints_each_figure_with_what_it_means(folder: Path, monkeyp
         main(["value", "pairs.jsonl", "--model", "scripted:model.json"])
     assert left.value.code == 0
     shown = " ".join(capsys.readouterr().out.split())
-    assert "10 pairs (1 more were duplicates, 1 rows were set aside)" in shown
+    assert "10 pairs (1 more were duplicates, 1 row set aside)" in shown
     assert "chosen is the longer one: 100%" in shown and "warning: whoever takes the longer response" in shown
     assert (folder / "runs" / "pairs-value" / "value.json").is_file()
 
@@ -135,7 +135,7 @@ def test_columns_are_named_as_in_an_audit(folder: Path, monkeypatch: pytest.Monk
             "no column 'chosen'; this row has question, good, bad; say which column is which: 'prompt', 'chosen' and 'rejected' of this source, or --prompt,",
         ),
         (["--prompt", "good", "--chosen", "good", "--rejected", "bad"], 2, "'prompt' and 'chosen' name the same column, 'good'"),
-        (["--prompt", "question", "--chosen", "good", "--rejected", "bad"], 0, "10 pairs (0 more were duplicates, 0 rows were set aside)"),
+        (["--prompt", "question", "--chosen", "good", "--rejected", "bad"], 0, "10 pairs (0 more were duplicates, 0 rows set aside)"),
     ):
         with pytest.raises(SystemExit) as left:
             main([*given, *more])

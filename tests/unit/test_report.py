@@ -128,7 +128,7 @@ def _changed(examples: list[Example], **fields: Any) -> list[Example]:
         ({"text": lambda e: f"\u202e{e.text}"}, {}, "serious", "characters that nobody sees"),
         ({"rejected": lambda e: f"Rewritten.\u200b {e.text}"}, {}, "serious", "characters that nobody sees"),
         ({"category": lambda e: "rare" if e.id == "e000000" else "common"}, {}, "look", "fewer than 20 pairs"),
-        ({}, {"set_aside": 7}, "look", "7 source rows could not be read"),
+        ({}, {"rows": 239 + 7, "set_aside": 7}, "look", "7 source rows could not be read"),
         ({}, {"cost": None}, "look", "The cost is unknown"),
         ({"verdicts": lambda e: (*e.verdicts, Verdict("pii", False, None, "a name", True))}, {}, "look", "pii flagged"),
     ],

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from safer_instruct.audit.finding import Finding, Level
 from safer_instruct.audit.reading import PairSet
+from safer_instruct.oneline import many
 from safer_instruct.remote.arguments import shown
 from safer_instruct.report.markdown import plain
 from safer_instruct.sources import BadRow
@@ -28,7 +29,7 @@ _OF_THE_SET = ("style", "order-flips", "provenance")  # checks that mark no row,
 
 def show_audit(console: Console, pairs: PairSet, found: Sequence[Finding]) -> None:
     """One line a check; what could not be asked stands below."""
-    table = Table(title=safe(f"{_named(pairs)}: {len(pairs):,} pairs"), title_justify="left")
+    table = Table(title=safe(f"{_named(pairs)}: {many(len(pairs), 'pair')}"), title_justify="left")
     for heading in ("check", "verdict", "found, and what to do"):
         table.add_column(heading, no_wrap=heading in ("check", "verdict"), overflow="fold")
     for one in found:
@@ -73,7 +74,7 @@ def show_rows(console: Console, pairs: PairSet, finding: Finding, most: int) -> 
         lines.rstrip()
         console.print(Panel(lines, title=safe(pairs.where(at)), title_align="left", width=min(100, console.width)))
     shown = min(most, len(finding.rows))
-    console.print(safe(f"{shown:,} of {len(finding.rows):,} rows of '{finding.check}': {finding.found}"), soft_wrap=True)
+    console.print(safe(f"{shown:,} of {many(len(finding.rows), 'row')} of '{finding.check}': {finding.found}"), soft_wrap=True)
 
 
 def _show_bad(console: Console, rows: Sequence[BadRow], total: int) -> None:
@@ -84,12 +85,12 @@ def _show_bad(console: Console, rows: Sequence[BadRow], total: int) -> None:
 
 def as_markdown(pairs: PairSet, found: Sequence[Finding]) -> str:
     """The table and the first rows behind each line, with file and line but without their texts."""
-    lines = [f"# Audit of {plain(_named(pairs))}", "", f"{len(pairs):,} pairs; {count(found)}.", ""]
+    lines = [f"# Audit of {plain(_named(pairs))}", "", f"{many(len(pairs), 'pair')}; {count(found)}.", ""]
     lines += ["| check | verdict | found | what to do |", "|---|---|---|---|"]
     lines += [f"| {one.check} | {_WORDS[one.level]} | {plain(one.found)} | {plain(one.do)} |" for one in found]
     for one in found:
         if one.rows and one.level != "ok":
-            lines += ["", f"## {one.check}: {len(one.rows):,} rows", "", *_listed(pairs, one)]
+            lines += ["", f"## {one.check}: {many(len(one.rows), 'row')}", "", *_listed(pairs, one)]
     if pairs.bad:
         lines += ["", f"## rows that give no pair: {pairs.set_aside:,}", ""]
         lines += [f"- {plain(row.file)}:{row.line} {plain(row.reason)}" for row in pairs.bad[:_ROWS_LISTED]]

@@ -9,6 +9,7 @@ from typing import Annotated, Optional
 import typer
 
 from safer_instruct.commands.common import exclusive, only_with, print_json, with_ending
+from safer_instruct.oneline import many
 from safer_instruct.remote.arguments import out_path, run_directory, run_or_file, shown
 
 
@@ -101,7 +102,7 @@ def export(
     options = Options(parse_splits(split or ()), seed, near, provenance, redact, gate, reviewed, selected)
     exported = export_pairs(path, format_, out, options)
     parts = ", ".join(f"{name} {count}" for name, count in exported.splits.items())
-    typer.echo(f"{exported.pairs} pairs{f' ({parts})' if split else ''}: {shown(exported.path)}")
+    typer.echo(f"{many(exported.pairs, 'pair')}{f' ({parts})' if split else ''}: {shown(exported.path)}")
     if not exported.pairs:
         typer.echo(shown(no_pair(path)))
     if exported.missing:

@@ -8,6 +8,7 @@ from typing import Annotated, Optional
 import typer
 
 from safer_instruct.commands.common import exclusive, only_with
+from safer_instruct.oneline import many
 from safer_instruct.remote.arguments import in_path, looked_at_path, run_directory, shown
 from safer_instruct.remote.arguments import path as local_path
 
@@ -84,7 +85,7 @@ def calibrate(
     if sheet is not None:
         rows, filled_in = write_sheet(read_examples(path), sheet, count, labels=read_labels(labels) if labels else ())
         carried = f", {filled_in} of them with the label that {labels} has" if labels else ""
-        typer.echo(f"{rows} rows to label{carried}: {shown(sheet)} (write good or bad, 1 or 0, into 'label')")
+        typer.echo(f"{many(rows, 'row')} to label{carried}: {shown(sheet)} (write good or bad, 1 or 0, into 'label')")
     elif labels is not None:
         aim = Aim(precision, max_bad, confidence)
         found = fit_scores(path, labels, aim, method=read_method(method), names=score or ())

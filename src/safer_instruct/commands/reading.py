@@ -8,6 +8,7 @@ from typing import Annotated, Optional
 import typer
 
 from safer_instruct.commands.common import exclusive, only_with, print_json, with_ending
+from safer_instruct.oneline import many
 from safer_instruct.remote.arguments import in_path, only_here, out_path, run_directory, run_or_file, shown
 
 
@@ -106,7 +107,7 @@ def ledger(
             count = ledger.export_calls(file, out)
             out.flush()
             refuse_others(part, export_)
-        typer.echo(f"{count} calls: {shown(export_)}")
+        typer.echo(f"{many(count, 'call')}: {shown(export_)}")
     else:
         view.show_ledger(console, file, ledger.read_totals(file))
 

@@ -11,7 +11,7 @@ from safer_instruct.evaluation.escaping import escaped
 from safer_instruct.evaluation.figures import Agreement, Measure, p_cell
 from safer_instruct.evaluation.result import Evaluation
 from safer_instruct.evaluation.settings import EvaluateConfig
-from safer_instruct.oneline import one_line, shortened
+from safer_instruct.oneline import many, one_line, shortened
 
 Rows = Sequence[Sequence[str]]
 _NO = "not available"
@@ -53,7 +53,7 @@ def share(rate: Rate | None) -> str:
 
 def _head(config: EvaluateConfig, result: Evaluation) -> Iterator[str]:
     judges = [f"{name} ({judge.form}, {judge.model.model})" for name, judge in config.judges.items()]
-    aside = f", {len(result.set_aside)} rows set aside" if result.set_aside else ""
+    aside = f", {many(len(result.set_aside), 'row')} set aside" if result.set_aside else ""
     yield "# Evaluation"
     yield ""
     yield f"{result.prompts} prompts of `{escaped(config.prompts.path)}`{aside}; domain {escaped(config.domain)}; baseline {escaped(result.baseline)}."

@@ -16,7 +16,7 @@ from safer_instruct.evaluation.escaping import escaped
 from safer_instruct.evaluation.figures import p_words
 from safer_instruct.evaluation.files import plain
 from safer_instruct.evaluation.rates import LABELS
-from safer_instruct.oneline import one_line
+from safer_instruct.oneline import many, one_line
 from safer_instruct.study.compare import Beside
 from safer_instruct.study.division import origin, sets_of
 from safer_instruct.study.figures import Figures, figures_of, trainings_of
@@ -142,7 +142,7 @@ def _arms(config: StudyConfig, found: Figures, notes: tuple[str, ...]) -> Table:
         row += ["" if arm.name == BASE else arm.helpful] if helpful else []
         row += [*(Share(*arm.refused[label]) if label in arm.refused else None for label in labels), arm.words, *(arm.downstream.get(task) for task in tasks)]
         rows.append(tuple(row))
-    title = f"{found.name}: {found.split['prompts']} held-out prompts, {len(config.seeds)} seed{'s' if len(config.seeds) > 1 else ''}"
+    title = f"{found.name}: {found.split['prompts']} held-out prompts, {many(len(config.seeds), 'seed')}"
     return Table(f"{found.name}-arms", title, tuple(headings), tuple(rows), (*notes, *_size_notes(config, found)))
 
 

@@ -15,6 +15,7 @@ from safer_instruct.estimate import estimate, show_estimate
 from safer_instruct.evaluation.figures import Comparison, p_words
 from safer_instruct.evaluation.report import interval, share, verdicts
 from safer_instruct.evaluation.result import REPORT, Evaluation
+from safer_instruct.oneline import many
 from safer_instruct.terminal import safe
 
 if TYPE_CHECKING:
@@ -48,9 +49,9 @@ def show(console: Console, result: Evaluation) -> None:
         console.print(safe(f"mind: {warning}"), soft_wrap=True)
     if result.set_aside:
         first = result.set_aside[0]
-        console.print(safe(f"{len(result.set_aside)} rows of prompts set aside; the first, {first.file}:{first.line}: {first.reason}"), soft_wrap=True)
+        console.print(safe(f"{many(len(result.set_aside), 'row')} of prompts set aside; the first, {first.file}:{first.line}: {first.reason}"), soft_wrap=True)
     console.print(
-        f"{result.calls:,} model calls ({result.replayed:,} of them from the ledger), cost {result.cost:.2f} USD, {result.seconds:.0f} s", highlight=False
+        f"{many(result.calls, 'model call')} ({result.replayed:,} of them from the ledger), cost {result.cost:.2f} USD, {result.seconds:.0f} s", highlight=False
     )
     console.print(safe(f"report: {result.path / REPORT}"), soft_wrap=True)
 

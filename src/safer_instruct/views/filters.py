@@ -12,6 +12,7 @@ from rich.text import Text
 
 from safer_instruct.analysis.filters import FilterFigures, SetFigures, alone
 from safer_instruct.example import Example
+from safer_instruct.oneline import many
 from safer_instruct.remote.arguments import shown
 from safer_instruct.terminal import safe
 from safer_instruct.texts import judged_texts
@@ -27,7 +28,7 @@ _WHAT_THE_COLUMNS_SAY = (
 
 def show_filters(console: Console, path: Path, figures: SetFigures) -> None:
     """A row per filter; where a table has no room for its numbers, a few lines."""
-    table = Table(title=safe(f"{shown(path)}: {figures.pairs:,} pairs from {figures.examples:,} examples"), title_justify="left")
+    table = Table(title=safe(f"{shown(path)}: {many(figures.pairs, 'pair')} from {many(figures.examples, 'example')}"), title_justify="left")
     table.add_column("filter", no_wrap=True)
     for heading in _HEADINGS:
         table.add_column(heading.replace(" ", "\n"), justify="right", no_wrap=True)

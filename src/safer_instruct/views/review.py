@@ -12,6 +12,7 @@ from rich.progress import Progress, TaskID
 
 from safer_instruct import rundir
 from safer_instruct.errors import ConfigError, RunDirectoryError
+from safer_instruct.oneline import many
 from safer_instruct.review import labels
 from safer_instruct.review.serve import plan_review, serve_review
 from safer_instruct.terminal import safe
@@ -72,7 +73,7 @@ def write_labels(path: Path, file: Path) -> None:
     if not (path / rundir.REVIEW).is_file():
         raise RunDirectoryError(f"{path} has no review yet; begin one: safer-instruct review {path}")
     written = labels.write_labels(path, file)
-    Console().print(safe(f"{len(written.labels)} labels: {file}{f' (left out: {written.left_out})' if written.left_out else ''}"), soft_wrap=True)
+    Console().print(safe(f"{many(len(written.labels), 'label')}: {file}{f' (left out: {written.left_out})' if written.left_out else ''}"), soft_wrap=True)
 
 
 def _own_name() -> str:

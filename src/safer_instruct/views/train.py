@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from safer_instruct.bars import watched
+from safer_instruct.oneline import many
 from safer_instruct.terminal import safe, show_rehearsal, tell_training, training_news
 
 if TYPE_CHECKING:
@@ -86,7 +87,9 @@ def show_divided(console: Console, divided: Divided) -> None:
     """What became of the pairs, the first rows that were set aside, and what was cut."""
     counts = divided.counts()
     left_out = ", ".join(f"{counts[name]} {text}" for name, text in _LEFT_OUT.items() if counts[name])
-    console.print(f"{counts['train']} pairs to train on, {counts['held_out']} held out{f' (left out: {left_out})' if left_out else ''}", highlight=False)
+    console.print(
+        f"{many(counts['train'], 'pair')} to train on, {counts['held_out']} held out{f' (left out: {left_out})' if left_out else ''}", highlight=False
+    )
     for row in divided.bad_rows[:3]:
         console.print(safe(f"  {row.file}:{row.line}: set aside: {row.reason}"), style="dim", soft_wrap=True)
     for line in divided.cut.told() if divided.cut else ():
@@ -102,11 +105,11 @@ def watch_scoring(console: Console) -> Iterator[Callable[[int, int], None]]:
 
 def show_value(console: Console, found: Value, file: Path) -> None:
     """Each indicator with what it means, and a warning where it is bad."""
-    console.print(f"{found.pairs} pairs ({found.duplicates} more were duplicates, {len(found.set_aside)} rows were set aside)", highlight=False)
+    console.print(f"{many(found.pairs, 'pair')} ({found.duplicates} more were duplicates, {many(len(found.set_aside), 'row')} set aside)", highlight=False)
     for row in found.set_aside[:3]:
         console.print(safe(f"  {row.file}:{row.line}: set aside: {row.reason}"), style="dim", soft_wrap=True)
     if found.unscored:
-        console.print(f"{found.unscored} pairs could not be scored by this model, and are left out of the margins", style="yellow")
+        console.print(f"{many(found.unscored, 'pair')} could not be scored by this model: left out of the margins", style="yellow")
     for indicator in found.indicators:
         console.print(f"[bold]{indicator.name}[/bold]: {indicator.value}", highlight=False)
         console.print(f"  {indicator.means}", highlight=False, style="dim")
