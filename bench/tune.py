@@ -110,6 +110,7 @@ def ours(steps: int, dtype: str = "auto") -> list[Stamp]:
 KINDS: dict[str, Callable[[int], list[Stamp]]] = {
     "ours": ours,
     "ours-float32": lambda steps: ours(steps, "float32"),
+    "ours-bfloat16": lambda steps: ours(steps, "bfloat16"),
     "plain": plain,
     "plain-bfloat16": lambda steps: plain(steps, "bfloat16"),
     "trl": trl_alone,

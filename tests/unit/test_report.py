@@ -285,7 +285,8 @@ def test_the_command_says_what_it_wrote(run: Path, tmp_path: Path, capsys: pytes
     with pytest.raises(SystemExit) as done:
         main(["report", str(run), "--out", str(tmp_path / "r.html")])
     assert done.value.code == 0 and "r.html" in capsys.readouterr().out
-    assert (tmp_path / "r.md").read_text("utf-8").startswith("# made")
+    written = (tmp_path / "r.md").read_text("utf-8")
+    assert written.startswith("# made") and "Checks" in written and not any(of_page in written for of_page in ("underlined", "The line is"))
 
 
 def test_an_unfinished_run_has_no_report(tmp_path: Path) -> None:

@@ -99,7 +99,7 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """A heading with what stands below it; `short` is its name in the navigation."""
+    """A heading with what stands below it; `short` is its name in the navigation, `legend` says how to read what only the page draws."""
 
     id: str
     short: str
@@ -108,6 +108,7 @@ class Section:
     parts: tuple[Figure | Table, ...] = ()
     problems: tuple[Problem, ...] | None = None
     samples: tuple[Sample, ...] | None = None
+    legend: str = ""
 
 
 @dataclass(frozen=True, slots=True)

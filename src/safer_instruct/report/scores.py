@@ -41,14 +41,14 @@ def scores(views: Sequence[RunView], labels: Path | None = None) -> Section:
     given = read_labels(file) if file else labels_of_review(views[0], examples)
     said, source = of_texts(examples, given), file or views[0].path / rundir.REVIEW
     parts += _curves(examples, views[0], said, source)
-    intro = "The line is the bound that the run was made with; what lies left of it was dropped. Each example counts once, with the candidate and the"
-    intro += " draft that it ended with; under Checks all of them count."
+    legend = "The line is the bound that the run was made with; what lies left of it was dropped."
+    intro = "Each example counts once, with the candidate and the draft that it ended with; under Checks all of them count."
     if given:
         rest = len(given) - len(said)
         intro += f" Labels: {len(said):,} of {source.name}" + (f"; {rest:,} more rest, as the run has replaced the texts that were read." if rest else ".")
     else:
-        intro += " Without labels nobody knows whether it lies well: read a sample ('safer-instruct review DIR') and make the report anew."
-    return Section("scores", "Scores", "Scores and thresholds", intro, tuple(parts))
+        intro += " Without labels nobody knows whether a bound lies well: read a sample ('safer-instruct review DIR') and make the report anew."
+    return Section("scores", "Scores", "Scores and thresholds", intro, tuple(parts), legend=legend)
 
 
 def _edges(columns: Sequence[Any], at: float | None) -> list[float]:

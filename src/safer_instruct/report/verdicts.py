@@ -15,9 +15,10 @@ def verdicts(views: Sequence[RunView]) -> Section:
     parts = [table for view in views for table in (_filters(view, views), _reasons(view, views))]
     intro = (
         "Seen and failed count texts, instructions or responses; dropped counts examples. Alone: those that only this check stands in the way of, "
-        "so that at most as many would come back without it. A check that is underlined leads to samples of what it dropped or flagged."
+        "so that at most as many would come back without it."
     )
-    return Section("verdicts", "Checks", "What each check did", intro, tuple(parts))
+    legend = "A check that is underlined leads to samples of what it dropped or flagged."
+    return Section("verdicts", "Checks", "What each check did", intro, tuple(parts), legend=legend)
 
 
 def samples(views: Sequence[RunView]) -> Section:
