@@ -42,9 +42,9 @@ def refuse_others(part: Path, target: Path, *, of_run: bool = False) -> None:
             refuse_others(file, target / file.relative_to(part))
         return
     if not of_run and rundir.is_of_run(target):
-        raise ConfigError(f"{target} is a file of a run; choose another --out")
+        raise ConfigError(f"{target} is a file of a run; choose another name")
     if target.is_file() and target.stat().st_size and not _alike(*(_kind(file, target.suffix) for file in (part, target))):
-        raise ConfigError(f"{target} exists already, and holds something else than what would be written; choose another --out, or move it away")
+        raise ConfigError(f"{target} exists already, and holds something else than what would be written; choose another name, or move it away")
 
 
 def _alike(new: object, old: object) -> bool:

@@ -277,7 +277,7 @@ STEPS = [
     ("report runs/evasive --out page.html", ("page.html exists already, and holds something else than what would be written",)),
     ("audit runs/evasive --out notes.md", ("notes.md exists already, and holds something else",)),
     ("export runs/evasive --format jsonl --near 0.3", ("--near is for --split",)),
-    ("audit runs/evasive --out runs/evasive/README.md", ("runs/evasive/README.md is a file of a run; choose another --out",)),
+    ("audit runs/evasive --out runs/evasive/README.md", ("runs/evasive/README.md is a file of a run; choose another name",)),
     ("ledger runs/evasive --export runs/evasive/pairs.jsonl", ("runs/evasive/pairs.jsonl is a file of a run",)),
     ("ledger runs/evasive --export prompts.jsonl", ("prompts.jsonl exists already, and holds something else",)),
     ("audit runs/evasive --out replies.csv", ("replies.csv will be written, and does not end in .md",)),

@@ -154,6 +154,10 @@ def test_an_endpoint_that_never_answered_is_waited_for_longer_only_where_that_is
             "{model: 'scripted:', api_key_env: KEY}",
             "'api_key_env' is for remote models, not for 'scripted:', which works in this process; for an endpoint write 'op",
         ),
+        (
+            "{model: 'embedded:smollm2-135m-instruct', requests_per_min: 60}",
+            "'requests_per_min' is for remote models, not for 'embedded:smollm2-135m-instruct', which",
+        ),
         ("{model: 'served:w', base_url: ['http://h/v1']}", "'base_url' is for remote models, not for 'served:w', whose server is started for it"),
         (
             "{model: 'reward:rm', api_key_env: KEY}",

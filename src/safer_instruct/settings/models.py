@@ -137,10 +137,12 @@ class ModelConfig(Strict):
         return self
 
     @model_validator(mode="after")
-    def _address_needs_remote(self) -> ModelConfig:
-        """An address is no reason to call it, whatever was meant: 'embedded:' may have been forgotten in its place."""
-        key = "base_url" if self.base_url is not None else "api_key_env" if self.api_key_env is not None else ""
-        if key and (self.in_process or self.model.startswith("served:")):
+    def _for_remote_models(self) -> ModelConfig:
+        """A key that says nothing may mean that another model was meant."""
+        if not (self.in_process or self.model.startswith("served:")):
+            return self
+        says_nothing = ("base_url", "api_key_env", *(("requests_per_min", "tokens_per_min") if self.in_process else ()))
+        if key := next((key for key in says_nothing if getattr(self, key) is not None), ""):
             why = "which works in this process" if self.in_process else "whose server is started for it"
             remedy = "give base_url for one that is served" if self.model.startswith("reward:") else "for an endpoint write 'openai:NAME'"
             raise ValueError(f"'{key}' is for remote models, not for '{self.model}', {why}; {remedy}, or leave {key} out")
