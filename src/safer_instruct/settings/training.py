@@ -62,8 +62,8 @@ class TrainerConfig(Strict):
         learning_rate: At its highest.
         warmup: Share of the steps in which the learning rate rises; then it falls as a cosine.
         max_tokens: What is given and what is learned are each cut at so many.
-        dtype: Of the frozen base weights; `auto` is bfloat16 on a GPU that has it and on a processor with AMX, and float32 elsewhere:
-            with AVX512-BF16 alone bfloat16 was slower. The adapter is trained in float32.
+        dtype: Of the frozen base weights; `auto` is bfloat16 on a GPU that has it and on a processor that is faster with it (Intel with
+            AMX, AMD since Zen 5), and float32 elsewhere. The adapter is trained in float32.
         evaluations_per_epoch: How often the held-out loss is measured.
         patience: Stop after this many evaluations without a lower held-out loss; the best state is kept.
         seed: Of the order of the data, and of what the adapter starts from.
