@@ -3,9 +3,9 @@
     flock /tmp/cpu.lock python bench/tune.py            # about four minutes on 2 cores, needs the extra 'train' and the embedded model
 
 Each runs in a process of its own on the same random tokens: SmolLM2-135M, LoRA of rank 8 on every linear layer, batches of 8
-sequences of 200 tokens, 150 of prompt and 50 of completion. `ours` computes as `dtype: auto` says (bfloat16 on processors with AMX, and on AMD's since Zen 5), all
-others in float32 unless their name says bfloat16. The first step is left out of the speed; processor time is told too, for machines that
-are not idle; peak memory is the process's (ru_maxrss).
+sequences of 200 tokens, 150 of prompt and 50 of completion. `ours` computes as `dtype: auto` says (bfloat16 on processors with AMX, and on
+AMD's since Zen 5), all others in float32 unless their name says bfloat16. The first step is left out of the speed; processor time is told
+too, for machines that are not idle; peak memory is the process's (ru_maxrss).
 """
 
 from __future__ import annotations

@@ -101,6 +101,6 @@ def _summary(examples: Sequence[Example]) -> dict[str, Any]:
         "completion_tokens": 25 * len(examples),
         "cost": 0.0,
         "models": {"inducer": "scripted:"},
-        "thresholds": "defaults, not calibrated",
+        "thresholds": "defaults or the config's own, not calibrated",
         "timing": {"wall_s": 12.5, "calls_from_ledger": 0, "model_s": dict.fromkeys(stages, 2.5)},
     }

@@ -22,7 +22,7 @@ SUMMARY: dict[str, Any] = {
     "cost": 0.25,
     "models": {"inducer": "embedded:small+reverse", "expert": "openai:large"},
     "notes": ["the judge was asked 20 times and disagreed with itself twice"],
-    "thresholds": "defaults, not calibrated",
+    "thresholds": "defaults or the config's own, not calibrated",
     "timing": {},
     "domain": {
         "name": "civility",

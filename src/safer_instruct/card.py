@@ -188,7 +188,8 @@ def _margins(summary: Mapping[str, Any]) -> str:
     if said is None:
         return ""
     beyond = f"; in {said['beyond_labels']} of {said['pairs']} pairs a score lies beyond all labelled ones" if said.get("beyond_labels") else ""
-    return f"\n\nMargins (`margin`, exported with provenance): {kind_said(summary)}{beyond}."
+    because = f" ({said['why']})" if said.get("why") else ""
+    return f"\n\nMargins (`margin`, exported with provenance): {kind_said(summary)}{because}{beyond}."
 
 
 def _adapter(summary: Mapping[str, Any], role: str) -> str:

@@ -89,7 +89,7 @@ def margins_of(form: str, answers: str, found: Calibration | None, models: Mappi
         return Margins(unit, why="not calibrated")
     fitted = found.margin
     if fitted is None:
-        return Margins(unit, why="the calibration has no map for them")
+        return Margins(unit, why=found.raw_because or "the calibration has no map for them")
     if fitted.form != form:
         return Margins(unit, why=f"the calibration is of verify.form '{fitted.form}'")
     if fitted.model != models.get(JUDGED_BY[form]):

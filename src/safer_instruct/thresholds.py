@@ -19,9 +19,10 @@ KEYS = {  # score of a verdict -> the key of the config that bounds it from belo
     "verify.better": "verify.min_margin",
 }
 REWARD_KEY = "verify.min_reward"  # of `verify.acceptable` where a reward model gives it
+CHANCE = 0.5  # the AUC of a score that tells nothing
 BY_ITSELF = "verify.acceptable"  # the verdict whose score is that of one response, whatever it stands beside
 JUDGED_BY = {"contrast": "scorer", "reward": "reward"}  # forms of `verify` that give such a score -> role of the model that does
-NO_LABELS = "defaults, not calibrated"  # what summaries say of bounds that come from none
+NO_LABELS = "defaults or the config's own, not calibrated"  # what summaries say of bounds that come from none
 _KNOWN = {*KEYS.values(), REWARD_KEY}
 
 
@@ -35,6 +36,7 @@ class Calibration(Strict):
         scores: What was found about each score; for people.
         maps: Score -> its fitted map to a probability. Files from before they were written have none.
         margin: Which of them the margins of pairs come from; None, and they stay the verifier's own.
+        raw_because: Why they do.
     """
 
     labels: dict[str, str | int]
@@ -43,6 +45,7 @@ class Calibration(Strict):
     scores: dict[str, dict[str, Any]] = Field(default_factory=dict)
     maps: dict[str, ScoreMap] = Field(default_factory=dict)
     margin: MarginMap | None = None
+    raw_because: str = ""
 
     @field_validator("thresholds")
     @classmethod
@@ -60,13 +63,24 @@ class Calibration(Strict):
     @property
     def described(self) -> str:
         """For summary, card and report."""
-        bounds = ", ".join(f"{key} {value:+.3f}" for key, value in self.thresholds.items())
+        doubted = ", by a score that may tell no more than chance"
+        bounds = ", ".join(f"{key} {value:+.3f}{doubted if key in self.by_chance else ''}" for key, value in self.thresholds.items())
         return f"calibrated on {self.labels['used']} labels ({self.aim}): {bounds}; all others are defaults or the config's own"
+
+    @property
+    def by_chance(self) -> dict[str, str]:
+        """Of the bounds that somebody chose all the same: key -> the AUC of its score, whose interval does not lie above that of chance."""
+        doubted = {}
+        for score in self.scores.values():
+            auc = score.get("auc") or {}
+            if score.get("key") in self.thresholds and auc.get("low") is not None and auc["low"] <= CHANCE:
+                doubted[str(score["key"])] = f"{auc['value']:.2f} ({auc['low']:.2f} to {auc['high']:.2f})"
+        return doubted
 
 
 def is_calibrated(summary: Mapping[str, Any]) -> bool:
     """Whether the run of that summary was made with bounds from labels."""
-    return bool(summary.get("thresholds", NO_LABELS) != NO_LABELS)
+    return not str(summary.get("thresholds", NO_LABELS)).endswith("not calibrated")
 
 
 def load_calibration(path: Path) -> Calibration:

@@ -127,7 +127,22 @@ def test_a_score_that_may_be_as_good_as_chance_is_taken_only_by_name(labels: Pat
     found = calibrate(noise, labels, Aim(precision=0.6))
     (score,) = found.scores
     assert score.cut and not score.tells and found.chosen == ()
-    assert calibrate(noise, labels, Aim(precision=0.6), names=["verify.better"]).chosen == (score,)
+    named = calibrate(noise, labels, Aim(precision=0.6), names=["verify.better"])
+    assert named.chosen == (score,)
+    write_calibration(named, Aim(precision=0.6), tmp_path / CALIBRATION)
+    written = load_calibration(tmp_path / CALIBRATION)
+    assert "verify.min_margin" in written.by_chance and "by a score that may tell no more than chance" in written.described
+    write_calibration(calibrate(finished(tmp_path / "telling", [e for e, _ in examples(300)]), labels, Aim()), Aim(), tmp_path / "telling.yaml")
+    assert not (telling := load_calibration(tmp_path / "telling.yaml")).by_chance and "chance" not in telling.described
+
+
+def test_a_score_that_no_config_bounds_gets_no_bound(labels: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    which = [replace(e, verdicts=(*e.verdicts, Verdict("prompt.copying", True, float(i % 7)))) for i, (e, _) in enumerate(examples(300))]
+    run = finished(tmp_path / "run", which)
+    copying = next(score for score in calibrate(run, labels, Aim(precision=0.5)).scores if score.name == "prompt.copying")
+    assert copying.fit and copying.cut is None
+    with pytest.raises(ConfigError, match=r"'prompt\.copying' gets no bound: a calibration bounds it from below by no key of the config; it can bound: "):
+        calibrate(run, labels, Aim(), names=["prompt.copying"])
 
 
 @pytest.mark.parametrize(
@@ -220,7 +235,7 @@ def test_a_config_takes_the_thresholds_over_and_keeps_its_comments(run_dir: Path
     assert (tmp_path / "mine.yaml").read_text("utf-8") == CONFIG + 'calibration: "runs/calibration.yaml"\n'
     after = load_config(tmp_path / "mine.yaml")
     threshold = found.chosen[0].cut.threshold if found.chosen[0].cut else None
-    assert before.thresholds == "defaults, not calibrated" and before.filter.consistency and before.filter.consistency.min_gain == 0.1
+    assert before.thresholds == "defaults or the config's own, not calibrated" and before.filter.consistency and before.filter.consistency.min_gain == 0.1
     assert after.filter.consistency and after.filter.consistency.min_gain == threshold and after.filter.min_logprob == -9.0
     assert after.thresholds.startswith("calibrated on 300 labels (precision of at least 0.9): filter.consistency.min_gain +")
     what, how = after.parted()
@@ -398,6 +413,7 @@ def test_labels_of_texts_that_the_run_has_replaced_are_left_out_and_told(tmp_pat
     with (tmp_path / "new.csv").open(encoding="utf-8-sig", newline="") as file:
         new = {row["id"]: row["label"] for row in csv.DictReader(file)}
     replaced = {e.id for e in which[:40]}
+    assert typed("calibrate", again, "--sheet", tmp_path / "new.csv", "--n", 100, "--labels", sheet) == 0, "nobody has touched it"
     assert len(new) == 100 and new == {id_: "" if id_ in replaced else "good" if said[id_] else "bad" for id_ in new}
     assert f"100 rows to label, {100 - len(replaced & new.keys())} of them with the label that {sheet} has" in told
     other = finished(tmp_path / "other", [replace(e, chosen="written anew") for e in which])

@@ -164,6 +164,7 @@ def test_scores_that_no_label_reached_are_counted() -> None:
         ("contrast", "written", calibration(), {"scorer": "xyz"}, "the calibration is of another 'scorer'", "nats per token"),
         ("reward", "written", calibration(), {"reward": "abc"}, "the calibration is of verify.form 'contrast'", "reward"),
         ("question", "weighted", calibration(), {}, "the calibration is of verify.form 'contrast'", "probability of being better less that of being worse"),
+        ("contrast", "written", calibration(margin=None, raw_because="the AUC may be that of chance"), {}, "the AUC may be that of chance", "nats per token"),
         ("question", "written", calibration(margin=None), {}, "the calibration has no map for them", "share of orders won less the share lost"),
     ],
 )

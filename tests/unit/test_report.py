@@ -18,12 +18,17 @@ from made_runs import made_up, write_run
 from safer_instruct.cli import main
 from safer_instruct.errors import RunDirectoryError
 from safer_instruct.example import Example, Verdict
+from safer_instruct.ledger import Total
+from safer_instruct.models.protocol import Usage
 from safer_instruct.report import write_report
 from safer_instruct.report.bins import histogram, round_edges
 from safer_instruct.report.build import describe
 from safer_instruct.report.document import Document, Figure, Problem, Table
+from safer_instruct.report.flow import cost
+from safer_instruct.report.gather import read_run
 from safer_instruct.report.page import as_script_data
-from safer_instruct.report.scores import precision_recall
+from safer_instruct.report.scores import _curve, precision_recall
+from safer_instruct.thresholds import load_calibration
 
 
 @pytest.fixture(scope="module")
@@ -156,10 +161,10 @@ def test_a_ledger_that_cannot_be_read_is_told_where_its_figures_are_missing(exam
 @pytest.mark.parametrize(
     ("lies_here", "thresholds", "named", "caption"),
     [
-        (False, "defaults, not calibrated", "The thresholds are defaults, fitted to no label.", ""),
+        (False, "defaults or the config's own, not calibrated", "The thresholds are defaults or the config's own, fitted to no label.", ""),
         (
             True,
-            "defaults, not calibrated",
+            "defaults or the config's own, not calibrated",
             "The thresholds are not those of calibration.yaml, which lies here and rests on 40 labels.",
             " (not used by this run)",
         ),
@@ -183,6 +188,37 @@ def test_problems_and_scores_say_the_same_of_a_calibration(
     assert [problem.what for problem in said] == [named] * bool(named) and all("calibrat" in problem.do for problem in said)
     captions = [p.caption for s in document.sections for p in s.parts if isinstance(p, Table) and p.caption.startswith("Calibrated on")]
     assert captions == [f"Calibrated on 40 labels, for precision of at least 0.9{caption}"] * lies_here
+
+
+def test_a_bound_by_a_score_as_good_as_chance_is_a_problem(examples: list[Example], tmp_path: Path) -> None:
+    auc = "auc: {value: 0.63, low: 0.44, high: 0.81}"
+    text = f"labels: {{used: 40}}\naim: some\nthresholds: {{verify.min_margin: 0.1}}\nscores: {{verify.better: {{key: verify.min_margin, {auc}}}}}\n"
+    run = write_run(tmp_path / "run", examples)
+    (run / "calibration.yaml").write_text(text, encoding="utf-8")
+    assert not any("chance" in problem.what for problem in found(describe(run))), "the run does not use it"
+    write_run(run, examples, thresholds=load_calibration(run / "calibration.yaml").described)
+    (problem,) = (problem for problem in found(describe(run)) if "chance" in problem.what)
+    assert problem.level == "serious" and "The bound verify.min_margin" in problem.what and "0.63 (0.44 to 0.81)" in problem.what
+
+
+def test_the_strictest_and_the_loosest_bound_stand_once_in_a_table() -> None:
+    curve = _curve(0, "consistency", [(float(i), i % 3 > 0) for i in range(150)], None)
+    assert curve.table.rows[-1] != curve.table.rows[-2] and curve.table.rows[-1][0] == 1.0
+
+
+def test_figures_of_the_ledger_say_that_equal_requests_stand_once(run: Path) -> None:
+    view = read_run(run)
+    fewer = replace(view, totals=[Total("induce", "m", view.summary["calls"] - 1, Usage())])
+    assert "requests that were made more than once stand once" in cost([fewer]).parts[0].says
+    same = replace(view, totals=[Total("induce", "m", view.summary["calls"], Usage())])
+    assert "stand once" not in cost([same]).parts[0].says
+
+
+@pytest.mark.parametrize(("other", "names"), [("lab/runs/made", ("runs/made", "lab/runs/made")), ("runs/more/made", ("made", "more/made"))])
+def test_runs_of_one_name_are_told_apart_by_where_they_lie(examples: list[Example], tmp_path: Path, other: str, names: tuple[str, str]) -> None:
+    first, second = write_run(tmp_path / "runs/made", examples), write_run(tmp_path / other, examples)
+    document = describe(first, second)
+    assert document.title.startswith(names[0]) and document.subtitle.endswith(f"beside {names[1]}")
 
 
 def test_a_sound_set_has_no_serious_problem(tmp_path: Path) -> None:

@@ -144,6 +144,7 @@ def write_calibration(found: Calibrations, aim: Aim, target: Path) -> Path | Non
         "aim": aim.described,
         "thresholds": {score.key: round(score.cut.threshold, 6) for score in found.chosen if score.cut},
         "margin": found.margin.model_dump(mode="json") if found.margin else None,
+        "raw_because": found.raw_because,
         "maps": {score.name: score.fit.map.model_dump(mode="json", exclude_defaults=True) for score in found.scores if score.fit},
         "scores": {score.name: _plain(score) for score in found.scores},
     }
@@ -205,6 +206,8 @@ def _calibrated(name: str, key: str, rows: Sequence[tuple[str, float, bool]], ai
     if min(sum(good), len(good) - sum(good)) < LEAST_OF_EACH:
         return Calibrated(name, key, None)
     fitted = fit(values, good, method)
+    if not key:  # a bound from below that no config could take
+        return Calibrated(name, key, fitted)
     if aim.max_bad is None:
         return Calibrated(name, key, fitted, cut_for_precision(values, good, aim.precision))
     guarantee = guaranteed_cut(values, good, aim.max_bad, aim.confidence)
@@ -265,7 +268,7 @@ def _why_not(name: str, scores: Sequence[Calibrated], aim: Aim) -> str:
     if score.fit is None:
         return f"fewer than {LEAST_OF_EACH} of its labels say good, or bad"
     if not score.key:
-        return "no key of the config bounds it"
+        return f"a calibration bounds it from below by no key of the config; it can bound: {', '.join(s.name for s in scores if s.key)}"
     if aim.max_bad is not None:
         least = least_to_pass(aim.max_bad, aim.confidence)
         return f"none passes the test; it takes at least {least} labelled examples that are all good above the bound"

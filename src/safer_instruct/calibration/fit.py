@@ -14,12 +14,12 @@ from safer_instruct.analysis.proportion import wilson
 from safer_instruct.errors import ConfigError
 from safer_instruct.extras import require
 from safer_instruct.settings.scoremap import ScoreMap
+from safer_instruct.thresholds import CHANCE
 
 Method = Literal["auto", "isotonic", "logistic"]
 Interval = tuple[float, float, float]
 """An estimate, and the ends of its 95% interval."""
 
-CHANCE = 0.5  # the AUC of a score that tells nothing
 LEAST_OF_EACH = 5  # labels that say good, and bad: with fewer there are no folds to fit on
 _ENOUGH_FOR_ISOTONIC = 1_000  # Niculescu-Mizil and Caruana 2005, section 5: below that, it follows noise
 _FOLDS, _BINS, _RESAMPLES, _SEED = 5, 10, 1_000, 0

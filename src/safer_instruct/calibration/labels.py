@@ -148,7 +148,8 @@ def write_sheet(examples: Sequence[Scored], path: Path, count: int, *, seed: int
     said = {label.id: label for label in of_texts(examples, labels)}
     chosen = _stratified(examples, count, seed)
     rows = ([example.id, *_filled_in(said.get(example.id)), *(_cell(example, name) for name in SHEET_COLUMNS[3:])] for example in chosen)
-    return sheets.write_sheet(path, SHEET_COLUMNS, "label", rows), sum(example.id in said for example in chosen)
+    given = {id_: _filled_in(label)[0] for id_, label in said.items()}
+    return sheets.write_sheet(path, SHEET_COLUMNS, "label", rows, given), sum(example.id in said for example in chosen)
 
 
 def _filled_in(label: Label | None) -> tuple[str, str]:

@@ -10,9 +10,9 @@ from rich.console import Console
 from rich.table import Table
 
 from safer_instruct.calibration.calibrate import Aim, Calibrations
-from safer_instruct.calibration.fit import CHANCE, LEAST_OF_EACH, Interval
+from safer_instruct.calibration.fit import LEAST_OF_EACH, Interval
 from safer_instruct.terminal import safe
-from safer_instruct.thresholds import load_calibration
+from safer_instruct.thresholds import CHANCE, load_calibration
 
 
 def show_calibrations(console: Console, found: Calibrations, aim: Aim) -> None:
@@ -28,7 +28,9 @@ def show_calibrations(console: Console, found: Calibrations, aim: Aim) -> None:
         if score.fit is None:
             table.add_row(safe(score.name), "", f"fewer than {LEAST_OF_EACH} good or bad", "", "", "")
             continue
-        cut = [f"{score.cut.threshold:+.4f}\nkeeps {score.cut.kept}", _shown(score.cut.precision), _shown(score.cut.recall)] if score.cut else ["none", "", ""]
+        cut = ["none" if score.key else "", "", ""]
+        if score.cut:
+            cut = [f"{score.cut.threshold:+.4f}\nkeeps {score.cut.kept}", _shown(score.cut.precision), _shown(score.cut.recall)]
         table.add_row(safe(score.name), f"{score.fit.good}/{score.fit.count}", _shown(score.fit.auc), _shown(score.fit.ece), *cut)
     console.print(table)
     if gone := found.labels["of_replaced_texts"]:

@@ -85,11 +85,12 @@ def describe(path: Path, compare: Path | None = None, labels: Path | None = None
 
 
 def _named(views: Sequence[RunView]) -> list[RunView]:
-    """Two folders of one name are told apart by their parents, or by a number."""
+    """Two folders of one name are told apart by what leads to them from where their ways part."""
     if len(views) == 2 and views[0].name == views[1].name:
-        names = [f"{view.path.resolve().parent.name}/{view.name}" for view in views]
-        for view, name, number in zip(views, names, (1, 2), strict=True):
-            view.name = name if names[0] != names[1] else f"{name} ({number})"
+        paths = [view.path.resolve() for view in views]
+        common = next((at for at, (one, other) in enumerate(zip(*(path.parts for path in paths), strict=False)) if one != other), 0)
+        for view, path, number in zip(views, paths, (1, 2), strict=True):
+            view.name = str(Path(*path.parts[common:])) if paths[0] != paths[1] else f"{view.name} ({number})"
             view.samples = [replace(sample, run=view.name) for sample in view.samples]
     return list(views)
 
@@ -114,5 +115,5 @@ def _tiles(view: RunView) -> tuple[tuple[str, str, str], ...]:
         ("categories", f"{len(view.kept):,}", "with a pair"),
         ("model calls", f"{summary['calls']:,}", f"{tokens:,} tokens"),
         ("cost", "unknown" if summary["cost"] is None else f"${show_usd(summary['cost'])}", "US dollars"),
-        ("time", took, f"by the clock, {known:,} calls from the ledger" if known else "by the clock"),
+        ("time", took, f"of the last sitting; {known:,} calls were in the ledger" if known else "by the clock"),
     )

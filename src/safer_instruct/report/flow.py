@@ -61,6 +61,8 @@ def cost(views: Sequence[RunView]) -> Section:
             f"{view.summary['calls']:,} model calls{replayed}, {view.summary['prompt_tokens'] + view.summary['completion_tokens']:,} tokens, "
             f"{show_usd(view.summary['cost'])} US dollars, {timing.get('wall_s', 0):,.0f} seconds by the clock."
         )
+        if view.totals and sum(t.calls for t in view.totals) < view.summary["calls"]:
+            says += " The stages are those of the ledger, where requests that were made more than once stand once."
         if view.unread_ledger:
             says += " The ledger cannot be read, so the figures of the stages are those of the summary, which names no models."
         data = {"labels": labels, "series": [{"name": "model seconds", "values": seconds, "color": "prompt"}], "stacked": False, "unit": "s"}

@@ -168,11 +168,18 @@ def _thresholds(view: RunView) -> Iterator[Problem]:
         what = f"The thresholds are not those of {CALIBRATION}, which lies here and rests on {found.labels['used']} labels."
         do = f"Name it in the config (calibration: PATH of {CALIBRATION}, from the config's folder), and give the 'run' command again with --continue."
         yield Problem("look", what, f"What its labels said has no effect on this run, whose thresholds are {view.summary['thresholds']}.", do)
+    for key, auc in found.by_chance.items() if found and uses(view, found) else ():
+        yield Problem(
+            "serious",
+            f"The bound {key} rests on a score that may tell good from bad no better than chance: its AUC is {auc}.",
+            "It may drop as many good pairs as bad ones.",
+            "Label more, use a stronger judge, or take that bound out again.",
+        )
     if found or is_calibrated(view.summary):
         return
     yield Problem(
         "look",
-        "The thresholds are defaults, fitted to no label.",
+        "The thresholds are defaults or the config's own, fitted to no label.",
         "Nobody knows how many good pairs they drop, or bad ones they keep.",
         "Read some (safer-instruct review DIR), then: safer-instruct calibrate DIR --reviewed",
     )

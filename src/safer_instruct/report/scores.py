@@ -45,7 +45,8 @@ def scores(views: Sequence[RunView], labels: Path | None = None) -> Section:
     intro = "Each example counts once, with the candidate and the draft that it ended with; under Checks all of them count."
     if given:
         rest = len(given) - len(said)
-        intro += f" Labels: {len(said):,} of {source.name}" + (f"; {rest:,} more rest, as the run has replaced the texts that were read." if rest else ".")
+        replaced = f"; {rest:,} more were left out, as the run has replaced the texts that were read, so what is left is no fair sample of it."
+        intro += f" Labels: {len(said):,} of {source.name}" + (replaced if rest else ".")
     else:
         intro += " Without labels nobody knows whether a bound lies well: read a sample ('safer-instruct review DIR') and make the report anew."
     return Section("scores", "Scores", "Scores and thresholds", intro, tuple(parts), legend=legend)
@@ -176,9 +177,10 @@ def _curve(number: int, name: str, rows: list[tuple[float, bool]], at: float | N
     if here:
         says += f" At the bound of {at:g} the precision is {here[1]:.0%} and the recall {here[0]:.0%}."
     step = max(1, len(points) // _POINTS)
-    drawn = [*points[::step], points[-1]]
+    drawn = list(dict.fromkeys([*points[::step], points[-1]]))
     data = {"points": [[round(v, 4) for v in point] for point in drawn], "base": good / len(rows), "at": [round(v, 4) for v in here] if here else None}
-    table = Table("", ("recall", "precision", "score of at least"), tuple(tuple(round(v, 3) for v in point) for point in drawn[:: max(1, len(drawn) // 20)]))
+    listed = dict.fromkeys([*drawn[:: max(1, len(drawn) // 20)], drawn[-1]])
+    table = Table("", ("recall", "precision", "score of at least"), tuple(tuple(round(v, 3) for v in point) for point in listed))
     return Figure(f"curve-{number}", f"Precision and recall of {name}", says, "curve", data, table)
 
 
