@@ -138,7 +138,7 @@ def test_only_remote_models_with_a_limit_keep_to_a_rate_and_have_it_at_each_endp
     meter = Meter(3, fresh=Usage(prompt_tokens=500, completion_tokens=100))
     two = ModelConfig(model="openai:m", base_url=("http://a/v1", "http://b/v1"), requests_per_min=60, tokens_per_min=6000)
     assert Paced.of(two, {"respond": meter}) == Paced({"respond": (3, 600)}, 120, 12_000)
-    for without in ({"model": "openai:m"}, {"model": "scripted:", "requests_per_min": 60}, {"model": "openai:m", "batch": True, "requests_per_min": 60}):
+    for without in ({"model": "openai:m"}, {"model": "scripted:"}, {"model": "openai:m", "batch": True, "requests_per_min": 60}):
         assert Paced.of(ModelConfig.model_validate(without), {"respond": meter}) is None
 
 
