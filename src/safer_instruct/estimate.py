@@ -9,7 +9,7 @@ is a percentile bootstrap over the sample's rows (Efron 1979, Annals of Statisti
 left have themselves. Rows are drawn whole, so that what belongs together (a dropped row calls nothing afterwards) stays so.
 
 A model with a rate of its own (`requests_per_min`, `tokens_per_min`) takes at least as long as that rate leaves it, at all stages
-that it works at together.
+that it works at together. Models that work in this process share its processor: whichever stages they work at, what they take adds up.
 
 What no range can tell: near-duplicates grow more frequent in a larger corpus, so that fewer rows get through; and a handful of rows shows
 too little of its own spread, so that the range is too narrow below some thirty. Of one row there is none.
@@ -89,7 +89,9 @@ class Estimate:
         level: How probable it is that a value lies within its range, as far as the sample can tell.
         stages: Each stage.
         all: The stages together.
-        slowest_s: Seconds of the slowest stage, or of the model whose rate leaves it longest: what the run takes when all else overlaps it entirely.
+        slowest_s: Seconds of the slowest stage, of the model whose rate leaves it longest, or of all models in this process, whichever is most:
+            what the run takes when all else overlaps it entirely.
+        in_process_s: Seconds of the models that work in this process, at all stages together.
     """
 
     sample_rows: int
@@ -98,6 +100,7 @@ class Estimate:
     stages: tuple[StageEstimate, ...]
     all: StageEstimate
     slowest_s: float
+    in_process_s: float = 0.0
 
 
 def estimate(
@@ -107,6 +110,7 @@ def estimate(
     *,
     slots: Mapping[str, int] | None = None,
     paced: Sequence[Paced] = (),
+    in_process_s: float = 0.0,
     level: float = 0.9,
     resamples: int = 400,
     seed: int = 0,
@@ -119,6 +123,7 @@ def estimate(
         stages: The stages in order.
         slots: Calls that a stage makes side by side; 1 where it is not told.
         paced: The models that keep to a rate.
+        in_process_s: What the models that work in this process took of the sample, each with as many calls side by side as it makes.
         level: Share of the bootstrap's values within a range.
         resamples: How many times rows are drawn anew.
         seed: Of the draws.
@@ -132,8 +137,9 @@ def estimate(
     paces = {name: _pace([row[name] for row in sample if name in row], (slots or {}).get(name, 1), [each.seconds(name) for each in paced]) for name in stages}
     told = tuple(_stage(name, [row.get(name) for row in sample], paces[name], predict) for name in stages)
     everything = _all(told, sample, stages, paces, predict)
-    by_rate = [each.seconds(*each.asked) * total_rows / len(sample) for each in paced]
-    return Estimate(len(sample), total_rows, level, told, everything, max((*(s.seconds.expected for s in told), *by_rate), default=0.0))
+    least = [each.seconds(*each.asked) for each in paced]
+    *by_rate, here = (seconds * total_rows / len(sample) for seconds in (*least, in_process_s))
+    return Estimate(len(sample), total_rows, level, told, everything, max(*(s.seconds.expected for s in told), *by_rate, here, 0.0), here)
 
 
 def show_estimate(console: Console, found: Estimate, *, max_cost: float | None = None, max_tokens: int | None = None) -> None:
@@ -256,7 +262,7 @@ def note_on_target(found: Estimate, target: int | Mapping[str, int]) -> str:
 
 
 def _notes(found: Estimate, max_cost: float | None, max_tokens: int | None) -> list[str]:
-    notes = [f"time: {_time(found.slowest_s)} when the stages run side by side, {_time(found.all.seconds.expected)} when they run one after the other"]
+    notes = [f"time: {_how_long(found)}"]
     if found.sample_rows < min(_FEW_ROWS, found.total_rows):
         notes.append(f"the ranges are too narrow: {found.sample_rows} rows show too little of their own spread; {_FEW_ROWS} or more tell more")
     if unseen := [stage.name for stage in found.stages if not stage.reached]:
@@ -270,6 +276,18 @@ def _notes(found: Estimate, max_cost: float | None, max_tokens: int | None) -> l
         both = Range(found.all.tokens, read.low + written.low, read.high + written.high)
         notes.append(_against(both, max_tokens, f"the cap of {max_tokens:,} tokens"))
     return notes
+
+
+def _how_long(found: Estimate) -> str:
+    side_by_side, one_by_one = _time(found.slowest_s), _time(max(found.all.seconds.expected, found.slowest_s))
+    slowest_stage = max((stage.seconds.expected for stage in found.stages), default=0.0)
+    shared = found.slowest_s == found.in_process_s > slowest_stage and not math.isclose(found.in_process_s, slowest_stage)
+    if side_by_side != one_by_one:
+        why = " (their models in this process share the processor)" if shared else ""
+        return f"{side_by_side} when the stages run side by side{why}, {one_by_one} when they run one after the other"
+    if shared:
+        return f"{one_by_one}: models in this process share the processor, so stages side by side take as long as one after the other"
+    return f"{side_by_side} when the stages run side by side, and as long when they run one after the other"
 
 
 def _against(value: Range, cap: float, named: str) -> str:

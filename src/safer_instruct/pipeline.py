@@ -79,6 +79,7 @@ class Sample:
         total_rows: Rows in the source.
         slots: Calls that each stage makes side by side.
         paced: The models that keep to a rate, and what they were asked.
+        in_process_s: What the models that work in this process took, each with as many calls side by side as it makes.
         stages: Their names, in order; what stands beside the flow comes before its end.
         set_aside: Those of them that cannot be used.
         pairs: How many of them became pairs.
@@ -89,6 +90,7 @@ class Sample:
     total_rows: int
     slots: dict[str, int]
     paced: tuple[Paced, ...] = ()
+    in_process_s: float = 0.0
     stages: tuple[str, ...] = STAGES
     set_aside: tuple[BadRow, ...] = ()
     pairs: int = 0
@@ -241,8 +243,10 @@ async def _sample(config: RunConfig, out: Path, rows: int, mode: rundir.Mode, wa
     beside = [name for name in state.stages if name not in STAGES]
     by_model = [(which, {stage: meter for (by, stage), meter in asked.items() if by == id(model)}) for (which, _), model in models]
     paced = tuple(found for which, stages in by_model if (found := Paced.of(which, stages)))
+    here = {id(model): model.concurrency for (which, _), model in models if which.in_process}
+    in_process_s = sum(meter.usage.seconds / here[by] for (by, _), meter in asked.items() if by in here)
     commonest = sorted(dropped.values(), key=lambda reason: -reason.rows)
-    return Sample(tuple(taken), total, slots, paced, (*STAGES[:-1], *beside, STAGES[-1]), tuple(bad), state.pairs, tuple(commonest))
+    return Sample(tuple(taken), total, slots, paced, in_process_s, (*STAGES[:-1], *beside, STAGES[-1]), tuple(bad), state.pairs, tuple(commonest))
 
 
 def _flow(opened: Opened, set_aside: Callable[[BadRow], None], rows: Container[int] | None = None) -> Examples:

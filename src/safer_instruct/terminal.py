@@ -192,7 +192,7 @@ def show_rehearsal(console: Console, found: Rehearsal, epochs: int) -> None:
     lines = (
         f"{tokens:,} tokens an epoch, {found.completion_tokens:,} of them learned; {epochs} epochs, {found.steps:,} steps",
         f"peak memory {found.memory_gb:.1f} GB with {found.micro_batch} sequences at a time (measured on the longest pairs; {found.device})",
-        f"about {found.seconds / 60:.0f} min at {found.tokens_per_s:,.0f} tokens/s ({measured}), less if it stops early",
+        f"about {span(found.seconds)} at {found.tokens_per_s:,.0f} tokens/s ({measured}), less if it stops early",
     )
     for line in lines:
         console.print(line, highlight=False)

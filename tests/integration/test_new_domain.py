@@ -11,8 +11,10 @@ from pathlib import Path
 import pytest
 
 from safer_instruct.cli import main
+from safer_instruct.config import load_config
 from safer_instruct.conversation import texts_digest
 from safer_instruct.domain import load_domain
+from safer_instruct.pipeline import sample
 from safer_instruct.review.store import Store
 from safer_instruct.stored import read_examples
 from safer_instruct.texts import judged_texts
@@ -107,6 +109,9 @@ def test_the_tutorial_leads_from_nothing_to_reviewed_and_exported_pairs(
     for exported in (run / "export.messages.jsonl", tmp_path / "reviewed.jsonl"):
         assert len(exported.read_text("utf-8").splitlines()) == summary["pairs"] > 0
     assert (run / "report.html").is_file()
+    taken = sample(load_config(tmp_path / "evasive.yaml"), run, ROWS)  # from the ledger
+    by_stage = [figures.seconds / taken.slots[stage] for row in taken.rows for stage, figures in row.items() if figures.calls]
+    assert taken.in_process_s == pytest.approx(sum(by_stage)) and taken.in_process_s > 0, "one model in this process has every role: nothing overlaps"
 
 
 def test_the_tutorial_goes_on_from_pairs_to_a_tuned_model_its_evaluation_and_its_use(

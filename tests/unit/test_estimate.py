@@ -93,6 +93,28 @@ def test_calls_side_by_side_take_less_time() -> None:
     assert found.all.seconds.expected == pytest.approx(400) and found.slowest_s == pytest.approx(200)
 
 
+TOGETHER = [
+    (0.0, 1000, "time: 17 min when the stages run side by side, 33 min when they run one after the other"),
+    (20.0, 1000, "time: 17 min when the stages run side by side, 33 min when they run one after the other"),  # one stage, the others remote
+    (32.0, 1600, "time: 27 min when the stages run side by side (their models in this process share the processor), 33 min when"),
+    (40.0, 2000, "time: 33 min: models in this process share the processor, so stages side by side take as long as one after the other"),
+]
+
+
+@pytest.mark.parametrize(("in_process_s", "side_by_side", "said"), TOGETHER)
+def test_models_in_this_process_share_its_processor_and_add_up(in_process_s: float, side_by_side: float, said: str) -> None:
+    rows: list[Row] = [{"induce": Figures(True, 4, seconds=4.0), "filter": Figures(True, 2, seconds=10.0), "verify": Figures(True, 1, seconds=6.0)}] * 2
+    found = estimate(rows, 100, ("induce", "filter", "verify"), in_process_s=in_process_s)
+    assert (found.slowest_s, found.all.seconds.expected) == (pytest.approx(side_by_side), pytest.approx(2000))
+    assert said in shown(found)
+
+
+def test_stages_that_take_as_long_either_way_are_said_to() -> None:
+    said = shown(estimate([{"induce": Figures(True, 4, seconds=2.0)}] * 2, 100, ("induce",)))
+    assert "time: 3.3 min when the stages run side by side, and as long when they run one after the other" in said
+    assert "time: 0 s when the stages" in shown(estimate([{"induce": Figures()}], 1, ("induce",)))
+
+
 PACED = [
     ({"respond": (4, 1600)}, 60.0, math.inf, [0, 100, 200], 300, 200),  # 200 calls at one a second
     ({"respond": (4, 1600)}, math.inf, 48_000.0, [0, 100, 100], 200, 100),  # 80,000 tokens
@@ -116,7 +138,7 @@ def test_only_remote_models_with_a_limit_keep_to_a_rate_and_have_it_at_each_endp
     meter = Meter(3, fresh=Usage(prompt_tokens=500, completion_tokens=100))
     two = ModelConfig(model="openai:m", base_url=("http://a/v1", "http://b/v1"), requests_per_min=60, tokens_per_min=6000)
     assert Paced.of(two, {"respond": meter}) == Paced({"respond": (3, 600)}, 120, 12_000)
-    for without in ({"model": "openai:m"}, {"model": "scripted:", "requests_per_min": 60}, {"model": "openai:m", "batch": True, "requests_per_min": 60}):
+    for without in ({"model": "openai:m"}, {"model": "scripted:"}, {"model": "openai:m", "batch": True, "requests_per_min": 60}):
         assert Paced.of(ModelConfig.model_validate(without), {"respond": meter}) is None
 
 

@@ -13,7 +13,7 @@ from safer_instruct.config import ModelConfig
 from safer_instruct.errors import RunDirectoryError
 from safer_instruct.settings.preference import PreferenceSource
 from safer_instruct.training.preferences import Preference
-from safer_instruct.training.value import Indicator, ScoredPair, Value, lengths, margins, style_only, value_pairs, variety
+from safer_instruct.training.value import Indicator, ScoredPair, Value, default_folder, lengths, margins, style_only, value_pairs, variety
 
 TRADES = ["lamp", "kettle", "radio", "clock", "bell", "drum", "umbrella", "parcel", "desk", "chair"]
 
@@ -120,7 +120,7 @@ def test_the_command_prints_each_figure_with_what_it_means(folder: Path, monkeyp
     shown = " ".join(capsys.readouterr().out.split())
     assert "10 pairs (1 more were duplicates, 1 row set aside)" in shown
     assert "chosen is the longer one: 100%" in shown and "warning: whoever takes the longer response" in shown
-    assert (folder / "runs" / "pairs-value" / "value.json").is_file()
+    assert (folder / "runs" / f"{folder.name}-pairs-value" / "value.json").is_file()
 
 
 def test_columns_are_named_as_in_an_audit(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -141,6 +141,49 @@ def test_columns_are_named_as_in_an_audit(folder: Path, monkeypatch: pytest.Monk
             main([*given, *more])
         shown = capsys.readouterr()
         assert (left.value.code or 0) == code and said in " ".join((shown.out + shown.err).split())
+
+
+def test_each_set_has_a_folder_of_its_own_and_none_is_replaced_by_another(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(folder)
+    for name, most in (("a", 9), ("b", 4)):
+        (folder / name).mkdir()
+        (folder / name / "train.jsonl").write_text("".join((folder / "pairs.jsonl").read_text("utf-8").splitlines(keepends=True)[:most]), "utf-8")
+
+    def typed(*given: str) -> tuple[int, str]:
+        with pytest.raises(SystemExit) as left:
+            main(["value", *given, "--model", "scripted:model.json"])
+        return int(left.value.code or 0), " ".join(capsys.readouterr().err.split())
+
+    def pairs_of(name: str) -> int:
+        return int(json.loads((folder / "runs" / name / "value.json").read_text("utf-8"))["pairs"])
+
+    assert (typed("a/train.jsonl")[0], typed("b/train.jsonl")[0]) == (0, 0)
+    assert (pairs_of("a-train-value"), pairs_of("b-train-value")) == (9, 4)
+    refused = "runs/a-train-value/value.json is the value of other pairs, a/train.jsonl; choose another --out for these"
+    code, said = typed("b/train.jsonl", "--out", "runs/a-train-value")
+    assert (code, pairs_of("a-train-value")) == (2, 9) and refused in said
+    assert typed(str(folder / "a" / "train.jsonl"), "--limit", "5")[0] == 0 and pairs_of("a-train-value") == 5, "the same set, by another name of its path"
+    older = folder / "runs" / "a-train-value" / "value.json"
+    older.write_text(json.dumps({k: v for k, v in json.loads(older.read_text("utf-8")).items() if k != "set"}), "utf-8")
+    assert typed("b/train.jsonl", "--out", "runs/a-train-value")[0] == 0 and pairs_of("a-train-value") == 4, "no set is named in it"
+
+
+@pytest.mark.parametrize(
+    ("pairs", "name"),
+    [
+        ("runs/civility", "civility-value"),
+        ("sets/mine.csv", "mine-value"),
+        ("sets/validation.parquet", "sets-validation-value"),
+        ("sets/train-00000-of-00002.parquet", "sets-train-00000-of-00002-value"),
+        ("runs/civility/pairs.jsonl", "civility-pairs-value"),
+        ("sets/trainers.jsonl", "trainers-value"),
+        ("s3://bucket/sets/train.jsonl", "sets-train-value"),
+    ],
+)
+def test_a_file_that_every_set_has_is_named_with_its_folder(pairs: str, name: str) -> None:
+    assert default_folder(pairs) == Path("runs") / name
 
 
 @pytest.mark.parametrize(("file", "said"), [("run.yaml", "holds a run"), ("training.jsonl", "of its training"), ("value.json", "value.json of something else")])

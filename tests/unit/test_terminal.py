@@ -23,7 +23,8 @@ from safer_instruct.ledger import Total
 from safer_instruct.models.protocol import Usage
 from safer_instruct.pipeline import RunResult, RunState, run
 from safer_instruct.progress import published, read_progress
-from safer_instruct.terminal import safe, show_summary, show_totals, time_left, watch_run, watch_tuning
+from safer_instruct.terminal import safe, show_rehearsal, show_summary, show_totals, time_left, watch_run, watch_tuning
+from safer_instruct.tuning.rehearse import Rehearsal
 from safer_instruct.tuning.train import Evaluation, Progress
 
 pytestmark = pytest.mark.filterwarnings("error")
@@ -257,3 +258,9 @@ def test_tuning_shows_steps_and_every_held_out_loss() -> None:
 
     said = shown(tuned)
     assert "step 0: held-out loss 3.500 (general 3.500)" in said and "step 4: held-out loss 2.125 (civility 2.000, general 2.250)" in said and "4/4" in said
+
+
+@pytest.mark.parametrize(("seconds", "told"), [(26.0, "about 26 s at 76 tokens/s"), (900.0, "about 15 min at"), (20_000.0, "about 5 h 33 min at")])
+def test_what_a_training_will_take_is_told_in_the_unit_that_fits(seconds: float, told: str) -> None:
+    found = Rehearsal(900, 300, 12, 4, 1.5, 76.0, 2, seconds, "CPU, 2 threads")
+    assert told in shown(lambda console: show_rehearsal(console, found, 3))

@@ -115,7 +115,7 @@ def _show_dry_run(console: Console, config: RunConfig, taken: Sample) -> None:
     from safer_instruct.estimate import estimate, note_on_sample, note_on_target, show_estimate
     from safer_instruct.terminal import safe
 
-    found = estimate(taken.rows, taken.total_rows, taken.stages, slots=taken.slots, paced=taken.paced)
+    found = estimate(taken.rows, taken.total_rows, taken.stages, slots=taken.slots, paced=taken.paced, in_process_s=taken.in_process_s)
     show_estimate(console, found, max_cost=config.budget.max_cost, max_tokens=config.budget.max_tokens)
     console.print(safe(note_on_sample(len(taken.rows), taken.pairs, taken.dropped)), highlight=False, soft_wrap=True)
     if bad := taken.set_aside:

@@ -133,7 +133,10 @@ def value(
     system: Annotated[Optional[str], typer.Option(help="With chat: a system message before each prompt.")] = None,
     limit: Annotated[Optional[int], typer.Option(min=1, help="Look at so many pairs, drawn by their hash.")] = None,
     max_cost: Annotated[Optional[float], typer.Option(min=0, help="US dollars that calls to a remote model may take; two calls a pair.")] = None,
-    out: Annotated[Optional[Path], typer.Option(parser=local_path, help="Where value.json and the ledger go; by default runs/NAME-value.")] = None,
+    out: Annotated[
+        Optional[Path],
+        typer.Option(parser=local_path, help="Where value.json and the ledger go; by default runs/NAME-value, for a train.jsonl runs/FOLDER-train-value."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Tell what preference pairs are worth before anything is trained: margin under a reference model, lengths, variety.
@@ -145,14 +148,14 @@ def value(
     from safer_instruct import yamlfile
     from safer_instruct.config import ModelConfig
     from safer_instruct.settings.preference import PreferenceSource
-    from safer_instruct.training.value import VALUE, value_pairs
+    from safer_instruct.training.value import VALUE, default_folder, value_pairs
     from safer_instruct.views import train as view
 
     if layout not in ("chat", "raw"):
         raise typer.BadParameter("--layout is chat or raw")
     if system is not None and layout == "raw":
         raise typer.BadParameter("--system is for --layout chat")
-    folder = out or Path("runs") / f"{Path(pairs).resolve().stem}-value"
+    folder = out or default_folder(pairs)
     console = Console(quiet=as_json)
     which = yamlfile.parse_part({"model": model, "adapter": adapter, "base_url": base_url}, ModelConfig, at=(), file=None, name="--model with --base-url")
     if which.in_process and given(context, "max_cost"):

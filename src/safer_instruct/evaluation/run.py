@@ -75,12 +75,14 @@ class Rehearsal:
         total: Prompts in all.
         slots: Calls that each stage makes side by side.
         paced: The models that keep to a rate, and what they were asked.
+        in_process_s: What the models that work in this process took, each with as many calls side by side as it makes.
     """
 
     rows: tuple[Row, ...]
     total: int
     slots: dict[str, int]
     paced: tuple[Paced, ...] = ()
+    in_process_s: float = 0.0
 
 
 def rehearse(config: EvaluateConfig, out: Path | str, count: int, *, report: Report = lambda _: None) -> Rehearsal:
@@ -155,7 +157,7 @@ async def _rehearse(config: EvaluateConfig, out: Path, count: int, report: Repor
         await _judge(work)
     total = len(read_prompts(config.prompts, work.domain, config.base, config.seed)[0])
     slots = {name: stage.slots for name, stage in work.models.stages.items()}
-    return Rehearsal(tuple(_row(work, prompt.id) for prompt in work.prompts), total, slots, work.models.paced())
+    return Rehearsal(tuple(_row(work, prompt.id) for prompt in work.prompts), total, slots, work.models.paced(), work.models.in_process_s())
 
 
 async def _answer(work: Work) -> None:

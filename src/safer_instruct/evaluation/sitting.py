@@ -103,6 +103,11 @@ class OpenModels:
         """The models that keep to a rate, and what they were asked."""
         return tuple(found for which, asked in self._asked.items() if (found := Paced.of(which, asked)))
 
+    def in_process_s(self) -> float:
+        """What the models that work in this process took, each with as many calls side by side as it makes."""
+        here = [(self._opened[which].concurrency, asked.values()) for which, asked in self._asked.items() if which.in_process]
+        return sum(meter.usage.seconds / slots for slots, meters in here for meter in meters)
+
     def used(self) -> Meter:
         """What all calls add up to."""
         meters = [stage.meter for stage in self.stages.values()]

@@ -7,6 +7,8 @@ Every indicator comes with a sentence on what it means, and with a warning where
 from __future__ import annotations
 
 import json
+import os
+import re
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass
@@ -19,19 +21,21 @@ from safer_instruct.analysis.proportion import wilson
 from safer_instruct.analysis.style import LEAST_PAIRS, length_gap_of, separability
 from safer_instruct.config import BudgetConfig, ModelConfig
 from safer_instruct.detect.words import words
-from safer_instruct.errors import MissingExtraError, ModelError, RequestError
+from safer_instruct.errors import MissingExtraError, ModelError, RequestError, RunDirectoryError
 from safer_instruct.evaluation.sitting import OpenModels, check_folder, gathered, held_ledger
 from safer_instruct.ledger import Meter
 from safer_instruct.models.protocol import Scored, Scoring
 from safer_instruct.running import run_to_end
 from safer_instruct.settings.preference import PreferenceSource
 from safer_instruct.sources import BadRow
+from safer_instruct.storage.address import is_remote
 from safer_instruct.training.data import draw, laid_out, read_unique
 from safer_instruct.training.preferences import Preference
 from safer_instruct.wholefile import write_whole
 
 VALUE = "value.json"
 _STYLE_TELLS = 0.8  # an AUC
+_NAMED_ALIKE = re.compile(r"(train|training|test|validation|valid|val|eval|evaluation|dev|pairs)(-\d+-of-\d+)?")  # files of many sets
 _VARIED_OVER = 500  # texts: self-BLEU and the Vendi score grow with their number, so sets are compared at one
 Tick = Callable[[int, int], None]
 
@@ -124,21 +128,31 @@ def value_pairs(
 
     Raises:
         SourceError: There is no usable pair.
-        RunDirectoryError: `out` is no folder, or holds a run, a training, or a `value.json` of something else.
+        RunDirectoryError: `out` is no folder, or holds a run, a training, a `value.json` of something else, or the value of another set.
         ModelError: The model failed, or cannot score.
         BudgetError: `max_cost` is reached.
     """
     check_folder(out, VALUE)
+    named = _named_from(out, source.path, base)
+    _check_set(out, named)
     pairs, duplicates, bad = read_unique((source,), base)
     pairs = draw(pairs, limit)
     out.mkdir(parents=True, exist_ok=True)
     scored, meter = run_to_end(_score(pairs, base, model, out, layout, system, max_cost, tick))
     found = tuple(indicator for work_out in INDICATORS for indicator in work_out(pairs, scored))
     result = Value(found, len(pairs), len(pairs) - len(scored), bad, duplicates, meter.calls, meter.replayed)
-    record: dict[str, Any] = {"model": model.model, "adapter": model.adapter, "layout": layout, "pairs": result.pairs, "unscored": result.unscored}
+    record: dict[str, Any] = {"set": named, "model": model.model, "adapter": model.adapter, "layout": layout}
+    record |= {"pairs": result.pairs, "unscored": result.unscored}
     record |= {"set_aside": len(bad), "duplicates": duplicates, "indicators": [asdict(i) for i in found]}
     write_whole(out / VALUE, json.dumps(record, indent=1) + "\n")
     return result
+
+
+def default_folder(pairs: str) -> Path:
+    """Where the value of a set goes unless something else is said, by its name; with its folder's before it where many sets' files are called so."""
+    path = Path(pairs).resolve()
+    before = f"{path.parent.name}-" if path.parent.name and _NAMED_ALIKE.fullmatch(path.stem) else ""
+    return Path("runs") / f"{before}{path.stem}-value"
 
 
 def margins(pairs: Sequence[Preference], scored: Sequence[ScoredPair]) -> list[Indicator]:
@@ -253,6 +267,30 @@ def style_only(pairs: Sequence[Preference], scored: Sequence[ScoredPair]) -> lis
 
 
 INDICATORS: tuple[Callable[[Sequence[Preference], Sequence[ScoredPair]], list[Indicator]], ...] = (margins, lengths, style_only, variety)
+
+
+def _named_from(out: Path, pairs: str, base: Path) -> str:
+    """The set as `value.json` names it: by its path from there, which holds wherever both are moved together, or by its address."""
+    return pairs.rstrip("/") if _is_elsewhere(pairs) else os.path.relpath((base / pairs).resolve(), out.resolve())
+
+
+def _is_elsewhere(pairs: str) -> bool:
+    return pairs.startswith("hf:") or is_remote(pairs)
+
+
+def _check_set(out: Path, named: str) -> None:
+    """That a folder does not hold the value of another set.
+
+    Raises:
+        RunDirectoryError: It does.
+    """
+    try:
+        there = str(json.loads((out / VALUE).read_text(encoding="utf-8"))["set"])
+    except (OSError, ValueError, KeyError, TypeError):  # not there, or older than the name in it
+        return
+    if there != named:
+        other = there if _is_elsewhere(there) else os.path.relpath((out.resolve() / there).resolve())
+        raise RunDirectoryError(f"{out / VALUE} is the value of other pairs, {other}; choose another --out for these, or move that file away")
 
 
 def _agreement_warning(right: float) -> str:
