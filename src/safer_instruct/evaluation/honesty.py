@@ -55,12 +55,19 @@ class Overlapping:
 
 def builders(config: EvaluateConfig) -> list[Builder]:
     """The models that wrote or judged the training data, as the config and the run directories name them."""
-    found = [Builder(model, "named in built_with", "the config") for model in config.built_with]
+    found = []
+    for model in config.built_with:
+        sets = config.found_in.get(model)
+        found.append(Builder(model, "a model", sets) if sets else Builder(model, "named in built_with", "the config"))
     for data in config.training:
-        record = config.base / data.path / rundir.RUN
-        if record.is_file():
-            found += _of_run(yamlfile.read(record).get("models", {}), data.path)
+        found += builders_of_run(config.base / data.path, data.path)
     return found
+
+
+def builders_of_run(folder: Path, where: str) -> list[Builder]:
+    """The models that a run directory names; none where it is no such directory."""
+    record = folder / rundir.RUN
+    return list(_of_run(yamlfile.read(record).get("models", {}), where)) if record.is_file() else []
 
 
 def circularity(config: EvaluateConfig, built: Sequence[Builder]) -> list[str]:
