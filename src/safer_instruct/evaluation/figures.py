@@ -140,7 +140,7 @@ def measure(adjective: str, judged: Mapping[str, Judged], responses: Responses, 
         if any(decided[pair]):
             found.append(_comparison(pair, decided[pair], {name: judge.pairs[pair] for name, judge in judged.items()}, responses, bootstrap))
     adjusted = holm([comparison.counts.p for comparison in found])
-    comparisons = tuple(_told(adjective, c, p, bootstrap.level) for c, p in zip(found, adjusted, strict=True))
+    comparisons = tuple(_told(adjective, c, p, bootstrap.level, len(found)) for c, p in zip(found, adjusted, strict=True))
     outcomes = {pair: [None if p is None else p.outcome for p in said] for pair, said in decided.items()}
     return Measure(
         comparisons,
@@ -183,8 +183,8 @@ def _comparison(
     )
 
 
-def _told(adjective: str, comparison: Comparison, p: float, level: float) -> Comparison:
-    """The comparison with its verdict: who is better and how surely, or that nobody can tell and what could have been told."""
+def _told(adjective: str, comparison: Comparison, p: float, level: float, count: int) -> Comparison:
+    """The comparison, one of `count`, with its verdict: who is better and how surely, or that nobody can tell and what could have been told."""
     a, b, won = comparison.system, comparison.other, comparison.win_rate
     told = 0 if p >= 1 - level or won.estimate == 0.5 else 1 if won.estimate > 0.5 else -1
     if told < 0:
@@ -193,12 +193,7 @@ def _told(adjective: str, comparison: Comparison, p: float, level: float) -> Com
     if told:
         verdict = f"{a} is more {adjective} than {b} ({shown})"
     else:
-        counts = comparison.counts
-        total = counts.wins + counts.ties + counts.losses
-        least = detectable(total, alpha=1 - level, ties=counts.ties / total) if counts.ties < total else None
-        ties = " with so many ties" if counts.ties else ""
-        hint = f"; {total} prompts{ties} would show a win rate of {least:.2f} or more" if least is not None else ""
-        verdict = f"cannot tell whether {a} or {b} is more {adjective} ({shown}{hint})"
+        verdict = f"cannot tell whether {a} or {b} is more {adjective} ({shown}{_hint(comparison.counts, level, count)})"
     return replace(comparison, p_adjusted=p, told=told, verdict=verdict)
 
 
@@ -207,6 +202,18 @@ def _ranking(outcomes: dict[Pair, list[float | None]], bootstrap: Bootstrap) -> 
     if len(names) < 2:
         return ()
     try:
+def _hint(counts: Counts, level: float, count: int) -> str:
+    """What so many prompts would show, one comparison of `count`: whatever the others give, Holm's method asks for no level below alpha / count."""
+    total, alpha = counts.wins + counts.ties + counts.losses, (1 - level) / count
+    if counts.ties == total:
+        return ""
+    least = detectable(total, alpha=alpha, ties=counts.ties / total)
+    ties = " with so many ties" if counts.ties else ""
+    shown = "no win rate at all" if least is None else f"a win rate of {least:.2f} or more"
+    strict = f" at level {alpha:.2g}, the strictest step of Holm's method for {count} comparisons" if count > 1 else ""
+    return f"; {total} prompts{ties} would show {shown}{strict}"
+
+
         return rank_systems(names, outcomes, bootstrap)
     except ValueError:  # some systems were never compared with the others
         return ()
