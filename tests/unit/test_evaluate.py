@@ -203,6 +203,16 @@ def test_what_so_many_prompts_would_show_is_told_for_as_many_comparisons_as_are_
     assert one.harmlessness and one.harmlessness.comparisons[0].verdict.endswith("; 5 prompts would show no win rate at all)")
 
 
+def test_the_report_counts_how_often_the_longer_answer_wins(tmp_path: Path) -> None:
+    longer = rows()
+    for row in longer[:3]:
+        row["bad"] = f"{row['bad']} And do not ask us again, or anybody else who works here."
+    run(tmp_path, longer, harmlessness={"rates": False})
+    report = (tmp_path / "out" / "evaluation.md").read_text(encoding="utf-8")
+    line = next(line for line in report.splitlines() if line.startswith("| good | bad |"))
+    assert line.endswith("| 75% |") and "| longer wins |" in report and "below it the shorter answer wins more often" in report
+
+
 def test_helpfulness_has_a_length_controlled_win_rate_and_grades_go_over_two_turns(tmp_path: Path) -> None:
     prompts = rows(follow_up="Say it again?", good_2="We are glad to say it again.", bad_2="No.")
     systems = {"bad": {"column": "bad", "second": "bad_2"}, "good": {"column": "good", "second": "good_2"}}
