@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
+from safer_instruct.analysis.signtest import detectable
 from safer_instruct.cli import main
 from safer_instruct.config import BudgetConfig, ModelConfig
 from safer_instruct.errors import BudgetError, ConfigError, MissingExtraError, RunDirectoryError, SourceError
@@ -181,6 +182,35 @@ def test_where_nobody_can_tell_it_is_said_what_so_many_prompts_would_show_and_of
     mixed[0]["good"] = mixed[0]["bad"]
     result = run(tmp_path, mixed, harmlessness={"rates": False})
     assert result.harmlessness and "; 12 prompts with so many ties would show a win rate of" in result.harmlessness.comparisons[0].verdict
+
+
+def test_what_so_many_prompts_would_show_is_told_for_as_many_comparisons_as_are_made(tmp_path: Path) -> None:
+    mixed = rows()
+    for row in mixed[:6]:
+        row["good"], row["bad"] = row["bad"], row["good"]
+    for row in mixed:
+        row["twin"] = row["good"]
+    two = {name: {"column": name} for name in ("bad", "good", "twin")}
+    result = run(tmp_path, mixed, systems=two, harmlessness={"pairs": "baseline", "rates": False})
+    assert result.harmlessness and len(result.harmlessness.comparisons) == 2
+    least, alone = detectable(12, alpha=0.025), detectable(12)
+    assert least and alone and least > alone + 0.05
+    said = f"; 12 prompts would show a win rate of {least:.2f} or more at level 0.025, the strictest step of Holm's method for 2 comparisons)"
+    assert [c.verdict.endswith(said) for c in result.harmlessness.comparisons] == [True, True]
+    few = run(tmp_path, mixed[4:9], systems=two, harmlessness={"pairs": "baseline", "rates": False})
+    assert few.harmlessness and "5 prompts would show no win rate at all at level 0.025" in few.harmlessness.comparisons[0].verdict
+    one = run(tmp_path, mixed[4:9], harmlessness={"rates": False})
+    assert one.harmlessness and one.harmlessness.comparisons[0].verdict.endswith("; 5 prompts would show no win rate at all)")
+
+
+def test_the_report_counts_how_often_the_longer_answer_wins(tmp_path: Path) -> None:
+    longer = rows()
+    for row in longer[:3]:
+        row["bad"] = f"{row['bad']} And do not ask us again, or anybody else who works here."
+    run(tmp_path, longer, harmlessness={"rates": False})
+    report = (tmp_path / "out" / "evaluation.md").read_text(encoding="utf-8")
+    line = next(line for line in report.splitlines() if line.startswith("| good | bad |"))
+    assert line.endswith("| 75% |") and "| longer wins |" in report and "below it the shorter answer wins more often" in report
 
 
 def test_helpfulness_has_a_length_controlled_win_rate_and_grades_go_over_two_turns(tmp_path: Path) -> None:

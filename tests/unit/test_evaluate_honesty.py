@@ -120,6 +120,10 @@ def test_length_that_tells_the_winner_is_told_of() -> None:
     judged = {"j": Judged({("long", "short"): [Preference(1.0, 0.9)] * 30})}
     found = measure("helpful", judged, responses, Bootstrap(30, resamples=100))
     (warning,) = bias_warnings("helpfulness", found)
-    assert "length alone tells who wins between long and short: the longer answer ranks above in 100% of cases" in warning
+    assert "between long and short: the longer answer (in words) is the winner on 100% of the 30 prompts with a winner" in warning
+    turned = {"long": [Response("word " * 10)] * 30, "short": [Response("incomprehensibilities " * 9)] * 30}  # more letters, fewer words
+    found = measure("helpful", {"j": Judged({("long", "short"): [Preference(0.0, 0.1)] * 30})}, turned, Bootstrap(30, resamples=50))
+    assert found.comparisons[0].longer_wins == 0.0 == found.judges["j"].longer_wins, "lengths are in words"
+    assert "the shorter answer (in words) is the winner on 100%" in bias_warnings("helpfulness", found)[0]
     level = {name: [Response("same length" if name == "a" else "length same")] * 30 for name in ("a", "b")}
     assert bias_warnings("helpfulness", measure("helpful", {"j": Judged({("a", "b"): [Preference(1.0, 1.0)] * 30})}, level, Bootstrap(30, resamples=50))) == []

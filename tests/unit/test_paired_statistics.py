@@ -8,11 +8,11 @@ import random
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import binom, binomtest, mannwhitneyu
+from scipy.stats import binom, binomtest
 
 from safer_instruct.analysis.bootstrap import Bootstrap
 from safer_instruct.analysis.bradleyterry import fit_strengths, rank_systems
-from safer_instruct.analysis.lengthcontrol import fit_logistic, length_controlled, separation
+from safer_instruct.analysis.lengthcontrol import fit_logistic, length_controlled, longer_wins
 from safer_instruct.analysis.proportion import rate, wilson
 from safer_instruct.analysis.signtest import detectable, flip_test, holm, least_wins, pairs_needed, sign_test, sign_test_power
 
@@ -199,11 +199,17 @@ def test_the_fit_comes_to_an_end_however_strong_the_priors_and_one_sided_the_tar
 
 
 @settings(deadline=None, max_examples=50)
-@given(st.lists(st.tuples(st.integers(-5, 5), st.booleans()), min_size=2, max_size=40))
-def test_the_separation_is_mann_and_whitneys(pairs: list[tuple[int, bool]]) -> None:
-    positives, others = [float(v) for v, p in pairs if p], [float(v) for v, p in pairs if not p]
-    found = separation([float(v) for v, _ in pairs], [p for _, p in pairs])
-    if not positives or not others:
-        assert found is None
-    else:
-        assert found == pytest.approx(mannwhitneyu(positives, others).statistic / (len(positives) * len(others)))
+@given(st.lists(st.tuples(st.integers(-5, 5), st.sampled_from((0.0, 0.5, 1.0))), max_size=40))
+def test_the_longer_answer_wins_so_often_whoever_is_named_first(pairs: list[tuple[int, float]]) -> None:
+    found = longer_wins([outcome for _, outcome in pairs], [apart for apart, _ in pairs])
+    decided = [apart * (outcome - 0.5) for apart, outcome in pairs if outcome != 0.5]
+    longer, equal = sum(value > 0 for value in decided), sum(value == 0 for value in decided)
+    assert found is None if not decided else found == pytest.approx((longer + equal / 2) / len(decided))
+    assert longer_wins([1 - outcome for _, outcome in pairs], [-apart for apart, _ in pairs]) == found
+
+
+def test_the_longer_answers_wins_are_those_that_one_counts() -> None:
+    """Five of twelve, and one of equal length; how far apart they are, by which an AUC goes, is not asked."""
+    apart = [200, 150, 100, 90, 80, 0, -1, -2, -3, -4, -5, -6]
+    assert longer_wins([1.0] * 12, apart) == pytest.approx(5.5 / 12)
+    assert longer_wins([1.0] * 6, [-1] * 6) == 0.0 and longer_wins([0.5], [3]) is None

@@ -14,16 +14,18 @@ import yaml
 from civil_script import SCRIPT
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from made_runs import made_up, write_run
 
 from safer_instruct.analysis.bootstrap import Bootstrap, Interval
 from safer_instruct.config import load_config
 from safer_instruct.detect.words import words
 from safer_instruct.errors import ConfigError, SourceError
+from safer_instruct.evaluation.honesty import builders, circularity
 from safer_instruct.study.compare import beside, differences, mean_of, over_seeds
 from safer_instruct.study.division import divide
 from safer_instruct.study.invented import Recipe, invent_pairs
 from safer_instruct.study.pairs import StudyPair, apart_from, deranged, draw, keep_for_evaluation, read_pairs, write_pairs
-from safer_instruct.study.plan import plan
+from safer_instruct.study.plan import builders_of, plan
 from safer_instruct.study.plots import Bar, Panel
 from safer_instruct.study.plots import draw as picture
 from safer_instruct.study.report import QUICK, resolved, tables_of, write_report
@@ -408,6 +410,25 @@ def test_a_training_that_left_the_model_as_it_was_is_named(folder: Path) -> None
     told = [w for w in write_report(config, folder / "out", results, "study")[0].warnings if "left the model as it was" in w]
     assert len(told) == 1 and told[0].startswith("SFT on ") and "before the first of its 3 steps" in told[0]
     assert told[0] in (folder / "out" / "study.md").read_text("utf-8")
+
+
+def test_a_judge_that_had_a_part_in_a_set_is_told_with_the_set(folder: Path) -> None:
+    config = configured(folder)
+    made = {"set ours": {"models": ["embedded:smollm2-135m-instruct", "scripted:x.yaml"]}, "set other": {"models": ["embedded:smollm2-135m-instruct"]}}
+    found = builders_of(config, "first", made)
+    assert found == {"embedded:smollm2-135m-instruct": "the sets 'ours', 'other'", "scripted:x.yaml": "the set 'ours'"}
+    evaluation = config.evaluation("first", {BASE: "scripted:y.yaml"}, prompts="-", built=found)
+    (said,) = circularity(evaluation, builders(evaluation))
+    assert "had a part in building the data (a model of the sets 'ours', 'other')" in said, "no built_with of a config is named, where none is"
+    assert evaluation.built_with == tuple(found), "the result records them"
+
+
+def test_a_set_that_is_a_run_directory_has_the_models_of_the_run(folder: Path) -> None:
+    write_run(folder / "run", list(made_up(30)))
+    (folder / "run" / "run.yaml").write_text(yaml.safe_dump({"models": {"scorer": {"model": "openai:gpt-4o"}}}), encoding="utf-8")
+    config = configured(folder, sets={**GIVEN["sets"], "ours": "run"})
+    step = next(step for step in plan(config, folder / "out") if step.name == "set ours")
+    assert step.do({}, "", lambda *_: None)["models"] == ["openai:gpt-4o"]
 
 
 def test_the_example_study_is_valid_and_lists_its_steps() -> None:

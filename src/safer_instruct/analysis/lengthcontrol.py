@@ -1,4 +1,4 @@
-"""The win rate that would be had if both systems wrote at equal length, and how well length alone tells the winner.
+"""The win rate that would be had if both systems wrote at equal length, and how often the longer answer wins.
 
 AlpacaEval 2's model of a preference (Dubois, Galambosi, Liang and Hashimoto 2024, "Length-Controlled AlpacaEval", equation 2):
 
@@ -14,9 +14,9 @@ gains by writing all answers short).
 from __future__ import annotations
 
 import math
-from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import TYPE_CHECKING
 
 from safer_instruct.analysis.bootstrap import Bootstrap, Interval
@@ -100,17 +100,18 @@ def fit_logistic(design: Reals, targets: Reals, precision: Sequence[float]) -> R
     return beta
 
 
-def separation(values: Sequence[float], positive: Sequence[bool]) -> float | None:
-    """Area under the ROC curve: how often a positive's value is above a negative's, ties counting half (Mann and Whitney 1947).
+def longer_wins(outcomes: Sequence[float], differences: Sequence[float]) -> float | None:
+    """Share of the prompts with a winner on which the longer answer is the winner; equal lengths count half.
 
-    None where one of the two is missing.
+    Args:
+        outcomes: Per prompt 1 where the system wins, 0.5 for a tie, 0 where the other does.
+        differences: Per prompt the length of the system's answer less that of the other's.
+
+    Returns:
+        1/2 is chance, and below it the shorter answer wins more often; None where nobody won.
     """
-    above = sorted(value for value, is_positive in zip(values, positive, strict=True) if not is_positive)
-    positives = [value for value, is_positive in zip(values, positive, strict=True) if is_positive]
-    if not above or not positives:
-        return None
-    ranks = sum(bisect_left(above, value) + bisect_right(above, value) for value in positives)
-    return ranks / (2 * len(above) * len(positives))
+    decided = [(outcome > 0.5, apart) for outcome, apart in zip(outcomes, differences, strict=True) if outcome != 0.5]
+    return fmean(0.5 if apart == 0 else float(won == (apart > 0)) for won, apart in decided) if decided else None
 
 
 def _logistic(value: float) -> float:

@@ -11,11 +11,14 @@ from statistics import fmean
 from safer_instruct.analysis.agreement import cohen_kappa, flip_rate, krippendorff_alpha, observed_agreement
 from safer_instruct.analysis.bootstrap import Bootstrap, Interval
 from safer_instruct.analysis.bradleyterry import Rank, rank_systems
-from safer_instruct.analysis.lengthcontrol import LengthControlled, length_controlled, separation
+from safer_instruct.analysis.lengthcontrol import LengthControlled, length_controlled, longer_wins
 from safer_instruct.analysis.proportion import mean_outcome
 from safer_instruct.analysis.signtest import detectable, holm, sign_test
+from safer_instruct.detect.words import words
 from safer_instruct.evaluation.judges import Preference
 from safer_instruct.evaluation.judging import Judged, Pair, Responses
+
+_Lengths = Mapping[str, Sequence[int]]  # system -> words of each answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +43,9 @@ class Comparison:
         p_adjusted: The sign test's p, by Holm's method for all comparisons of the measure.
         left_out: Prompts without a judgement: an answer is missing, or the judge did not say.
         by_judge: What each judge says by itself.
-        length_controlled: The win rate at equal length.
-        length_auc: How often the winner is told by being longer: 0.5 is chance; None where nobody won and lost.
+        length_controlled: The win rate at equal length, in words.
+        longer_wins: Share of the prompts with a winner on which it is the longer answer, in words; equal lengths count half. 0.5 is
+            chance, below it the shorter one wins more often; None where nobody won.
         told: 1 where the system is better, -1 where the other is, 0 where nobody can tell.
         verdict: All of it in plain words.
     """
@@ -54,7 +58,7 @@ class Comparison:
     left_out: int
     by_judge: dict[str, Counts]
     length_controlled: LengthControlled
-    length_auc: float | None
+    longer_wins: float | None
     told: int
     verdict: str
 
@@ -66,13 +70,13 @@ class JudgeBias:
     Attributes:
         shown_first: Share of its preferences that went to the answer shown first; None for judges that score.
         flips: Share of pairs of which it prefers another answer when only the order changes.
-        length_auc: As for `Comparison`.
+        longer_wins: As for `Comparison`.
         unanswered: Pairs on which it did not say anything.
     """
 
     shown_first: float | None
     flips: float | None
-    length_auc: float | None
+    longer_wins: float | None
     unanswered: int
 
 
@@ -135,17 +139,18 @@ def measure(adjective: str, judged: Mapping[str, Judged], responses: Responses, 
     """
     pairs = list(next(iter(judged.values())).pairs)
     decided = {pair: [majority(said) for said in zip(*(judge.pairs[pair] for judge in judged.values()), strict=True)] for pair in pairs}
+    lengths = {name: [len(words(response.text)) if response else 0 for response in given] for name, given in responses.items()}
     found = []
     for pair in pairs:
         if any(decided[pair]):
-            found.append(_comparison(pair, decided[pair], {name: judge.pairs[pair] for name, judge in judged.items()}, responses, bootstrap))
+            found.append(_comparison(pair, decided[pair], {name: judge.pairs[pair] for name, judge in judged.items()}, lengths, bootstrap))
     adjusted = holm([comparison.counts.p for comparison in found])
-    comparisons = tuple(_told(adjective, c, p, bootstrap.level) for c, p in zip(found, adjusted, strict=True))
+    comparisons = tuple(_told(adjective, c, p, bootstrap.level, len(found)) for c, p in zip(found, adjusted, strict=True))
     outcomes = {pair: [None if p is None else p.outcome for p in said] for pair, said in decided.items()}
     return Measure(
         comparisons,
         _ranking({pair: values for pair, values in outcomes.items() if any(v is not None for v in values)}, bootstrap),
-        {name: _bias(judge, responses) for name, judge in judged.items()},
+        {name: _bias(judge, lengths) for name, judge in judged.items()},
         tuple(_agreements(judged)),
         _alpha(judged),
         {f"{a} / {b}": values for (a, b), values in outcomes.items()},
@@ -164,11 +169,11 @@ def p_cell(p: float) -> str:
 
 
 def _comparison(
-    pair: Pair, decided: Sequence[Preference | None], by_judge: Mapping[str, Sequence[Preference | None]], responses: Responses, bootstrap: Bootstrap
+    pair: Pair, decided: Sequence[Preference | None], by_judge: Mapping[str, Sequence[Preference | None]], lengths: _Lengths, bootstrap: Bootstrap
 ) -> Comparison:
     known = [(at, said) for at, said in enumerate(decided) if said is not None]
     over = bootstrap.over(len(known))
-    apart = [float(_length(responses, pair[0], at) - _length(responses, pair[1], at)) for at, _ in known]
+    apart = [float(lengths[pair[0]][at] - lengths[pair[1]][at]) for at, _ in known]
     return Comparison(
         *pair,
         counted([said.outcome for _, said in known]),
@@ -177,14 +182,14 @@ def _comparison(
         len(decided) - len(known),
         {name: counted([None if p is None else p.outcome for p in said]) for name, said in by_judge.items()},
         length_controlled([said.share for _, said in known], apart, over),
-        _length_auc([(distance, said.outcome) for distance, (_, said) in zip(apart, known, strict=True)]),
+        longer_wins([said.outcome for _, said in known], apart),
         0,
         "",
     )
 
 
-def _told(adjective: str, comparison: Comparison, p: float, level: float) -> Comparison:
-    """The comparison with its verdict: who is better and how surely, or that nobody can tell and what could have been told."""
+def _told(adjective: str, comparison: Comparison, p: float, level: float, count: int) -> Comparison:
+    """The comparison, one of `count`, with its verdict: who is better and how surely, or that nobody can tell and what could have been told."""
     a, b, won = comparison.system, comparison.other, comparison.win_rate
     told = 0 if p >= 1 - level or won.estimate == 0.5 else 1 if won.estimate > 0.5 else -1
     if told < 0:
@@ -193,13 +198,20 @@ def _told(adjective: str, comparison: Comparison, p: float, level: float) -> Com
     if told:
         verdict = f"{a} is more {adjective} than {b} ({shown})"
     else:
-        counts = comparison.counts
-        total = counts.wins + counts.ties + counts.losses
-        least = detectable(total, alpha=1 - level, ties=counts.ties / total) if counts.ties < total else None
-        ties = " with so many ties" if counts.ties else ""
-        hint = f"; {total} prompts{ties} would show a win rate of {least:.2f} or more" if least is not None else ""
-        verdict = f"cannot tell whether {a} or {b} is more {adjective} ({shown}{hint})"
+        verdict = f"cannot tell whether {a} or {b} is more {adjective} ({shown}{_hint(comparison.counts, level, count)})"
     return replace(comparison, p_adjusted=p, told=told, verdict=verdict)
+
+
+def _hint(counts: Counts, level: float, count: int) -> str:
+    """What so many prompts would show, one comparison of `count`: whatever the others give, Holm's method asks for no level below alpha / count."""
+    total, alpha = counts.wins + counts.ties + counts.losses, (1 - level) / count
+    if counts.ties == total:
+        return ""
+    least = detectable(total, alpha=alpha, ties=counts.ties / total)
+    ties = " with so many ties" if counts.ties else ""
+    shown = "no win rate at all" if least is None else f"a win rate of {least:.2f} or more"
+    strict = f" at level {alpha:.2g}, the strictest step of Holm's method for {count} comparisons" if count > 1 else ""
+    return f"; {total} prompts{ties} would show {shown}{strict}"
 
 
 def _ranking(outcomes: dict[Pair, list[float | None]], bootstrap: Bootstrap) -> tuple[Rank, ...]:
@@ -212,18 +224,12 @@ def _ranking(outcomes: dict[Pair, list[float | None]], bootstrap: Bootstrap) -> 
         return ()
 
 
-def _bias(judged: Judged, responses: Responses) -> JudgeBias:
+def _bias(judged: Judged, lengths: _Lengths) -> JudgeBias:
     said = [(pair, at, p) for pair, found in judged.pairs.items() for at, p in enumerate(found)]
     shown = [won for _, _, p in said if p for won in p.shown_first_won]
     flips = [(p.shown_first_won[0], not p.shown_first_won[1]) for _, _, p in said if p and p.shown_first_won]
-    lengths = [(float(_length(responses, a, at) - _length(responses, b, at)), p.outcome) for (a, b), at, p in said if p]
-    return JudgeBias(fmean(shown) if shown else None, flip_rate(flips), _length_auc(lengths), sum(p is None for _, _, p in said))
-
-
-def _length_auc(lengths: Sequence[tuple[float, float]]) -> float | None:
-    """How often length tells the winner: each decided pair is seen from both sides, so that it does not matter who stands first."""
-    sides = [(sign * distance, won) for distance, outcome in lengths if outcome != 0.5 for sign, won in ((1, outcome > 0.5), (-1, outcome < 0.5))]
-    return separation([distance for distance, _ in sides], [won for _, won in sides])
+    longer = longer_wins([p.outcome for _, _, p in said if p], [lengths[a][at] - lengths[b][at] for (a, b), at, p in said if p])
+    return JudgeBias(fmean(shown) if shown else None, flip_rate(flips), longer, sum(p is None for _, _, p in said))
 
 
 def _agreements(judged: Mapping[str, Judged]) -> list[Agreement]:
@@ -242,8 +248,3 @@ def _alpha(judged: Mapping[str, Judged]) -> float | None:
     pairs = next(iter(judged.values())).pairs
     units = [[None if p is None else p.outcome for p in said] for pair in pairs for said in zip(*(j.pairs[pair] for j in judged.values()), strict=True)]
     return krippendorff_alpha(units, "nominal")
-
-
-def _length(responses: Responses, name: str, at: int) -> int:
-    response = responses[name][at]
-    return len(response.text) if response else 0

@@ -20,7 +20,7 @@ from safer_instruct.sources import SourceRow
 from safer_instruct.tuning.open import open_rows
 from safer_instruct.tuning.overlap import Overlap
 
-_LENGTH_TELLS, _LENGTH_PAIRS = 0.7, 20  # an AUC, and the fewest decided prompts that it is told of
+_LENGTH_TELLS, _LENGTH_PAIRS = 0.7, 20  # share that the longer or the shorter answer wins, and the fewest decided prompts that it is told of
 _POSITION_TELLS = 0.6
 _SHOWN = 5
 _WROTE, _JUDGED = ("expert", "student", "inducer"), ("scorer", "judge", "reward", "panel")
@@ -55,12 +55,19 @@ class Overlapping:
 
 def builders(config: EvaluateConfig) -> list[Builder]:
     """The models that wrote or judged the training data, as the config and the run directories name them."""
-    found = [Builder(model, "named in built_with", "the config") for model in config.built_with]
+    found = []
+    for model in config.built_with:
+        sets = config.found_in.get(model)
+        found.append(Builder(model, "a model", sets) if sets else Builder(model, "named in built_with", "the config"))
     for data in config.training:
-        record = config.base / data.path / rundir.RUN
-        if record.is_file():
-            found += _of_run(yamlfile.read(record).get("models", {}), data.path)
+        found += builders_of_run(config.base / data.path, data.path)
     return found
+
+
+def builders_of_run(folder: Path, where: str) -> list[Builder]:
+    """The models that a run directory names; none where it is no such directory."""
+    record = folder / rundir.RUN
+    return list(_of_run(yamlfile.read(record).get("models", {}), where)) if record.is_file() else []
 
 
 def circularity(config: EvaluateConfig, built: Sequence[Builder]) -> list[str]:
@@ -154,11 +161,12 @@ def bias_warnings(kind: str, found: Measure) -> list[str]:
     """Where length alone tells the winner, or a judge goes by position."""
     warnings = []
     for c in found.comparisons:
-        decided, auc = c.counts.wins + c.counts.losses, c.length_auc
-        if auc is not None and decided >= _LENGTH_PAIRS and max(auc, 1 - auc) >= _LENGTH_TELLS:
-            which = "longer" if auc > 0.5 else "shorter"
+        decided, longer = c.counts.wins + c.counts.losses, c.longer_wins
+        if longer is not None and decided >= _LENGTH_PAIRS and max(longer, 1 - longer) >= _LENGTH_TELLS:
+            which = "longer" if longer > 0.5 else "shorter"
             warnings.append(
-                f"{kind}: length alone tells who wins between {c.system} and {c.other}: the {which} answer ranks above in {max(auc, 1 - auc):.0%} of cases; "
+                f"{kind}: length alone tells who wins between {c.system} and {c.other}: the {which} answer (in words) is the winner on "
+                f"{max(longer, 1 - longer):.0%} of the {decided} prompts with a winner, equal lengths counting half; "
                 f"at equal length the win rate is {c.length_controlled.win_rate.estimate:.2f} instead of {c.win_rate.estimate:.2f}"
             )
     for name, bias in found.judges.items():

@@ -15,7 +15,7 @@ from safer_instruct.oneline import many, one_line, shortened
 
 Rows = Sequence[Sequence[str]]
 _NO = "not available"
-_COMPARISON = ("system", "beside", "wins", "ties", "losses", "win rate", "p", "at equal length", "length tells")
+_COMPARISON = ("system", "beside", "wins", "ties", "losses", "win rate", "p", "at equal length", "longer wins")
 
 
 def markdown(config: EvaluateConfig, result: Evaluation) -> str:
@@ -82,8 +82,11 @@ def _measure(title: str, adjective: str, found: Measure | None) -> Iterator[str]
     yield f"## {title}"
     yield ""
     yield from _table(_COMPARISON, _comparison_rows(found))
-    yield "Win rate: wins and half the ties. At equal length: the win rate of a logistic model with the length's part taken out."
-    yield "Length tells: how often the winner is the longer one; 0.5 is chance."
+    yield "Win rate: wins and half the ties. At equal length (in words): the win rate of a logistic model with the length's part taken out."
+    yield (
+        "Longer wins: on how many of the prompts with a winner it is the longer answer, in words; equal lengths count half. "
+        "50% is chance; below it the shorter answer wins more often."
+    )
     yield ""
     if swept := [c for c in found.comparisons if 0 in (c.counts.wins, c.counts.losses) and not c.counts.ties]:
         won = ", ".join(f"{escaped(c.system)} / {escaped(c.other)}" for c in swept)
@@ -101,11 +104,11 @@ def _measure(title: str, adjective: str, found: Measure | None) -> Iterator[str]
 
 
 def _comparison_rows(found: Measure) -> Rows:
-    """A row for each comparison: the two, wins, ties, losses, win rate, p, and the win rate at equal length."""
+    """A row for each comparison: the two, wins, ties, losses, win rate, p, the win rate at equal length, and how often the longer answer wins."""
     return [
         [
             *(c.system, c.other, str(c.counts.wins), str(c.counts.ties), str(c.counts.losses)),
-            *(interval(c.win_rate), p_cell(c.p_adjusted), interval(c.length_controlled.win_rate), "" if c.length_auc is None else f"{c.length_auc:.2f}"),
+            *(interval(c.win_rate), p_cell(c.p_adjusted), interval(c.length_controlled.win_rate), _percent(c.longer_wins)),
         ]
         for c in found.comparisons
     ]
@@ -114,9 +117,9 @@ def _comparison_rows(found: Measure) -> Rows:
 def _judges(found: Measure) -> Iterator[str]:
     rows = []
     for name, bias in found.judges.items():
-        cells = [_percent(bias.shown_first), _percent(bias.flips), "" if bias.length_auc is None else f"{bias.length_auc:.2f}", str(bias.unanswered)]
+        cells = [_percent(bias.shown_first), _percent(bias.flips), _percent(bias.longer_wins), str(bias.unanswered)]
         rows.append([name, *cells])
-    yield from _table(("judge", "prefers the first shown", "turned by order", "length tells", "without an answer"), rows)
+    yield from _table(("judge", "prefers the first shown", "turned by order", "longer wins", "without an answer"), rows)
     if len(found.judges) > 1:
         by_judge = [
             [f"{c.system} / {c.other}", name, f"{n.wins} / {n.ties} / {n.losses}", p_cell(n.p)] for c in found.comparisons for name, n in c.by_judge.items()

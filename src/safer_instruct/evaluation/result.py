@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from safer_instruct.analysis.bootstrap import Bootstrap, Interval
+from safer_instruct.detect.words import words
 from safer_instruct.domain import Domain
 from safer_instruct.evaluation import honesty
 from safer_instruct.evaluation.downstream import TaskScore
@@ -156,8 +157,7 @@ def result_of(work: Work, out: Path, answers: Sequence[Path], used: Meter, secon
 
 def _described(responses: Sequence[Response | None]) -> tuple[int, float]:
     there = [response for response in responses if response is not None]
-    words = [len(response.text.split()) for response in there]
-    return len(there), sum(words) / len(words) if words else 0.0
+    return len(there), sum(len(words(response.text)) for response in there) / len(there) if there else 0.0
 
 
 def _two_turn(work: Work, bootstrap: Bootstrap) -> dict[str, TwoTurn]:

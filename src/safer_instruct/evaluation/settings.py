@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -258,11 +259,17 @@ class EvaluateConfig(Strict):
     prices: str | None = None
     seed: int = 0
     _base: Path = PrivateAttr(default_factory=Path)
+    _found_in: dict[str, str] = PrivateAttr(default_factory=dict)
 
     @property
     def base(self) -> Path:
         """The folder that paths in the config are relative to: the config's own."""
         return self._base
+
+    @property
+    def found_in(self) -> Mapping[str, str]:
+        """Model of `built_with` -> where it had a part, for those that no user named: a study finds them in its sets."""
+        return self._found_in
 
     @property
     def against(self) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from safer_instruct.evaluation import Evaluation, evaluate
 from safer_instruct.evaluation.figures import Measure
@@ -65,6 +66,15 @@ def training_name(name: str, arm: ArmConfig, verb: str, seed: int) -> str:
 def evaluation_name(name: str, system: str) -> str:
     """The step that has a system answer and its answers judged."""
     return f"evaluate {name} {system}"
+
+
+def builders_of(config: StudyConfig, name: str, needed: Needed) -> dict[str, str]:
+    """Every model that had a part in the sets of an experiment -> in which."""
+    found: dict[str, list[str]] = {}
+    for on in sets_of(config, name):
+        for model in needed[set_name(on)]["models"]:
+            found.setdefault(model, []).append(f"'{on}'")
+    return {model: f"the set{'s' if len(sets) > 1 else ''} {', '.join(sets)}" for model, sets in sorted(found.items())}
 
 
 def _experiment(config: StudyConfig, name: str, out: Path) -> list[Step]:
@@ -166,10 +176,10 @@ def _systems(config: StudyConfig, systems: Mapping[str, str], needed: Needed, ou
     return found
 
 
-def _evaluated(config: StudyConfig, name: str, systems: Mapping[str, str], needed: Needed, folder: Path, inner: Inner, **more: object) -> Evaluation:
+def _evaluated(config: StudyConfig, name: str, systems: Mapping[str, str], needed: Needed, folder: Path, inner: Inner, **more: Any) -> Evaluation:
     """An evaluation of some systems; all of an experiment share a ledger."""
     experiment, out = config.experiments[name], folder.parent.parent
-    ours: dict[str, object] = {"prompts": {"path": str(folder / PROMPTS), "category_column": "category"}} if experiment.held_out else {}
+    ours: dict[str, Any] = {"prompts": {"path": str(folder / PROMPTS), "category_column": "category"}} if experiment.held_out else {}
     for measure in ("harmlessness", "helpfulness"):
         if isinstance(given := experiment.evaluate.get(measure), dict):
             ours[measure] = {**given, "pairs": "baseline"}
@@ -203,9 +213,8 @@ def _compare(config: StudyConfig, name: str, systems: Mapping[str, str], folder:
                 if (told := getattr(found, measure)) and told.outcomes:
                     by_pair.setdefault(f"{arm} / {other}", []).append(next(iter(told.outcomes.values())))
     files = [str(folder / "pairs" / f"{key}.jsonl") for key in needed[split_name(name)]["files"]]
-    built = sorted({model for s in sets_of(config, name) for model in needed[set_name(s)]["models"]})
     training = [{"path": file, "prompt": "asked"} for file in files]
-    whole = _evaluated(config, name, systems, needed, folder, inner, baseline=BASE, training=training, built_with=built)
+    whole = _evaluated(config, name, systems, needed, folder, inner, baseline=BASE, training=training, built=builders_of(config, name, needed))
     record = json.loads((folder / "evaluation" / RESULT).read_text(encoding="utf-8"))
     told = {
         "per_prompt": record["per_prompt"],

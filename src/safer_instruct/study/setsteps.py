@@ -10,6 +10,7 @@ from typing import Any
 
 from safer_instruct.config import RunConfig
 from safer_instruct.errors import SourceError
+from safer_instruct.evaluation.honesty import builders_of_run
 from safer_instruct.rundir import LEDGER, SUMMARY
 from safer_instruct.state import RunState
 from safer_instruct.study.invented import Recipe, invent_pairs
@@ -62,7 +63,9 @@ def _taken(config: StudyConfig, name: str, folder: Path, needed: Needed, digest:
     pairs, bad = read_pairs(path, given.category_column)
     write_pairs(folder / PAIRS, pairs)
     summary = json.loads((path / SUMMARY).read_text(encoding="utf-8")) if (path / SUMMARY).is_file() else None
-    return {"pairs": len(pairs), "set_aside": bad, "tokens": tokens_of(summary) if summary else None, "models": [], CONTENT: sha_of(folder / PAIRS)}
+    models = sorted({builder.model for builder in builders_of_run(path, name)})
+    tokens = tokens_of(summary) if summary else None
+    return {"pairs": len(pairs), "set_aside": bad, "tokens": tokens, "models": models, CONTENT: sha_of(folder / PAIRS)}
 
 
 def _run(run: RunConfig, ledger: Path | None, name: str, folder: Path, needed: Needed, digest: str, inner: Inner) -> Result:

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import Field, PrivateAttr, model_validator
@@ -211,17 +212,19 @@ class StudyConfig(Strict):
         """The config of one preference optimisation."""
         return _filled(self, "dpo", DpoConfig, ours)
 
-    def evaluation(self, name: str, systems: Mapping[str, Any], **ours: Any) -> EvaluateConfig:
+    def evaluation(self, name: str, systems: Mapping[str, Any], *, built: Mapping[str, str] = MappingProxyType({}), **ours: Any) -> EvaluateConfig:
         """The evaluation config of an experiment for some systems.
 
         Args:
             name: Of the experiment.
             systems: By name.
+            built: Models that had a part in the sets -> which sets.
             ours: What the study says itself; wins over the config.
         """
         given = {**self.experiments[name].evaluate, "systems": dict(systems), "seed": self.seed, "level": self.level, "resamples": self.resamples, **ours}
+        given |= {"built_with": list(built)} if built else {}
         config = yamlfile.parse_part(given, EvaluateConfig, at=("experiments", name, "evaluate"), file=self._file)
-        config._base = self.base
+        config._base, config._found_in = self.base, dict(built)
         return config
 
     def answering(self, adapter: Path | None = None, *, whole: bool = False) -> ModelConfig:
@@ -251,7 +254,8 @@ def load_study(path: Path | str, *, quick: bool = False) -> StudyConfig:
         _refuse(key, experiment.evaluate, _OURS_OF_EVALUATION, config)
         if (experiment.held_out is None) == ("prompts" not in experiment.evaluate):
             raise ConfigError(f"{path}: experiments.{name}: give either 'held_out' (prompts of a set) or 'evaluate.prompts' (a file)")
-        config.evaluation(name, {BASE: {"model": config.answering()}}, **({"prompts": "-"} if experiment.held_out else {}))
+        prompts: dict[str, Any] = {"prompts": "-"} if experiment.held_out else {}
+        config.evaluation(name, {BASE: {"model": config.answering()}}, **prompts)
     whole = [t for t in (config.sft_config(), config.dpo_config()) if t.training.method == "full"]
     if whole and config.model.startswith("embedded:"):
         raise ConfigError(f"{path}: an embedded model is evaluated with a LoRA adapter; leave out training.method 'full', or name a folder as 'model'")
