@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import yaml
 
 from safer_instruct.config import load_config
+from safer_instruct.evaluation.honesty import builders_of_run
 from safer_instruct.judging import read_judging
 from safer_instruct.models.embedded import EmbeddedModel
 from safer_instruct.models.protocol import Generation, Sampling, Scoring, Turn
@@ -99,6 +100,9 @@ def test_a_panel_decides_by_majority_and_its_agreement_can_be_told(tmp_path: Pat
     found = read_judging(result.path)
     assert found.judges == ("judge", "strict", "third") and {tuple(unit) for unit in found.votes["verify.criterion_1"]} == {(1.0, 0.0, 1.0)}
     assert "panel.strict" in yaml.safe_load((result.path / "run.yaml").read_text("utf-8"))["how"]["models"]
+    built = {(builder.role, builder.model) for builder in builders_of_run(result.path, "out")}
+    kind, strict = "scripted:kind.yaml", "scripted:strict.yaml"
+    assert built == {("inducer", "scripted:inducer.yaml"), ("expert", "scripted:expert.yaml"), ("judge", kind), ("panel", strict), ("panel", kind)}
 
 
 def test_a_run_is_verified_by_rewards(tmp_path: Path) -> None:

@@ -69,7 +69,9 @@ def test_a_judge_that_is_related_to_whoever_built_the_data_or_is_judged_is_told_
         "judge": {"model": "litellm:together/Qwen/Qwen3-32B"},
         "panel": {"x": {"model": "openai:Qwen/Qwen2"}},
     }
-    (run / "run.yaml").write_text(yaml.safe_dump({"models": models}), encoding="utf-8")
+    filled = ("expert", "judge", "panel.x")  # and no scorer, which a config names whether it is used or not
+    recorded = {"config": {"models": {**models, "scorer": {"model": "openai:Qwen/Qwen1"}}}, "models": dict.fromkeys(filled, "fingerprint")}
+    (run / "run.yaml").write_text(yaml.safe_dump(recorded), encoding="utf-8")
     loaded = config(tmp_path, training=["run"], built_with=["openai:gpt-4o"])
     built = builders(loaded)
     assert [(b.model, b.role) for b in built][:2] == [("openai:gpt-4o", "named in built_with"), ("anthropic:claude-haiku-4-5", "expert")]

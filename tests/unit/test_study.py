@@ -425,7 +425,9 @@ def test_a_judge_that_had_a_part_in_a_set_is_told_with_the_set(folder: Path) -> 
 
 def test_a_set_that_is_a_run_directory_has_the_models_of_the_run(folder: Path) -> None:
     write_run(folder / "run", list(made_up(30)))
-    (folder / "run" / "run.yaml").write_text(yaml.safe_dump({"models": {"scorer": {"model": "openai:gpt-4o"}}}), encoding="utf-8")
+    (folder / "run" / "run.yaml").write_text(
+        yaml.safe_dump({"config": {"models": {"scorer": {"model": "openai:gpt-4o"}}}, "models": {"scorer": "fingerprint"}}), encoding="utf-8"
+    )
     config = configured(folder, sets={**GIVEN["sets"], "ours": "run"})
     step = next(step for step in plan(config, folder / "out") if step.name == "set ours")
     assert step.do({}, "", lambda *_: None)["models"] == ["openai:gpt-4o"]

@@ -23,7 +23,6 @@ from safer_instruct.tuning.overlap import Overlap
 _LENGTH_TELLS, _LENGTH_PAIRS = 0.7, 20  # share that the longer or the shorter answer wins, and the fewest decided prompts that it is told of
 _POSITION_TELLS = 0.6
 _SHOWN = 5
-_WROTE, _JUDGED = ("expert", "student", "inducer"), ("scorer", "judge", "reward", "panel")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +64,9 @@ def builders(config: EvaluateConfig) -> list[Builder]:
 
 
 def builders_of_run(folder: Path, where: str) -> list[Builder]:
-    """The models that a run directory names; none where it is no such directory."""
+    """The models that wrote or judged in the run of a directory; none where it is no such directory."""
     record = folder / rundir.RUN
-    return list(_of_run(yamlfile.read(record).get("models", {}), where)) if record.is_file() else []
+    return list(_of_run(yamlfile.read(record), where)) if record.is_file() else []
 
 
 def circularity(config: EvaluateConfig, built: Sequence[Builder]) -> list[str]:
@@ -178,13 +177,14 @@ def bias_warnings(kind: str, found: Measure) -> list[str]:
     return warnings
 
 
-def _of_run(models: Mapping[str, Any], where: str) -> Iterator[Builder]:
-    for role in (*_WROTE, *_JUDGED):
-        given = models.get(role)
-        if role == "panel":
-            yield from (Builder(str(m["model"]), "panel", where) for m in (given or {}).values() if isinstance(m, dict) and m.get("model"))
-        elif isinstance(given, dict) and given.get("model"):
-            yield Builder(str(given["model"]), role, where)
+def _of_run(record: Mapping[str, Any], where: str) -> Iterator[Builder]:
+    """By what `run.yaml` says of the config; its `models` names the roles that were filled, as `expert` or `panel.NAME`."""
+    configured = (record.get("config") or {}).get("models") or {}
+    for filled in record.get("models") or {}:
+        role, _, name = filled.partition(".")
+        given = configured.get(role) or {}
+        if model := (given.get(name) or {} if name else given).get("model"):
+            yield Builder(str(model), role, where)
 
 
 def _related(judge: ModelConfig, system: ModelConfig, family: str) -> bool:
