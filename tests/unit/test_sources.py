@@ -641,6 +641,7 @@ def test_damage_behind_a_paragraph_that_is_too_long_is_told_all_the_same(tmp_pat
     packed = gzip.compress(b"one\n\n" + paragraph + b"\n" + noise, mtime=0)
     *_, last = rows_in(tmp_path, "x.txt.gz", packed[: len(packed) * 3 // 4], unit="paragraph")
     assert isinstance(last, BadRow) and last.unread and last.line == 3
+    assert ("longer than" in last.reason) == (len(paragraph) > LONGEST_LINE) and "nothing from this line on was read" in last.reason
 
 
 def test_files_are_closed_when_reading_stops_early(tmp_path: Path) -> None:

@@ -33,7 +33,9 @@ def _documents(lines: Iterable[Line], config: SourceConfig) -> Iterator[Line]:
         first = first or number
         if not flaw and not problem and len(held) + len(raw) > limit:
             problem = RowRefused(f"{config.unit} longer than {limit:,} bytes")
-        flaw = problem if problem and problem.unread else flaw or problem
+        if flaw and problem and problem.unread:
+            flaw = RowRefused(f"{flaw}; {problem}", unread=True)
+        flaw = flaw or problem
         if not flaw or not held:
             held += raw
     if first or not paragraphs:
