@@ -15,6 +15,7 @@ from safer_instruct.models.protocol import Model, Usage
 from safer_instruct.settings.models import ALWAYS_IN_PROCESS, ModelConfig
 from safer_instruct.spent import Spent
 from safer_instruct.state import REJECTED, STAGES, TWINS, RunState, StageState
+from safer_instruct.tables import lines_of
 
 _COST_DIGITS = 12  # what prices of a millionth per million tokens can change; with fewer, the order of the calls may decide how a half is rounded
 
@@ -89,8 +90,8 @@ def check_accounts(out: Path, state: RunState) -> None:
         examples, twins = _ends(file)
     dropped, dropped_twins = examples.total() - examples[None], twins.total() - twins[None]
     pairs = pq.read_metadata(out / rundir.PAIRS).num_rows - twins[None]
-    lines = _lines(out / rundir.PAIRS_JSONL) - twins[None]
-    aside = _lines(out / rundir.BAD_ROWS)
+    lines = lines_of(out / rundir.PAIRS_JSONL) - twins[None]
+    aside = lines_of(out / rundir.BAD_ROWS)
     reasons, twin_reasons = ({by: n for by, n in counts.items() if by is not None} for counts in (examples, twins))
     counted: Counter[str] = Counter()
     for (_, name), n in state.reasons.items():
@@ -151,11 +152,6 @@ def _budget(state: RunState) -> dict[str, Any]:
         "unanswered_cost": round(budget.forfeited.cost, 6),
         "unanswered_tokens": budget.forfeited.tokens,
     }
-
-
-def _lines(path: Path) -> int:
-    with path.open("rb") as file:
-        return sum(1 for _ in file)
 
 
 def remote_spent(ledger: Path, models: Iterable[ModelConfig]) -> Spent:

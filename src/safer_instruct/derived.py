@@ -1,7 +1,7 @@
 """What commands made of a run's pairs, the report and a selection: set aside while the run is made again, brought back where it came out the same.
 
 A kill at any moment loses none of it: it lies in `.earlier/` beside the digest of the results that it speaks of, and the next run that ends
-looks at both.
+looks at both. Exports stay where they are: a run notes which pairs those were made of that it finds, and says at its end which are of others.
 """
 
 from __future__ import annotations
@@ -11,8 +11,23 @@ import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from safer_instruct.rundir import ASIDE, BAD_ROWS, CARD, EXAMPLES, PAIRS_JSONL, REPORT, REPORT_MD, SELECTED, SELECTED_JSONL, SELECTION, SUMMARY
+from safer_instruct.rundir import (
+    ASIDE,
+    BAD_ROWS,
+    CARD,
+    EXAMPLES,
+    EXPORTED,
+    EXPORTS,
+    PAIRS_JSONL,
+    REPORT,
+    REPORT_MD,
+    SELECTED,
+    SELECTED_JSONL,
+    SELECTION,
+    SUMMARY,
+)
 from safer_instruct.storage.attached import home_of
 from safer_instruct.wholefile import write_whole
 
@@ -26,6 +41,7 @@ def forget_results(path: Path) -> tuple[str, ...]:
     Returns:
         The files that were made of its pairs, for `bring_back`.
     """
+    _note_exports(path)
     aside = path / ASIDE
     any_made = any((folder / name).is_file() for folder in (path, aside) for name in DERIVED)
     if any_made and (path / SUMMARY).is_file() and _read(aside / _OF) != (of := _digest(path)):
@@ -55,13 +71,52 @@ def bring_back(path: Path, made: Sequence[str]) -> tuple[str, ...]:
     return tuple(name for name in made if not (path / name).is_file())
 
 
+def stale_exports(path: Path) -> tuple[str, ...]:
+    """The exports in a run directory that were made of other pairs than it holds now, as far as runs have noted."""
+    noted = _noted(path)
+    made = {name: noted[name].get(PAIRS_JSONL) for name, at in _exports(path).items() if name in noted and noted[name].get("changed") == at}
+    pairs = _digest_of(path / PAIRS_JSONL).hex() if made else ""
+    return tuple(name for name, of in made.items() if of != pairs)
+
+
+def _note_exports(path: Path) -> None:
+    """Note of the exports that were written since the run before that they are of its pairs, before those may change."""
+    exports, noted = _exports(path), _noted(path)
+    if not (path / PAIRS_JSONL).is_file() or not (exports or noted):
+        return
+    known = {name: noted[name] for name, at in exports.items() if name in noted and noted[name].get("changed") == at}
+    if len(known) < len(exports):
+        pairs = _digest_of(path / PAIRS_JSONL).hex()
+        known |= {name: {"changed": at, PAIRS_JSONL: pairs} for name, at in exports.items() if name not in known}
+    if known != noted:
+        write_whole(path / EXPORTED, json.dumps(known, indent=1) + "\n")
+
+
+def _exports(path: Path) -> dict[str, int]:
+    """The exports in a run directory, and when each was written, in nanoseconds."""
+    return {file.name: file.lstat().st_mtime_ns for pattern in EXPORTS for file in sorted(path.glob(pattern))}
+
+
+def _noted(path: Path) -> dict[str, dict[str, Any]]:
+    """What runs have noted of exports; nothing where that is damaged."""
+    try:
+        noted = json.loads(_read(path / EXPORTED) or "{}")
+        return {name: of for name, of in noted.items() if isinstance(of, dict)}
+    except (ValueError, AttributeError):
+        return {}
+
+
+def _digest_of(file: Path) -> bytes:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").digest()
+
+
 def _digest(path: Path) -> str:
     """Of a finished run's results, but for how long they took."""
     found = hashlib.sha256()
     for name in (EXAMPLES, PAIRS_JSONL, BAD_ROWS):
         if (path / name).is_file():
-            with (path / name).open("rb") as file:
-                found.update(hashlib.file_digest(file, "sha256").digest())
+            found.update(_digest_of(path / name))
     try:
         summary = json.loads((path / SUMMARY).read_text(encoding="utf-8"))
         summary["timing"] = None

@@ -3,7 +3,7 @@
     SaferInstructError
     ├── ConfigError          a config, domain or template file says something it must not
     ├── SourceError          a corpus is missing, or holds no usable row
-    │   └── ColumnError      a table lacks a column that is asked for, or has its name twice
+    │   └── ColumnError      a table lacks a column that is asked for
     ├── MissingExtraError    an optional dependency is not installed
     ├── RunDirectoryError    the run directory belongs to another config, another process, or is damaged
     ├── AccountingError      rows in != pairs + dropped + set aside: a bug, never ignored
@@ -35,7 +35,7 @@ class SourceError(SaferInstructError):
 
 
 class ColumnError(SourceError):
-    """A table lacks a column that is asked for, or has its name twice.
+    """A table lacks a column that is asked for.
 
     Attributes:
         problem: What is wrong, and where.
@@ -50,11 +50,17 @@ class ColumnError(SourceError):
 
 
 class MissingExtraError(SaferInstructError):
-    """An optional dependency is not installed."""
+    """An optional dependency is not installed.
 
-    def __init__(self, package: str, extra: str, purpose: str) -> None:
-        super().__init__(f"{purpose} needs {package}, which is not installed; run: pip install 'safer-instruct[{extra}]'")
-        self.extra = extra
+    Attributes:
+        package: What is not there.
+        extra: The extra that brings it.
+        purpose: What needs it.
+    """
+
+    def __init__(self, package: str, extra: str, purpose: str, instead: str = "") -> None:
+        super().__init__(f"{purpose} needs {package}, which is not installed; run: pip install 'safer-instruct[{extra}]'{instead}")
+        self.package, self.extra, self.purpose = package, extra, purpose
 
 
 class RunDirectoryError(SaferInstructError):

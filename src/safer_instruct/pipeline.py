@@ -38,6 +38,7 @@ from safer_instruct.roles import EXPERTS
 from safer_instruct.running import run_to_end
 from safer_instruct.settings.answers import BoilerplateConfig
 from safer_instruct.sources import BadRow, read_source
+from safer_instruct.sources.records import advice
 from safer_instruct.spent import earlier_spent, write_spent
 from safer_instruct.stages.direction import facing
 from safer_instruct.stages.filter import choose
@@ -46,7 +47,7 @@ from safer_instruct.stages.induce import induce
 from safer_instruct.stages.rejected import RejectedSide, rejected_template
 from safer_instruct.stages.verify import Verifier
 from safer_instruct.state import REJECTED, STAGES, TWINS, Both, Dropped, Figures, Paced, Row, RowMeter, RunState, row_of, row_of_twin
-from safer_instruct.tally import side_notes
+from safer_instruct.tally import side_notes, unread_note
 from safer_instruct.target import Pursuit, described
 from safer_instruct.templates import load_template
 from safer_instruct.twins.opening import open_twins
@@ -63,11 +64,13 @@ class RunResult:
         path: The run directory.
         summary: What stands in its `summary.json`: counts by stage and reason, calls, tokens, US dollars, seconds.
         removed: Files of the run before that were made of its pairs, such as `report.html`, and do not speak of these.
+        stale: Exports in the directory that were made of other pairs than these, such as `export.jsonl`, and are still there.
     """
 
     path: Path
     summary: dict[str, Any]
     removed: tuple[str, ...] = ()
+    stale: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,16 +193,20 @@ async def write_out(equipment: Equipment, out: Path, flow: Callable[[Callable[[B
     called = equipment.roles.by_stage() | equipment.roles.by_part()
     summary = summarize(state, equipment.roles.by_role(), called, config.thresholds) | describe(config, equipment.domain)
     summary |= {"unique_chosen": unique.record(), "margin": equipment.margins.record()}
+    lost = ""
+    if files.unread.files:
+        summary["unread"] = files.unread.record()
+        lost = unread_note(summary["unread"])
     twice = f"{state.renumbered} rows have an id that an earlier row has too; a number stands behind theirs, as in ID-2" if state.renumbered else ""
     capped = config.budget.max_cost is not None or config.budget.max_tokens is not None
     idle = "the budget caps calls to remote models, and this run has none" if capped and all(m.in_process for m in config.models.by_role.values()) else ""
-    told = (twice, idle, equipment.asked.note if equipment.asked else "", described(state.target) if state.target else "", *side_notes(summary))
+    told = (lost, twice, idle, equipment.asked.note if equipment.asked else "", described(state.target) if state.target else "", *side_notes(summary))
     if notes := [note for note in told if note]:
         summary["notes"] = notes
     check_accounts(out, state)
     write_whole(out / rundir.SUMMARY, json.dumps(summary, indent=1) + "\n")
     write_whole(out / rundir.CARD, dataset_card(summary, Release({"train": rundir.PAIRS}, {"train": tables.pairs_and_twins(summary)})))
-    return RunResult(out, summary, derived.bring_back(out, made))
+    return RunResult(out, summary, derived.bring_back(out, made), derived.stale_exports(out))
 
 
 async def _sample(config: RunConfig, out: Path, rows: int, mode: rundir.Mode, watch: Callable[[RunState], None] | None) -> Sample:
@@ -239,7 +246,8 @@ async def _sample(config: RunConfig, out: Path, rows: int, mode: rundir.Mode, wa
     if not taken:
         raise SourceError(_no_row(config))
     if len(bad) == len(taken):
-        raise SourceError(f"none of the {len(taken)} sampled rows of {config.source.path} is usable; the first: {bad[0].file}:{bad[0].line}: {bad[0].reason}")
+        first = f"{bad[0].file}:{bad[0].line}: {bad[0].reason}"
+        raise SourceError(f"none of the {len(taken)} sampled rows of {config.source.path} is usable; the first: {first}{advice(first)}")
     beside = [name for name in state.stages if name not in STAGES]
     by_model = [(which, {stage: meter for (by, stage), meter in asked.items() if by == id(model)}) for (which, _), model in models]
     paced = tuple(found for which, stages in by_model if (found := Paced.of(which, stages)))
@@ -394,7 +402,7 @@ def _no_usable_row(config: RunConfig, out: Path, state: RunState) -> str:
     if not state.rows:
         return _no_row(config)
     first = _first(out / rundir.BAD_ROWS)
-    return f"none of the {state.rows} rows of {config.source.path} is usable; the first: {first}; all reasons stand in {out / rundir.BAD_ROWS}"
+    return f"none of the {state.rows} rows of {config.source.path} is usable; the first: {first}{advice(first)}; all reasons stand in {out / rundir.BAD_ROWS}"
 
 
 def _no_row(config: RunConfig) -> str:

@@ -28,6 +28,7 @@ PROGRESS, REVIEW, REVIEW_INDEX, REVIEW_LABELS = "progress.json", "review.sqlite"
 SELECTED, SELECTED_JSONL, SELECTION = "selected.parquet", "selected.jsonl", "selection.json"
 REPORT, REPORT_MD = "report.html", "report.md"
 EXPORTS = ("export.*", "export-*")  # of `export` without --out
+EXPORTED = ".exports.json"  # which pairs they were made of
 SHARDS = "ledger-shards"  # finished calls of a run on a cluster, until they are in the ledger
 ASIDE = ".earlier"  # what was made of the pairs of a run that is made again, until it has ended
 HOW = "how"  # the section of run.yaml that says nothing of the result: addresses, rates, budget
@@ -65,6 +66,7 @@ _FILES = (
     REPORT,
     REPORT_MD,
     ASIDE,
+    EXPORTED,
     PROGRESS,
     REVIEW_INDEX,
     REVIEW_LABELS,

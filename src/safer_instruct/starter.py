@@ -16,6 +16,7 @@ from safer_instruct.placeholders import MODEL
 from safer_instruct.settings.sources import SourceConfig
 from safer_instruct.sources import BadRow, read_source
 from safer_instruct.sources.files import DOCUMENTS, describe, find
+from safer_instruct.sources.records import advice
 from safer_instruct.wholefile import write_whole
 
 _CONFIG = """\
@@ -132,8 +133,6 @@ _JUDGE = f"""\
 _LOOKED_AT = 20
 """Rows that `init` reads: one of them at least must be good."""
 _NAME_COLUMNS = "name the column with the text by --text, and that with your own id by --id"
-_REMEDIES = {"UTF": "; save the file in UTF-8 (in Excel: save as 'CSV UTF-8')", "column '": f"; {_NAME_COLUMNS}"}
-"""What the reason of a bad row speaks of -> what to do."""
 
 _NO_TEXTS = ("y", "n", "yes", "no", "on", "off", "true", "false", "null")  # what YAML takes for something else
 
@@ -224,7 +223,7 @@ def _placed(source: StarterSource | None, folder: Path) -> StarterSource:
         raise ColumnError(exc.problem, _NAME_COLUMNS) from exc
     if all(isinstance(row, BadRow) for row in first):
         said = f"{first[0].file}:{first[0].line}: {first[0].reason}" if first and isinstance(first[0], BadRow) else "it holds none"
-        remedy = next((remedy for word, remedy in _REMEDIES.items() if word in said), "")
+        remedy = advice(said) or (f"; {_NAME_COLUMNS}" if "column '" in said else "")
         raise SourceError(f"{source.path}: none of its first rows can be used: {said}{remedy}")
     path = source.path if Path(source.path).is_absolute() else os.path.relpath(source.path, folder)
     return StarterSource(path, source.text, source.id, _has_category(source))

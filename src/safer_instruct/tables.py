@@ -14,6 +14,7 @@ from safer_instruct.errors import RunDirectoryError
 from safer_instruct.example import Example
 from safer_instruct.rundir import BAD_ROWS, EXAMPLES, PAIRS, PAIRS_JSONL, SELECTED, SUMMARY, read_summary
 from safer_instruct.sources import BadRow
+from safer_instruct.tally import UnreadTally
 from safer_instruct.wholefile import room_for, whole
 
 PAIR_COLUMNS = ("prompt", "chosen", "rejected", "category", "id")
@@ -23,7 +24,11 @@ _ROWS_PER_GROUP, _ROWS_READ = 2_000, 200
 
 
 class Outputs:
-    """Writes examples, pairs and bad rows as they come; memory holds one row group."""
+    """Writes examples, pairs and bad rows as they come; memory holds one row group.
+
+    Attributes:
+        unread: The files that were not read to their end, as the bad rows tell.
+    """
 
     def __init__(self, examples: Path, pairs: Path, jsonl: Path, bad_rows: Path, *, conversations: bool = False, twins: bool = False) -> None:
         import pyarrow.parquet as pq
@@ -34,6 +39,7 @@ class Outputs:
         self._jsonl: IO[str] = jsonl.open("w", encoding="utf-8")
         self._bad: IO[str] = bad_rows.open("w", encoding="utf-8")
         self._rows: list[Example] = []
+        self.unread = UnreadTally()
 
     def add(self, example: Example) -> None:
         """Write one finished example, and its pair if it came through."""
@@ -44,6 +50,7 @@ class Outputs:
 
     def add_bad(self, row: BadRow) -> None:
         """Write one row that was set aside."""
+        self.unread.add(row)
         with room_for(self._folder):
             self._bad.write(json.dumps(asdict(row), ensure_ascii=True) + "\n")
 
@@ -172,14 +179,29 @@ def opened(path: Path, name: str) -> Iterator[Any]:
     try:
         with pq.ParquetFile(file, pre_buffer=False) as parquet:
             told = pairs_and_twins(summary) if name == PAIRS else _examples(summary)
-            if parquet.metadata.num_rows != told:
-                raise RunDirectoryError(
-                    f"{file} has {parquet.metadata.num_rows:,} rows and {SUMMARY} beside it tells of {told:,}, so they are of two runs; "
-                    "give the 'run' command again to write both anew, from the ledger"
-                )
+            check_rows(file, parquet.metadata.num_rows, told)
             yield parquet
     except (OSError, pa.ArrowException) as exc:
         raise RunDirectoryError(f"{file} cannot be read ({exc}); give the 'run' command again to write it anew, from the ledger") from exc
+
+
+def check_rows(file: Path, rows: int, told: int) -> None:
+    """Check a file of a finished run against its summary.
+
+    Raises:
+        RunDirectoryError: It has other `rows` than are `told`, so it is of another run.
+    """
+    if rows != told:
+        raise RunDirectoryError(
+            f"{file} has {rows:,} rows and {SUMMARY} beside it tells of {told:,}, so they are of two runs; "
+            "give the 'run' command again to write both anew, from the ledger"
+        )
+
+
+def lines_of(path: Path) -> int:
+    """How many lines a file has."""
+    with path.open("rb") as file:
+        return sum(1 for _ in file)
 
 
 def _examples(summary: Mapping[str, Any]) -> int:

@@ -11,6 +11,35 @@ from typing import Any
 
 from safer_instruct.detect.words import words
 from safer_instruct.example import Example
+from safer_instruct.oneline import many
+from safer_instruct.sources import BadRow
+
+_PLACES = 5
+
+
+@dataclass(slots=True)
+class UnreadTally:
+    """Files of the source that were not read to their end.
+
+    Attributes:
+        files: How many.
+        places: File and line of the first of them, from where on nothing was read.
+    """
+
+    files: int = 0
+    places: list[str] = field(default_factory=list)
+
+    def add(self, row: BadRow) -> None:
+        """Count a row that was set aside, where a file ends with it."""
+        if not row.unread:
+            return
+        self.files += 1
+        if self.files <= _PLACES:
+            self.places.append(f"{row.file}:{row.line}")
+
+    def record(self) -> dict[str, Any]:
+        """For the summary."""
+        return {"files": self.files, "places": self.places}
 
 
 @dataclass(slots=True)
@@ -97,6 +126,21 @@ class TwinTally:
             "different_refusals": len(self.refusals),
             "length_gap": self.gaps.record(),
         }
+
+
+def unread_said(unread: Mapping[str, Any]) -> str:
+    """Which files were not read to their end, in words without a stop; `unread` as in the summary."""
+    files, places = unread["files"], unread["places"]
+    rest = f" and {files - len(places):,} more" if files > len(places) else ""
+    return f"{many(files, 'file')} {'was' if files == 1 else 'were'} not read to the end; nothing was read from {', '.join(places)}{rest} on"
+
+
+def unread_note(unread: Mapping[str, Any]) -> str:
+    """The same for terminal and card, with what to do."""
+    return (
+        f"{unread_said(unread)}. However many rows are lost with it, such an end counts as one row set aside; "
+        "rejected_rows.jsonl says why: replace the file, and give the 'run' command again"
+    )
 
 
 def side_notes(summary: Mapping[str, Any]) -> list[str]:

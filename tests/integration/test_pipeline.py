@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import csv
+import gzip
 import json
 import os
 import random
@@ -422,6 +423,23 @@ class TestAccounting:
         assert all(part in row["reason"] for part, row in zip(expected, aside, strict=True))
         assert (summary["rows"], summary["set_aside"], summary["pairs"]) == (13, 10, 3)
         check_accounts(project.out, summary)
+
+    def test_a_file_that_is_not_read_to_its_end_is_told_loudly(self, project: Project, capsys: pytest.CaptureFixture[str]) -> None:
+        project.texts([*good_rows(60), "{broken"])
+        packed = gzip.compress(project.source.read_bytes())
+        (project.path / "texts.jsonl.gz").write_bytes(packed[: len(packed) // 2])
+        project.config["source"] |= {"path": "texts.jsonl.*"}
+        assert project.cli() == 0
+        summary, aside = json.loads((project.out / "summary.json").read_text("utf-8")), json_lines(project.out / "rejected_rows.jsonl")
+        assert [row["unread"] for row in aside] == [True] and 0 < summary["pairs"] < 60
+        assert summary["unread"] == {"files": 1, "places": [f"texts.jsonl.gz:{aside[0]['line']}"]}
+        said = f"1 file was not read to the end; nothing was read from texts.jsonl.gz:{aside[0]['line']} on. "
+        assert summary["notes"][0].startswith(said) and f"note: {said.strip()}" in " ".join(capsys.readouterr().out.split())
+        assert f"- {said}" in (project.out / "README.md").read_text("utf-8")
+        check_accounts(project.out, summary)
+        project.config["source"] |= {"path": "texts.jsonl"}
+        whole = project.run(mode="continue")
+        assert "unread" not in whole and whole["pairs"] == 60 and [row["unread"] for row in json_lines(project.out / "rejected_rows.jsonl")] == [False]
 
     def test_only_bad_rows_end_the_run(self, project: Project, capsys: pytest.CaptureFixture[str]) -> None:
         project.texts(['{"text": ""}', "{broken", "also broken"])

@@ -15,6 +15,7 @@ from safer_instruct import derived, rundir
 from safer_instruct.cli import main
 from safer_instruct.config import load_config
 from safer_instruct.errors import ConfigError, MissingExtraError, RunDirectoryError
+from safer_instruct.export import export_pairs
 from safer_instruct.pipeline import run
 from safer_instruct.report.build import write_report
 from safer_instruct.selectconfig import SelectConfig, read_quotas
@@ -118,16 +119,24 @@ def test_the_same_run_given_again_keeps_what_was_made_of_its_pairs(tmp_path: Pat
     out = tmp_path / "out"
     select_from_run(out, SelectConfig())
     write_report(out)
+    export_pairs(out, "jsonl")
     made = {name: (out / name).read_bytes() for name in derived.DERIVED}
     with pytest.raises(SystemExit) as ended:
         main(["run", str(tmp_path / "config.yaml"), "--out", str(out)])
-    assert ended.value.code == 0 and "removed" not in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert ended.value.code == 0 and "removed" not in said and "still of other pairs" not in said
     assert {name: (out / name).read_bytes() for name in derived.DERIVED} == made
     (tmp_path / "texts.jsonl").write_text("".join((tmp_path / "texts.jsonl").read_text("utf-8").splitlines(keepends=True)[1:]), "utf-8")
     with pytest.raises(SystemExit):
         main(["run", str(tmp_path / "config.yaml"), "--out", str(out)])
-    assert "removed: selected.parquet, selected.jsonl, selection.json, report.html, report.md (of the run before)" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "removed: selected.parquet, selected.jsonl, selection.json, report.html, report.md (of the run before)" in said
+    assert "still of other pairs than these: export.jsonl; export again what you need\n" in said
     assert not any((out / name).exists() for name in derived.DERIVED)
+    with pytest.raises(SystemExit):
+        main(["run", str(tmp_path / "config.yaml"), "--out", str(out)])
+    said = capsys.readouterr().out
+    assert "still of other pairs than these: export.jsonl; " in said and "removed" not in said
 
 
 def test_what_cannot_be_selected_from_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -169,7 +169,7 @@ def test_a_missing_column_and_a_file_without_columns_are_told(tmp_path: Path) ->
     (tmp_path / "a.jsonl").write_text('{"mesages": []}\n')
     (tmp_path / "b.txt").write_text("x")
     found = list(read_source(SourceConfig(path="a.jsonl", messages="messages"), tmp_path))
-    assert isinstance(found[0], BadRow) and found[0].reason == "messages column 'messages' is missing (nearest: 'mesages')"
+    assert isinstance(found[0], BadRow) and found[0].reason == "messages column 'messages' is missing (nearest: 'mesages'); this row has mesages"
     with pytest.raises(SourceError, match="plain text has no columns, so 'messages: talk'"):
         list(read_source(SourceConfig(path="b.txt", messages="talk"), tmp_path))
 

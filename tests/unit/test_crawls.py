@@ -238,6 +238,7 @@ def test_what_is_no_crawl_is_set_aside_whole_and_the_next_file_is_read(tmp_path:
     (tmp_path / "all" / "c.warc.gz").write_bytes(packed(page(3)))
     rows = list(read_source(SourceConfig.model_validate({"path": "all", "documents": {"min_words": 5}}), tmp_path))
     assert refused(rows) == [(1, "at or behind byte 0: the file is damaged: Invalid WARC header; no record was found behind it")]
+    assert [row.unread for row in rows if isinstance(row, BadRow)] == [True]
     assert pages(rows) == [uri(3)]
 
 
@@ -257,6 +258,7 @@ def test_a_disk_that_fails_within_a_file_costs_the_rest_of_that_file() -> None:
     found = [*_Walk(file, _Failing(page(1) + page(2) + page(3)), fastwarc.warc, 4, MIB).records()]
     assert [row.uri for row in found if isinstance(row, Record)] == [uri(1)]
     assert isinstance(found[-1], BadRow) and "Input/output error" in found[-1].reason and "no record was found behind it" in found[-1].reason
+    assert found[-1].unread
 
 
 def test_memory_stays_flat_whatever_a_record_unpacks_to(tmp_path: Path) -> None:

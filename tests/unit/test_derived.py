@@ -75,6 +75,34 @@ def test_where_nothing_was_made_nothing_is_set_aside(tmp_path: Path) -> None:
     assert derived.forget_results(tmp_path) == () and not (tmp_path / rundir.ASIDE).exists()
 
 
+def given_again(path: Path, pairs: str) -> tuple[str, ...]:
+    """The run given again, with other pairs perhaps; which exports it finds to be of others."""
+    made = derived.forget_results(path)
+    finish(path, pairs)
+    derived.bring_back(path, made)
+    return derived.stale_exports(path)
+
+
+def test_exports_of_other_pairs_are_named_at_every_run_until_they_are_made_again(tmp_path: Path) -> None:
+    finish(tmp_path)
+    assert given_again(tmp_path, "one\n") == () and not (tmp_path / rundir.EXPORTED).exists()
+    (tmp_path / "export.jsonl").write_text("one\n")
+    (tmp_path / "export-datasets").mkdir()
+    assert given_again(tmp_path, "one\n") == ()
+    assert given_again(tmp_path, "two\n") == ("export.jsonl", "export-datasets")
+    assert given_again(tmp_path, "two\n") == ("export.jsonl", "export-datasets")
+    (tmp_path / "again").write_text("two\n")
+    (tmp_path / "again").replace(tmp_path / "export.jsonl")
+    assert given_again(tmp_path, "two\n") == ("export-datasets",)
+    assert given_again(tmp_path, "three\n") == ("export.jsonl", "export-datasets")
+    assert given_again(tmp_path, "two\n") == ("export-datasets",), "the pairs are those again that it was made of"
+    (tmp_path / "export-datasets").rmdir()
+    assert given_again(tmp_path, "two\n") == ()
+    for damaged in ("{", "[1]", '{"export.jsonl": 1}'):
+        (tmp_path / rundir.EXPORTED).write_text(damaged)
+        assert given_again(tmp_path, "three\n") == ("export.jsonl",) and given_again(tmp_path, "two\n") == ()
+
+
 @contextmanager
 def killed_at(number: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
     """The `number`-th change of the disk, and every later one, does not happen."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import sys
 from pathlib import Path
 
 import pypdf
@@ -12,7 +13,7 @@ from made_documents import docx, pdf
 
 from safer_instruct.config import SourceConfig
 from safer_instruct.equipment import count_rows
-from safer_instruct.errors import SourceError
+from safer_instruct.errors import MissingExtraError, SourceError
 from safer_instruct.settings.documents import DocumentConfig
 from safer_instruct.sources import BadRow, SourceText, read_rows, read_source
 from safer_instruct.sources.html import read_html
@@ -30,6 +31,21 @@ def read(folder: Path, name: str, content: bytes, **documents: object) -> list[S
 
 def told(rows: list[SourceText | BadRow]) -> list[tuple[str, str, int]]:
     return [(row.text, row.place, row.line) if isinstance(row, SourceText) else ("", row.reason, row.line) for row in rows]
+
+
+def test_a_document_that_nobody_meant_is_named_where_its_reader_is_not_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "mammoth", None)
+    (tmp_path / "texts").mkdir()
+    (tmp_path / "texts" / "a.json").write_text('[{"text": "one"}]')
+    (tmp_path / "texts" / "notes.docx").write_bytes(b"PK")
+    needs = "texts/notes.docx: reading DOCX needs mammoth, which is not installed; run: pip install 'safer-instruct[docs]'"
+    others = "; or, if that file is not meant, name the others with a glob, such as 'path: {}/*.json'"
+    for path, remedy in (("texts", others.format("texts")), ("texts/*", others.format("FOLDER")), ("texts/notes.docx", "")):
+        with pytest.raises(MissingExtraError) as caught:
+            list(read_source(SourceConfig(path=path), tmp_path))
+        assert str(caught.value) == needs + remedy and caught.value.extra == "docs"
+    (row,) = read_source(SourceConfig(path="texts/*.json"), tmp_path)
+    assert isinstance(row, SourceText) and row.text == "one"
 
 
 def reason(rows: list[SourceText | BadRow]) -> str:

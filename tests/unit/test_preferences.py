@@ -12,6 +12,7 @@ import pytest
 from made_runs import made_up, write_run
 from rich.console import Console
 
+from safer_instruct.audit.reading import read_set
 from safer_instruct.cli import main
 from safer_instruct.errors import ConfigError, MissingExtraError, RunDirectoryError, SourceError
 from safer_instruct.models.protocol import Turn
@@ -131,6 +132,33 @@ def test_a_run_whose_pairs_are_gone_is_no_folder_of_tables(tmp_path: Path) -> No
     (run / "pairs.jsonl").unlink()
     with pytest.raises(RunDirectoryError, match=r"run: its pairs\.jsonl is missing; give the 'run' command again to write it anew"):
         list(read_preferences((PreferenceSource(path="run"),), tmp_path))
+
+
+def test_a_run_whose_pairs_are_of_another_run_is_refused_and_its_exports_are_no_splits_that_are_left_out(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", list(made_up(20)))
+    source = PreferenceSource(path="run")
+    pairs = list(read_preferences((source,), tmp_path))
+    for name in ("train", "test"):
+        (run / "export-datasets" / "data").mkdir(parents=True, exist_ok=True)
+        (run / "export-datasets" / "data" / f"{name}.parquet").write_bytes((run / "pairs.parquet").read_bytes())
+    console = Console(record=True, width=200)
+    show_parts(console, (source,), tmp_path)
+    assert console.export_text() == "" and list(read_preferences((source,), tmp_path)) == pairs
+    kept = (run / "pairs.jsonl").read_bytes().splitlines(keepends=True)
+    for other in (kept[:-1], [*kept, kept[0]]):
+        (run / "pairs.jsonl").write_bytes(b"".join(other))
+        told = rf"run/pairs\.jsonl has {len(other)} rows and summary\.json beside it tells of {len(kept)}, so they are of two runs; give the 'run' command"
+        with pytest.raises(RunDirectoryError, match=told):
+            list(read_preferences((source,), tmp_path))
+
+
+def test_where_no_row_is_a_pair_for_its_encoding_it_is_said_how_to_save_the_file(tmp_path: Path) -> None:
+    (tmp_path / "l1.csv").write_bytes("prompt,chosen,rejected\nWhere?,Here.,Caf\xe9.\n".encode("latin-1"))
+    reason = r"l1\.csv:2: invalid UTF-8 at byte offset 16 of the row; save the file in UTF-8 \(in Excel: save as 'CSV UTF-8'\)$"
+    with pytest.raises(SourceError, match=reason):
+        divide((PreferenceSource(path="l1.csv"),), Holdout(), tmp_path)
+    with pytest.raises(SourceError, match=reason):
+        read_set(tmp_path / "l1.csv")
 
 
 def test_a_run_directory_stands_for_its_pairs_and_columns_may_have_other_names(tmp_path: Path) -> None:

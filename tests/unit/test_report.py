@@ -134,6 +134,7 @@ def _changed(examples: list[Example], **fields: Any) -> list[Example]:
         ({"rejected": lambda e: f"Rewritten.\u200b {e.text}"}, {}, "serious", "characters that nobody sees"),
         ({"category": lambda e: "rare" if e.id == "e000000" else "common"}, {}, "look", "fewer than 20 pairs"),
         ({}, {"rows": 239 + 7, "set_aside": 7}, "look", "7 source rows could not be read"),
+        ({}, {"unread": {"files": 1, "places": ["a.csv.gz:5"]}}, "serious", "1 file was not read to the end; nothing was read from a.csv.gz:5 on."),
         ({}, {"cost": None}, "look", "The cost is unknown"),
         ({"verdicts": lambda e: (*e.verdicts, Verdict("pii", False, None, "a name", True))}, {}, "look", "pii flagged"),
     ],

@@ -22,7 +22,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from safer_instruct.config import SourceConfig
@@ -75,6 +75,7 @@ def test_elements_of_an_array_that_cannot_be_used_are_set_aside_and_the_rest_is_
 def test_a_broken_array_ends_where_it_breaks(tmp_path: Path) -> None:
     *good, bad = rows_in(tmp_path, "x.json", b'[{"text": "one"}, {"text": "two"}, {"text": ')
     assert texts(good) == ["one", "two"] and isinstance(bad, BadRow) and bad.line == 3 and "nothing from this element on was read" in bad.reason
+    assert bad.unread
 
 
 def test_conversations_of_an_array_are_told_apart(tmp_path: Path) -> None:
@@ -216,10 +217,14 @@ def test_a_text_of_exactly_max_chars_is_taken(tmp_path: Path) -> None:
         ("7", "7"),
         ('"a b"', "a b"),
         ("123456789012345678901", "123456789012345678901"),
-        ("7.0", "id is a number, not a string or whole number"),
-        ("true", "id is a boolean, not a string or whole number"),
+        ("7.0", "7"),
+        ("-7e2", "-700"),
+        ("7.5", "id is a number, not a string or whole number; cast the column to text"),
+        ("9007199254740992.0", "id is a number, not a string or whole number; cast the column to text"),
+        ("NaN", "id is a number, not a string or whole number; cast the column to text"),
+        ("true", "id is a boolean, not a string or whole number; cast the column to text"),
         ("null", "id is null, not a string or whole number"),
-        ("[7]", "id is a list, not a string or whole number"),
+        ("[7]", "id is a list, not a string or whole number; cast the column to text"),
         ('""', "id is empty or only white space"),
         ('"\\udfff"', "id holds a lone surrogate (\\udfff), which is no character"),
     ],
@@ -230,7 +235,7 @@ def test_ids_are_strings_or_whole_numbers(tmp_path: Path, value: str, outcome: s
 
 
 def test_an_id_column_that_a_row_lacks_refuses_the_row(tmp_path: Path) -> None:
-    assert refused(rows_in(tmp_path, "x.jsonl", b'{"text": "one"}', id="key")) == [(1, "id column 'key' is missing")]
+    assert refused(rows_in(tmp_path, "x.jsonl", b'{"text": "one"}', id="key")) == [(1, "id column 'key' is missing; this row has text")]
 
 
 def test_the_category_column_wins_and_the_constant_does_not_fill_its_gaps(tmp_path: Path) -> None:
@@ -238,7 +243,7 @@ def test_the_category_column_wins_and_the_constant_does_not_fill_its_gaps(tmp_pa
     rows = rows_in(tmp_path, "x.jsonl", raw, category="rude", category_column="kind")
     assert rows[0] == SourceText("one", "x.jsonl", 1, None, "mild")
     assert refused(rows) == [
-        (2, "category column 'kind' is missing"),
+        (2, "category column 'kind' is missing; this row has text"),
         (3, "category is empty or only white space"),
         (4, "category is a number, not a string"),
     ]
@@ -356,7 +361,7 @@ def test_a_header_that_cannot_be_read_skips_the_file_only(tmp_path: Path) -> Non
         bad, good = rows_of(tmp_path, path="*.csv")
         assert isinstance(bad, BadRow)
         assert (bad.file, bad.line) == ("a.csv", 1)
-        assert bad.reason.startswith("the header cannot be read, so the file was skipped: ")
+        assert bad.reason.startswith("the header cannot be read, so the file was skipped: ") and bad.unread
         assert good == SourceText("two", "b.csv", 2, None, None)
 
 
@@ -369,7 +374,12 @@ def test_parquet_rows_of_the_wrong_kind_are_set_aside(tmp_path: Path) -> None:
         (3, "text is empty or only white space"),
     ]
     assert refused(rows_in(tmp_path, "x.parquet", parquet(text=[b"a"]))) == [(1, "text is of type bytes, not a string")]
-    assert refused(rows_in(tmp_path, "x.parquet", parquet(text=["a"], id=[1.0]), id="id")) == [(1, "id is a number, not a string or whole number")]
+    *whole, part, none = rows_in(tmp_path, "x.parquet", parquet(text=["a", "b", "c", "d"], id=[1.0, -2.0, 2.5, None]), id="id")
+    assert [row.id for row in whole if isinstance(row, SourceText)] == ["1", "-2"], "as pandas writes whole numbers of which one is missing"
+    assert refused([part, none]) == [
+        (3, "id is a number, not a string or whole number; cast the column to text"),
+        (4, "id is null, not a string or whole number"),
+    ]
 
 
 def test_parquet_of_many_batches_keeps_rows_in_order_and_numbers_ids(tmp_path: Path) -> None:
@@ -468,7 +478,35 @@ def test_a_missing_column_names_the_nearest_and_lists_all(tmp_path: Path, ending
 
 def test_a_column_name_that_stands_twice_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "x.csv").write_bytes(b"text,text\na,b\n")
-    assert "two columns are named 'text'" in error_of(tmp_path, path="x.csv")
+    assert error_of(tmp_path, path="x.csv") == "x.csv: two columns are named 'text'; rename one of them in the file; columns: text, text"
+
+
+@pytest.mark.parametrize("header", [b",", b";\t", b'"", ,'])
+def test_a_header_without_a_name_is_an_error(tmp_path: Path, header: bytes) -> None:
+    (tmp_path / "x.csv").write_bytes(header + b"\na,b\n")
+    assert error_of(tmp_path, path="x.csv").startswith("x.csv: the header names no column; write the names of the columns into the first line")
+
+
+ITEMS = [{"text": "one"}, {"text": "two"}]
+LEAVE_LIST = "'data' holds a list of objects: if those are the rows, leave only that list in the file, from its '[' to its ']'"
+
+
+@pytest.mark.parametrize("form", ["one line", "many lines", "a long line"])
+@pytest.mark.parametrize("before", [{}, {"version": "1.1", "tags": ["a"]}])
+def test_an_object_around_the_rows_is_named_with_what_to_do(tmp_path: Path, form: str, before: dict[str, Any]) -> None:
+    rows = [*ITEMS, {"text": "x" * LONGEST_LINE}] if form == "a long line" else ITEMS
+    raw = json.dumps(before | {"data": rows}, indent=1 if form == "many lines" else None).encode()
+    first, *others = rows_in(tmp_path, "x.json", raw)
+    assert isinstance(first, BadRow) and first.line == 1 and first.reason.endswith(f"; {LEAVE_LIST}")
+    assert not any(LEAVE_LIST in row.reason for row in others if isinstance(row, BadRow))
+    if form == "one line":
+        assert first.reason.startswith(f"text column 'text' is missing; this row has {', '.join([*before, 'data'])}; ")
+
+
+def test_a_broken_first_line_is_not_taken_for_an_object_around_the_rows(tmp_path: Path) -> None:
+    for broken in (b'{"text": one}', b"nonsense"):
+        bad = rows_in(tmp_path, "x.jsonl", broken + b'\n{"text": "two", "said": [{"a": 1}]}\n')[0]
+        assert isinstance(bad, BadRow) and bad.reason.startswith("broken JSON: ") and "holds a list" not in bad.reason
 
 
 def test_what_is_said_of_a_column_survives_the_way_from_a_worker() -> None:
@@ -528,6 +566,7 @@ def test_damage_in_the_middle_of_gzip_is_one_bad_row_and_the_next_file_is_read(t
     last = of_a[-1]
     assert isinstance(last, BadRow)
     assert "the file is damaged; nothing from this line on was read: " in last.reason
+    assert last.unread and not any(row.unread for row in rows if isinstance(row, BadRow) and row is not last)
     assert texts(rows[len(of_a) :]) == noise[:1]
     if damage == "cut":  # what is overwritten may unpack to nonsense for a while, until a code or the checksum is wrong
         assert len(of_a) == intact + 1
@@ -556,7 +595,7 @@ def test_a_cut_zstd_stream_ends_in_one_bad_row(tmp_path: Path) -> None:
     whole = "".join(f'{{"text": "{t}"}}\n' for t in lines_of_noise(40_000)).encode()
     rows = rows_in(tmp_path, "x.jsonl.zst", zstd(whole) + zstd(whole)[:-500])
     assert len(texts(rows[:-1])) > 40_000
-    assert only_refusal(rows[-1:]).line == len(rows)
+    assert only_refusal(rows[-1:]).line == len(rows) and only_refusal(rows[-1:]).unread
 
 
 def test_packed_files_of_several_members_are_read_to_the_end(tmp_path: Path) -> None:
@@ -576,7 +615,7 @@ def test_damage_in_the_middle_of_parquet_is_one_bad_row(tmp_path: Path) -> None:
     assert texts(good) == lines_of_noise(20_000)[: len(good)]
     assert len(good) > 5_000
     assert isinstance(bad, BadRow)
-    assert bad.line == len(good) + 1
+    assert bad.line == len(good) + 1 and bad.unread
     assert bad.reason.startswith("the file is damaged; nothing from this row on was read: ")
     assert following.file == "b.txt"
 
@@ -593,7 +632,16 @@ def test_a_changed_byte_is_found_where_parquet_has_checksums(tmp_path: Path) -> 
 def test_damage_in_packed_parquet_is_one_bad_row(tmp_path: Path) -> None:
     packed = gzip.compress(parquet(text=lines_of_noise(5_000)))
     bad = only_refusal(rows_in(tmp_path, "x.parquet.gz", packed[: len(packed) // 2]))
-    assert (bad.line, bad.reason[:43]) == (1, "the file cannot be unpacked and was skipped")
+    assert (bad.line, bad.reason[:43], bad.unread) == (1, "the file cannot be unpacked and was skipped", True)
+
+
+@pytest.mark.parametrize("paragraph", [b"ab " * 500_000, b"ab "])
+def test_damage_behind_a_paragraph_that_is_too_long_is_told_all_the_same(tmp_path: Path, paragraph: bytes) -> None:
+    noise = "\n".join(lines_of_noise(3_000)).encode()
+    packed = gzip.compress(b"one\n\n" + paragraph + b"\n" + noise, mtime=0)
+    *_, last = rows_in(tmp_path, "x.txt.gz", packed[: len(packed) * 3 // 4], unit="paragraph")
+    assert isinstance(last, BadRow) and last.unread and last.line == 3
+    assert ("longer than" in last.reason) == (len(paragraph) > LONGEST_LINE) and "nothing from this line on was read" in last.reason
 
 
 def test_files_are_closed_when_reading_stops_early(tmp_path: Path) -> None:
@@ -727,6 +775,7 @@ junk_lines = st.binary().map(lambda raw: raw.replace(b"\n", b""))
 @given(st.lists(text_lines | json_lines | junk_lines), st.sampled_from([b"\n", b"\r\n"]), st.sampled_from(list(PACK)), st.booleans())
 def test_any_lines_give_one_result_each_and_never_an_exception(lines: list[bytes], end: bytes, packing: str, bom: bool) -> None:
     content = b"\xef\xbb\xbf" * bom + end.join(lines)
+    assume(not end.join(lines).lstrip().startswith(b"["))  # an array, of which every element is a row
     with TemporaryDirectory() as base:
         rows = rows_in(Path(base), f"x.jsonl{packing}", PACK[packing](content), id="id")
     expected = [n for n, line in enumerate(content.removeprefix(b"\xef\xbb\xbf").split(b"\n"), 1) if not blank(line)]

@@ -50,7 +50,7 @@ def test_pairs_and_dropped_examples_come_back_from_disk_field_by_field(tmp_path:
     assert pair_row(PAIR) == row and pq.read_table(tmp_path / rundir.PAIRS).to_pylist() == [row]
     assert [json.loads(line) for line in (tmp_path / rundir.PAIRS_JSONL).read_bytes().split(b"\n")[:-1]] == [row]
     bad = (tmp_path / rundir.BAD_ROWS).read_bytes()
-    assert b"\x1b" not in bad and json.loads(bad) == {"file": "t.jsonl", "line": 9, "reason": "broken \x1b[2J", "excerpt": "{"}
+    assert b"\x1b" not in bad and json.loads(bad) == {"file": "t.jsonl", "line": 9, "reason": "broken \x1b[2J", "excerpt": "{", "unread": False}
 
 
 def test_order_is_kept_over_more_rows_than_one_group_holds(tmp_path: Path) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from safer_instruct.example import Example, Verdict
-from safer_instruct.tally import Gaps, SideTally, TwinTally, side_notes
+from safer_instruct.sources import BadRow
+from safer_instruct.tally import Gaps, SideTally, TwinTally, UnreadTally, side_notes, unread_note
 
 PAIR = Example("p", "two words", "a", "f", 1, prompt="ask", chosen="five words are in it", margin=0.5)
 TWIN = replace(PAIR, id="t", rejected="I cannot help", twin_of="p")
@@ -13,6 +14,19 @@ TWIN = replace(PAIR, id="t", rejected="I cannot help", twin_of="p")
 
 def near(score: float | None, *, passed: bool = True) -> Verdict:
     return Verdict("twins.near", passed, score)
+
+
+def test_files_that_were_not_read_to_their_end_are_named_and_the_other_bad_rows_are_not() -> None:
+    tally = UnreadTally()
+    tally.add(BadRow("a.csv", 2, "nothing from this line on was read", ""))
+    assert tally.record() == {"files": 0, "places": []}
+    tally.add(BadRow("b.csv.gz", 5, "cut", "", unread=True))
+    assert unread_note(tally.record()).startswith("1 file was not read to the end; nothing was read from b.csv.gz:5 on. ")
+    for number in range(6):
+        tally.add(BadRow(f"{number}.parquet", 7, "cut", "", unread=True))
+    assert unread_note(tally.record()).startswith(
+        "7 files were not read to the end; nothing was read from b.csv.gz:5, 0.parquet:7, 1.parquet:7, 2.parquet:7, 3.parquet:7 and 2 more on. "
+    )
 
 
 def test_gaps_are_words_of_the_chosen_less_those_of_the_rejected_response() -> None:

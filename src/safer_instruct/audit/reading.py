@@ -15,7 +15,7 @@ from safer_instruct.audit.columns import Columns, Texts
 from safer_instruct.errors import SourceError
 from safer_instruct.settings.pairs import RowSource
 from safer_instruct.sources import BadRow, excerpt
-from safer_instruct.sources.records import RowRefused
+from safer_instruct.sources.records import RowRefused, advice
 from safer_instruct.tuning.open import open_rows
 
 SCORES = (("score_chosen", "score_rejected"), ("chosen_score", "rejected_score"), ("chosen_rating", "rejected_rating"), ("chosen-rating", "rejected-rating"))
@@ -133,7 +133,7 @@ def read_set(path: Path | str, columns: Columns | None = None, *, split: str | N
         raise SourceError(f"{path}: holds no row")
     if not len(pairs):
         first = f"; the first: {pairs.bad[0].file}:{pairs.bad[0].line}: {pairs.bad[0].reason}" if pairs.bad else ""
-        remedy = "" if extra is None else "; say which columns hold them: --prompt, --chosen, --rejected"
+        remedy = advice(first) if extra is None else "; say which columns hold them: --prompt, --chosen, --rejected"
         raise SourceError(f"{path}: none of {pairs.set_aside} rows is a pair{first}{remedy}")
     return pairs
 

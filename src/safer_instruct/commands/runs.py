@@ -83,7 +83,7 @@ def run(
     from safer_instruct import pipeline
     from safer_instruct.config import load_config
     from safer_instruct.ledger import read_totals
-    from safer_instruct.rundir import EXPORTS, LEDGER
+    from safer_instruct.rundir import LEDGER
     from safer_instruct.runners.ray import cluster_of, run_on_ray
     from safer_instruct.terminal import in_ledger, safe, show_summary, watch_run
 
@@ -107,8 +107,8 @@ def run(
     show_summary(console, result.path, result.summary)
     if result.removed:
         console.print(f"removed: {', '.join(result.removed)} (of the run before); make them again if you need them", highlight=False, soft_wrap=True)
-        if left := sorted(file.name for pattern in EXPORTS for file in result.path.glob(pattern)):
-            console.print(safe(f"still of the run before: {', '.join(left)}"), highlight=False, soft_wrap=True)
+    if result.stale:
+        console.print(safe(f"still of other pairs than these: {', '.join(result.stale)}; export again what you need"), highlight=False, soft_wrap=True)
 
 
 def _show_dry_run(console: Console, config: RunConfig, taken: Sample) -> None:

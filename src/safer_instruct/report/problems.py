@@ -11,6 +11,7 @@ from safer_instruct.detect.words import words
 from safer_instruct.report.document import Problem
 from safer_instruct.report.gather import RunView
 from safer_instruct.report.scores import calibration_of, uses
+from safer_instruct.tally import unread_said
 from safer_instruct.thresholds import is_calibrated
 
 _FEW_PAIRS = 200
@@ -145,6 +146,9 @@ def _texts(view: RunView) -> Iterator[Problem]:
     if view.summary["set_aside"]:
         what = f"{view.summary['set_aside']:,} source rows could not be read or used."
         yield Problem("look", what, "They are missing from everything here.", "rejected_rows.jsonl says which and why.")
+    if unread := view.summary.get("unread"):
+        why = "Such an end counts as one row, however many are lost with it, so shares of the source rows may be far too high."
+        yield Problem("serious", f"{unread_said(unread)}.", why, "Replace the file, and give the 'run' command again; rejected_rows.jsonl says why.")
 
 
 def _checks(view: RunView) -> Iterator[Problem]:

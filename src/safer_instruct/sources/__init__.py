@@ -11,10 +11,10 @@ from __future__ import annotations
 from collections.abc import Generator, Iterator
 from contextlib import closing
 from itertools import islice
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from safer_instruct.config import SourceConfig
-from safer_instruct.errors import SourceError
+from safer_instruct.errors import MissingExtraError, SourceError
 from safer_instruct.sources.arrays import is_array, read_array
 from safer_instruct.sources.documents import read_document
 from safer_instruct.sources.files import DOCUMENTS, OLD, OLD_IS_NOT_READ, File, describe, find
@@ -30,6 +30,7 @@ from safer_instruct.storage.address import is_remote
 __all__ = ["BadRow", "SourceRow", "SourceText", "check_columns", "excerpt", "read_rows", "read_source"]
 
 _TABLES = ("csv", "tsv", "parquet")
+_ONLY_OTHERS = "; or, if that file is not meant, name the others with a glob, such as 'path: {}/*.json'"
 _LOOKED_AT = 1_000  # files, before anything else is done
 
 
@@ -82,6 +83,15 @@ def read_rows(config: SourceConfig, base: Path) -> Iterator[SourceRow | BadRow]:
 
 
 def _texts(file: File, config: SourceConfig) -> Generator[SourceText | BadRow]:
+    try:
+        yield from _texts_of(file, config)
+    except MissingExtraError as exc:
+        alone = PurePath(config.path).name == PurePath(file.name).name
+        others = "" if alone else _ONLY_OTHERS.format("FOLDER" if "*" in config.path else config.path.rstrip("/"))
+        raise MissingExtraError(exc.package, exc.extra, f"{file.name}: {exc.purpose}", others) from None
+
+
+def _texts_of(file: File, config: SourceConfig) -> Generator[SourceText | BadRow]:
     if file.format == "warc":
         yield from read_warc(file, config)
     elif file.format == OLD:

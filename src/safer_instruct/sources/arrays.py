@@ -38,7 +38,7 @@ def read_array(file: File, reading: Reading[Made], *, counted: bool = False) -> 
                 yield make_row(file, number if counted else elements.line, value, partial(_object, value), reading)
         except (*DAMAGE, RowRefused, UnicodeDecodeError, RecursionError) as exc:
             reason = f"the file is damaged; nothing from this element on was read: {exc}"
-            yield BadRow(file.name, number + 1 if counted else elements.line, reason, excerpt(elements.rest))
+            yield BadRow(file.name, number + 1 if counted else elements.line, reason, excerpt(elements.rest), unread=True)
 
 
 def _object(value: object) -> Mapping[str, object]:

@@ -30,7 +30,7 @@ def read_parquet(file: File, reading: Reading[Made]) -> Iterator[Made | BadRow]:
             try:
                 shutil.copyfileobj(stream, seekable, MIB)
             except DAMAGE as exc:
-                yield BadRow(file.name, 1, f"the file cannot be unpacked and was skipped: {exc}", "")
+                yield BadRow(file.name, 1, f"the file cannot be unpacked and was skipped: {exc}", "", unread=True)
                 return
         try:  # pre_buffer would hold every row group until the end
             parquet = pq.ParquetFile(seekable, buffer_size=MIB, pre_buffer=False, page_checksum_verification=True)
@@ -44,7 +44,7 @@ def read_parquet(file: File, reading: Reading[Made]) -> Iterator[Made | BadRow]:
                     row += 1
                     yield make_row(file, row, values[0], partial(dict, zip(columns, values, strict=True)), reading)
         except damage as exc:
-            yield BadRow(file.name, row + 1, f"the file is damaged; nothing from this row on was read: {exc}", "")
+            yield BadRow(file.name, row + 1, f"the file is damaged; nothing from this row on was read: {exc}", "", unread=True)
 
 
 def _value(scalar: Any) -> object:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from safer_instruct.example import Turn
 
 EXCERPT_CHARS = 200
+_NO_UTF8 = ("invalid UTF-8 at", "UTF-16")  # in reasons
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,21 +66,53 @@ class BadRow:
         line: As in `SourceText`.
         reason: What is wrong, in plain words.
         excerpt: The first 200 characters, invisible ones escaped.
+        unread: Whether nothing was read of the file from here on.
     """
 
     file: str
     line: int
     reason: str
     excerpt: str
+    unread: bool = False
+
+
+def advice(reason: str) -> str:
+    """What to do about the reason of a bad row, for errors that name one row for all; empty where the reason says it."""
+    return "; save the file in UTF-8 (in Excel: save as 'CSV UTF-8')" if any(sign in reason for sign in _NO_UTF8) else ""
 
 
 class RowRefused(Exception):
-    """Why a row cannot be used; becomes the reason of a `BadRow`."""
+    """Why a row cannot be used; becomes the reason of a `BadRow`.
+
+    Attributes:
+        unread: As in `BadRow`.
+    """
+
+    def __init__(self, reason: str, *, unread: bool = False) -> None:
+        super().__init__(reason)
+        self.unread = unread
 
 
 def lacking(column: str, fields: Mapping[str, object]) -> str:
     """The reason of a row that lacks a column: which it has."""
-    return f"no column '{column}'; this row has {', '.join(visible(str(name)) for name in list(fields)[:30])}"
+    return f"no column '{column}'; {keys_of(fields)}"
+
+
+def keys_of(fields: Mapping[str, object]) -> str:
+    """What a reason says of the columns that a row has, and of one that may hold the rows themselves."""
+    there = ", ".join(visible(str(name)) for name in list(fields)[:30])
+    return f"this row has {there or 'none'}{wrapped(next((name for name, value in fields.items() if _holds_rows(value)), None))}"
+
+
+def wrapped(key: str | None) -> str:
+    """What to do where `key` of an object holds what seem to be the rows; empty where there is no such key."""
+    if key is None:
+        return ""
+    return f"; '{visible(str(key))}' holds a list of objects: if those are the rows, leave only that list in the file, from its '[' to its ']'"
+
+
+def _holds_rows(value: object) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(item, dict) for item in value)
 
 
 def excerpt(raw: object) -> str:

@@ -11,9 +11,10 @@ from safer_instruct.config import SourceConfig
 from safer_instruct.errors import ColumnError, SourceError
 from safer_instruct.sources.conversations import Answer, answers, read_conversation
 from safer_instruct.sources.files import File
-from safer_instruct.sources.records import BadRow, RowRefused, SourceRow, SourceText, excerpt, visible
+from safer_instruct.sources.records import BadRow, RowRefused, SourceRow, SourceText, excerpt, keys_of, visible
 
 Made = TypeVar("Made", covariant=True)
+_EXACT = 2**53  # floats below it hold every whole number as it is
 
 
 class Reading(Protocol[Made]):
@@ -27,7 +28,8 @@ class Reading(Protocol[Made]):
         """Which of a table's columns to read.
 
         Raises:
-            ColumnError: One is missing, or its name stands twice.
+            ColumnError: One is missing.
+            SourceError: The name of one stands twice.
         """
 
     def make(self, file: File, line: int, fields: Mapping[str, object]) -> Made:
@@ -43,7 +45,7 @@ def make_row(file: File, line: int, raw: object, fields: Callable[[], Mapping[st
     try:
         return reading.make(file, line, fields())
     except RowRefused as exc:
-        return BadRow(file.name, line, str(exc), excerpt(raw))
+        return BadRow(file.name, line, str(exc), excerpt(raw), exc.unread)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +90,7 @@ class Conversations:
     def make(self, file: File, line: int, fields: Mapping[str, object]) -> tuple[SourceText | BadRow, ...]:
         """See `Reading.make`; a turn that is too long leaves the others as they are."""
         if self._column not in fields:
-            raise RowRefused(f"messages column '{visible(self._column)}' is missing{_nearest(self._column, fields)}")
+            raise RowRefused(f"messages column '{visible(self._column)}' is missing{_nearest(self._column, fields)}; {keys_of(fields)}")
         found = answers(read_conversation(fields[self._column], self._column))
         id, category, license = _of_row(fields, self.config)
         if self.config.turns == "last":
@@ -116,7 +118,7 @@ class Whole:
 
     def columns(self, file: File, names: list[str]) -> list[str]:
         """See `Reading.columns`: all of them."""
-        return require_columns(file, names, names, "rename one of them")
+        return require_columns(file, names, names, "")
 
     def make(self, file: File, line: int, fields: Mapping[str, object]) -> SourceRow:
         """See `Reading.make`."""
@@ -161,12 +163,15 @@ def _id(row: Mapping[str, object], column: str) -> str:
     value = row.get(column)
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
-    return _string(row, column, "id", "a string or whole number")
+    if isinstance(value, float) and value.is_integer() and abs(value) < _EXACT:  # pandas has a column of whole numbers as these, where one is missing
+        return str(int(value))
+    expected = "a string or whole number"
+    return _string(row, column, "id", expected if value is None else f"{expected}; cast the column to text")
 
 
 def _string(row: Mapping[str, object], column: str, role: str, expected: str = "a string") -> str:
     if column not in row:
-        raise RowRefused(f"{role} column '{visible(column)}' is missing{_nearest(column, row)}")
+        raise RowRefused(f"{role} column '{visible(column)}' is missing{_nearest(column, row)}; {keys_of(row)}")
     value = row[column]
     if isinstance(value, UnicodeDecodeError):
         raise RowRefused(f"{role}: {not_utf8(value, 0, 'value')}")
@@ -189,14 +194,14 @@ def kind(value: object) -> str:
     return names.get(type(value)) or ("an object" if isinstance(value, dict) else f"of type {type(value).__name__}")
 
 
-def decoded(raw: bytes, flaw: str, unit: str) -> str:
+def decoded(raw: bytes, flaw: RowRefused | None, unit: str) -> str:
     """`raw` as text.
 
     Raises:
         RowRefused: For its `flaw`, if it has one, or because it is not UTF-8.
     """
     if flaw:
-        raise RowRefused(flaw)
+        raise flaw
     try:
         return raw.decode()
     except UnicodeDecodeError as exc:
@@ -213,13 +218,15 @@ def require_columns(file: File, names: list[str], wanted: list[str], remedy: str
     """The `wanted` columns, all of which `names` holds once.
 
     Raises:
-        ColumnError: A column is missing, or its name stands twice; `remedy` says what to do.
+        ColumnError: A column is missing; `remedy` says what to do.
+        SourceError: The name of a column stands twice.
     """
     listed = ", ".join(visible(name) for name in names[:50]) + (f" and {len(names) - 50} more" if len(names) > 50 else "")
     for column in wanted:
-        if names.count(column) != 1:
-            problem = f"two columns are named '{column}'" if column in names else f"no column '{visible(column)}'{_nearest(column, names)}"
-            raise ColumnError(f"{file.name}: {problem}; columns: {listed}", remedy)
+        if names.count(column) > 1:
+            raise SourceError(f"{file.name}: two columns are named '{visible(column)}'; rename one of them in the file; columns: {listed}")
+        if column not in names:
+            raise ColumnError(f"{file.name}: no column '{visible(column)}'{_nearest(column, names)}; columns: {listed}", remedy)
     return wanted
 
 

@@ -13,7 +13,7 @@ from typing import IO, Any
 
 from safer_instruct.errors import SourceError
 from safer_instruct.sources.files import File
-from safer_instruct.sources.records import EXCERPT_CHARS
+from safer_instruct.sources.records import EXCERPT_CHARS, RowRefused
 
 _BUFFER_BYTES = 32 * 1024
 _CHARACTER_BYTES = 12  # the longest way to write one character: two \uXXXX escapes in JSON
@@ -22,7 +22,7 @@ _ANY_UNPACKED_BYTES = 256 * MIB
 _MOST_UNPACKED_RATIO = 100  # text packs 3 to 30 times smaller; beyond both bounds a file is a decompression bomb
 DAMAGE = (OSError, EOFError, zlib.error)  # what gzip and pyarrow raise for broken streams, and files for lost disks
 
-Line = tuple[int, bytes, str]  # number, bytes (the head of them when the line is flawed), flaw
+Line = tuple[int, bytes, RowRefused | None]  # number, bytes (the head of them when the line is flawed), flaw
 
 
 @contextmanager
@@ -104,12 +104,12 @@ def bounded_lines(stream: IO[bytes], max_bytes: int) -> Iterator[Line]:
             if number == 1:
                 raw = raw.removeprefix(b"\xef\xbb\xbf")
             if len(raw) <= max_bytes:
-                yield number, raw, ""
+                yield number, raw, None
                 continue
             ended = raw.endswith(b"\n")
-            yield number, raw[: 4 * EXCERPT_CHARS], f"line longer than {max_bytes:,} bytes"
+            yield number, raw[: 4 * EXCERPT_CHARS], RowRefused(f"line longer than {max_bytes:,} bytes")
             while not ended:
                 raw = stream.readline(_BUFFER_BYTES)
                 ended = not raw or raw.endswith(b"\n")
     except DAMAGE as exc:
-        yield number + 1, b"", f"the file is damaged; nothing from this line on was read: {exc}"
+        yield number + 1, b"", RowRefused(f"the file is damaged; nothing from this line on was read: {exc}", unread=True)

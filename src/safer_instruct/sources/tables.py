@@ -9,6 +9,7 @@ from functools import partial
 from itertools import chain, islice, zip_longest
 from typing import IO, TextIO
 
+from safer_instruct.errors import SourceError
 from safer_instruct.sources.files import File
 from safer_instruct.sources.records import EXCERPT_CHARS, BadRow, RowRefused, excerpt
 from safer_instruct.sources.rows import Made, Reading, make_row, not_utf8
@@ -16,6 +17,7 @@ from safer_instruct.sources.streams import Line, bounded_lines, byte_limit, open
 
 _WORKBOOKS = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")  # .xlsx and .ods, .xls
 _PACKED = {b"\x1f\x8b": ".gz", b"\x28\xb5\x2f\xfd": ".zst"}
+_Record = tuple[int, bytes, list[str], RowRefused | None]  # the line that it begins on, its head as written, its cells, its flaw
 _CSV_ERRORS = {
     "unexpected end": "a quoted field is never closed",
     "expected after": "a quote within a quoted field is not doubled",
@@ -27,15 +29,18 @@ def read_csv(file: File, reading: Reading[Made], delimiter: str | None = None) -
     """One result per row of `file` below its header, blank lines left out; without a `delimiter` the header tells it."""
     with opened(file) as stream:
         records = _csv_records(stream, byte_limit(reading.max_chars), delimiter)
-        line, head, header, flaw = next(records, (1, b"", [], ""))
+        line, head, header, flaw = next(records, (1, b"", [], None))
+        skipped = str(flaw or "")
         if head.startswith(_WORKBOOKS):
-            flaw = "it is an Excel workbook or another archive, whatever its name; save it as CSV from the program that wrote it"
+            skipped = "it is an Excel workbook or another archive, whatever its name; save it as CSV from the program that wrote it"
         elif packing := next((ending for magic, ending in _PACKED.items() if head.startswith(magic)), ""):
-            flaw = f"it is compressed, whatever its name; rename it to {file.name.rpartition('/')[2]}{packing}"
+            skipped = f"it is compressed, whatever its name; rename it to {file.name.rpartition('/')[2]}{packing}"
         elif b"\0" in head:
-            flaw = "NUL characters; is the file UTF-16?"
-        if flaw:
-            yield BadRow(file.name, line, f"the header cannot be read, so the file was skipped: {flaw}", excerpt(head))
+            skipped = "NUL characters; is the file UTF-16?"
+        if skipped:
+            yield BadRow(file.name, line, f"the header cannot be read, so the file was skipped: {skipped}", excerpt(head), unread=True)
+        elif header and not any(name.strip() for name in header):
+            raise SourceError(f"{file.name}: the header names no column; write the names of the columns into the first line of the file")
         elif header:
             places = {name: header.index(name) for name in reading.columns(file, header)}
             for line, head, cells, flaw in records:
@@ -73,7 +78,7 @@ class FilledRows:
             self.first_line = self._rows.line_num + 1
 
 
-def _csv_records(stream: IO[bytes], max_bytes: int, delimiter: str | None) -> Iterator[tuple[int, bytes, list[str], str]]:
+def _csv_records(stream: IO[bytes], max_bytes: int, delimiter: str | None) -> Iterator[_Record]:
     """Rows: the line each begins on, the head of it as written, its cells, and what is wrong with it.
 
     A row whose quoting is broken ends on the line where that shows; reading goes on at the next line.
@@ -87,15 +92,16 @@ def _csv_records(stream: IO[bytes], max_bytes: int, delimiter: str | None) -> It
     reader = csv.reader(lines, delimiter=delimiter, strict=True)
     while True:
         lines.start_row()
-        cells, flaw = [], ""
+        cells: list[str] = []
+        flaw: RowRefused | None = None
         try:
             cells = next(reader)
         except StopIteration:
             return
         except RowRefused as exc:
-            flaw = str(exc)
+            flaw = exc
         except csv.Error as exc:
-            flaw = f"broken CSV: {next((plain for said, plain in _CSV_ERRORS.items() if said in str(exc)), exc)} ({lines.span})"
+            flaw = RowRefused(f"broken CSV: {next((plain for said, plain in _CSV_ERRORS.items() if said in str(exc)), exc)} ({lines.span})")
         if cells or flaw:
             yield lines.first, lines.head, cells, flaw or lines.flaw
 
@@ -110,7 +116,8 @@ class _CsvLines:
         self.start_row()
 
     def start_row(self) -> None:
-        self.first, self.head, self.flaw, self._size = self._last + 1, b"", "", 0
+        self.first, self.head, self._size = self._last + 1, b"", 0
+        self.flaw: RowRefused | None = None
 
     @property
     def span(self) -> str:
@@ -124,19 +131,19 @@ class _CsvLines:
         self.head = self.head or raw[: 4 * EXCERPT_CHARS]
         before, self._size = self._size, self._size + len(raw)
         if not flaw and self._size > self._max_bytes:
-            flaw = f"row longer than {self._max_bytes:,} bytes ({self.span}); is a closing quote missing?"
+            flaw = RowRefused(f"row longer than {self._max_bytes:,} bytes ({self.span}); is a closing quote missing?")
         if flaw:
-            raise RowRefused(flaw)  # csv.reader passes it on, and begins a new row at the next line
+            raise flaw  # csv.reader passes it on, and begins a new row at the next line
         try:
             return raw.decode()
         except UnicodeDecodeError as exc:
-            self.flaw = self.flaw or not_utf8(exc, before, "row")
+            self.flaw = self.flaw or RowRefused(not_utf8(exc, before, "row"))
             return raw.decode("utf-8", "replace")  # keeps the quotes, so that the row ends where it ends
 
 
-def _csv_fields(cells: list[str], width: int, places: dict[str, int], flaw: str) -> Mapping[str, object]:
+def _csv_fields(cells: list[str], width: int, places: dict[str, int], flaw: RowRefused | None) -> Mapping[str, object]:
     if flaw:
-        raise RowRefused(flaw)
+        raise flaw
     if len(cells) != width:
         raise RowRefused(f"too {'many' if len(cells) > width else 'few'} columns: {len(cells)}, the header has {width}")
     return {name: cells[place] for name, place in places.items()}

@@ -7,7 +7,7 @@ from functools import partial
 
 from safer_instruct.config import SourceConfig
 from safer_instruct.sources.files import File
-from safer_instruct.sources.records import BadRow, SourceText
+from safer_instruct.sources.records import BadRow, RowRefused, SourceText
 from safer_instruct.sources.rows import Texts, decoded, make_row, refuse_columns
 from safer_instruct.sources.streams import Line, bounded_lines, byte_limit, opened
 
@@ -23,16 +23,18 @@ def read_text(file: File, config: SourceConfig) -> Iterator[SourceText | BadRow]
 def _documents(lines: Iterable[Line], config: SourceConfig) -> Iterator[Line]:
     """Join lines to one document, or to the blocks between blank lines; each begins on the line that it gives."""
     limit, paragraphs = byte_limit(config.max_chars), config.unit == "paragraph"
-    first, held, flaw = 0, bytearray(), ""
+    first, held, flaw = 0, bytearray(), None
     for number, raw, problem in lines:
         if paragraphs and not problem and not raw.strip():
             if first:
                 yield first, bytes(held), flaw
-            first, held, flaw = 0, bytearray(), ""
+            first, held, flaw = 0, bytearray(), None
             continue
         first = first or number
         if not flaw and not problem and len(held) + len(raw) > limit:
-            problem = f"{config.unit} longer than {limit:,} bytes"
+            problem = RowRefused(f"{config.unit} longer than {limit:,} bytes")
+        if flaw and problem and problem.unread:
+            flaw = RowRefused(f"{flaw}; {problem}", unread=True)
         flaw = flaw or problem
         if not flaw or not held:
             held += raw
@@ -40,5 +42,5 @@ def _documents(lines: Iterable[Line], config: SourceConfig) -> Iterator[Line]:
         yield first or 1, bytes(held), flaw
 
 
-def _document_fields(raw: bytes, flaw: str, config: SourceConfig) -> Mapping[str, object]:
+def _document_fields(raw: bytes, flaw: RowRefused | None, config: SourceConfig) -> Mapping[str, object]:
     return {config.text: decoded(raw, flaw, config.unit).replace("\r\n", "\n")}

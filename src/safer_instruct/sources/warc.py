@@ -107,7 +107,7 @@ def _records(file: File, web: WebConfig) -> Iterator[Record | BadRow]:
         with opened_packed(file) as stream:
             yield from _Walk(file, stream, fastwarc, int(wanted), web.max_mb * MIB).records()
     except SourceError as exc:
-        yield BadRow(file.name, 1, f"the file cannot be read: {exc}", "")
+        yield BadRow(file.name, 1, f"the file cannot be read: {exc}", "", unread=True)
 
 
 class _Walk:
@@ -130,11 +130,11 @@ class _Walk:
             if self._ended:
                 if found is not None:  # FastWARC ends without a word in a record that is cut within its head
                     self._number, self._at = self._number + 1, found
-                    yield self._bad("the file is cut short within this record")
+                    yield replace(self._bad("the file is cut short within this record"), unread=True)
                 return
             if self._damage is not None and (self._met or begin == 0):
                 where = "no record was found behind it" if found is None else f"reading went on at byte {found}"
-                yield replace(self._damage, reason=f"{self._damage.reason}; {where}")
+                yield replace(self._damage, reason=f"{self._damage.reason}; {where}", unread=found is None)
             elif self._damage is not None:  # the same that was told before, met again where its record begins
                 self._number -= 1
             begin = found

@@ -15,7 +15,8 @@ from safer_instruct.sources import BadRow, SourceRow, excerpt
 from safer_instruct.sources.conversations import checked, is_transcript, turn_of
 from safer_instruct.sources.records import RowRefused, lacking, visible
 from safer_instruct.storage.address import STORES, parse
-from safer_instruct.tuning.open import open_rows
+from safer_instruct.tables import check_rows, lines_of, pairs_and_twins
+from safer_instruct.tuning.open import open_rows, other_splits
 from safer_instruct.tuning.pairs import Pair, named_group
 
 Fields = Mapping[str, object]
@@ -49,7 +50,7 @@ def read_preferences(sources: Sequence[PreferenceSource], base: Path) -> Iterato
 
     Raises:
         SourceError: A source is missing.
-        RunDirectoryError: A source is a run that has not ended.
+        RunDirectoryError: A source is a run that has not ended, or whose `pairs.jsonl` is of another run.
     """
     for source in sources:
         for row in open_rows(_rows_of(source, base), base):
@@ -62,6 +63,11 @@ def read_preferences(sources: Sequence[PreferenceSource], base: Path) -> Iterato
                 yield BadRow(row.file, row.line, str(exc), excerpt(dict(row.fields)))
 
 
+def passed_over(source: PreferenceSource, base: Path) -> list[str]:
+    """The splits of a folder that `read_preferences` leaves out, by name; of a run none, for its `pairs.jsonl` is all that is read there."""
+    return [] if (base / source.path / PAIRS_JSONL).is_file() else other_splits(source, base)
+
+
 def _rows_of(source: PreferenceSource, base: Path) -> RowSource:
     """Where the rows are: of a run directory, here or at an address, its pairs."""
     if source.path.partition("://")[0] in STORES:
@@ -71,9 +77,10 @@ def _rows_of(source: PreferenceSource, base: Path) -> RowSource:
         return RowSource(path=str(address.below(PAIRS_JSONL))) if holds_run(address) else source
     folder = base / source.path
     if not source.path.startswith("hf:") and (folder / RUN).is_file():
-        read_summary(folder)  # says what is missing where it has not ended
+        summary = read_summary(folder)  # says what is missing where it has not ended
         if not (folder / PAIRS_JSONL).is_file():
             raise RunDirectoryError(f"{folder}: its {PAIRS_JSONL} is missing; give the 'run' command again to write it anew")
+        check_rows(folder / PAIRS_JSONL, lines_of(folder / PAIRS_JSONL), pairs_and_twins(summary))
     if source.path.startswith("hf:") or not (folder / PAIRS_JSONL).is_file():
         return source
     return RowSource(path=f"{source.path.rstrip('/')}/{PAIRS_JSONL}")

@@ -75,10 +75,10 @@ def show_dry_run(console: Console, config: PreferenceConfig, divided: Divided, f
 
 def show_parts(console: Console, sources: Sequence[PreferenceSource], base: Path) -> None:
     """Of folders that are divided into splits which one is read, and which are not."""
-    from safer_instruct.tuning.open import other_splits
+    from safer_instruct.training.preferences import passed_over
 
     for source in sources:
-        if others := other_splits(source, base):
+        if others := passed_over(source, base):
             told = f"{source.path}: only the split '{source.split}' is read, not {', '.join(others)}"
             console.print(safe(told), highlight=False, soft_wrap=True)
 
