@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
+from io import TextIOWrapper
 from typing import Annotated
 
 import typer
 
 from safer_instruct.commands import domain, evaluate, models, pairs, people, reading, runs, study, train, tune
-from safer_instruct.commands.common import complain
+from safer_instruct.commands.common import complain, is_of_display
 from safer_instruct.errors import SaferInstructError
 from safer_instruct.remote.arguments import addresses
 
@@ -35,6 +37,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "doctor": models.doctor,
 }
 GROUPS = {"models": models.app, "domain": domain.app, "train": train.app}
+_KEPT = "Results stand in their files; the same command, given again, makes no finished call twice"
 app = typer.Typer(name="safer-instruct", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
 
@@ -59,6 +62,7 @@ def _options(
 
 def main(arguments: list[str] | None = None) -> None:
     """Entry point: errors of ours become one line and exit code 2, with `--debug` a traceback."""
+    _fit_display()
     given = sys.argv[1:] if arguments is None else arguments
     debug = "--debug" in given
     try:
@@ -71,7 +75,19 @@ def main(arguments: list[str] | None = None) -> None:
     except OSError as exc:  # a full disk, a file without permission
         if debug:
             raise
+        if is_of_display(exc):
+            complain(f"standard output cannot be written ({exc.strerror}); only what is shown is lost: send it elsewhere. {_KEPT}", 2)
         complain(f"{exc.strerror or exc}{f': {exc.filename}' if exc.filename else ''}", 2)
+
+
+def _fit_display() -> None:
+    """Have characters that the encoding of a terminal or a pipe lacks written as escapes, and no table made for no columns at all."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper) and stream.errors in ("strict", "surrogateescape"):
+            stream.reconfigure(errors="backslashreplace")
+    for name in ("COLUMNS", "LINES"):
+        if os.environ.get(name, "").strip("0") == "":
+            os.environ.pop(name, None)
 
 
 for _name, _command in COMMANDS.items():

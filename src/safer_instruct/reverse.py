@@ -111,7 +111,7 @@ def reversal(config: InduceConfig, inducer: ModelConfig, base: Path, shots: Mapp
     Raises:
         ConfigError: There is no such template, or the inducer was tuned with another one, or for another task.
     """
-    template = load_template(config.template, base)
+    template = load_template(config.template, base, use="reverse")
     tuned = tuning_record(inducer, base)
     form = _form(config, inducer, tuned)
     asked = ReversedTemplate(template, form, dict(shots or {}) if "examples" in template.names else {})

@@ -104,7 +104,7 @@ class Roles:
         found = {}
         for name, model in self.writers.items():
             which = (several or {}).get(name.removeprefix(EXPERTS))
-            template = load_template((which and which.template) or respond.template, config.base)
+            template = load_template((which and which.template) or respond.template, config.base, use="respond")
             writer = recorded(model, "respond", name)
             found[name] = expert_of(name.removeprefix(EXPERTS), writer, which, template, respond) if which else Expert(name, writer, template, respond)
         return Experts({expert.name: expert for expert in found.values()}, domain, respond)
@@ -120,7 +120,7 @@ class Roles:
         if domain.direction == "chosen":
             raise ConfigError("respond.revise mends chosen responses, and in a domain of direction 'chosen' these are the source texts; leave it out")
         critic = Critic(recorded(self.judge, "verify"), load_template("critique"), domain) if self.judge and config.respond.critique else None
-        return Reviser(experts, load_template(config.respond.revision, config.base), domain, config.respond, critic)
+        return Reviser(experts, load_template(config.respond.revision, config.base, use="revise"), domain, config.respond, critic)
 
     def also(self, config: RunConfig, domain: Domain, recorded: Callable[[Model, str], Model]) -> list[AlsoCheck]:
         """The checks of `verify.also`, in their order."""

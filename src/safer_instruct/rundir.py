@@ -13,7 +13,7 @@ import yaml
 from safer_instruct.changes import differences, few
 from safer_instruct.config import completed
 from safer_instruct.errors import RunDirectoryError
-from safer_instruct.holding import hold, of_others
+from safer_instruct.holding import hold, holder, of_others
 from safer_instruct.ledger import fold_log, read_totals
 from safer_instruct.moving import MOVING, move_aside
 from safer_instruct.nearest import did_you_mean
@@ -91,7 +91,7 @@ def open_run_directory(path: Path, resolved: dict[str, Any], mode: Mode) -> Iter
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as exc:
-        raise RunDirectoryError(f"{path} cannot be a run directory: {exc.strerror or exc}; choose another --out") from exc
+        raise RunDirectoryError(f"{path} cannot be a run directory: {_in_the_way(path) or exc.strerror or exc}; choose another --out") from exc
     with hold(path):
         text = _as_yaml(resolved)
         _refuse_files_of_others(path)
@@ -103,6 +103,16 @@ def open_run_directory(path: Path, resolved: dict[str, Any], mode: Mode) -> Iter
             _refuse_other_config(path, resolved)
         write_whole(path / RUN, text)
         yield path
+
+
+def _in_the_way(path: Path) -> str:
+    """What stands in the place of a folder, on the way there or at its end; empty where nothing does."""
+    for place in (*reversed(path.parents), path):
+        if place.is_symlink() and not place.exists():
+            return f"{'it' if place == path else place} is a link to {place.readlink()}, where nothing is"
+        if place.exists() and not place.is_dir():
+            return f"{'it' if place == path else place} is {'a file' if place.is_file() else 'no folder'}"
+    return ""
 
 
 def move_run_aside(path: Path) -> None:
@@ -124,6 +134,9 @@ def read_summary(path: Path) -> dict[str, Any]:
     """
     file = path / SUMMARY
     if not file.is_file():
+        if not _is_training(path) and (at_work := holder(path)):
+            ahead = f"wait until it has ended; how far it is: safer-instruct status {path}"
+            raise RunDirectoryError(f"{path} holds no finished run (it is in progress by process {at_work}); {ahead}")
         raise RunDirectoryError(f"{path} holds no finished run ({_no_run(path)}); {_remedy(path)}")
     try:
         return _summed_up(file)
@@ -170,7 +183,7 @@ def _no_run(path: Path) -> str:
         begun = (path / LEDGER).is_file()
         below = sorted(file.parent.name for file in path.glob(f"*/{SUMMARY}"))
         also = f"; runs in it: {', '.join(below[:5])}" if below and not begun else ""
-        if any((path / name).exists() for name in ("tuning.json", "checkpoints")):
+        if _is_training(path):
             return "it is the folder of a training, which its command, given again, goes on with or tells of"
         return f"{SUMMARY} is missing{': it was begun and not ended, so give its command again' if begun else also}"
     if path.exists():
@@ -178,6 +191,11 @@ def _no_run(path: Path) -> str:
     runs = [file.parent.name for file in path.parent.glob(f"*/{SUMMARY}")] if path.name else []
     hint = did_you_mean(path.name, runs)
     return f"there is no such folder{'; ' if hint else ''}{hint}"
+
+
+def _is_training(path: Path) -> bool:
+    """Whether it is the folder of a training, which is no run."""
+    return any((path / name).exists() for name in ("tuning.json", "checkpoints"))
 
 
 def _refuse_files_of_others(path: Path) -> None:

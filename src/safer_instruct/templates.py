@@ -7,10 +7,21 @@ from functools import cached_property, lru_cache
 from importlib import resources
 from pathlib import Path
 
-from jinja2 import StrictUndefined, TemplateError, meta
+from jinja2 import StrictUndefined, TemplateError, meta, nodes
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from safer_instruct.errors import ConfigError
+from safer_instruct.utf8 import not_utf8
+
+_GIVEN = {
+    "reverse": ("response", "history", "examples"),
+    "respond": ("domain", "category"),
+    "revise": ("mark", "guideline", "prompt", "response", "reasons", "critique"),
+    "matched": ("definition", "words", "least", "most", "form", "mark", "prompt", "response"),
+    "twin": ("instruction", "definition", "mark"),
+    "refuse": ("prompt", "manner", "mark"),
+}
+"""What a template may be used for that a config can name -> the values that it is given then."""
 
 
 class Template:
@@ -39,6 +50,23 @@ class Template:
         """Names of the values that it asks for."""
         return frozenset(meta.find_undeclared_variables(_environment().parse(self.source)))
 
+    def check(self, use: str) -> None:
+        """That it asks for no value that it is not given in its use, before anything is paid for; what it tests with `is defined` may be missing.
+
+        Args:
+            use: A key of the values that templates are given: the name of the shipped one that is used so.
+
+        Raises:
+            ConfigError: It asks for another one.
+        """
+        tree, given = _environment().parse(self.source), _GIVEN[use]
+        tested = {test.node.name for test in tree.find_all(nodes.Test) if test.name in ("defined", "undefined") and isinstance(test.node, nodes.Name)}
+        tested |= {f.node.name for f in tree.find_all(nodes.Filter) if f.name in ("default", "d") and isinstance(f.node, nodes.Name)}
+        unknown = self.names - tested - set(given)
+        if asked := sorted((name.lineno, name.name) for name in tree.find_all(nodes.Name) if name.name in unknown and name.ctx == "load"):
+            line, name = asked[0]
+            raise ConfigError(f"{self.name}:{line}: '{name}' is no value that this template is given ({use}); there are: {', '.join(given)}")
+
     def render(self, **values: object) -> str:
         """Fill the template.
 
@@ -51,12 +79,24 @@ class Template:
             raise ConfigError(f"{self.name}: cannot be rendered: {exc}") from exc
 
 
-def load_template(name: str, base: Path | None = None) -> Template:
+def load_template(name: str, base: Path | None = None, *, use: str | None = None) -> Template:
     """A template by the name of a shipped one (`reverse`, `respond`, ...) or by a path, relative to `base`.
 
+    Args:
+        name: Which one.
+        base: What paths are relative to.
+        use: Where a config names it: what for, by the name of the shipped one that is used so.
+
     Raises:
-        ConfigError: There is no such template.
+        ConfigError: There is no such template, or it asks for a value that it is not given in that use.
     """
+    template = _read(name, base)
+    if use is not None:
+        template.check(use)
+    return template
+
+
+def _read(name: str, base: Path | None) -> Template:
     if name in shipped_templates():
         return Template((resources.files("safer_instruct") / "prompts" / f"{name}.j2").read_text(encoding="utf-8"), name=f"{name}.j2")
     path = (base or Path()) / name
@@ -64,7 +104,9 @@ def load_template(name: str, base: Path | None = None) -> Template:
         raise ConfigError(f"template '{name}': neither a file at {path.absolute()} nor one of {', '.join(shipped_templates())}")
     try:
         return Template(path.read_text(encoding="utf-8"), name=str(path))
-    except (OSError, UnicodeDecodeError) as exc:
+    except UnicodeDecodeError as exc:
+        raise ConfigError(f"template {path} cannot be read as UTF-8 text: {not_utf8(exc, 0, 'file')}") from exc
+    except OSError as exc:
         raise ConfigError(f"template {path} cannot be read as UTF-8 text: {exc}") from exc
 
 

@@ -7,7 +7,7 @@ import threading
 import time
 import unicodedata
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +53,7 @@ def watch_run(console: Console) -> Iterator[Any]:
         return
     stop = threading.Event()
     thread: list[threading.Thread] = []
-    opening_takes_long = threading.Timer(_OPENS_S, console.print, (_OPENING,))
+    opening_takes_long = threading.Timer(_OPENS_S, _print_if_it_can, (console, _OPENING))
     opening_takes_long.daemon = True
     opening_takes_long.start()
 
@@ -257,7 +257,13 @@ def _print_now_and_then(console: Console, state: RunState, stop: threading.Event
     while not stop.wait(_PLAIN_EVERY_S):
         parts = [f"{name} {_stage_cells(s, None if name == TWINS else state.usable, 1.0)[0]}" for name, s in state.stages.items()]
         said = f"[{time.monotonic() - state.started:.0f} s] {'  '.join(parts)}  pairs {state.pairs}{_spent(state)}{time_left(state.left_s)}"
-        console.print("\n".join([said, *(f"waiting: {safe(message)}" for message in state.waits())]), markup=False, highlight=False, soft_wrap=True)
+        _print_if_it_can(console, "\n".join([said, *(f"waiting: {safe(message)}" for message in state.waits())]))
+
+
+def _print_if_it_can(console: Console, said: str) -> None:
+    """A line of a run that goes on: one that cannot be shown is no reason to end it, and the summary will tell of it."""
+    with suppress(OSError):
+        console.print(said, markup=False, highlight=False, soft_wrap=True)
 
 
 def _funnel(summary: dict[str, Any]) -> Table:

@@ -14,6 +14,7 @@ from safer_instruct.errors import RunDirectoryError
 from safer_instruct.partfile import left_over, part_of, sweep
 
 FULL = "the disk is full; what was saved before is safe: make room, then give the same command again"
+_TOO_LARGE = "it is larger than a file may be here; raise the bound ('ulimit -f' tells it), or choose a place whose file system takes larger ones"
 _FORBIDDEN = (errno.EROFS, errno.EACCES, errno.EPERM)
 _OLD = "old"  # the ending of a folder that makes room
 
@@ -28,7 +29,7 @@ def room_for(path: Path, *parts: Path) -> Iterator[None]:
     """Write `path` or files below it, by way of `parts`; the system's error does not say which where the disk is full, and names a part elsewhere.
 
     Raises:
-        RunDirectoryError: There is no room, or nobody may write there.
+        RunDirectoryError: There is no room, a file may not grow so large, or nobody may write there.
     """
     try:
         yield
@@ -37,6 +38,8 @@ def room_for(path: Path, *parts: Path) -> Iterator[None]:
             raise
         if is_full(exc):
             raise RunDirectoryError(f"{path} cannot be written: {FULL}") from exc
+        if exc.errno == errno.EFBIG:
+            raise RunDirectoryError(f"{path} cannot be written: {_TOO_LARGE}") from exc
         if exc.errno in _FORBIDDEN:
             raise RunDirectoryError(f"{path} cannot be written: {exc.strerror}; choose a place where you may write") from exc
         raise

@@ -15,6 +15,7 @@ from pydantic_core import ErrorDetails
 
 from safer_instruct.errors import ConfigError
 from safer_instruct.nearest import did_you_mean
+from safer_instruct.utf8 import not_utf8
 
 Path_ = tuple[int | str, ...]
 
@@ -97,7 +98,9 @@ def text_of(path: Path, *, name: str | None = None) -> str:
         raise ConfigError(f"{name or path}: no such file (looked in {path.absolute().parent})") from None
     except IsADirectoryError:
         raise ConfigError(f"{name or path} is a folder; give the YAML file itself") from None
-    except (OSError, UnicodeDecodeError) as exc:
+    except UnicodeDecodeError as exc:
+        raise ConfigError(f"{name or path}: cannot be read as UTF-8 text: {not_utf8(exc, 0, 'file')}") from exc
+    except OSError as exc:
         raise ConfigError(f"{name or path}: cannot be read as UTF-8 text: {exc}") from exc
 
 
@@ -243,11 +246,17 @@ def _explain(errors: Sequence[ErrorDetails], keys: Path_, section: type[BaseMode
     if errors[0]["type"] == "extra_forbidden":
         valid = _keys_at(section, keys[:-1])
         hint = did_you_mean(str(keys[-1]), valid, otherwise=f"valid keys here: {', '.join(valid)}")
-        return f"unknown key '{dotted}'; {hint}"
+        return f"unknown key '{dotted}'; {hint}{_split_off(errors[0], keys)}"
     if errors[0]["type"] == "missing":
         return f"the key '{dotted}' is missing"
     said = ", or ".join(dict.fromkeys(_said(error, keys, section) for error in errors))
     return f"'{dotted}': {said}" if dotted else said
+
+
+def _split_off(error: ErrorDetails, keys: Path_) -> str:
+    """What to do about a key that is what stood behind a comma of a number."""
+    split = error["input"] is None and str(keys[-1]).replace(".", "").isdecimal()
+    return "; within {...} a comma ends a value: write 1.5, not 1,5, and 1000, not 1,000" if split else ""
 
 
 def _said(error: ErrorDetails, keys: Path_, section: type[BaseModel]) -> str:

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from safer_instruct.domain import load_domain
+from safer_instruct.domaincheck import render_prompts
 from safer_instruct.errors import ConfigError
 from safer_instruct.templates import Template, load_template, shipped_templates
 
@@ -176,5 +177,58 @@ def test_a_missing_template_is_told_with_the_shipped_ones(tmp_path: Path) -> Non
 
 def test_a_template_file_that_is_not_utf8_is_a_config_error(tmp_path: Path) -> None:
     (tmp_path / "mine.j2").write_bytes(b"\xff\xfe")
-    with pytest.raises(ConfigError, match=r"mine\.j2"):
+    with pytest.raises(ConfigError, match=r"mine\.j2 cannot be read as UTF-8 text: .*looks like UTF-16"):
         load_template("mine.j2", tmp_path)
+
+
+# --- values that nobody gives
+
+
+def test_a_value_that_a_template_is_not_given_is_told_with_its_line_and_those_that_there_are(tmp_path: Path) -> None:
+    file = tmp_path / "mine.j2"
+    file.write_text("{{ category.guideline }}\n\n{% if topic %}x{% endif %}", encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"mine\.j2:3: 'topic' is no value that this template is given \(respond\); there are: domain, category$"):
+        load_template("mine.j2", tmp_path, use="respond")
+    assert load_template("mine.j2", tmp_path).names == {"category", "topic"}, "without a use nothing is known of it"
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "{% for question in category.criteria %}{{ loop.index }}. {{ question }}{% endfor %}",
+        "{% set tone = domain.direction %}{{ tone }}{% for i in range(3) %}{{ i }}{% endfor %}",
+        "{% macro said(x) %}{{ x }}{% endmacro %}{{ said(category.guideline) }}",
+        "{% if critique is defined %}{{ critique }}{% endif %}{{ topic | default('none') }}",
+        "No value at all.",
+    ],
+)
+def test_names_of_its_own_and_those_that_it_asks_after_are_left_to_a_template(tmp_path: Path, source: str) -> None:
+    (tmp_path / "mine.j2").write_text(source, encoding="utf-8")
+    load_template("mine.j2", tmp_path, use="respond").render(domain=DOMAIN, category=DOMAIN.category("support"))
+
+
+@pytest.mark.parametrize(
+    ("name", "use"),
+    [(name, name) for name in ("reverse", "respond", "revise", "matched", "twin", "refuse")]
+    + [("reverse-chat", "reverse"), ("prompted", "reverse"), ("twin-sample", "twin")],
+)
+def test_shipped_templates_ask_for_nothing_that_they_are_not_given(name: str, use: str) -> None:
+    load_template(name, use=use)
+
+
+def test_what_a_template_may_ask_for_is_what_it_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: dict[str, set[str]] = {}
+    render = Template.render
+
+    def seen(self: Template, **values: object) -> str:
+        given.setdefault(self.name.removesuffix(".j2"), set()).update(values)
+        return render(self, **values)
+
+    monkeypatch.setattr(Template, "render", seen)
+    render_prompts(DOMAIN)
+    for use in ("reverse", "respond", "revise", "matched", "twin", "refuse"):
+        everything = Template("".join(f"{{{{ {name} }}}}" for name in sorted(given[use])), name=use)
+        everything.check(use)
+        with pytest.raises(ConfigError) as told:
+            Template("{{ nobody_gives_it }}", name=use).check(use)
+        assert set(str(told.value).partition("there are: ")[2].split(", ")) == given[use]

@@ -19,7 +19,8 @@ _HEAD = """\
 # Command line
 
 Every command, as `safer-instruct COMMAND --help` tells it too. An error is one line on standard error and exit code 2; with
-`--debug` behind the command it is a traceback. Ctrl-C ends a run with exit code 130, and the same command goes on with it.
+`--debug` behind the command it is a traceback. Ctrl-C ends a run with exit code 130, SIGTERM with 143 and SIGHUP with
+129, and the same command goes on with it.
 """
 _WORDS = {str: "TEXT", int: "N", float: "NUMBER", Path: "PATH"}
 

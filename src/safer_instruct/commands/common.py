@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import sys
+import threading
+import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import FrameType
 from typing import Any, NoReturn
 
 import typer
@@ -19,11 +24,51 @@ FROM_CHECKPOINT = "give the same command again to go on from the last checkpoint
 
 @contextmanager
 def stoppable(and_now: str = CALLS_SAVED) -> Iterator[None]:
-    """Ctrl-C ends the command with one line, which says what is kept, and exit code 130."""
+    """Ctrl-C, SIGTERM and SIGHUP end the command with one line, which says what is kept, and exit code 128 + the signal's number."""
+    with _as_ctrl_c() as came:
+        try:
+            yield
+        except KeyboardInterrupt:
+            complain(f"stopped; {and_now}", 128 + (came[0] if came else signal.SIGINT))
+        except OSError:
+            if not came:  # otherwise the terminal is gone, and with it what stands on it
+                raise
+            complain(f"stopped; {and_now}", 128 + came[0])
+
+
+@contextmanager
+def _as_ctrl_c() -> Iterator[list[int]]:
+    """Have SIGTERM and SIGHUP stop the command as Ctrl-C does, once: the next one ends the process. Yields what came.
+
+    Left alone are signals that somebody else handles or ignores (`nohup`, Ray), and processes of a training on several: their launcher
+    ends all of them, also where one waits for another within a library.
+    """
+    came: list[int] = []
+    taken: list[signal.Signals] = []
+    ours = os.getpid()
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        for each in taken:
+            signal.signal(each, signal.SIG_DFL)
+        if os.getpid() != ours:  # a fork, which is to end as forks do
+            os.kill(os.getpid(), number)
+            return
+        came.append(number)
+        on_ctrl_c = signal.getsignal(signal.SIGINT)
+        if not callable(on_ctrl_c):  # ignored, as in the background of a script
+            raise KeyboardInterrupt
+        on_ctrl_c(signal.SIGINT, frame)
+
+    if "RANK" not in os.environ and threading.current_thread() is threading.main_thread():
+        taken = [number for number in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(number) is signal.SIG_DFL]
+        for number in taken:
+            signal.signal(number, stop)
     try:
-        yield
-    except KeyboardInterrupt:
-        complain(f"stopped; {and_now}", 130)
+        yield came
+    finally:
+        for number in taken:
+            if signal.getsignal(number) is stop:
+                signal.signal(number, signal.SIG_DFL)
 
 
 def exclusive(context: typer.Context, *names: str) -> None:
@@ -73,8 +118,19 @@ def print_json(record: dict[str, Any]) -> None:
     typer.echo(json.dumps(record, indent=1))
 
 
+def is_of_display(exc: OSError) -> bool:
+    """Whether it comes from what shows things, and so from a terminal, a pipe or a file that standard output was sent to."""
+    *_, (frame, _line) = traceback.walk_tb(exc.__traceback__)
+    return exc.filename is None and frame.f_globals.get("__name__", "").partition(".")[0] in ("rich", "typer", "click")
+
+
 def complain(message: str, code: int) -> NoReturn:
     """End the command with one line on standard error."""
     clean = "".join(c if c.isprintable() or c == "\n" else "?" for c in shown(message))
-    sys.stderr.write(f"error: {clean}\n")
+    with suppress(OSError):  # the terminal may be gone
+        sys.stderr.write(f"error: {clean}\n")
+    try:
+        sys.stdout.flush()
+    except OSError:  # Python would try again at its end, and end with another code
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(code)

@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
+from safer_instruct.remote.arguments import path as local_path
+from safer_instruct.remote.arguments import pattern
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -15,7 +18,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True, help="Write, check and show domain files.")
 _NOTHING = frozenset(("never", "no", "none", "nothing", "-"))  # typed where Enter would say it
-DomainArgument = Annotated[str, typer.Argument(metavar="FILE", help="A domain file, or the name of a shipped domain.")]
+DomainArgument = Annotated[str, typer.Argument(metavar="FILE", parser=pattern, help="A domain file, or the name of a shipped domain.")]
 
 
 @app.command("check")
@@ -48,7 +51,7 @@ def check(
 @app.command("new")
 def new(
     name: Annotated[str, typer.Argument(help="Of the domain; the file is called NAME-domain.yaml.")],
-    folder: Annotated[Path, typer.Option("--dir", help="Where to write.")] = Path(),
+    folder: Annotated[Path, typer.Option("--dir", parser=local_path, help="Where to write.")] = Path(),
     no_input: Annotated[bool, typer.Option("--no-input", help="Ask nothing; what no option says is a placeholder to fill in.")] = False,
     extends: Annotated[Optional[str], typer.Option(help="A domain that this one builds on.")] = None,
     description: Annotated[Optional[str], typer.Option(help="One paragraph for the dataset card.")] = None,

@@ -13,15 +13,19 @@ from safer_instruct.remote.arguments import path as local_path
 
 def evaluate(
     context: typer.Context,
-    config: Annotated[Optional[Path], typer.Argument(help="An evaluation config, such as examples/evaluate/evaluate.yaml.")] = None,
+    config: Annotated[Optional[Path], typer.Argument(parser=local_path, help="An evaluation config, such as examples/evaluate/evaluate.yaml.")] = None,
     out: Annotated[
         Optional[Path], typer.Option(parser=local_path, help="Where report, answers and ledger go; by default runs/NAME-OF-CONFIG-evaluation.")
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Answer and judge a sample of prompts and tell what all of them will take.")] = False,
     rows: Annotated[int, typer.Option("--sample", min=1, help="With --dry-run: how many prompts; its calls are real, and are not paid for again.")] = 10,
-    sheet: Annotated[Optional[Path], typer.Option(metavar="FILE.csv", help="Write a blinded A/B sheet for people instead, and a page beside it.")] = None,
+    sheet: Annotated[
+        Optional[Path], typer.Option(metavar="FILE.csv", parser=local_path, help="Write a blinded A/B sheet for people instead, and a page beside it.")
+    ] = None,
     count: Annotated[Optional[int], typer.Option("--n", min=1, help="Questions on the sheet; by default all.")] = None,
-    answers: Annotated[Optional[list[Path]], typer.Option(metavar="FILE.csv", help="What a person answered on the sheet; once for each person.")] = None,
+    answers: Annotated[
+        Optional[list[Path]], typer.Option(metavar="FILE.csv", parser=local_path, help="What a person answered on the sheet; once for each person.")
+    ] = None,
     power: Annotated[bool, typer.Option("--power", help="Tell how many prompts a difference needs; no config is needed.")] = False,
     win_rate: Annotated[Optional[float], typer.Option(min=0, max=1, help="With --power: the win rate to find; by default some of them.")] = None,
     prompts: Annotated[Optional[int], typer.Option(min=1, help="With --power: tell what so many prompts show.")] = None,

@@ -7,6 +7,8 @@ from typing import Annotated, Optional
 
 import typer
 
+from safer_instruct.remote.arguments import path as local_path
+
 app = typer.Typer(no_args_is_help=True, help="Bring models into the cache, and list what is there.")
 
 
@@ -39,9 +41,9 @@ def list_() -> None:
 
 @app.command("export")
 def export(
-    adapter: Annotated[Path, typer.Argument(help="The folder that 'tune' wrote, or any PEFT LoRA or transformers folder.")],
+    adapter: Annotated[Path, typer.Argument(parser=local_path, help="The folder that 'tune' wrote, or any PEFT LoRA or transformers folder.")],
     to: Annotated[str, typer.Option(help="merged (safetensors), embedded (this package's engine), gguf, or gguf-lora (beside its base).")],
-    out: Annotated[Optional[Path], typer.Option(help="A folder, for GGUF a file; by default ADAPTER-TO.")] = None,
+    out: Annotated[Optional[Path], typer.Option(parser=local_path, help="A folder, for GGUF a file; by default ADAPTER-TO.")] = None,
     base: Annotated[Optional[str], typer.Option(help="The base model, where the adapter does not say or it has moved.")] = None,
     quantization: Annotated[Optional[str], typer.Option(help="gguf: f32, f16, bf16 or q8_0; embedded: int8 or float32.")] = None,
 ) -> None:

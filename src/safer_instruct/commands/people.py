@@ -22,7 +22,7 @@ def review(
     blind: Annotated[bool, typer.Option("--blind", help="Hide which response is the chosen one, and shuffle the sides.")] = False,
     overlap: Annotated[float, typer.Option(min=0, max=1, help="Share of examples that two annotators read.")] = 0.1,
     domain: Annotated[Optional[str], typer.Option(help="A domain whose questions are asked; by default the run's.")] = None,
-    labels: Annotated[Optional[Path], typer.Option(metavar="FILE.csv", help="Write what was decided, for 'calibrate', instead.")] = None,
+    labels: Annotated[Optional[Path], typer.Option(metavar="FILE.csv", parser=local_path, help="Write what was decided, for 'calibrate', instead.")] = None,
 ) -> None:
     """Read pairs in the browser: accept, reject, correct. Everything stays on this machine, in DIR/review.sqlite."""
     from rich.console import Console
@@ -53,7 +53,7 @@ def calibrate(
     confidence: Annotated[float, typer.Option(min=0.5, max=0.999, help="With --max-bad: of the guarantee.")] = 0.95,
     method: Annotated[str, typer.Option(help="logistic, isotonic, or auto: isotonic from 1,000 labels on.")] = "auto",
     score: Annotated[Optional[list[str]], typer.Option(help="A score that is to get a threshold; by default the best that tells good from bad.")] = None,
-    config: Annotated[Optional[Path], typer.Option(help="A config that is to use the thresholds: its line 'calibration:' is set.")] = None,
+    config: Annotated[Optional[Path], typer.Option(parser=local_path, help="A config that is to use the thresholds: its line 'calibration:' is set.")] = None,
 ) -> None:
     """Fit a run's scores to labels of people, and choose thresholds for a wanted precision.
 

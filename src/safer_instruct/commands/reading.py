@@ -10,6 +10,7 @@ import typer
 from safer_instruct.commands.common import exclusive, only_with, print_json, with_ending
 from safer_instruct.oneline import many
 from safer_instruct.remote.arguments import in_path, only_here, out_path, run_directory, run_or_file, shown
+from safer_instruct.remote.arguments import path as local_path
 
 
 def filters(
@@ -77,7 +78,7 @@ def ledger(
     search: Annotated[Optional[str], typer.Option(metavar="TEXT", help="List calls with TEXT in what was asked or answered.")] = None,
     limit: Annotated[int, typer.Option(min=1, help="With --search: how many calls.")] = 20,
     show: Annotated[Optional[str], typer.Option(metavar="KEY", help="Print one call whole; the first digits of its key are enough.")] = None,
-    export_: Annotated[Optional[Path], typer.Option("--export", metavar="FILE.jsonl", help="Write every call as a line of JSON.")] = None,
+    export_: Annotated[Optional[Path], typer.Option("--export", metavar="FILE.jsonl", parser=local_path, help="Write every call as a line of JSON.")] = None,
     recover_: Annotated[bool, typer.Option("--recover", help="Copy what is intact in a damaged ledger into a fresh one.")] = False,
 ) -> None:
     """Show what a run's model calls add up to; search, print, export or recover them."""

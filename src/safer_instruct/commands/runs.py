@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 import typer
 
 from safer_instruct.commands.common import exclusive, only_with, stoppable
-from safer_instruct.remote.arguments import is_elsewhere, only_here, out_directory, run_directory
+from safer_instruct.remote.arguments import is_elsewhere, only_here, out_directory, pattern, run_directory
 from safer_instruct.remote.arguments import path as local_path
 
 if TYPE_CHECKING:
@@ -31,8 +31,8 @@ class Runner(StrEnum):
 def init(
     context: typer.Context,
     domain: Annotated[str, typer.Argument(help="A shipped domain, or a name for a new one.")] = "civility",
-    folder: Annotated[Path, typer.Option("--dir", help="Where to write.")] = Path(),
-    source: Annotated[Optional[str], typer.Option(metavar="PATH", help="Your texts: a file, a folder or a glob.")] = None,
+    folder: Annotated[Path, typer.Option("--dir", parser=local_path, help="Where to write.")] = Path(),
+    source: Annotated[Optional[str], typer.Option(metavar="PATH", parser=pattern, help="Your texts: a file, a folder or a glob.")] = None,
     text: Annotated[Optional[str], typer.Option(metavar="COLUMN", help="With --source: the column with the text; by default 'text'.")] = None,
     id_: Annotated[Optional[str], typer.Option("--id", metavar="COLUMN", help="With --source: the column with your own id.")] = None,
     embedded: Annotated[bool, typer.Option("--embedded", help="The embedded model in every role: to see it go, without any other model.")] = False,
@@ -61,7 +61,7 @@ def init(
 
 def run(
     context: typer.Context,
-    config: Annotated[Path, typer.Argument(help="A YAML config; 'safer-instruct init' writes one.")],
+    config: Annotated[Path, typer.Argument(parser=local_path, help="A YAML config; 'safer-instruct init' writes one.")],
     out: Annotated[Optional[Path], typer.Option(parser=out_directory, help="The run directory, or s3://BUCKET/RUN; by default runs/NAME-OF-CONFIG.")] = None,
     continue_: Annotated[bool, typer.Option("--continue", help="Go on in a directory that was begun with another config.")] = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="Move what the directory holds into previous-N/ and start anew.")] = False,

@@ -8,11 +8,14 @@ from typing import Annotated, Optional
 import typer
 
 from safer_instruct.commands.common import stoppable
+from safer_instruct.remote.arguments import path as local_path
 
 
 def study(
-    config: Annotated[Path, typer.Argument(help="A study config, such as examples/study/study.yaml.")],
-    out: Annotated[Optional[Path], typer.Option(help="The study's directory; by default runs/NAME-OF-CONFIG, with -quick behind it for --quick.")] = None,
+    config: Annotated[Path, typer.Argument(parser=local_path, help="A study config, such as examples/study/study.yaml.")],
+    out: Annotated[
+        Optional[Path], typer.Option(parser=local_path, help="The study's directory; by default runs/NAME-OF-CONFIG, with -quick behind it for --quick.")
+    ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="A few pairs, steps and prompts: shows that the parts work together, nothing of the data.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List the steps, which are done, and how long the others will take as far as known.")] = False,
 ) -> None:

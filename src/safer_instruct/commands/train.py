@@ -28,8 +28,8 @@ class _Verbs(TyperGroup):
 
 
 app = typer.Typer(cls=_Verbs, no_args_is_help=True, help="Train a model on preference pairs: sft on the chosen responses, dpo on both.")
-SftConfigArgument = Annotated[Path, typer.Argument(help="A training config, such as examples/train/sft.yaml.")]
-DpoConfigArgument = Annotated[Path, typer.Argument(help="A training config, such as examples/train/dpo.yaml.")]
+SftConfigArgument = Annotated[Path, typer.Argument(parser=local_path, help="A training config, such as examples/train/sft.yaml.")]
+DpoConfigArgument = Annotated[Path, typer.Argument(parser=local_path, help="A training config, such as examples/train/dpo.yaml.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Make three steps and tell what all of them will take; write nothing.")]
 Launch = Annotated[
     Optional[int], typer.Option("--launch", min=1, metavar="N", help="Train on N GPUs of this machine, without one in N processes (accelerate).")

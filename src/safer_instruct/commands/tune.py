@@ -13,7 +13,7 @@ from safer_instruct.remote.arguments import path as local_path
 
 def tune(
     context: typer.Context,
-    config: Annotated[Path, typer.Argument(help="A tuning config, such as examples/tune-embedded.yaml.")],
+    config: Annotated[Path, typer.Argument(parser=local_path, help="A tuning config, such as examples/tune-embedded.yaml.")],
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Make three steps and tell what all of them will take; write nothing.")] = False,
     launch: Annotated[Optional[int], typer.Option(min=1, metavar="N", help="Train on N GPUs of this machine, without one in N processes (accelerate).")] = None,
     sharding: Annotated[str, typer.Option(help="With --launch: fsdp spreads the weights over the GPUs, none copies them to each.")] = "fsdp",
@@ -69,7 +69,7 @@ def tune(
 
 
 def evaluate_inducer(
-    config: Annotated[Path, typer.Argument(help="A tuning config, or an evaluation config with further inducers.")],
+    config: Annotated[Path, typer.Argument(parser=local_path, help="A tuning config, or an evaluation config with further inducers.")],
     out: Annotated[
         Optional[Path], typer.Option(parser=local_path, help="Where the report and the ledger go; by default runs/NAME-OF-CONFIG-evaluation.")
     ] = None,

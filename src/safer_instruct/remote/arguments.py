@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+import typer
+
 from safer_instruct.errors import StorageError
 from safer_instruct.storage.address import Address, is_remote, parse
 
@@ -66,10 +68,12 @@ def path(text: str) -> Path:
 
     Raises:
         StorageError: It is an address.
+        typer.BadParameter: It names nothing.
     """
+    text = str(text)  # a default comes as a path
     if is_remote(text):
         raise StorageError(f"'{text}': this works with files of this machine only; docs/storage.md says what can be at an address")
-    return Path(text)
+    return _local(text)
 
 
 def run_directory(*, ledger: bool = False, results: bool = True) -> Callable[[str], Path]:
@@ -82,7 +86,7 @@ def run_directory(*, ledger: bool = False, results: bool = True) -> Callable[[st
 
     def path(text: str) -> Path:
         if not is_remote(text):
-            return Path(text)
+            return _local(text)
         from safer_instruct.remote.copies import fetch_run
 
         address = parse(text)
@@ -97,7 +101,7 @@ def run_directory(*, ledger: bool = False, results: bool = True) -> Callable[[st
 
 def out_directory(text: str) -> Path | str:
     """Where a run is to stand: an address stays one."""
-    return text if is_remote(text) else Path(text)
+    return text if is_remote(text) else _local(text)
 
 
 def out_path(text: str) -> Path:
@@ -113,7 +117,7 @@ def looked_at_path(text: str) -> Path:
 def in_path(text: str) -> Path:
     """A small file that is read, here or at an address."""
     if not is_remote(text):
-        return Path(text)
+        return _local(text)
     from safer_instruct.remote.copies import fetched
 
     local = _opened[-1].enter_context(fetched(text))
@@ -124,15 +128,35 @@ def in_path(text: str) -> Path:
 def run_or_file(text: str) -> Path:
     """A run directory or a file of pairs that is read, here or at an address."""
     if not is_remote(text):
-        return Path(text)
+        return _local(text)
     from safer_instruct.remote.copies import holds_run
 
     return run_directory(results=False)(text) if holds_run(parse(text)) else in_path(text)
 
 
+def pattern(text: str) -> str:
+    """A file, a folder or a glob, as it is written."""
+    if not is_remote(text):
+        _local(text)
+    return text
+
+
+def _local(text: str) -> Path:
+    """What every path on the command line goes through: '' would be the folder that one is in, and '-' a file of that name.
+
+    Raises:
+        typer.BadParameter: It is one of these.
+    """
+    if not text.strip():
+        raise typer.BadParameter("the path is empty, perhaps from a variable of the shell that is not set; for the folder that you are in write .")
+    if text == "-":
+        raise typer.BadParameter("'-' stands for no stream here, neither standard input nor output; give a path (./- for a file of that name)")
+    return Path(text)
+
+
 def _written(text: str, *, look: bool) -> Path:
     if not is_remote(text):
-        return Path(text)
+        return _local(text)
     from safer_instruct.remote.copies import written_to
 
     address = parse(text)
@@ -150,4 +174,6 @@ def _sent(address: Address, folder: Path) -> Iterator[None]:
     send_changed(address, folder, before)
 
 
-out_path.__name__ = looked_at_path.__name__ = in_path.__name__ = run_or_file.__name__ = out_directory.__name__ = "path"  # what help calls the value
+out_path.__name__ = looked_at_path.__name__ = in_path.__name__ = run_or_file.__name__ = pattern.__name__ = out_directory.__name__ = (
+    "path"  # what help calls the value
+)

@@ -12,6 +12,7 @@ from safer_instruct.errors import ColumnError, SourceError
 from safer_instruct.sources.conversations import Answer, answers, read_conversation
 from safer_instruct.sources.files import File
 from safer_instruct.sources.records import BadRow, RowRefused, SourceRow, SourceText, excerpt, keys_of, visible
+from safer_instruct.utf8 import not_utf8
 
 Made = TypeVar("Made", covariant=True)
 _EXACT = 2**53  # floats below it hold every whole number as it is
@@ -206,12 +207,6 @@ def decoded(raw: bytes, flaw: RowRefused | None, unit: str) -> str:
         return raw.decode()
     except UnicodeDecodeError as exc:
         raise RowRefused(not_utf8(exc, 0, unit)) from None
-
-
-def not_utf8(exc: UnicodeDecodeError, before: int, unit: str) -> str:
-    """Where the invalid UTF-8 is; `before` bytes of the `unit` came before those of `exc`."""
-    hint = "; the file looks like UTF-16, convert it to UTF-8" if exc.object.startswith((b"\xff\xfe", b"\xfe\xff")) else ""
-    return f"invalid UTF-8 at byte offset {before + exc.start} of the {unit}{hint}"
 
 
 def require_columns(file: File, names: list[str], wanted: list[str], remedy: str) -> list[str]:

@@ -12,8 +12,9 @@ from typing import IO, TextIO
 from safer_instruct.errors import SourceError
 from safer_instruct.sources.files import File
 from safer_instruct.sources.records import EXCERPT_CHARS, BadRow, RowRefused, excerpt
-from safer_instruct.sources.rows import Made, Reading, make_row, not_utf8
+from safer_instruct.sources.rows import Made, Reading, make_row
 from safer_instruct.sources.streams import Line, bounded_lines, byte_limit, opened
+from safer_instruct.utf8 import not_utf8
 
 _WORKBOOKS = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")  # .xlsx and .ods, .xls
 _PACKED = {b"\x1f\x8b": ".gz", b"\x28\xb5\x2f\xfd": ".zst"}

@@ -106,7 +106,7 @@ async def _invent(recipe: Recipe, out: Path, tick: Callable[[int, int], None]) -
             tuple(models.open(which, "answer") for which in recipe.writers),
             ContrastVerifier(models.open(run.models.scorer, "score"), load_template("contrast"), domain, verify),
             load_template("invent"),
-            load_template(run.respond.template, run.base),
+            load_template(run.respond.template, run.base, use="respond"),
         )
         return await _until_used_up(hands, models, tick)
 

@@ -71,7 +71,7 @@ def load_prompting(config: TuneConfig, base: Path) -> Prompting:
     if config.task == "respond":
         domain = load_domain(config.domain or "", base)
         return Responding(load_template("respond"), domain, domain.category(config.category or ""))
-    template = load_template(config.template, base)
+    template = load_template(config.template, base, use="reverse")
     if "examples" in template.names:
         raise ConfigError(f"template '{config.template}' is for models that are not tuned; tune with 'reverse', 'reverse-chat' or a file of your own")
     if "history" not in template.names and any(source.history for source in config.data):

@@ -43,7 +43,7 @@ def open_twins(config: RunConfig, domain: Domain, filters: Filters, roles: Roles
     models = {part: record(model, part) for part, model in roles.by_part().items()}
     helped_by = domain.model_copy(update={"direction": "rejected"})
     judged = roles.verifier_of(config, helped_by, lambda model, _: record(model, "twins.verify"))
-    templates = {name: load_template(path, config.base) for name, path in twin_templates(asked).items()}
+    templates = {name: load_template(path, config.base, use=name if name in ("twin", "refuse") else None) for name, path in twin_templates(asked).items()}
     return TwinMaker(
         TwinWriter(models["twins.write"], templates["twin"], domain, asked, config.seed, _knows_its_template(config, asked)),
         Gates(asked.min_similarity, filters.prompt, look_up, _benign(config, domain, models, templates)),
@@ -60,7 +60,7 @@ def _expert(config: RunConfig, domain: Domain, roles: Roles, models: dict[str, M
     if config.models.experts:
         experts = roles.experts(config, domain, lambda _model, _stage, name: models[f"{TWIN_EXPERT}.{name.removeprefix(EXPERTS)}"])
         return lambda example, attempt: experts.write(example, attempt, seed=config.seed)
-    system = load_template(config.respond.template, config.base)
+    system = load_template(config.respond.template, config.base, use="respond")
     return lambda example, attempt: respond(example, models[TWIN_EXPERT], system, domain, config.respond, seed=config.seed, attempt=attempt)
 
 
