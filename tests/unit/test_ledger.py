@@ -27,7 +27,7 @@ from hypothesis import strategies as st
 from ledgers import a_call
 
 from safer_instruct.errors import RunDirectoryError
-from safer_instruct.ledger import Ledger, Meter, Recorded, read_calls, read_totals, schema
+from safer_instruct.ledger import Call, Ledger, Meter, Recorded, read_calls, read_totals, schema
 from safer_instruct.ledger.content import decode_generated
 from safer_instruct.ledger.known import KnownKeys
 from safer_instruct.models.protocol import Completion, Generated, Generation, Sampling, Schema, Scored, Scoring, Turn, Usage, encode_request
@@ -429,7 +429,7 @@ def test_a_call_that_finishes_after_the_ledger_was_closed_is_an_error_and_does_n
 CHILD = """
 import asyncio, os, sys
 from pathlib import Path
-from safer_instruct.ledger import Ledger, Meter, Recorded
+from safer_instruct.ledger import Call, Ledger, Meter, Recorded
 from safer_instruct.models.protocol import Generation, Sampling
 from safer_instruct.models.scripted import ScriptedModel
 

@@ -107,7 +107,8 @@ class Commits(ABC):
                 time.sleep(_JOINED_FOR_S)
                 self._drain(group)
             open_ = None not in group
-            self._commit([waiting for waiting in group if waiting is not None])
+            if calls := [waiting for waiting in group if waiting is not None]:
+                self._commit(calls)
         self._save_again()
         self._end()
 
