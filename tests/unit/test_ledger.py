@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import json
 import math
 import random
@@ -387,7 +386,9 @@ def test_what_found_no_room_is_tried_once_more_at_the_end_and_what_is_lost_is_co
 
     def within_room(ledger: Ledger, calls: list[Call]) -> None:
         if left[0] == 0:
-            raise OSError(errno.ENOSPC, "No space left on device")
+            full = sqlite3.OperationalError("database or disk is full")
+            full.sqlite_errorcode = sqlite3.SQLITE_FULL
+            raise full
         left[0] -= 1
         append(ledger, calls)
 
@@ -429,7 +430,7 @@ def test_a_call_that_finishes_after_the_ledger_was_closed_is_an_error_and_does_n
 CHILD = """
 import asyncio, os, sys
 from pathlib import Path
-from safer_instruct.ledger import Call, Ledger, Meter, Recorded
+from safer_instruct.ledger import Ledger, Meter, Recorded
 from safer_instruct.models.protocol import Generation, Sampling
 from safer_instruct.models.scripted import ScriptedModel
 

@@ -20,7 +20,6 @@ from safer_instruct.errors import RunDirectoryError
 from safer_instruct.ledger import schema
 from safer_instruct.ledger.content import Call
 from safer_instruct.ledger.rows import DamagedRowError
-from safer_instruct.wholefile import lacking_room
 
 _JOINED_FOR_S, _FULL_GROUP = 0.005, 256
 Waiting = tuple[Call, "asyncio.Future[None]"]
@@ -114,7 +113,7 @@ class Commits(ABC):
 
     def _save_again(self) -> None:
         """Try what found no room once more, one by one: other files of the run have gone by now, and small commits may fit where a large one did not."""
-        if isinstance(self._cause, sqlite3.OperationalError) or (self._cause and lacking_room(self._cause)):
+        if isinstance(self._cause, sqlite3.OperationalError):
             self._unsaved = [call for call in self._unsaved if not self._is_saved(call)]
 
     def _is_saved(self, call: Call) -> bool:
