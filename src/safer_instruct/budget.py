@@ -11,6 +11,9 @@ came, the task was cancelled) is forfeited: the provider may have billed it, so 
 what the provider refused without work (HTTP 4xx, 429 among them); forfeit what may have been worked on (a timeout, a
 broken connection, HTTP 5xx, an answer without usage). Whoever holds a reservation must not wait for another one.
 
+Where a sum cannot be recorded, or `check` says that answers cannot be kept, nothing more is let in, and those who ask are
+told so once what is under way has ended: its answers are saved as far as they can be, and count as what they took.
+
 Tokens are those of the calls that reserve; calls to models in this process need not.
 
 A kill is survived without a write per call: `record` is told a sum that spending will not pass, before it does, and a
@@ -20,7 +23,7 @@ billed, and by what is left of the last step, half a second's calls and a percen
 
     budget = Budget(max_cost, max_tokens)                    # for the models, which are opened before it is known where they are used
     earlier = earlier_spent(path, ledger_totals)             # read_spent(path), or more if the ledger holds more
-    budget.begin(earlier, lambda total: write_spent(path, total))
+    budget.begin(earlier, lambda total: write_spent(path, total), check=ledger.check)
     try: ...
     finally: budget.close()
 """
@@ -32,14 +35,16 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 
-from safer_instruct.errors import BudgetError
+from safer_instruct.errors import BudgetError, RunDirectoryError
 from safer_instruct.prices import show_usd
 from safer_instruct.spent import Spent
 
 _NANO = 10**9  # money is counted in whole billionths of a dollar: sums of floats drift
 _CALLS_PER_RECORD = (16, 1024)  # at least and at most
 _RECORDS_APART_S = 0.5
+_LAST_ANSWERS_S = 150.0  # that what is under way is waited for once nothing more can be sent; a batch takes longer, and is found again
 _NOTHING = Spent()
 _Need = tuple[int, int]  # billionths of a dollar, tokens
 
@@ -97,18 +102,22 @@ class Budget:
         self._caps = (None if max_cost is None else math.floor(round(max_cost * _NANO, 3)), max_tokens)
         self._spent = self._recorded = self._reserved = self._forfeited = (0, 0)
         self._record: Callable[[Spent], None] | None = None
+        self._check: Callable[[], None] | None = None
         self._ahead, self._recorded_at = _CALLS_PER_RECORD[0], -math.inf  # in calls
         self._open = 0
         self._waiting: deque[tuple[_Need, asyncio.Future[Reservation]]] = deque()
         self._used_up = ""
+        self._failure: Exception | None = None  # why nothing is let in
+        self._patient, self._over = True, False
 
-    def begin(self, earlier: Spent, record: Callable[[Spent], None]) -> None:
+    def begin(self, earlier: Spent, record: Callable[[Spent], None], *, check: Callable[[], None] | None = None) -> None:
         """Go on where earlier sittings of the run ended, and keep record from now on.
 
         Args:
             earlier: What they spent, or may have.
             record: Keeps a sum where it survives a kill. Spending never passes the last sum that it has kept; it must
                 raise when it cannot keep one.
+            check: Raises when an answer could not be kept either, so that none is to be paid for.
 
         Raises:
             ValueError: Something has been reserved.
@@ -116,7 +125,7 @@ class Budget:
         if self._open or self._spent != (0, 0):
             raise ValueError("this budget is in use")
         self._spent = self._recorded = _need(earlier.cost, earlier.tokens)
-        self._record = record
+        self._record, self._check = record, check
 
     @property
     def spent(self) -> Spent:
@@ -155,7 +164,8 @@ class Budget:
         Raises:
             BudgetError: It does not fit, and nothing is under way any more that could give something back; every later
                 call then gets the same error, so that the run stops with nothing paid for and lost.
-            RunDirectoryError: What may be spent now could not be recorded, so nothing is set aside.
+            RunDirectoryError: What may be spent now, or an answer, could not be kept, so nothing is set aside; told once nothing is
+                under way any more.
         """
         if granted := self.reserve_at_once(cost, tokens):
             return granted
@@ -176,7 +186,15 @@ class Budget:
         if cost is None and self.max_cost is not None:
             raise ValueError("a cap in money needs a bound in money: see Prices.require")
         need = _need(cost, tokens)
-        return self._grant(need) if not self._used_up and not self._waiting and self._fits(need) else None
+        if self._used_up or self._failure or self._waiting or not self._fits(need):
+            return None
+        try:
+            return self._grant(need)
+        except RunDirectoryError as exc:
+            if not self._open:
+                raise
+            self._fail(exc)
+            return None
 
     def resume(self, cost: float | None, tokens: int) -> Reservation:
         """Take up a reservation that an earlier sitting left open, such as a batch that is still at the provider.
@@ -189,6 +207,17 @@ class Budget:
         need = _need(cost, tokens)
         self._spent = max(0, self._spent[0] - need[0]), max(0, self._spent[1] - need[1])
         return self._grant(need)
+
+    async def wind_up(self, reason: Exception) -> None:
+        """Let nothing more in, for the run ends with that error, and wait until what is under way has come back, but for ever."""
+        self._over = True
+        if not self._failure:
+            self._fail(reason)
+        if self._open:
+            ended: asyncio.Future[Reservation] = asyncio.get_running_loop().create_future()
+            self._waiting.append(((0, 0), ended))
+            with suppress(type(reason), RunDirectoryError):
+                await ended
 
     def close(self) -> None:
         """Record the exact sum; what is still reserved counts as spent."""
@@ -203,7 +232,18 @@ class Budget:
             max_tokens is None or not tokens or self._spent[1] + self._reserved[1] + tokens <= max_tokens
         )
 
+    def _fail(self, exc: Exception) -> None:
+        self._failure, self._patient = exc, True
+        asyncio.get_running_loop().call_later(_LAST_ANSWERS_S, self._wait_no_longer, exc)
+
+    def _wait_no_longer(self, exc: Exception) -> None:
+        if self._failure is exc:
+            self._patient = False
+            self._serve()
+
     def _grant(self, need: _Need) -> Reservation:
+        if self._check:
+            self._check()
         reserved = self._reserved[0] + need[0], self._reserved[1] + need[1]
         self._keep_record(self._spent[0] + reserved[0], self._spent[1] + reserved[1], need)
         self._reserved = reserved
@@ -215,7 +255,7 @@ class Budget:
         self._reserved = self._reserved[0] - need[0], self._reserved[1] - need[1]
         self._spent = self._spent[0] + took[0], self._spent[1] + took[1]
         self._forfeited = _plus(self._forfeited, lost)
-        if self._waiting:
+        if self._waiting or self._failure:
             self._serve()
         if took[0] > need[0] or took[1] > need[1]:  # a bound that did not hold: still never unrecorded
             self._keep_record(self._spent[0] + self._reserved[0], self._spent[1] + self._reserved[1], (0, 0))
@@ -226,18 +266,28 @@ class Budget:
             need, future = self._waiting[0]
             if future.done():
                 self._waiting.popleft()
-            elif not self._used_up and self._fits(need):
+            elif self._failure:
+                if self._open and self._patient:
+                    return
                 self._waiting.popleft()
+                future.set_exception(self._failure)
+            elif not self._used_up and self._fits(need):
                 try:
                     future.set_result(self._grant(need))
                 except Exception as exc:  # noqa: BLE001 - not swallowed: whoever waits is given it
+                    if self._open and isinstance(exc, RunDirectoryError):
+                        self._fail(exc)
+                        return
                     future.set_exception(exc)
+                self._waiting.popleft()
             elif not self._used_up and self._open:
                 return
             else:
                 self._waiting.popleft()
                 self._used_up = self._used_up or self._explain(need)
                 future.set_exception(BudgetError(self._used_up))
+        if not self._open and not self._over:
+            self._failure = None  # there may be room by now
 
     def _keep_record(self, cost: int, tokens: int, need: _Need) -> None:
         """Record a sum that spending will not pass for the next calls like this one: as many as take half a second or so."""

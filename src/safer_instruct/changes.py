@@ -30,6 +30,27 @@ def differences(was: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     return [said for path, said in found if not _follows(path, settings)]
 
 
+def moved(was: Mapping[str, str], now: Mapping[str, str]) -> str:
+    """What to say of models that count as others because they are at another address; empty where there are none.
+
+    Args:
+        was: Role -> identity of its model, of a run.
+        now: The same of another run.
+    """
+    roles = [role for role in now if _is_elsewhere(was.get(role, ""), now[role])]
+    if not roles:
+        return ""
+    named = ", ".join(f"models.{role}" for role in roles)
+    its, counts = ("their", "count as others") if len(roles) > 1 else ("its", "counts as another model")
+    return f". At another address {named} {counts}, unless 'revision' was set when the run began: all {its} calls are made again"
+
+
+def _is_elsewhere(was: str, now: str) -> bool:
+    """Whether two identities are of models of one name, of which the first was known by its address and not by a `revision`."""
+    name, known_by_address, _ = was.partition("@")
+    return bool(known_by_address) and was != now and now.partition("@")[0].partition("#")[0] == name
+
+
 def few(changes: Sequence[str]) -> str:
     """The first differences, and how many more there are."""
     return "; ".join(changes[:_FEW]) + (f"; and {len(changes) - _FEW} more" if len(changes) > _FEW else "")

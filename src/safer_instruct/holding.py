@@ -23,9 +23,11 @@ def hold(path: Path) -> Iterator[None]:
     """Be the one process that changes what stands in the directory; a move aside that was killed is undone first.
 
     Raises:
-        RunDirectoryError: Another process holds it.
+        RunDirectoryError: Another process holds it, or nobody may write there.
     """
-    with (path / ".lock").open("a+", encoding="utf-8") as file:
+    with room_for(path / ".lock"):
+        opened = (path / ".lock").open("a+", encoding="utf-8")
+    with opened as file:
         if not _locked(file):
             file.seek(0)
             raise RunDirectoryError(f"{path} is in use by process {file.read().strip() or '?'}; wait for it, stop it, or choose another --out")

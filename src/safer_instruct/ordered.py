@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from typing import Any
 
-from safer_instruct.errors import ModelError, RequestError
+from safer_instruct.errors import ModelError, RequestError, RunDirectoryError
 from safer_instruct.example import Example, Verdict
 from safer_instruct.models.protocol import Model
 from safer_instruct.state import RunState, StageState, came_to, note_calls_of
@@ -39,6 +39,9 @@ async def in_order(examples: Examples, step: Step, name: str, model: Model, stat
                     yield _counted(await _oldest(pending, failed), name, stage)
             while pending:
                 yield _counted(await _oldest(pending, failed), name, stage)
+    except RunDirectoryError as exc:  # a full disk: what is under way is paid for, and may still be saved
+        await state.budget.wind_up(exc)
+        raise
     finally:
         for task in pending:
             task.cancel()

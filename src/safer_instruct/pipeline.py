@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Callable, Container, Iterator, Mapping
-from contextlib import aclosing, asynccontextmanager, closing
+from contextlib import aclosing, asynccontextmanager, closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,11 +24,11 @@ from safer_instruct.collect import entering
 from safer_instruct.config import RunConfig
 from safer_instruct.distinct import distinct
 from safer_instruct.equipment import Equipment, Opened, count_rows, equip, new_state
-from safer_instruct.errors import SourceError
+from safer_instruct.errors import RunDirectoryError, SourceError
 from safer_instruct.example import Example
 from safer_instruct.filters.checks import check_all
 from safer_instruct.filters.dedup import Deduplicators
-from safer_instruct.ledger import Ledger, Meter, Recorded, merge_shards
+from safer_instruct.ledger import Ledger, Meter, Recorded, merge_shards, read_mark
 from safer_instruct.margins import Margins
 from safer_instruct.models.protocol import Model
 from safer_instruct.ordered import Examples, Step, applied, in_order
@@ -158,11 +158,18 @@ async def _open(config: RunConfig, out: Path, mode: rundir.Mode, state: RunState
             merge_shards(out / rundir.SHARDS, out / rundir.LEDGER)
             with Ledger(out / rundir.LEDGER) as ledger:
                 spent, models = out / rundir.SPENT, config.models.by_role.values()
-                budget.begin(earlier_spent(spent, lambda: remote_spent(out / rundir.LEDGER, models)), lambda total: write_spent(spent, total))
+                earlier = earlier_spent(spent, lambda: remote_spent(out / rundir.LEDGER, models))
+                budget.begin(earlier, lambda total: write_spent(spent, total), check=ledger.check)
                 try:
                     yield equipment.recording(ledger)
-                finally:
-                    budget.close()
+                except BaseException as exc:
+                    with suppress(RunDirectoryError):  # a full disk again
+                        budget.close()
+                    ledger.close()
+                    if isinstance(exc, RunDirectoryError) and (lost := ledger.lost()):
+                        raise lost from exc
+                    raise
+                budget.close()
 
 
 async def _run(config: RunConfig, out: Path, mode: rundir.Mode, watch: Callable[[RunState], None] | None) -> RunResult:
@@ -185,7 +192,11 @@ async def write_out(equipment: Equipment, out: Path, flow: Callable[[Callable[[B
     with published(out, state), tables.outputs(out, conversations=conversations, twins=twins) as files, closing(Unique()) as unique:
         async with aclosing(flow(files.add_bad)) as examples:
             async for example in examples:
-                files.add(example)
+                try:
+                    files.add(example)
+                except RunDirectoryError as exc:  # a full disk: what is under way is paid for, and may still be saved
+                    await state.budget.wind_up(exc)
+                    raise
                 state.count_finished(example)
                 unique.add(example)
     if state.rows == state.set_aside:
@@ -204,6 +215,7 @@ async def write_out(equipment: Equipment, out: Path, flow: Callable[[Callable[[B
     if notes := [note for note in told if note]:
         summary["notes"] = notes
     check_accounts(out, state)
+    summary["timing"]["ledger"] = read_mark(out / rundir.LEDGER)
     write_whole(out / rundir.SUMMARY, json.dumps(summary, indent=1) + "\n")
     write_whole(out / rundir.CARD, dataset_card(summary, Release({"train": rundir.PAIRS}, {"train": tables.pairs_and_twins(summary)})))
     return RunResult(out, summary, derived.bring_back(out, made), derived.stale_exports(out))

@@ -10,11 +10,11 @@ from typing import Any, Literal
 
 import yaml
 
-from safer_instruct.changes import differences, few
+from safer_instruct.changes import differences, few, moved
 from safer_instruct.config import completed
 from safer_instruct.errors import RunDirectoryError
 from safer_instruct.holding import hold, holder, of_others
-from safer_instruct.ledger import fold_log, read_totals
+from safer_instruct.ledger import bears_mark, fold_log, read_totals, was_recovered
 from safer_instruct.moving import MOVING, move_aside
 from safer_instruct.nearest import did_you_mean
 from safer_instruct.oneline import many
@@ -85,8 +85,8 @@ def open_run_directory(path: Path, resolved: dict[str, Any], mode: Mode) -> Iter
             that changed, `fresh` moves the old run into `previous-N/` first.
 
     Raises:
-        RunDirectoryError: Another process holds the directory, or it holds a run of another config, or one whose ledger is missing,
-            or files that no run wrote.
+        RunDirectoryError: Another process holds the directory, or it holds a run of another config, or one whose ledger is missing
+            or another one, or files that no run wrote.
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -99,6 +99,7 @@ def open_run_directory(path: Path, resolved: dict[str, Any], mode: Mode) -> Iter
             move_run_aside(path)
         else:
             _refuse_lost_ledger(path)
+            _refuse_other_ledger(path)
         if mode == "auto":
             _refuse_other_config(path, resolved)
         write_whole(path / RUN, text)
@@ -216,10 +217,17 @@ def _refuse_other_config(path: Path, resolved: dict[str, Any]) -> None:
     changes = differences(old, new) if old and new else [f"{RUN} there {'cannot be read' if run.is_file() else 'is missing'}"]
     if not changes:
         return
+    again = moved(_models(old), _models(new))
     raise RunDirectoryError(
-        f"{path} holds a run of another config: {few(changes)}. Add --continue to go on with the new config (finished calls "
+        f"{path} holds a run of another config: {few(changes)}{again}. Add --continue to go on with the new config (finished calls "
         "that still apply are not paid again), or --fresh to move the old run aside and start anew"
     )
+
+
+def _models(deciding: dict[str, Any] | None) -> dict[str, str]:
+    """Role -> identity of its model, in that part of a `run.yaml`."""
+    models = (deciding or {}).get("models")
+    return {role: str(identity) for role, identity in models.items()} if isinstance(models, dict) else {}
 
 
 def _refuse_lost_ledger(path: Path) -> None:
@@ -229,6 +237,26 @@ def _refuse_lost_ledger(path: Path) -> None:
     raise RunDirectoryError(
         f"{path} holds {told}, and its {LEDGER} is missing, so that all of them would be made again: bring that file back, "
         "or add --fresh to move what is left aside and make them again"
+    )
+
+
+def _refuse_other_ledger(path: Path) -> None:
+    """A finished run beside the ledger of another one, or an older copy of its own, would likewise pay again for what that lacks.
+
+    One that was recovered may have lost calls, as `ledger --recover` said; a damaged one is told of when it is opened.
+    """
+    try:
+        summary = _summed_up(path / SUMMARY)
+        mark = summary["timing"]["ledger"]  # which those of older versions lack
+        if bears_mark(path / LEDGER, mark) or was_recovered(path / LEDGER):
+            return
+        held = sum(total.calls for total in read_totals(path / LEDGER))
+    except (FileNotFoundError, ValueError, TypeError, KeyError, RunDirectoryError):
+        return
+    raise RunDirectoryError(
+        f"{path} holds a finished run of {many(summary['calls'], 'call')}, and its {LEDGER}, with {many(held, 'answer')}, is another than the one with "
+        f"{mark['calls']:,} that the run ended with, so that calls would be made again: bring that file back, or add --fresh to move what is there "
+        f"aside and begin anew; to go on with the ledger that is there, delete {path / SUMMARY}"
     )
 
 

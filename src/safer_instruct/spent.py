@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from safer_instruct.errors import RunDirectoryError, StorageError
 from safer_instruct.storage.attached import home_of
-from safer_instruct.wholefile import sync_folder, write_whole
+from safer_instruct.wholefile import is_full, sync_folder, write_whole
+
+_CHARS = 72  # of the text, whatever the sum: on a full disk one takes the place of another
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,13 +49,14 @@ def write_spent(path: Path, spent: Spent) -> None:
         RunDirectoryError: It could not be written.
     """
     try:
-        text = json.dumps({"cost_usd": spent.cost, "tokens": spent.tokens}) + "\n"
-        write_whole(path, text)
+        text = json.dumps({"cost_usd": spent.cost, "tokens": spent.tokens}).ljust(_CHARS) + "\n"
+        _put(path, text, spent)
         sync_folder(path.parent)  # the name, too: an older sum must not come back
         if home := home_of(path.parent):
             home.keep(path.name, text.encode())
     except (OSError, StorageError, RunDirectoryError) as exc:
-        raise RunDirectoryError(f"{path}: what may be spent could not be recorded, so nothing was sent: {exc}") from exc
+        where = "" if str(path) in str(exc) else f"{path}: "
+        raise RunDirectoryError(f"what calls may cost cannot be recorded, so no further one is sent: {where}{exc}") from exc
 
 
 def earlier_spent(path: Path, ledger_totals: Callable[[], Spent]) -> Spent:
@@ -68,3 +72,28 @@ def earlier_spent(path: Path, ledger_totals: Callable[[], Spent]) -> Spent:
     """
     recorded, finished = read_spent(path) or Spent(), ledger_totals()
     return Spent(max(recorded.cost, finished.cost), max(recorded.tokens, finished.tokens))
+
+
+def _put(path: Path, text: str, spent: Spent) -> None:
+    """Write the file anew, or, on a full disk, a sum that is no higher over the one that stands there, in the room that this has."""
+    try:
+        write_whole(path, text)
+    except RunDirectoryError as exc:
+        before = read_spent(path) if exc.__cause__ and is_full(exc.__cause__) else None
+        if before is None or spent.cost > before.cost or spent.tokens > before.tokens or not _put_over(path, text):
+            raise
+
+
+def _put_over(path: Path, text: str) -> bool:
+    """Whether a text took the place of one as long, in one write, which a kill does not cut in two."""
+    if path.stat().st_size != len(text):
+        return False
+    file = os.open(path, os.O_WRONLY)
+    try:
+        os.pwrite(file, text.encode(), 0)
+        os.fsync(file)
+    except OSError:  # a file system that writes nothing in its old place
+        return False
+    finally:
+        os.close(file)
+    return True

@@ -14,7 +14,7 @@ from safer_instruct.errors import RunDirectoryError
 from safer_instruct.partfile import left_over, part_of, sweep
 
 FULL = "the disk is full; what was saved before is safe: make room, then give the same command again"
-_TOO_LARGE = "it is larger than a file may be here; raise the bound ('ulimit -f' tells it), or choose a place whose file system takes larger ones"
+_LIMITED = "no file may grow so large here (ulimit -f); what was saved before is safe: raise that limit, then give the same command again"
 _FORBIDDEN = (errno.EROFS, errno.EACCES, errno.EPERM)
 _OLD = "old"  # the ending of a folder that makes room
 
@@ -22,6 +22,11 @@ _OLD = "old"  # the ending of a folder that makes room
 def is_full(exc: BaseException) -> bool:
     """Whether the system says that there is no room left, on the disk or in the user's share of it."""
     return isinstance(exc, OSError) and exc.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
+def lacking_room(exc: BaseException) -> str:
+    """What to say where the system would not let a file grow; empty where that was not the trouble."""
+    return FULL if is_full(exc) else _LIMITED if isinstance(exc, OSError) and exc.errno == errno.EFBIG else ""
 
 
 @contextmanager
@@ -36,10 +41,8 @@ def room_for(path: Path, *parts: Path) -> Iterator[None]:
     except OSError as exc:
         if not _concerns(exc, path, *parts):
             raise
-        if is_full(exc):
-            raise RunDirectoryError(f"{path} cannot be written: {FULL}") from exc
-        if exc.errno == errno.EFBIG:
-            raise RunDirectoryError(f"{path} cannot be written: {_TOO_LARGE}") from exc
+        if why := lacking_room(exc):
+            raise RunDirectoryError(f"{path} cannot be written: {why}") from exc
         if exc.errno in _FORBIDDEN:
             raise RunDirectoryError(f"{path} cannot be written: {exc.strerror}; choose a place where you may write") from exc
         raise

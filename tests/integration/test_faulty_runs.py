@@ -229,10 +229,11 @@ with open(f"{disk}/ballast", "wb") as file:
 first, again = (subprocess.run(run, capture_output=True, text=True) for _ in range(2))
 ledger = subprocess.run([sys.executable, "-c", "import sys; from pathlib import Path; from safer_instruct.ledger import read_calls; "
     "print(sum(c.model.startswith('openai:') for c in read_calls(Path(sys.argv[1]))))", f"{disk}/out/ledger.sqlite"], capture_output=True, text=True)
+left = json.load(open(f"{disk}/out/spent.json"))["cost_usd"]
 subprocess.run([*mount, "remount,size=64m", "none", disk], check=True)
 last = subprocess.run(run, capture_output=True, text=True)
 print(json.dumps({"codes": [first.returncode, again.returncode, last.returncode], "errors": [first.stderr, again.stderr, last.stderr],
-    "saved": int(ledger.stdout), "spent": json.load(open(f"{disk}/out/spent.json"))["cost_usd"],
+    "saved": int(ledger.stdout), "spent": json.load(open(f"{disk}/out/spent.json"))["cost_usd"], "left": left,
     "summary": json.load(open(f"{disk}/out/summary.json")) if not last.returncode else {}}))
 """
 
@@ -257,6 +258,7 @@ def test_a_full_disk_stops_the_run_and_what_is_saved_is_not_paid_again(tmp_path:
         assert server.asked_twice <= 2 * 2 * 2 * CONCURRENCY  # both times: what was on its way, and what waited for the commit that failed
         worked = sum(read + 2 * written for read, written in server.worked.values()) / 1e6
         assert said["spent"] > worked - 1e-9
+        assert said["spent"] < worked + 1e-9 and said["left"] <= said["spent"], "what was under way has come back, and nothing is set aside for good"
 
 
 DEBUGGED = (

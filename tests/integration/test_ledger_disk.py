@@ -126,3 +126,85 @@ def test_a_run_on_a_full_disk_stops_with_one_line_and_goes_on_when_there_is_room
     assert f"{tmp_path / 'disk' / 'out'}" in err and "give the same command again" in err, "the ledger or a result, whichever needs the last block"
     assert said["second"] == [0, ""] and said["summary"]["rows"] == 400
     assert said["summary"]["timing"]["calls_from_ledger"] > 100
+
+
+FORBIDDEN = r"""
+import json, subprocess, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[2])
+from ledgers import fill, some_calls
+from safer_instruct.ledger import Ledger
+
+disk = Path(sys.argv[1])
+mount = ["mount", "-t", "tmpfs", "-o"]
+subprocess.run([*mount, "size=64m", "none", str(disk)], check=True)
+(disk / "texts.jsonl").write_text("".join(json.dumps({"text": f"{n} lamp {n * 7919} kettle"}) + "\n" for n in range(4)))
+(disk / "config.yaml").write_text(
+    "domain: civility\nsource: {path: texts.jsonl}\nfilter: {prompt: null, near_duplicate: null, consistency: null}\n"
+    "models: {inducer: 'scripted:', expert: 'scripted:', scorer: 'scripted:'}\nverify: {min_contrast: -9, min_margin: -9, min_words: 1}\n"
+)
+run = ["run", str(disk / "config.yaml"), "--out", str(disk / "out")]
+def command(*given):
+    done = subprocess.run([sys.executable, "-m", "safer_instruct.cli", *given], capture_output=True, text=True)
+    return [done.returncode, done.stderr.strip(), done.stdout]
+assert command(*run)[0] == 0
+left = disk / "left" / "ledger.sqlite"
+left.parent.mkdir()
+open_ = Ledger(left)
+fill(left, some_calls(3))  # not its last connection, so the log stays
+subprocess.run(["cp", "-r", str(left.parent), str(disk.parent / "copied")], check=True)
+(disk.parent / "copied" / "ledger.sqlite-shm").unlink()
+open_.close()
+subprocess.run(["mount", "--bind", str(disk.parent / "copied"), str(disk.parent / "copied")], check=True)
+subprocess.run(["mount", "-o", "remount,ro,bind", str(disk.parent / "copied")], check=True)
+subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+print(json.dumps({
+    "ledger": command("ledger", str(disk / "out")),
+    "left": command("ledger", str(disk.parent / "copied")),
+    "others": [command(*given) for given in ([*run, "--dry-run"], ["select", str(disk / "out"), "--n", "2"], ["review", str(disk / "out")])],
+}))
+"""
+
+
+def test_a_ledger_in_a_folder_where_nobody_may_write_is_read_and_other_commands_say_what_they_cannot_write(tmp_path: Path) -> None:
+    said = in_namespace(FORBIDDEN, tmp_path / "disk")
+    code, err, out = said["ledger"]
+    assert (code, err) == (0, "") and "calls" in out
+    code, err, _ = said["left"]
+    assert code == 2 and "the ledger cannot be read in a folder where you may not write, for a run has left a log beside it; copy the folder" in err
+    for (code, err, _), name in zip(said["others"], (".lock", ".lock", "review-index.sqlite"), strict=True):
+        assert code == 2 and err == f"error: {tmp_path / 'disk' / 'out' / name} cannot be written: Read-only file system; choose a place where you may write"
+
+
+SMALL = r"""
+import json, resource, subprocess, sys
+from pathlib import Path
+from safer_instruct.errors import RunDirectoryError
+from safer_instruct.ledger import Ledger
+
+disk, said = Path(sys.argv[1]), []
+def opened():
+    try:
+        Ledger(disk / "ledger.sqlite").close()
+        said.append("")
+    except RunDirectoryError as exc:
+        said.append(str(exc))
+    for file in disk.glob("*ledger*"):
+        file.unlink()
+    said.append([file.name for file in disk.iterdir()])
+
+for size in ("24k", "64k", "4m"):
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "none", str(disk)], check=True)
+    opened()
+resource.setrlimit(resource.RLIMIT_FSIZE, (20 << 10, 20 << 10))
+opened()
+print(json.dumps(said))
+"""
+
+
+def test_a_ledger_that_finds_no_room_for_the_files_beside_it_says_so(tmp_path: Path) -> None:
+    said: Any = in_namespace(SMALL, tmp_path / "disk")
+    full = r".*/disk/ledger\.sqlite: the ledger cannot be opened: the disk is full; what was saved before is safe: make room, .*"
+    assert re.fullmatch(full, said[0]) and re.fullmatch(full, said[2]) and said[4] == ""
+    assert said[6].endswith("no file may grow so large here (ulimit -f); what was saved before is safe: raise that limit, then give the same command again")
+    assert said[1::2] == [[]] * 4, "nothing is left of the try"

@@ -504,18 +504,68 @@ def test_what_cannot_be_recorded_is_not_let_in_whether_it_waited_or_not() -> Non
         budget.begin(Spent(), record)
         first = await budget.reserve(0.01, 1)
         full = True
+        asked, waiting = (asyncio.create_task(budget.reserve(cost, 1)) for cost in (0.9, 1.0))
+        await turns(3)
+        assert not asked.done() and not waiting.done(), "what is under way comes back first, and is saved"
+        first.settle(0.0, 1)
+        for refused in (asked, waiting):
+            with pytest.raises(RunDirectoryError):
+                await refused
         with pytest.raises(RunDirectoryError):
             await budget.reserve(0.9, 1)
-        waiting = asyncio.create_task(budget.reserve(1.0, 1))
-        await turns(3)
-        first.settle(0.0, 1)
-        with pytest.raises(RunDirectoryError):
-            await waiting
         assert budget.in_flight == 0 and budget.reserved == Spent()
         full = False
         (await budget.reserve(1.0, 1)).settle(0.5, 1)
 
     within(work())
+
+
+def test_where_answers_cannot_be_saved_nothing_is_let_in_although_there_is_room() -> None:
+    async def work() -> None:
+        full = False
+
+        def check() -> None:
+            if full:
+                raise RunDirectoryError("disk full")
+
+        budget = Budget(max_cost=1.0)
+        budget.begin(Spent(), lambda _: None, check=check)
+        first = await budget.reserve(0.01, 1)
+        full = True
+        waiting = asyncio.create_task(budget.reserve(0.01, 1))
+        await turns(3)
+        assert not waiting.done() and budget.in_flight == 1
+        first.settle(0.01, 1)
+        with pytest.raises(RunDirectoryError):
+            await waiting
+        full = False
+        (await budget.reserve(0.01, 1)).settle(0.01, 1)
+
+    within(work())
+
+
+def test_a_run_that_ends_over_a_disk_lets_nothing_more_in_and_waits_for_what_is_under_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def work(*, patient: bool) -> None:
+        monkeypatch.setattr("safer_instruct.budget._LAST_ANSWERS_S", 60.0 if patient else 0.01)
+        budget = Budget(max_cost=1.0)
+        budget.begin(Spent(), lambda _: None)
+        first = await budget.reserve(0.01, 1)
+        ending = asyncio.create_task(budget.wind_up(RunDirectoryError("disk full")))
+        await turns(3)
+        refused = asyncio.create_task(budget.reserve(0.01, 1))
+        await turns(3)
+        assert not ending.done() and not refused.done()
+        if patient:
+            first.settle(0.01, 1)
+        await ending
+        with pytest.raises(RunDirectoryError, match="disk full"):
+            await refused
+        with pytest.raises(RunDirectoryError, match="disk full"):
+            await budget.reserve(0.01, 1)
+        assert budget.in_flight == (0 if patient else 1)
+
+    within(work(patient=True))
+    within(work(patient=False))
 
 
 def test_a_bound_that_did_not_hold_is_on_record_at_once_whether_in_money_or_in_tokens() -> None:

@@ -26,7 +26,7 @@ from hypothesis import strategies as st
 from ledgers import a_call
 
 from safer_instruct.errors import RunDirectoryError
-from safer_instruct.ledger import Ledger, Meter, Recorded, read_calls, read_totals, schema
+from safer_instruct.ledger import Call, Ledger, Meter, Recorded, read_calls, read_totals, schema
 from safer_instruct.ledger.content import decode_generated
 from safer_instruct.ledger.known import KnownKeys
 from safer_instruct.models.protocol import Completion, Generated, Generation, Sampling, Schema, Scored, Scoring, Turn, Usage, encode_request
@@ -373,6 +373,43 @@ def test_while_nothing_can_be_saved_no_call_is_made(path: Path) -> None:
         assert await recorded.generate(replace(REQUEST, seed=5)) == ANSWER
 
     with_ledger(path, work)
+
+
+@pytest.mark.parametrize(
+    ("room", "said"), [(0, "3 finished calls could not be saved"), (2, "1 finished calls could not be saved"), (3, "could be saved only just")]
+)
+def test_what_found_no_room_is_tried_once_more_at_the_end_and_what_is_lost_is_counted(
+    path: Path, room: int, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left = [-1]  # calls that there is room for; below 0 as many as come
+    append = Ledger._append
+
+    def within_room(ledger: Ledger, calls: list[Call]) -> None:
+        if left[0] == 0:
+            full = sqlite3.OperationalError("database or disk is full")
+            full.sqlite_errorcode = sqlite3.SQLITE_FULL
+            raise full
+        left[0] -= 1
+        append(ledger, calls)
+
+    monkeypatch.setattr(Ledger, "_append", within_room)
+
+    async def work() -> Ledger:
+        with Ledger(path) as ledger:
+            await ledger.put(a_call(0))
+            assert ledger.lost() is None
+            ledger.check()
+            left[0] = 0
+            ends = await asyncio.gather(*(ledger.put(a_call(number)) for number in (1, 2, 3)), return_exceptions=True)
+            assert all(isinstance(end, RunDirectoryError) for end in ends)
+            with pytest.raises(RunDirectoryError, match="could not be saved: the disk is full"):
+                ledger.check()
+            left[0] = room
+        return ledger
+
+    lost = asyncio.run(work()).lost()
+    assert lost is not None and said in str(lost) and str(lost).count("the disk is full; what was saved before is safe") == 1
+    assert sum(total.calls for total in read_totals(path)) == 1 + room
 
 
 def test_a_call_that_finishes_after_the_ledger_was_closed_is_an_error_and_does_not_hang(path: Path) -> None:

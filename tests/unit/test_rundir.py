@@ -18,13 +18,14 @@ import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from ledgers import fill, some_calls
 from runs import SUMMED_UP
 
 from safer_instruct import holding, rundir
 from safer_instruct.changes import differences
 from safer_instruct.config import RunConfig
 from safer_instruct.errors import RunDirectoryError
-from safer_instruct.ledger import Ledger, recovery
+from safer_instruct.ledger import Ledger, read_mark, recovery
 from safer_instruct.rundir import open_run_directory, read_summary
 from safer_instruct.wholefile import whole, write_whole
 
@@ -197,6 +198,62 @@ def test_a_run_whose_ledger_is_gone_is_not_paid_again_without_a_word(tmp_path: P
     (tmp_path / rundir.LEDGER).unlink()
     opened(tmp_path, mode="fresh")
     assert (tmp_path / "previous-1" / file).read_text() == text
+
+
+@pytest.mark.parametrize("mode", ["auto", "continue"])
+def test_a_finished_run_beside_another_ledger_is_not_paid_again_without_a_word(tmp_path: Path, mode: rundir.Mode) -> None:
+    ledger, summary = tmp_path / rundir.LEDGER, tmp_path / rundir.SUMMARY
+    opened(tmp_path)
+    fill(ledger, some_calls(12))
+    summary.write_text(json.dumps({**SUMMED_UP, "calls": 15, "timing": {"ledger": read_mark(ledger)}}))
+    fill(ledger, some_calls(5, first=100))
+    opened(tmp_path, mode=mode)  # as it was, with calls that have come since
+    for calls, held in ((some_calls(11), 11), (some_calls(40, first=200), 40), ([], 0)):
+        ledger.unlink()
+        fill(ledger, calls)
+        said = rf"holds a finished run of 15 calls, and its ledger\.sqlite, with {held} answers, is another than the one with 12 that the run ended with"
+        with pytest.raises(RunDirectoryError, match=said + r".*: bring that file back, or add --fresh .* delete .*/summary\.json$"):
+            opened(tmp_path, mode=mode)
+    ledger.unlink()
+    fill(ledger, reversed(some_calls(12)))  # the same calls, put together anew
+    opened(tmp_path, mode=mode)
+    ledger.unlink()
+    fill(ledger, some_calls(3))
+    (tmp_path / "ledger.damaged-1.sqlite").touch()  # what a recovery has left of it
+    opened(tmp_path, mode=mode)
+    (tmp_path / "ledger.damaged-1.sqlite").unlink()
+    text = summary.read_text()
+    opened(tmp_path, mode="fresh")
+    assert (tmp_path / "previous-1" / rundir.SUMMARY).read_text() == text and not ledger.exists()
+
+
+@pytest.mark.parametrize("timing", [{}, None, {"ledger": None}, {"ledger": {"calls": 5, "keys": ["x"]}}])
+def test_the_ledger_of_a_run_of_an_older_version_is_not_looked_at(tmp_path: Path, timing: Any) -> None:
+    opened(tmp_path)
+    fill(tmp_path / rundir.LEDGER, some_calls(1))
+    (tmp_path / rundir.SUMMARY).write_text(json.dumps({**SUMMED_UP, "calls": 15, "timing": timing}))
+    opened(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("was", "now", "told"),
+    [
+        ("openai:m@http://a:1/v1", "openai:m@http://a:2/v1", True),
+        ("openai:m@http://a:1/v1", "openai:m#weights-1", True),
+        ("openai:m@http://a:1/v1+logprobs", "openai:m@http://a:1/v1,http://b/v1+logprobs", True),
+        ("openai:m#weights-1", "openai:m@http://a:1/v1", False),
+        ("openai:m@http://a:1/v1", "openai:other@http://a:1/v1", False),
+        ("embedded:m", "embedded:n", False),
+    ],
+)
+def test_of_a_model_at_another_address_it_is_told_that_its_calls_are_made_again(tmp_path: Path, was: str, now: str, told: bool) -> None:
+    finished(tmp_path, {**CONFIG, "models": {"inducer": "embedded:x", "expert": was}})
+    with pytest.raises(RunDirectoryError, match=r"another config: models\.expert: openai|embedded") as caught:
+        opened(tmp_path, {**CONFIG, "models": {"inducer": "embedded:x", "expert": now}})
+    said = (
+        ". At another address models.expert counts as another model, unless 'revision' was set when the run began: all its calls are made again. Add --continue"
+    )
+    assert (said in str(caught.value)) is told
 
 
 def test_a_run_without_calls_needs_no_ledger(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from pathlib import Path
 
@@ -49,5 +50,23 @@ def test_a_damaged_file_is_not_taken_for_nothing_spent(text: str, tmp_path: Path
 
 
 def test_a_file_that_cannot_be_written_is_told(tmp_path: Path) -> None:
-    with pytest.raises(RunDirectoryError, match="nothing was sent"):
+    with pytest.raises(RunDirectoryError, match="so no further one is sent"):
         write_spent(tmp_path / "nowhere" / "budget.json", Spent())
+
+
+def test_on_a_full_disk_a_sum_that_is_lower_takes_the_place_of_the_one_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "spent.json"
+    write_spent(path, Spent(0.0921875, 52_000))
+    monkeypatch.setattr(Path, "replace", lambda *_: (_ for _ in ()).throw(OSError(errno.ENOSPC, "No space left on device")))
+    for more in (Spent(0.1, 5), Spent(0.05, 60_000)):
+        with pytest.raises(
+            RunDirectoryError, match=r"^what calls may cost cannot be recorded, so no further one is sent: [^:]*/spent\.json cannot be written: the disk"
+        ):
+            write_spent(path, more)
+        assert read_spent(path) == Spent(0.0921875, 52_000)
+    for less in (Spent(0.007200001, 52_000), Spent(0.000000001, 7), Spent()):
+        write_spent(path, less)
+        assert read_spent(path) == less
+    path.write_text('{"cost_usd": 1, "tokens": 1}')  # as an older version wrote it
+    with pytest.raises(RunDirectoryError, match="the disk is full"):
+        write_spent(path, Spent())

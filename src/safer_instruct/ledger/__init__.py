@@ -19,9 +19,9 @@ Stages are deterministic given the answers, so *resume = run it again*: finished
 
 from safer_instruct.ledger.commits import Commits
 from safer_instruct.ledger.content import Call
-from safer_instruct.ledger.queries import Total, as_record, export_calls, find_by_key, find_calls, read_calls, read_totals
+from safer_instruct.ledger.queries import Total, as_record, bears_mark, export_calls, find_by_key, find_calls, read_calls, read_mark, read_totals
 from safer_instruct.ledger.recorded import Meter, Recorded
-from safer_instruct.ledger.recovery import Recovery, recover
+from safer_instruct.ledger.recovery import Recovery, recover, was_recovered
 from safer_instruct.ledger.schema import fold_log
 from safer_instruct.ledger.shards import Claims, Shard, merge_shards
 from safer_instruct.ledger.store import Ledger
@@ -38,13 +38,16 @@ __all__ = [
     "Shard",
     "Total",
     "as_record",
+    "bears_mark",
     "export_calls",
     "find_by_key",
     "find_calls",
     "fold_log",
     "merge_shards",
     "read_calls",
+    "read_mark",
     "read_totals",
     "recover",
     "size_with_log",
+    "was_recovered",
 ]

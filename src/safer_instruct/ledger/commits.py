@@ -33,7 +33,9 @@ class Commits(ABC):
         self.path = path
         self.in_flight: dict[bytes, asyncio.Future[None] | None] = {}  # sent and not yet committed, and what those who want them wait for
         self._queue: queue.SimpleQueue[Waiting | None] = queue.SimpleQueue()
+        self._unsaved: list[Call] = []  # which found no room
         self._failure: RunDirectoryError | None = None  # of the last commit
+        self._cause: Exception | None = None
         self._closed = False
         self._thread = threading.Thread(target=self._write_loop, name="ledger", daemon=True)
 
@@ -44,6 +46,21 @@ class Commits(ABC):
         Raises:
             RunDirectoryError: The file is damaged; or the last commit failed, so what this call is paid for might be lost.
         """
+
+    def check(self) -> None:
+        """Whether a call that is made now could be saved.
+
+        Raises:
+            RunDirectoryError: The last commit failed, so what it is paid for might be lost.
+        """
+        if self._failure:
+            raise RunDirectoryError(str(self._failure))
+
+    def lost(self) -> RunDirectoryError | None:
+        """What to say at the end where calls could not be saved at first for the state of the file or the disk: of those that are lost, if any are."""
+        if not self._cause:
+            return None
+        return schema.explain(self.path, self._cause, _not_saved(len(self._unsaved)) if self._unsaved else "finished calls could be saved only just")
 
     async def claim(self, key: bytes, stage: str) -> Call | None:
         """Ask, where others may be making the same call elsewhere: None leaves it to the caller, who makes it now."""
@@ -89,8 +106,24 @@ class Commits(ABC):
                 time.sleep(_JOINED_FOR_S)
                 self._drain(group)
             open_ = None not in group
-            self._commit([waiting for waiting in group if waiting is not None])
+            if calls := [waiting for waiting in group if waiting is not None]:
+                self._commit(calls)
+        self._save_again()
         self._end()
+
+    def _save_again(self) -> None:
+        """Try what found no room once more, one by one: other files of the run have gone by now, and small commits may fit where a large one did not."""
+        if isinstance(self._cause, sqlite3.OperationalError):
+            self._unsaved = [call for call in self._unsaved if not self._is_saved(call)]
+
+    def _is_saved(self, call: Call) -> bool:
+        try:
+            self._append([call])
+        except sqlite3.IntegrityError:  # it has been made, and saved, since
+            return True
+        except (sqlite3.Error, OSError):
+            return False
+        return True
 
     def _drain(self, group: list[Waiting | None]) -> None:
         for _ in range(self._queue.qsize()):
@@ -115,9 +148,10 @@ class Commits(ABC):
         except Exception as exc:  # noqa: BLE001 - not swallowed: everyone who waits for this commit is given it
             if len(calls) > 1 and _is_of_one_call(exc):
                 return [error for call in calls for error in self._save([call])]
-            error = schema.explain(self.path, exc, f"{len(calls)} finished calls could not be saved")
+            error = schema.explain(self.path, exc, _not_saved(len(calls)))
             if not _is_of_one_call(exc):
-                self._failure = error
+                self._failure, self._cause = error, exc
+                self._unsaved += calls
             return [error] * len(calls)
         self._failure = None
         return [None] * len(calls)
@@ -139,6 +173,10 @@ class Commits(ABC):
     @abstractmethod
     def _end(self) -> None:
         """Nothing more will be written."""
+
+
+def _not_saved(count: int) -> str:
+    return f"{count} finished calls could not be saved"
 
 
 def _is_of_one_call(exc: Exception) -> bool:

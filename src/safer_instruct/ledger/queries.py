@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -18,6 +18,8 @@ from safer_instruct.ledger.rows import COLUMNS, DamagedRowError, Unpacker
 from safer_instruct.ledger.schema import connect_to_read, explain
 from safer_instruct.models.protocol import Completion, Usage
 
+_COUNT = "SELECT coalesce(max(number), 0) FROM calls"
+_MARKED = 8  # keys, which are digests, are enough to know a ledger by
 _CHUNK = 1000  # rows in one read transaction: a longer one would keep a run from reusing its write-ahead log
 
 
@@ -43,6 +45,36 @@ def read_totals(path: Path) -> list[Total]:
             return [Total(stage, model, calls, Usage(*rest)) for stage, model, calls, *rest in connection.execute(query)]
         except sqlite3.Error as exc:
             raise explain(path, exc, "the ledger cannot be read") from exc
+
+
+def read_mark(path: Path) -> dict[str, Any]:
+    """What a ledger will be known by: how many calls it holds, and the first of their keys in the order of the keys.
+
+    Raises:
+        RunDirectoryError: The file cannot be read.
+    """
+    with closing(connect_to_read(path)) as connection:
+        try:
+            (calls,) = connection.execute(_COUNT).fetchone()
+            keys = connection.execute("SELECT key FROM calls ORDER BY key LIMIT ?", (_MARKED,)).fetchall()
+        except sqlite3.Error as exc:
+            raise explain(path, exc, "the ledger cannot be read") from exc
+    return {"calls": calls, "keys": [key.hex() for (key,) in keys]}
+
+
+def bears_mark(path: Path, mark: Mapping[str, Any]) -> bool:
+    """Whether a ledger is the one that `read_mark` told of, with whatever has come to it since; the order of its calls may be another.
+
+    Raises:
+        RunDirectoryError: The file cannot be read.
+    """
+    with closing(connect_to_read(path)) as connection:
+        try:
+            (calls,) = connection.execute(_COUNT).fetchone()
+            found = [connection.execute("SELECT 1 FROM calls WHERE key = ?", (bytes.fromhex(key),)).fetchone() for key in mark["keys"]]
+        except sqlite3.Error as exc:
+            raise explain(path, exc, "the ledger cannot be read") from exc
+    return calls >= mark["calls"] and all(found)
 
 
 def read_calls(path: Path) -> Iterator[Call]:

@@ -82,6 +82,11 @@ def finish_recovery(path: Path) -> None:
         os.replace(fresh, path)
 
 
+def was_recovered(path: Path) -> bool:
+    """Whether a damaged ledger lies beside the one that has taken its place, which may hold fewer calls."""
+    return any(_damaged(path, number).exists() for number in range(1, _last_damaged(path) + 1))
+
+
 def _recovered(path: Path) -> Path:
     return path.with_name(f"{path.stem}.recovered{path.suffix}")
 

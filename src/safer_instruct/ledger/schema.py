@@ -21,7 +21,7 @@ from safer_instruct.ledger.pages import PAGE_BYTES, find_header_damage
 from safer_instruct.ledger.rows import Appender, DamagedRowError
 from safer_instruct.models.protocol import Completion, Generated, Scored, Usage
 from safer_instruct.scratch import kept_open
-from safer_instruct.wholefile import FULL, is_full
+from safer_instruct.wholefile import FULL, lacking_room
 
 SCHEMA_VERSION = 2
 _TABLES = """
@@ -60,6 +60,7 @@ CREATE TABLE dictionaries (         -- each is kept twice
 """
 _CHECKPOINT_PAGES = 4096  # 16 MB: a page of the index that many commits touch is copied into the file once
 _WAL_LIMIT_BYTES = 64 << 20  # what a long reader made it grow beyond is given back
+_ROOM_BYTES = 256 << 10  # an empty ledger with its log and its index
 _BATCH = 1000
 _NEWEST_THINKABLE = 100
 _TRIES, _PAUSE_S = 20, 0.1  # for a file that somebody reads
@@ -142,7 +143,14 @@ def fold_log(path: Path) -> None:
 
 def open_file_to_read(path: Path) -> sqlite3.Connection:
     """The bare file, of whatever version and in whatever state."""
-    return sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=30, isolation_level=None)
+    alone = "&immutable=1" if _stands_alone(path) else ""
+    return sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro{alone}", uri=True, timeout=30, isolation_level=None)
+
+
+def _stands_alone(path: Path) -> bool:
+    """Whether a file can be read, and has to be, without the index of a log: in a folder where nothing may be written, and nobody does."""
+    log, index = wal.log_path(path), path.with_name(f"{path.name}-shm")
+    return not os.access(path.parent, os.W_OK) and not index.exists() and not (log.exists() and log.stat().st_size)
 
 
 def explain(path: Path, exc: Exception, what: str) -> RunDirectoryError:
@@ -150,9 +158,27 @@ def explain(path: Path, exc: Exception, what: str) -> RunDirectoryError:
     code = getattr(exc, "sqlite_errorcode", 0) & 0xFF  # the primary code of an extended one
     if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB) or isinstance(exc, DamagedRowError | DamagedFileError):
         return RunDirectoryError(f"{path} is damaged: {exc}; save what is intact with: safer-instruct ledger {path.parent} --recover")
-    if code == sqlite3.SQLITE_FULL or is_full(exc):
-        return RunDirectoryError(f"{path}: {what}: {FULL}")
+    if why := FULL if code == sqlite3.SQLITE_FULL else lacking_room(exc) or (_lacking_room(path) if code == sqlite3.SQLITE_IOERR else ""):
+        return RunDirectoryError(f"{path}: {what}: {why}")
+    if code == sqlite3.SQLITE_CANTOPEN and not os.access(path.parent, os.W_OK):
+        return RunDirectoryError(
+            f"{path}: {what} in a folder where you may not write, for a run has left a log beside it; copy the folder to where you may write"
+        )
     return RunDirectoryError(f"{path}: {what}: {exc}")
+
+
+def _lacking_room(path: Path) -> str:
+    """Whether a file that a database needs beside it has no room, of which SQLite says only that it failed."""
+    probe = path.with_name(f".{path.name}.room")
+    try:
+        with probe.open("wb") as file:
+            file.write(bytes(_ROOM_BYTES))
+    except OSError as exc:
+        return lacking_room(exc)
+    finally:
+        with suppress(OSError):
+            probe.unlink()
+    return ""
 
 
 @contextmanager
@@ -165,6 +191,7 @@ def building(path: Path) -> Iterator[sqlite3.Connection]:
         with closing(connect(part, cache_mb=64)) as connection:
             connection.executescript(f"BEGIN; {_TABLES} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
             yield connection
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # which closing does, too, and says nothing where the disk is full
         os.replace(part, path)
     finally:
         _remove(files)

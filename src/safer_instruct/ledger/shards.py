@@ -84,8 +84,7 @@ class Shard(Commits):
             return self.read(key, place)
         if self._merged and (call := self._merged.get(key)):
             return call
-        if self._failure:
-            raise RunDirectoryError(str(self._failure))
+        self.check()
         return None
 
     async def claim(self, key: bytes, stage: str) -> Call | None:

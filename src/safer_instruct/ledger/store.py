@@ -6,7 +6,6 @@ import sqlite3
 from contextlib import ExitStack, closing
 from pathlib import Path
 
-from safer_instruct.errors import RunDirectoryError
 from safer_instruct.ledger import schema
 from safer_instruct.ledger.commits import Commits
 from safer_instruct.ledger.content import Call
@@ -60,8 +59,7 @@ class Ledger(Commits):
         try:
             row = self._reader.execute(_SELECT, (key,)).fetchone() if key in self._known else None
             if row is None:
-                if self._failure:
-                    raise RunDirectoryError(str(self._failure))
+                self.check()
                 return None
             if not self._unpacker.knows(row):
                 self._unpacker = Unpacker.load(self._reader)

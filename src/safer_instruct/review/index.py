@@ -20,7 +20,7 @@ from safer_instruct.domain import Direction
 from safer_instruct.errors import RunDirectoryError
 from safer_instruct.example import Example
 from safer_instruct.texts import direction_of, judged_texts
-from safer_instruct.wholefile import whole
+from safer_instruct.wholefile import room_for, whole
 
 PAIR = "pair"  # the outcome of an example that came through
 _VERSION = 3
@@ -66,8 +66,9 @@ def ensure_index(path: Path, report: Callable[[int, int], None] = lambda done, t
     direction = direction_of(rundir.read_summary(path))
     index, source = path / rundir.REVIEW_INDEX, _source(path / rundir.EXAMPLES)
     if not _is_of(index, source):
-        for ending in ("-wal", "-shm", "-journal"):
-            index.with_name(index.name + ending).unlink(missing_ok=True)
+        for left in [index.with_name(index.name + ending) for ending in ("-wal", "-shm", "-journal")]:
+            with room_for(index, left):
+                left.unlink(missing_ok=True)
         with whole(index) as part:
             _build(path, part, source, direction, report)
     return index
