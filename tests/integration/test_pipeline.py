@@ -899,7 +899,7 @@ class TestOverHttp:
             over_http(project, server, logprobs=False)
             project.run()
         plain = [(row["prompt"], row["chosen"]) for row in pairs(project.out)]
-        for mark in ("<think>hmm the user\n</think>\n\n", "hmm the user\n</think>\n\n\x1b[1m"):
+        for mark in ("<think>hmm the user\n</think>\n\n", "hmm the user\n</think>\n\n\0"):
             project.out = project.out.with_name(f"thinking-{len(mark)}")
             with serve(leads=mark) as server:
                 over_http(project, server, logprobs=False)

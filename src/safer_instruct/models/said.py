@@ -1,4 +1,4 @@
-"""What of a model's answer is what it says: not the reasoning before it, where the server leaves that in, and no control codes.
+"""What of a model's answer is what it says: not the reasoning before it, where the server leaves that in, and no NUL.
 
 The ledger keeps answers as they came; they are read so each time they are used, whether they came just now or long ago.
 """
@@ -15,10 +15,6 @@ _CLOSED = {name: re.compile(f"</{name}>", re.I) for name in ("think", "thinking"
 _ALONE = re.compile(  # the template has opened it (DeepSeek-R1, Qwen3): at the end of a line, or the answer follows at once; who quotes it goes on otherwise
     r"(?<![`'\"])</think>(?=[^\S\n]*(?:\n|\Z)|[^\s`'\".,;:!?)])", re.I
 )
-_CODES = re.compile(  # of a terminal (ECMA-48) as wholes, then single characters but line feed, carriage return and tab
-    r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]"
-)
-_BREAKS = "\v\f\x85"  # those that part lines
 
 
 def said(answer: Generated) -> Generated:
@@ -61,7 +57,7 @@ def why_unfinished(text: str, setting: str) -> str:
 def _spoken(completion: Completion) -> Completion:
     if completion.withheld:
         return completion
-    text = _CODES.sub(lambda code: "\n" if code[0] in _BREAKS else "", completion.text)
+    text = completion.text.replace("\0", "")  # as of a source text, nothing else is touched
     answer = without_reasoning(text)
     if answer == text and not is_unended(text):
         return completion if text == completion.text else replace(completion, text=text)
