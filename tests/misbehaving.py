@@ -56,6 +56,9 @@ class Faults:
         ignore_n: One choice, whatever `n`.
         no_echo: No prompt and no log-probabilities of it, whatever `echo`.
         no_usage: Answers have no `usage`.
+        usage: What every `usage` says, over what was counted.
+        surplus: So many choices more than were asked for.
+        leads: Stands before every chat answer of a model but the judge.
         cached: So many tokens of every prompt are said to come from a prefix cache.
         start_token: Stands before every prompt and counts into the offsets, as with vLLM.
         no_offsets: Every offset is -1, as with SGLang.
@@ -86,6 +89,9 @@ class Faults:
     ignore_n: bool = False
     no_echo: bool = False
     no_usage: bool = False
+    usage: Any = None
+    surplus: int = 0
+    leads: str = ""
     cached: int = 0
     start_token: str = ""
     no_offsets: bool = False
@@ -350,8 +356,9 @@ def _answer(body: dict[str, Any], faults: Faults) -> dict[str, Any]:
         faults = replace(faults, refusal="", filtered=False)
     prompt = "\n".join(m["content"] for m in body["messages"]) if chat else body["prompt"]
     choices, written = [], 0
-    for i in range(1 if faults.ignore_n else body.get("n", 1)):
+    for i in range(1 if faults.ignore_n else body.get("n", 1) + faults.surplus):
         text, cut = ("", False) if faults.silent else _text(body, i)
+        text = faults.leads + text if chat and body["model"] != "judge" else text
         written += len(tokens(text))
         choices.append(_chat_choice(body, text, faults) if chat else _raw_choice(body, prompt, text, faults))
         choices[i] |= {"index": i, "finish_reason": "content_filter" if faults.filtered else "length" if cut else "stop"}
@@ -359,6 +366,8 @@ def _answer(body: dict[str, Any], faults: Faults) -> dict[str, Any]:
     usage: dict[str, Any] = {} if faults.no_usage else {"usage": {"prompt_tokens": read, "completion_tokens": written, "total_tokens": read + written}}
     if usage and faults.cached:
         usage["usage"]["prompt_tokens_details"] = {"cached_tokens": faults.cached}
+    if usage and faults.usage is not None:
+        usage["usage"] |= faults.usage
     return {"id": "cmpl-0", "object": "chat.completion" if chat else "text_completion", "model": body["model"], "choices": choices[::-1], **usage}
 
 

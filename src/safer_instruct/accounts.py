@@ -122,7 +122,7 @@ def _parts(stage: str, model: Model, state: RunState) -> Iterable[tuple[str, Sta
 
 
 def _took(stages: Iterable[StageState]) -> dict[str, Any]:
-    """Calls, tokens and cost of these stages together; the cost is None when that of a part is not known."""
+    """Calls, tokens and cost of these stages together; the cost is None when that of a part is not known, be it the price or what the calls took."""
     parts = list(stages)
     usage = sum((s.meter.usage for s in parts), Usage())
     return {
@@ -131,6 +131,7 @@ def _took(stages: Iterable[StageState]) -> dict[str, Any]:
         "completion_tokens": usage.completion_tokens,
         "cost": None if any(s.cost is None for s in parts) else round(usage.cost, _COST_DIGITS),
         **_cache(usage),
+        **({"calls_without_usage": unreported} if (unreported := sum(s.meter.unreported for s in parts)) else {}),
     }
 
 
@@ -142,8 +143,9 @@ def _cache(usage: Usage) -> dict[str, Any]:
 
 
 def _budget(state: RunState) -> dict[str, Any]:
-    """What all sittings of this run have spent, calls without an answer included."""
+    """What all sittings of this run have spent, calls without an answer and answers without usage included."""
     budget = state.budget
+    unreported = budget.unreported
     return {
         "max_cost": budget.max_cost,
         "max_tokens": budget.max_tokens,
@@ -151,6 +153,7 @@ def _budget(state: RunState) -> dict[str, Any]:
         "spent_tokens": budget.spent.tokens,
         "unanswered_cost": round(budget.forfeited.cost, 6),
         "unanswered_tokens": budget.forfeited.tokens,
+        **({"unreported_cost": round(unreported.cost, 6), "unreported_tokens": unreported.tokens} if unreported.tokens else {}),
     }
 
 

@@ -9,7 +9,8 @@
 What is spent and what is set aside never exceed the cap together. A reservation that is left without `settle` (no answer
 came, the task was cancelled) is forfeited: the provider may have billed it, so all of it counts as spent. Settle with 0
 what the provider refused without work (HTTP 4xx, 429 among them); forfeit what may have been worked on (a timeout, a
-broken connection, HTTP 5xx, an answer without usage). Whoever holds a reservation must not wait for another one.
+broken connection, HTTP 5xx). What answered without usage counts in full, too: `keep` it. Whoever holds a reservation must
+not wait for another one.
 
 Where a sum cannot be recorded, or `check` says that answers cannot be kept, nothing more is let in, and those who ask are
 told so once what is under way has ended: its answers are saved as far as they can be, and count as what they took.
@@ -72,6 +73,10 @@ class Reservation:
         """Count the whole bound: no answer came, but the provider may have billed one."""
         self._close(self._need, lost=self._need)
 
+    def keep(self) -> None:
+        """Count the whole bound: an answer came that does not tell what it took."""
+        self._close(self._need, lost=(0, 0), unreported=self._need)
+
     def __enter__(self) -> Reservation:
         return self
 
@@ -79,11 +84,11 @@ class Reservation:
         if self._budget is not None:
             self.forfeit()
 
-    def _close(self, took: _Need, *, lost: _Need) -> None:
+    def _close(self, took: _Need, *, lost: _Need, unreported: _Need = (0, 0)) -> None:
         if self._budget is None:
             raise ValueError("this reservation is settled or forfeited already")
         budget, self._budget = self._budget, None
-        budget._give_back(self._need, took, lost=lost)
+        budget._give_back(self._need, took, lost=lost, unreported=unreported)
 
 
 class Budget:
@@ -100,7 +105,7 @@ class Budget:
             raise ValueError("a cap is 0 or more")
         self.max_cost, self.max_tokens = max_cost, max_tokens
         self._caps = (None if max_cost is None else math.floor(round(max_cost * _NANO, 3)), max_tokens)
-        self._spent = self._recorded = self._reserved = self._forfeited = (0, 0)
+        self._spent = self._recorded = self._reserved = self._forfeited = self._unreported = (0, 0)
         self._record: Callable[[Spent], None] | None = None
         self._check: Callable[[], None] | None = None
         self._ahead, self._recorded_at = _CALLS_PER_RECORD[0], -math.inf  # in calls
@@ -141,6 +146,11 @@ class Budget:
     def forfeited(self) -> Spent:
         """The part of `spent` that this sitting counts for attempts without an answer."""
         return _amount(self._forfeited)
+
+    @property
+    def unreported(self) -> Spent:
+        """The part of `spent` that this sitting counts for answers that do not tell what they took."""
+        return _amount(self._unreported)
 
     @property
     def in_flight(self) -> int:
@@ -250,11 +260,12 @@ class Budget:
         self._open += 1
         return Reservation(self, need)
 
-    def _give_back(self, need: _Need, took: _Need, *, lost: _Need) -> None:
+    def _give_back(self, need: _Need, took: _Need, *, lost: _Need, unreported: _Need) -> None:
         self._open -= 1
         self._reserved = self._reserved[0] - need[0], self._reserved[1] - need[1]
         self._spent = self._spent[0] + took[0], self._spent[1] + took[1]
         self._forfeited = _plus(self._forfeited, lost)
+        self._unreported = _plus(self._unreported, unreported)
         if self._waiting or self._failure:
             self._serve()
         if took[0] > need[0] or took[1] > need[1]:  # a bound that did not hold: still never unrecorded
@@ -304,14 +315,15 @@ class Budget:
         self._recorded = (capped[0], capped[1])
 
     def _explain(self, need: _Need) -> str:
-        spent, lost, wanted = self.spent, self.forfeited, _amount(need)
+        amounts = self.spent, self.forfeited, self.unreported, _amount(need)
         if self._caps[0] is not None and self._spent[0] + need[0] > self._caps[0]:
             name, cap = "max_cost", f"{show_usd(self.max_cost)} USD"
-            used, unanswered, next_ = (show_usd(amount.cost) if amount.cost else "" for amount in (spent, lost, wanted))
+            used, unanswered, unreported, next_ = (show_usd(amount.cost) if amount.cost else "" for amount in amounts)
         else:
             name, cap = "max_tokens", f"{self.max_tokens:,} tokens"
-            used, unanswered, next_ = (f"{amount.tokens:,}" if amount.tokens else "" for amount in (spent, lost, wanted))
+            used, unanswered, unreported, next_ = (f"{amount.tokens:,}" if amount.tokens else "" for amount in amounts)
         note = f" ({unanswered} of it for calls whose answer never came: they may have been billed)" if unanswered else ""
+        note += f" ({unreported} of it set aside for calls whose usage was not reported)" if unreported else ""
         return (
             f"budget of {cap} used up: {used or 'nothing'} spent{note}, and the next call may take up to {next_}; nothing is lost: "
             f"raise budget.{name} and give the same command again"

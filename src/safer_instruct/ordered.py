@@ -85,3 +85,32 @@ def _counted(example: Example, name: str, stage: StageState) -> Example:
     if dropped and stage.refused >= _REFUSALS_BEFORE_STOP and not stage.answered:
         raise ModelError(f"the first {stage.refused} requests of stage '{name}' were all refused, the last one so: {dropped.reason}")
     return example
+
+
+class Refusals:
+    """What requests were refused, of examples that are through all stages: a run in which a stage met with nothing else has a wrong setting."""
+
+    def __init__(self) -> None:
+        self._by_stage: dict[str, list[str]] = {}
+        self._filtered: set[str] = set()
+
+    def note(self, example: Example) -> None:
+        """An example is through."""
+        if dropped := example.dropped_by:
+            stage, _, what = dropped.name.rpartition(".")
+            if what == "refused":
+                self._by_stage.setdefault(stage, []).append(dropped.reason)
+            elif what == "content_filter":
+                self._filtered.add(stage)
+
+    def check(self, state: RunState) -> None:
+        """Look at them at the end, when there are fewer than stop a run on its way.
+
+        Raises:
+            ModelError: All requests of a stage were refused.
+        """
+        for stage, reasons in self._by_stage.items():
+            if stage in state.stages and not state.stages[stage].answered and stage not in self._filtered:
+                if len(reasons) == 1:
+                    raise ModelError(f"the only request of stage '{stage}' was refused, so: {reasons[0]}")
+                raise ModelError(f"all {len(reasons)} requests of stage '{stage}' were refused, the last one so: {reasons[-1]}")

@@ -31,7 +31,8 @@ from safer_instruct.filters.dedup import Deduplicators
 from safer_instruct.ledger import Ledger, Meter, Recorded, merge_shards, read_mark
 from safer_instruct.margins import Margins
 from safer_instruct.models.protocol import Model
-from safer_instruct.ordered import Examples, Step, applied, in_order
+from safer_instruct.models.said import said
+from safer_instruct.ordered import Examples, Refusals, Step, applied, in_order
 from safer_instruct.progress import published
 from safer_instruct.remote import working_directory
 from safer_instruct.roles import EXPERTS
@@ -187,7 +188,7 @@ async def write_out(equipment: Equipment, out: Path, flow: Callable[[Callable[[B
         SaferInstructError: Whatever went wrong, in `flow` or here.
     """
     config, state = equipment.config, equipment.state
-    made = derived.forget_results(out)
+    made, refusals = derived.forget_results(out), Refusals()
     conversations, twins = config.source.messages is not None, config.twins is not None
     with published(out, state), tables.outputs(out, conversations=conversations, twins=twins) as files, closing(Unique()) as unique:
         async with aclosing(flow(files.add_bad)) as examples:
@@ -199,6 +200,8 @@ async def write_out(equipment: Equipment, out: Path, flow: Callable[[Callable[[B
                     raise
                 state.count_finished(example)
                 unique.add(example)
+                refusals.note(example)
+        refusals.check(state)
     if state.rows == state.set_aside:
         raise SourceError(_no_usable_row(config, out, state))
     called = equipment.roles.by_stage() | equipment.roles.by_part()
@@ -231,6 +234,7 @@ async def _sample(config: RunConfig, out: Path, rows: int, mode: rundir.Mode, wa
         stage.meter = RowMeter(stage=name)
     taken: list[Row] = []
     bad: list[BadRow] = []
+    refusals = Refusals()
     dropped: dict[str, Dropped] = {}
     aside: Row = {"collect": Figures(passed=False)}
 
@@ -253,6 +257,8 @@ async def _sample(config: RunConfig, out: Path, rows: int, mode: rundir.Mode, wa
                     if verdict := example.dropped_by:
                         dropped.setdefault(verdict.name, Dropped(verdict.name, verdict.reason)).rows += 1
                 state.count_finished(example)
+                refusals.note(example)
+        refusals.check(state)
         slots = {stage: model.concurrency for stage, model in opened.roles.by_stage().items()}
         models = opened.roles.opened.items()
     if not taken:
@@ -342,7 +348,7 @@ class Work:
         state = self._opened.state
         whole = _asked(state, model, stage)
         meter = Both(part=state.writers[writer.removeprefix(EXPERTS)].meter, whole=whole) if writer else whole
-        return Recorded(model, self._opened.ledger, stage, meter)
+        return Recorded(model, self._opened.ledger, stage, meter, read=said)
 
 
 def _asked(state: RunState, model: Model, stage: str) -> Meter:
@@ -377,7 +383,7 @@ def _twinned(examples: Examples, opened: Opened) -> Examples:
     twins = Twins(config.twins.share, config.seed, config.filter.near_duplicate)
 
     def recorded(model: Model, part: str) -> Model:
-        return Recorded(model, opened.ledger, part, Both(part=parts[part].meter, whole=_asked(state, model, TWINS)))
+        return Recorded(model, opened.ledger, part, Both(part=parts[part].meter, whole=_asked(state, model, TWINS)), read=said)
 
     maker = open_twins(config, opened.domain, opened.filters, opened.roles, recorded, twins.look_up)
 

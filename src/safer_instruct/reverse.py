@@ -17,6 +17,7 @@ from safer_instruct.domain import Domain
 from safer_instruct.errors import ConfigError
 from safer_instruct.models import adapter_path
 from safer_instruct.models.protocol import Completion, Prompt, Turn
+from safer_instruct.models.said import is_unended
 from safer_instruct.templates import Template, load_template
 
 RECORD = "tuning.json"
@@ -123,6 +124,8 @@ def reversal(config: InduceConfig, inducer: ModelConfig, base: Path, shots: Mapp
 
 def before_heading(completion: Completion) -> Completion:
     """What the model wrote under its first heading, if it began with one, and up to the next: untuned, it goes on with sections of its own."""
+    if is_unended(completion.text):
+        return completion
     text = _HEADINGS_FIRST.sub("", completion.text.strip())
     heading = _HEADING.search(text)
     text = text[: heading.start()] if heading else text

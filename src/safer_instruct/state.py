@@ -55,7 +55,12 @@ class StageState:
     @property
     def cost(self) -> float | None:
         """US dollars that its calls cost, None where that is not known."""
-        return self.meter.usage.cost if self.priced or not self.meter.calls else None
+        return self.meter.usage.cost if self.known or not self.meter.calls else None
+
+    @property
+    def known(self) -> bool:
+        """Whether it is known what its calls cost: the price, and what each of them took."""
+        return self.priced and not self.meter.unreported
 
 
 @dataclass(slots=True)
@@ -254,9 +259,9 @@ class RowMeter(Meter):
     stage: str = ""
     by_row: dict[str, list[Usage]] = field(default_factory=dict)
 
-    def add(self, usage: Usage, *, replayed: bool) -> None:
+    def add(self, usage: Usage, *, replayed: bool, unreported: bool = False) -> None:
         """Count one call of the row that `note_calls_of` named."""
-        Meter.add(self, usage, replayed=replayed)
+        Meter.add(self, usage, replayed=replayed, unreported=unreported)
         self.by_row.setdefault(_row_id.get(), []).append(usage)
 
 
@@ -267,10 +272,10 @@ class Both(Meter):
     part: Meter = field(default_factory=Meter)
     whole: Meter = field(default_factory=Meter)
 
-    def add(self, usage: Usage, *, replayed: bool) -> None:
+    def add(self, usage: Usage, *, replayed: bool, unreported: bool = False) -> None:
         """Count one call twice."""
-        self.part.add(usage, replayed=replayed)
-        self.whole.add(usage, replayed=replayed)
+        self.part.add(usage, replayed=replayed, unreported=unreported)
+        self.whole.add(usage, replayed=replayed, unreported=unreported)
 
 
 _row_id: ContextVar[str] = ContextVar("row_id", default="")
@@ -299,7 +304,14 @@ def row_of_twin(twin: Example, state: RunState) -> Row:
 def _figures(example: Example, stage: StageState, *, passed: bool) -> Figures:
     calls = stage.meter.by_row.pop(example.id, []) if isinstance(stage.meter, RowMeter) else []
     total = sum(calls, Usage())
-    return Figures(passed, len(calls), total.prompt_tokens, total.completion_tokens, total.cost if stage.priced or not calls else None, total.seconds)
+    return Figures(
+        passed,
+        len(calls),
+        total.prompt_tokens,
+        total.completion_tokens,
+        total.cost if stage.known or not calls else None,
+        total.seconds,
+    )
 
 
 def came_to(verdict: Verdict, name: str) -> bool:

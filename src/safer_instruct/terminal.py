@@ -81,9 +81,7 @@ def show_summary(console: Console, path: Path, summary: dict[str, Any], *, sampl
     timing = summary["timing"]
     calls = f"{many(summary['calls'], 'model call')} ({timing['calls_from_ledger']:,} of them from the ledger)"
     tokens = f"{summary['prompt_tokens']:,} + {summary['completion_tokens']:,} tokens"
-    console.print(
-        f"{many(summary['pairs'], 'pair')} from {many(summary['rows'], 'row')} in {timing['wall_s']:.0f} s; {calls}, {tokens}, {_cost(summary['cost'])}"
-    )
+    console.print(f"{many(summary['pairs'], 'pair')} from {many(summary['rows'], 'row')} in {timing['wall_s']:.0f} s; {calls}, {tokens}, {_cost(summary)}")
     if said := repeats_said(summary):
         console.print(safe(said))
     _show_budget(console, timing["budget"])
@@ -242,15 +240,22 @@ def _spent(state: RunState) -> str:
     return f", spent {budget}" if budget.spent.tokens or budget.max_cost is not None or budget.max_tokens is not None else ""
 
 
-def _cost(usd: float | None) -> str:
-    return "cost unknown (no price is known for a model that was called)" if usd is None else f"cost {show_usd(usd)} USD"
+def _cost(took: dict[str, Any]) -> str:
+    if took["cost"] is not None:
+        return f"cost {show_usd(took['cost'])} USD"
+    if unreported := took.get("calls_without_usage"):
+        return f"cost unknown (the endpoint reported no usage for {many(unreported, 'call')}, which count as no tokens here)"
+    return "cost unknown (no price is known for a model that was called)"
 
 
 def _show_budget(console: Console, budget: dict[str, Any]) -> None:
-    """What was spent for calls that brought nothing; the rest stands in the funnel."""
+    """What was spent for calls that brought nothing, or set aside for answers that do not tell; the rest stands in the funnel."""
     if budget["unanswered_tokens"]:
         most = f"{budget['unanswered_tokens']:,} tokens, {show_usd(budget['unanswered_cost'])} USD"
         console.print(f"calls without an answer, which may have been billed nonetheless: at most {most}")
+    if budget.get("unreported_tokens"):
+        most = f"{budget['unreported_tokens']:,} tokens, {show_usd(budget['unreported_cost'])} USD"
+        console.print(f"calls whose usage was not reported, which were answered: at most {most}, set aside and counted against the budget")
 
 
 def _print_now_and_then(console: Console, state: RunState, stop: threading.Event) -> None:

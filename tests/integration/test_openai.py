@@ -20,6 +20,7 @@ from safer_instruct.models.openai import OpenAIModel
 from safer_instruct.models.protocol import Generated, Generation, Sampling, Schema, Scoring, Turn, Usage
 from safer_instruct.models.spending import Spending
 from safer_instruct.prices import Price
+from safer_instruct.spent import Spent
 
 T = TypeVar("T")
 RAW = "Write a complaint about an umbrella."
@@ -309,6 +310,26 @@ class TestCost:
     def test_an_answer_without_usage_is_an_answer(self) -> None:
         with serve(no_usage=True) as server:
             assert generate(server).usage.cost == 0.0
+
+    @pytest.mark.parametrize(
+        "usage", [{"prompt_tokens": -5}, {"completion_tokens": 2.5}, {"prompt_tokens": True}, {"prompt_tokens": 0, "completion_tokens": 0}]
+    )
+    @pytest.mark.parametrize("n", [1, 2])
+    def test_what_no_count_can_be_is_not_reported_and_keeps_what_was_set_aside(self, usage: dict[str, Any], n: int) -> None:
+        budget = Budget(max_cost=1.0)
+        with serve(usage=usage) as server:
+            model = OpenAIModel("small", base_url=server.base_url, spending=Spending(Price(prompt=1.0, completion=2.0), budget))
+            assert run(model, model.generate(Generation(CHAT, Sampling(n=n)))).usage == Usage()
+            assert server.requests == 1
+        assert budget.spent == budget.unreported != Spent() and budget.forfeited == Spent()
+
+    @pytest.mark.parametrize("n", [1, 2])
+    @pytest.mark.parametrize("prompt", [RAW, CHAT])
+    def test_of_more_choices_than_were_asked_for_the_first_count(self, prompt: Any, n: int) -> None:
+        with serve() as server:
+            wanted = generate(server, prompt, n=n)
+        with serve(surplus=4) as server:
+            assert generate(server, prompt, n=n).completions == wanted.completions and server.requests == 1
 
 
 class TestFaults:

@@ -899,6 +899,58 @@ class TestOverHttp:
         assert examples(project.out)[2]["drop_reason"].startswith(f"openai:scorer at {server.base_url}: HTTP 413: too long")
         check_accounts(project.out, summary)
 
+    def test_a_few_refusals_and_nothing_else_stop_the_run_at_its_end(self, project: Project, judged: None, capsys: pytest.CaptureFixture[str]) -> None:
+        project.texts(good_rows(4))
+        with serve(reject=(400, {"error": {"message": "unsupported parameter: seed"}})) as server:
+            over_http(project, server)
+            assert project.cli() == 2
+            said = capsys.readouterr().err
+            assert said.startswith("error: all 4 requests of stage 'induce' were refused, the last one so: openai:inducer at ")
+            assert "HTTP 400: unsupported parameter: seed" in said and said.count("\n") == 1
+            assert not (project.out / "summary.json").exists() and not (project.out / "pairs.jsonl").exists()
+            server.faults = misbehaving.Faults()
+            assert project.run()["pairs"] > 0  # the directory is as good as new
+
+    def test_reasoning_before_an_answer_is_in_no_pair_and_in_the_ledger(self, project: Project, judged: None) -> None:
+        project.texts(good_rows(12))
+        with serve() as server:
+            over_http(project, server, logprobs=False)
+            project.run()
+        plain = [(row["prompt"], row["chosen"]) for row in pairs(project.out)]
+        for mark in ("<think>hmm the user\n</think>\n\n", "hmm the user\n</think>\n\n\0"):
+            project.out = project.out.with_name(f"thinking-{len(mark)}")
+            with serve(leads=mark) as server:
+                over_http(project, server, logprobs=False)
+                project.run()
+            assert [(row["prompt"], row["chosen"]) for row in pairs(project.out)] == plain != []
+
+    def test_reasoning_that_has_no_end_is_no_answer(self, project: Project, judged: None) -> None:
+        project.texts(good_rows(12))
+        with serve(leads="<think>hmm the user") as server:
+            over_http(project, server)
+            summary = project.run()
+        assert summary["pairs"] == 0 and summary["stages"]["induce"]["dropped"] == {"induce.unfinished": 12}
+        assert all(
+            row["drop_reason"].startswith("is reasoning without an end (<think>), and no answer; raise induce.max_tokens") for row in examples(project.out)
+        )
+
+    def test_calls_without_usage_are_told_as_answered_at_a_cost_that_is_unknown(
+        self, project: Project, judged: None, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        project.texts(good_rows(4))
+        with serve(no_usage=True) as server:
+            over_http(project, server)
+            assert project.cli() == 0
+            calls = server.requests
+        summary = json.loads((project.out / "summary.json").read_text("utf-8"))
+        budget = summary["timing"]["budget"]
+        assert summary["cost"] is None and summary["calls_without_usage"] == calls and summary["pairs"] > 0
+        assert (budget["unanswered_tokens"], budget["unanswered_cost"]) == (0, 0.0) and budget["unreported_tokens"] == budget["spent_tokens"] > 0
+        said = " ".join(capsys.readouterr().out.split())
+        assert f"cost unknown (the endpoint reported no usage for {calls} calls" in said and "calls without an answer" not in said
+        assert "calls whose usage was not reported, which were answered: at most" in said
+        assert project.run()["cost"] is None
+
     def test_refusals_without_end_stop_the_run(self, project: Project, judged: None, capsys: pytest.CaptureFixture[str]) -> None:
         project.texts(good_rows(60))
         with serve(reject=(400, {"error": {"message": "logprobs are not supported"}})) as server:

@@ -221,3 +221,11 @@ def test_only_calls_that_left_this_process_were_paid_for(tmp_path: Path) -> None
         pytest.approx(sum(u.cost for u in paid)),  # type: ignore[arg-type]
         sum(u.prompt_tokens + u.completion_tokens for u in paid),
     )
+
+
+def test_calls_without_usage_leave_the_cost_unknown_and_are_counted() -> None:
+    state = RunState()
+    state.stages["induce"].meter.add(Usage(), replayed=False, unreported=True)
+    found = summary(state)
+    assert found["cost"] is None and (found["calls"], found["calls_without_usage"]) == (1, 1)
+    assert "calls_without_usage" not in found["stages"]["verify"] and found["stages"]["verify"]["cost"] == 0.0

@@ -94,6 +94,19 @@ def test_prompts_that_are_a_response_or_hold_one_are_found(tmp_path: Path) -> No
     assert ask("containment", pairs).notes == {4: "the prompt holds the rejected response", 6: "the chosen response holds the prompt"}
 
 
+def test_reasoning_at_the_beginning_of_a_text_is_found(tmp_path: Path) -> None:
+    made = rows()
+    made[1]["chosen"] = f"<think>hmm</think>\n\n{made[1]['chosen']}"
+    made[3]["prompt"], made[3]["rejected"] = f"<think>{made[3]['prompt']}", f"hmm\n</think>\n\n{made[3]['rejected']}"
+    made[5]["chosen"] = f"The mark `</think>`: {made[5]['chosen']}"
+    found = ask("containment", as_set(tmp_path, made))
+    assert found.notes == {
+        1: "the chosen response begins with reasoning (<think>)",
+        3: "the prompt begins with reasoning (<think>); the rejected response begins with reasoning (</think>)",
+    }
+    assert found.do.startswith("Take the reasoning off the texts") and found.figures["the prompt begins with reasoning (<think>)"] == 1
+
+
 def test_ties_and_inverted_scores_are_found_where_columns_tell_them(tmp_path: Path) -> None:
     made = rows(score_chosen=lambda at, _: 5.0, score_rejected=lambda at, _: {1: 5.0, 2: 8.0}.get(at, 2.0))  # type: ignore[arg-type,return-value]
     found = ask("ties", as_set(tmp_path, made))

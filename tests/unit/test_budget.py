@@ -701,3 +701,15 @@ def test_a_kept_sum_comes_back_as_it_was(nanos: list[int], tokens: int) -> None:
 
     with TemporaryDirectory() as folder:
         within(work(Path(folder) / "budget.json"))
+
+
+def test_an_answer_without_usage_is_spent_whole_and_not_for_nothing() -> None:
+    async def work() -> None:
+        budget = Budget(max_cost=1.0)
+        with await budget.reserve(0.25, 50) as reservation:
+            reservation.keep()
+        assert budget.spent == budget.unreported == Spent(0.25, 50) and budget.forfeited == Spent() and budget.in_flight == 0
+        with pytest.raises(BudgetError, match=r"0\.25 spent \(0\.25 of it set aside for calls whose usage was not reported\)"):
+            await budget.reserve(0.9, 1)
+
+    within(work())

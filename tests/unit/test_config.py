@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -131,6 +132,27 @@ def test_a_secret_in_an_address_is_refused_and_not_repeated(tmp_path: Path, url:
     with pytest.raises(ConfigError, match="name an environment variable in 'api_key_env'") as caught:
         loaded(tmp_path, MINIMAL.replace("expert: 'scripted:'", f"expert: {{model: 'openai:m', base_url: '{url}'}}"))
     assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("127.0.0.1:8000/v1", "'127.0.0.1:8000/v1' is no address"),
+        ("localhost:8000/v1", "'localhost:8000/v1' is no address"),
+        ("ftp://h/v1", "'ftp://h/v1' is no address"),
+        ("http://h:99999/v1", "'http://h:99999/v1' is no address"),
+        ("http://[h", "'http://[h' is no address"),
+        ("someone:open-sesame@h/v1", "the value (not repeated, for it may hold a secret) is no address"),
+        ("sk-4f9a8b7c6d5e4f3a2b1c0d9e", "the value (not repeated, for it may hold a secret) is no address"),
+    ],
+)
+def test_an_address_that_is_none_is_told_with_its_line_and_key(tmp_path: Path, url: str, shown: str) -> None:
+    text = MINIMAL.replace("expert: 'scripted:'", f"expert: {{model: 'openai:m', base_url: '{url}'}}")
+    line = next(n for n, line in enumerate(text.splitlines(), 1) if "base_url" in line)
+    with pytest.raises(ConfigError) as caught:
+        loaded(tmp_path, text)
+    assert re.search(rf"\.yaml:{line}: 'models\.expert\.base_url': {re.escape(shown)} such as", str(caught.value))
+    assert "begin it with http:// or https://" in str(caught.value)
 
 
 def test_a_version_in_an_address_is_no_secret(tmp_path: Path) -> None:

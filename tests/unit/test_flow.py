@@ -871,6 +871,16 @@ class TestOutage:
         limited = flow()
         run(main())
 
+    def test_an_endpoint_whose_answers_were_never_of_use_is_told_soon_and_not_as_one_that_is_down(self) -> None:
+        async def main() -> float:
+            results = await asyncio.gather(*(call(limited, *[fault(200)] * 1000) for _ in range(100)), return_exceptions=True)
+            assert {type(r) for r in results} == {ModelError} and not any("check that it is up" in str(r) for r in results)
+            assert any("has given no answer that can be used to any of " in str(r) and "the last one: it broke; check" in str(r) for r in results)
+            return now() - 1000
+
+        limited = flow()
+        assert run(main()) < 40
+
     def test_an_endpoint_that_never_said_anything_is_told_within_two_minutes(self) -> None:
         async def main() -> float:
             results = await asyncio.gather(*(call(limited, *[fault(None)] * 1000) for _ in range(100)), return_exceptions=True)

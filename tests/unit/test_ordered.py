@@ -13,7 +13,7 @@ import pytest
 from safer_instruct.errors import ModelError, RequestError
 from safer_instruct.example import Example, Verdict
 from safer_instruct.models.protocol import Model, Usage
-from safer_instruct.ordered import Step, in_order
+from safer_instruct.ordered import Refusals, Step, in_order
 from safer_instruct.state import RowMeter, RunState
 
 WRONG = Verdict("text.words", False, 1, "too short")
@@ -220,3 +220,25 @@ def test_calls_are_counted_for_the_example_that_they_are_made_for() -> None:
 
     run(step, [example(n) for n in range(3)])
     assert {id_: [usage.prompt_tokens for usage in calls] for id_, calls in meter.by_row.items()} == {"0": [0], "1": [1], "2": [2]}
+
+
+def _dropped(*names: str) -> Refusals:
+    refusals = Refusals()
+    for n, name in enumerate(names):
+        refusals.note(example(n).with_verdicts(Verdict(name, False, None, f"HTTP 400: unsupported parameter {n}")))
+    return refusals
+
+
+def test_a_run_that_ends_with_nothing_but_a_few_refusals_stops_all_the_same() -> None:
+    with pytest.raises(ModelError, match=r"^all 4 requests of stage 'induce' were refused, the last one so: HTTP 400: unsupported parameter 3$"):
+        _dropped(*["induce.refused"] * 4).check(RunState())
+    with pytest.raises(ModelError, match=r"^the only request of stage 'respond' was refused, so: HTTP 400: unsupported parameter 1$"):
+        _dropped("text.words", "respond.refused").check(RunState())
+
+
+def test_a_run_in_which_something_else_came_ends_as_any() -> None:
+    _dropped("induce.refused", "induce.content_filter").check(RunState())
+    _dropped("text.words").check(RunState())
+    state = RunState()
+    state.stages["induce"].answered = 1
+    _dropped("induce.refused").check(state)

@@ -9,6 +9,7 @@ from safer_instruct.audit.finding import Finding, graded, share
 from safer_instruct.audit.reading import PairSet
 from safer_instruct.detect.leakage import measure_leakage
 from safer_instruct.detect.words import words_of
+from safer_instruct.models.said import reasoning_mark
 
 _MANY, _SOME = 0.01, 0.0001  # shares of all pairs: from the one on it is bad, from the other on one should look
 _ECHO_WORDS = 6  # a shorter prompt stands in many a fair response
@@ -87,19 +88,27 @@ def prompt_equal(pairs: PairSet) -> Finding:
 
 
 def contained(pairs: PairSet) -> Finding:
-    """A whole response in its prompt, or a whole prompt in a response."""
+    """A whole response in its prompt, a whole prompt in a response, or a model's reasoning at the beginning of either."""
     rows: dict[int, str] = {}
     counts: Counter[str] = Counter()
+    reasoned = 0
     for at, (prompt, chosen, rejected) in enumerate(zip(pairs.prompts, pairs.chosen, pairs.rejected, strict=True)):
         notes = [note for name, text in (("chosen", chosen), ("rejected", rejected)) for note in _holds(prompt, text, name)]
-        if notes:
-            rows[at] = "; ".join(notes)
-            counts.update(notes)
+        sides = (("prompt", prompt), ("chosen response", chosen), ("rejected response", rejected))
+        thoughts = [f"the {name} begins with reasoning ({mark})" for name, text in sides if (mark := reasoning_mark(text))]
+        reasoned += bool(thoughts)
+        if notes or thoughts:
+            rows[at] = "; ".join([*thoughts, *notes])
+            counts.update([*thoughts, *notes])
     figures = dict(sorted(counts.items()))
     told = ", ".join(f"{note}: {count:,}" for note, count in counts.most_common()) or "no prompt holds a response, no response its prompt"
     level = graded(share(len(rows), len(pairs)), 0.01, 0.1)
-    do = "Read some: a prompt that holds its answer teaches copying, a response that begins by repeating the question teaches echoing." if rows else ""
-    return Finding("containment", level, told, do, list(rows), rows, figures)
+    do = "Read some: a prompt that holds its answer teaches copying, a response that begins by repeating the question teaches echoing."
+    if reasoned:
+        do = "Take the reasoning off the texts, or have the server do it (a reasoning parser), and make them again: it teaches the marks." + (
+            f" {do}" if len(rows) > reasoned else ""
+        )
+    return Finding("containment", level, told, do if rows else "", list(rows), rows, figures)
 
 
 def _holds(prompt: str, response: str, name: str) -> list[str]:

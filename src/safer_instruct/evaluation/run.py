@@ -239,7 +239,8 @@ def _row(work: Work, id_: str) -> Row:
     for name, stage in work.models.stages.items():
         calls = stage.meter.by_row.get(id_, [])
         total = sum(calls, Usage())
-        row[name] = Figures(True, len(calls), total.prompt_tokens, total.completion_tokens, total.cost if stage.priced or not calls else None, total.seconds)
+        known = stage.priced and not stage.meter.unreported
+        row[name] = Figures(True, len(calls), total.prompt_tokens, total.completion_tokens, total.cost if known or not calls else None, total.seconds)
     return row
 
 

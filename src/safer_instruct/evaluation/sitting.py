@@ -18,6 +18,7 @@ from safer_instruct.holding import hold, of_others
 from safer_instruct.ledger import Ledger, Meter, Recorded
 from safer_instruct.models import open_model
 from safer_instruct.models.protocol import Model, Usage
+from safer_instruct.models.said import said
 from safer_instruct.prices import load_prices
 from safer_instruct.spent import earlier_spent, write_spent
 from safer_instruct.state import Paced, RowMeter
@@ -98,7 +99,7 @@ class OpenModels:
         model = self._opened[which]
         noted = self.stages.setdefault(stage, Stage(RowMeter(stage=stage), model.concurrency, model.priced))
         self._asked.setdefault(which, {})[stage] = noted.meter
-        return Recorded(model, self._ledger, stage, noted.meter)
+        return Recorded(model, self._ledger, stage, noted.meter, read=said)
 
     def paced(self) -> tuple[Paced, ...]:
         """The models that keep to a rate, and what they were asked."""

@@ -17,21 +17,23 @@ Answer = TypeVar("Answer", Generated, Scored)
 
 @dataclass(slots=True)
 class Meter:
-    """What one stage has used so far: `fresh` in this process, and what calls of the ledger once took."""
+    """What one stage has used so far: `fresh` in this process, and what calls of the ledger once took; of `unreported` calls nobody told it."""
 
     calls: int = 0
     replayed: int = 0
     fresh: Usage = field(default_factory=Usage)
     earlier: Usage = field(default_factory=Usage)
+    unreported: int = 0
 
     @property
     def usage(self) -> Usage:
         """Of all calls, as if nothing had come from the ledger."""
         return self.earlier + self.fresh
 
-    def add(self, usage: Usage, *, replayed: bool) -> None:
-        """Count one call."""
+    def add(self, usage: Usage, *, replayed: bool, unreported: bool = False) -> None:
+        """Count one call; `unreported` where the endpoint told no usage, so that what it cost is not known."""
         self.calls += 1
+        self.unreported += unreported
         if replayed:
             self.replayed += 1
             self.earlier += usage
@@ -45,10 +47,21 @@ class Recorded:
     The key of a call is a digest of the model's fingerprint and the whole request; equal requests are one call.
     """
 
-    def __init__(self, model: Model, ledger: Commits, stage: str, meter: Meter) -> None:
+    def __init__(self, model: Model, ledger: Commits, stage: str, meter: Meter, *, read: Callable[[Generated], Generated] = lambda answer: answer) -> None:
+        """Make no call yet.
+
+        Args:
+            model: Whom to ask.
+            ledger: Where its answers are kept, as they came.
+            stage: What they are for.
+            meter: Counts them.
+            read: What of a completion is returned, be it new or from the ledger, as `models.said` has it.
+        """
+        self._read = read
         self._model, self._ledger, self._stage, self._meter = model, ledger, stage, meter
         self._in_flight = ledger.in_flight
         self.name, self.fingerprint, self.concurrency, self.priced = model.name, model.fingerprint, model.concurrency, model.priced
+        self._billed = bool(getattr(model, "billed", False))
         self._digest = hashlib.sha256(f"{self.fingerprint}\n".encode("utf-8", "surrogatepass"))
 
     @property
@@ -73,26 +86,32 @@ class Recorded:
         while key in self._in_flight:  # the same request is on its way: wait for it, then read it
             await self._ledger.end_of(key)
         if stored := self._ledger.get(key):
-            return self._replayed(decode(stored.answer, stored.usage))
+            return self._counted(decode(stored.answer, stored.usage), replayed=True)
         self._in_flight[key] = None
         try:
             if stored := await self._ledger.claim(key, self._stage):
                 self._ledger.release(key)
-                return self._replayed(decode(stored.answer, stored.usage))
+                return self._counted(decode(stored.answer, stored.usage), replayed=True)
             answer = await send(request)
             call = Call(key, self._stage, self.name, asked, encode_answer(answer), answer.usage, time.time())
         except BaseException:
             self._ledger.release(key)
             raise
         await self._ledger.put(call)
-        self._meter.add(answer.usage, replayed=False)
-        return answer
+        return self._counted(answer, replayed=False)
 
-    def _replayed(self, answer: Answer) -> Answer:
-        self._meter.add(answer.usage, replayed=True)
-        return answer
+    def _counted(self, answer: Answer, *, replayed: bool) -> Answer:
+        """What the answer says, once it is counted."""
+        told = answer.usage.prompt_tokens or answer.usage.completion_tokens
+        self._meter.add(answer.usage, replayed=replayed, unreported=self._billed and not told and _came(answer))
+        return self._read(answer) if isinstance(answer, Generated) else answer
 
     def _key(self, asked: bytes) -> bytes:
         digest = self._digest.copy()
         digest.update(asked)
         return digest.digest()[:KEY_BYTES]
+
+
+def _came(answer: Generated | Scored) -> bool:
+    """Whether there is an answer: what a content filter stopped cost nothing."""
+    return bool(answer.logprobs) if isinstance(answer, Scored) else any(not completion.withheld for completion in answer.completions)

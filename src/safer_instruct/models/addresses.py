@@ -13,6 +13,7 @@ from urllib.parse import SplitResult, unquote, urlsplit
 
 from safer_instruct.errors import ModelError
 from safer_instruct.oneline import one_line, shortened
+from safer_instruct.settings.models import is_http
 
 _MESSAGE_CHARS = 300
 
@@ -121,14 +122,9 @@ def message_of(data: Any) -> str:
 
 
 def _checked(base_url: str) -> SplitResult:
-    try:
-        url = urlsplit(base_url)
-        valid = url.scheme in ("http", "https") and bool(url.hostname) and url.port != 0
-    except ValueError:
-        valid = False
-    if not valid:  # not shown: it may hold a password
+    if not is_http(base_url):  # not shown: it may hold a password
         raise ModelError("base_url is no address such as https://api.openai.com/v1 or http://127.0.0.1:8000/v1")
-    return url
+    return urlsplit(base_url)
 
 
 def _is_loopback(host: str) -> bool:

@@ -52,7 +52,7 @@ class AnthropicModel:
         addresses = read_addresses(base_url, api_key_env, self.name)
         self._remote = Remote(self.name, addresses, limits=limits, spending=spending, headers=headers, hints=self._hints)
         self._model = model
-        self.priced = spending.priced
+        self.priced, self.billed = spending.priced, spending.billed
         self.concurrency = limits.concurrency * len(addresses)
         self.fingerprint = fingerprint(self.name, addresses, revision)
 

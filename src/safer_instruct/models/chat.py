@@ -18,7 +18,7 @@ from safer_instruct.models.addresses import message_of
 from safer_instruct.models.answers import cached_tokens, refuses_content, withheld_by
 from safer_instruct.models.parsing import FilteredError, MalformedError, shaped, whole
 from safer_instruct.models.protocol import Completion, Generation, Prompt
-from safer_instruct.models.spending import Tokens
+from safer_instruct.models.spending import Tokens, reported
 
 OPENAI_HOST = "api.openai.com"
 
@@ -115,7 +115,7 @@ def _read_usual(data: Mapping[str, Any]) -> tuple[list[Completion], Tokens] | No
     if type(message) is not dict or (reason != "stop" and reason != "length") or type(choice.get("index", 0)) is not int:
         return None
     text, read, written = message.get("content"), usage.get("prompt_tokens"), usage.get("completion_tokens")
-    if not text or type(text) is not str or type(read) is not int or type(written) is not int:
+    if not text or type(text) is not str or type(read) is not int or type(written) is not int or read < 0 or written < 0:
         return None
     if message.get("refusal") is not None or choice.get("logprobs") is not None or choice.get("text") is not None:
         return None
@@ -123,7 +123,9 @@ def _read_usual(data: Mapping[str, Any]) -> tuple[list[Completion], Tokens] | No
 
 
 def read_answer(data: Mapping[str, Any], n: int | None = None) -> tuple[Answer, Tokens | None]:
-    """An answer with `n` choices, or with one, from a server that ignores `n`, and the tokens it took; None of `n` is any number.
+    """An answer with `n` choices, or with one, from a server that ignores `n`, and the tokens it took, None where it does not tell.
+
+    Of more choices than were asked for the first count; None of `n` is any number.
 
     Raises:
         FilteredError: It says that a content filter stopped the prompt.
@@ -132,14 +134,13 @@ def read_answer(data: Mapping[str, Any], n: int | None = None) -> tuple[Answer, 
     if not data.get("choices") and refuses_content(data):
         raise FilteredError(message_of(data) or "the prompt was blocked")
     answer = shaped(data, Answer)
-    if not answer.choices or (n is not None and len(answer.choices) not in (n, 1)):
+    if not answer.choices or (n is not None and 1 < len(answer.choices) < n):
         raise MalformedError(f"{len(answer.choices)} choices where {n or 'some'} were asked for")
     if len(answer.choices) > 1:
         answer.choices.sort(key=lambda choice: choice.index)
-    if answer.usage is None:
-        return answer, None
-    read, written = answer.usage.prompt_tokens or 0, answer.usage.completion_tokens or 0
-    return answer, Tokens(read, written, min(cached_tokens(data), read))
+        del answer.choices[len(answer.choices) if n is None else n :]
+    told = reported(answer.usage.prompt_tokens, answer.usage.completion_tokens) if answer.usage else None
+    return answer, Tokens(told[0], told[1], min(cached_tokens(data), told[0])) if told else None
 
 
 class _Alternative(BaseModel):
@@ -217,8 +218,8 @@ class Choice(BaseModel):
 
 
 class _Usage(BaseModel):
-    prompt_tokens: int | None = None
-    completion_tokens: int | None = None
+    prompt_tokens: Any = None
+    completion_tokens: Any = None
 
 
 class Answer(BaseModel):

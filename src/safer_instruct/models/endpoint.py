@@ -32,6 +32,7 @@ _HELD_S = 600.0  # most that the learned rate is kept from rising after a `Retry
 _SLOWEST_PER_S = 1 / 60  # whoever allows less than one a minute says for how long
 _HEAR_EVERY_S = 0.1  # what good answers tell of limits; the calls in between are deducted here
 _REASON_CHARS = 120
+_UNUSABLE_S = 10.0  # of answers that cannot be used, and none that can, from an endpoint that has never given one: it is the wrong one
 
 
 class Endpoint:
@@ -56,6 +57,7 @@ class Endpoint:
         self._overloaded = 0.0
         self._outage, self._pause = Outage(), Pause(limits.max_pause_s)
         self._known = False  # to be an endpoint: it has said something
+        self._unusable = 0  # answers among the last failures, one after the other
         self._part = 1.0  # of what it says is left; other processes have the rest
         self._told_per_s: float | None = None  # the rate that they were told of
         self._serial = self._tokens_sent = 0
@@ -154,6 +156,7 @@ class Endpoint:
         """A call failed in a way that may pass."""
         headers, outage = lowered(headers), self._outage
         outage.fail(reason, call.started, now, self._rng.uniform(0.75, 1.25))
+        self._unusable = self._unusable + 1 if status is not None and 200 <= status < 300 else 0
         self._known = self._known or status in BUSY
         asked_s = retry_after_s(headers)
         in_a_row = outage.failures >= _IN_A_ROW
@@ -205,9 +208,14 @@ class Endpoint:
             return f"{asked}, and a run waits {span(most_s)} at most"
         failing_s = now - outage.since
         too_long = outage.failures > 1 and failing_s >= most_s
-        if not self._known and (too_long or (outage.broken and failing_s >= (self._limits.first_answer_s or 0.0))):
+        broken = outage.broken or (self._unusable == outage.failures >= _IN_A_ROW and failing_s >= _UNUSABLE_S)
+        if not self._known and (too_long or (broken and failing_s >= (self._limits.first_answer_s or 0.0))):
+            said = shortened(outage.reason, _REASON_CHARS)
+            if self._unusable:
+                answers = f"{self.name} has given no answer that can be used to any of {outage.failures} calls in {span(failing_s)}"
+                return f"{answers}, the last one: {said}; check that its address is that of the API, and that it speaks the API's language"
             failures = f"{self.name} has answered none of {outage.failures} calls in {span(failing_s)}"
-            return f"{failures}, the last one: {shortened(outage.reason, _REASON_CHARS)}; check that it is up and that its address is right"
+            return f"{failures}, the last one: {said}; check that it is up and that its address is right"
         if too_long:
             return f"{self.name} has failed for {span(failing_s)}, the last time: {shortened(outage.reason, _REASON_CHARS)}"
         return ""

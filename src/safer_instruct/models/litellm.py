@@ -70,7 +70,7 @@ class LiteLLMModel:
         self._key = read_key(api_key_env, self.name, needed=True) if api_key_env else None
         addresses = read_addresses(base_url or (), "", self.name)
         self._addresses: list[Address | None] = [*addresses] or [None]
-        self.priced = self._spending.priced
+        self.priced, self.billed = self._spending.priced, self._spending.billed
         self.concurrency = limits.concurrency * len(self._addresses)
         self.fingerprint = fingerprint(self.name, addresses, revision)
         self._pool = Pool([Flow(self._where(a), limits) for a in self._addresses])

@@ -19,7 +19,7 @@ from safer_instruct.models.answers import withheld_by
 from safer_instruct.models.chat import spoken
 from safer_instruct.models.parsing import shaped, whole
 from safer_instruct.models.protocol import Completion, Generation
-from safer_instruct.models.spending import Tokens
+from safer_instruct.models.spending import Tokens, reported
 
 _VERSION = "2023-06-01"
 THINKING_TOKENS = 4096  # room for thinking, beside `max_tokens`, where it cannot be turned off
@@ -97,15 +97,18 @@ class _Block(BaseModel):
 
 
 class _Usage(BaseModel):
-    input_tokens: int | None = None  # without those of the cache
-    output_tokens: int | None = None
-    cache_read_input_tokens: int | None = None
-    cache_creation_input_tokens: int | None = None
+    input_tokens: Any = None  # without those of the cache
+    output_tokens: Any = None
+    cache_read_input_tokens: Any = None
+    cache_creation_input_tokens: Any = None
 
     @property
-    def tokens(self) -> Tokens:
-        cached, cache_written = self.cache_read_input_tokens or 0, self.cache_creation_input_tokens or 0
-        return Tokens((self.input_tokens or 0) + cached + cache_written, self.output_tokens or 0, cached, cache_written)
+    def tokens(self) -> Tokens | None:
+        told = reported(self.input_tokens, self.output_tokens, self.cache_read_input_tokens, self.cache_creation_input_tokens)
+        if told is None:
+            return None
+        read, written, cached, cache_written = told
+        return Tokens(read + cached + cache_written, written, cached, cache_written)
 
 
 class _Message(BaseModel):

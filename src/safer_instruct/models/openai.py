@@ -59,7 +59,7 @@ class OpenAIModel:
         addresses = read_addresses(base_url, api_key_env, self.name)
         self._remote = Remote(self.name, addresses, limits=limits, spending=spending, headers=authorization, hints=self._hints)
         self._model, self._want_logprobs = model, want_logprobs
-        self.priced = spending.priced
+        self.priced, self.billed = spending.priced, spending.billed
         self._dialect = dialect_of(provider, addresses[0].host)
         self.concurrency = limits.concurrency * len(addresses)
         self.fingerprint = fingerprint(self.name, addresses, revision) + ("+logprobs" if want_logprobs else "")

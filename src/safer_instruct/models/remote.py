@@ -133,7 +133,7 @@ class Remote:
                 try:
                     answer, tokens = read(json_object(reply.body))
                 except MalformedError as exc:
-                    raise AttemptError(address.cleaned(str(exc))) from exc
+                    raise AttemptError(address.cleaned(str(exc)), reply.status) from exc
                 usage = account(tokens, time.monotonic() - started, self._spending, reservation, slot)
                 slot.succeeded(reply.headers)
                 return answer, usage
@@ -169,7 +169,9 @@ def _encoded(body: Mapping[str, Any]) -> bytes:
 def account(tokens: Tokens | None, seconds: float, spending: Spending, reservation: Reservation | Unlimited, slot: Slot) -> Usage:
     """What an answered call took, told to the budget and to the flow where the endpoint tells it."""
     usage = spending.usage(tokens or Tokens(), seconds)
-    if tokens:
+    if not (tokens and (tokens.read or tokens.written)):  # no answer takes nothing
+        reservation.keep()
+    else:
         total = tokens.read + tokens.written
         reservation.settle(usage.cost, total)
         slot.used(total)

@@ -57,7 +57,7 @@ class Retries:
             return self._when_busy(gate, started, failure, now)
         answers_others = gate.endpoint.succeeded_at >= self._previous
         charge = min(1.0, math.log(gate.failing_share) / math.log(_USUAL)) if gate.failing_share else 1.0
-        if answers_others or (gate.endpoint.succeeded_at == -math.inf and not (failure.status is None and gate.endpoint.awaited)):
+        if answers_others or (gate.endpoint.succeeded_at == -math.inf and not ((failure.status is None or failure.status < 300) and gate.endpoint.awaited)):
             self._charged += charge
         if self._charged > gate.limits.retries:
             names = " and ".join(self._names)

@@ -30,7 +30,7 @@ from safer_instruct.models.flow import Flow, Limits
 from safer_instruct.models.parsing import MalformedError, shaped
 from safer_instruct.models.protocol import Generated, Generation, Scored, Scoring, Turn, Usage
 from safer_instruct.models.remote import Remote, access_hints
-from safer_instruct.models.spending import Spending, Tokens
+from safer_instruct.models.spending import Spending, Tokens, reported
 
 _WEIGHTS = ("*.safetensors", "*.bin", "config.json", "tokenizer*.json", "chat_template.jinja")
 
@@ -104,7 +104,7 @@ class _Row(BaseModel):
 
 
 class _Usage(BaseModel):
-    prompt_tokens: int | None = None
+    prompt_tokens: Any = None
 
 
 class _Classified(BaseModel):
@@ -145,7 +145,7 @@ class ServedReward:
         self.name, limits, spending = f"reward:{name}", limits or Limits(), spending or Spending()
         addresses = read_addresses(base_url, api_key_env, self.name)
         self._remote = Remote(self.name, addresses, limits=limits, spending=spending, headers=authorization, hints=self._hints)
-        self.priced, self.concurrency = spending.priced, limits.concurrency * len(addresses)
+        self.priced, self.billed, self.concurrency = spending.priced, spending.billed, limits.concurrency * len(addresses)
         self.fingerprint = fingerprint(self.name, addresses, revision)
 
     @property
@@ -183,8 +183,8 @@ def _read(data: dict[str, Any]) -> tuple[list[float], Tokens | None]:
     answer = shaped(data, _Classified)
     if len(answer.data) != 1 or not answer.data[0].probs:
         raise MalformedError(f"{len(answer.data)} classifications where one was asked for")
-    tokens = answer.usage.prompt_tokens if answer.usage else None
-    return list(answer.data[0].probs), None if tokens is None else Tokens(tokens, 0)
+    told = reported(answer.usage.prompt_tokens) if answer.usage else None
+    return list(answer.data[0].probs), Tokens(told[0], 0) if told else None
 
 
 def _reward(logits: Sequence[float], label: str, labels: Mapping[str, int], name: str) -> float:

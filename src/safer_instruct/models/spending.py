@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from safer_instruct.bounds import bound
 from safer_instruct.budget import Budget, Reservation
@@ -20,11 +20,21 @@ class Tokens(NamedTuple):
     cache_written: int = 0
 
 
+def reported(*counts: Any) -> list[int] | None:
+    """What an endpoint says it has counted, 0 where it leaves one out; None where it tells none, or one that no count can be."""
+    if any(count is not None and (type(count) is not int or count < 0) for count in counts) or all(count is None for count in counts):
+        return None
+    return [count or 0 for count in counts]
+
+
 class Unlimited:
     """What stands for a reservation where there is no budget."""
 
     def settle(self, cost: float | None, tokens: int) -> None:
         """Nothing was set aside."""
+
+    def keep(self) -> None:
+        """The same."""
 
     def __enter__(self) -> Unlimited:
         return self
@@ -48,6 +58,11 @@ class Spending:
     def priced(self) -> bool:
         """Whether it is known what a call costs."""
         return self.price is not None
+
+    @property
+    def billed(self) -> bool:
+        """Whether what a call costs depends on the tokens it took, as it does but for a price of 0."""
+        return self.price is None or bool(self.price.prompt or self.price.completion)
 
     async def reserve(self, request: Generation | Scoring) -> Reservation | Unlimited:
         """Set aside what one attempt may cost at most.

@@ -16,6 +16,7 @@ from typing import Any, Final
 from safer_instruct.errors import AnswerError
 from safer_instruct.models.lenient import Cut, number, objects
 from safer_instruct.models.protocol import Schema
+from safer_instruct.models.said import is_unended, reasoning_mark
 
 _LONGEST_CHARS = 1 << 15  # of an answer; what stands before is prose
 _SHOWN_CHARS = 60
@@ -54,6 +55,8 @@ def parse(text: str, schema: Schema) -> dict[str, Any]:
     Raises:
         AnswerError: There is no such object.
     """
+    if is_unended(text):
+        raise AnswerError(f"the answer is reasoning without an end ({reasoning_mark(text)}), cut at its token limit or never closed")
     wanted = set(schema.definition.get("required", ()))
     for found in _candidates(text):
         fitted = _object(found, schema.definition)

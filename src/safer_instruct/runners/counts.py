@@ -87,8 +87,8 @@ def _taken(stage: StageState) -> StageState | None:
 
 
 def _taken_meter(meter: Meter) -> Meter:
-    taken = Meter(meter.calls, meter.replayed, meter.fresh, meter.earlier)
-    meter.calls = meter.replayed = 0
+    taken = Meter(meter.calls, meter.replayed, meter.fresh, meter.earlier, meter.unreported)
+    meter.calls = meter.replayed = meter.unreported = 0
     meter.fresh = meter.earlier = Usage()
     return taken
 
@@ -98,3 +98,4 @@ def _add_meter(meter: Meter, part: Meter) -> None:
     meter.replayed += part.replayed
     meter.fresh += part.fresh
     meter.earlier += part.earlier
+    meter.unreported += part.unreported

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from typing import Annotated, Any, Literal
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import SplitResult, parse_qsl, urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
@@ -167,10 +167,14 @@ class ModelConfig(Strict):
     def _no_secret(cls, base_url: str | tuple[str, ...] | None) -> str | tuple[str, ...] | None:
         """A config is copied into run.yaml and shared; a secret has no place in it."""
         for url in (base_url,) if isinstance(base_url, str) else base_url or ():
-            parts = urlsplit(url)
+            parts = _parts(url)
             named = [name for name, _ in parse_qsl(parts.query) if any(word in name.lower() for word in _SECRET_WORDS)]
             if "@" in parts.netloc or named:
                 raise ValueError("holds a secret, and configs are copied into run directories; name an environment variable in 'api_key_env' instead")
+            if not is_http(url):
+                raise ValueError(
+                    f"{_quoted(url)} is no address such as https://api.openai.com/v1 or http://127.0.0.1:8000/v1; begin it with http:// or https://"
+                )
         return base_url
 
 
@@ -254,3 +258,25 @@ class BudgetConfig(Strict):
 
     max_cost: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
     max_tokens: Annotated[int, Field(ge=0)] | None = None
+
+
+def is_http(url: str) -> bool:
+    """Whether `url` is the address of something that is reached over HTTP."""
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
+
+
+def _parts(url: str) -> SplitResult:
+    try:
+        return urlsplit(url)
+    except ValueError:
+        return SplitResult("", "", "", "", "")
+
+
+def _quoted(url: str) -> str:
+    """What was given for an address, unless it may hold a secret or be one."""
+    secret = "@" in url or "?" in url or any(_LIKE_A_KEY.fullmatch(part.lower()) for part in re.split(r"[/:.]", url))
+    return "the value (not repeated, for it may hold a secret)" if secret else f"'{url}'"

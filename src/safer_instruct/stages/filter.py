@@ -10,6 +10,7 @@ from safer_instruct.example import Candidate, Example, Verdict
 from safer_instruct.filters.checks import Check, check_all
 from safer_instruct.filters.consistency import TextGains, check_gain, ranks
 from safer_instruct.models.protocol import Model
+from safer_instruct.models.said import why_unfinished
 from safer_instruct.templates import Template
 
 
@@ -74,7 +75,7 @@ def _form(candidate: Candidate, example: Example, checks: Sequence[Check], confi
         return (Verdict("induce.empty", False, None, "the inducer wrote nothing"),)
     verdicts = check_all(checks, replace(example, prompt=candidate.text))
     if not candidate.finished:
-        verdicts = (Verdict("induce.unfinished", False, None, "was cut at the token limit (induce.max_tokens)"), *verdicts)
+        verdicts = (Verdict("induce.unfinished", False, None, why_unfinished(candidate.text, "induce.max_tokens")), *verdicts)
     if config.min_logprob is None or candidate.logprob is None:
         return verdicts
     likely = candidate.logprob >= config.min_logprob

@@ -11,6 +11,7 @@ from safer_instruct.conversation import in_context
 from safer_instruct.domain import Domain
 from safer_instruct.example import Draft, Example
 from safer_instruct.models.protocol import Generation, Model, Sampling, Turn
+from safer_instruct.models.said import is_unended
 from safer_instruct.oneline import one_line, shortened
 from safer_instruct.seeds import derive_seed
 from safer_instruct.stages.experts import Experts
@@ -29,7 +30,7 @@ class Critic:
         self._judge, self._template, self._domain = judge, template, domain
 
     async def critique(self, example: Example, draft: Draft, reasons: list[str]) -> str:
-        """What is to be changed; empty where the judge's answer was withheld.
+        """What is to be changed; empty where the judge's answer was withheld, or never came to an end of its reasoning.
 
         Raises:
             ModelError: The judge failed after its retries.
@@ -37,7 +38,7 @@ class Critic:
         shown = _shown(example, draft, reasons, self._domain)
         request = Generation((Turn("user", self._template.render(**shown)),), Sampling(_CRITIQUE_TOKENS, 0.0, 0))
         said = (await self._judge.generate(request)).completions[0]
-        return "" if said.withheld else shortened(said.text.strip(), _CRITIQUE_CHARS)
+        return "" if said.withheld or is_unended(said.text) else shortened(said.text.strip(), _CRITIQUE_CHARS)
 
 
 class Reviser:

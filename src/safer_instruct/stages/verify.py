@@ -14,6 +14,7 @@ from safer_instruct.domain import Category, Domain, ExamplePair, Opposites
 from safer_instruct.errors import ConfigError
 from safer_instruct.example import Draft, Example, Verdict
 from safer_instruct.models.protocol import Model, Scoring
+from safer_instruct.models.said import why_unfinished
 from safer_instruct.models.together import together
 from safer_instruct.templates import Template
 
@@ -181,7 +182,7 @@ async def _judge(example: Example, draft: Draft, verifier: Verifier, config: Ver
 
 def _form(example: Example, draft: Draft, config: VerifyConfig) -> Verdict | None:
     if not draft.finished:
-        return Verdict("verify.unfinished", False, None, "was cut at the token limit (respond.max_tokens)")
+        return Verdict("verify.unfinished", False, None, why_unfinished(draft.text, "respond.max_tokens"))
     count = len(draft.text.split())
     if count < config.min_words:
         return Verdict("verify.length", False, count, f"{count} words, fewer than {config.min_words}")

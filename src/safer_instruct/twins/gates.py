@@ -15,6 +15,7 @@ from safer_instruct.filters.checks import Check, check_all
 from safer_instruct.filters.detected import Leakage
 from safer_instruct.filters.rules import Copying
 from safer_instruct.models.protocol import Model, Scoring
+from safer_instruct.models.said import why_unfinished
 from safer_instruct.models.together import together
 from safer_instruct.stages.asking import YES_NO, Asker
 from safer_instruct.stages.withheld import WithheldError, content_filter
@@ -136,7 +137,7 @@ class Gates:
         if not candidate.text:
             return (Verdict("twins.empty", False, None, "nothing was written"),)
         if not candidate.finished:
-            return (Verdict("twins.unfinished", False, None, "was cut at the token limit (twins.max_tokens)"),)
+            return (Verdict("twins.unfinished", False, None, why_unfinished(candidate.text, "twins.max_tokens")),)
         near = round(chrf(candidate.text, twin.text) / 100, 4)
         reason = "" if near >= self.min_similarity else f"chrF {near:.2f} to the instruction, less than {self.min_similarity:g}"
         surface = (Verdict("twins.near", not reason, near, reason),)

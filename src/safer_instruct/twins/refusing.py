@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from safer_instruct.detect.refusal import classify
 from safer_instruct.example import Draft, Example, Verdict
 from safer_instruct.models.protocol import Generation, Model, Sampling, Turn
+from safer_instruct.models.said import why_unfinished
 from safer_instruct.reverse import bare
 from safer_instruct.seeds import derive_seed
 from safer_instruct.settings.sides import TwinsConfig
@@ -78,7 +79,7 @@ class Refuser:
 def _refuses(draft: Draft) -> Verdict:
     """Whether a draft declines all of it."""
     if not draft.finished:
-        return Verdict("twins.refusal_unfinished", False, None, "the refusal was cut at the token limit (twins.refusal_tokens)")
+        return Verdict("twins.refusal_unfinished", False, None, f"the refusal {why_unfinished(draft.text, 'twins.refusal_tokens')}")
     found = classify(draft.text)
     passed = found.label == "refusal" and found.confidence >= _SURE
     named = {"partial": "a partial refusal", "compliance": "compliance", "refusal": "a refusal, but not surely"}[found.label]

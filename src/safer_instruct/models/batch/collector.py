@@ -53,6 +53,7 @@ class BatchedModel:
             timing: How long to wait for what.
         """
         self.name, self.fingerprint, self.priced = provider.name, provider.fingerprint, price is not None
+        self.billed = Spending(price).billed
         self.concurrency = min(max_rows, provider.limits.rows)
         self._provider, self._path, self._spend, self._timing = provider, path, spend, timing
         self._spending = Spending(price, batch=True)

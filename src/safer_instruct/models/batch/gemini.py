@@ -24,7 +24,7 @@ from safer_instruct.models.batch.provider import Fate, Limits, Progress, Result,
 from safer_instruct.models.batch.rows import UNREADABLE, answered, failed, fate_of, parsed
 from safer_instruct.models.parsing import MalformedError, whole
 from safer_instruct.models.protocol import Completion, Generation
-from safer_instruct.models.spending import Tokens
+from safer_instruct.models.spending import Tokens, reported
 
 _PAGES = 100
 # google.rpc.Code -> HTTP status (https://cloud.google.com/apis/design/errors#handling_errors)
@@ -175,8 +175,8 @@ class GeminiBatches:
 def _read(response: Mapping[str, Any]) -> tuple[tuple[Completion, ...], Tokens | None]:
     """What an answer says, and the tokens it took; a prompt that was blocked took some, too."""
     usage = response.get("usageMetadata") or {}
-    written = sum(int(usage.get(name) or 0) for name in ("candidatesTokenCount", "thoughtsTokenCount"))
-    tokens = Tokens(int(usage.get("promptTokenCount") or 0), written, cached_tokens(response)) if usage else None
+    told = reported(*(usage.get(name) for name in ("promptTokenCount", "candidatesTokenCount", "thoughtsTokenCount")))
+    tokens = Tokens(told[0], told[1] + told[2], cached_tokens(response)) if told else None
     candidates = response.get("candidates") or []
     if not candidates and refuses_content(response):
         return (Completion(f"the prompt was blocked ({response['promptFeedback']['blockReason']})", withheld="filter"),), tokens
