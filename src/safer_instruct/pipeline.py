@@ -362,10 +362,8 @@ def _rejected_side(opened: Opened, verifier: Verifier, recorded: Callable[[Model
     config = opened.config
     if config.rejected.writer is None:
         return None
-    model, template = (
-        opened.roles.by_stage()[REJECTED],
-        load_template(rejected_template(config), config.base, use="matched" if config.rejected.form == "matched" else "respond"),
-    )
+    use = "matched" if config.rejected.form == "matched" else "respond"
+    model, template = opened.roles.by_stage()[REJECTED], load_template(rejected_template(config), config.base, use=use)
     side = RejectedSide(recorded(model, REJECTED), template, opened.domain, verifier, config.rejected, config.verify, config.respond, config.seed)
 
     async def replaced(example: Example) -> Example:
