@@ -47,7 +47,7 @@ async def sitting(provider: str, url: str, folder: Path, questions: int, *, die_
     path, budget = folder / "spent.json", None
     if with_budget:
         budget = Budget(max_cost=1000.0)
-        budget.begin(earlier_spent(path, Spent), lambda spent: write_spent(path, spent))
+        budget.begin(earlier_spent(path, Spent()), lambda spent: write_spent(path, spent))
     batched = model(provider, url, folder, price=PRICE, spend=budget)
     with Ledger(folder / "ledger.sqlite") as ledger:
         recorded = Recorded(batched, ledger, "test", Meter())

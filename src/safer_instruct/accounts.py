@@ -153,6 +153,7 @@ def _budget(state: RunState) -> dict[str, Any]:
         "spent_tokens": budget.spent.tokens,
         "unanswered_cost": round(budget.forfeited.cost, 6),
         "unanswered_tokens": budget.forfeited.tokens,
+        **({"cut_off_cost": round(budget.cut_off.cost, 6), "cut_off_tokens": budget.cut_off.tokens} if budget.cut_off.tokens else {}),
         **({"unreported_cost": round(unreported.cost, 6), "unreported_tokens": unreported.tokens} if unreported.tokens else {}),
     }
 

@@ -23,7 +23,7 @@ After a clean end the recorded sum is exact. After a kill it is too high by what
 billed, and by what is left of the last step, half a second's calls and a percent or so. Wiring, with spent.py:
 
     budget = Budget(max_cost, max_tokens)                    # for the models, which are opened before it is known where they are used
-    earlier = earlier_spent(path, ledger_totals)             # read_spent(path), or more if the ledger holds more
+    earlier = earlier_spent(path, answered)                  # read_spent(path), or more if the ledger holds more
     budget.begin(earlier, lambda total: write_spent(path, total), check=ledger.check)
     try: ...
     finally: budget.close()
@@ -105,7 +105,7 @@ class Budget:
             raise ValueError("a cap is 0 or more")
         self.max_cost, self.max_tokens = max_cost, max_tokens
         self._caps = (None if max_cost is None else math.floor(round(max_cost * _NANO, 3)), max_tokens)
-        self._spent = self._recorded = self._reserved = self._forfeited = self._unreported = (0, 0)
+        self._spent = self._recorded = self._reserved = self._forfeited = self._unreported = self._cut_off = (0, 0)
         self._record: Callable[[Spent], None] | None = None
         self._check: Callable[[], None] | None = None
         self._ahead, self._recorded_at = _CALLS_PER_RECORD[0], -math.inf  # in calls
@@ -115,7 +115,7 @@ class Budget:
         self._failure: Exception | None = None  # why nothing is let in
         self._patient, self._over = True, False
 
-    def begin(self, earlier: Spent, record: Callable[[Spent], None], *, check: Callable[[], None] | None = None) -> None:
+    def begin(self, earlier: Spent, record: Callable[[Spent], None], *, check: Callable[[], None] | None = None, answered: Spent | None = None) -> None:
         """Go on where earlier sittings of the run ended, and keep record from now on.
 
         Args:
@@ -123,6 +123,7 @@ class Budget:
             record: Keeps a sum where it survives a kill. Spending never passes the last sum that it has kept; it must
                 raise when it cannot keep one.
             check: Raises when an answer could not be kept either, so that none is to be paid for.
+            answered: What of `earlier` finished calls took, if that is known.
 
         Raises:
             ValueError: Something has been reserved.
@@ -130,6 +131,8 @@ class Budget:
         if self._open or self._spent != (0, 0):
             raise ValueError("this budget is in use")
         self._spent = self._recorded = _need(earlier.cost, earlier.tokens)
+        if answered:
+            self._cut_off = _less(self._spent, _need(answered.cost, answered.tokens))
         self._record, self._check = record, check
 
     @property
@@ -146,6 +149,11 @@ class Budget:
     def forfeited(self) -> Spent:
         """The part of `spent` that this sitting counts for attempts without an answer."""
         return _amount(self._forfeited)
+
+    @property
+    def cut_off(self) -> Spent:
+        """The part of `spent` that earlier sittings set aside for calls that did not finish, or told no usage, and whose cost so nobody knows."""
+        return _amount(self._cut_off)
 
     @property
     def unreported(self) -> Spent:
@@ -215,14 +223,14 @@ class Budget:
             RunDirectoryError: Nobody had recorded it, and now it cannot be.
         """
         need = _need(cost, tokens)
-        self._spent = max(0, self._spent[0] - need[0]), max(0, self._spent[1] - need[1])
+        self._spent, self._cut_off = _less(self._spent, need), _less(self._cut_off, need)
         return self._grant(need)
 
-    async def wind_up(self, reason: Exception) -> None:
-        """Let nothing more in, for the run ends with that error, and wait until what is under way has come back, but for ever."""
+    async def wind_up(self, reason: Exception, patience_s: float = _LAST_ANSWERS_S) -> None:
+        """Let nothing more in, for the run ends with that error, and wait until what is under way has come back, but not for ever."""
         self._over = True
         if not self._failure:
-            self._fail(reason)
+            self._fail(reason, patience_s)
         if self._open:
             ended: asyncio.Future[Reservation] = asyncio.get_running_loop().create_future()
             self._waiting.append(((0, 0), ended))
@@ -242,9 +250,9 @@ class Budget:
             max_tokens is None or not tokens or self._spent[1] + self._reserved[1] + tokens <= max_tokens
         )
 
-    def _fail(self, exc: Exception) -> None:
+    def _fail(self, exc: Exception, patience_s: float = _LAST_ANSWERS_S) -> None:
         self._failure, self._patient = exc, True
-        asyncio.get_running_loop().call_later(_LAST_ANSWERS_S, self._wait_no_longer, exc)
+        asyncio.get_running_loop().call_later(patience_s, self._wait_no_longer, exc)
 
     def _wait_no_longer(self, exc: Exception) -> None:
         if self._failure is exc:
@@ -315,19 +323,24 @@ class Budget:
         self._recorded = (capped[0], capped[1])
 
     def _explain(self, need: _Need) -> str:
-        amounts = self.spent, self.forfeited, self.unreported, _amount(need)
+        amounts = self.spent, self.forfeited, self.unreported, self.cut_off, _amount(need)
         if self._caps[0] is not None and self._spent[0] + need[0] > self._caps[0]:
             name, cap = "max_cost", f"{show_usd(self.max_cost)} USD"
-            used, unanswered, unreported, next_ = (show_usd(amount.cost) if amount.cost else "" for amount in amounts)
+            used, unanswered, unreported, cut_off, next_ = (show_usd(amount.cost) if amount.cost else "" for amount in amounts)
         else:
             name, cap = "max_tokens", f"{self.max_tokens:,} tokens"
-            used, unanswered, unreported, next_ = (f"{amount.tokens:,}" if amount.tokens else "" for amount in amounts)
+            used, unanswered, unreported, cut_off, next_ = (f"{amount.tokens:,}" if amount.tokens else "" for amount in amounts)
         note = f" ({unanswered} of it for calls whose answer never came: they may have been billed)" if unanswered else ""
         note += f" ({unreported} of it set aside for calls whose usage was not reported)" if unreported else ""
+        note += f" ({cut_off} of it set aside in earlier sittings for calls that were cut off: they may have been billed)" if cut_off else ""
         return (
             f"budget of {cap} used up: {used or 'nothing'} spent{note}, and the next call may take up to {next_}; nothing is lost: "
             f"raise budget.{name} and give the same command again"
         )
+
+
+def _less(amount: _Need, less: _Need) -> _Need:
+    return max(0, amount[0] - less[0]), max(0, amount[1] - less[1])
 
 
 def _need(cost: float | None, tokens: int) -> _Need:

@@ -17,6 +17,7 @@ from safer_instruct.state import RunState, StageState, came_to, note_calls_of
 Step = Callable[[Example], Awaitable[Example]]
 Examples = AsyncGenerator[Example, None]
 
+_LAST_ANSWERS_S = 10.0  # that calls under way are waited for once an endpoint has failed
 _REFUSALS_BEFORE_STOP = 10  # a setting that the endpoint does not take is refused every time
 
 
@@ -41,6 +42,9 @@ async def in_order(examples: Examples, step: Step, name: str, model: Model, stat
                 yield _counted(await _oldest(pending, failed), name, stage)
     except RunDirectoryError as exc:  # a full disk: what is under way is paid for, and may still be saved
         await state.budget.wind_up(exc)
+        raise
+    except ModelError as exc:  # a refused key: what is under way is likely refused, too, and then costs nothing
+        await state.budget.wind_up(exc, _LAST_ANSWERS_S)
         raise
     finally:
         for task in pending:

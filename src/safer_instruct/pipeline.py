@@ -159,8 +159,8 @@ async def _open(config: RunConfig, out: Path, mode: rundir.Mode, state: RunState
             merge_shards(out / rundir.SHARDS, out / rundir.LEDGER)
             with Ledger(out / rundir.LEDGER) as ledger:
                 spent, models = out / rundir.SPENT, config.models.by_role.values()
-                earlier = earlier_spent(spent, lambda: remote_spent(out / rundir.LEDGER, models))
-                budget.begin(earlier, lambda total: write_spent(spent, total), check=ledger.check)
+                answered = remote_spent(out / rundir.LEDGER, models)
+                budget.begin(earlier_spent(spent, answered), lambda total: write_spent(spent, total), check=ledger.check, answered=answered)
                 try:
                     yield equipment.recording(ledger)
                 except BaseException as exc:

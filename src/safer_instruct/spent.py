@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,18 +58,18 @@ def write_spent(path: Path, spent: Spent) -> None:
         raise RunDirectoryError(f"what calls may cost cannot be recorded, so no further one is sent: {where}{exc}") from exc
 
 
-def earlier_spent(path: Path, ledger_totals: Callable[[], Spent]) -> Spent:
+def earlier_spent(path: Path, finished: Spent) -> Spent:
     """What earlier sittings of a run spent: what was recorded, or the finished calls where they come to more.
 
     Args:
         path: The file that `write_spent` writes.
-        ledger_totals: What the ledger's calls add up to, of the models that reserve; all there is for a run that was begun
+        finished: What the ledger's calls add up to, of the models that reserve; all there is for a run that was begun
             before budgets were kept.
 
     Raises:
-        RunDirectoryError: The file is damaged, or the ledger.
+        RunDirectoryError: The file is damaged.
     """
-    recorded, finished = read_spent(path) or Spent(), ledger_totals()
+    recorded = read_spent(path) or Spent()
     return Spent(max(recorded.cost, finished.cost), max(recorded.tokens, finished.tokens))
 
 

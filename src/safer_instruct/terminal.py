@@ -253,6 +253,9 @@ def _show_budget(console: Console, budget: dict[str, Any]) -> None:
     if budget["unanswered_tokens"]:
         most = f"{budget['unanswered_tokens']:,} tokens, {show_usd(budget['unanswered_cost'])} USD"
         console.print(f"calls without an answer, which may have been billed nonetheless: at most {most}")
+    if budget.get("cut_off_tokens"):
+        most = f"{budget['cut_off_tokens']:,} tokens, {show_usd(budget['cut_off_cost'])} USD"
+        console.print(f"calls of earlier sittings that were cut off, which may have been billed nonetheless: at most {most}")
     if budget.get("unreported_tokens"):
         most = f"{budget['unreported_tokens']:,} tokens, {show_usd(budget['unreported_cost'])} USD"
         console.print(f"calls whose usage was not reported, which were answered: at most {most}, set aside and counted against the budget")

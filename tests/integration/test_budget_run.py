@@ -10,9 +10,11 @@ import pytest
 from misbehaving import serve
 from test_pipeline import PRICES, Project, good_rows, judged, over_http  # noqa: F401 - one of them is a fixture
 
+from safer_instruct.accounts import remote_spent
 from safer_instruct.config import load_config
-from safer_instruct.errors import BudgetError, ConfigError
+from safer_instruct.errors import BudgetError, ConfigError, ModelError
 from safer_instruct.pipeline import run, sample
+from safer_instruct.spent import Spent, write_spent
 from safer_instruct.state import STAGES
 
 pytestmark = pytest.mark.usefixtures("judged")
@@ -116,6 +118,32 @@ class TestCaps:
             with pytest.raises(BudgetError, match="for calls whose answer never came"):
                 self.run_with(project, max_cost=0.02)
             assert json.loads((project.out / "spent.json").read_text())["cost_usd"] <= 0.02
+
+    @pytest.mark.parametrize("status", [400, 401])
+    def test_requests_that_are_refused_use_up_nothing_be_they_under_way_when_the_run_stops(self, project: Project, status: int) -> None:
+        project.texts(good_rows(40))
+        with serve(reject=(status, {"error": {"message": "Incorrect API key"}}), latency_s=0.05) as server:
+            over_http(project, server)
+            for _ in range(2):
+                with pytest.raises(ModelError):
+                    self.run_with(project, max_cost=0.02)
+                assert json.loads((project.out / "spent.json").read_text())["cost_usd"] == 0.0
+        assert server.status[str(status)] > 1, "several were under way"
+
+    def test_what_a_sitting_that_was_cut_off_set_aside_is_told_by_the_next(self, project: Project, capsys: pytest.CaptureFixture[str]) -> None:
+        project.texts(good_rows(40))
+        with serve() as server:
+            over_http(project, server)
+            with pytest.raises(BudgetError):
+                self.run_with(project, max_cost=0.01)
+            answered = remote_spent(project.out / "ledger.sqlite", load_config(project.yaml).models.by_role.values())
+            write_spent(project.out / "spent.json", Spent(0.2, answered.tokens + 1000))  # as a kill leaves it
+            with pytest.raises(BudgetError, match=r"0\.20 spent \(0\.1\d+ of it set aside in earlier sittings for calls that were cut off"):
+                self.run_with(project, max_cost=0.2)
+            project.config["budget"] = {"max_cost": 5.0}
+            assert project.cli() == 0
+        told = " ".join(capsys.readouterr().out.split())
+        assert "calls of earlier sittings that were cut off, which may have been billed nonetheless: at most 1,000 tokens, 0.19" in told
 
 
 class TestCosts:

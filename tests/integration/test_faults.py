@@ -79,7 +79,7 @@ class Sitting:
                 await asyncio.sleep(0.1)
 
         with Ledger(self.ledger) as ledger:
-            self.budget.begin(earlier_spent(self.spent, self.paid), lambda total: write_spent(self.spent, total))
+            self.budget.begin(earlier_spent(self.spent, self.paid()), lambda total: write_spent(self.spent, total))
             recorded = Recorded(model, ledger, "stage", self.meter)
             watcher = asyncio.create_task(watching())
             try:

@@ -544,13 +544,12 @@ def test_where_answers_cannot_be_saved_nothing_is_let_in_although_there_is_room(
     within(work())
 
 
-def test_a_run_that_ends_over_a_disk_lets_nothing_more_in_and_waits_for_what_is_under_way(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_that_ends_over_a_disk_lets_nothing_more_in_and_waits_for_what_is_under_way() -> None:
     async def work(*, patient: bool) -> None:
-        monkeypatch.setattr("safer_instruct.budget._LAST_ANSWERS_S", 60.0 if patient else 0.01)
         budget = Budget(max_cost=1.0)
         budget.begin(Spent(), lambda _: None)
         first = await budget.reserve(0.01, 1)
-        ending = asyncio.create_task(budget.wind_up(RunDirectoryError("disk full")))
+        ending = asyncio.create_task(budget.wind_up(RunDirectoryError("disk full"), 60.0 if patient else 0.01))
         await turns(3)
         refused = asyncio.create_task(budget.reserve(0.01, 1))
         await turns(3)
@@ -624,14 +623,14 @@ def test_what_is_still_open_at_the_end_counts_as_spent_and_can_be_taken_up_again
 
     async def sitting() -> None:
         budget = Budget(max_cost=1.0)
-        budget.begin(earlier_spent(path, Spent), lambda s: write_spent(path, s))
+        budget.begin(earlier_spent(path, Spent()), lambda s: write_spent(path, s))
         (await budget.reserve(0.2, 10)).settle(0.1, 5)
         await budget.reserve(0.7, 70)  # a batch, which the provider works on while nobody runs here
         budget.close()
 
     async def next_sitting() -> None:
         budget = Budget(max_cost=1.0)
-        budget.begin(earlier_spent(path, Spent), lambda s: write_spent(path, s))
+        budget.begin(earlier_spent(path, Spent()), lambda s: write_spent(path, s))
         assert budget.spent == Spent(0.8, 75)
         batch = budget.resume(0.7, 70)
         assert (budget.spent, budget.reserved) == (Spent(0.1, 5), Spent(0.7, 70))
@@ -664,7 +663,7 @@ async def call(budget):
 
 async def main():
     budget = Budget(max_cost=1000.0)
-    budget.begin(earlier_spent(path, Spent), lambda spent: write_spent(path, spent))
+    budget.begin(earlier_spent(path, Spent()), lambda spent: write_spent(path, spent))
     while True:
         await asyncio.gather(*(call(budget) for _ in range(8)))
 

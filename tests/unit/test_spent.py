@@ -17,9 +17,9 @@ pytestmark = pytest.mark.filterwarnings("error")
 
 def test_the_larger_of_file_and_ledger_counts(tmp_path: Path) -> None:
     path = tmp_path / "budget.json"
-    assert earlier_spent(path, lambda: Spent(0.5, 5)) == Spent(0.5, 5)
+    assert earlier_spent(path, Spent(0.5, 5)) == Spent(0.5, 5)
     write_spent(path, Spent(0.75, 3))
-    assert earlier_spent(path, lambda: Spent(0.5, 5)) == Spent(0.75, 5)
+    assert earlier_spent(path, Spent(0.5, 5)) == Spent(0.75, 5)
 
 
 def test_tokens_that_cost_nothing_are_kept(tmp_path: Path) -> None:

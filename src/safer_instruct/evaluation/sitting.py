@@ -84,8 +84,8 @@ class OpenModels:
         self.stages: dict[str, Stage] = {}
         self.budget = Budget(budget.max_cost, budget.max_tokens)
         spent, models = out / rundir.SPENT, tuple(models)
-        earlier = earlier_spent(spent, lambda: remote_spent(out / rundir.LEDGER, models))
-        self.budget.begin(earlier, lambda total: write_spent(spent, total), check=ledger.check)
+        answered = remote_spent(out / rundir.LEDGER, models)
+        self.budget.begin(earlier_spent(spent, answered), lambda total: write_spent(spent, total), check=ledger.check, answered=answered)
 
     def open(self, which: ModelConfig, stage: str) -> Model:
         """The model, with its calls recorded as those of `stage`.

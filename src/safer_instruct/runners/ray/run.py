@@ -95,7 +95,7 @@ class _Flow:
         self._node = ray.get_runtime_context().get_node_id()
         here = NodeAffinitySchedulingStrategy(self._node, soft=False)
         spent, caps = plan.out / rundir.SPENT, plan.config.budget
-        earlier = earlier_spent(spent, lambda: remote_spent(plan.out / rundir.LEDGER, plan.config.models.by_role.values()))
+        earlier = earlier_spent(spent, remote_spent(plan.out / rundir.LEDGER, plan.config.models.by_role.values()))
         actor = ray.remote(Coordinator).options(num_cpus=0, scheduling_strategy=here, max_restarts=0, max_concurrency=10_000)
         self._coordinator = actor.remote(caps.max_cost, caps.max_tokens, spent, earlier)
 
