@@ -64,8 +64,16 @@ class Calibration(Strict):
     def described(self) -> str:
         """For summary, card and report."""
         doubted = ", by a score that may tell no more than chance"
-        bounds = ", ".join(f"{key} {value:+.3f}{doubted if key in self.by_chance else ''}" for key, value in self.thresholds.items())
-        return f"calibrated on {self.labels['used']} labels ({self.aim}): {bounds}; all others are defaults or the config's own"
+        bounds = ", ".join(f"{key} {value:+.3f}{self._found(key)}{doubted if key in self.by_chance else ''}" for key, value in self.thresholds.items())
+        return f"calibrated on {self.labels['used']} labels (aim: {self.aim}): {bounds}; all others are defaults or the config's own"
+
+    def _found(self, key: str) -> str:
+        """What the labels say of the bound that was chosen, with the 95% interval; nothing where the file does not tell."""
+        score = next((score for score in self.scores.values() if score.get("key") == key), {})
+        precision = score.get("precision") or {}
+        if precision.get("low") is None:
+            return ""
+        return f" (found: precision {precision['value']:.2f}, {precision['low']:.2f} to {precision['high']:.2f}, of {score['labels']} labels)"
 
     @property
     def by_chance(self) -> dict[str, str]:

@@ -237,7 +237,8 @@ def test_a_config_takes_the_thresholds_over_and_keeps_its_comments(run_dir: Path
     threshold = found.chosen[0].cut.threshold if found.chosen[0].cut else None
     assert before.thresholds == "defaults or the config's own, not calibrated" and before.filter.consistency and before.filter.consistency.min_gain == 0.1
     assert after.filter.consistency and after.filter.consistency.min_gain == threshold and after.filter.min_logprob == -9.0
-    assert after.thresholds.startswith("calibrated on 300 labels (precision of at least 0.9): filter.consistency.min_gain +")
+    assert after.thresholds.startswith("calibrated on 300 labels (aim: precision of at least 0.9): filter.consistency.min_gain +")
+    assert re.search(r"min_gain \+[\d.]+ \(found: precision 0\.9\d, 0\.8\d to 0\.9\d, of 300 labels\); all others", after.thresholds)
     what, how = after.parted()
     assert "calibration" not in what and how["calibration"] == "runs/calibration.yaml", "where it lies says nothing of the result"
 

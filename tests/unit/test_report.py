@@ -169,10 +169,10 @@ def test_a_ledger_that_cannot_be_read_is_told_where_its_figures_are_missing(exam
             "The thresholds are not those of calibration.yaml, which lies here and rests on 40 labels.",
             " (not used by this run)",
         ),
-        (True, "calibrated on 40 labels (precision of at least 0.9): verify.min_margin +0.100; all others are defaults or the config's own", "", ""),
+        (True, "calibrated on 40 labels (aim: precision of at least 0.9): verify.min_margin +0.100; all others are defaults or the config's own", "", ""),
         (
             True,
-            "calibrated on 42 labels (precision of at least 0.9): verify.min_margin +0.100; all others are defaults or the config's own",
+            "calibrated on 42 labels (aim: precision of at least 0.9): verify.min_margin +0.100; all others are defaults or the config's own",
             "The thresholds are not those of calibration.yaml, which lies here and rests on 40 labels.",
             " (not used by this run)",
         ),

@@ -195,7 +195,7 @@ def test_the_report_tells_replaced_texts_of_all_that_was_decided(run: Path, exam
     (readers,) = (part for part in parts(describe(run), "reviewed") if isinstance(part, Table) and part.caption.startswith("Decisions"))
     told, gone = readers.caption.split("; ")[1:]
     assert told.startswith("2 pairs were decided by two readers")
-    assert gone == "1 of all that were decided rest, as the run has replaced the texts that were read since"
+    assert gone == "of 1 example the run has replaced the texts that were read, so what was decided of these counts no more"
 
 
 def test_the_readers_progress_counts_what_was_said_of_the_texts_as_they_stand(run: Path, examples: list[Example]) -> None:

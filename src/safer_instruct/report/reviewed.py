@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from safer_instruct.analysis.proportion import wilson
 from safer_instruct.calibration.labels import Label, Scored, read_examples
+from safer_instruct.oneline import many
 from safer_instruct.report.document import Figure, Section, Table
 from safer_instruct.report.gather import RunView
 from safer_instruct.review.figures import agreement
@@ -43,7 +44,7 @@ def _of_run(number: int, view: RunView, said: Sequence[tuple[str, Said]], of: st
     rest = current_labels(view.path, read_examples(view.path)).replaced
     told = f"{agreed['shared']:,} pairs were decided by two readers" if agreed["shared"] else ""
     told += f" (alpha {agreed['alpha']:.2f})" if told and agreed["alpha"] is not None else ""
-    gone = f"{rest:,} of all that were decided rest, as the run has replaced the texts that were read since" if rest else ""
+    gone = f"of {many(rest, 'example')} the run has replaced the texts that were read, so what was decided of these counts no more" if rest else ""
     parts: list[Figure | Table] = [_readers(said, "; ".join(filter(None, (f"Decisions{of}", told, gone))))]
     asked = {question.id: question.ask for question in plan_review(view.path).config.questions}
     answers = _answers(said)
