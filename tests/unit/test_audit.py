@@ -163,6 +163,31 @@ def test_a_set_that_prefers_refusals_is_told_so(tmp_path: Path) -> None:
     assert found.level == "bad" and found.figures["chosen"] == pytest.approx(80 / 120) and found.figures["rejected"] == 0
 
 
+def test_the_rows_that_a_share_counts_are_shown_where_the_verdict_is_ok_too(tmp_path: Path) -> None:
+    made = rows()
+    for at in (2, 7, 9):
+        made[at]["rejected"] = REFUSES
+    made[7]["chosen"] = made[11]["chosen"] = REFUSES
+    made[30]["chosen"] = "- " + made[30]["chosen"]
+    made[31]["chosen"] = "- " + made[31]["chosen"]
+    made[60]["chosen"] = made[61]["chosen"][:-1] + " indeed."
+    pairs = as_set(tmp_path, made)
+    found = ask("refusals", pairs)
+    refuses = "response refuses (read as: but i cannot help with that.)"
+    assert found.level == "ok" and list(found.rows) == [11, 2, 7, 9], "what widens the gap stands first"
+    assert found.notes[2] == f"the rejected {refuses}" and found.notes[7] == f"the chosen {refuses}; the rejected {refuses}"
+    console = Console(record=True, width=300)
+    show_rows(console, pairs, found, 8)
+    said = console.export_text()
+    assert f"the rejected {refuses}" in said and "4 of 4 rows of 'refusals': 2% of the chosen and 2% of the rejected" in said
+    listed, longer, begun = ask("format", pairs), ask("length", pairs), ask("openings", pairs)
+    assert (listed.level, longer.level, begun.level) == ("ok", "ok", "ok")
+    assert listed.notes == dict.fromkeys((30, 31), "bullet lists: the chosen response, and not the rejected one")
+    assert longer.notes[2] == "25 words chosen, 8 rejected" and len(longer.rows) == round(longer.figures["longer"] * len(pairs))
+    assert begun.rows and set(begun.notes.values()) == {f"the {begun.figures['side']} response begins with it"}
+    assert ask("repeats", pairs).notes[61].endswith(f"like {pairs.where(60)}")
+
+
 # --- the sides
 
 

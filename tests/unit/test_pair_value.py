@@ -85,6 +85,11 @@ def test_a_good_margin_comes_without() -> None:
     assert by_name(margins([], mixed))["reference prefers the chosen"].number == 0.5
 
 
+def test_what_is_said_of_agreement_holds_of_a_model_that_was_trained_too() -> None:
+    means = by_name(margins([], [scored((-1.0,), (-2.0,))]))["reference prefers the chosen"].means
+    assert "before any training" not in means and means.endswith("finds likelier per token: training it on what it already agrees with teaches it little.")
+
+
 def pair(prompt: str, chosen: str, rejected: str) -> Preference:
     return Preference(prompt, chosen, prompt, "s", rejected=rejected)
 

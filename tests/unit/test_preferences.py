@@ -20,12 +20,15 @@ from safer_instruct.settings.pairs import Holdout
 from safer_instruct.settings.preference import DpoConfig, PreferenceSource, SftConfig, load_dpo_config, load_sft_config
 from safer_instruct.sources import BadRow
 from safer_instruct.training import curves
-from safer_instruct.training.data import divide, laid_out
+from safer_instruct.training.card import card
+from safer_instruct.training.data import Divided, divide, laid_out
 from safer_instruct.training.log import as_line, read_log, series
 from safer_instruct.training.preferences import Preference, read_preferences
+from safer_instruct.training.result import TrainResult
 from safer_instruct.training.run import train_preferences
+from safer_instruct.tuning.loss import Evaluation
 from safer_instruct.tuning.open import other_splits
-from safer_instruct.views.train import show_parts
+from safer_instruct.views.train import show_parts, show_trained
 
 
 def user(text: str) -> dict[str, str]:
@@ -316,3 +319,31 @@ def test_the_picture_is_one_svg_without_anything_from_elsewhere() -> None:
 @pytest.mark.parametrize(("low", "high", "expected"), [(0, 1, [0, 0.5, 1]), (0, 8, [0, 2, 4, 6, 8]), (-0.3, 0.1, [-0.3, -0.2, -0.1, 0, 0.1]), (2, 2, [2])])
 def test_ticks_are_round_numbers_within_the_range(low: float, high: float, expected: list[float]) -> None:
     assert curves.ticks(low, high) == pytest.approx(expected)
+
+
+def carded(config: SftConfig | DpoConfig, dtype: str = "float32", train: int = 17) -> str:
+    """The card of a training that gave nothing but a loss."""
+    loss = {"step": 0, "loss": 0.6895, "by_source": {}, "figures": {}}
+    counts = {"train": train, "held_out": 4, "set_aside": 0, "duplicates": 0, "straddling": 0, "beyond": 0, "by_source": {"s": train}, "cut": None}
+    given = {"task": "dpo" if isinstance(config, DpoConfig) else "sft", "config": config.model_dump(mode="json"), "dtype": dtype, "steps": 5}
+    return card({**given, "data": counts, "before": loss, "best": loss, "base": "b", "base_sha256": "0", "data_sha256": "0", "start_sha256": None})
+
+
+def test_the_card_says_what_is_true_of_each_verb_and_dtype() -> None:
+    made: dict[str, Any] = {"model": "m", "data": (PreferenceSource(path="p"),), "out": "o", "batch_size": 4}
+    sft, dpo = SftConfig(**made), DpoConfig(**made)
+    assert "- Steps: 5, each of up to 4 pairs, " in carded(sft) and "- Steps: 5, each of 4 pairs, " in carded(sft, train=20)
+    assert "apart" not in carded(sft) and "finds the held-out chosen responses of this data set, and nothing about the rejected ones" in carded(sft)
+    assert "tells the pairs of this data set apart" in carded(dpo)
+    rounded = "accuracy is 0.5, margin and drift are 0 and the loss 0.6931, and what differs from that in the table\nis the rounding of bfloat16 alone."
+    assert rounded in carded(dpo, "bfloat16")
+    assert "margin and drift are 0, and what differs" in carded(DpoConfig(**made, loss="ipo"), "bfloat16")
+    others = (carded(dpo), carded(sft, "bfloat16"), carded(DpoConfig(**made, loss="simpo"), "bfloat16"))
+    assert not any("rounding" in text for text in others)
+
+
+def test_the_time_that_is_told_says_what_it_counts() -> None:
+    console = Console(record=True, width=200)
+    evaluation = Evaluation(0, 1.0, {}, {})
+    show_trained(console, TrainResult(Path("o"), evaluation, evaluation, Divided((), (), 0, 0), 5, 43.2))
+    assert "5 steps, in 43 s with set-up and evaluations; kept: step 0" in console.export_text()

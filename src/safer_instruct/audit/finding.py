@@ -19,7 +19,7 @@ class Finding:
         level: The verdict.
         found: What was measured, in a sentence.
         do: What to do about it; empty where nothing is to be done.
-        rows: Offending rows, by position in the set.
+        rows: Rows that it speaks of, by position in the set; where all is well, those that its shares count.
         notes: Why a row is here, by position; not every row needs one.
         figures: The numbers, for programs.
     """

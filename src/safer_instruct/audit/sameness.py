@@ -9,7 +9,7 @@ from itertools import pairwise
 
 from safer_instruct.audit.finding import Finding, graded, share
 from safer_instruct.audit.reading import PairSet
-from safer_instruct.detect.refusal import classify
+from safer_instruct.detect.refusal import RefusalFinding, classify
 from safer_instruct.detect.words import words
 from safer_instruct.filters.contradictions import find_contradictions
 from safer_instruct.filters.near import deduplicate
@@ -51,6 +51,10 @@ def repeats(pairs: PairSet) -> Finding:
     rows = [at for at, text in enumerate(pairs.chosen) if counts[text] > 1]
     rows.sort(key=lambda at: -counts[pairs.chosen[at]])
     notes = {at: f"stands {counts[pairs.chosen[at]]:,} times" for at in rows}
+    for at, (kept, similarity) in enumerate(zip(near.kept.tolist(), near.similarity.tolist(), strict=True)):
+        if kept != at and at not in notes:
+            rows.append(at)
+            notes[at] = f"{similarity:.0%} like {pairs.where(kept)}"
     found = f"{unique:.1%} of the chosen responses are unique, {distinct:.1%} without near-duplicates"
     if often:
         found += f"; the commonest stands {often[0][1]:,} times ({often[0][1] / count:.1%}): '{shortened(one_line(often[0][0]), 60)}'"
@@ -127,17 +131,23 @@ def refusals(pairs: PairSet) -> Finding:
     """How often each side refuses, on a sample."""
     count = min(len(pairs), _SAMPLED)
     taken = [number * len(pairs) // count for number in range(count)]
-    refusing: dict[str, set[int]] = {}
+    refusing: dict[str, dict[int, str]] = {}  # side -> the words that decided, by row
     for name, side in (("chosen", pairs.chosen), ("rejected", pairs.rejected)):
-        known: dict[str, bool] = {}
+        known: dict[str, RefusalFinding] = {}
         for at in taken:
             if side[at] not in known:
-                known[side[at]] = classify(side[at]).label == "refusal"
-        refusing[name] = {at for at in taken if known[side[at]]}
+                known[side[at]] = classify(side[at])
+        refusing[name] = {at: known[side[at]].span for at in taken if known[side[at]].label == "refusal"}
     ours, theirs = (share(len(refusing[name]), count) for name in ("chosen", "rejected"))
     found = f"{ours:.0%} of the chosen and {theirs:.0%} of the rejected responses refuse ({'all' if count == len(pairs) else f'{count:,}'} pairs read)"
     gap = ours - theirs
     level = graded(gap, 0.2, 0.5)
     do = "Mostly refusals are preferred, so refusing is what is learned: add harmless prompts of the same surface that are answered." if level != "ok" else ""
-    rows = sorted(refusing["chosen"] - refusing["rejected"])
-    return Finding("refusals", level, found, do, rows, {}, {"chosen": ours, "rejected": theirs, "read": count})
+    notes = {at: "; ".join(_refuses(name, spans[at]) for name, spans in refusing.items() if at in spans) for at in taken}
+    rows = [at for at in taken if notes[at]]
+    rows.sort(key=lambda at: at not in refusing["chosen"] or at in refusing["rejected"])  # what widens the gap comes first
+    return Finding("refusals", level, found, do, rows, {at: notes[at] for at in rows}, {"chosen": ours, "rejected": theirs, "read": count})
+
+
+def _refuses(name: str, span: str) -> str:
+    return f"the {name} response refuses" + (f" (read as: {shortened(one_line(span), 80)})" if span else "")

@@ -26,13 +26,12 @@ def length(pairs: PairSet) -> Finding:
         f"chosen is longer in {gap.longer:.0%}, shorter in {gap.shorter:.0%}"
     )
     do = "" if level == "ok" else "Match lengths, or train with a length-normalised loss; evaluate with length control."
-    rows = []
-    if level != "ok":
-        sign = 1 if gap.longer >= gap.shorter else -1
-        sizes = [sign * (len(words(c)) - len(words(r))) for c, r in zip(pairs.chosen, pairs.rejected, strict=True)]
-        rows = sorted((at for at, size in enumerate(sizes) if size > 0), key=lambda at: -sizes[at])
+    sign = 1 if gap.longer >= gap.shorter else -1
+    sizes = [(len(words(c)), len(words(r))) for c, r in zip(pairs.chosen, pairs.rejected, strict=True)]
+    rows = sorted((at for at, (ours, theirs) in enumerate(sizes) if sign * (ours - theirs) > 0), key=lambda at: sign * (sizes[at][1] - sizes[at][0]))
+    notes = {at: f"{sizes[at][0]:,} words chosen, {sizes[at][1]:,} rejected" for at in rows}
     figures = {"chosen_median": gap.chosen, "rejected_median": gap.rejected, "ratio": gap.ratio, "longer": gap.longer, "shorter": gap.shorter}
-    return Finding("length", level, found, do, rows, {}, figures | {"tells": gap.tells})
+    return Finding("length", level, found, do, rows, notes, figures | {"tells": gap.tells})
 
 
 def layout(pairs: PairSet) -> Finding:
@@ -48,12 +47,14 @@ def layout(pairs: PairSet) -> Finding:
     told = ", ".join(found) or "lists, headings, paragraphs, capitals and marks stand as often on both sides"
     level = graded(largest, 0.15, 0.3)
     do = "" if level == "ok" else "Give both sides the same format (a rewrite of the rejected side), or strip it from both."
-    rows: list[int] = []
-    if level != "ok":
+    notes: dict[int, str] = {}
+    if found:
         name = gaps[0]
-        more, less = (pairs.chosen, pairs.rejected) if shares[name][0] > shares[name][1] else (pairs.rejected, pairs.chosen)
-        rows = [at for at, (a, b) in enumerate(zip(more, less, strict=True)) if _has(name, a) and not _has(name, b)]
-    return Finding("format", level, told, do, rows, {}, {name: {"chosen": a, "rejected": b} for name, (a, b) in shares.items()})
+        sides = {"chosen": pairs.chosen, "rejected": pairs.rejected}
+        more, less = sides if shares[name][0] > shares[name][1] else reversed(sides)
+        rows = (at for at, (a, b) in enumerate(zip(sides[more], sides[less], strict=True)) if _has(name, a) and not _has(name, b))
+        notes = dict.fromkeys(rows, f"{name}: the {more} response, and not the {less} one")
+    return Finding("format", level, told, do, list(notes), notes, {name: {"chosen": a, "rejected": b} for name, (a, b) in shares.items()})
 
 
 _SHAPES: dict[str, Callable[[str], bool]] = {
@@ -85,11 +86,12 @@ def openings(pairs: PairSet) -> Finding:
         found.append((share(counts[name][opening] - counts[other][opening], len(pairs)), name, opening))
     gap, side, opening = max(found)
     level = graded(gap, 0.05, 0.3)
-    rows = [at for at, one in enumerate(ours if side == "chosen" else theirs) if one == opening] if level != "ok" else []
+    rows = [at for at, one in enumerate(ours if side == "chosen" else theirs) if one == opening]
     other = "rejected" if side == "chosen" else "chosen"
     told = f"'{opening}' begins {share(counts[side][opening], len(pairs)):.0%} of the {side} and {share(counts[other][opening], len(pairs)):.0%} of the {other}"
     do = "" if level == "ok" else "Vary how that side begins (temperature, several experts): three words tell it apart already."
-    return Finding("openings", level, told, do, rows, {}, {"side": side, "opening": opening, "gap": gap})
+    notes = dict.fromkeys(rows, f"the {side} response begins with it")
+    return Finding("openings", level, told, do, rows, notes, {"side": side, "opening": opening, "gap": gap})
 
 
 def _openings(side: Sequence[str]) -> list[str]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from safer_instruct.models import store
-from safer_instruct.oneline import one_line
+from safer_instruct.oneline import many, one_line
 from safer_instruct.reverse import RECORD
 from safer_instruct.settings.preference import REFERENCE_FREE, DpoConfig, PreferenceConfig
 from safer_instruct.training.data import Cut, Divided, sources_of
@@ -83,7 +83,7 @@ def card(given: dict[str, Any]) -> str:
 {_started(given)}- Pairs: {data["train"]} trained on, {data["held_out"]} held out by the hash of their prompts; from {sources}; SHA-256 `{given["data_sha256"]}`
 - Left out: {data["set_aside"]} rows that could not be read, {data["duplicates"]} duplicates, {data["straddling"]} too like a held-out pair,
   {data["beyond"]} beyond `max_pairs`
-{_cut(data["cut"])}- Steps: {given["steps"]}, each of {config["batch_size"]} pairs, learning rate {config["learning_rate"]:g}, {config["epochs"]} epochs at most
+{_cut(data["cut"])}- Steps: {_steps(given)}, learning rate {config["learning_rate"]:g}, {config["epochs"]} epochs at most
 - Seed {config["seed"]}, {given["dtype"]}
 - Kept: the state after step {best["step"]}, that with the lowest held-out loss
 
@@ -93,10 +93,10 @@ On the held-out pairs:
 |---|---|---|---|
 {table}
 
-![Curves](curves.svg)
+{_rounded(given)}![Curves](curves.svg)
 
 Every step is in `training.jsonl`; every evaluation, the seed and all settings are in `tuning.json`.
-These figures say how well the model tells the pairs of this data set apart. Whether its answers are better is a question for
+{_told(given["task"])} Whether its answers are better is a question for
 generations on prompts of other origin.
 """
 
@@ -111,6 +111,30 @@ def _learned(given: dict[str, Any]) -> str:
         else f"with {'the adapter that it started from' if config['start'] else 'the base model'} as the reference"
     )
     return f"It learned to prefer the chosen responses, by the loss `{config['loss']}` with beta {config['beta']:g}, {reference}."
+
+
+def _steps(given: dict[str, Any]) -> str:
+    """How many, and of how many pairs: the last of an epoch has what is left."""
+    most = given["config"]["batch_size"]
+    return f"{given['steps']}, each of {'up to ' if given['data']['train'] % most else ''}{many(most, 'pair')}"
+
+
+def _rounded(given: dict[str, Any]) -> str:
+    """What stands under the table where the start seems to have learned something: its rewards are 0, but for the dtype."""
+    if given["task"] == "sft" or given["config"]["loss"] in REFERENCE_FREE or given["dtype"] != "bfloat16":
+        return ""
+    loss = " and the loss 0.6931" if given["config"]["loss"] in ("sigmoid", "robust") else ""
+    return f"""At the start the model is its own reference: accuracy is 0.5, margin and drift are 0{loss}, and what differs from that in the table
+is the rounding of bfloat16 alone.
+
+"""
+
+
+def _told(task: str) -> str:
+    """What the figures are about."""
+    if task == "sft":
+        return "The loss says how likely the model finds the held-out chosen responses of this data set, and nothing about the rejected ones."
+    return "These figures say how well the model tells the pairs of this data set apart."
 
 
 def _cut(found: dict[str, int] | None) -> str:

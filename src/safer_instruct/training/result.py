@@ -19,7 +19,7 @@ class TrainResult:
         best: Those of the state that was kept.
         divided: What became of the pairs.
         steps: Made in all.
-        seconds: Wall time of this sitting.
+        seconds: Wall time of this sitting: loading the model, the reference, steps and evaluations.
         already: Whether it was finished before, so that nothing was trained in this one.
     """
 

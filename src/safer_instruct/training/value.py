@@ -156,7 +156,7 @@ def default_folder(pairs: str) -> Path:
 
 
 def margins(pairs: Sequence[Preference], scored: Sequence[ScoredPair]) -> list[Indicator]:
-    """What the reference model thinks of the pairs before it is trained on them."""
+    """What the model thinks of the pairs as it stands, which is the reference of a training that starts from it."""
     if not scored:
         return []
     per_token = [s.margin_per_token for s in scored]
@@ -169,7 +169,7 @@ def margins(pairs: Sequence[Preference], scored: Sequence[ScoredPair]) -> list[I
             "reference prefers the chosen",
             share,
             right,
-            "Share of pairs whose chosen response the model finds likelier per token, before any training: what it already agrees with teaches it little.",
+            "Share of pairs whose chosen response the model finds likelier per token: training it on what it already agrees with teaches it little.",
             _agreement_warning(right),
         ),
         Indicator(

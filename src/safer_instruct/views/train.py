@@ -51,8 +51,9 @@ def watch_training(console: Console) -> Iterator[tuple[Callable[[Progress], None
 def show_trained(console: Console, result: TrainResult) -> None:
     """The held-out figures before and after, and what was written."""
     show_divided(console, result.divided)
-    took = "" if result.already else f", {result.seconds:.0f} s"
-    table = Table(title=f"{result.steps} steps{took}; kept: step {result.best.step}", title_justify="left")
+    took = "" if result.already else f", in {result.seconds:.0f} s with set-up and evaluations"
+    console.print(f"{many(result.steps, 'step')}{took}; kept: step {result.best.step}", highlight=False)
+    table = Table()
     for heading in ("held out", "at the start", "kept"):
         table.add_column(heading, justify="left" if heading == "held out" else "right")
     table.add_row("loss", f"{result.before.loss:.4f}", f"{result.best.loss:.4f}")
