@@ -182,7 +182,8 @@ def test_labels_of_a_review_rest_where_the_run_holds_other_texts_since(run: Path
     lines[1:4] = [f"{line.rpartition(',')[0]},0123456789abcdef" for line in lines[1:4]]
     (run / "labels.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
     (section,) = (section for section in describe(run).sections if section.id == "scores")
-    assert "Labels: 17 of labels.csv; 3 more were left out, as the run has replaced the texts that were read, so what is left is no fair sample of it." in section.intro
+    left_out = "3 more were left out, as the run has replaced the texts that were read, so what is left is no fair sample of it."
+    assert f"Labels: 17 of labels.csv; {left_out}" in section.intro
     said = [part.says for part in section.parts if isinstance(part, Figure) and part.id.startswith("curve")]
     assert max(int(sentence.split()[0]) for sentence in said) == 17
 
