@@ -21,7 +21,7 @@ from safer_instruct import rundir
 from safer_instruct.cli import main
 from safer_instruct.conversation import texts_digest
 from safer_instruct.errors import ConfigError, RunDirectoryError
-from safer_instruct.example import Example, Verdict
+from safer_instruct.example import Draft, Example, Verdict
 from safer_instruct.export import Options, export_pairs
 from safer_instruct.report.build import describe
 from safer_instruct.report.document import Document, Figure, Table
@@ -173,6 +173,20 @@ def test_provenance_and_card_say_what_a_person_corrected(run: Path, examples: li
     assert all(counts in whole for counts in ("100.0% of the chosen responses are unique", "Pairs by expert: ada 13", "in 25 of 26 pairs", "(7 pairs)"))
     main_ended(["export", str(run), "--format", "csv", "--reviewed"])
     assert capsys.readouterr().out.splitlines()[-1] == "3 of them with texts that a person corrected"
+
+
+def test_where_the_source_text_is_the_chosen_one_a_person_wrote_the_corrected_rejected_one(tmp_path: Path) -> None:
+    draft = Draft("Written by the student.", 0, margin=0.5, expert="student", verdicts=(Verdict("verify.better", True, 0.5),))
+    base = next(e for e in made_up(50) if e.alive)
+    turned = [replace(base, id=f"t{n}", chosen=base.text, rejected=draft.text, drafts=(draft,)) for n in range(2)]
+    domain = {"name": "manners", "description": "Replies.", "misuse": "None.", "direction": "chosen", "guidelines": {}}
+    run = write_run(tmp_path / "turned", turned, domain=domain, source_license="")
+    (run / rundir.RUN).write_text(yaml.safe_dump({"config": {}, **RESOLVED}), encoding="utf-8")
+    say(run, "ada", turned, decision="accept")
+    for example, edit in zip(turned, ({"chosen": "Better said."}, {"rejected": "Worse said."}), strict=True):
+        say(run, "ada", [example], edit=edit)
+    said = [(row["corrected"], row["expert"], row["margin"]) for row in exported(run, provenance=True)]
+    assert said == [("chosen", "student", None), ("rejected", "person", None)]
 
 
 def test_selected_and_accepted_are_both_asked_for(run: Path, examples: list[Example]) -> None:
