@@ -17,6 +17,7 @@ from safer_instruct.margins import kind_said
 from safer_instruct.models import adapter_path
 from safer_instruct.models.store import adapter_digest
 from safer_instruct.prices import show_usd
+from safer_instruct.tables import pairs_and_twins
 from safer_instruct.texts import direction_of
 
 _HUB_LICENSE = re.compile(r"[a-z0-9][a-z0-9.-]*")
@@ -62,6 +63,7 @@ class Release:
         gated: Whether readers must agree to the terms first.
         reviewed: Whether it holds only pairs that people accepted, as they corrected them.
         selected: Whether it holds only pairs that `select` chose.
+        corrected: In how many pairs a person corrected a text.
     """
 
     files: Mapping[str, str]
@@ -71,6 +73,12 @@ class Release:
     gated: bool = False
     reviewed: bool = False
     selected: bool = False
+    corrected: int = 0
+
+    @property
+    def chosen(self) -> bool:
+        """Whether it may be less than the run's pairs, or other than they: what the run counted of its pairs is then not said of it."""
+        return self.reviewed or self.selected
 
 
 def describe(config: RunConfig, domain: Domain) -> dict[str, Any]:
@@ -123,7 +131,7 @@ def dataset_card(summary: Mapping[str, Any], release: Release) -> str:
 {_table((role, f"`{name}`{_adapter(summary, role)}") for role, name in summary["models"].items())}
 
 {summary["calls"]} model calls, {summary["prompt_tokens"]} prompt tokens and {summary["completion_tokens"]} completion tokens;
-cost in US dollars: {show_usd(summary["cost"])}.{_wrote(summary)}{_margins(summary)}
+cost in US dollars: {show_usd(summary["cost"])}.{"" if release.chosen else _wrote(summary)}{_margins(summary, release)}
 
 | category | {_GUIDELINE[direction_of(summary)]} |
 |---|---|
@@ -148,7 +156,7 @@ Preference tuning (DPO and its kin) and reward modelling in this domain.
 ## Licence
 
 This set: {summary["license"] or "not decided; without a licence nobody else may use it"}. Source texts:
-{_source_licenses(summary)}.
+{_source_licenses(summary, release)}.
 """
 
 
@@ -182,14 +190,16 @@ def _wrote(summary: Mapping[str, Any]) -> str:
     return "\n\n".join(["", *said]) if said else ""
 
 
-def _margins(summary: Mapping[str, Any]) -> str:
+def _margins(summary: Mapping[str, Any], release: Release) -> str:
     """How much better the chosen responses are found, and on which scale; empty for runs from before that was said."""
     said = summary.get("margin")
     if said is None:
         return ""
-    beyond = f"; in {said['beyond_labels']} of {said['pairs']} pairs a score lies beyond all labelled ones" if said.get("beyond_labels") else ""
+    counted = said.get("beyond_labels") and not release.chosen
+    beyond = f"; in {said['beyond_labels']} of {said['pairs']} pairs a score lies beyond all labelled ones" if counted else ""
     because = f" ({said['why']})" if said.get("why") else ""
-    return f"\n\nMargins (`margin`, exported with provenance): {kind_said(summary)}{because}{beyond}."
+    none = "; corrected pairs have none" if release.corrected else ""
+    return f"\n\nMargins (`margin`, exported with provenance): {kind_said(summary)}{because}{beyond}{none}."
 
 
 def _adapter(summary: Mapping[str, Any], role: str) -> str:
@@ -197,19 +207,21 @@ def _adapter(summary: Mapping[str, Any], role: str) -> str:
     return f" (adapter sha256 `{digest[:16]}`)" if digest else ""
 
 
-def _source_licenses(summary: Mapping[str, Any]) -> str:
-    """The licence that the config states; where texts have licences of their own, how many pairs each covers."""
+def _source_licenses(summary: Mapping[str, Any], release: Release) -> str:
+    """The licence that the config states; where texts have licences of their own, how many of the run's pairs each covers."""
     stated = summary["source_license"] or "not stated in the config; they keep the licence of their source"
     own = summary.get("source_licenses", {})
     if not own:
         return str(stated)
-    told = ", ".join(f"{' '.join(name.split())} ({count} pairs)" for name, count in own.items())
+    told = ", ".join(" ".join(name.split()) + ("" if release.chosen else f" ({count} pairs)") for name, count in own.items())
     rest = summary["pairs"] - sum(own.values())
-    return f"{told}; the licence of each stands in its row (export with provenance)" + (f"; of the other {rest}: {stated}" if rest else "")
+    others = "all others" if release.chosen else f"the other {rest}"
+    return f"{told}; the licence of each stands in its row (export with provenance)" + (f"; of {others}: {stated}" if rest else "")
 
 
 def _read(release: Release) -> str:
-    return "were each accepted by a person, some after a correction" if release.reviewed else "were not read by a person"
+    corrected = f", {release.corrected} of the pairs after a correction" if release.corrected else ""
+    return f"were each accepted by a person{corrected}" if release.reviewed else "were not read by a person"
 
 
 def _notes(summary: Mapping[str, Any]) -> str:
@@ -245,16 +257,16 @@ def _contents(summary: Mapping[str, Any], release: Release) -> str:
     made = (_MADE_KEPT if turns and turns["given"] == "keep" else _MADE)[direction_of(summary)]
     columns = "prompt, chosen, rejected, category, id" + (", conversation" if turns else "") + (", twin_of" if "twins" in summary else "")
     built = f"{total} pairs ({columns}), built by Safer-Instruct {metadata.version('safer-instruct')} from\n{summary['rows']} rows of source text. {made}"
-    parts = [built, *_sides(summary)]
+    parts = [built, *_sides(summary, release)]
     if turns:
         parts.append(_CONVERSATIONS[turns["given"]])
     if len(release.counts) > 1:
         counts = ", ".join(f"{split} {count}" for split, count in release.counts.items())
         parts.append(f"Splits: {counts}. Pairs with the same or nearly the same prompt or source text stand in one split.")
     if release.reviewed:
-        parts.append(f"Only the pairs that people accepted in a review are here: {total} of {summary['pairs']}, with their corrections in place.")
+        parts.append(f"Only the pairs that people accepted in a review are here: {total} of {pairs_and_twins(summary)}. {_corrected(release)}")
     if release.selected:
-        parts.append(f"Only a selection of the run's {summary['pairs']} pairs is here (`safer-instruct select`).")
+        parts.append(f"Only a selection of the run's {pairs_and_twins(summary)} pairs is here (`safer-instruct select`).")
     if release.provenance:
         parts.append(f"Each row says where it comes from: {', '.join(f'`{name}`' for name in release.provenance)}.")
     if release.redacted:
@@ -264,13 +276,22 @@ def _contents(summary: Mapping[str, Any], release: Release) -> str:
     return "\n\n".join(parts)
 
 
-def _sides(summary: Mapping[str, Any]) -> Iterable[str]:
+def _corrected(release: Release) -> str:
+    if not release.corrected:
+        return "None of their texts was corrected."
+    where = "; `corrected` names the texts" if release.provenance else ""
+    return f"In {release.corrected} of them a person corrected texts: those stand as corrected, whoever wrote them at first{where}."
+
+
+def _sides(summary: Mapping[str, Any], release: Release) -> Iterable[str]:
     """What is to be said where rejected responses are no source texts, and where some pairs are contrast twins."""
     if side := summary.get("rejected"):
-        yield f"In {side['replaced']} pairs the rejected response is not that source text as it stood: it is {_REPLACED[side['form']]}."
+        replaced = "some of the run's" if release.chosen else side["replaced"]
+        yield f"In {replaced} pairs the rejected response is not that source text as it stood: it is {_REPLACED[side['form']]}."
     if twins := summary.get("twins"):
+        made = "Some of the run's" if release.chosen else twins["out"]
         yield (
-            f"{twins['out']} pairs are contrast twins: a model wrote a harmless prompt that looks like that of the pair `twin_of`; the chosen response helps,\n"
+            f"{made} pairs are contrast twins: a model wrote a harmless prompt that looks like that of the pair `twin_of`; the chosen response helps,\n"
             "and the rejected one is a needless refusal, written by a model. In the other pairs `twin_of` is empty."
         )
 

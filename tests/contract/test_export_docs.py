@@ -11,14 +11,14 @@ from documented import ROOT, blocks, commands
 from made_runs import made_up, write_run
 
 from safer_instruct.export import FORMATS, dialogues, export_pairs, registry
-from safer_instruct.export.rows import PROVENANCE
+from safer_instruct.export.rows import CORRECTED, PROVENANCE
 
 
 def test_the_page_names_every_format_and_column() -> None:
     typed = [command.text for block in blocks("docs/export.md") for command in commands(block)]
     assert {format_ for command in typed for format_ in re.findall(r"--format (\S+)", command)} == set(FORMATS)
     page = (ROOT / "docs" / "export.md").read_text("utf-8")
-    assert all(f"`{column}`" in page for column in PROVENANCE)
+    assert all(f"`{column}`" in page for column in PROVENANCE | CORRECTED)
 
 
 def test_the_two_pieces_of_the_page_make_a_format_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -66,7 +66,7 @@ def test_only_selected_pairs_leave_in_the_order_of_the_run_and_the_card_says_so(
     options = Options(selected=True, provenance=provenance)
     rows = [json.loads(line) for line in export_pairs(run, "jsonl", options=options).path.read_text("utf-8").splitlines()]
     assert [{name: row[name] for name in PAIRS[0]} for row in rows] == [PAIRS[2], PAIRS[4], PAIRS[5]]
-    folder, count, splits, _ = export_pairs(run, "datasets", options=replace(options, splits={"test": 0.4}))
+    folder, count, splits, *_ = export_pairs(run, "datasets", options=replace(options, splits={"test": 0.4}))
     assert count == sum(splits.values()) == 3 and set(splits) == {"train", "test"}
     card = (folder / "README.md").read_text("utf-8")
     assert f"Only a selection of the run's {len(PAIRS)} pairs is here (`safer-instruct select`)." in card and "3 pairs (" in card
@@ -233,7 +233,7 @@ def test_no_format_gives_a_rejected_text_away_where_it_is_withheld(tmp_path: Pat
 
 def test_a_card_tells_counts_limits_licences_and_terms(run: Path) -> None:
     options = Options({"test": 0.25}, provenance=True, redact=True, gated="manual")
-    folder, _, splits, _ = export_pairs(run, "datasets", options=options)
+    folder, _, splits, *_ = export_pairs(run, "datasets", options=options)
     _, header, body = (folder / "README.md").read_text("utf-8").split("---\n", 2)
     data = yaml.safe_load(header)
     assert splits == {"train": 6, "test": 2} and "Splits: train 6, test 2." in body
@@ -300,7 +300,7 @@ def test_a_folder_is_written_again_but_not_over_other_files(run: Path) -> None:
 
 
 def test_splits_of_a_file_format_are_files_of_a_folder(run: Path) -> None:
-    path, count, splits, _ = export_pairs(run, "messages", options=Options({"test": 0.25}, seed=3))
+    path, count, splits, *_ = export_pairs(run, "messages", options=Options({"test": 0.25}, seed=3))
     assert (path, count, splits) == (run / "export-messages", 8, {"train": 6, "test": 2})
     train, test = lines(path / "train.messages.jsonl"), lines(path / "test.messages.jsonl")
     assert sorted(row["id"] for row in train + test) == [pair["id"] for pair in PAIRS] and len(test) == 2

@@ -21,7 +21,7 @@ from safer_instruct import rundir
 from safer_instruct.cli import main
 from safer_instruct.conversation import texts_digest
 from safer_instruct.errors import ConfigError, RunDirectoryError
-from safer_instruct.example import Example
+from safer_instruct.example import Draft, Example, Verdict
 from safer_instruct.export import Options, export_pairs
 from safer_instruct.report.build import describe
 from safer_instruct.report.document import Document, Figure, Table
@@ -119,10 +119,74 @@ def test_an_export_says_how_many_accepted_ones_the_run_has_no_more(run: Path, ex
     assert "more were accepted" not in capsys.readouterr().out
     say(run, "ada", [replace(e, chosen="another run wrote this") for e in alive[3:5]], decision="accept")
     main_ended(["export", str(run), "--format", "jsonl", "--reviewed"])
-    assert capsys.readouterr().out.splitlines()[-1] == "2 more were accepted, and are not among the run's pairs as they stand now: read what took their place"
+    said = "2 more were accepted, and are not among the run's pairs as they were read: 2 have other texts now (read those anew)"
+    assert capsys.readouterr().out.splitlines()[-1] == said
     pq.write_table(pa.table({"id": [e.id for e in alive[2:]]}), run / rundir.SELECTED)
     found = export_pairs(run, "jsonl", options=Options(reviewed=True, selected=True))
     assert (found.pairs, found.missing) == (1, 2), "what was only not selected is not missing"
+
+
+def test_what_the_run_dropped_since_is_told_from_what_has_other_texts(run: Path, examples: list[Example], capsys: pytest.CaptureFixture[str]) -> None:
+    alive = [e for e in examples if e.alive]
+    say(run, "ada", alive[:6], decision="accept")
+    stricter = Verdict("verify.acceptable", False, 0.1, "less than 0.2")
+    now = {e.id: e.with_verdicts(stricter) for e in alive[1:3]} | {e.id: replace(e, chosen="Of a later run.") for e in alive[3:5]}
+    write_run(run, [now.get(e.id, e) for e in examples if e.id != alive[5].id])
+    say(run, "ben", [now[alive[4].id]], decision="accept")
+    main_ended(["export", str(run), "--format", "jsonl", "--reviewed"])
+    told = "1 has other texts now (read it anew); 2 are dropped now, by verify.acceptable; 1 is in the run no more"
+    assert capsys.readouterr().out.splitlines()[-1] == f"4 more were accepted, and are not among the run's pairs as they were read: {told}"
+    found = export_pairs(run, "jsonl", options=Options(reviewed=True))
+    assert (found.pairs, found.missing, found.dropped, found.gone) == (2, 4, {"verify.acceptable": 2}, 1), "what was read again is not missing"
+
+
+def test_provenance_and_card_say_what_a_person_corrected(run: Path, examples: list[Example], capsys: pytest.CaptureFixture[str]) -> None:
+    write_run(run, [replace(e, drafts=tuple(replace(draft, expert="expert") for draft in e.drafts)) for e in examples])
+    summary = json.loads((run / rundir.SUMMARY).read_text("utf-8"))
+    domain = {"name": "manners", "description": "Replies.", "misuse": "None.", "direction": "rejected", "guidelines": {}}
+    unique = {"share": 1.0, "exact_repeats": 0, "near_repeats": 0, "near": 0.7}
+    margin = {"kind": "calibrated", "score": "better", "method": "logistic", "labels": 9, "pairs": 26, "beyond_labels": 25}
+    writers = {"ada": {"pairs": 13}, "bea": {"pairs": 13}}
+    counted = {"unique_chosen": unique, "margin": margin, "writers": writers, "source_licenses": {"cc0-1.0": 7}}
+    (run / rundir.SUMMARY).write_text(json.dumps({**summary, "domain": domain, "license": "", "source_license": "", **counted}), "utf-8")
+    (run / rundir.RUN).write_text(yaml.safe_dump({"config": {}, **RESOLVED}), encoding="utf-8")
+    alive = [e for e in examples if e.alive]
+    say(run, "ada", alive[:4], decision="accept")
+    say(run, "ada", alive[:2], edit={"chosen": "The same, better said."})
+    say(run, "ada", alive[2:3], edit={"rejected": "Never.", "prompt": "What was meant?"})
+    rows = exported(run, provenance=True)
+    assert [row["corrected"] for row in rows] == ["chosen", "chosen", "prompt rejected", ""]
+    assert [row["expert"] for row in rows] == ["person", "person", "expert", "expert"]
+    assert [row["margin"] for row in rows] == [None, None, None, alive[3].margin]
+    assert "corrected" not in exported(run)[0]
+    pq.write_table(pa.table({"id": [e.id for e in alive[2:6]]}), run / rundir.SELECTED)
+    chosen = export_pairs(run, "datasets", options=Options(selected=True, provenance=True))
+    assert "corrected" not in pq.read_table(chosen.path / "data" / "train.parquet").column_names
+    cards = [(chosen.path / "README.md").read_text("utf-8")]
+    out = export_pairs(run, "datasets", options=Options(reviewed=True, provenance=True))
+    assert out.corrected == 3 and pq.read_table(out.path / "data" / "train.parquet")["corrected"].to_pylist() == [row["corrected"] for row in rows]
+    cards.append((out.path / "README.md").read_text("utf-8"))
+    for counts in ("unique", "Pairs by expert", "beyond all labelled", "(7 pairs)"):
+        assert not any(counts in card for card in cards)
+    assert "In 3 of them a person corrected texts" in cards[1] and "`verdicts`, `corrected`." in cards[1] and "corrected" not in cards[0]
+    whole = (export_pairs(run, "datasets").path / "README.md").read_text("utf-8")
+    assert all(counts in whole for counts in ("100.0% of the chosen responses are unique", "Pairs by expert: ada 13", "in 25 of 26 pairs", "(7 pairs)"))
+    main_ended(["export", str(run), "--format", "csv", "--reviewed"])
+    assert capsys.readouterr().out.splitlines()[-1] == "3 of them with texts that a person corrected"
+
+
+def test_where_the_source_text_is_the_chosen_one_a_person_wrote_the_corrected_rejected_one(tmp_path: Path) -> None:
+    draft = Draft("Written by the student.", 0, margin=0.5, expert="student", verdicts=(Verdict("verify.better", True, 0.5),))
+    base = next(e for e in made_up(50) if e.alive)
+    turned = [replace(base, id=f"t{n}", chosen=base.text, rejected=draft.text, drafts=(draft,)) for n in range(2)]
+    domain = {"name": "manners", "description": "Replies.", "misuse": "None.", "direction": "chosen", "guidelines": {}}
+    run = write_run(tmp_path / "turned", turned, domain=domain, source_license="")
+    (run / rundir.RUN).write_text(yaml.safe_dump({"config": {}, **RESOLVED}), encoding="utf-8")
+    say(run, "ada", turned, decision="accept")
+    for example, edit in zip(turned, ({"chosen": "Better said."}, {"rejected": "Worse said."}), strict=True):
+        say(run, "ada", [example], edit=edit)
+    said = [(row["corrected"], row["expert"], row["margin"]) for row in exported(run, provenance=True)]
+    assert said == [("chosen", "student", None), ("rejected", "person", None)]
 
 
 def test_selected_and_accepted_are_both_asked_for(run: Path, examples: list[Example]) -> None:

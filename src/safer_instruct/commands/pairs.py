@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
 from safer_instruct.commands.common import exclusive, only_with, print_json, with_ending
 from safer_instruct.oneline import many
 from safer_instruct.remote.arguments import out_path, run_directory, run_or_file, shown
+
+if TYPE_CHECKING:
+    from safer_instruct.export import Exported
 
 
 class Gate(StrEnum):
@@ -105,14 +108,32 @@ def export(
     typer.echo(f"{many(exported.pairs, 'pair')}{f' ({parts})' if split else ''}: {shown(exported.path)}")
     if not exported.pairs:
         typer.echo(shown(no_pair(path)))
+    if exported.corrected:
+        typer.echo(f"{exported.corrected} of them with texts that a person corrected")
     if exported.missing:
-        typer.echo(f"{exported.missing} more were accepted, and are not among the run's pairs as they stand now: read what took their place")
+        typer.echo(_missing(exported))
     if not repository:
         return
     who = "for everybody to see" if public else "private"
     if not yes and not typer.confirm(f"upload {exported.path} to {repository} ({who}{f', gated: {gate}' if gate else ''})?"):
         raise typer.Exit(1)
     typer.echo(push_folder(exported.path, repository, public=public, gated=gate))
+
+
+def _missing(exported: Exported) -> str:
+    """What became of the accepted ones that are not in an export, and what to do."""
+    dropped = sum(exported.dropped.values())
+    replaced = exported.missing - dropped - exported.gone
+    said = []
+    if replaced:
+        said.append("1 has other texts now (read it anew)" if replaced == 1 else f"{replaced:,} have other texts now (read those anew)")
+    if dropped:
+        by = next(iter(exported.dropped)) if len(exported.dropped) == 1 else ", ".join(f"{name} ({count:,})" for name, count in exported.dropped.items())
+        said.append(f"{dropped:,} {'is' if dropped == 1 else 'are'} dropped now, by {by}")
+    if exported.gone:
+        said.append(f"{exported.gone:,} {'is' if exported.gone == 1 else 'are'} in the run no more")
+    was = "was accepted, and is" if exported.missing == 1 else "were accepted, and are"
+    return f"{exported.missing:,} more {was} not among the run's pairs as they were read: {'; '.join(said)}"
 
 
 def audit(

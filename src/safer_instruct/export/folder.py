@@ -6,7 +6,7 @@ from pathlib import Path
 
 from safer_instruct.card import Release, dataset_card
 from safer_instruct.export.croissant import write_croissant
-from safer_instruct.export.rows import PROVENANCE, Finished
+from safer_instruct.export.rows import Finished
 from safer_instruct.export.tables import write_parquet
 
 
@@ -23,6 +23,6 @@ def write_data(finished: Finished, folder: Path) -> dict[str, str]:
 def write_dataset(finished: Finished, folder: Path) -> None:
     """The data, and `README.md` with a header that names the splits."""
     files, options = write_data(finished, folder), finished.options
-    provenance = tuple(PROVENANCE) if options.provenance else ()
-    release = Release(files, finished.counts, provenance, options.redact, options.gated is not None, options.reviewed, options.selected)
+    shown = tuple(finished.provenance), options.redact, options.gated is not None
+    release = Release(files, finished.counts, *shown, options.reviewed, options.selected, finished.corrected)
     (folder / "README.md").write_text(dataset_card(finished.described(), release), encoding="utf-8")

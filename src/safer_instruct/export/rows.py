@@ -17,7 +17,7 @@ from safer_instruct.errors import RunDirectoryError
 from safer_instruct.example import Example
 from safer_instruct.export.splits import WHOLE, Assignment, assign
 from safer_instruct.margins import kind_said
-from safer_instruct.review.labels import Accepted
+from safer_instruct.review.labels import Accepted, Missing
 from safer_instruct.stored import read_examples
 from safer_instruct.texts import direction_of
 
@@ -41,6 +41,10 @@ PROVENANCE: dict[str, Kind] = {
     "verdicts": "text",
 }
 """Columns of `--provenance`. `models`, `templates` and `verdicts` are JSON, so that they fit into every format."""
+CORRECTED: dict[str, Kind] = {"corrected": "text"}
+"""Besides, of only accepted pairs: which of their texts a person corrected, as `prompt chosen`; empty for none."""
+PERSON = "person"  # who wrote a response that a person corrected
+_SIDES = ("prompt", "chosen", "rejected")
 _VERDICT = tuple(f"verdicts.list.element.{n}" for n in ("name", "passed", "score", "reason", "flag"))
 _TEXTS = (
     "id",
@@ -73,7 +77,7 @@ class Options:
         splits: Share of the pairs by name of a split, beside `train`, which gets the rest; empty for one undivided set.
         seed: Another one divides otherwise.
         near: How alike prompts or source texts must be to stay in one split; see `splits.assign`.
-        provenance: Add the columns of `PROVENANCE`.
+        provenance: Add the columns of `PROVENANCE`; with `reviewed` those of `CORRECTED` too.
         redact: Give digest and length of each rejected response instead of its text.
         gated: Ask for the reader's agreement before they get the files: granted at once (`auto`), or by the owner (`manual`).
         reviewed: Only the pairs that people accepted, with their corrections in place.
@@ -103,11 +107,13 @@ class Finished:
         self.path, self.options, self.summary = path, options, rundir.read_summary(path)
         self.conversations, self._twins = tables.holds_conversations(path), "twins" in self.summary
         beside = (CONVERSATIONS if self.conversations else {}) | (TWINS if self._twins else {})
-        self.columns = PAIR | beside | (PROVENANCE if options.provenance else {})
+        corrected = CORRECTED if options.reviewed else {}
+        self.provenance: dict[str, Kind] = PROVENANCE | corrected if options.provenance else {}
+        self.columns = PAIR | beside | self.provenance
         self._constant = _constant(path, self.described()) if options.provenance else {}
         self._accepted = Accepted(path) if options.reviewed else None
         self._selected = tables.selected_ids(path) if options.selected else None
-        self._count = sum(1 for _ in self._pairs()) if options.reviewed or options.selected else tables.pairs_and_twins(self.summary)
+        self._count, self.corrected = self._counted() if options.reviewed or options.selected else (tables.pairs_and_twins(self.summary), 0)
         if options.reviewed and not self._count:
             of = f"the selection of {path}" if options.selected else str(path)
             raise RunDirectoryError(f"nobody has accepted a pair of {of} as it stands now; read some: safer-instruct review {path}")
@@ -121,9 +127,9 @@ class Finished:
         return self._assignment.counts if self._assignment else {WHOLE: self._count}
 
     @property
-    def missing(self) -> int:
+    def missing(self) -> Missing:
         """Accepted ones that are not among the run's pairs as they stand now."""
-        return self._accepted.missing if self._accepted else 0
+        return self._accepted.missing if self._accepted else Missing()
 
     def described(self) -> dict[str, Any]:
         """The summary, with what it says of domain and licence.
@@ -161,6 +167,15 @@ class Finished:
             if (row := self._taken(pair)) is not None:
                 yield row
 
+    def _counted(self) -> tuple[int, int]:
+        """How many pairs `_pairs` gives, and in how many of them a person corrected something."""
+        taken = corrected = 0
+        for pair in tables.read_pairs(self.path):
+            if (row := self._taken(pair)) is not None:
+                taken += 1
+                corrected += bool(_corrected(row, pair))
+        return taken, corrected
+
     def _divided(self) -> Assignment:
         """By prompt and source text; where the source text is no side of the pairs, it is read from the examples."""
         replaced = "rejected" in self.summary
@@ -185,6 +200,9 @@ class Finished:
     def _with_provenance(self) -> Iterator[Row]:
         guidelines = self._constant["guidelines"]
         for row, example in self._with_examples(_READ):
+            corrected = _corrected(row, tables.pair_row(example))
+            by_person = ("rejected" if example.source_is_chosen else "chosen") in corrected
+            written = PERSON if by_person else accepted.expert if (accepted := example.accepted) else ""
             yield {
                 **row,
                 "source_file": example.file,
@@ -193,9 +211,10 @@ class Finished:
                 **self._constant["columns"],
                 **({"source_license": example.license} if example.license else {}),
                 "guideline": guidelines.get(example.category, ""),
-                "expert": accepted.expert if (accepted := example.accepted) else "",
-                "margin": example.margin,
+                "expert": written,
+                "margin": None if corrected else example.margin,
                 "verdicts": _verdicts(example, reasons=not self.options.redact),
+                **({"corrected": " ".join(corrected)} if self.options.reviewed else {}),
             }
 
 
@@ -214,6 +233,11 @@ def _constant(path: Path, summary: dict[str, Any]) -> dict[str, Any]:
         raise RunDirectoryError(f"{file} cannot be read ({exc}), so where the pairs come from is not known; give the 'run' command again") from exc
     columns = {"source_license": summary["source_license"], "margin_kind": kind_said(summary), "models": json.dumps(models), "templates": json.dumps(templates)}
     return {"columns": columns, "guidelines": summary["domain"]["guidelines"]}
+
+
+def _corrected(row: Row, pair: Row) -> list[str]:
+    """The texts of the row that are not those of the pair."""
+    return [side for side in _SIDES if row[side] != pair[side]]
 
 
 def _verdicts(example: Example, *, reasons: bool) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 from safer_instruct.errors import ConfigError
@@ -21,12 +23,18 @@ class Exported(NamedTuple):
         pairs: How many pairs it holds.
         splits: Pairs by split; only `train` in an undivided set.
         missing: Of only accepted pairs: accepted ones that are not among the run's pairs as they stand now.
+        dropped: Those of the missing that the run drops now, by the check that dropped them.
+        gone: Those of the missing of which the run has no example any more; the rest of them are pairs with other texts.
+        corrected: In how many of the pairs a person corrected a text.
     """
 
     path: Path
     pairs: int
     splits: dict[str, int]
     missing: int = 0
+    dropped: Mapping[str, int] = MappingProxyType({})
+    gone: int = 0
+    corrected: int = 0
 
 
 def export_pairs(path: Path | str, format_: str, out: Path | str | None = None, options: Options | None = None) -> Exported:
@@ -66,7 +74,8 @@ def export_pairs(path: Path | str, format_: str, out: Path | str | None = None, 
             _fill(part, form, finished)
             if out:
                 refuse_others(part, target)
-    return Exported(target, sum(counts.values()), counts, finished.missing)
+    missing = finished.missing
+    return Exported(target, sum(counts.values()), counts, missing.total, missing.dropped, missing.gone, finished.corrected)
 
 
 def _check_ending(out: Path, name: str, form: FileFormat) -> None:

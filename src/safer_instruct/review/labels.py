@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import csv
 import itertools
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from safer_instruct import rundir
+from safer_instruct import rundir, tables
 from safer_instruct.calibration.labels import Scored, read_examples
 from safer_instruct.conversation import texts_digest
 from safer_instruct.errors import ConfigError, RunDirectoryError
@@ -58,6 +60,26 @@ def read_reviewed(path: Path) -> Iterator[Reviewed]:
         yield Reviewed(id_, digest, tuple(name for name, _ in accepted), tuple(n for n, label in said if label.decision == "reject"), edit)
 
 
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """Accepted ones of which nobody has said anything as they stand in the run now.
+
+    Attributes:
+        replaced: They are pairs of the run still, with other texts.
+        dropped: Dropped ones, by the check that dropped them.
+        gone: The run has no example of that id any more.
+    """
+
+    replaced: int = 0
+    dropped: Mapping[str, int] = field(default_factory=dict)
+    gone: int = 0
+
+    @property
+    def total(self) -> int:
+        """All of them."""
+        return self.replaced + sum(self.dropped.values()) + self.gone
+
+
 class Accepted:
     """Which pairs of a run people accepted, and their corrections."""
 
@@ -67,13 +89,17 @@ class Accepted:
         Raises:
             RunDirectoryError: Nobody reviewed it, or the review database is damaged.
         """
-        self._edits = {(said.id, said.digest): said.edit for said in reviewed_of(path) if said.good}
-        self._met: set[tuple[str, str]] = set()
+        decided = list(reviewed_of(path))
+        self._path = path
+        self._edits = {(said.id, said.digest): said.edit for said in decided if said.good}
+        self._decided = {(said.id, said.digest) for said in decided}
+        self._met: set[str] = set()
 
-    @property
-    def missing(self) -> int:
-        """Accepted ones that no pair given to `take` was: the run has replaced their texts since, or dropped them."""
-        return len(self._edits.keys() - self._met)
+    @cached_property
+    def missing(self) -> Missing:
+        """Accepted ones that no pair given to `take` was, once it was given all of them: what became of each."""
+        ids = {id_ for id_, _ in self._edits} - self._met
+        return _what_became(self._path, ids) if ids else Missing()
 
     def take(self, pair: dict[str, Any]) -> dict[str, Any] | None:
         """The pair with the corrections in place; None where it was not accepted.
@@ -81,10 +107,18 @@ class Accepted:
         Pairs in a tie are left out, and so is what was said of texts that the run has replaced since.
         """
         key = pair["id"], texts_digest(pair["prompt"], pair["chosen"], pair["rejected"], pair.get("history"))
-        if (edit := self._edits.get(key)) is None:
-            return None
-        self._met.add(key)
-        return {**pair, **edit}
+        if key in self._decided:
+            self._met.add(pair["id"])
+        edit = self._edits.get(key)
+        return None if edit is None else {**pair, **edit}
+
+
+def _what_became(path: Path, ids: set[str]) -> Missing:
+    found: Counter[str] = Counter()
+    with tables.opened(path, rundir.EXAMPLES) as parquet:
+        for batch in parquet.iter_batches(columns=["id", "dropped_by"]):
+            found.update(row["dropped_by"] or "" for row in batch.to_pylist() if row["id"] in ids)
+    return Missing(found[""], {name: count for name, count in sorted(found.items()) if name}, len(ids) - found.total())
 
 
 def reviewed_of(path: Path) -> Iterator[Reviewed]:
