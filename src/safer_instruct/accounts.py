@@ -6,11 +6,12 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from safer_instruct import rundir
+from safer_instruct.budget import Budget
 from safer_instruct.errors import AccountingError
-from safer_instruct.ledger import read_totals
+from safer_instruct.ledger import Meter, read_totals
 from safer_instruct.models.protocol import Model, Usage
 from safer_instruct.settings.models import ALWAYS_IN_PROCESS, ModelConfig
 from safer_instruct.spent import Spent
@@ -18,6 +19,16 @@ from safer_instruct.state import REJECTED, STAGES, TWINS, RunState, StageState
 from safer_instruct.tables import lines_of
 
 _COST_DIGITS = 12  # what prices of a millionth per million tokens can change; with fewer, the order of the calls may decide how a half is rounded
+
+
+class Counted(Protocol):
+    """Calls that were counted, and what they cost: None where that is not known."""
+
+    @property
+    def meter(self) -> Meter: ...
+
+    @property
+    def cost(self) -> float | None: ...
 
 
 def summarize(state: RunState, models: Mapping[str, Model], stage_models: Mapping[str, Model], thresholds: str) -> dict[str, Any]:
@@ -34,7 +45,7 @@ def summarize(state: RunState, models: Mapping[str, Model], stage_models: Mappin
     for name in STAGES:
         stage = state.stages[name]
         reasons = {verdict: n for (at, verdict), n in sorted(state.reasons.items()) if at == name}
-        funnel[name] = {"in": left, "dropped": reasons, "out": left - sum(reasons.values()), **_took([stage])}
+        funnel[name] = {"in": left, "dropped": reasons, "out": left - sum(reasons.values()), **took([stage])}
         left = funnel[name]["out"]
     stages = [stage for name, stage in state.stages.items() if name != TWINS] + list(state.parts.values())
     used: dict[str, list[StageState]] = {}
@@ -48,10 +59,10 @@ def summarize(state: RunState, models: Mapping[str, Model], stage_models: Mappin
         "pairs": state.pairs,
         "stages": funnel,
         **_sides(state),
-        **_took(stages),
+        **took(stages),
         "models": {role: model.name for role, model in models.items()},
-        "by_model": {name: _took(parts) for name, parts in used.items()},
-        "writers": {name: {"model": w.model, "drafts": w.drafts, "pairs": w.pairs, **_took([w])} for name, w in state.writers.items()},
+        "by_model": {name: took(parts) for name, parts in used.items()},
+        "writers": {name: {"model": w.model, "drafts": w.drafts, "pairs": w.pairs, **took([w])} for name, w in state.writers.items()},
         **({"target": state.target} if state.target else {}),
         "thresholds": thresholds,
         **({"source_licenses": dict(state.licenses.most_common())} if state.licenses else {}),
@@ -59,7 +70,7 @@ def summarize(state: RunState, models: Mapping[str, Model], stage_models: Mappin
             "wall_s": round(time.monotonic() - state.started, 3),
             "calls_from_ledger": sum(s.meter.replayed for s in stages),
             "model_s": {name: round(s.meter.usage.seconds, 3) for name, s in state.stages.items()},
-            "budget": _budget(state),
+            "budget": budget_record(state.budget),
             **({"surplus": {"calls": state.surplus_calls, "cost": round(state.surplus_cost, _COST_DIGITS)}} if state.target else {}),
         },
     }
@@ -72,9 +83,9 @@ def _sides(state: RunState) -> dict[str, Any]:
     if REJECTED in state.stages:
         line = state.stages[REJECTED]
         kept = {"replaced": sides.replaced, "fallback": sides.fallback, "fitting": state.pairs - sides.replaced - sides.fallback}
-        found["rejected"] = {"form": sides.form, "in": line.done, "dropped": {}, "out": line.done - line.dropped, **kept, **_took([line])}
+        found["rejected"] = {"form": sides.form, "in": line.done, "dropped": {}, "out": line.done - line.dropped, **kept, **took([line])}
     if TWINS in state.stages:
-        found["twins"] = {**state.twins.record(), **_took(state.parts.values())}
+        found["twins"] = {**state.twins.record(), **took(state.parts.values())}
     return found
 
 
@@ -121,7 +132,7 @@ def _parts(stage: str, model: Model, state: RunState) -> Iterable[tuple[str, Sta
     return [(model.name, state.parts.get(stage) or state.stages[stage])]
 
 
-def _took(stages: Iterable[StageState]) -> dict[str, Any]:
+def took(stages: Iterable[Counted]) -> dict[str, Any]:
     """Calls, tokens and cost of these stages together; the cost is None when that of a part is not known, be it the price or what the calls took."""
     parts = list(stages)
     usage = sum((s.meter.usage for s in parts), Usage())
@@ -142,9 +153,8 @@ def _cache(usage: Usage) -> dict[str, Any]:
     return {"cached_tokens": usage.cached_tokens, "cache_hit_rate": round(usage.cached_tokens / usage.prompt_tokens, 4)}
 
 
-def _budget(state: RunState) -> dict[str, Any]:
-    """What all sittings of this run have spent, calls without an answer and answers without usage included."""
-    budget = state.budget
+def budget_record(budget: Budget) -> dict[str, Any]:
+    """What all sittings have spent, calls without an answer and answers without usage included."""
     unreported = budget.unreported
     return {
         "max_cost": budget.max_cost,

@@ -60,6 +60,7 @@ class StageEstimate:
         cost: US dollars, of the calls whose price is known.
         priced: Whether that is all of them.
         seconds: With the calls side by side as the model allows; for all stages, when none of them overlaps another.
+        unreported: Whether the endpoint reported no usage for some, so that tokens and cost are not all of them.
     """
 
     name: str
@@ -72,6 +73,7 @@ class StageEstimate:
     cost: Range
     priced: bool
     seconds: Range
+    unreported: bool = False
 
     @property
     def tokens(self) -> float:
@@ -201,6 +203,7 @@ def _stage(name: str, rows: Sequence[Figures | None], pace: _Pace, predict: Call
         cost=predict([row.cost or 0.0 for row in seen]),
         priced=all(row.cost is not None for row in seen),
         seconds=predict([pace(row) for row in seen]),
+        unreported=any(row.unreported for row in seen),
     )
 
 
@@ -218,6 +221,7 @@ def _all(told: Sequence[StageEstimate], sample: Sequence[Row], stages: Sequence[
             completion_tokens=sum(part.completion_tokens for part, _ in parts),
             cost=sum(part.cost or 0.0 for part, _ in parts),
             seconds=sum(pace(part) for part, pace in parts),
+            unreported=any(part.unreported for part, _ in parts),
         )
 
     whole = _stage("all", [summed(row) for row in sample], lambda row: row.seconds, predict)
@@ -267,11 +271,14 @@ def _notes(found: Estimate, max_cost: float | None, max_tokens: int | None) -> l
         notes.append(f"the ranges are too narrow: {found.sample_rows} rows show too little of their own spread; {_FEW_ROWS} or more tell more")
     if unseen := [stage.name for stage in found.stages if not stage.reached]:
         notes.append(f"nothing is counted for {', '.join(unseen)}: no row of the sample got there, but others may")
-    if not found.all.priced:
+    if unreported := [stage.name for stage in found.stages if stage.unreported]:
+        counted = ", so no cap is judged by them" if max_cost is not None or max_tokens is not None else ""
+        notes.append(f"the endpoint reported no usage for calls of {', '.join(unreported)}: they take more tokens, and cost more, than the table says{counted}")
+    if any(not stage.priced and not stage.unreported for stage in found.stages):
         notes.append("the price of a model is unknown: its calls cost more than the table says")
     if max_cost is not None and found.all.priced:
         notes.append(_against(found.all.cost, max_cost, f"the cap of {show_usd(max_cost)} USD"))
-    if max_tokens is not None:
+    if max_tokens is not None and not unreported:
         read, written = found.all.prompt_tokens, found.all.completion_tokens
         both = Range(found.all.tokens, read.low + written.low, read.high + written.high)
         notes.append(_against(both, max_tokens, f"the cap of {max_tokens:,} tokens"))

@@ -21,6 +21,7 @@ from pydantic import Field, field_validator
 
 from safer_instruct import yamlfile
 from safer_instruct.errors import ConfigError
+from safer_instruct.oneline import many
 from safer_instruct.yamlfile import Strict
 
 Usd = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -197,6 +198,20 @@ def show_usd(cost: float | None) -> str:
         return f"{cost:,.2f}"
     decimals = next((n for n in range(2, 9) if cost >= 10 ** (1 - n)), 9)
     return f"{cost:.{decimals}f}"
+
+
+def cost_words(cost: float | None, without_usage: int = 0) -> str:
+    """What calls cost, in a few words; where that is None, why it is not known.
+
+    Args:
+        cost: US dollars.
+        without_usage: How many of the calls were answered without a word on what they took.
+    """
+    if cost is not None:
+        return f"cost {show_usd(cost)} USD"
+    if without_usage:
+        return f"cost unknown (the endpoint reported no usage for {many(without_usage, 'call')}, which count as no tokens here)"
+    return "cost unknown (no price is known for a model that was called)"
 
 
 def _rank(key: str, key_host: str | None, model: str, host: str) -> tuple[int, bool, bool] | None:

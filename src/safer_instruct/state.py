@@ -191,8 +191,9 @@ class Figures:
         calls: Model calls made for it.
         prompt_tokens: Tokens read by them.
         completion_tokens: Tokens written by them.
-        cost: US dollars; None where a price is unknown.
+        cost: US dollars; None where a price is unknown, or what its calls took.
         seconds: What its calls took, one after the other.
+        unreported: Whether the endpoint reported no usage for calls of this stage, so that tokens and cost are not all of them.
     """
 
     passed: bool = True
@@ -201,6 +202,7 @@ class Figures:
     completion_tokens: int = 0
     cost: float | None = 0.0
     seconds: float = 0.0
+    unreported: bool = False
 
 
 @dataclass(slots=True)
@@ -311,6 +313,7 @@ def _figures(example: Example, stage: StageState, *, passed: bool) -> Figures:
         total.completion_tokens,
         total.cost if stage.known or not calls else None,
         total.seconds,
+        bool(stage.meter.unreported and calls),
     )
 
 

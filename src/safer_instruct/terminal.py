@@ -20,11 +20,11 @@ from rich.text import Text
 from safer_instruct import rundir, tables
 from safer_instruct.bars import Told, watched
 from safer_instruct.card import repeats_said
-from safer_instruct.ledger import Total
+from safer_instruct.ledger import Total, cost_of
 from safer_instruct.models.arithmetic import arithmetic
 from safer_instruct.models.calls import span
 from safer_instruct.oneline import many
-from safer_instruct.prices import show_usd
+from safer_instruct.prices import cost_words, show_usd
 from safer_instruct.remote.arguments import is_elsewhere, shown
 from safer_instruct.state import TWINS, RunState, StageState
 from safer_instruct.tuning.progress import Progress
@@ -81,10 +81,11 @@ def show_summary(console: Console, path: Path, summary: dict[str, Any], *, sampl
     timing = summary["timing"]
     calls = f"{many(summary['calls'], 'model call')} ({timing['calls_from_ledger']:,} of them from the ledger)"
     tokens = f"{summary['prompt_tokens']:,} + {summary['completion_tokens']:,} tokens"
-    console.print(f"{many(summary['pairs'], 'pair')} from {many(summary['rows'], 'row')} in {timing['wall_s']:.0f} s; {calls}, {tokens}, {_cost(summary)}")
+    cost = cost_words(summary["cost"], summary.get("calls_without_usage", 0))
+    console.print(f"{many(summary['pairs'], 'pair')} from {many(summary['rows'], 'row')} in {timing['wall_s']:.0f} s; {calls}, {tokens}, {cost}")
     if said := repeats_said(summary):
         console.print(safe(said))
-    _show_budget(console, timing["budget"])
+    show_budget(console, timing["budget"])
     for note in summary.get("notes", []):
         console.print(safe(f"note: {note}"))
     if not summary["pairs"] and summary["rows"]:
@@ -110,7 +111,7 @@ def show_totals(console: Console, path: Path, totals: list[Total], said: dict[st
         table.add_column(heading, justify="left" if heading in ("stage", "model") else "right", overflow="fold")
     for t in totals:
         tokens = t.usage.prompt_tokens + t.usage.completion_tokens
-        table.add_row(safe(t.stage), safe(t.model), f"{t.calls:,}", f"{tokens:,}", show_usd(t.usage.cost), f"{t.usage.seconds:.1f}")
+        table.add_row(safe(t.stage), safe(t.model), f"{t.calls:,}", f"{tokens:,}", show_usd(t.cost), f"{t.usage.seconds:.1f}")
     console.print(table)
     if said:
         console.print(how_far(said), highlight=False, soft_wrap=True)
@@ -120,7 +121,7 @@ def show_totals(console: Console, path: Path, totals: list[Total], said: dict[st
 def in_ledger(totals: list[Total], path: Path) -> str:
     """What of an estimate is there already."""
     calls, tokens = sum(t.calls for t in totals), sum(t.usage.prompt_tokens + t.usage.completion_tokens for t in totals)
-    cost = show_usd(sum(t.usage.cost or 0.0 for t in totals))
+    cost = show_usd(cost_of(totals))
     return f"of these, {calls:,} calls ({tokens:,} tokens, {cost} USD) are in {shown(path / rundir.LEDGER)}: what of them still applies is not made again"
 
 
@@ -240,15 +241,7 @@ def _spent(state: RunState) -> str:
     return f", spent {budget}" if budget.spent.tokens or budget.max_cost is not None or budget.max_tokens is not None else ""
 
 
-def _cost(took: dict[str, Any]) -> str:
-    if took["cost"] is not None:
-        return f"cost {show_usd(took['cost'])} USD"
-    if unreported := took.get("calls_without_usage"):
-        return f"cost unknown (the endpoint reported no usage for {many(unreported, 'call')}, which count as no tokens here)"
-    return "cost unknown (no price is known for a model that was called)"
-
-
-def _show_budget(console: Console, budget: dict[str, Any]) -> None:
+def show_budget(console: Console, budget: dict[str, Any]) -> None:
     """What was spent for calls that brought nothing, or set aside for answers that do not tell; the rest stands in the funnel."""
     if budget["unanswered_tokens"]:
         most = f"{budget['unanswered_tokens']:,} tokens, {show_usd(budget['unanswered_cost'])} USD"

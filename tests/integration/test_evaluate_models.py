@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from pathlib import Path
 
 import pytest
 import yaml
+from misbehaving import Server, serve
 
 from safer_instruct.analysis.bootstrap import Bootstrap
+from safer_instruct.cli import main
 from safer_instruct.domain import load_domain
 from safer_instruct.errors import ConfigError
 from safer_instruct.evaluation.downstream import downstream
@@ -21,6 +24,8 @@ from safer_instruct.evaluation.run import evaluate
 from safer_instruct.evaluation.settings import DownstreamConfig, JudgeConfig, load_evaluation
 from safer_instruct.models.protocol import Scored, Scoring, Usage
 from safer_instruct.models.scripted import ScriptedModel
+from safer_instruct.prices import show_usd
+from safer_instruct.spent import read_spent
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "evaluate"
 RECORDED = json.loads((Path(__file__).parents[1] / "data" / "evaluate" / "civility-scores.json").read_text(encoding="utf-8"))
@@ -157,3 +162,45 @@ def test_downstream_figures_stand_in_the_evaluation_and_its_calls_in_the_ledger(
 
 def test_the_scorer_of_the_example_is_the_embedded_one() -> None:
     assert load_evaluation(EXAMPLE / "evaluate.yaml").judges["scorer"] == JudgeConfig(form="contrast", model="embedded:smollm2-135m-instruct")  # type: ignore[arg-type]
+
+
+def asked(folder: Path, server: Server, *options: str) -> None:
+    """`evaluate` with a system and a judge behind `server`, each at a price."""
+    rows = [{"prompt": f"My {thing} is broken, what now?", "curt": "No."} for thing in ("kettle", "lamp", "radio", "clock")]
+    (folder / "prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    models = {role: {"model": f"openai:{role}", "base_url": server.base_url, "price_per_million": [1.0, 2.0]} for role in ("inducer", "judge")}
+    systems = {"curt": {"column": "curt"}, "asked": {"model": models["inducer"]}}
+    judges = {"one": {"form": "question", "answers": "written", "model": models["judge"]}}
+    given = {"domain": "civility", "prompts": "prompts.jsonl", "systems": systems, "judges": judges, "resamples": 200, "budget": {"max_cost": 5.0}}
+    (folder / "e.yaml").write_text(yaml.safe_dump(given, sort_keys=False), encoding="utf-8")
+    with pytest.raises(SystemExit) as ended:
+        main(["evaluate", str(folder / "e.yaml"), "--out", str(folder / "out"), *options])
+    assert not ended.value.code
+
+
+def test_calls_without_usage_leave_the_cost_of_an_evaluation_unknown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with serve(no_usage=True) as server:
+        asked(tmp_path, server)
+        calls = server.requests
+        said = " ".join(capsys.readouterr().out.split())
+        asked(tmp_path, server, "--dry-run", "--sample", "2")
+    spent = read_spent(tmp_path / "out" / "spent.json")
+    why = f"cost unknown (the endpoint reported no usage for {calls} calls, which count as no tokens here)"
+    assert spent and f"{calls} model calls (0 of them from the ledger), {why}, " in said and "calls without an answer" not in said
+    assert f"which were answered: at most {spent.tokens:,} tokens, {show_usd(spent.cost)} USD, set aside and counted against the budget" in said
+    written = json.loads((tmp_path / "out" / "evaluation.json").read_text(encoding="utf-8"))
+    assert (written["calls"], written["calls_without_usage"], written["cost"]) == (calls, calls, None)
+    assert f"{calls} model calls, those of earlier sittings included; {why}." in (tmp_path / "out" / "evaluation.md").read_text(encoding="utf-8")
+    rehearsed = " ".join(capsys.readouterr().out.split())
+    assert "the endpoint reported no usage for calls of answer asked, judge one: " in rehearsed and "price of a model" not in rehearsed
+
+
+def test_attempts_of_an_evaluation_without_an_answer_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with serve(error=0.5, per_body=2) as server:
+        asked(tmp_path, server)
+    said = " ".join(capsys.readouterr().out.split())
+    spent = read_spent(tmp_path / "out" / "spent.json")
+    cost = json.loads((tmp_path / "out" / "evaluation.json").read_text(encoding="utf-8"))["cost"]
+    assert spent and spent.cost > cost > 0 and f", cost {show_usd(cost)} USD, " in said
+    told = re.search(r"calls without an answer, which may have been billed nonetheless: at most [\d,]+ tokens, ([\d.]+) USD", said)
+    assert told and float(told[1]) == pytest.approx(spent.cost - cost, rel=0.05)

@@ -220,6 +220,15 @@ def test_an_unknown_price_is_shown_as_unknown_and_no_cap_is_judged_by_it() -> No
     assert "the price of a model is unknown" in table and "the cap of" not in table
 
 
+def test_usage_that_is_missing_is_named_and_no_price_and_no_cap_is_judged_by_it() -> None:
+    mute: Row = {"collect": Figures(), "induce": Figures(calls=1, cost=0.25), "respond": Figures(calls=1, cost=None, unreported=True)}
+    table = shown(estimate([mute] * 30, 30, STAGES), max_cost=5.0, max_tokens=1000)
+    assert "the endpoint reported no usage for calls of respond: they take more tokens, and cost more, than the table says, so no cap is judged" in table
+    assert "the price of a model is unknown" not in table and "the cap of" not in table
+    both = mute | {"induce": Figures(calls=1, cost=None)}
+    assert "the price of a model is unknown" in shown(estimate([both] * 30, 30, STAGES))
+
+
 def test_a_stage_that_nothing_reached_is_not_shown_as_free() -> None:
     table = shown(estimate([DROPPED] * 30, 1000, STAGES))
     respond = next(line for line in table.splitlines() if "respond" in line and "none in sample" in line)

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from ledgers import a_call, fill, some_calls
 from rich.console import Console
 
 from safer_instruct.errors import RunDirectoryError
-from safer_instruct.ledger import Call, Ledger, Recovery, export_calls, find_by_key, find_calls, read_totals, size_with_log
+from safer_instruct.ledger import Call, Ledger, Recovery, cost_of, export_calls, find_by_key, find_calls, read_totals, size_with_log
 from safer_instruct.ledger.content import encode_answer
 from safer_instruct.models.protocol import Completion, Generated, Generation, Sampling, Scored, Scoring, Turn, Usage, encode_request
 from safer_instruct.views.ledger import describe, show_call, show_ledger, show_matches
@@ -219,6 +220,19 @@ def test_totals_add_up_and_tell_the_size(path: Path) -> None:
         ["all", "", "5", "23", "12", "1.5000", "0.8"],
     ]
     assert text.splitlines()[-1].endswith("bytes per call")
+
+
+def test_calls_without_usage_have_an_unknown_cost_but_for_models_in_this_process(path: Path) -> None:
+    free = replace(a_scoring(10, "c", -1.0), usage=Usage())
+    fill(path, [a_chat(1, "a", "b"), *(replace(a_chat(n, "a", "b"), model="openai:mute", usage=Usage()) for n in (2, 3)), free])
+    text = shown(show_ledger, path, read_totals(path))
+    cells = [[cell.strip() for cell in line.split("│")[1:-1]] for line in text.splitlines() if "│" in line]
+    assert [(row[1], row[5]) for row in cells] == [("openai:m", "0.5000"), ("openai:mute", "unknown"), ("embedded:m", "0.0000"), ("", "unknown")]
+    assert text.splitlines()[-1] == (
+        "note: the endpoint reported no usage for 2 calls (stage respond), which count as no tokens here: "
+        "what they cost is unknown, unless their price is 0; the other calls cost 0.5000 USD"
+    )
+    assert cost_of(read_totals(path)) is None and cost_of(read_totals(path)[:1]) == 0.5 and cost_of([]) == 0
 
 
 def test_an_empty_ledger_has_totals_too(path: Path) -> None:

@@ -215,6 +215,13 @@ def test_figures_of_the_ledger_say_that_equal_requests_stand_once(run: Path) -> 
     assert "stand once" not in cost([same]).parts[0].says
 
 
+def test_what_calls_cost_that_tell_no_tokens_is_unknown_unless_the_summary_knows_it(run: Path) -> None:
+    view = replace(read_run(run), totals=[Total(stage, "openai:mute", 1, Usage()) for stage in ("induce", "verify", "elsewhere")])
+    view.summary["stages"]["verify"]["cost"], view.summary["stages"]["induce"]["cost"] = None, 0.0
+    table = cost([view]).parts[0].table
+    assert table and [row[5] for row in table.rows] == ["0.00", "unknown", "unknown"]
+
+
 @pytest.mark.parametrize(("other", "names"), [("lab/runs/made", ("runs/made", "lab/runs/made")), ("runs/more/made", ("made", "more/made"))])
 def test_runs_of_one_name_are_told_apart_by_where_they_lie(examples: list[Example], tmp_path: Path, other: str, names: tuple[str, str]) -> None:
     first, second = write_run(tmp_path / "runs/made", examples), write_run(tmp_path / other, examples)

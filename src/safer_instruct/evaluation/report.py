@@ -12,6 +12,7 @@ from safer_instruct.evaluation.figures import Agreement, Measure, p_cell
 from safer_instruct.evaluation.result import Evaluation
 from safer_instruct.evaluation.settings import EvaluateConfig
 from safer_instruct.oneline import many, one_line, shortened
+from safer_instruct.prices import cost_words
 
 Rows = Sequence[Sequence[str]]
 _NO = "not available"
@@ -223,6 +224,8 @@ def _answers(config: EvaluateConfig, result: Evaluation) -> Iterator[str]:
         adapter = f", adapter {given.model.adapter}" if given.model and given.model.adapter else ""
         rows.append([name, f"{source}{adapter}", str(count), f"{words:.0f}"])
     yield from _table(("system", "answers of", "answered", "words, on the mean"), rows)
+    yield f"{many(result.calls, 'model call')}, those of earlier sittings included; {cost_words(result.cost, result.calls_without_usage)}."
+    yield ""
 
 
 def _table(headings: Sequence[str], rows: Rows) -> Iterator[str]:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+from safer_instruct.accounts import budget_record
 from safer_instruct.analysis.bootstrap import Bootstrap, Interval
 from safer_instruct.detect.words import words
 from safer_instruct.domain import Domain
@@ -18,7 +20,6 @@ from safer_instruct.evaluation.prompts import Prompt, Response
 from safer_instruct.evaluation.rates import HarmfulRates, Refusals, harmful_rates, refusals
 from safer_instruct.evaluation.settings import EvaluateConfig
 from safer_instruct.evaluation.sitting import Counter, OpenModels
-from safer_instruct.ledger import Meter
 from safer_instruct.sources import BadRow
 
 RESULT, REPORT, OUTPUTS = "evaluation.json", "evaluation.md", "outputs"
@@ -62,7 +63,9 @@ class Evaluation:
         warnings: What makes the figures flatter, in plain words.
         calls: Model calls in all.
         replayed: How many of them the ledger answered.
-        cost: US dollars, of calls in this sitting and earlier ones.
+        calls_without_usage: How many of them were answered without a word on what they took, so that their cost is not known.
+        cost: US dollars, of calls in this sitting and earlier ones; None where they are not known.
+        budget: What all sittings have spent, and what of it this one set aside, as `summary.json` of a run has it.
         seconds: Wall time of this sitting.
     """
 
@@ -82,7 +85,9 @@ class Evaluation:
     warnings: tuple[str, ...]
     calls: int
     replayed: int
-    cost: float
+    calls_without_usage: int
+    cost: float | None
+    budget: dict[str, Any]
     seconds: float
 
 
@@ -109,14 +114,13 @@ def pairs_of(config: EvaluateConfig, which: str | None = None) -> list[Pair]:
     return compared(list(config.systems), config.against, which or (config.harmlessness.pairs if config.harmlessness else "baseline"))
 
 
-def result_of(work: Work, out: Path, answers: Sequence[Path], used: Meter, seconds: float) -> Evaluation:
+def result_of(work: Work, out: Path, answers: Sequence[Path], seconds: float) -> Evaluation:
     """The figures and warnings.
 
     Args:
         work: Answers and judgements.
         out: The evaluation's directory.
         answers: Files of what people answered.
-        used: What all calls add up to.
         seconds: Wall time of this sitting.
 
     Raises:
@@ -131,6 +135,7 @@ def result_of(work: Work, out: Path, answers: Sequence[Path], used: Meter, secon
     warnings = honesty.circularity(config, honesty.builders(config)) + honesty.overlap_warnings(overlap)
     for kind, found in (("harmlessness", harmless), ("helpfulness", helpful)):
         warnings += honesty.bias_warnings(kind, found) if found else []
+    used = work.models.used()
     said = _people(work, answers, harmless) if answers else None
     warnings += people_warnings(said)
     return Evaluation(
@@ -150,7 +155,9 @@ def result_of(work: Work, out: Path, answers: Sequence[Path], used: Meter, secon
         tuple(warnings),
         used.calls,
         used.replayed,
-        used.usage.cost,
+        used.unreported,
+        work.models.cost,
+        budget_record(work.models.budget),
         seconds,
     )
 

@@ -130,8 +130,7 @@ async def _evaluate(config: EvaluateConfig, out: Path, answers: tuple[Path, ...]
         await _judge(work)
         if config.downstream:
             await _downstream(work)
-        used = work.models.used()
-    result = result_of(work, out, answers, used, time.monotonic() - started)
+    result = result_of(work, out, answers, time.monotonic() - started)
     if not answers and (asked := people_of(out)):
         gone = f"what people said ({', '.join(asked)}) stood in the report before, and is left out of this one: give --answers again to have it"
         result = replace(result, warnings=(*result.warnings, gone))
@@ -239,8 +238,8 @@ def _row(work: Work, id_: str) -> Row:
     for name, stage in work.models.stages.items():
         calls = stage.meter.by_row.get(id_, [])
         total = sum(calls, Usage())
-        known = stage.priced and not stage.meter.unreported
-        row[name] = Figures(True, len(calls), total.prompt_tokens, total.completion_tokens, total.cost if known or not calls else None, total.seconds)
+        cost, unreported = None if calls and stage.cost is None else total.cost, bool(calls and stage.meter.unreported)
+        row[name] = Figures(True, len(calls), total.prompt_tokens, total.completion_tokens, cost, total.seconds, unreported)
     return row
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from safer_instruct import rundir
-from safer_instruct.accounts import remote_spent
+from safer_instruct.accounts import remote_spent, took
 from safer_instruct.budget import Budget
 from safer_instruct.config import BudgetConfig, ModelConfig
 from safer_instruct.errors import RunDirectoryError
@@ -69,6 +69,12 @@ class Stage:
     slots: int
     priced: bool
 
+    @property
+    def cost(self) -> float | None:
+        """US dollars that its calls cost, None where that is not known, be it the price or what they took."""
+        known = self.priced and not self.meter.unreported
+        return self.meter.usage.cost if known or not self.meter.calls else None
+
 
 class OpenModels:
     """The models of an evaluation, each opened once, within one budget; all their calls go through the ledger."""
@@ -114,7 +120,14 @@ class OpenModels:
         """What all calls add up to."""
         meters = [stage.meter for stage in self.stages.values()]
         usage = sum((meter.usage for meter in meters), Usage())
-        return Meter(sum(meter.calls for meter in meters), sum(meter.replayed for meter in meters), usage)
+        calls, replayed, unreported = (sum(getattr(meter, name) for meter in meters) for name in ("calls", "replayed", "unreported"))
+        return Meter(calls, replayed, usage, unreported=unreported)
+
+    @property
+    def cost(self) -> float | None:
+        """US dollars that all calls cost, None where that is not known of some."""
+        cost: float | None = took(self.stages.values())["cost"]
+        return cost
 
 
 def check_folder(out: Path, written: str) -> None:

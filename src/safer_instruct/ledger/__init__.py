@@ -19,7 +19,7 @@ Stages are deterministic given the answers, so *resume = run it again*: finished
 
 from safer_instruct.ledger.commits import Commits
 from safer_instruct.ledger.content import Call
-from safer_instruct.ledger.queries import Total, as_record, bears_mark, export_calls, find_by_key, find_calls, read_calls, read_mark, read_totals
+from safer_instruct.ledger.queries import Total, as_record, bears_mark, cost_of, export_calls, find_by_key, find_calls, read_calls, read_mark, read_totals
 from safer_instruct.ledger.recorded import Meter, Recorded
 from safer_instruct.ledger.recovery import Recovery, recover, was_recovered
 from safer_instruct.ledger.schema import fold_log
@@ -39,6 +39,7 @@ __all__ = [
     "Total",
     "as_record",
     "bears_mark",
+    "cost_of",
     "export_calls",
     "find_by_key",
     "find_calls",

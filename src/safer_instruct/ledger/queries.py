@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -17,6 +17,7 @@ from safer_instruct.ledger.content import KEY_BYTES, Call, decode_generated, dec
 from safer_instruct.ledger.rows import COLUMNS, DamagedRowError, Unpacker
 from safer_instruct.ledger.schema import connect_to_read, explain
 from safer_instruct.models.protocol import Completion, Usage
+from safer_instruct.settings.models import ALWAYS_IN_PROCESS
 
 _COUNT = "SELECT coalesce(max(number), 0) FROM calls"
 _MARKED = 8  # keys, which are digests, are enough to know a ledger by
@@ -25,12 +26,29 @@ _CHUNK = 1000  # rows in one read transaction: a longer one would keep a run fro
 
 @dataclass(frozen=True, slots=True)
 class Total:
-    """What one stage of a ledger adds up to."""
+    """What one model's calls of one stage add up to."""
 
     stage: str
     model: str
     calls: int
     usage: Usage
+
+    @property
+    def untold(self) -> bool:
+        """Whether its calls, which left this process, tell no token at all: the endpoint reports no usage, so what they cost is not known."""
+        told = self.usage.prompt_tokens or self.usage.completion_tokens or self.usage.cost
+        return bool(self.calls) and not told and self.model.partition(":")[0] not in ALWAYS_IN_PROCESS
+
+    @property
+    def cost(self) -> float | None:
+        """US dollars, None where they are not known."""
+        return None if self.untold else self.usage.cost
+
+
+def cost_of(totals: Iterable[Total]) -> float | None:
+    """US dollars of all of them, None where those of one are not known."""
+    costs = [total.cost for total in totals]
+    return None if None in costs else sum(cost or 0.0 for cost in costs)
 
 
 def read_totals(path: Path) -> list[Total]:

@@ -8,6 +8,7 @@ from typing import Any
 from safer_instruct.prices import show_usd
 from safer_instruct.report.document import Figure, Section, Table
 from safer_instruct.report.gather import RunView
+from safer_instruct.state import REJECTED, TWINS
 
 _CATEGORIES_DRAWN = 25
 
@@ -128,7 +129,8 @@ def _drop(nodes: list[dict[str, Any]], source: str, name: str, label: str, count
 def _stage_rows(view: RunView) -> list[tuple[str, str, int, int, int, str, float]]:
     """From the ledger; where it is gone, from the summary, which knows no models."""
     if view.totals:
-        priced = {name: stage["cost"] is not None for name, stage in view.summary["stages"].items()}
+        beside = {name: view.summary[name] for name in (REJECTED, TWINS) if name in view.summary}
+        priced = {name: stage["cost"] is not None for name, stage in (view.summary["stages"] | beside).items()}
         return [
             (
                 t.stage,
@@ -136,7 +138,7 @@ def _stage_rows(view: RunView) -> list[tuple[str, str, int, int, int, str, float
                 t.calls,
                 t.usage.prompt_tokens,
                 t.usage.completion_tokens,
-                show_usd(t.usage.cost if priced.get(t.stage, True) else None),
+                show_usd(t.usage.cost if priced.get(t.stage, not t.untold) else None),
                 t.usage.seconds,
             )
             for t in view.totals

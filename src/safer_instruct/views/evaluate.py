@@ -16,7 +16,8 @@ from safer_instruct.evaluation.figures import Comparison, p_words
 from safer_instruct.evaluation.report import interval, share, verdicts
 from safer_instruct.evaluation.result import REPORT, Evaluation
 from safer_instruct.oneline import many
-from safer_instruct.terminal import safe
+from safer_instruct.prices import cost_words
+from safer_instruct.terminal import safe, show_budget
 
 if TYPE_CHECKING:
     from safer_instruct.evaluation.run import Rehearsal
@@ -50,9 +51,10 @@ def show(console: Console, result: Evaluation) -> None:
     if result.set_aside:
         first = result.set_aside[0]
         console.print(safe(f"{many(len(result.set_aside), 'row')} of prompts set aside; the first, {first.file}:{first.line}: {first.reason}"), soft_wrap=True)
-    console.print(
-        f"{many(result.calls, 'model call')} ({result.replayed:,} of them from the ledger), cost {result.cost:.2f} USD, {result.seconds:.0f} s", highlight=False
-    )
+    cost = cost_words(result.cost, result.calls_without_usage)
+    calls = f"{many(result.calls, 'model call')} ({result.replayed:,} of them from the ledger)"
+    console.print(f"{calls}, {cost}, {result.seconds:.0f} s", highlight=False, soft_wrap=True)
+    show_budget(console, result.budget)
     console.print(safe(f"report: {result.path / REPORT}"), soft_wrap=True)
 
 

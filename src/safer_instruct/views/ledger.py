@@ -11,7 +11,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from safer_instruct.ledger import Call, Recovery, Total, as_record, size_with_log
+from safer_instruct.ledger import Call, Recovery, Total, as_record, cost_of, size_with_log
+from safer_instruct.oneline import many
 from safer_instruct.remote.arguments import shown
 from safer_instruct.terminal import safe
 
@@ -27,7 +28,7 @@ def show_ledger(console: Console, path: Path, totals: list[Total]) -> None:
         ("calls", [f"{t.calls:,}" for t in totals], f"{calls:,}"),
         ("tokens in", [f"{t.usage.prompt_tokens:,}" for t in totals], f"{sum(t.usage.prompt_tokens for t in totals):,}"),
         ("tokens out", [f"{t.usage.completion_tokens:,}" for t in totals], f"{sum(t.usage.completion_tokens for t in totals):,}"),
-        ("cost", [f"{t.usage.cost:.4f}" for t in totals], f"{sum(t.usage.cost for t in totals):.4f}"),
+        ("cost", [_usd(t.cost) for t in totals], _usd(cost_of(totals))),
         ("model seconds", [f"{t.usage.seconds:.1f}" for t in totals], f"{sum(t.usage.seconds for t in totals):.1f}"),
     ]
     table.add_column("stage", footer="all")
@@ -38,6 +39,14 @@ def show_ledger(console: Console, path: Path, totals: list[Total]) -> None:
         table.add_row(safe(t.stage), safe(t.model), *(cells[i] for _, cells, _ in columns))
     console.print(table)
     console.print(f"{size / 1e6:,.1f} MB{f', {size / calls:.0f} bytes per call' if calls else ''}", highlight=False)
+    if untold := [t for t in totals if t.untold]:
+        stages = ", ".join(dict.fromkeys(t.stage for t in untold))
+        told = f"; the other calls cost {_usd(sum(t.usage.cost for t in totals))} USD" if len(untold) < len(totals) else ""
+        note = (
+            f"note: the endpoint reported no usage for {many(sum(t.calls for t in untold), 'call')} (stage {stages}), which count as no tokens here: "
+            f"what they cost is unknown, unless their price is 0{told}"
+        )
+        console.print(safe(note), highlight=False, soft_wrap=True)
 
 
 def show_matches(console: Console, matches: Iterator[tuple[Call, str, int]], limit: int) -> None:
@@ -93,6 +102,10 @@ def _lost(recovery: Recovery, told: int) -> str:
     if recovery.lost:
         return f"{recovery.lost:,} {again}"
     return "none is known to be lost" if recovery.saved else "for nothing in the file can be read: whatever it held will be made again"
+
+
+def _usd(cost: float | None) -> str:
+    return "unknown" if cost is None else f"{cost:.4f}"
 
 
 def _show_text(console: Console, heading: str, text: str) -> None:
