@@ -45,6 +45,7 @@ from safer_instruct.spent import Spent
 _NANO = 10**9  # money is counted in whole billionths of a dollar: sums of floats drift
 _CALLS_PER_RECORD = (16, 1024)  # at least and at most
 _RECORDS_APART_S = 0.5
+PATIENCE_S = 10.0  # that calls under way are waited for once an endpoint has failed
 _LAST_ANSWERS_S = 150.0  # that what is under way is waited for once nothing more can be sent; a batch takes longer, and is found again
 _NOTHING = Spent()
 _Need = tuple[int, int]  # billionths of a dollar, tokens

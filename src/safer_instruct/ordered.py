@@ -9,6 +9,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from typing import Any
 
+from safer_instruct.budget import PATIENCE_S
 from safer_instruct.errors import ModelError, RequestError, RunDirectoryError
 from safer_instruct.example import Example, Verdict
 from safer_instruct.models.protocol import Model
@@ -17,7 +18,6 @@ from safer_instruct.state import RunState, StageState, came_to, note_calls_of
 Step = Callable[[Example], Awaitable[Example]]
 Examples = AsyncGenerator[Example, None]
 
-_LAST_ANSWERS_S = 10.0  # that calls under way are waited for once an endpoint has failed
 _REFUSALS_BEFORE_STOP = 10  # a setting that the endpoint does not take is refused every time
 
 
@@ -44,7 +44,7 @@ async def in_order(examples: Examples, step: Step, name: str, model: Model, stat
         await state.budget.wind_up(exc)
         raise
     except ModelError as exc:  # a refused key: what is under way is likely refused, too, and then costs nothing
-        await state.budget.wind_up(exc, _LAST_ANSWERS_S)
+        await state.budget.wind_up(exc, PATIENCE_S)
         raise
     finally:
         for task in pending:

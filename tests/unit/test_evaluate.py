@@ -16,13 +16,13 @@ import yaml
 from safer_instruct.analysis.signtest import detectable
 from safer_instruct.cli import main
 from safer_instruct.config import BudgetConfig, ModelConfig
-from safer_instruct.errors import BudgetError, ConfigError, MissingExtraError, RunDirectoryError, SourceError
+from safer_instruct.errors import BudgetError, ConfigError, MissingExtraError, ModelError, RunDirectoryError, SourceError
 from safer_instruct.evaluation.judging import compared
 from safer_instruct.evaluation.report import markdown
 from safer_instruct.evaluation.result import Evaluation
 from safer_instruct.evaluation.run import evaluate, rehearse
 from safer_instruct.evaluation.settings import EvaluateConfig, load_evaluation
-from safer_instruct.evaluation.sitting import OpenModels, Progress, held_ledger
+from safer_instruct.evaluation.sitting import OpenModels, Progress, gathered, held_ledger
 from safer_instruct.ledger import read_totals
 from safer_instruct.models.protocol import Usage
 from safer_instruct.state import Paced
@@ -400,3 +400,20 @@ def test_the_command_tells_how_many_prompts_a_difference_needs(capsys: pytest.Ca
     assert cli("evaluate", "--power", "--win-rate", "0.5") == 2
     assert "no difference" in capsys.readouterr().err
     assert cli("evaluate") == 2
+
+
+def test_what_is_under_way_when_a_call_fails_is_waited_for_and_nothing_more_is_asked() -> None:
+    ended: list[int] = []
+    begun: list[int] = []
+
+    async def ask(item: int) -> int:
+        begun.append(item)
+        if item == 0:
+            raise ModelError("HTTP 401: no such key")
+        await asyncio.sleep(0.05)
+        ended.append(item)
+        return item
+
+    with pytest.raises(ModelError, match="no such key"):
+        asyncio.run(gathered(ask, range(50), 2))
+    assert begun == [0, 1, 2, 3] and ended == [1, 2, 3]

@@ -11,9 +11,9 @@ from typing import TypeVar
 
 from safer_instruct import rundir
 from safer_instruct.accounts import remote_spent, took
-from safer_instruct.budget import Budget
+from safer_instruct.budget import PATIENCE_S, Budget
 from safer_instruct.config import BudgetConfig, ModelConfig
-from safer_instruct.errors import RunDirectoryError
+from safer_instruct.errors import ModelError, RunDirectoryError
 from safer_instruct.holding import hold, of_others
 from safer_instruct.ledger import Ledger, Meter, Recorded
 from safer_instruct.models import open_model
@@ -154,16 +154,25 @@ def held_ledger(out: Path) -> Iterator[Ledger]:
 
 
 async def gathered(ask: Callable[[T], Awaitable[R]], items: Sequence[T], at_a_time: int) -> list[R]:
-    """The answers in the order of `items`; the first failure ends the others."""
-    free = asyncio.Semaphore(2 * at_a_time)
+    """The answers in the order of `items`; the first failure ends the others.
+
+    Those that are under way then are waited for, but not for long: where a key is refused they are, too, and then cost nothing.
+    """
+    free, over = asyncio.Semaphore(2 * at_a_time), asyncio.Event()
 
     async def one(item: T) -> R:
         async with free:
+            if over.is_set():
+                raise asyncio.CancelledError
             return await ask(item)
 
     tasks = [asyncio.ensure_future(one(item)) for item in items]
     try:
         return await asyncio.gather(*tasks)
+    except ModelError:
+        over.set()
+        await asyncio.wait(tasks, timeout=PATIENCE_S)
+        raise
     finally:
         for task in tasks:
             task.cancel()

@@ -143,8 +143,9 @@ class Evaluation:
         induced: Name -> what it wrote, in the order of the plan's pairs.
         calls: Model calls in all.
         replayed: How many of them the ledger answered.
-        cost: US dollars, of calls in this sitting and earlier ones.
+        cost: US dollars, of calls in this sitting and earlier ones; None where they are not known.
         seconds: Wall time of this sitting.
+        calls_without_usage: How many of them were answered without a word on what they took, so that their cost is not known.
     """
 
     path: Path
@@ -153,8 +154,9 @@ class Evaluation:
     induced: dict[str, tuple[str, ...]]
     calls: int
     replayed: int
-    cost: float
+    cost: float | None
     seconds: float
+    calls_without_usage: int = 0
 
 
 def difference(mine: tuple[Sequence[Induced], Sequence[Ranks]], other: tuple[Sequence[Induced], Sequence[Ranks]], bootstrap: Bootstrap) -> Difference:

@@ -64,7 +64,8 @@ async def _evaluate(plan: Plan, out: Path, report: Callable[[Progress], None]) -
     systems, differences = _compute(plan, written, ranked, embedder)
     induced = {name: tuple(item.text for item in items) for name, items in written.items()}
     used = models.used()
-    result = Evaluation(out, systems, differences, induced, used.calls, used.replayed, used.usage.cost, time.monotonic() - started)
+    seconds = time.monotonic() - started
+    result = Evaluation(out, systems, differences, induced, used.calls, used.replayed, models.cost, seconds, used.unreported)
     _write(plan, result)
     return result
 
