@@ -164,13 +164,16 @@ async def gathered(ask: Callable[[T], Awaitable[R]], items: Sequence[T], at_a_ti
         async with free:
             if over.is_set():
                 raise asyncio.CancelledError
-            return await ask(item)
+            try:
+                return await ask(item)
+            except ModelError:
+                over.set()  # here, before the next one is let in
+                raise
 
     tasks = [asyncio.ensure_future(one(item)) for item in items]
     try:
         return await asyncio.gather(*tasks)
     except ModelError:
-        over.set()
         await asyncio.wait(tasks, timeout=PATIENCE_S)
         raise
     finally:
