@@ -456,6 +456,19 @@ class TestAccounting:
         with pytest.raises(SourceError, match=r"texts\.jsonl holds no row"):
             project.run()
 
+    @pytest.mark.parametrize(
+        ("rows", "said"), [([], "holds no row"), (['{"text": ""}', "{broken"], "none of the 2 rows of texts.jsonl is usable; the first: ")]
+    )
+    def test_a_source_that_was_emptied_leaves_the_results_of_the_run_before(self, project: Project, rows: list[Any], said: str) -> None:
+        project.texts(good_rows(6))
+        assert project.run()["pairs"] > 0
+        names = (*DATA_FILES, "README.md", "summary.json")
+        before = contents(project.out, names)
+        project.texts(rows)
+        with pytest.raises(SourceError, match=said) as caught:
+            project.run()
+        assert str(caught.value).endswith("stay as they are") and contents(project.out, names) == before
+
     def test_a_run_that_keeps_nothing_is_a_run(self, project: Project) -> None:
         project.scripts["inducer"] = {"generate": [{"answers": ["No."]}]}
         project.texts(good_rows(5))
@@ -1052,9 +1065,7 @@ class TestOverHttp:
         project.texts(good_rows(12))
         with serve(reject=(400, {"error": {"message": "response_format is not supported"}}), match='"response_format"') as server:
             over_http(project, server)
-            with pytest.raises(
-                ModelError, match=r"stage 'respond' were all refused.*response_format is not supported.*set 'json_schema: false' for this model"
-            ):
+            with pytest.raises(ModelError, match=r"stage 'verify' were all refused.*response_format is not supported.*set 'json_schema: false' for this model"):
                 project.run()
             answer = misbehaving._text
 
@@ -1184,4 +1195,5 @@ class TestErrors:
         project.run()
         project.texts(["{broken"])
         assert project.cli() == 2
-        assert not pairs(project.out) and not (project.out / "summary.json").exists()
+        told = json.loads((project.out / "summary.json").read_text("utf-8"))["pairs"]
+        assert len(pairs(project.out)) == told == 3, "both are of the run before, and stay"
