@@ -1061,6 +1061,17 @@ class TestOverHttp:
             with pytest.raises(ModelError, match=r"the first 10 requests of stage 'induce' were all refused, the last one so: .*no logprobs here"):
                 project.run()
 
+    def test_a_judge_that_writes_is_asked_no_more_once_a_draft_passed(self, project: Project, judged: None) -> None:
+        project.texts(good_rows(12))
+        made = []
+        with serve() as server:
+            over_http(project, server)
+            for pick in ("first", "best"):
+                project.config["verify"]["pick"] = pick
+                summary = project.run(project.path / pick)
+                made.append((summary["stages"]["verify"]["calls"], pairs(project.path / pick)))
+        assert made[0] == made[1] and made[0][1]
+
     def test_an_endpoint_without_json_schemas_is_told_from_one_with_and_works_without(self, project: Project, judged: None, monkeypatch: Any) -> None:
         project.texts(good_rows(12))
         with serve(reject=(400, {"error": {"message": "response_format is not supported"}}), match='"response_format"') as server:
