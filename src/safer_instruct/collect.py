@@ -29,6 +29,12 @@ def entering(
     return distinct(examples, "text", config.filter, equipment.seen, collect)
 
 
+async def first_usable(equipment: Equipment, state: RunState, set_aside: Callable[[BadRow], None]) -> Example | None:
+    """What the first row that can become an example becomes; the rows before it are counted in `state`. None where there is no such row."""
+    async with aclosing(_examples(equipment.config, equipment.domain, equipment.router(), state, set_aside, None)) as examples:
+        return await anext(examples, None)
+
+
 async def _examples(
     config: RunConfig, domain: Domain, router: Router | None, state: RunState, set_aside: Callable[[BadRow], None], rows: Container[int] | None
 ) -> Examples:

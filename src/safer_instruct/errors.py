@@ -96,7 +96,13 @@ class AccessError(ModelError):
 
 
 class RequestError(ModelError):
-    """The endpoint refused this one request for what is in it (HTTP 400, 413, 422); other requests may succeed."""
+    """The endpoint refused this one request for what is in it (HTTP 400, 413, 422); other requests may succeed.
+
+    Attributes:
+        stage: What the request was for; empty where no ledger records it.
+    """
+
+    stage = ""
 
 
 class AnswerError(ModelError):

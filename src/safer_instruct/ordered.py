@@ -19,6 +19,8 @@ Step = Callable[[Example], Awaitable[Example]]
 Examples = AsyncGenerator[Example, None]
 
 _REFUSALS_BEFORE_STOP = 10  # a setting that the endpoint does not take is refused every time
+_REFUSED = ".refused"
+_WITHIN = {"respond": ("verify",)}  # stages whose requests are made in a step that bears another one's name
 
 
 async def in_order(examples: Examples, step: Step, name: str, model: Model, state: RunState) -> Examples:
@@ -71,7 +73,8 @@ async def applied(example: Example, step: Step, name: str) -> Example:
     try:
         return await step(example)
     except RequestError as exc:
-        return example.with_verdicts(Verdict(f"{name}.refused", False, None, str(exc)))
+        stage = exc.stage if exc.stage in _WITHIN.get(name, ()) else name
+        return example.with_verdicts(Verdict(f"{stage}.refused", False, None, str(exc)))
 
 
 def _counted(example: Example, name: str, stage: StageState) -> Example:
@@ -83,19 +86,26 @@ def _counted(example: Example, name: str, stage: StageState) -> Example:
     stage.since = stage.since or time.monotonic()
     stage.done += 1
     stage.dropped += dropped is not None
-    silent = dropped is not None and dropped.name in (f"{name}.refused", f"{name}.content_filter")
+    refused = dropped is not None and dropped.name in _refusals(name)
+    silent = refused or (dropped is not None and dropped.name == f"{name}.content_filter")
     stage.answered += dropped is None or (not silent and came_to(dropped, name))
-    stage.refused += dropped is not None and dropped.name == f"{name}.refused"
-    if dropped and stage.refused >= _REFUSALS_BEFORE_STOP and not stage.answered:
-        raise ModelError(f"the first {stage.refused} requests of stage '{name}' were all refused, the last one so: {dropped.reason}")
+    stage.refused += refused
+    if dropped and refused and stage.refused >= _REFUSALS_BEFORE_STOP and not stage.answered:
+        said = f"requests of stage '{dropped.name.removesuffix(_REFUSED)}' were all refused, the last one so: {dropped.reason}"
+        raise ModelError(f"the first {stage.refused} {said}")
     return example
+
+
+def _refusals(step: str) -> tuple[str, ...]:
+    """The verdicts that say that a request of a step was refused."""
+    return tuple(f"{stage}{_REFUSED}" for stage in (step, *_WITHIN.get(step, ())))
 
 
 class Refusals:
     """What requests were refused, of examples that are through all stages: a run in which a stage met with nothing else has a wrong setting."""
 
     def __init__(self) -> None:
-        self._by_stage: dict[str, list[str]] = {}
+        self._by_step: dict[str, list[tuple[str, str]]] = {}
         self._filtered: set[str] = set()
 
     def note(self, example: Example) -> None:
@@ -103,7 +113,8 @@ class Refusals:
         if dropped := example.dropped_by:
             stage, _, what = dropped.name.rpartition(".")
             if what == "refused":
-                self._by_stage.setdefault(stage, []).append(dropped.reason)
+                step = next((step for step, stages in _WITHIN.items() if stage in stages), stage)
+                self._by_step.setdefault(step, []).append((stage, dropped.reason))
             elif what == "content_filter":
                 self._filtered.add(stage)
 
@@ -113,8 +124,9 @@ class Refusals:
         Raises:
             ModelError: All requests of a stage were refused.
         """
-        for stage, reasons in self._by_stage.items():
-            if stage in state.stages and not state.stages[stage].answered and stage not in self._filtered:
-                if len(reasons) == 1:
-                    raise ModelError(f"the only request of stage '{stage}' was refused, so: {reasons[0]}")
-                raise ModelError(f"all {len(reasons)} requests of stage '{stage}' were refused, the last one so: {reasons[-1]}")
+        for step, refused in self._by_step.items():
+            if step in state.stages and not state.stages[step].answered and step not in self._filtered:
+                stage, reason = refused[-1]
+                if len(refused) == 1:
+                    raise ModelError(f"the only request of stage '{stage}' was refused, so: {reason}")
+                raise ModelError(f"all {len(refused)} requests of stage '{stage}' were refused, the last one so: {reason}")

@@ -20,7 +20,7 @@ from safer_instruct.barrier import at_once
 from safer_instruct.budget import Budget
 from safer_instruct.card import Release, dataset_card, describe
 from safer_instruct.choosing import Pair, choose_pairs
-from safer_instruct.collect import entering
+from safer_instruct.collect import entering, first_usable
 from safer_instruct.config import RunConfig
 from safer_instruct.distinct import distinct
 from safer_instruct.equipment import Equipment, Opened, count_rows, equip, new_state
@@ -42,6 +42,7 @@ from safer_instruct.sources import BadRow, read_source
 from safer_instruct.sources.records import advice
 from safer_instruct.spent import earlier_spent, write_spent
 from safer_instruct.stages.direction import facing
+from safer_instruct.stages.experts import choice_note
 from safer_instruct.stages.filter import choose
 from safer_instruct.stages.finish import Finisher
 from safer_instruct.stages.induce import induce
@@ -184,10 +185,14 @@ async def _run(config: RunConfig, out: Path, mode: rundir.Mode, watch: Callable[
 async def write_out(equipment: Equipment, out: Path, flow: Callable[[Callable[[BadRow], None]], Examples]) -> RunResult:
     """Write what `flow` yields, which is told who takes the rows that are set aside, and then what it all came to.
 
+    Results of an earlier run stay as they are where the source has no usable row any more.
+
     Raises:
         SaferInstructError: Whatever went wrong, in `flow` or here.
     """
     config, state = equipment.config, equipment.state
+    if (out / rundir.SUMMARY).is_file():
+        await _check_source(equipment, out)
     made, refusals = derived.forget_results(out), Refusals()
     conversations, twins = config.source.messages is not None, config.twins is not None
     with published(out, state), tables.outputs(out, conversations=conversations, twins=twins) as files, closing(Unique()) as unique:
@@ -214,7 +219,15 @@ async def write_out(equipment: Equipment, out: Path, flow: Callable[[Callable[[B
     twice = f"{state.renumbered} rows have an id that an earlier row has too; a number stands behind theirs, as in ID-2" if state.renumbered else ""
     capped = config.budget.max_cost is not None or config.budget.max_tokens is not None
     idle = "the budget caps calls to remote models, and this run has none" if capped and all(m.in_process for m in config.models.by_role.values()) else ""
-    told = (lost, twice, idle, equipment.asked.note if equipment.asked else "", described(state.target) if state.target else "", *side_notes(summary))
+    told = (
+        lost,
+        twice,
+        idle,
+        equipment.asked.note if equipment.asked else "",
+        described(state.target) if state.target else "",
+        choice_note(config),
+        *side_notes(summary),
+    )
     if notes := [note for note in told if note]:
         summary["notes"] = notes
     check_accounts(out, state)
@@ -415,6 +428,23 @@ async def _weighed(examples: Examples, margins: Margins) -> Examples:
     async with aclosing(examples):
         async for example in examples:
             yield margins.of(example)
+
+
+async def _check_source(equipment: Equipment, out: Path) -> None:
+    """Look for a usable row before anything in `out` gives way.
+
+    Raises:
+        SourceError: There is none.
+    """
+    config, state = equipment.config, RunState()
+    bad: list[BadRow] = []
+    if await first_usable(equipment, state, lambda row: None if bad else bad.append(row)):
+        return
+    kept = f"; the results that {out} holds stay as they are"
+    if not bad:
+        raise SourceError(f"{_no_row(config)}{kept}")
+    first = f"{bad[0].file}:{bad[0].line}: {bad[0].reason}"
+    raise SourceError(f"none of the {state.rows} rows of {config.source.path} is usable; the first: {first}{advice(first)}{kept}")
 
 
 def _no_usable_row(config: RunConfig, out: Path, state: RunState) -> str:

@@ -114,7 +114,7 @@ def test_an_overloaded_endpoint_is_waited_for_until_the_pause_is_too_long() -> N
 @pytest.mark.parametrize(
     ("status", "kind", "said"),
     [
-        (400, RequestError, "HTTP 400: top_k is no good; this endpoint may not know top_k; set it to 0"),
+        (400, RequestError, "HTTP 400: top_k is no good; this endpoint may not know top_k; set induce.top_k and respond.top_k to 0"),
         (413, RequestError, "HTTP 413"),
         (401, AccessError, "environment variable ANTHROPIC_API_KEY, which is not set"),
         (404, AccessError, "is 'small' the name of a model there"),

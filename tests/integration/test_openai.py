@@ -430,8 +430,24 @@ class TestRejections:
         assert text.isprintable() and text.endswith("...") and len(text.split("HTTP 400: ")[1]) == 300
 
     def test_a_field_that_the_endpoint_does_not_know_is_named(self) -> None:
-        with serve(reject=(422, {"detail": "extra field top_k"})) as server, pytest.raises(RequestError, match="may not know top_k; set it to 0"):
+        with (
+            serve(reject=(422, {"detail": "extra field top_k"})) as server,
+            pytest.raises(RequestError, match=r"may not know top_k; set induce\.top_k and respond\.top_k to 0"),
+        ):
             generate(server)
+
+    @pytest.mark.parametrize(
+        ("said", "remedy"),
+        [
+            ("Unsupported parameter: 'logprobs' is not supported with this model.", "set 'logprobs: false' for this model"),
+            ("Unsupported value: 'n' does not support 2 with this model.", "set induce.candidates and respond.drafts to 1"),
+            ("the context is too long", "the context is too long"),
+        ],
+    )
+    def test_a_parameter_that_the_model_does_not_take_has_a_way_out(self, said: str, remedy: str) -> None:
+        with serve(reject=(400, {"error": {"message": said}})) as server, pytest.raises(RequestError) as caught:
+            generate(server, n=2, want_logprobs=True)
+        assert str(caught.value).endswith(remedy)
 
 
 class TestKey:

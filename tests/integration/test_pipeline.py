@@ -456,6 +456,19 @@ class TestAccounting:
         with pytest.raises(SourceError, match=r"texts\.jsonl holds no row"):
             project.run()
 
+    @pytest.mark.parametrize(
+        ("rows", "said"), [([], "holds no row"), (['{"text": ""}', "{broken"], "none of the 2 rows of texts.jsonl is usable; the first: ")]
+    )
+    def test_a_source_that_was_emptied_leaves_the_results_of_the_run_before(self, project: Project, rows: list[Any], said: str) -> None:
+        project.texts(good_rows(6))
+        assert project.run()["pairs"] > 0
+        names = (*DATA_FILES, "README.md", "summary.json")
+        before = contents(project.out, names)
+        project.texts(rows)
+        with pytest.raises(SourceError, match=said) as caught:
+            project.run()
+        assert str(caught.value).endswith("stay as they are") and contents(project.out, names) == before
+
     def test_a_run_that_keeps_nothing_is_a_run(self, project: Project) -> None:
         project.scripts["inducer"] = {"generate": [{"answers": ["No."]}]}
         project.texts(good_rows(5))
@@ -1048,13 +1061,22 @@ class TestOverHttp:
             with pytest.raises(ModelError, match=r"the first 10 requests of stage 'induce' were all refused, the last one so: .*no logprobs here"):
                 project.run()
 
+    def test_a_judge_that_writes_is_asked_no_more_once_a_draft_passed(self, project: Project, judged: None) -> None:
+        project.texts(good_rows(12))
+        made = []
+        with serve() as server:
+            over_http(project, server)
+            for pick in ("first", "best"):
+                project.config["verify"]["pick"] = pick
+                summary = project.run(project.path / pick)
+                made.append((summary["stages"]["verify"]["calls"], pairs(project.path / pick)))
+        assert made[0] == made[1] and made[0][1]
+
     def test_an_endpoint_without_json_schemas_is_told_from_one_with_and_works_without(self, project: Project, judged: None, monkeypatch: Any) -> None:
         project.texts(good_rows(12))
         with serve(reject=(400, {"error": {"message": "response_format is not supported"}}), match='"response_format"') as server:
             over_http(project, server)
-            with pytest.raises(
-                ModelError, match=r"stage 'respond' were all refused.*response_format is not supported.*set 'json_schema: false' for this model"
-            ):
+            with pytest.raises(ModelError, match=r"stage 'verify' were all refused.*response_format is not supported.*set 'json_schema: false' for this model"):
                 project.run()
             answer = misbehaving._text
 
@@ -1184,4 +1206,5 @@ class TestErrors:
         project.run()
         project.texts(["{broken"])
         assert project.cli() == 2
-        assert not pairs(project.out) and not (project.out / "summary.json").exists()
+        told = json.loads((project.out / "summary.json").read_text("utf-8"))["pairs"]
+        assert len(pairs(project.out)) == told == 3, "both are of the run before, and stay"

@@ -5,15 +5,16 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
-from safer_instruct.config import ExpertConfig, RespondConfig
+from safer_instruct.config import ExpertConfig, RespondConfig, RunConfig
 from safer_instruct.domain import Category, Contrast, Domain
 from safer_instruct.errors import ConfigError
 from safer_instruct.example import Example
 from safer_instruct.models.protocol import Completion, Generated, Generation, Scored, Scoring
-from safer_instruct.stages.experts import Expert, Experts, expert_of
+from safer_instruct.stages.experts import Expert, Experts, choice_note, expert_of
 from safer_instruct.stages.respond import respond
 from safer_instruct.templates import load_template
 
@@ -63,6 +64,33 @@ def test_whose_turn_it_is_depends_on_prompt_round_and_seed_and_not_on_the_order_
     assert [one.turn(e, 0, 0)[0].name for e in prompts] == [other.turn(e, 0, 0)[0].name for e in prompts]
     assert [one.turn(e, 0, 0)[0].name for e in prompts] != [one.turn(e, 1, 0)[0].name for e in prompts]
     assert [one.turn(e, 0, 0)[0].name for e in prompts] != [one.turn(e, 0, 7)[0].name for e in prompts]
+
+
+def test_neither_name_nor_order_says_whose_draft_comes_first_where_all_write() -> None:
+    a, b = ExpertConfig(model="scripted:"), ExpertConfig(model="scripted:")
+    one, other = several("best", a=a, b=b)[0], several("best", b=b, a=a)[0]
+    drawn = [replace(EXAMPLE, id=f"r{i}") for i in range(400)]
+    first = [one.turn(e, 0, 0)[0].name for e in drawn]
+    assert first == [other.turn(e, 0, 0)[0].name for e in drawn] == [one.turn(e, 1, 0)[0].name for e in drawn]
+    assert first != [one.turn(e, 0, 7)[0].name for e in drawn]
+    assert 150 < Counter(first)["a"] < 250
+
+
+@pytest.mark.parametrize(
+    ("changed", "noted"),
+    [
+        ({}, "a judge that writes gives every draft that it accepts the same margin"),
+        ({"verify": {"form": "program"}}, "programs give no margin"),
+        ({"verify": {"form": "question", "answers": "weighted"}}, ""),
+        ({"verify": {"form": "contrast"}}, ""),
+        ({"respond": {"choose": "weight"}}, ""),
+    ],
+)
+def test_a_choice_among_equal_margins_is_noted(changed: dict[str, Any], noted: str) -> None:
+    models = {"experts": {"a": "scripted:", "b": "scripted:"}, "judge": "scripted:", "inducer": "scripted:"}
+    given = {"domain": "d.yaml", "source": {"path": "t.jsonl"}, "models": models, "respond": {"choose": "best"}, "verify": {"form": "question"}}
+    note = choice_note(RunConfig.model_validate({**given, **changed}))
+    assert noted in note and bool(note) == bool(noted)
 
 
 def test_an_expert_writes_for_its_categories_only() -> None:

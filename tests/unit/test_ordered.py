@@ -127,6 +127,25 @@ def test_where_the_first_ten_are_all_refused_the_run_stops_and_says_why() -> Non
     assert len(run(_refuse(set()), [example(n) for n in range(9)])) == 9
 
 
+def test_a_refusal_of_the_judge_is_told_as_the_judge_s() -> None:
+    async def step(one: Example) -> Example:
+        refused = RequestError("temperature is not supported")
+        refused.stage = "verify"
+        raise refused
+
+    with pytest.raises(ModelError, match=r"the first 10 requests of stage 'verify' were all refused, the last one so: temperature is not supported"):
+        run(step, [example(n) for n in range(30)], name="respond")
+    few = run(step, [example(n) for n in range(9)], name="respond")
+    assert {one.dropped_by.name for one in few if one.dropped_by} == {"verify.refused"}
+    refusals, state = Refusals(), RunState()
+    for one in few:
+        refusals.note(one)
+    with pytest.raises(ModelError, match=r"^all 9 requests of stage 'verify' were refused, the last one so: "):
+        refusals.check(state)
+    state.stages["respond"].answered = 1
+    refusals.check(state)
+
+
 def test_after_one_answer_refusals_drop_examples_and_stop_nothing() -> None:
     assert sum(one.alive for one in run(_refuse({4}), [example(n) for n in range(30)])) == 1
 

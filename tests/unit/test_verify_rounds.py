@@ -37,7 +37,7 @@ class Values:
 
 
 def answered(
-    *rounds: list[str], example: Example = PAIR, mend: Callable[[Draft], str | None] | None = None, revisions: int = 0, **config: Any
+    *rounds: list[str], example: Example = PAIR, mend: Callable[[Draft], str | None] | None = None, revisions: int = 0, alike: bool = False, **config: Any
 ) -> tuple[Example, list[str], list[str]]:
     """What comes out, what was judged, and what was mended."""
     verifier, mended = Values(), list[str]()
@@ -51,7 +51,7 @@ def answered(
         return None if text is None else replace(draft, text=text, verdicts=(), margin=None, revision=draft.revision + 1)
 
     settings = VerifyConfig(**{"rounds": len(rounds), "min_words": 2, **config})
-    out = asyncio.run(answer(example, write, verifier, settings, mend=mending if mend else None, revisions=revisions))
+    out = asyncio.run(answer(example, write, verifier, settings, mend=mending if mend else None, revisions=revisions, alike=alike))
     return out, verifier.judged, mended
 
 
@@ -61,6 +61,14 @@ def test_the_best_of_those_that_pass_is_taken_or_the_first_that_passes() -> None
     assert (out.chosen, out.margin, judged) == ("it is 3", 3.0, drafts) and [d.margin for d in out.drafts] == [-1.0, 1.0, 3.0, 2.0]
     out, judged, _ = answered(drafts, pick="first")
     assert (out.chosen, out.margin, judged) == ("it is 1", 1.0, drafts[:2]) and [d.text for d in out.drafts] == drafts
+
+
+def test_where_all_that_pass_are_alike_the_rest_of_a_round_is_not_judged() -> None:
+    drafts = ["it is -1", "it was 1", "it is 1", "they are 1"]
+    whole, _, _ = answered(drafts, pick="best")
+    out, judged, _ = answered(drafts, pick="best", alike=True)
+    assert (out.chosen, out.margin) == (whole.chosen, whole.margin) and judged == drafts[:2]
+    assert [(d.text, bool(d.verdicts)) for d in out.drafts] == [(text, text in judged) for text in drafts], "those have no verdict"
 
 
 def test_rounds_go_on_until_a_draft_passes_and_the_last_says_why_none_did() -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from safer_instruct.errors import RequestError
 from safer_instruct.ledger.commits import Commits
 from safer_instruct.ledger.content import KEY_BYTES, Call, decode_generated, decode_scored, encode_answer
 from safer_instruct.models.protocol import Generated, Generation, Model, Scored, Scoring, Usage, encode_request
@@ -94,8 +95,10 @@ class Recorded:
                 return self._counted(decode(stored.answer, stored.usage), replayed=True)
             answer = await send(request)
             call = Call(key, self._stage, self.name, asked, encode_answer(answer), answer.usage, time.time())
-        except BaseException:
+        except BaseException as exc:
             self._ledger.release(key)
+            if isinstance(exc, RequestError):
+                exc.stage = self._stage
             raise
         await self._ledger.put(call)
         return self._counted(answer, replayed=False)

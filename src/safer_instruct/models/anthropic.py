@@ -16,7 +16,7 @@ from safer_instruct.models.flow import Flow, Limits
 from safer_instruct.models.messages import headers, message_body, read_message, single
 from safer_instruct.models.parsing import FilteredError
 from safer_instruct.models.protocol import Completion, Generated, Generation, Scored, Scoring, Usage
-from safer_instruct.models.remote import USE_EMBEDDED, Remote, access_hints
+from safer_instruct.models.remote import UNKNOWN, USE_EMBEDDED, Remote, access_hints
 from safer_instruct.models.spending import Spending
 from safer_instruct.models.together import together
 
@@ -95,5 +95,5 @@ class AnthropicModel:
     def _hints(self, address: Address, status: int, message: str, body: Mapping[str, Any]) -> list[str]:
         hints = access_hints(address, status, self._model)
         if "top_k" in body and "top_k" in message:
-            hints.append("this endpoint may not know top_k; set it to 0")
+            hints.append(f"this endpoint may not know top_k; {UNKNOWN['top_k']}")
         return hints

@@ -6,6 +6,7 @@ once: see `remote`. The key is read from the environment and stands in the reque
 
 from __future__ import annotations
 
+import re
 from collections.abc import Coroutine, Mapping, Sequence
 from functools import partial
 from itertools import accumulate
@@ -17,10 +18,11 @@ from safer_instruct.models.chat import Logprobs, authorization, completion_body,
 from safer_instruct.models.flow import Flow, Limits
 from safer_instruct.models.parsing import FilteredError
 from safer_instruct.models.protocol import Completion, Generated, Generation, Scored, Scoring, Usage
-from safer_instruct.models.remote import USE_EMBEDDED, Remote, access_hints, fill_up
+from safer_instruct.models.remote import UNKNOWN, USE_EMBEDDED, Remote, access_hints, fill_up
 from safer_instruct.models.spending import Spending
 
 _MOST_CHARS_PER_TOKEN = 8  # of text that is to be scored: what is left out at a token cap need not be sent
+_NAMES_N = re.compile(r"""(['"`])n\1|\b(?:parameter|field|argument):? n\b""", re.I)
 
 
 class OpenAIModel:
@@ -107,7 +109,11 @@ class OpenAIModel:
 
     def _hints(self, address: Address, status: int, message: str, body: Mapping[str, Any]) -> list[str]:
         hints = access_hints(address, status, self._model)
-        hints += [f"this endpoint may not know {k}; set it to {off}" for k, off in (("top_k", 0), ("repetition_penalty", 1)) if k in body and k in message]
+        hints += [f"this endpoint may not know {name}; {remedy}" for name, remedy in UNKNOWN.items() if name in body and name in message]
+        if body.get("n", 1) > 1 and _NAMES_N.search(message):
+            hints.append("this endpoint may not give several answers to one request; set induce.candidates and respond.drafts to 1")
+        if "logprobs" in body and "echo" not in body and "logprobs" in message:
+            hints.append("this endpoint may not give log-probabilities; set 'logprobs: false' for this model")
         if "response_format" in body and any(word in message.lower() for word in ("response_format", "schema", "structured output")):
             hints.append("this endpoint may not know JSON-schema output; set 'json_schema: false' for this model")
         if "echo" in body:

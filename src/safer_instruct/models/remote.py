@@ -37,6 +37,8 @@ _MAY_BE_FILTERED = (400, 403, 422, 451)
 _PAYMENT_REQUIRED = 402
 _NO_CREDIT = ("insufficient_quota", "billing_error", "billing_hard_limit_reached", "billing_not_active", "account_deactivated", "credit balance is too low")
 USE_EMBEDDED = "the embedded scorer can: leave models.scorer at its default, or name an embedded model there"
+UNKNOWN = {"top_k": "set induce.top_k and respond.top_k to 0", "repetition_penalty": "set respond.repetition_penalty to 1"}
+"""What to do where an endpoint does not know a parameter of the draw."""
 TOP_UP = "the account has no credit left: top it up, then give the same command again"
 _CHARS_PER_TOKEN = 4  # of English, roughly: an estimate for the rate, corrected by each answer
 

@@ -115,7 +115,8 @@ class RespondConfig(Strict):
         top_k: Of the draw; 0 for all tokens.
         repetition_penalty: Above 1 keeps small models from looping.
         choose: Of several experts: `weight` takes one for each prompt and round, by a hash of the prompt and in shares as their weights;
-            `best` has all of them write, and the verifier's margin decides.
+            `best` has all of them write, and the verifier's margin decides; equal margins are a draw for each example, and those of
+            one judge that writes are all equal.
         revise: How often in each round the expert is shown why its draft was not accepted, and mends it.
         revision: Renders what it is shown then.
         critique: Before that, the judge (`models.judge`) says what is to be changed, by the guideline.
@@ -155,7 +156,8 @@ class VerifyConfig(Strict):
         min_yes: For `weighted`: least probability of yes.
         min_reward: For `reward`: least reward of an acceptable response; null asks only for the margin.
         pick: `best` judges every draft of a round and takes the one with the largest margin; `first` goes through them,
-            likeliest under the expert first, and takes the first that passes: fewer calls.
+            likeliest under the expert first, and takes the first that passes: fewer calls. With one judge that writes all margins
+            are equal, so `best` also stops at the first that passes, unless `respond.boilerplate` may need the others.
         examples: For `contrast`: how many of the category's example pairs the scorer is shown; each makes it surer and slower.
         rounds: How often the expert may try; then the example is dropped with the reasons.
         min_contrast: For `contrast`: least contrast of an acceptable response, nats per token.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from safer_instruct.config import ExpertConfig, RespondConfig
+from safer_instruct.config import ExpertConfig, RespondConfig, RunConfig
 from safer_instruct.domain import Domain
 from safer_instruct.errors import ConfigError
 from safer_instruct.example import Draft, Example
@@ -86,10 +86,13 @@ class Experts:
         return [draft for drafts in rounds for draft in drafts]
 
     def turn(self, example: Example, attempt: int, seed: int) -> tuple[Expert, ...]:
-        """Who writes in this round; it depends on the prompt and the round alone, not on the order of the experts in the config."""
+        """Who writes in this round; it depends on the example and the round alone, not on the order of the experts in the config.
+
+        Of drafts with equal margins the first is taken, so those who all write come in an order that is drawn for each example.
+        """
         able = self._of(example.category)
         if self._choose == "best" or len(able) == 1:
-            return able
+            return tuple(sorted(able, key=lambda expert: derive_seed(seed, "order", example.id, expert.name)))
         point = derive_seed(seed, "turn", example.prompt, attempt) / _SEEDS * sum(expert.weight for expert in able)
         for expert in able:
             point -= expert.weight
@@ -110,3 +113,18 @@ def expert_of(name: str, model: Model, which: ExpertConfig, template: Template, 
     """One of several, with its own temperature and length where it has them."""
     own = {key: value for key in ("temperature", "max_tokens") if (value := getattr(which, key)) is not None}
     return Expert(name, model, template, config.model_copy(update=own), which.weight, which.categories, alone=False)
+
+
+def choice_note(config: RunConfig) -> str:
+    """What to know of `respond.choose: best` where the margins of all accepted drafts are equal; empty where they can differ."""
+    if not config.models.experts or config.respond.choose != "best" or not (config.verify.form == "program" or one_writes(config)):
+        return ""
+    why = "programs give no margin" if config.verify.form == "program" else "a judge that writes gives every draft that it accepts the same margin"
+    return (
+        f"respond.choose 'best' was a draw among the accepted drafts, since {why}; verify.answers 'weighted', form 'reward' and form 'contrast' tell them apart"
+    )
+
+
+def one_writes(config: RunConfig) -> bool:
+    """Whether one judge writes its answers: then the margin of every accepted draft is 1."""
+    return config.verify.form == "question" and config.verify.answers == "written" and not config.models.panel

@@ -10,7 +10,7 @@ from safer_instruct.domain import Direction
 from safer_instruct.example import Draft, Example
 from safer_instruct.filters.checks import Check, check_all
 from safer_instruct.stages.direction import sides
-from safer_instruct.stages.experts import Experts
+from safer_instruct.stages.experts import Experts, one_writes
 from safer_instruct.stages.revise import Reviser
 from safer_instruct.stages.verify import Verifier, answer
 
@@ -24,6 +24,7 @@ class Finisher:
         """Take those who write, mend and judge, the filters on pairs, and the seed of the draws."""
         self._experts, self._reviser, self._verifier, self._checks = experts, reviser, verifier, tuple(checks)
         self._config, self._direction, self._seed = config, direction, seed
+        self._alike = one_writes(config) and config.respond.boilerplate is None  # which may ask for another draft that passed
 
     async def finish(self, example: Example) -> Example:
         """A pair, or dropped with what stood in the way.
@@ -31,8 +32,8 @@ class Finisher:
         Raises:
             ModelError: A model failed after its retries.
         """
-        done = await answer(example, self._write, self._verifier, self._config.verify, mend=self._mend, revisions=self._config.respond.revise)
-        return self._checked(done)
+        verify, revisions = self._config.verify, self._config.respond.revise
+        return self._checked(await answer(example, self._write, self._verifier, verify, mend=self._mend, revisions=revisions, alike=self._alike))
 
     async def again(self, example: Example, warmer: float) -> Example:
         """One further round for an example whose last response was taken back: mended where that is on, else drawn `warmer`.

@@ -50,7 +50,9 @@ class Verifier(Protocol):
         """
 
 
-async def answer(example: Example, write: Write, verifier: Verifier, config: VerifyConfig, *, mend: Mend | None = None, revisions: int = 0) -> Example:
+async def answer(
+    example: Example, write: Write, verifier: Verifier, config: VerifyConfig, *, mend: Mend | None = None, revisions: int = 0, alike: bool = False
+) -> Example:
     """Write and judge until a draft passes, for at most `config.rounds` rounds.
 
     Args:
@@ -60,6 +62,7 @@ async def answer(example: Example, write: Write, verifier: Verifier, config: Ver
         config: Rounds and bounds.
         mend: Has a draft that did not pass written anew, knowing why; None where nobody does.
         revisions: How often in each round.
+        alike: Whether all that pass have the same margin: then the first of them is the best of its round, and the rest are not judged.
 
     Returns:
         A copy with `chosen` and `margin` set, or dropped with the verdicts of the last round's best draft.
@@ -74,8 +77,9 @@ async def answer(example: Example, write: Write, verifier: Verifier, config: Ver
         baseline = await verifier.baseline(example)
     except HopelessError as exc:
         return example.with_verdicts(exc.verdict)
+    first = alike or config.pick == "first"
     for attempt in range(begun, begun + config.rounds):
-        judged, accepted = await _round(example, await write(example, attempt), verifier, config, baseline)
+        judged, accepted = await _round(example, await write(example, attempt), verifier, config, baseline, first=first)
         if mend and not accepted and judged:
             mended = await _mended(example, max(judged, key=_rank), mend, revisions, lambda d: _judge(example, d, verifier, config, baseline))
             judged, accepted = [*judged, *mended], [d for d in mended if d.passed]
@@ -159,9 +163,11 @@ class ContrastVerifier:
         return (await self._scorer.score(Scoring(rendered, response))).mean
 
 
-async def _round(example: Example, drafts: list[Draft], verifier: Verifier, config: VerifyConfig, baseline: float) -> tuple[list[Draft], list[Draft]]:
-    """All drafts of a round, judged as far as `config.pick` asks, and those that passed."""
-    if config.pick == "best":
+async def _round(
+    example: Example, drafts: list[Draft], verifier: Verifier, config: VerifyConfig, baseline: float, *, first: bool
+) -> tuple[list[Draft], list[Draft]]:
+    """All drafts of a round, judged to the end or up to the first that passes, and those that passed."""
+    if not first:
         judged = await together(_judge(example, draft, verifier, config, baseline) for draft in drafts)
         return judged, [d for d in judged if d.passed]
     judged = []
