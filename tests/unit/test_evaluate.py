@@ -409,6 +409,7 @@ def test_what_is_under_way_when_a_call_fails_is_waited_for_and_nothing_more_is_a
     async def ask(item: int) -> int:
         begun.append(item)
         if item == 0:
+            await asyncio.sleep(0.01)
             raise ModelError("HTTP 401: no such key")
         await asyncio.sleep(0.05)
         ended.append(item)
