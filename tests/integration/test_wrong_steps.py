@@ -249,7 +249,7 @@ STEPS = [
     ),
     ("status training", ("training holds no finished run (it is the folder of a training",)),
     ("run other.yaml --out runs/evasive", ("holds a run of another config: seed: 0, now 5. Add", "--continue", "--fresh")),
-    ("run evasive.yaml --out replies.csv/run", ("replies.csv/run cannot be a run directory: Not a directory; choose another --out",)),
+    ("run evasive.yaml --out replies.csv/run", ("replies.csv/run cannot be a run directory: replies.csv is a file; choose another --out",)),
     ("run secret.yaml", ("secret.yaml:3: 'models.expert.api_key_env': is no name of an environment variable, such as OPENAI_API_KEY; put the key into one",)),
     ("run prices.yaml", ("prices.yaml:5: 'prices': my-prices.yaml: no such file (looked in",)),
     ("run evasive.yaml --sample 3", ("--sample is for --dry-run",)),
