@@ -8,7 +8,7 @@ to resume is to run again.
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Callable, Container, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Container, Mapping
 from contextlib import aclosing, asynccontextmanager, closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,7 +39,6 @@ from safer_instruct.roles import EXPERTS
 from safer_instruct.running import run_to_end
 from safer_instruct.settings.answers import BoilerplateConfig
 from safer_instruct.sources import BadRow, read_source
-from safer_instruct.sources.records import advice
 from safer_instruct.spent import earlier_spent, write_spent
 from safer_instruct.stages.direction import facing
 from safer_instruct.stages.experts import choice_note
@@ -48,7 +47,7 @@ from safer_instruct.stages.finish import Finisher
 from safer_instruct.stages.induce import induce
 from safer_instruct.stages.rejected import RejectedSide, rejected_template
 from safer_instruct.stages.verify import Verifier
-from safer_instruct.state import REJECTED, STAGES, TWINS, Both, Dropped, Figures, Paced, Row, RowMeter, RunState, row_of, row_of_twin
+from safer_instruct.state import REJECTED, STAGES, TWINS, Both, Dropped, Figures, Paced, Row, RowMeter, RunState, own_s, row_of, row_of_twin
 from safer_instruct.tally import side_notes, unread_note
 from safer_instruct.target import Pursuit, described
 from safer_instruct.templates import load_template
@@ -277,13 +276,11 @@ async def _sample(config: RunConfig, out: Path, rows: int, mode: rundir.Mode, wa
     if not taken:
         raise SourceError(_no_row(config))
     if len(bad) == len(taken):
-        first = f"{bad[0].file}:{bad[0].line}: {bad[0].reason}"
-        raise SourceError(f"none of the {len(taken)} sampled rows of {config.source.path} is usable; the first: {first}{advice(first)}")
+        raise SourceError(_none_usable(f"{len(taken)} sampled rows", config, bad[0]))
     beside = [name for name in state.stages if name not in STAGES]
-    by_model = [(which, {stage: meter for (by, stage), meter in asked.items() if by == id(model)}) for (which, _), model in models]
-    paced = tuple(found for which, stages in by_model if (found := Paced.of(which, stages)))
-    here = {id(model): model.concurrency for (which, _), model in models if which.in_process}
-    in_process_s = sum(meter.usage.seconds / here[by] for (by, _), meter in asked.items() if by in here)
+    by_model = [(which, model.concurrency, {stage: meter for (by, stage), meter in asked.items() if by == id(model)}) for (which, _), model in models]
+    paced = tuple(found for which, _, stages in by_model if (found := Paced.of(which, stages)))
+    in_process_s = sum(own_s(*each) for each in by_model)
     commonest = sorted(dropped.values(), key=lambda reason: -reason.rows)
     return Sample(tuple(taken), total, slots, paced, in_process_s, (*STAGES[:-1], *beside, STAGES[-1]), tuple(bad), state.pairs, tuple(commonest))
 
@@ -443,25 +440,24 @@ async def _check_source(equipment: Equipment, out: Path) -> None:
     kept = f"; the results that {out} holds stay as they are"
     if not bad:
         raise SourceError(f"{_no_row(config)}{kept}")
-    first = f"{bad[0].file}:{bad[0].line}: {bad[0].reason}"
-    raise SourceError(f"none of the {state.rows} rows of {config.source.path} is usable; the first: {first}{advice(first)}{kept}")
+    raise SourceError(f"{_none_usable(f'{state.rows} rows', config, bad[0])}{kept}")
 
 
 def _no_usable_row(config: RunConfig, out: Path, state: RunState) -> str:
     if not state.rows:
         return _no_row(config)
-    first = _first(out / rundir.BAD_ROWS)
-    return f"none of the {state.rows} rows of {config.source.path} is usable; the first: {first}{advice(first)}; all reasons stand in {out / rundir.BAD_ROWS}"
+    reasons = out / rundir.BAD_ROWS
+    return f"{_none_usable(f'{state.rows} rows', config, _first(reasons))}; all reasons stand in {reasons}"
+
+
+def _none_usable(rows: str, config: RunConfig, first: BadRow) -> str:
+    return f"none of the {rows} of {config.source.path} is usable; the first: {first.told}"
 
 
 def _no_row(config: RunConfig) -> str:
     return f"{config.source.path} holds no row; give a source with texts (source.path)"
 
 
-def _first(path: Path) -> str:
-    def rows() -> Iterator[dict[str, Any]]:
-        with path.open(encoding="utf-8") as file:
-            yield from map(json.loads, file)
-
-    row = next(rows())
-    return f"{row['file']}:{row['line']}: {row['reason']}"
+def _first(path: Path) -> BadRow:
+    with path.open(encoding="utf-8") as file:
+        return BadRow(**json.loads(next(file)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
@@ -55,12 +55,7 @@ class StageState:
     @property
     def cost(self) -> float | None:
         """US dollars that its calls cost, None where that is not known."""
-        return self.meter.usage.cost if self.known or not self.meter.calls else None
-
-    @property
-    def known(self) -> bool:
-        """Whether it is known what its calls cost: the price, and what each of them took."""
-        return self.priced and not self.meter.unreported
+        return self.meter.cost(priced=self.priced)
 
 
 @dataclass(slots=True)
@@ -254,6 +249,11 @@ class Paced:
         return 60 * max(calls / self.requests_per_min, tokens / self.tokens_per_min)
 
 
+def own_s(which: ModelConfig, slots: int, asked: Mapping[str, Meter]) -> float:
+    """Seconds that a model in this process took at all its stages, with as many calls side by side as it has slots; none of any other."""
+    return sum(meter.usage.seconds for meter in asked.values()) / slots if which.in_process else 0.0
+
+
 @dataclass(slots=True)
 class RowMeter(Meter):
     """A meter that also knows which row its calls were made for."""
@@ -305,16 +305,14 @@ def row_of_twin(twin: Example, state: RunState) -> Row:
 
 def _figures(example: Example, stage: StageState, *, passed: bool) -> Figures:
     calls = stage.meter.by_row.pop(example.id, []) if isinstance(stage.meter, RowMeter) else []
+    return figures_of(calls, stage.meter, priced=stage.priced, passed=passed)
+
+
+def figures_of(calls: Sequence[Usage], meter: Meter, *, priced: bool, passed: bool) -> Figures:
+    """What these calls of a stage took, whose calls in all `meter` has counted."""
     total = sum(calls, Usage())
-    return Figures(
-        passed,
-        len(calls),
-        total.prompt_tokens,
-        total.completion_tokens,
-        total.cost if stage.known or not calls else None,
-        total.seconds,
-        bool(stage.meter.unreported and calls),
-    )
+    cost = None if calls and meter.cost(priced=priced) is None else total.cost
+    return Figures(passed, len(calls), total.prompt_tokens, total.completion_tokens, cost, total.seconds, bool(calls and meter.unreported))
 
 
 def came_to(verdict: Verdict, name: str) -> bool:

@@ -241,17 +241,18 @@ def _spent(state: RunState) -> str:
     return f", spent {budget}" if budget.spent.tokens or budget.max_cost is not None or budget.max_tokens is not None else ""
 
 
+_NOT_KNOWN = {  # parts of what is spent, as a summary's budget names them
+    "unanswered": "calls without an answer, which may have been billed nonetheless: at most {}",
+    "cut_off": "calls of earlier sittings that were cut off, which may have been billed nonetheless: at most {}",
+    "unreported": "calls whose usage was not reported, which were answered: at most {}, set aside and counted against the budget",
+}
+
+
 def show_budget(console: Console, budget: dict[str, Any]) -> None:
     """What was spent for calls that brought nothing, or set aside for answers that do not tell; the rest stands in the funnel."""
-    if budget["unanswered_tokens"]:
-        most = f"{budget['unanswered_tokens']:,} tokens, {show_usd(budget['unanswered_cost'])} USD"
-        console.print(f"calls without an answer, which may have been billed nonetheless: at most {most}")
-    if budget.get("cut_off_tokens"):
-        most = f"{budget['cut_off_tokens']:,} tokens, {show_usd(budget['cut_off_cost'])} USD"
-        console.print(f"calls of earlier sittings that were cut off, which may have been billed nonetheless: at most {most}")
-    if budget.get("unreported_tokens"):
-        most = f"{budget['unreported_tokens']:,} tokens, {show_usd(budget['unreported_cost'])} USD"
-        console.print(f"calls whose usage was not reported, which were answered: at most {most}, set aside and counted against the budget")
+    for what, said in _NOT_KNOWN.items():
+        if tokens := budget.get(f"{what}_tokens"):
+            console.print(said.format(f"{tokens:,} tokens, {show_usd(budget[f'{what}_cost'])} USD"))
 
 
 def _print_now_and_then(console: Console, state: RunState, stop: threading.Event) -> None:

@@ -22,10 +22,9 @@ from safer_instruct.evaluation.result import REPORT, Evaluation, Work, pairs_of,
 from safer_instruct.evaluation.settings import EvaluateConfig
 from safer_instruct.evaluation.sitting import Counter, OpenModels, Progress, check_folder, held_ledger
 from safer_instruct.filters.refusal_reader import reader_if
-from safer_instruct.models.protocol import Usage
 from safer_instruct.placeholders import still_to_name, unnamed
 from safer_instruct.running import run_to_end
-from safer_instruct.state import Figures, Paced, Row
+from safer_instruct.state import Paced, Row, figures_of
 
 Report = Callable[[Progress], None]
 
@@ -234,13 +233,8 @@ def _pieces(config: EvaluateConfig, prompts: int) -> int:
 
 
 def _row(work: Work, id_: str) -> Row:
-    row = {}
-    for name, stage in work.models.stages.items():
-        calls = stage.meter.by_row.get(id_, [])
-        total = sum(calls, Usage())
-        cost, unreported = None if calls and stage.cost is None else total.cost, bool(calls and stage.meter.unreported)
-        row[name] = Figures(True, len(calls), total.prompt_tokens, total.completion_tokens, cost, total.seconds, unreported)
-    return row
+    stages = work.models.stages.items()
+    return {name: figures_of(stage.meter.by_row.get(id_, []), stage.meter, priced=stage.priced, passed=True) for name, stage in stages}
 
 
 def _made(out: Path | str) -> Path:

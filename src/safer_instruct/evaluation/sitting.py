@@ -21,7 +21,7 @@ from safer_instruct.models.protocol import Model, Usage
 from safer_instruct.models.said import said
 from safer_instruct.prices import load_prices
 from safer_instruct.spent import earlier_spent, write_spent
-from safer_instruct.state import Paced, RowMeter
+from safer_instruct.state import Paced, RowMeter, own_s
 from safer_instruct.tuning.finished import of_training
 
 T = TypeVar("T")
@@ -72,8 +72,7 @@ class Stage:
     @property
     def cost(self) -> float | None:
         """US dollars that its calls cost, None where that is not known, be it the price or what they took."""
-        known = self.priced and not self.meter.unreported
-        return self.meter.usage.cost if known or not self.meter.calls else None
+        return self.meter.cost(priced=self.priced)
 
 
 class OpenModels:
@@ -113,8 +112,7 @@ class OpenModels:
 
     def in_process_s(self) -> float:
         """What the models that work in this process took, each with as many calls side by side as it makes."""
-        here = [(self._opened[which].concurrency, asked.values()) for which, asked in self._asked.items() if which.in_process]
-        return sum(meter.usage.seconds / slots for slots, meters in here for meter in meters)
+        return sum(own_s(which, self._opened[which].concurrency, asked) for which, asked in self._asked.items())
 
     def used(self) -> Meter:
         """What all calls add up to."""

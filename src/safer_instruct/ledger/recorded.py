@@ -31,6 +31,10 @@ class Meter:
         """Of all calls, as if nothing had come from the ledger."""
         return self.earlier + self.fresh
 
+    def cost(self, *, priced: bool) -> float | None:
+        """US dollars that the calls cost, None where that is not known, be it the price or what they took."""
+        return self.usage.cost if not self.calls or (priced and not self.unreported) else None
+
     def add(self, usage: Usage, *, replayed: bool, unreported: bool = False) -> None:
         """Count one call; `unreported` where the endpoint told no usage, so that what it cost is not known."""
         self.calls += 1

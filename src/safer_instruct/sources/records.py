@@ -75,6 +75,11 @@ class BadRow:
     excerpt: str
     unread: bool = False
 
+    @property
+    def told(self) -> str:
+        """Place, reason and what to do, for errors that name one row for all."""
+        return f"{self.file}:{self.line}: {self.reason}{advice(self.reason)}"
+
 
 def advice(reason: str) -> str:
     """What to do about the reason of a bad row, for errors that name one row for all; empty where the reason says it."""

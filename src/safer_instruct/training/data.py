@@ -15,7 +15,6 @@ from safer_instruct.models.protocol import Prompt, Turn
 from safer_instruct.settings.pairs import Holdout
 from safer_instruct.settings.preference import DpoConfig, PreferenceConfig, PreferenceSource
 from safer_instruct.sources import BadRow
-from safer_instruct.sources.records import advice
 from safer_instruct.training.preferences import Preference, read_preferences
 from safer_instruct.tuning.loss import Encoded
 from safer_instruct.tuning.split import split, straddling
@@ -106,7 +105,7 @@ def read_unique(sources: Sequence[PreferenceSource], base: Path) -> tuple[list[P
         where = ", ".join(source.path for source in sources)
         first = "; of a run 'safer-instruct filters DIR' tells why"
         if bad:
-            first = f"; the first of {len(bad)}, {bad[0].file}:{bad[0].line}: {bad[0].reason}{advice(bad[0].reason)}"
+            first = f"; the first of {len(bad)}, {bad[0].told}"
         named = "; say which column is which: 'prompt', 'chosen' and 'rejected' of this source, or --prompt, --chosen and --rejected"
         raise SourceError(f"{where}: no usable preference pair{first}{named if bad and bad[0].reason.startswith('no column') else ''}")
     return list(pairs.values()), found - len(pairs), tuple(bad)

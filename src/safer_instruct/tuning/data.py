@@ -15,7 +15,6 @@ from safer_instruct.example import Verdict
 from safer_instruct.holding import of_others
 from safer_instruct.settings.pairs import CleanConfig, Holdout, PairSource
 from safer_instruct.sources import BadRow
-from safer_instruct.sources.records import advice
 from safer_instruct.tuning.clean import clean
 from safer_instruct.tuning.pairs import Pair, read_pairs
 from safer_instruct.tuning.split import split, straddling
@@ -144,5 +143,5 @@ def _nothing_left(pairs: int, cleaned: list[tuple[Pair, Verdict]], bad: list[Bad
         pair, verdict = cleaned[0]
         return f"none of the {pairs} tuning pairs passes cleaning; the first, {pair.file}:{pair.line}: {verdict.reason} ({verdict.name}; see 'clean')"
     if bad:
-        return f"none of the {len(bad)} rows of tuning data is usable; the first, {bad[0].file}:{bad[0].line}: {bad[0].reason}{advice(bad[0].reason)}"
+        return f"none of the {len(bad)} rows of tuning data is usable; the first, {bad[0].told}"
     return "the tuning data holds no row; see 'data'"
