@@ -118,6 +118,7 @@ class Server:
         cached: The system prompts in the prompt cache of the Messages.
         in_flight: Requests being answered.
         peak: Most requests ever in flight.
+        may_answer: What comes in is answered once it is set, as it is at first.
     """
 
     def __init__(self, faults: Faults) -> None:
@@ -131,6 +132,8 @@ class Server:
         self.cached: set[str] = set()
         self.in_flight = self.peak = 0
         self.levels: dict[str, tuple[float, float]] = {}  # of the buckets: calls left, and when
+        self.may_answer = threading.Event()
+        self.may_answer.set()
         self.stopping = asyncio.Event()
         self.commands: asyncio.Queue[bool] = asyncio.Queue()  # whether to listen
         self.obeyed = threading.Semaphore(0)
@@ -184,6 +187,8 @@ class Server:
         self.seen.append((request.path_qs, body, request.headers.get("Authorization") or request.headers.get("x-api-key", "")))
         if request.path == "/v1/messages" and (missing := _missing(request, body)):
             return web.json_response({"type": "error", "error": {"type": "invalid_request_error", "message": f"{missing}: Field required"}}, status=400)
+        if not self.may_answer.is_set():
+            await asyncio.to_thread(self.may_answer.wait)
         if self.faults.latency_s:
             await asyncio.sleep(self.faults.latency_s)
         if self.faults.reject and self.faults.match in text:

@@ -6,7 +6,7 @@ import asyncio
 import socket
 import time
 import traceback
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 import pytest
@@ -60,11 +60,17 @@ def score(server: Server, prompt: Any, continuation: str, **settings: Any) -> An
     return run(model, model.score(Scoring(prompt, continuation)))
 
 
-def ask_many(server: Server, count: int, **settings: Any) -> list[Generated]:
+def ask_many(server: Server, count: int, once_in_line: Callable[[], None] | None = None, **settings: Any) -> list[Generated]:
+    """Numbered calls; `once_in_line` is called when all but the first wait for their turn."""
     model = open_model(server, **settings)
 
     async def work() -> list[Generated]:
-        return await asyncio.gather(*(model.generate(Generation(f"{RAW} {i}", Sampling())) for i in range(count)))
+        calls = asyncio.gather(*(model.generate(Generation(f"{RAW} {i}", Sampling())) for i in range(count)))
+        if once_in_line:
+            while model.flows[0].state.waiting < count - 1:  # noqa: ASYNC110 - nothing tells of it
+                await asyncio.sleep(0.01)
+            once_in_line()
+        return await calls
 
     return run(model, work())
 
@@ -515,8 +521,9 @@ class TestConcurrency:
         assert server.peak == 4
 
     def test_a_call_that_waits_for_its_next_attempt_holds_no_slot(self) -> None:
-        with serve(rate_limit=1.0, retry_after="3", per_body=1, match="umbrella. 0") as server:
-            ask_many(server, 3, concurrency=1)
+        with serve(rate_limit=1.0, retry_after="0.4", per_body=1, match="umbrella. 0") as server:
+            server.may_answer.clear()
+            ask_many(server, 3, once_in_line=server.may_answer.set, concurrency=1)
         assert [body["prompt"][-1] for _, body, _ in server.seen] == ["0", "1", "2", "0"]
 
     def test_cancelling_passes_through(self) -> None:
