@@ -15,6 +15,8 @@ not wait for another one.
 Where a sum cannot be recorded, or `check` says that answers cannot be kept, nothing more is let in, and those who ask are
 told so once what is under way has ended: its answers are saved as far as they can be, and count as what they took.
 
+Where a run is stopped, nothing more is let in either, and what is under way is waited for a while (`stop`).
+
 Tokens are those of the calls that reserve; calls to models in this process need not.
 
 A kill is survived without a write per call: `record` is told a sum that spending will not pass, before it does, and a
@@ -39,6 +41,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from safer_instruct.errors import BudgetError, RunDirectoryError
+from safer_instruct.oneline import many
 from safer_instruct.prices import show_usd
 from safer_instruct.spent import Spent
 
@@ -46,6 +49,7 @@ _NANO = 10**9  # money is counted in whole billionths of a dollar: sums of float
 _CALLS_PER_RECORD = (16, 1024)  # at least and at most
 _RECORDS_APART_S = 0.5
 PATIENCE_S = 10.0  # that calls under way are waited for once an endpoint has failed
+STOP_S = 20.0  # that they are waited for once somebody stops the run: schedulers kill after 30, as a rule
 _LAST_ANSWERS_S = 150.0  # that what is under way is waited for once nothing more can be sent; a batch takes longer, and is found again
 _NOTHING = Spent()
 _Need = tuple[int, int]  # billionths of a dollar, tokens
@@ -54,11 +58,11 @@ _Need = tuple[int, int]  # billionths of a dollar, tokens
 class Reservation:
     """Room in the budget for one attempt; a context manager that forfeits it when nobody has settled it."""
 
-    __slots__ = ("_budget", "_need")
+    __slots__ = ("_budget", "_lasting", "_need")
 
-    def __init__(self, budget: Budget, need: _Need) -> None:
+    def __init__(self, budget: Budget, need: _Need, *, lasting: bool = False) -> None:
         self._budget: Budget | None = budget
-        self._need = need
+        self._need, self._lasting = need, lasting
 
     def settle(self, cost: float | None, tokens: int, *, unanswered: Spent = _NOTHING) -> None:
         """Count what the attempt took and give the rest back; `cost` is None when it is unknown.
@@ -89,6 +93,7 @@ class Reservation:
         if self._budget is None:
             raise ValueError("this reservation is settled or forfeited already")
         budget, self._budget = self._budget, None
+        budget._lasting -= self._lasting
         budget._give_back(self._need, took, lost=lost, unreported=unreported)
 
 
@@ -110,11 +115,12 @@ class Budget:
         self._record: Callable[[Spent], None] | None = None
         self._check: Callable[[], None] | None = None
         self._ahead, self._recorded_at = _CALLS_PER_RECORD[0], -math.inf  # in calls
-        self._open = 0
-        self._waiting: deque[tuple[_Need, asyncio.Future[Reservation]]] = deque()
+        self._open = self._lasting = 0  # the latter are a part of the former
+        self._waiting: deque[tuple[_Need, bool, asyncio.Future[Reservation]]] = deque()
         self._used_up = ""
         self._failure: Exception | None = None  # why nothing is let in
         self._patient, self._over = True, False
+        self._stopped: asyncio.Future[None] | None = None  # done once what was under way at the stop has come back
 
     def begin(self, earlier: Spent, record: Callable[[Spent], None], *, check: Callable[[], None] | None = None, answered: Spent | None = None) -> None:
         """Go on where earlier sittings of the run ended, and keep record from now on.
@@ -173,12 +179,13 @@ class Budget:
         tokens = f", {self.spent.tokens:,}{tokens_cap} tokens" if self.spent.tokens or tokens_cap else ""  # of local models none is counted
         return f"{show_usd(self.spent.cost)}{cost_cap} USD{tokens}"
 
-    async def reserve(self, cost: float | None, tokens: int) -> Reservation:
+    async def reserve(self, cost: float | None, tokens: int, *, lasting: bool = False) -> Reservation:
         """Set aside what an attempt may take at most; waits its turn while others may still give something back.
 
         Args:
             cost: Bound on the cost in US dollars; None when the price is unknown, which a cap in money does not allow.
             tokens: Bound on the tokens.
+            lasting: The attempt outlives the run, as a row of a batch does: who waits for the last answers does not wait for it.
 
         Raises:
             BudgetError: It does not fit, and nothing is under way any more that could give something back; every later
@@ -186,11 +193,11 @@ class Budget:
             RunDirectoryError: What may be spent now, or an answer, could not be kept, so nothing is set aside; told once nothing is
                 under way any more.
         """
-        if granted := self.reserve_at_once(cost, tokens):
+        if granted := self.reserve_at_once(cost, tokens, lasting=lasting):
             return granted
         need = _need(cost, tokens)
         future: asyncio.Future[Reservation] = asyncio.get_running_loop().create_future()
-        self._waiting.append((need, future))
+        self._waiting.append((need, lasting, future))
         self._serve()
         try:
             return await future
@@ -200,15 +207,15 @@ class Budget:
             self._serve()
             raise
 
-    def reserve_at_once(self, cost: float | None, tokens: int) -> Reservation | None:
+    def reserve_at_once(self, cost: float | None, tokens: int, *, lasting: bool = False) -> Reservation | None:
         """The same where there is nothing to wait for; None where there is."""
         if cost is None and self.max_cost is not None:
             raise ValueError("a cap in money needs a bound in money: see Prices.require")
         need = _need(cost, tokens)
-        if self._used_up or self._failure or self._waiting or not self._fits(need):
+        if self._used_up or self._failure or self._stopped or self._waiting or not self._fits(need):
             return None
         try:
-            return self._grant(need)
+            return self._grant(need, lasting=lasting)
         except RunDirectoryError as exc:
             if not self._open:
                 raise
@@ -225,7 +232,7 @@ class Budget:
         """
         need = _need(cost, tokens)
         self._spent, self._cut_off = _less(self._spent, need), _less(self._cut_off, need)
-        return self._grant(need)
+        return self._grant(need, lasting=True)
 
     async def wind_up(self, reason: Exception, patience_s: float = _LAST_ANSWERS_S) -> None:
         """Let nothing more in, for the run ends with that error, and wait until what is under way has come back, but not for ever."""
@@ -234,9 +241,25 @@ class Budget:
             self._fail(reason, patience_s)
         if self._open:
             ended: asyncio.Future[Reservation] = asyncio.get_running_loop().create_future()
-            self._waiting.append(((0, 0), ended))
+            self._waiting.append(((0, 0), False, ended))
             with suppress(type(reason), RunDirectoryError):
                 await ended
+
+    async def stop(self, tell: Callable[[str], None], patience_s: float = STOP_S) -> None:
+        """Let nothing more in, for somebody stops the run, and wait until what is under way has come back, but not for ever.
+
+        Whoever asks from now on waits until they are cancelled.
+
+        Args:
+            tell: Is told what is waited for, if anything is.
+            patience_s: How long at most, in seconds.
+        """
+        self._stopped = asyncio.get_running_loop().create_future()
+        if soon := self._open - self._lasting:
+            calls = f"{many(soon, 'call')} under way, which may be billed"
+            tell(f"stopping: waiting up to {patience_s:.0f} s for {calls}; a second signal ends it at once")
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._stopped, patience_s)
 
     def close(self) -> None:
         """Record the exact sum; what is still reserved counts as spent."""
@@ -260,14 +283,15 @@ class Budget:
             self._patient = False
             self._serve()
 
-    def _grant(self, need: _Need) -> Reservation:
+    def _grant(self, need: _Need, *, lasting: bool = False) -> Reservation:
         if self._check:
             self._check()
         reserved = self._reserved[0] + need[0], self._reserved[1] + need[1]
         self._keep_record(self._spent[0] + reserved[0], self._spent[1] + reserved[1], need)
         self._reserved = reserved
         self._open += 1
-        return Reservation(self, need)
+        self._lasting += lasting
+        return Reservation(self, need, lasting=lasting)
 
     def _give_back(self, need: _Need, took: _Need, *, lost: _Need, unreported: _Need) -> None:
         self._open -= 1
@@ -275,25 +299,28 @@ class Budget:
         self._spent = self._spent[0] + took[0], self._spent[1] + took[1]
         self._forfeited = _plus(self._forfeited, lost)
         self._unreported = _plus(self._unreported, unreported)
-        if self._waiting or self._failure:
+        if self._stopped:
+            if self._open == self._lasting and not self._stopped.done():
+                self._stopped.set_result(None)
+        elif self._waiting or self._failure:
             self._serve()
         if took[0] > need[0] or took[1] > need[1]:  # a bound that did not hold: still never unrecorded
             self._keep_record(self._spent[0] + self._reserved[0], self._spent[1] + self._reserved[1], (0, 0))
 
     def _serve(self) -> None:
         """Let in whoever waits, in order; the first that does not fit holds up the others, or nobody large would ever get in."""
-        while self._waiting:
-            need, future = self._waiting[0]
+        while self._waiting and not self._stopped:
+            need, lasting, future = self._waiting[0]
             if future.done():
                 self._waiting.popleft()
             elif self._failure:
-                if self._open and self._patient:
+                if self._open > self._lasting and self._patient:
                     return
                 self._waiting.popleft()
                 future.set_exception(self._failure)
             elif not self._used_up and self._fits(need):
                 try:
-                    future.set_result(self._grant(need))
+                    future.set_result(self._grant(need, lasting=lasting))
                 except Exception as exc:  # noqa: BLE001 - not swallowed: whoever waits is given it
                     if self._open and isinstance(exc, RunDirectoryError):
                         self._fail(exc)

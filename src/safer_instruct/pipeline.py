@@ -48,6 +48,7 @@ from safer_instruct.stages.induce import induce
 from safer_instruct.stages.rejected import RejectedSide, rejected_template
 from safer_instruct.stages.verify import Verifier
 from safer_instruct.state import REJECTED, STAGES, TWINS, Both, Dropped, Figures, Paced, Row, RowMeter, RunState, own_s, row_of, row_of_twin
+from safer_instruct.stopping import before_a_stop
 from safer_instruct.tally import side_notes, unread_note
 from safer_instruct.target import Pursuit, described
 from safer_instruct.templates import load_template
@@ -161,6 +162,7 @@ async def _open(config: RunConfig, out: Path, mode: rundir.Mode, state: RunState
                 spent, models = out / rundir.SPENT, config.models.by_role.values()
                 answered = remote_spent(out / rundir.LEDGER, models)
                 budget.begin(earlier_spent(spent, answered), lambda total: write_spent(spent, total), check=ledger.check, answered=answered)
+                before_a_stop(budget.stop)
                 try:
                     yield equipment.recording(ledger)
                 except BaseException as exc:

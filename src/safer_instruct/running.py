@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 
 from safer_instruct.models.transport import event_loop
+from safer_instruct.stopping import endings_heard
 
 T = TypeVar("T")
 
@@ -18,17 +19,33 @@ _OBJECTS_PER_COLLECTION = 20_000  # hundreds of calls in flight are thousands of
 
 
 def run_to_end(work: Coroutine[Any, Any, T]) -> T:
-    """What `work` comes to, in an event loop of the kind that the transport runs best under."""
+    """What `work` comes to, in an event loop of the kind that the transport runs best under.
+
+    Raises:
+        KeyboardInterrupt: It was stopped; what it asked for by `stopping.before_a_stop` is done, unless it was stopped twice.
+    """
     try:
         asyncio.get_running_loop()
     except RuntimeError:
-        return _run(work)
+        return _run(_stoppable(work))
     return _run_apart(work)  # a notebook has a loop running already
 
 
 def _run(work: Coroutine[Any, Any, T]) -> T:
     with seldom_collected(), asyncio.Runner(loop_factory=event_loop) as runner:
         return runner.run(work)
+
+
+async def _stoppable(work: Coroutine[Any, Any, T]) -> T:
+    with endings_heard() as end:
+        task = asyncio.ensure_future(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        if not task.done():
+            await end()
+        task.cancel()
+        return await task  # which may be done by now, or have failed over what was saved last
 
 
 @contextmanager
@@ -53,7 +70,7 @@ def _run_apart(work: Coroutine[Any, Any, T]) -> T:
     async def cancellable() -> T:
         loop, task = asyncio.get_running_loop(), asyncio.current_task()
         begun.append(lambda: loop.call_soon_threadsafe(task.cancel) if task else None)
-        return await work
+        return await _stoppable(work)
 
     def in_thread() -> None:
         try:

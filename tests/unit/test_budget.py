@@ -567,6 +567,43 @@ def test_a_run_that_ends_over_a_disk_lets_nothing_more_in_and_waits_for_what_is_
     within(work(patient=False))
 
 
+def test_a_run_that_is_stopped_lets_nothing_more_in_and_waits_for_what_is_under_way_but_no_batch() -> None:
+    async def work(*, patient: bool) -> None:
+        told: list[str] = []
+        budget = Budget(max_cost=1.0)
+        budget.begin(Spent(), lambda _: None)
+        first, second, batch = await budget.reserve(0.01, 1), await budget.reserve(0.01, 1), await budget.reserve(0.01, 1, lasting=True)
+        stopping = asyncio.create_task(budget.stop(told.append, 60.0 if patient else 0.01))
+        await turns(3)
+        assert told[0].startswith(f"stopping: waiting up to {60 if patient else 0} s for 2 calls under way")
+        late = asyncio.create_task(budget.reserve(0.01, 1))
+        first.settle(0.01, 1)
+        await turns(3)
+        assert not stopping.done() and not late.done()
+        if patient:
+            second.settle(0.01, 1)
+        await stopping
+        await turns(3)
+        assert not late.done() and budget.in_flight == (1 if patient else 2), "what was not let in waits until it is cancelled"
+        late.cancel()
+        batch.settle(0.0, 0)
+
+    within(work(patient=True))
+    within(work(patient=False))
+
+
+def test_a_run_that_is_stopped_with_nothing_but_a_batch_under_way_waits_for_nothing_and_says_nothing() -> None:
+    async def work() -> None:
+        told: list[str] = []
+        budget = Budget()
+        budget.begin(Spent(tokens=5), lambda _: None)
+        budget.resume(None, 5)
+        await budget.stop(told.append)
+        assert not told
+
+    within(work())
+
+
 def test_a_bound_that_did_not_hold_is_on_record_at_once_whether_in_money_or_in_tokens() -> None:
     async def work(cost: float, tokens: int) -> None:
         kept: list[Spent] = []

@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 import typer
 
 from safer_instruct.remote.arguments import shown
+from safer_instruct.stopping import stop_told_to
 
 CALLS_SAVED = "finished model calls are saved: give the same command again to go on"
 FROM_CHECKPOINT = "give the same command again to go on from the last checkpoint"
@@ -25,7 +26,7 @@ FROM_CHECKPOINT = "give the same command again to go on from the last checkpoint
 @contextmanager
 def stoppable(and_now: str = CALLS_SAVED) -> Iterator[None]:
     """Ctrl-C, SIGTERM and SIGHUP end the command with one line, which says what is kept, and exit code 128 + the signal's number."""
-    with _as_ctrl_c() as came:
+    with _as_ctrl_c() as came, stop_told_to(_say):
         try:
             yield
         except KeyboardInterrupt:
@@ -126,11 +127,16 @@ def is_of_display(exc: OSError) -> bool:
 
 def complain(message: str, code: int) -> NoReturn:
     """End the command with one line on standard error."""
-    clean = "".join(c if c.isprintable() or c == "\n" else "?" for c in shown(message))
-    with suppress(OSError):  # the terminal may be gone
-        sys.stderr.write(f"error: {clean}\n")
+    _say(f"error: {message}")
     try:
         sys.stdout.flush()
     except OSError:  # Python would try again at its end, and end with another code
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(code)
+
+
+def _say(message: str) -> None:
+    """One line on standard error."""
+    clean = "".join(c if c.isprintable() or c == "\n" else "?" for c in shown(message))
+    with suppress(OSError):  # the terminal may be gone
+        sys.stderr.write(f"{clean}\n")

@@ -104,7 +104,6 @@ def _open(config: EvaluateConfig, out: Path, stack: AsyncExitStack, report: Repo
     chosen = prompts if count is None or count >= len(prompts) else [prompts[i * len(prompts) // count] for i in range(count)]
     ledger = stack.enter_context(held_ledger(out))
     models = OpenModels(out, ledger, stack, models=config.models, base=config.base, budget=config.budget, prices=config.prices)
-    stack.callback(models.budget.close)
     return Work(config, domain, chosen, bad, models, Counter(_pieces(config, len(chosen)), report))
 
 

@@ -22,6 +22,7 @@ from safer_instruct.models.said import said
 from safer_instruct.prices import load_prices
 from safer_instruct.spent import earlier_spent, write_spent
 from safer_instruct.state import Paced, RowMeter, own_s
+from safer_instruct.stopping import before_a_stop
 from safer_instruct.tuning.finished import of_training
 
 T = TypeVar("T")
@@ -81,7 +82,7 @@ class OpenModels:
     def __init__(
         self, out: Path, ledger: Ledger, stack: AsyncExitStack, *, models: Iterable[ModelConfig], base: Path, budget: BudgetConfig, prices: str | None
     ) -> None:
-        """Open no model yet; `stack` closes them, what paths are relative to is `base`, and `models` are all that may be opened."""
+        """Open no model yet; `stack` closes them and the budget, what paths are relative to is `base`, and `models` are all that may be opened."""
         self._base, self._out, self._ledger, self._stack = base, out, ledger, stack
         self._prices = load_prices(base / prices if prices else None)
         self._opened: dict[ModelConfig, Model] = {}
@@ -91,6 +92,8 @@ class OpenModels:
         spent, models = out / rundir.SPENT, tuple(models)
         answered = remote_spent(out / rundir.LEDGER, models)
         self.budget.begin(earlier_spent(spent, answered), lambda total: write_spent(spent, total), check=ledger.check, answered=answered)
+        stack.callback(self.budget.close)
+        before_a_stop(self.budget.stop)
 
     def open(self, which: ModelConfig, stage: str) -> Model:
         """The model, with its calls recorded as those of `stage`.

@@ -328,7 +328,6 @@ async def _score(
 
         requests = [Scoring(laid_out(pair, layout, system), text) for pair in pairs for text in (pair.response, pair.rejected)]
         answers = await gathered(one, requests, model.concurrency)
-        models.budget.close()
     both = zip(pairs, answers[::2], answers[1::2], strict=True)
     scored = [ScoredPair(pair, a.logprobs, b.logprobs) for pair, a, b in both if a and b and a.logprobs and b.logprobs]
     if not scored:

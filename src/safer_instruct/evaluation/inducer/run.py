@@ -60,7 +60,6 @@ async def _evaluate(plan: Plan, out: Path, report: Callable[[Progress], None]) -
         asked = {name: [item.text for item in items] for name, items in written.items()} | {TRUE: [pair.prompt for pair in pairs]}
         for name, texts in asked.items():
             ranked[name] = await rank_all(texts, trip, forward, template, counted.during(f"{name}: round trip"))
-        models.budget.close()
     systems, differences = _compute(plan, written, ranked, embedder)
     induced = {name: tuple(item.text for item in items) for name, items in written.items()}
     used = models.used()

@@ -22,8 +22,8 @@ class Hold(Protocol):
 class Spend(Protocol):
     """Who is asked before anything is sent (`budget.Budget`)."""
 
-    async def reserve(self, cost: float | None, tokens: int) -> Hold:
-        """Set aside what may be taken at most."""
+    async def reserve(self, cost: float | None, tokens: int, *, lasting: bool = False) -> Hold:
+        """Set aside what may be taken at most, by something that outlives the run where it is `lasting`."""
 
     def resume(self, cost: float | None, tokens: int) -> Hold:
         """Take up what an earlier sitting set aside."""

@@ -165,7 +165,7 @@ class BatchedModel:
         call.bodies = [compact(self._provider.body(rows[part])) for part in call.parts]
         if self._spend:
             try:
-                call.hold = await self._spend.reserve(*most_of(self._rows(call)))
+                call.hold = await self._spend.reserve(*most_of(self._rows(call)), lasting=True)
             except (SaferInstructError, ValueError) as exc:
                 self._end(call, exc)
                 return

@@ -41,16 +41,16 @@ class Allowance(Budget):
         self._ending: list[tuple[int, Budget]] = []  # too small for the next call, with calls under way
         self._turn = asyncio.Lock()
 
-    def reserve_at_once(self, cost: float | None, tokens: int) -> Reservation | None:
+    def reserve_at_once(self, cost: float | None, tokens: int, *, lasting: bool = False) -> Reservation | None:
         """See `Budget.reserve_at_once`."""
         if cost is None and self.max_cost is not None:
             raise ValueError("a cap in money needs a bound in money: see Prices.require")
-        return self._piece[1].reserve_at_once(cost or 0.0, tokens) if self._piece else None
+        return self._piece[1].reserve_at_once(cost or 0.0, tokens, lasting=lasting) if self._piece else None
 
-    async def reserve(self, cost: float | None, tokens: int) -> Reservation:
+    async def reserve(self, cost: float | None, tokens: int, *, lasting: bool = False) -> Reservation:
         """See `Budget.reserve`."""
         async with self._turn:
-            while (granted := self.reserve_at_once(cost, tokens)) is None:
+            while (granted := self.reserve_at_once(cost, tokens, lasting=lasting)) is None:
                 self.end_piece()
                 number, room = await self._bank.grant(cost or 0.0, tokens)
                 self._piece = number, Budget(room.cost, room.tokens)
