@@ -5,6 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -164,7 +168,7 @@ def test_the_scorer_of_the_example_is_the_embedded_one() -> None:
     assert load_evaluation(EXAMPLE / "evaluate.yaml").judges["scorer"] == JudgeConfig(form="contrast", model="embedded:smollm2-135m-instruct")  # type: ignore[arg-type]
 
 
-def asked(folder: Path, server: Server, *options: str) -> None:
+def plan(folder: Path, server: Server) -> None:
     """`evaluate` with a system and a judge behind `server`, each at a price."""
     rows = [{"prompt": f"My {thing} is broken, what now?", "curt": "No."} for thing in ("kettle", "lamp", "radio", "clock")]
     (folder / "prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
@@ -173,6 +177,11 @@ def asked(folder: Path, server: Server, *options: str) -> None:
     judges = {"one": {"form": "question", "answers": "written", "model": models["judge"]}}
     given = {"domain": "civility", "prompts": "prompts.jsonl", "systems": systems, "judges": judges, "resamples": 200, "budget": {"max_cost": 5.0}}
     (folder / "e.yaml").write_text(yaml.safe_dump(given, sort_keys=False), encoding="utf-8")
+
+
+def asked(folder: Path, server: Server, *options: str) -> None:
+    """An evaluation of answers from a server, which must succeed."""
+    plan(folder, server)
     with pytest.raises(SystemExit) as ended:
         main(["evaluate", str(folder / "e.yaml"), "--out", str(folder / "out"), *options])
     assert not ended.value.code
@@ -204,3 +213,23 @@ def test_attempts_of_an_evaluation_without_an_answer_are_told(tmp_path: Path, ca
     assert spent and spent.cost > cost > 0 and f", cost {show_usd(cost)} USD, " in said
     told = re.search(r"calls without an answer, which may have been billed nonetheless: at most [\d,]+ tokens, ([\d.]+) USD", said)
     assert told and float(told[1]) == pytest.approx(spent.cost - cost, rel=0.05)
+
+
+def test_an_evaluation_that_is_stopped_waits_for_the_calls_under_way_and_pays_for_none_twice(tmp_path: Path) -> None:
+    with serve() as server:
+        plan(tmp_path, server)
+        server.may_answer.clear()
+        command = [sys.executable, "-m", "safer_instruct.cli", "evaluate", str(tmp_path / "e.yaml"), "--out", str(tmp_path / "out")]
+        with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+            assert process.stderr
+            while not server.in_flight:
+                assert process.poll() is None, process.stderr.read()
+                time.sleep(0.01)
+            process.send_signal(signal.SIGTERM)
+            waits = process.stderr.readline()
+            server.may_answer.set()
+            said = process.stderr.read()
+        assert waits.startswith("stopping: waiting up to 20 s for ") and said.startswith("error: stopped; ") and process.returncode == 143
+        assert 0 < server.answered == server.requests
+        asked(tmp_path, server)
+    assert server.asked_twice == 0
