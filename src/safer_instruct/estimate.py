@@ -144,8 +144,8 @@ def estimate(
     return Estimate(len(sample), total_rows, level, told, everything, max(*(s.seconds.expected for s in told), *by_rate, here, 0.0), here)
 
 
-def show_estimate(console: Console, found: Estimate, *, max_cost: float | None = None, max_tokens: int | None = None) -> None:
-    """The estimate as a table, and how it stands to the caps."""
+def show_estimate(console: Console, found: Estimate, *, max_cost: float | None = None, max_tokens: int | None = None, in_turn: bool = False) -> None:
+    """The estimate as a table, and how it stands to the caps; `in_turn` where no stage begins before the last one has ended."""
     title = f"Estimate for {found.total_rows:,} rows, from {found.sample_rows:,} of them; below each value its range at {found.level:.0%}"
     table = Table(title=title, title_justify="left", show_lines=True)
     for heading in ("stage", "rows in", "rows out", "calls", "tokens read", "tokens written", "USD", "time"):
@@ -154,7 +154,7 @@ def show_estimate(console: Console, found: Estimate, *, max_cost: float | None =
         table.add_row(safe(stage.name), *(_cells(stage) if stage.reached else ["none in sample", *[""] * 6]))
     table.add_row("all", *_cells(found.all), style="bold")
     console.print(table)
-    for note in _notes(found, max_cost, max_tokens):
+    for note in [f"time: {_in_turn(found) if in_turn else _how_long(found)}", *_notes(found, max_cost, max_tokens)]:
         console.print(safe(note))
 
 
@@ -266,7 +266,7 @@ def note_on_target(found: Estimate, target: int | Mapping[str, int]) -> str:
 
 
 def _notes(found: Estimate, max_cost: float | None, max_tokens: int | None) -> list[str]:
-    notes = [f"time: {_how_long(found)}"]
+    notes = []
     if found.sample_rows < min(_FEW_ROWS, found.total_rows):
         notes.append(f"the ranges are too narrow: {found.sample_rows} rows show too little of their own spread; {_FEW_ROWS} or more tell more")
     if unseen := [stage.name for stage in found.stages if not stage.reached]:
@@ -283,6 +283,10 @@ def _notes(found: Estimate, max_cost: float | None, max_tokens: int | None) -> l
         both = Range(found.all.tokens, read.low + written.low, read.high + written.high)
         notes.append(_against(both, max_tokens, f"the cap of {max_tokens:,} tokens"))
     return notes
+
+
+def _in_turn(found: Estimate) -> str:
+    return f"{_time(max(found.all.seconds.expected, found.slowest_s))}: the stages run one after the other"
 
 
 def _how_long(found: Estimate) -> str:

@@ -390,7 +390,8 @@ def test_the_command_shows_verdicts_and_warnings(tmp_path: Path, capsys: pytest.
     said = capsys.readouterr().out
     assert "good is more harmless than bad (win rate 1.00" in said and "mind: nothing tells whether these prompts were trained on" in said
     assert cli("evaluate", str(tmp_path / "e.yaml"), "--out", str(tmp_path / "out"), "--dry-run", "--sample", "3") == 0
-    assert "Estimate for 12 rows, from 3 of them" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "Estimate for 12 rows, from 3 of them" in said and ": the stages run one after the other\n" in said and "side by side" not in said
 
 
 def test_the_command_tells_how_many_prompts_a_difference_needs(capsys: pytest.CaptureFixture[str]) -> None:

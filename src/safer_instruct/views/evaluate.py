@@ -76,7 +76,7 @@ def show_power(console: Console, wanted: float | None, prompts: int | None, *, a
 def show_rehearsal(console: Console, taken: Rehearsal, budget: BudgetConfig) -> None:
     """What all prompts will take, from those that were answered."""
     found = estimate(taken.rows, taken.total, list(taken.slots), slots=taken.slots, paced=taken.paced, in_process_s=taken.in_process_s)
-    show_estimate(console, found, max_cost=budget.max_cost, max_tokens=budget.max_tokens)
+    show_estimate(console, found, max_cost=budget.max_cost, max_tokens=budget.max_tokens, in_turn=True)
 
 
 def show_sheet(console: Console, count: int, files: Sequence[Path]) -> None:
