@@ -32,6 +32,7 @@ from safer_instruct.ledger import Ledger, Meter, Recorded, merge_shards, read_ma
 from safer_instruct.margins import Margins
 from safer_instruct.models.protocol import Model
 from safer_instruct.models.said import said
+from safer_instruct.oneline import many
 from safer_instruct.ordered import Examples, Refusals, Step, applied, in_order
 from safer_instruct.progress import published
 from safer_instruct.remote import working_directory
@@ -217,7 +218,7 @@ async def write_out(equipment: Equipment, out: Path, flow: Callable[[Callable[[B
     if files.unread.files:
         summary["unread"] = files.unread.record()
         lost = unread_note(summary["unread"])
-    twice = f"{state.renumbered} rows have an id that an earlier row has too; a number stands behind theirs, as in ID-2" if state.renumbered else ""
+    twice = f"{many(state.renumbered, 'row')} with an id that an earlier row has too: a number stands behind it, as in ID-2" if state.renumbered else ""
     capped = config.budget.max_cost is not None or config.budget.max_tokens is not None
     idle = "the budget caps calls to remote models, and this run has none" if capped and all(m.in_process for m in config.models.by_role.values()) else ""
     told = (

@@ -56,7 +56,7 @@ filter:
   near_duplicate: 0.7           # Jaccard similarity of word trigrams; null switches it off
   # min_logprob: -6.0           # least log P(instruction | text) in nats; with the shipped adapter this keeps about half
   prompt:                       # filters on each instruction; null switches one off, 'mode: flag' only records
-    copying: {{max_shared_run: 7}}   # longest run of words an instruction may share with its text
+    copying: {{max_shared_run: 7}}   # longest run of words an instruction may share with its text; one that stands in it whole fails anyway
     language: {{languages: {languages}}}    # those of the domain; empty list: any
     # mine: {{path: my_filter.py}}   # a filter of your own; there is also 'pair:' (docs/filters.md)
   consistency:

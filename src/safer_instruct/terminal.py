@@ -114,7 +114,7 @@ def show_totals(console: Console, path: Path, totals: list[Total], said: dict[st
         table.add_row(safe(t.stage), safe(t.model), f"{t.calls:,}", f"{tokens:,}", show_usd(t.cost), f"{t.usage.seconds:.1f}")
     console.print(table)
     if said:
-        console.print(how_far(said), highlight=False, soft_wrap=True)
+        console.print(how_far(said if holder else said | {"left_s": None}), highlight=False, soft_wrap=True)
     console.print(_what_next(path, holder), markup=False, highlight=False, soft_wrap=True)
 
 

@@ -492,7 +492,7 @@ class TestAccounting:
         assert summary["pairs"] == 6
         ids = [row["id"] for row in examples(project.out)]
         assert len(set(ids)) == 6 and (ids[0], ids[4]) == ("a", "b")
-        assert summary["notes"] == ["4 rows have an id that an earlier row has too; a number stands behind theirs, as in ID-2"]
+        assert summary["notes"] == ["4 rows with an id that an earlier row has too: a number stands behind it, as in ID-2"]
         check_accounts(project.out, summary)
 
     def test_a_budget_that_caps_nothing_is_told(self, project: Project) -> None:

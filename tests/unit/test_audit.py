@@ -194,6 +194,7 @@ def test_the_rows_that_a_share_counts_are_shown_where_the_verdict_is_ok_too(tmp_
 def test_length_format_openings_and_style_tell_sides_apart_that_differ_in_nothing_else(tmp_path: Path) -> None:
     longer = as_set(tmp_path, rows(chosen=lambda at, draw: text(draw, 60)))
     assert ask("length", longer).level == "bad" and ask("style", longer).figures["auc"] > 0.95
+    assert ask("length", longer).found.endswith("chosen is longer in 100%, shorter in 0%: 'take the longer' gets 100% right, ties counted half")
     listed = as_set(tmp_path, rows(chosen=lambda at, draw: "- " + text(draw, 12) + "\n- " + text(draw, 13)))
     assert ask("length", listed).level == "ok"
     found = ask("format", listed)

@@ -7,6 +7,7 @@ import dataclasses
 import io
 import json
 import random
+import re
 import subprocess
 import sys
 import threading
@@ -22,7 +23,7 @@ from ledgers import a_call, fill, some_calls
 from rich.console import Console
 
 from safer_instruct.errors import RunDirectoryError
-from safer_instruct.ledger import Call, Ledger, Recovery, cost_of, export_calls, find_by_key, find_calls, read_totals, size_with_log
+from safer_instruct.ledger import Call, Ledger, Recovery, cost_of, export_calls, find_by_key, find_calls, read_totals, size_and_log
 from safer_instruct.ledger.content import encode_answer
 from safer_instruct.models.protocol import Completion, Generated, Generation, Sampling, Scored, Scoring, Turn, Usage, encode_request
 from safer_instruct.views.ledger import describe, show_call, show_ledger, show_matches
@@ -193,7 +194,7 @@ def test_everything_is_read_while_a_run_is_writing(path: Path) -> None:
     asyncio.run(work())
 
 
-@pytest.mark.parametrize("ask", [read_totals, size_with_log])
+@pytest.mark.parametrize("ask", [read_totals, size_and_log])
 def test_runs_that_begin_and_end_do_not_disturb_a_reader(path: Path, ask: Callable[[Path], object]) -> None:
     """Each of them removes the write-ahead log as it ends: between two looks at it, too."""
     fill(path, some_calls(1))
@@ -220,6 +221,15 @@ def test_totals_add_up_and_tell_the_size(path: Path) -> None:
         ["all", "", "5", "23", "12", "1.5000", "0.8"],
     ]
     assert text.splitlines()[-1].endswith("bytes per call")
+
+
+def test_a_log_beside_the_file_counts_by_itself(path: Path) -> None:
+    async def work() -> str:
+        with Ledger(path) as ledger:
+            await asyncio.gather(*(ledger.put(call) for call in some_calls(50)))
+            return shown(show_ledger, path, read_totals(path))
+
+    assert re.fullmatch(r"0\.[0-9] MB, 0\.[0-9] MB of it a log that the next run folds in", asyncio.run(work()).splitlines()[-1])
 
 
 def test_calls_without_usage_have_an_unknown_cost_but_for_models_in_this_process(path: Path) -> None:

@@ -302,7 +302,7 @@ def test_a_review_without_a_decision_gives_no_labels(run: Path, examples: list[E
 def test_labels_of_a_review_never_take_the_place_of_a_sheet_that_people_filled_in(run: Path, examples: list[Example], tmp_path: Path) -> None:
     say(run, "ada", examples[:2], decision="accept")
     for _ in range(2):  # its own it writes anew
-        assert len(write_labels(run, tmp_path / "said.csv").labels) == 2
+        assert len(write_labels(run, tmp_path / "new" / "said.csv").labels) == 2
     (tmp_path / "sheet.csv").write_text("id,label\ne1,good\n", encoding="utf-8")
     with pytest.raises(ConfigError, match=r"sheet\.csv exists already, and was not written by a review; give --labels another name"):
         write_labels(run, tmp_path / "sheet.csv")

@@ -160,6 +160,9 @@ def test_a_stopped_run_says_how_many_rows_it_is_through_with_and_what_came_of_th
     text = shown(lambda c: show_totals(c, Path("runs/x"), [], said(tmp_path)))
     assert "24 of 40 rows done: 19 pairs, 3 dropped, 2 set aside (after 0 s)" in text and "give the 'run' command again" in text
     assert "24 rows done: 19 pairs" in shown(lambda c: show_totals(c, Path("runs/x"), [], said(tmp_path) | {"total": None}))
+    on_its_way = said(tmp_path) | {"left_s": 31.0}
+    assert "left" not in shown(lambda c: show_totals(c, Path("runs/x"), [], on_its_way)), "nothing is under way"
+    assert ", about 31 s left" in shown(lambda c: show_totals(c, Path("runs/x"), [], on_its_way, "4711"))
 
 
 def test_the_time_left_goes_by_what_is_through_and_is_not_told_where_nobody_knows() -> None:

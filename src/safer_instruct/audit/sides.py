@@ -23,7 +23,8 @@ def length(pairs: PairSet) -> Finding:
     level = max(graded(gap.tells, _TELLS_LOOK, _TELLS_BAD), graded(ratio, _LONGER_LOOK, _LONGER_BAD), key=("ok", "look", "bad").index)
     found = (
         f"median {gap.chosen:g} words chosen, {gap.rejected:g} rejected ({gap.ratio:.2f} times as many in all); "
-        f"chosen is longer in {gap.longer:.0%}, shorter in {gap.shorter:.0%}"
+        f"chosen is longer in {gap.longer:.0%}, shorter in {gap.shorter:.0%}: "
+        f"'take the {'longer' if gap.longer >= gap.shorter else 'shorter'}' gets {gap.tells:.0%} right, ties counted half"
     )
     do = "" if level == "ok" else "Match lengths, or train with a length-normalised loss; evaluate with length control."
     sign = 1 if gap.longer >= gap.shorter else -1

@@ -104,6 +104,7 @@ def ledger(
         view.show_call(console, ledger.find_by_key(file, show))
     elif export_ is not None:
         with_ending(export_, ".jsonl")
+        export_.parent.mkdir(parents=True, exist_ok=True)
         with whole(export_) as part, part.open("w", encoding="utf-8") as out:
             count = ledger.export_calls(file, out)
             out.flush()

@@ -75,10 +75,10 @@ class Refusal(Filter):
 
 
 class Copying(Filter):
-    """Instructions that quote the text they were induced from, or were said before in their conversation.
+    """Instructions that quote the text they were induced from, stand in it whole, or were said before in their conversation.
 
     Attributes:
-        max_shared_run: Longest run of words that it may share with the text.
+        max_shared_run: Longest run of words that it may share with the text; an instruction that stands in it whole fails, however short it is.
     """
 
     on: Literal["prompt"] = "prompt"

@@ -25,7 +25,7 @@ from safer_instruct.ledger.recovery import Recovery, recover, was_recovered
 from safer_instruct.ledger.schema import fold_log
 from safer_instruct.ledger.shards import Claims, Shard, merge_shards
 from safer_instruct.ledger.store import Ledger
-from safer_instruct.ledger.wal import size_with_log
+from safer_instruct.ledger.wal import size_and_log
 
 __all__ = [
     "Call",
@@ -49,6 +49,6 @@ __all__ = [
     "read_mark",
     "read_totals",
     "recover",
-    "size_with_log",
+    "size_and_log",
     "was_recovered",
 ]

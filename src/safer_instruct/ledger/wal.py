@@ -41,11 +41,11 @@ def open_log(path: Path) -> BinaryIO | None:
         return None
 
 
-def size_with_log(path: Path) -> int:
-    """Bytes of a database and its log."""
+def size_and_log(path: Path) -> tuple[int, int]:
+    """Bytes of a database and of its log."""
     log = open_log(path)
     with log or nullcontext():
-        return path.stat().st_size + (os.fstat(log.fileno()).st_size if log else 0)
+        return path.stat().st_size, os.fstat(log.fileno()).st_size if log else 0
 
 
 def read_frames(file: BinaryIO) -> tuple[list[Frame], int]:

@@ -182,6 +182,7 @@ def write_labels(path: Path, file: Path) -> Current:
         left_out = f" (left out: {current.left_out})" if current.left_out else ""
         nothing = f"nobody has accepted or rejected anything of {path} as it stands now{left_out}"
         raise RunDirectoryError(f"{nothing}; read some: safer-instruct review {path}")
+    file.parent.mkdir(parents=True, exist_ok=True)
     with whole(file) as part, part.open("w", encoding="utf-8", newline="") as out:
         writer = csv.writer(out)
         writer.writerow(LABEL_COLUMNS)

@@ -26,7 +26,7 @@ class SourceConfig(Strict):
             assistant's turn is the source text, and what was said before it its history.
         turns: Of a conversation: `last` takes the last turn of the assistant, `all` makes an example of each.
         id: Column with the user's own id, with a number behind it where an earlier row has it too (`ID-2`); without it the id is a
-            digest of the text.
+            digest of the text. A row whose id is empty is set aside.
         category: The domain's category that all rows belong to; needed when the domain has several and no column tells.
         category_column: Column with the category.
         route: Instead of both: by what a text is given its category.

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from safer_instruct.ledger import Call, Recovery, Total, as_record, cost_of, size_with_log
+from safer_instruct.ledger import Call, Recovery, Total, as_record, cost_of, size_and_log
 from safer_instruct.oneline import many
 from safer_instruct.remote.arguments import shown
 from safer_instruct.terminal import safe
@@ -21,7 +21,7 @@ _AROUND = 60  # characters before and after what was found
 
 def show_ledger(console: Console, path: Path, totals: list[Total]) -> None:
     """Calls, tokens, cost and time by stage and model, and the file's size."""
-    size = size_with_log(path)
+    size, log = size_and_log(path)
     table = Table(title=safe(shown(path)), title_justify="left", show_footer=True)
     calls = sum(t.calls for t in totals)
     columns: list[tuple[str, list[str], str]] = [
@@ -38,7 +38,9 @@ def show_ledger(console: Console, path: Path, totals: list[Total]) -> None:
     for i, t in enumerate(totals):
         table.add_row(safe(t.stage), safe(t.model), *(cells[i] for _, cells, _ in columns))
     console.print(table)
-    console.print(f"{size / 1e6:,.1f} MB{f', {size / calls:.0f} bytes per call' if calls else ''}", highlight=False)
+    per_call = f", {size / calls:.0f} bytes per call" if calls else ""
+    details = f", {log / 1e6:,.1f} MB of it a log that the next run folds in" if log else per_call
+    console.print(f"{(size + log) / 1e6:,.1f} MB{details}", highlight=False)
     if untold := [t for t in totals if t.untold]:
         stages = ", ".join(dict.fromkeys(t.stage for t in untold))
         told = f"; the other calls cost {_usd(sum(t.usage.cost for t in totals))} USD" if len(untold) < len(totals) else ""
