@@ -415,6 +415,14 @@ class TestChance:
             run(drive(flow(concurrency=64), one, 60))
         assert len(server.answered) > 0.5 * len(undisturbed.answered)
 
+    @pytest.mark.parametrize("seed", range(4))
+    def test_they_may_be_many(self, seed: int) -> None:
+        """Three in ten, with waits and pauses for the requests they meet; a rate that they lower would end at one call a second."""
+        server, undisturbed = Server(chance={429: 0.3}, latency_s=lambda n, rng: 0.1), Server(latency_s=lambda n, rng: 0.1)
+        for one in (server, undisturbed):
+            run(drive(Flow(NAME, Limits(concurrency=64), rng=random.Random(seed)), one, 300))
+        assert len(server.answered) > 0.25 * len(undisturbed.answered)
+
     def test_a_limit_behind_them_is_found_and_used(self) -> None:
         server = Server(Bucket(10, 10), chance={429: 0.1})
         run(drive(flow(), server, 300))
