@@ -20,8 +20,8 @@ Where a run is stopped, nothing more is let in either, and what is under way is 
 Tokens are those of the calls that reserve; calls to models in this process need not.
 
 A kill is survived without a write per call: `record` is told a sum that spending will not pass, before it does, and a
-higher one when that is used up: about twice a second, however many calls there are.
-After a clean end the recorded sum is exact. After a kill it is too high by what was in flight, which may have been
+higher one when that is used up: about twice a second, however many calls there are. Where nothing begins or ends for a
+second, as while a batch is waited for, and after a clean end the recorded sum is exact. After a kill it is too high by what was in flight, which may have been
 billed, and by what is left of the last step, half a second's calls and a percent or so. Wiring, with spent.py:
 
     budget = Budget(max_cost, max_tokens)                    # for the models, which are opened before it is known where they are used
@@ -48,6 +48,7 @@ from safer_instruct.spent import Spent
 _NANO = 10**9  # money is counted in whole billionths of a dollar: sums of floats drift
 _CALLS_PER_RECORD = (16, 1024)  # at least and at most
 _RECORDS_APART_S = 0.5
+_CALM_S = 1.0  # without a call that begins or ends
 PATIENCE_S = 10.0  # that calls under way are waited for once an endpoint has failed
 STOP_S = 20.0  # that they are waited for once somebody stops the run: schedulers kill after 30, as a rule
 _LAST_ANSWERS_S = 150.0  # that what is under way is waited for once nothing more can be sent; a batch takes longer, and is found again
@@ -115,6 +116,8 @@ class Budget:
         self._record: Callable[[Spent], None] | None = None
         self._check: Callable[[], None] | None = None
         self._ahead, self._recorded_at = _CALLS_PER_RECORD[0], -math.inf  # in calls
+        self._changed_at = -math.inf
+        self._calm: asyncio.TimerHandle | None = None
         self._open = self._lasting = 0  # the latter are a part of the former
         self._waiting: deque[tuple[_Need, bool, asyncio.Future[Reservation]]] = deque()
         self._used_up = ""
@@ -263,9 +266,9 @@ class Budget:
 
     def close(self) -> None:
         """Record the exact sum; what is still reserved counts as spent."""
-        if self._record and self._recorded != (total := _plus(self._spent, self._reserved)):
-            self._record(_amount(total))
-            self._recorded = total
+        if self._calm:
+            self._calm.cancel()
+        self._record_exactly()
 
     def _fits(self, need: _Need) -> bool:
         cost, tokens = need
@@ -291,6 +294,7 @@ class Budget:
         self._reserved = reserved
         self._open += 1
         self._lasting += lasting
+        self._note_change()
         return Reservation(self, need, lasting=lasting)
 
     def _give_back(self, need: _Need, took: _Need, *, lost: _Need, unreported: _Need) -> None:
@@ -299,6 +303,7 @@ class Budget:
         self._spent = self._spent[0] + took[0], self._spent[1] + took[1]
         self._forfeited = _plus(self._forfeited, lost)
         self._unreported = _plus(self._unreported, unreported)
+        self._note_change()
         if self._stopped:
             if self._open == self._lasting and not self._stopped.done():
                 self._stopped.set_result(None)
@@ -350,6 +355,26 @@ class Budget:
         self._record(_amount((capped[0], capped[1])))
         self._recorded = (capped[0], capped[1])
 
+    def _record_exactly(self) -> None:
+        if self._record and self._recorded != (total := _plus(self._spent, self._reserved)):
+            self._record(_amount(total))
+            self._recorded = total
+
+    def _note_change(self) -> None:
+        """See to it that the exact sum is recorded once calm has come: a kill then would leave what was recorded ahead as spent."""
+        self._changed_at = time.monotonic()
+        if self._record and not self._calm:
+            with suppress(RuntimeError):  # without an event loop nothing lasts
+                self._calm = asyncio.get_running_loop().call_later(_CALM_S, self._look_for_calm)
+
+    def _look_for_calm(self) -> None:
+        self._calm = None
+        if time.monotonic() - self._changed_at < _CALM_S:
+            self._calm = asyncio.get_running_loop().call_later(_CALM_S, self._look_for_calm)
+        else:
+            with suppress(RunDirectoryError):  # the higher sum holds, too; whoever reserves next is told
+                self._record_exactly()
+
     def _explain(self, need: _Need) -> str:
         amounts = self.spent, self.forfeited, self.unreported, self.cut_off, _amount(need)
         if self._caps[0] is not None and self._spent[0] + need[0] > self._caps[0]:
@@ -360,7 +385,7 @@ class Budget:
             used, unanswered, unreported, cut_off, next_ = (f"{amount.tokens:,}" if amount.tokens else "" for amount in amounts)
         note = f" ({unanswered} of it for calls whose answer never came: they may have been billed)" if unanswered else ""
         note += f" ({unreported} of it set aside for calls whose usage was not reported)" if unreported else ""
-        note += f" ({cut_off} of it set aside in earlier sittings for calls that were cut off: they may have been billed)" if cut_off else ""
+        note += f" ({cut_off} of it set aside in earlier sittings for calls of which the ledger knows no usage: they may have been billed)" if cut_off else ""
         return (
             f"budget of {cap} used up: {used or 'nothing'} spent{note}, and the next call may take up to {next_}; nothing is lost: "
             f"raise budget.{name} and give the same command again"

@@ -243,7 +243,7 @@ def _spent(state: RunState) -> str:
 
 _NOT_KNOWN = {  # parts of what is spent, as a summary's budget names them
     "unanswered": "calls without an answer, which may have been billed nonetheless: at most {}",
-    "cut_off": "calls of earlier sittings that were cut off, which may have been billed nonetheless: at most {}",
+    "cut_off": "calls of earlier sittings of which the ledger knows no usage, and which may have been billed: at most {}",
     "unreported": "calls whose usage was not reported, which were answered: at most {}, set aside and counted against the budget",
 }
 

@@ -139,12 +139,12 @@ class TestCaps:
                 self.run_with(project, max_cost=0.01)
             answered = remote_spent(project.out / "ledger.sqlite", load_config(project.yaml).models.by_role.values())
             write_spent(project.out / "spent.json", Spent(0.2, answered.tokens + 1000))  # as a kill leaves it
-            with pytest.raises(BudgetError, match=r"0\.20 spent \(0\.(1\d+|20) of it set aside in earlier sittings for calls that were cut off"):
+            with pytest.raises(BudgetError, match=r"0\.20 spent \(0\.(1\d+|20) of it set aside in earlier sittings for calls of which the ledger"):
                 self.run_with(project, max_cost=0.2)
             project.config["budget"] = {"max_cost": 5.0}
             assert project.cli() == 0
         told = " ".join(capsys.readouterr().out.split())
-        assert re.search(r"earlier sittings that were cut off, which may have been billed nonetheless: at most 1,000 tokens, 0\.(1\d+|20) USD", told)
+        assert re.search(r"earlier sittings of which the ledger knows no usage, and which may have been billed: at most 1,000 tokens, 0\.(1\d+|20) USD", told)
 
 
 class TestCosts:

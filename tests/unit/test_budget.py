@@ -567,6 +567,29 @@ def test_a_run_that_ends_over_a_disk_lets_nothing_more_in_and_waits_for_what_is_
     within(work(patient=False))
 
 
+def test_once_calm_has_come_the_exact_sum_is_on_record_and_while_calls_go_on_it_is_not_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("safer_instruct.budget._CALM_S", 0.05)
+
+    async def work() -> None:
+        kept: list[Spent] = []
+        budget = Budget()
+        budget.begin(Spent(), kept.append)
+        (await budget.reserve(0.001, 10)).settle(0.0005, 4)
+        batch = await budget.reserve(0.002, 20, lasting=True)
+        assert kept[-1].tokens > 24, "room for the next calls"
+        while kept[-1].tokens > 24:  # noqa: ASYNC110 - nothing tells of it
+            await asyncio.sleep(0.01)
+        assert kept[-1] == Spent(0.0025, 24) and len(kept) == 2
+        batch.settle(0.001, 9)
+        while kept[-1].tokens > 13:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        assert kept[-1] == Spent(0.0015, 13) and len(kept) == 3
+        budget.close()
+        assert len(kept) == 3
+
+    within(work())
+
+
 def test_a_run_that_is_stopped_lets_nothing_more_in_and_waits_for_what_is_under_way_but_no_batch() -> None:
     async def work(*, patient: bool) -> None:
         told: list[str] = []
