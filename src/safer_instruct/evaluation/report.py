@@ -202,7 +202,7 @@ def _people(result: Evaluation) -> Iterator[str]:
         return
     yield "## People"
     yield ""
-    rows = [[pair, f"{n.wins} / {n.ties} / {n.losses}", interval(found.win_rates[pair]), p_cell(n.p)] for pair, n in found.counts.items()]
+    rows = [[pair, f"{n.wins} / {n.ties} / {n.losses}", interval(found.win_rates[pair]), p_cell(found.p_adjusted[pair])] for pair, n in found.counts.items()]
     yield from _table(("pair", "wins / ties / losses", "win rate", "p"), rows)
     if len(found.people) > 1:
         yield "Each question counts once, for the answer that more people prefer; who says tie stands on neither side: one tie and one win is a win."
