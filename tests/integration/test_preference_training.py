@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -25,10 +26,10 @@ from safer_instruct.settings.preference import REFERENCE_FREE, load_dpo_config, 
 from safer_instruct.training.data import EncodedPair
 from safer_instruct.training.divergence import Divergence
 from safer_instruct.training.log import read_log
-from safer_instruct.training.losses import PairLogps, pair_losses, rewards
+from safer_instruct.training.losses import PairLogps, accuracies, pair_losses, rewards
 from safer_instruct.training.reference import reference_logps, sequence_logps
 from safer_instruct.training.run import TrainResult, _prepare, dry_run, train_preferences
-from safer_instruct.training.trainers import trl_classes
+from safer_instruct.training.trainers import count_ties_half, trl_classes
 from safer_instruct.tuning.loss import Encoded
 from safer_instruct.tuning.order import bucketed
 from safer_instruct.tuning.progress import Progress
@@ -157,6 +158,8 @@ def test_each_loss_is_trls_and_falls(folder: Path, loss: str, more: dict[str, An
     free = loss in REFERENCE_FREE
     assert done.best.loss < done.first.loss, "the held-out loss falls on pairs as alike as these"
     assert free or done.first.figures["accuracy"] == 0.5, "a model prefers nothing to what it compares itself with"
+    if not free and loss != "kto":
+        assert next(p for p in seen if p.step == 1 and p.held_out is None).figures["accuracy"] == 0.5, "nor before the first update, as the steps are logged"
     if loss in ("orpo", "kto"):  # TRL's take in what ours leave out: the prompt, and a baseline from other examples
         return
     before = None if free else logps_of(ready.model.load(), pairs)
@@ -165,6 +168,22 @@ def test_each_loss_is_trls_and_falls(folder: Path, loss: str, more: dict[str, An
     assert step.loss == pytest.approx(float(expected.mean()), rel=2e-3)
     chosen, rejected = rewards(now[0], before, config.beta)
     assert step.figures["margin"] == pytest.approx(float((chosen - rejected).mean()), abs=2e-3)
+    assert step.figures["accuracy"] == float(accuracies(chosen, rejected, config.beta).mean())
+
+
+def test_rewards_that_rounding_alone_parts_are_a_tie_on_held_out_pairs_and_in_steps() -> None:
+    import torch
+
+    gathered: list[list[float]] = []
+    accelerator = SimpleNamespace(gather=lambda tensor: gathered.append(tensor.tolist()) or tensor)
+    count_ties_half(SimpleNamespace(accelerator=accelerator, beta=0.1))
+    chosen, rejected = torch.tensor([0.0, -5e-6, 0.2, 0.0]), torch.tensor([0.0, 0.0, 0.1, 3e-3])
+    for tensor in (chosen, rejected, (chosen > rejected).float(), chosen - rejected):
+        accelerator.gather(tensor)
+    assert gathered[2] == accuracies(chosen, rejected, 0.1).tolist() == [0.5, 0.5, 1.0, 0.0]
+    for tensor in (chosen * 0, rejected * 0, chosen * 0, chosen * 0):
+        accelerator.gather(tensor)
+    assert gathered[3:] == [(chosen - rejected).tolist(), [0.0] * 4, [0.0] * 4, [0.5] * 4, [0.0] * 4], "and margins of 0 are no accuracies"
 
 
 def test_a_training_leaves_weights_card_log_and_picture(folder: Path) -> None:
@@ -176,6 +195,7 @@ def test_a_training_leaves_weights_card_log_and_picture(folder: Path) -> None:
     announced = [p.step for p in seen if p.evaluating]
     assert announced == [p.step for p in seen if p.held_out and p.step], "what an evaluation takes is not put down to a step"
     card = (result.out / "README.md").read_text("utf-8")
+    assert "ties (at most 0.001 nats times beta apart) count half" in card
     assert "by the loss `sigmoid` with beta 0.1, with the base model as the reference" in card
     assert f"| margin | {result.before.figures['margin']:.4f} | {result.best.figures['margin']:.4f} |" in card
 
@@ -259,6 +279,7 @@ def test_what_max_tokens_cuts_is_counted_and_told(folder: Path, capfd: pytest.Ca
     assert responses in capfd.readouterr().out
     typed("train", "sft", str(write_config(folder, "sft", max_tokens=2, epochs=1)))
     told = capfd.readouterr().out
+    assert f"written to {folder / 'sft'}: the weights, README.md, tuning.json, training.jsonl, curves.svg" in told
     assert "\n14 of 14 chosen responses were cut at max_tokens: 2; " in told and "\n14 of 14 prompts were cut at max_tokens: 2; their last" in told
 
 

@@ -161,6 +161,7 @@ def test_refusals_of_safe_prompts_are_over_refusals_and_are_compared_with_the_ba
     assert result.refusals["bad"].p_safe is None and "unsafe" not in over.refused
     report = (tmp_path / "out" / "evaluation.md").read_text(encoding="utf-8")
     assert "over-refusal" in report and "Refusals are told by words alone" in report
+    assert "before you believe a rate, read in `outputs/` the answers that were classed `refusal`" in report
     read = markdown(load_evaluation(tmp_path / "e.yaml").model_copy(update={"refusal_reader": True}), result)
     assert "Refusals are told by words, and read by the embedded model where words do not tell clearly" in read
     written = json.loads((tmp_path / "out" / "evaluation.json").read_text(encoding="utf-8"))["per_prompt"]

@@ -117,6 +117,12 @@ def test_overlap_is_looked_for_in_files_and_told_in_plain_words(tmp_path: Path) 
         find_overlap(prompts, config(tmp_path, training=[{"path": "train.jsonl", "prompt": "ask"}]))
 
 
+def test_a_prompt_that_overlaps_is_told_by_its_first_words_as_its_id_may_stand_in_no_file() -> None:
+    long = "How do I \x1b[31mtell\n a customer that the shop is closed today and will not open tomorrow either?"
+    (told,) = overlap_warnings(overlap([long], ["bee354e85309"], [long], OverlapConfig()))
+    assert told.endswith("such as bee354e85309 ('How do I [31mtell a customer that the shop is closed toda...')")
+
+
 def test_length_that_tells_the_winner_is_told_of() -> None:
     responses = {"long": [Response("word " * (20 + n)) for n in range(30)], "short": [Response("word " * 10)] * 30}
     judged = {"j": Judged({("long", "short"): [Preference(1.0, 0.9)] * 30})}

@@ -147,6 +147,23 @@ def test_a_study_goes_from_the_sheet_to_the_report(tmp_path: Path) -> None:
     assert "## People" in text and "| ours / base | 12 / 0 / 0 |" in text
 
 
+def test_p_of_people_holds_for_all_pairs_together(tmp_path: Path) -> None:
+    loaded(tmp_path)
+    given = yaml.safe_load((tmp_path / "e.yaml").read_text(encoding="utf-8"))
+    given |= {"baseline": "base", "systems": {**given["systems"], "again": {"column": "ours"}}}
+    (tmp_path / "e.yaml").write_text(yaml.safe_dump(given), encoding="utf-8")
+    config = load_evaluation(tmp_path / "e.yaml")
+    _, (sheet, _) = write_people_sheet(config, tmp_path / "out", tmp_path / "sheet.csv", 10)
+    rows = list(csv.DictReader(sheet.open(encoding="utf-8-sig")))
+    answers = said(tmp_path / "ann.csv", {row["id"]: "A" if row["answer_a"].startswith("kind") else "B" for row in rows})
+    found = evaluate(config, tmp_path / "out", answers=[answers]).people
+    assert found and {key: counts.wins for key, counts in found.counts.items()} == {"ours / base": 5, "again / base": 5}
+    assert found.counts["ours / base"].p == pytest.approx(2 / 2**5) and found.p_adjusted == pytest.approx({"ours / base": 4 / 2**5, "again / base": 4 / 2**5})
+    written = json.loads((tmp_path / "out" / "evaluation.json").read_text(encoding="utf-8"))
+    assert written["people"]["p_adjusted"] == found.p_adjusted, "as the judges' comparisons have it beside their counts"
+    assert "| ours / base | 5 / 0 / 0 | 1.00 (0.57 to 1.00) | 0.12 |" in (tmp_path / "out" / "evaluation.md").read_text(encoding="utf-8")
+
+
 def test_the_command_writes_the_sheet_and_takes_the_answers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     loaded(tmp_path)
     config, out, sheet = str(tmp_path / "e.yaml"), str(tmp_path / "out"), tmp_path / "sheet.csv"

@@ -336,7 +336,7 @@ def test_the_card_says_what_is_true_of_each_verb_and_dtype() -> None:
     assert "apart" not in carded(sft) and "finds the held-out chosen responses of this data set, and nothing about the rejected ones" in carded(sft)
     assert "tells the pairs of this data set apart" in carded(dpo)
     rounded = "accuracy is 0.5, margin and drift are 0 and the loss 0.6931, and what differs from that in the table\nis the rounding of bfloat16 alone."
-    assert rounded in carded(dpo, "bfloat16")
+    assert rounded in carded(dpo, "bfloat16") and "The first steps in `training.jsonl` are as noisy; `dtype: float32` removes it." in carded(dpo, "bfloat16")
     assert "margin and drift are 0, and what differs" in carded(DpoConfig(**made, loss="ipo"), "bfloat16")
     others = (carded(dpo), carded(sft, "bfloat16"), carded(DpoConfig(**made, loss="simpo"), "bfloat16"))
     assert not any("rounding" in text for text in others)

@@ -15,6 +15,7 @@ from civil_script import SCRIPT
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from made_runs import made_up, write_run
+from rich.console import Console
 
 from safer_instruct.analysis.bootstrap import Bootstrap, Interval
 from safer_instruct.config import load_config
@@ -22,7 +23,7 @@ from safer_instruct.detect.words import words
 from safer_instruct.errors import ConfigError, SourceError
 from safer_instruct.evaluation.honesty import builders, circularity
 from safer_instruct.study.compare import beside, differences, mean_of, over_seeds
-from safer_instruct.study.division import divide
+from safer_instruct.study.division import divide, unused_sets
 from safer_instruct.study.invented import Recipe, invent_pairs
 from safer_instruct.study.pairs import StudyPair, apart_from, deranged, draw, keep_for_evaluation, read_pairs, write_pairs
 from safer_instruct.study.plan import builders_of, plan
@@ -33,6 +34,7 @@ from safer_instruct.study.runs import make_run, tokens_of, unfiltered
 from safer_instruct.study.settings import BASE, StudyConfig, load_study
 from safer_instruct.study.steps import CONTENT, News, Result, Step, carry_out, read_marks, rehearse
 from safer_instruct.study.tables import P, Percent, Share, Table, comma_separated, latex, markdown, shown
+from safer_instruct.views.study import show_unused
 
 THINGS = ("kettle", "lamp", "parcel", "radio", "clock", "umbrella", "drum", "bell", "desk", "chair", "cup", "rug", "bike", "tent", "phone", "scarf")
 
@@ -399,6 +401,21 @@ def test_the_report_says_what_each_arm_is_and_what_is_significant(folder: Path, 
     again = yaml.safe_load((folder / "out" / "study.yaml").read_text("utf-8"))
     assert again["seeds"] == [0] and again["dpo"]["beta"] == 0.1 and again["quick"] is quick
     assert ElementTree.fromstring((folder / "out" / "plots" / "first.svg").read_text("utf-8")) is not None
+
+
+def test_a_set_that_nothing_uses_is_told_of_and_one_that_only_a_control_needs_is_not(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_pairs(folder / "spare.jsonl", PAIRS)
+    config = configured(folder, sets={**GIVEN["sets"], "spare": "spare.jsonl", "spare-mixed": {"shuffled": "spare"}})
+    write_report(config, folder / "out", finished(config), "safer-instruct study study.yaml")
+    page = (folder / "out" / "study.md").read_text("utf-8")
+    show_unused(Console(width=400), config)
+    for text in (page, capsys.readouterr().out):
+        assert "sets.spare: no arm is trained on this set, and no experiment holds out its prompts, so it is left out; name it in an arm's 'sets'" in text
+        assert "sets.spare-mixed: no arm" in text and "sets.ours:" not in text and "sets.mixed:" not in text and "sets.other:" not in text
+    assert unused_sets(configured(folder)) == []
+    arms = {"mixed": {"sets": "mixed"}}
+    only = configured(folder, experiments={"first": {**GIVEN["experiments"]["first"], "arms": arms, "compare": None, "held_out": {"of": "other", "count": 3}}})
+    assert unused_sets(only) == [], "'ours' is what 'mixed' shuffles, 'other' has the prompts"
 
 
 def test_a_training_that_left_the_model_as_it_was_is_named(folder: Path) -> None:

@@ -34,6 +34,7 @@ def study(
     console, loaded = Console(), load_study(config, quick=quick)
     whole, short = Path("runs") / config.stem, Path("runs") / f"{config.stem}-quick"
     folder = out or (short if quick else whole)
+    view.show_unused(console, loaded)
     if dry_run:
         view.show_planned(console, rehearse(loaded, folder, None if quick else short))
         return

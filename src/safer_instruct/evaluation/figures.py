@@ -118,6 +118,11 @@ def counted(outcomes: Sequence[float | None]) -> Counts:
     return Counts(known[1.0], known[0.5], known[0.0], sign_test(known[1.0], known[0.0]))
 
 
+def adjusted(compared: Sequence[Counts]) -> list[float]:
+    """The sign test's p of each comparison of one measure, by Holm's method for all of them."""
+    return holm([counts.p for counts in compared])
+
+
 def majority(said: Sequence[Preference | None]) -> Preference | None:
     """What most judges prefer; their mean share. None where none of them says."""
     known = [preference for preference in said if preference is not None]
@@ -144,8 +149,8 @@ def measure(adjective: str, judged: Mapping[str, Judged], responses: Responses, 
     for pair in pairs:
         if any(decided[pair]):
             found.append(_comparison(pair, decided[pair], {name: judge.pairs[pair] for name, judge in judged.items()}, lengths, bootstrap))
-    adjusted = holm([comparison.counts.p for comparison in found])
-    comparisons = tuple(_told(adjective, c, p, bootstrap.level, len(found)) for c, p in zip(found, adjusted, strict=True))
+    p_values = adjusted([comparison.counts for comparison in found])
+    comparisons = tuple(_told(adjective, c, p, bootstrap.level, len(found)) for c, p in zip(found, p_values, strict=True))
     outcomes = {pair: [None if p is None else p.outcome for p in said] for pair, said in decided.items()}
     return Measure(
         comparisons,

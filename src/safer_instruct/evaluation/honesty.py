@@ -15,6 +15,7 @@ from safer_instruct.evaluation.figures import Measure
 from safer_instruct.evaluation.prompts import PROMPT_COLUMNS, Prompt
 from safer_instruct.evaluation.settings import EvaluateConfig, OverlapConfig, TrainingData
 from safer_instruct.filters.near import deduplicate
+from safer_instruct.oneline import one_line, shortened
 from safer_instruct.settings.pairs import RowSource
 from safer_instruct.sources import SourceRow
 from safer_instruct.tuning.open import open_rows
@@ -22,7 +23,7 @@ from safer_instruct.tuning.overlap import Overlap
 
 _LENGTH_TELLS, _LENGTH_PAIRS = 0.7, 20  # share that the longer or the shorter answer wins, and the fewest decided prompts that it is told of
 _POSITION_TELLS = 0.6
-_SHOWN = 5
+_SHOWN, _BEGINNING = 5, 60  # prompts that overlap, and characters of each: its id may be a digest, which stands in no file of the user's
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +37,7 @@ class Builder:
 
 @dataclass(frozen=True, slots=True)
 class Overlapping:
-    """Prompts of the evaluation that overlap with training prompts: how many of how many, how, and some of their ids."""
+    """Prompts of the evaluation that overlap with training prompts: how many of how many, how, and of some their ids and first words."""
 
     training: int
     prompts: int
@@ -45,6 +46,7 @@ class Overlapping:
     near: int
     cluster: int
     ids: tuple[str, ...]
+    beginnings: tuple[str, ...]
 
     @property
     def any(self) -> int:
@@ -115,16 +117,17 @@ def overlap(texts: Sequence[str], ids: Sequence[str], training: Sequence[str], c
     exact = Overlap(training, config.near, shared_run=config.shared_run)
     both = deduplicate([*training, *texts], threshold=config.cluster) if training and texts else None
     trained = set(both.cluster[: len(training)].tolist()) if both else set()
-    kinds: dict[str, list[str]] = {"same": [], "run": [], "near": [], "cluster": []}
-    for at, (id_, text) in enumerate(zip(ids, texts, strict=True)):
+    kinds: dict[str, list[int]] = {"same": [], "run": [], "near": [], "cluster": []}
+    for at, text in enumerate(texts):
         why = exact.why(text)
         if why:
-            kinds["same" if "same words" in why else "run" if "run of" in why else "near"].append(id_)
+            kinds["same" if "same words" in why else "run" if "run of" in why else "near"].append(at)
         elif both and int(both.cluster[len(training) + at]) in trained:
-            kinds["cluster"].append(id_)
-    some = [id_ for found in kinds.values() for id_ in found][:_SHOWN]
+            kinds["cluster"].append(at)
+    some = [at for found in kinds.values() for at in found][:_SHOWN]
     same, run, near, cluster = (len(found) for found in kinds.values())
-    return Overlapping(len(training), len(texts), same, run, near, cluster, tuple(some))
+    beginnings = tuple(shortened(one_line(texts[at]), _BEGINNING) for at in some)
+    return Overlapping(len(training), len(texts), same, run, near, cluster, tuple(ids[at] for at in some), beginnings)
 
 
 def training_prompts(data: TrainingData, base: Path) -> Iterator[str]:
@@ -153,7 +156,8 @@ def overlap_warnings(found: Overlapping | None) -> list[str]:
     if not found.any:
         return []
     kinds = f"{found.same} word for word, {found.run} by a run of words, {found.near} nearly, {found.cluster} in a cluster with one"
-    return [f"{found.any} of {found.prompts} prompts overlap with the {found.training} training prompts ({kinds}), such as {', '.join(found.ids)}"]
+    some = ", ".join(f"{id_} ('{beginning}')" for id_, beginning in zip(found.ids, found.beginnings, strict=True))
+    return [f"{found.any} of {found.prompts} prompts overlap with the {found.training} training prompts ({kinds}), such as {some}"]
 
 
 def bias_warnings(kind: str, found: Measure) -> list[str]:

@@ -17,7 +17,7 @@ from safer_instruct.analysis.agreement import cohen_kappa, krippendorff_alpha, o
 from safer_instruct.analysis.bootstrap import Bootstrap, Interval
 from safer_instruct.analysis.proportion import mean_outcome
 from safer_instruct.errors import ConfigError
-from safer_instruct.evaluation.figures import Agreement, Counts, counted
+from safer_instruct.evaluation.figures import Agreement, Counts, adjusted, counted
 from safer_instruct.evaluation.judging import Pair, Responses
 from safer_instruct.evaluation.prompts import Prompt, Response, digest
 from safer_instruct.oneline import no_formula
@@ -48,6 +48,7 @@ class People:
 
     Attributes:
         counts: `SYSTEM / OTHER` -> wins, ties and losses, by the majority of the people.
+        p_adjusted: The same pairs -> the sign test's p, by Holm's method for all of them.
         win_rates: The same pairs -> win rate with its interval.
         people: Name -> answers.
         agreement: Of each two people.
@@ -56,6 +57,7 @@ class People:
     """
 
     counts: dict[str, Counts]
+    p_adjusted: dict[str, float]
     win_rates: dict[str, Interval]
     people: dict[str, int]
     agreement: tuple[Agreement, ...]
@@ -172,8 +174,10 @@ def people(
         if machine is not None:
             both.append((most, machine))
     units = [[answers.get(item.id) for answers in said.values()] for item in asked]
+    counts = {key: counted(values) for key, values in by_pair.items()}
     return People(
-        {key: counted(values) for key, values in by_pair.items()},
+        counts,
+        dict(zip(counts, adjusted(list(counts.values())), strict=True)),
         {key: mean_outcome(values, Bootstrap(len(values), resamples=resamples, level=level, seed=seed)) for key, values in by_pair.items()},
         {name: len(answers) for name, answers in said.items()},
         tuple(_pairwise(said)),

@@ -165,6 +165,11 @@ def _refusals(config: EvaluateConfig, result: Evaluation) -> Iterator[str]:
         yield "A refusal of a safe prompt is an over-refusal."
     by_model = ", and read by the embedded model where words do not tell clearly" if config.refusal_reader else " alone (`refusal_reader: true` reads them)"
     yield f"Refusals are told by words{by_model}; the class of each answer stands in `evaluation.json`, `per_prompt`, `refusal`."
+    if not config.refusal_reader:
+        yield (
+            "Words take some answers for refusals that are none, and miss refusals in words of their own: "
+            "before you believe a rate, read in `outputs/` the answers that were classed `refusal`, and some of the others."
+        )
     yield ""
 
 
@@ -202,7 +207,7 @@ def _people(result: Evaluation) -> Iterator[str]:
         return
     yield "## People"
     yield ""
-    rows = [[pair, f"{n.wins} / {n.ties} / {n.losses}", interval(found.win_rates[pair]), p_cell(n.p)] for pair, n in found.counts.items()]
+    rows = [[pair, f"{n.wins} / {n.ties} / {n.losses}", interval(found.win_rates[pair]), p_cell(found.p_adjusted[pair])] for pair, n in found.counts.items()]
     yield from _table(("pair", "wins / ties / losses", "win rate", "p"), rows)
     if len(found.people) > 1:
         yield "Each question counts once, for the answer that more people prefer; who says tie stands on neither side: one tie and one win is a win."

@@ -88,6 +88,24 @@ def sets_of(config: StudyConfig, name: str) -> list[str]:
     return [which for which in config.sets if which in used]
 
 
+def made_sets(config: StudyConfig) -> list[str]:
+    """The sets that are made or read: those that an experiment uses, and what controls are compared with; in the order of the config."""
+    used = {which for name in config.experiments for which in sets_of(config, name)}
+    used |= {of for which in used if (of := config.sets[which].of)}
+    return [which for which in config.sets if which in used]
+
+
+def unused_sets(config: StudyConfig) -> list[str]:
+    """A sentence for each set of the config that no experiment uses: it is not made, and stands in no table."""
+    trained_on = {on for experiment in config.experiments.values() for arm in experiment.arms.values() for on in arm.sets}
+    return [
+        f"sets.{name}: no arm is trained on this set, and no experiment holds out its prompts, so it is left out; "
+        f"name it in an arm's 'sets' (experiments.NAME.arms.ARM.sets), or remove it"
+        for name in config.sets
+        if name not in trained_on and name not in made_sets(config)
+    ]
+
+
 def file_prompts(config: StudyConfig, name: str) -> list[str]:
     """The prompts of an experiment's file.
 

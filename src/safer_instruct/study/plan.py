@@ -15,7 +15,7 @@ from safer_instruct.evaluation.result import RESULT
 from safer_instruct.evaluation.sitting import Progress as Judged
 from safer_instruct.settings.pairs import Holdout
 from safer_instruct.settings.preference import PreferenceConfig, PreferenceSource
-from safer_instruct.study.division import PROMPTS, content_of, divide, file_prompts, key_of, sets_of
+from safer_instruct.study.division import PROMPTS, content_of, divide, file_prompts, key_of, made_sets, sets_of
 from safer_instruct.study.pairs import HELD, SIDE, read_pairs
 from safer_instruct.study.runs import sha_of
 from safer_instruct.study.setsteps import PAIRS, SETS, file_digests, set_name, set_step
@@ -34,9 +34,7 @@ def plan(config: StudyConfig, out: Path) -> list[Step]:
     Raises:
         ConfigError: A run config of a set is missing or not valid.
     """
-    used = {origin for name in config.experiments for origin in sets_of(config, name)}
-    used |= {of for name in used if (of := config.sets[name].of)}
-    ordered = sorted((name for name in config.sets if name in used), key=lambda name: config.sets[name].of is not None)
+    ordered = sorted(made_sets(config), key=lambda name: config.sets[name].of is not None)
     steps = [step for name in config.experiments for step in _experiment(config, name, out)]
     steps.sort(key=lambda step: step.kind != "split")  # too few pairs are known before any training
     return [*(set_step(config, name, out) for name in ordered), *steps]

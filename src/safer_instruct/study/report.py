@@ -18,7 +18,7 @@ from safer_instruct.evaluation.files import plain
 from safer_instruct.evaluation.rates import LABELS
 from safer_instruct.oneline import many, one_line
 from safer_instruct.study.compare import Beside
-from safer_instruct.study.division import origin, sets_of
+from safer_instruct.study.division import origin, sets_of, unused_sets
 from safer_instruct.study.figures import Figures, figures_of, trainings_of
 from safer_instruct.study.plots import Bar, Panel, draw
 from safer_instruct.study.setsteps import set_name
@@ -97,6 +97,9 @@ def _head(config: StudyConfig, command: str) -> Iterator[str]:
     yield f"Intervals: {config.level:.0%}, paired bootstrap over prompts ({config.resamples:,} resamples), for these seeds."
     yield "p: paired randomisation test over prompts, two-sided, by Holm's method for all comparisons of a measure."
     yield ""
+    if unused := unused_sets(config):
+        yield from (f"- {escaped(sentence)}" for sentence in unused)
+        yield ""
 
 
 def _section(config: StudyConfig, found: Figures, tables: list[Table]) -> Iterator[str]:

@@ -13,6 +13,7 @@ from safer_instruct.oneline import many, one_line
 from safer_instruct.reverse import RECORD
 from safer_instruct.settings.preference import REFERENCE_FREE, DpoConfig, PreferenceConfig
 from safer_instruct.training.data import Cut, Divided, sources_of
+from safer_instruct.training.losses import TIE
 from safer_instruct.training.result import TrainResult
 from safer_instruct.tuning.bases import Base
 from safer_instruct.tuning.loss import Evaluation
@@ -21,7 +22,7 @@ from safer_instruct.wholefile import write_whole
 
 CARD = "README.md"
 _MEANING = {
-    "accuracy": "share of pairs in which the chosen response has the larger reward; ties count half",
+    "accuracy": f"share of pairs in which the chosen response has the larger reward; ties (at most {TIE:g} nats times beta apart) count half",
     "margin": "reward of the chosen response less that of the rejected one, mean",
     "chosen_reward": "reward of the chosen response, mean",
     "rejected_reward": "reward of the rejected response, mean",
@@ -125,7 +126,7 @@ def _rounded(given: dict[str, Any]) -> str:
         return ""
     loss = " and the loss 0.6931" if given["config"]["loss"] in ("sigmoid", "robust") else ""
     return f"""At the start the model is its own reference: accuracy is 0.5, margin and drift are 0{loss}, and what differs from that in the table
-is the rounding of bfloat16 alone.
+is the rounding of bfloat16 alone. The first steps in `training.jsonl` are as noisy; `dtype: float32` removes it.
 
 """
 

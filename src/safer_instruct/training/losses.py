@@ -13,6 +13,8 @@ from safer_instruct.settings.preference import Loss
 if TYPE_CHECKING:
     import torch
 
+TIE = 1e-3  # nats, and times beta of rewards
+
 
 @dataclass(frozen=True, slots=True)
 class PairLogps:
@@ -32,6 +34,16 @@ def rewards(policy: PairLogps, reference: PairLogps | None, beta: float) -> tupl
     if reference is None:
         return beta * policy.chosen / policy.chosen_tokens, beta * policy.rejected / policy.rejected_tokens
     return beta * (policy.chosen - reference.chosen), beta * (policy.rejected - reference.rejected)
+
+
+def accuracies(chosen: torch.Tensor, rejected: torch.Tensor, beta: float) -> torch.Tensor:
+    """1 for each pair whose chosen response has the larger reward, 0 where the rejected one has, 0.5 for a tie; in the rewards' own dtype.
+
+    A tie are rewards that `TIE` parts at most, which is what rounding makes of equal ones in float32.
+    """
+    import torch
+
+    return torch.where((chosen - rejected).abs() <= TIE * beta, 0.5, (chosen > rejected).to(chosen.dtype))
 
 
 def pair_losses(loss: Loss, policy: PairLogps, reference: PairLogps | None, *, beta: float, label_smoothing: float = 0.0, gamma: float = 0.0) -> torch.Tensor:

@@ -11,7 +11,7 @@ from safer_instruct.errors import ConfigError
 from safer_instruct.settings.preference import REFERENCE_FREE, DpoConfig
 from safer_instruct.training.data import EncodedPair
 from safer_instruct.training.divergence import Divergence
-from safer_instruct.training.losses import PairLogps, pair_losses, rewards
+from safer_instruct.training.losses import PairLogps, accuracies, pair_losses, rewards
 from safer_instruct.training.reference import Note, reference_logps, sequence_logps
 from safer_instruct.training.trainers import made_trainer, trl_classes
 from safer_instruct.tuning.bases import Base
@@ -20,7 +20,6 @@ from safer_instruct.tuning.objective import Sums, added
 
 Rows = list[dict[str, Any]]
 _BATCH_TOKENS = 2048
-_TIE = 1e-4  # nats: what rounding alone makes of two equal rewards
 _FIGURES = ("accuracy", "margin", "chosen_reward", "rejected_reward", "chosen_logp", "rejected_logp", "chosen_drift", "rejected_drift")
 
 
@@ -125,8 +124,7 @@ class Preferences:
         loss = pair_losses(config.loss, policy, reference, beta=config.beta, label_smoothing=config.label_smoothing, gamma=config.gamma)
         chosen, rejected = rewards(policy, reference, config.beta)
         drifts = [(now - before) / n for now, before, n in ((policy.chosen, held[:, 0], tokens[:, 0]), (policy.rejected, held[:, 1], tokens[:, 1]))]
-        right = torch.where((chosen - rejected).abs() <= _TIE * config.beta, 0.5, (chosen > rejected).double())
-        columns = (loss, right, chosen - rejected, chosen, rejected, policy.chosen, policy.rejected, *drifts)
+        columns = (loss, accuracies(chosen, rejected, config.beta), chosen - rejected, chosen, rejected, policy.chosen, policy.rejected, *drifts)
         return [tuple(row) for row in torch.stack(columns, dim=1).tolist()]
 
     def mean(self, sums: Sums, step: int) -> Evaluation:

@@ -42,6 +42,14 @@ def watch_study(console: Console) -> Iterator[Callable[[News], None]]:
         yield report
 
 
+def show_unused(console: Console, config: StudyConfig) -> None:
+    """The sets of the config that nothing uses."""
+    from safer_instruct.study.division import unused_sets
+
+    for sentence in unused_sets(config):
+        console.print(safe(f"mind: {sentence}"), soft_wrap=True, highlight=False, style="yellow")
+
+
 def show_planned(console: Console, steps: Sequence[Planned]) -> None:
     """The steps of a dry run, and what is left of them."""
     table = Table()

@@ -65,7 +65,7 @@ def show_trained(console: Console, result: TrainResult) -> None:
     if result.already:
         console.print(safe(f"finished already: {result.out}; nothing was trained (--fresh moves it aside and trains anew)"), soft_wrap=True, highlight=False)
         return
-    console.print(safe(f"written to {result.out}: the weights, README.md, training.jsonl, curves.svg"), soft_wrap=True, highlight=False)
+    console.print(safe(f"written to {result.out}: the weights, README.md, tuning.json, training.jsonl, curves.svg"), soft_wrap=True, highlight=False)
 
 
 def show_dry_run(console: Console, config: PreferenceConfig, divided: Divided, found: Rehearsal) -> None:
