@@ -10,7 +10,6 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -29,7 +28,7 @@ from safer_instruct.training.log import read_log
 from safer_instruct.training.losses import PairLogps, accuracies, pair_losses, rewards
 from safer_instruct.training.reference import reference_logps, sequence_logps
 from safer_instruct.training.run import TrainResult, _prepare, dry_run, train_preferences
-from safer_instruct.training.trainers import count_ties_half, trl_classes
+from safer_instruct.training.trainers import trl_classes
 from safer_instruct.tuning.loss import Encoded
 from safer_instruct.tuning.order import bucketed
 from safer_instruct.tuning.progress import Progress
@@ -158,8 +157,6 @@ def test_each_loss_is_trls_and_falls(folder: Path, loss: str, more: dict[str, An
     free = loss in REFERENCE_FREE
     assert done.best.loss < done.first.loss, "the held-out loss falls on pairs as alike as these"
     assert free or done.first.figures["accuracy"] == 0.5, "a model prefers nothing to what it compares itself with"
-    if not free and loss != "kto":
-        assert next(p for p in seen if p.step == 1 and p.held_out is None).figures["accuracy"] == 0.5, "nor before the first update, as the steps are logged"
     if loss in ("orpo", "kto"):  # TRL's take in what ours leave out: the prompt, and a baseline from other examples
         return
     before = None if free else logps_of(ready.model.load(), pairs)
@@ -168,22 +165,13 @@ def test_each_loss_is_trls_and_falls(folder: Path, loss: str, more: dict[str, An
     assert step.loss == pytest.approx(float(expected.mean()), rel=2e-3)
     chosen, rejected = rewards(now[0], before, config.beta)
     assert step.figures["margin"] == pytest.approx(float((chosen - rejected).mean()), abs=2e-3)
-    assert step.figures["accuracy"] == float(accuracies(chosen, rejected, config.beta).mean())
 
 
-def test_rewards_that_rounding_alone_parts_are_a_tie_on_held_out_pairs_and_in_steps() -> None:
+def test_rewards_that_rounding_alone_parts_are_a_tie() -> None:
     import torch
 
-    gathered: list[list[float]] = []
-    accelerator = SimpleNamespace(gather=lambda tensor: gathered.append(tensor.tolist()) or tensor)
-    count_ties_half(SimpleNamespace(accelerator=accelerator, beta=0.1))
     chosen, rejected = torch.tensor([0.0, -5e-6, 0.2, 0.0]), torch.tensor([0.0, 0.0, 0.1, 3e-3])
-    for tensor in (chosen, rejected, (chosen > rejected).float(), chosen - rejected):
-        accelerator.gather(tensor)
-    assert gathered[2] == accuracies(chosen, rejected, 0.1).tolist() == [0.5, 0.5, 1.0, 0.0]
-    for tensor in (chosen * 0, rejected * 0, chosen * 0, chosen * 0):
-        accelerator.gather(tensor)
-    assert gathered[3:] == [(chosen - rejected).tolist(), [0.0] * 4, [0.0] * 4, [0.5] * 4, [0.0] * 4], "and margins of 0 are no accuracies"
+    assert accuracies(chosen, rejected, 0.1).tolist() == [0.5, 0.5, 1.0, 0.0]
 
 
 def test_a_training_leaves_weights_card_log_and_picture(folder: Path) -> None:

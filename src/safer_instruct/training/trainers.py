@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import functools
 import importlib
 import os
-from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
 from safer_instruct.errors import ConfigError
 from safer_instruct.extras import require
 from safer_instruct.settings.preference import REFERENCE_FREE, Loss
-from safer_instruct.training.losses import accuracies
 from safer_instruct.tuning.bases import Base
 from safer_instruct.tuning.trainer import HeldOutEvaluation, score_labelled_only
 
@@ -78,35 +75,4 @@ def made_trainer(loss: Loss, model: Any, base: Base, arguments: Any, rows: Seque
         model.delete_adapter("ref")  # TRL's copy of the adapter that training starts from; what it would be asked for is known
     if arguments.use_cpu and loss not in REFERENCE_FREE:  # ORPO's and CPO's trainers build the logits of every position
         score_labelled_only(model)
-    if loss != "kto":  # whose single examples are no pairs: TRL logs no accuracy of them
-        count_ties_half(made)
     return made
-
-
-def count_ties_half(trainer: Any) -> None:
-    """Have a trainer of TRL log the accuracy of its steps as the held-out one is: by `accuracies`, where TRL counts a tie as wrong.
-
-    TRL's trainers of pairs gather from all processes the chosen rewards, the rejected ones, and then which of them are larger. What is gathered
-    after two others, and says just that of them, is replaced; all else passes as it is, and nothing of it is learned from.
-    """
-    gather, last = trainer.accelerator.gather, deque[Any](maxlen=2)
-
-    @functools.wraps(gather)
-    def gathered(tensor: Any) -> Any:
-        before = tuple(last)
-        last.append(tensor)
-        if not _says_larger(tensor, before):
-            return gather(tensor)
-        last.clear()  # the margins follow, and where all are 0 they would say of their two what this says
-        return gather(accuracies(before[0], before[1], trainer.beta))
-
-    trainer.accelerator.gather = gathered
-
-
-def _says_larger(tensor: Any, before: tuple[Any, ...]) -> bool:
-    """Whether a tensor, a number for each pair, has 1 where the first of the two before it is larger than the second, and 0 elsewhere."""
-    import torch
-
-    if len(before) < 2 or not all(torch.is_tensor(each) and each.ndim == 1 and each.shape == tensor.shape for each in (tensor, *before)):
-        return False
-    return bool(torch.equal(tensor, (before[0] > before[1]).to(tensor.dtype)))
