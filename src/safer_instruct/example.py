@@ -160,6 +160,21 @@ class Example:
         return next((v for v in self.verdicts if v.drops), None)
 
     @property
+    def ended_with(self) -> Draft | None:
+        """The draft that its last verdicts are of; of several with the same ones the last, and None where they are of no draft."""
+        return next((d for d in reversed(self.drafts) if d.verdicts and d.verdicts == self.verdicts[-len(d.verdicts) :]), None)
+
+    @property
+    def drop_reason(self) -> str:
+        """Why it was dropped, and of which of several drafts that is said; empty while it is alive."""
+        dropped, draft = self.dropped_by, self.ended_with
+        if not dropped or not draft or dropped not in draft.verdicts or len(self.drafts) == 1:
+            return dropped.reason if dropped else ""
+        number = next(number for number, one in enumerate(self.drafts, 1) if one is draft)
+        best = "" if draft.margin is None else ", the best of the last round"
+        return f"{dropped.reason} (draft {number} of {len(self.drafts)}{best})"
+
+    @property
     def alive(self) -> bool:
         """True while no verdict has dropped this example."""
         return self.dropped_by is None

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import difflib
 import heapq
+import json
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +16,8 @@ from safer_instruct.conversation import as_turns
 from safer_instruct.errors import RunDirectoryError
 from safer_instruct.example import Candidate, Draft, Example, Verdict
 from safer_instruct.nearest import did_you_mean
-from safer_instruct.rundir import EXAMPLES
+from safer_instruct.oneline import many
+from safer_instruct.rundir import BAD_ROWS, EXAMPLES
 from safer_instruct.tables import opened
 
 VERDICTS_ONLY = (
@@ -59,8 +63,22 @@ def find_example(path: Path, id_: str) -> Example:
         if len(begin) == 1 and id_:
             return read_row(parquet, *begin[0][:2])
     nearest = list(dict.fromkeys([*(other for *_, other in begin), *difflib.get_close_matches(id_, near)]))[:3]
-    hint = f"; the nearest: {', '.join(nearest)}" if nearest else "; pairs.jsonl and examples.parquet hold the ids"
-    raise RunDirectoryError(f"{path}: no example has the id '{id_}'{hint}")
+    hint = f"the nearest: {', '.join(nearest)}" if nearest else "pairs.jsonl and examples.parquet hold the ids"
+    raise RunDirectoryError(f"{path}: no example has the id '{id_}'; {_set_aside(path, id_, hint)}")
+
+
+def _set_aside(path: Path, id_: str, hint: str) -> str:
+    """Where and why a row was set aside that has `id_` for a word, as far as its beginning is kept; else the hint, and that there are such rows."""
+    word = re.compile(rf"(?<![\w.-]){re.escape(id_)}(?![\w-]|\.\w)")
+    count = 0
+    with suppress(OSError, ValueError, KeyError, TypeError), (path / BAD_ROWS).open(encoding="utf-8") as file:
+        for line in file:
+            row = json.loads(line)
+            count += 1
+            if id_ and word.search(row["excerpt"]):
+                why = f"was set aside ({row['reason']}): mend it there, and give the 'run' command again"
+                return f"the row {row['file']}:{row['line']}, which holds it and stands in {BAD_ROWS}, {why}"
+    return f"{hint}; {many(count, 'row')} set aside, of which no example was made: {BAD_ROWS}" if count else hint
 
 
 def sample_failed(path: Path, name: str, count: int, rank: Callable[[str], int]) -> tuple[list[Example], int]:

@@ -233,4 +233,4 @@ def _messages_type() -> Any:
 
 def _example_row(example: Example) -> dict[str, Any]:
     dropped = example.dropped_by
-    return {**asdict(example), "dropped_by": dropped.name if dropped else None, "drop_reason": dropped.reason if dropped else None}
+    return {**asdict(example), "dropped_by": dropped.name if dropped else None, "drop_reason": example.drop_reason if dropped else None}

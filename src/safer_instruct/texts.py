@@ -51,6 +51,5 @@ def judged_texts(example: Example, direction: Direction) -> Texts:
 def _refused(example: Example) -> str:
     """The draft whose verdicts the example ends with; where it was taken back later, the last that was so by what dropped the example."""
     judged = [draft for draft in reversed(example.drafts) if draft.verdicts]
-    ended = next((draft.text for draft in judged if draft.verdicts == example.verdicts[-len(draft.verdicts) :]), "")
-    dropped = example.dropped_by
-    return ended or next((draft.text for draft in judged if dropped and draft.verdicts[-1].name == dropped.name), "")
+    ended, dropped = example.ended_with, example.dropped_by
+    return (ended.text if ended else "") or next((draft.text for draft in judged if dropped and draft.verdicts[-1].name == dropped.name), "")

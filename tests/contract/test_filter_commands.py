@@ -197,6 +197,19 @@ def test_what_cannot_be_told_is_an_error_that_says_why(ran: Cli, arguments: tupl
     assert done.code == 2 and said in done.err and "Traceback" not in done.err and "\x1b" not in done.err
 
 
+def test_a_row_that_was_set_aside_is_told_by_the_id_that_it_holds(cli: Cli) -> None:
+    rows = [{"id": "r1", "text": TEXTS["plug"]}, {"id": "r15", "text": "  "}, {"id": 2.5, "text": TEXTS["parcel"]}]
+    Path("texts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    assert cli("run", "my.yaml", "--out", "out").code == 0
+    said = cli("why", "out", "r15")
+    told = "the row texts.jsonl:2, which holds it and stands in rejected_rows.jsonl, was set aside (text is empty or only white space)"
+    assert said.code == 2 and f"no example has the id 'r15'; {told}: mend it there" in said.err
+    others = "2 rows set aside, of which no example was made: rejected_rows.jsonl"
+    assert f"no example has the id '5'; pairs.jsonl and examples.parquet hold the ids; {others}" in cli("why", "out", "5").err, "2.5 is another"
+    Path("out/rejected_rows.jsonl").write_text("damaged\n", encoding="utf-8")
+    assert "no example has the id 'r15'; the nearest: r1" in cli("why", "out", "r15").err
+
+
 def test_a_run_that_goes_on_is_not_told_by_the_figures_of_the_one_before(ran: Cli) -> None:
     derived.forget_results(Path("out"))
     assert "holds no finished run" in ran("why", "out", "printer").err and "holds no finished run" in ran("filters", "out").err

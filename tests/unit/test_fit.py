@@ -10,6 +10,7 @@ import pytest
 from scipy.stats import binomtest, mannwhitneyu
 
 from safer_instruct.calibration.fit import LEAST_OF_EACH, auc, cut_for_precision, describe_cut, expected_calibration_error, fit
+from safer_instruct.calibration.show import _shown
 from safer_instruct.errors import ConfigError
 
 
@@ -52,14 +53,21 @@ def test_a_bound_is_described_by_precision_and_recall_with_intervals_that_hold_t
     for interval, count, of in ((cut.precision, sum(kept), len(kept)), (cut.recall, sum(kept), sum(good))):
         estimate, low, high = interval
         wilsons = binomtest(count, of).proportion_ci(method="wilson")
-        assert estimate == round(count / of, 4) and (low, high) == (round(wilsons.low, 4), round(wilsons.high, 4))
+        assert estimate == round(count / of, 6) and (low, high) == (round(wilsons.low, 6), round(wilsons.high, 6))
     nothing = describe_cut(values, good, 99.0)
     assert nothing.kept == 0 and math.isnan(nothing.precision[0]) and nothing.recall[0] == 0.0
 
 
 def test_a_bound_that_keeps_good_ones_only_is_not_said_to_be_sure() -> None:
     cut = describe_cut([1.0, 2.0, 3.0, 4.0], [False, True, False, True], 4.0)
-    assert (cut.kept, cut.precision) == (1, (1.0, 0.2065, 1.0)) and cut.recall[:2] == (0.5, 0.0945)
+    assert (cut.kept, cut.precision) == (1, (1.0, 0.206549, 1.0)) and cut.recall[:2] == (0.5, 0.094531)
+
+
+def test_a_share_is_shown_as_it_is_counted() -> None:
+    """4 of 19 are 0.2105263: rounded to four digits and then to three it would read 0.210."""
+    good = [True] * 19 + [False] * 19
+    cut = describe_cut([float(i < 4) for i in range(38)], good, 1.0)
+    assert _shown(cut.recall).splitlines()[0] == "0.211"
 
 
 @pytest.mark.parametrize("bad", [LEAST_OF_EACH - 1, LEAST_OF_EACH])
@@ -79,7 +87,7 @@ def test_a_fit_says_how_far_it_is_to_be_trusted_and_shows_itself_at_five_places(
     found = fit(values, good)
     assert (found.count, found.good) == (300, sum(good)) and found.map.method == "logistic"
     estimate, low, high = found.auc
-    assert estimate == round(auc(np.array(values), np.array(good)), 4) and low < estimate < high and high - low < 0.2
+    assert estimate == round(auc(np.array(values), np.array(good)), 6) and low < estimate < high and high - low < 0.2
     assert [score for score, _ in found.curve] == [round(float(q), 4) for q in np.quantile(values, [0.05, 0.25, 0.5, 0.75, 0.95])]
     assert [p for _, p in found.curve] == [round(found.map.probability(float(q)), 4) for q in np.quantile(values, [0.05, 0.25, 0.5, 0.75, 0.95])]
     error, _, most = found.ece

@@ -6,6 +6,7 @@ import hashlib
 import html
 import json
 import re
+from array import array
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,7 @@ import pytest
 from hostile_texts import PAYLOADS
 from made_runs import made_up, write_run
 
+from safer_instruct.analysis.style import length_gap
 from safer_instruct.cli import main
 from safer_instruct.errors import RunDirectoryError
 from safer_instruct.example import Example, Verdict
@@ -25,9 +27,9 @@ from safer_instruct.report.bins import histogram, round_edges
 from safer_instruct.report.build import describe
 from safer_instruct.report.document import Document, Figure, Problem, Table
 from safer_instruct.report.flow import cost
-from safer_instruct.report.gather import read_run
+from safer_instruct.report.gather import Scores, read_run
 from safer_instruct.report.page import as_script_data
-from safer_instruct.report.scores import _curve, precision_recall
+from safer_instruct.report.scores import _curve, precision_recall, scores
 from safer_instruct.thresholds import load_calibration
 
 
@@ -111,6 +113,14 @@ def test_edges_are_round_and_hold_the_values(values: list[float], whole: bool, e
     assert not values or sum(histogram(values, made)) == pytest.approx(100, abs=0.1)
 
 
+def test_the_shares_of_a_score_are_those_of_its_values(run: Path) -> None:
+    """Passed and failed alike: 6 of 56 are 10.714, and a share that is rounded before it is scaled would read 10.715."""
+    view = read_run(run)
+    view.scores["verify.better"] = Scores(array("d", [0.05] * 2 + [0.15] * 48), array("d", [-0.15] * 6))
+    figure = next(p for p in scores([view]).parts if isinstance(p, Figure) and p.title == "verify.better")
+    assert sorted({cell for _, *cells in figure.table.rows for cell in cells}) == [0.0, 3.571, 10.714, 85.714]
+
+
 def test_a_bin_holds_no_value_of_few_that_lies_outside_of_it() -> None:
     values = [-0.005, 0.25, *(0.3 + 0.01 * i for i in range(33))]
     edges = round_edges([values], most=10, whole=False)
@@ -146,6 +156,28 @@ def test_a_problem_of_the_data_is_named(
     run = write_run(tmp_path / "run", _changed(alive, **fields), **changed)
     named = [problem for problem in found(describe(run)) if says in problem.what]
     assert [problem.level for problem in named] == [level] and all(problem.do for problem in named)
+
+
+@pytest.mark.parametrize("more", [0, 1])
+def test_length_is_a_finding_where_the_audit_says_so(examples: list[Example], tmp_path: Path, more: int) -> None:
+    """Longer in three quarters, and alike in the others: by the audit's count, with half of the ties, that is 88%, which is bad."""
+    alive = [replace(e, id=f"e{i:06}", chosen=e.text + " more" * (more if i % 4 else 0)) for i, e in enumerate(e for e in examples if e.alive)]
+    problems = [problem for problem in found(describe(write_run(tmp_path / "run", alive))) if "Length alone" in problem.why]
+    gap = length_gap([e.chosen for e in alive], [e.text for e in alive])
+    assert gap.level == ("bad" if more else "ok") and gap.longer < 0.8
+    assert [problem.level for problem in problems] == ["serious"] * more
+    assert all("is the longer one in 75% of the pairs, and as long as the other in 25%" in problem.what for problem in problems)
+
+
+def test_the_time_is_that_of_the_sitting_before_the_report(examples: list[Example], tmp_path: Path) -> None:
+    """A run made again from the ledger brings the report back as it was, and its summary has the time of the new sitting."""
+    run = write_run(tmp_path / "run", examples)
+    summary = json.loads((run / "summary.json").read_text("utf-8"))
+    timing = {**summary["timing"], "wall_s": 11.2, "calls_from_ledger": 7}
+    (run / "summary.json").write_text(json.dumps({**summary, "timing": timing}), "utf-8")
+    document = describe(run)
+    assert document.tiles[-1] == ("time", "11 s", "of the last sitting before this report; 7 calls were in the ledger")
+    assert "11 seconds by the clock, in the last sitting before this report." in part(document, "cost-0").says
 
 
 def test_a_ledger_that_cannot_be_read_is_told_where_its_figures_are_missing(examples: list[Example], tmp_path: Path) -> None:

@@ -256,11 +256,24 @@ def test_the_report_tells_replaced_texts_of_all_that_was_decided(run: Path, exam
     scored = [e for e in examples if e.verdicts]
     say(run, "ada", scored[:9], decision="accept")
     say(run, "ben", [*scored[:2], *scored[9:11]], decision="accept")
-    say(run, "ada", [replace(scored[20], chosen="another run wrote this")], decision="accept")
+    say(run, "ada", [replace(scored[20], chosen="another run wrote this")], decision="accept", tags=("unclear",), answers={"prompt_valid": True})
     (readers,) = (part for part in parts(describe(run), "reviewed") if isinstance(part, Table) and part.caption.startswith("Decisions"))
     told, gone = readers.caption.split("; ")[1:]
     assert told.startswith("2 pairs were decided by two readers")
     assert gone == "of 1 example the run has replaced the texts that were read, so what was decided of these counts no more"
+    assert [row[:3] for row in readers.rows] == [("ada", 9, 0), ("ben", 4, 0)], "it is not among those that are counted"
+    assert parts(describe(run), "reviewed") == [readers], "nor are its answers and tags"
+
+
+def test_readers_agree_on_the_texts_as_they_stand_only(run: Path, examples: list[Example]) -> None:
+    before = [e for e in examples if e.verdicts][:10]
+    say(run, "ada", before, decision="accept")
+    say(run, "ben", before, decision="reject")
+    changed = {e.id for e in before[:4]}
+    write_run(run, [replace(e, prompt="Another one?") if e.id in changed else e for e in examples])
+    (readers,) = parts(describe(run), "reviewed")
+    assert isinstance(readers, Table) and [row[:3] for row in readers.rows] == [("ada", 6, 0), ("ben", 0, 6)]
+    assert "; 6 pairs were decided by two readers (alpha -" in readers.caption and "; of 4 examples the run has replaced" in readers.caption
 
 
 def test_the_readers_progress_counts_what_was_said_of_the_texts_as_they_stand(run: Path, examples: list[Example]) -> None:

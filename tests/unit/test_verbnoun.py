@@ -32,6 +32,20 @@ def test_the_verb_that_a_text_turns_on_and_its_object(text: str, verb: str, noun
     assert verb_and_object(text) == (verb, noun)
 
 
+@pytest.mark.parametrize(
+    ("many", "one"),
+    [
+        ("tomatoes heroes echoes", "tomato hero echo"),
+        ("shoes toes canoes horseshoes", "shoe toe canoe horseshoe"),
+        ("leaves loaves bookshelves wolves halves", "leaf loaf bookshelf wolf half"),
+        ("knives housewives lives", "knife housewife life"),
+        ("gloves olives sleeves valves grooves archives stoves", "glove olive sleeve valve groove archive stove"),
+    ],
+)
+def test_nouns_in_oes_and_ves_stand_in_the_singular(many: str, one: str) -> None:
+    assert [verb_and_object(f"Draw the {noun}.") for noun in many.split()] == [("draw", noun) for noun in one.split()]
+
+
 def test_the_commonest_come_first_with_their_objects() -> None:
     found = structure(["Write a poem."] * 3 + ["Write an essay."] + ["Sort the list."] * 2 + ["Hm."] * 2)
     assert found.top(verbs=2, objects=1) == [("write", 4, [("poem", 3)]), ("sort", 2, [("list", 2)])]

@@ -76,6 +76,11 @@ def test_rounds_go_on_until_a_draft_passes_and_the_last_says_why_none_did() -> N
     assert (out.chosen, judged) == ("it is 5", ["it is -1", "it is -2", "it is 0", "it is 5"]) and [d.attempt for d in out.drafts] == [0, 1, 1, 2]
     out, _, _ = answered(["it is 0"], ["it is -2", "it is -1"])
     assert not out.chosen and out.margin is None and out.dropped_by and out.dropped_by.score == -1.0, "the best of the last round"
+    assert out.drop_reason == "is no better (draft 3 of 3, the best of the last round)" and out.ended_with is out.drafts[2]
+    out, _, _ = answered(["it is -1"])
+    assert out.drop_reason == "is no better", "of one draft nobody asks which"
+    out, _, _ = answered(["it is 0"], ["1", "1"])
+    assert out.drop_reason.endswith("(draft 3 of 3)") and out.dropped_by and out.dropped_by.name == "verify.length", "the last round has none with a margin"
     out, _, _ = answered([], [])
     assert out.dropped_by and out.dropped_by.name == "respond.empty"
 

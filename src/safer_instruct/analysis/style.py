@@ -11,7 +11,7 @@ import re
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from safer_instruct.analysis.bootstrap import Bootstrap, Interval
 from safer_instruct.detect.words import words
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+_TELLS_LOOK, _TELLS_BAD = 0.65, 0.8  # of lengths: share of pairs that these tell apart
+_RATIO_LOOK, _RATIO_BAD = 1.25, 1.5
 _MARKS = {
     "full stops": ".",
     "commas": ",",
@@ -223,6 +225,14 @@ class LengthGap:
     def tells(self) -> float:
         """Share of pairs that the better of 'take the longer' and 'take the shorter' gets right; a tie is a coin's throw."""
         return max(self.longer, self.shorter) + (1 - self.longer - self.shorter) / 2
+
+    @property
+    def level(self) -> Literal["ok", "look", "bad"]:
+        """The verdict of the audit, and of the report on a run: the worse of those on that share and on the ratio, either way round."""
+        ratio = self.ratio if self.ratio >= 1 else 1 / max(self.ratio, 1e-9)
+        if self.tells >= _TELLS_BAD or ratio >= _RATIO_BAD:
+            return "bad"
+        return "look" if self.tells >= _TELLS_LOOK or ratio >= _RATIO_LOOK else "ok"
 
 
 def length_gap(chosen: Sequence[str], rejected: Sequence[str]) -> LengthGap:

@@ -25,6 +25,9 @@ _LEAD = re.compile(
     re.VERBOSE,
 )
 _CONTRACTED = ("'ve", "'m", "n't", "'re", "'d", "'ll")
+_F = re.compile(r"(?:lea|loa|shea|thie|hal|cal|el|wol|scar|dwar|whar|hoo)ves$")  # leaves, shelves; but gloves, sleeves, valves
+_FE = re.compile(r"(?:kni|wi|(?<!o)li)ves$")  # knives, lives; but olives, archives
+_OE = re.compile(r"(?:.*sh|(?:tip|mistle)?t|f|h|w|d|r|fl|sl|al|ob|can|thr)oes")  # shoes, toes; but tomatoes, heroes
 _BE = ("is", "are", "was", "were", "'s")
 _WORDS = """
 before a verb: i we you they he she it who that to not have has had am is are was were been be do did does can could will would should must just
@@ -139,7 +142,11 @@ def _object(tokens: list[str]) -> str:
 def _singular(noun: str) -> str:
     if noun.endswith("ies") and len(noun) > 4:
         return noun[:-3] + "y"
-    if noun.endswith(("ches", "shes", "xes", "sses")):
+    if _F.search(noun):
+        return noun[:-3] + "f"
+    if _FE.search(noun):
+        return noun[:-3] + "fe"
+    if noun.endswith(("ches", "shes", "xes", "sses")) or (noun.endswith("oes") and not _OE.fullmatch(noun)):
         return noun[:-2]
     if noun.endswith("s") and not noun.endswith(("ss", "us", "is")) and len(noun) > 3:
         return noun[:-1]

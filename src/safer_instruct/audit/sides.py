@@ -12,15 +12,12 @@ from safer_instruct.detect.words import words
 from safer_instruct.errors import MissingExtraError
 
 _OPENING_WORDS = 3
-_TELLS_LOOK, _TELLS_BAD = 0.65, 0.8
-_LONGER_LOOK, _LONGER_BAD = 1.25, 1.5
 
 
 def length(pairs: PairSet) -> Finding:
     """How far length alone tells the sides apart."""
     gap = length_gap(pairs.chosen, pairs.rejected)
-    ratio = gap.ratio if gap.ratio >= 1 else 1 / max(gap.ratio, 1e-9)
-    level = max(graded(gap.tells, _TELLS_LOOK, _TELLS_BAD), graded(ratio, _LONGER_LOOK, _LONGER_BAD), key=("ok", "look", "bad").index)
+    level = gap.level
     found = (
         f"median {gap.chosen:g} words chosen, {gap.rejected:g} rejected ({gap.ratio:.2f} times as many in all); "
         f"chosen is longer in {gap.longer:.0%}, shorter in {gap.shorter:.0%}: "

@@ -23,6 +23,7 @@ Interval = tuple[float, float, float]
 LEAST_OF_EACH = 5  # labels that say good, and bad: with fewer there are no folds to fit on
 _ENOUGH_FOR_ISOTONIC = 1_000  # Niculescu-Mizil and Caruana 2005, section 5: below that, it follows noise
 _FOLDS, _BINS, _RESAMPLES, _SEED = 5, 10, 1_000, 0
+_DIGITS = 6  # more than anybody is shown: a figure that is rounded twice is not what people count
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +140,7 @@ def _share(count: int, of: int) -> Interval:
     if not of:
         return math.nan, math.nan, math.nan
     found = wilson(int(count), int(of))
-    return round(found.estimate, 4), round(found.low, 4), round(found.high, 4)
+    return round(found.estimate, _DIGITS), round(found.low, _DIGITS), round(found.high, _DIGITS)
 
 
 def _fitted(x: Any, y: Any, method: str) -> ScoreMap:
@@ -175,7 +176,7 @@ def _bootstrapped(statistic: Callable[[Any], float], y: Any) -> Interval:
         if y[rows].any() and not y[rows].all() and not math.isnan(value := statistic(rows)):
             seen.append(value)
     low, high = numpy.quantile(seen, [0.025, 0.975]) if seen else (math.nan, math.nan)
-    return round(float(statistic(numpy.arange(count))), 4), round(float(low), 4), round(float(high), 4)
+    return round(float(statistic(numpy.arange(count))), _DIGITS), round(float(low), _DIGITS), round(float(high), _DIGITS)
 
 
 def _numpy() -> Any:

@@ -30,14 +30,20 @@ def round_edges(columns: Sequence[Any], *, most: int, whole: bool) -> list[float
     return [round(step * i, 10) for i in range(math.floor(low / step), math.floor(high / step) + 2)]
 
 
-def histogram(values: Sequence[Any], edges: Sequence[float]) -> list[float]:
-    """Percent of the values in each bin; what lies outside counts in the first and the last."""
+def histogram(values: Sequence[Any], edges: Sequence[float], of: int | None = None) -> list[float]:
+    """Percent in each bin; what lies outside counts in the first and the last.
+
+    Args:
+        values: What is counted.
+        edges: Of the bins.
+        of: How many make a hundred percent, where these values are a part of them; by default they themselves.
+    """
     import numpy as np
 
     if not len(values):
         return [0.0] * (len(edges) - 1)
     counts, _ = np.histogram(np.clip(np.asarray(values, np.float64), edges[0], edges[-1]), edges)
-    return [round(100 * float(n) / len(values), 3) for n in counts]
+    return [round(100 * int(n) / (of or len(values)), 3) for n in counts]
 
 
 def spread(values: Sequence[Any]) -> tuple[float, float, float, float]:

@@ -115,5 +115,5 @@ def _tiles(view: RunView) -> tuple[tuple[str, str, str], ...]:
         ("categories", f"{len(view.kept):,}", "with a pair"),
         ("model calls", f"{summary['calls']:,}", f"{tokens:,} tokens"),
         ("cost", "unknown" if summary["cost"] is None else f"${show_usd(summary['cost'])}", "US dollars"),
-        ("time", took, f"of the last sitting; {known:,} calls were in the ledger" if known else "by the clock"),
+        ("time", took, f"of the last sitting before this report; {known:,} calls were in the ledger" if known else "by the clock"),
     )

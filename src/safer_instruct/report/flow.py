@@ -57,10 +57,10 @@ def cost(views: Sequence[RunView]) -> Section:
         seconds = [round(float(row[6]), 2) for row in rows]
         timing = view.summary.get("timing", {})
         known = timing.get("calls_from_ledger", 0)
-        replayed = f" ({known:,} of them from the ledger)" if known else ""
+        replayed, sitting = (f" ({known:,} of them from the ledger)", ", in the last sitting before this report") if known else ("", "")
         says = (
             f"{view.summary['calls']:,} model calls{replayed}, {view.summary['prompt_tokens'] + view.summary['completion_tokens']:,} tokens, "
-            f"{show_usd(view.summary['cost'])} US dollars, {timing.get('wall_s', 0):,.0f} seconds by the clock."
+            f"{show_usd(view.summary['cost'])} US dollars, {timing.get('wall_s', 0):,.0f} seconds by the clock{sitting}."
         )
         if view.totals and sum(t.calls for t in view.totals) < view.summary["calls"]:
             says += " The stages are those of the ledger, where requests that were made more than once stand once."

@@ -16,7 +16,6 @@ from safer_instruct.thresholds import is_calibrated
 
 _FEW_PAIRS = 200
 _LOW_YIELD, _ONE_CHECK = 0.1, 0.5
-_LONGER, _LENGTH_TELLS = 1.5, 0.8
 _UNEVEN, _SMALL_CATEGORY = 10, 20
 _NEAR, _OPENING, _UNIQUE = 0.05, 0.15, 0.95
 _OPENING_WORDS = 4
@@ -57,12 +56,15 @@ def _length(view: RunView) -> Iterator[Problem]:
     if len(chosen) < _ENOUGH_TO_JUDGE:
         return
     gap = length_gap_of(chosen, rejected)
-    if max(gap.longer, gap.shorter) < _LENGTH_TELLS and 1 / _LONGER < gap.ratio < _LONGER:
+    if gap.level == "ok":
         return
     which = "longer" if gap.longer > gap.shorter else "shorter"
-    what = f"The chosen response is the {which} one in {max(gap.longer, gap.shorter):.0%} of the pairs ({gap.ratio:.2f} times as many words in all)."
+    alike = f", and as long as the other in {1 - gap.longer - gap.shorter:.0%}" if gap.longer + gap.shorter < 1 else ""
+    what = f"The chosen response is the {which} one in {max(gap.longer, gap.shorter):.0%} of the pairs{alike} ({gap.ratio:.2f} times as many words in all)."
     do = "Bound the expert's length (respond.max_tokens), or train with a length-normalised loss; evaluate with length control."
-    yield Problem("serious", what, f"Length alone tells the sides apart, so a model can learn to write {which} answers and nothing else.", do)
+    told = "the sides" if gap.level == "bad" else "the sides of many pairs"
+    why = f"Length alone tells {told} apart, so a model can learn to write {which} answers and nothing else."
+    yield Problem("serious" if gap.level == "bad" else "look", what, why, do)
 
 
 def _balance(view: RunView) -> Iterator[Problem]:

@@ -6,11 +6,12 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 
 from safer_instruct.analysis.proportion import wilson
-from safer_instruct.calibration.labels import Label, Scored, read_examples
+from safer_instruct.calibration.labels import Label, Scored
 from safer_instruct.oneline import many
 from safer_instruct.report.document import Figure, Section, Table
 from safer_instruct.report.gather import RunView
-from safer_instruct.review.figures import agreement
+from safer_instruct.review.figures import agreement, standing
+from safer_instruct.review.index import ensure_index
 from safer_instruct.review.labels import current_labels
 from safer_instruct.review.serve import plan_review
 from safer_instruct.review.store import Label as Said
@@ -28,24 +29,27 @@ def reviewed(views: Sequence[RunView]) -> tuple[Section, ...]:
     """A section for all runs that somebody reviewed; none where nobody did."""
     parts: list[Figure | Table] = []
     for number, view in enumerate(views):
-        said = [(name, label) for name, _, label in read_labels(view.path)]
-        if any(label.decision for _, label in said):
+        said = list(read_labels(view.path))
+        if any(label.decision for _, _, label in said):
             parts += _of_run(number, view, said, f": {view.name}" if len(views) > 1 else "")
     intro = "Shares with their 95% intervals (Wilson); a small sample says little. Alpha is Krippendorff's, over pairs that two people decided."
     return (Section("reviewed", "Review", "What people said", intro, tuple(parts)),) if parts else ()
 
 
-def _of_run(number: int, view: RunView, said: Sequence[tuple[str, Said]], of: str) -> list[Figure | Table]:
+def _of_run(number: int, view: RunView, every: Sequence[tuple[str, str, Said]], of: str) -> list[Figure | Table]:
+    """What was said of the examples as they stand; what was said of texts that the run has replaced since is only told of."""
     store = Store(view.path)
     try:
-        agreed = agreement(store)
+        store.attach(ensure_index(view.path))
+        agreed, stands = agreement(store), set(standing(store))
     finally:
         store.close()
-    rest = current_labels(view.path, read_examples(view.path)).replaced
+    rest = len({id_ for name, id_, label in every if label.decision and (name, id_) not in stands})
+    said = [(name, label) for name, id_, label in every if (name, id_) in stands]
     told = f"{agreed['shared']:,} pairs were decided by two readers" if agreed["shared"] else ""
     told += f" (alpha {agreed['alpha']:.2f})" if told and agreed["alpha"] is not None else ""
     gone = f"of {many(rest, 'example')} the run has replaced the texts that were read, so what was decided of these counts no more" if rest else ""
-    parts: list[Figure | Table] = [_readers(said, "; ".join(filter(None, (f"Decisions{of}", told, gone))))]
+    parts: list[Figure | Table] = [_readers(sorted({name for name, *_ in every}), said, "; ".join(filter(None, (f"Decisions{of}", told, gone))))]
     asked = {question.id: question.ask for question in plan_review(view.path).config.questions}
     answers = _answers(said)
     if answers:
@@ -57,9 +61,9 @@ def _of_run(number: int, view: RunView, said: Sequence[tuple[str, Said]], of: st
     return parts
 
 
-def _readers(said: Sequence[tuple[str, Said]], caption: str) -> Table:
+def _readers(people: Sequence[str], said: Sequence[tuple[str, Said]], caption: str) -> Table:
     rows: list[tuple[str | int, ...]] = []
-    for reader in sorted({name for name, _ in said}):
+    for reader in people:
         labels = [label for name, label in said if name == reader]
         counts = Counter(label.decision for label in labels)
         decided = counts["accept"] + counts["reject"]

@@ -97,8 +97,7 @@ def _figure(number: int, name: str, views: Sequence[RunView]) -> Figure:
     for label, values, color in (("passed", both.passed, "chosen"), ("failed", both.failed, "rejected")):
         if not values:
             continue
-        share = len(values) / total
-        series.append({"name": label, "values": [round(v * share, 3) for v in histogram(values, edges)], "color": color})
+        series.append({"name": label, "values": histogram(values, edges, total), "color": color})
     for other in views[1:]:
         if name in other.scores:
             series.append(

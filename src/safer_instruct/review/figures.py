@@ -15,7 +15,8 @@ from safer_instruct.review.store import Store
 _PAUSE_S = 300.0  # a gap longer than this is a break, and no reading time
 _PACE_OVER = 50  # decisions that the pace is taken from
 _DISAGREEMENTS_SHOWN = 100
-_CURRENT = "label JOIN idx.item AS item ON item.id = label.id AND item.digest = json_extract(said, '$.digest') WHERE annotator = ?"
+_STANDING = "label JOIN idx.item AS item ON item.id = label.id AND item.digest = json_extract(said, '$.digest')"
+_CURRENT = f"{_STANDING} WHERE annotator = ?"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +56,15 @@ def progress(store: Store, annotator: int) -> Progress:
     return Progress(counts.get("accept", 0), counts.get("reject", 0), counts.get("skip", 0), edited[0][0], _pace(store, annotator), _today(store, annotator))
 
 
+def standing(store: Store) -> list[tuple[str, str]]:
+    """Annotator and example of all that was said of the texts as they stand; what was said of others, which the run has replaced since, rests."""
+    return store.query(f"SELECT name, label.id FROM {_STANDING} JOIN annotator ON number = annotator ORDER BY label.id, number")  # noqa: S608 - part of ours
+
+
 def agreement(store: Store) -> dict[str, Any]:
     """Agreement on accept and reject: each two annotators, all together, each question, and where they differ.
 
-    Examples that fewer than two decided, and those skipped, do not count.
+    Examples that fewer than two decided, those skipped, and what was said of texts that the run has replaced since do not count.
     """
     units = _shared(store)
     names = sorted({name for said in units.values() for name in said})
@@ -92,16 +98,15 @@ Said = dict[str, tuple[str | None, dict[str, bool]]]  # decision and answers, by
 
 
 def _shared(store: Store) -> dict[str, Said]:
-    """What was decided of each example that at least two annotators decided, of the same texts."""
+    """What was decided of each example, as it stands, that at least two annotators decided."""
     rows = store.query(
-        "SELECT id, name, decision, json_extract(said, '$.digest'), json_extract(said, '$.answers') FROM label JOIN annotator ON number = annotator"
-        " WHERE decision IN ('accept', 'reject') AND id IN (SELECT id FROM label WHERE decision IN ('accept', 'reject') GROUP BY id HAVING count(*) > 1)"
+        f"SELECT label.id, name, decision, json_extract(said, '$.answers') FROM {_STANDING} JOIN annotator ON number = annotator"  # noqa: S608 - part of ours
+        " WHERE decision IN ('accept', 'reject') AND label.id IN (SELECT id FROM label WHERE decision IN ('accept', 'reject') GROUP BY id HAVING count(*) > 1)"
     )
-
-    by_text: dict[tuple[str, str], Said] = defaultdict(dict)
-    for id_, name, decision, digest, answers in rows:
-        by_text[id_, digest][name] = (decision, json.loads(answers))
-    return {id_: said for (id_, _), said in sorted(by_text.items()) if len(said) > 1}
+    units: dict[str, Said] = defaultdict(dict)
+    for id_, name, decision, answers in rows:
+        units[id_][name] = (decision, json.loads(answers))
+    return {id_: said for id_, said in sorted(units.items()) if len(said) > 1}
 
 
 def _two(units: dict[str, Said], first: str, second: str) -> PairAgreement | None:

@@ -82,7 +82,8 @@ def _panel(example: Example, name: str, width: int) -> Panel:
     for heading, text in (("said before", said), ("text", example.text), ("instruction", asked), ("chosen", example.chosen), ("draft", draft)):
         if text:
             lines.append(f"{heading}: ", style="bold").append(safe(text, _SHOWN_CHARS)).append("\n")
-    lines.append("flagged: " if verdict.flag else "dropped: ", style="bold red").append(safe(verdict.reason))
+    why = example.drop_reason if verdict == example.dropped_by else verdict.reason
+    lines.append("flagged: " if verdict.flag else "dropped: ", style="bold red").append(safe(why))
     others = sorted({v.name for v in example.verdicts if v.drops} - {name})
     if others:
         lines.append("\nalso fails: ", style="bold").append(safe(", ".join(others)))

@@ -26,7 +26,7 @@ def as_record(example: Example) -> dict[str, Any]:
         candidate["taken"] = number == taken
     for number, draft in enumerate(record["drafts"]):
         draft["taken"] = number == accepted
-    ended = {"state": "dropped", "stage": stage_of(dropped), "by": dropped.name, "reason": dropped.reason} if dropped else {"state": "pair"}
+    ended = {"state": "dropped", "stage": stage_of(dropped), "by": dropped.name, "reason": example.drop_reason} if dropped else {"state": "pair"}
     return {**record, "ended": ended}
 
 
@@ -124,7 +124,7 @@ def _draft(console: Console, number: int, draft: Draft, *, accepted: bool, as_re
 def _end(console: Console, example: Example) -> None:
     dropped = example.dropped_by
     if dropped:
-        _print(console, Text("dropped", style="bold red").append(safe(f" at stage '{stage_of(dropped)}' by {dropped.name}: {dropped.reason}")))
+        _print(console, Text("dropped", style="bold red").append(safe(f" at stage '{stage_of(dropped)}' by {dropped.name}: {example.drop_reason}")))
         return
     margin = "" if example.margin is None else f", margin {example.margin:+.3f}"
     _print(console, Text("a pair", style="bold green").append(margin))
