@@ -16,9 +16,11 @@ from safer_instruct.domain import Domain
 from safer_instruct.margins import kind_said
 from safer_instruct.models import adapter_path
 from safer_instruct.models.store import adapter_digest
+from safer_instruct.oneline import many
 from safer_instruct.prices import show_usd
 from safer_instruct.tables import pairs_and_twins
 from safer_instruct.texts import direction_of
+from safer_instruct.visible import as_code, plain, visible
 
 _HUB_LICENSE = re.compile(r"[a-z0-9][a-z0-9.-]*")
 _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"), (10_000_000, "1M<n<10M"))
@@ -111,9 +113,9 @@ def dataset_card(summary: Mapping[str, Any], release: Release) -> str:
 {yaml.safe_dump(_header(summary, release), sort_keys=False, allow_unicode=True).strip()}
 ---
 
-# {domain["name"]}: preference pairs from real text
+# {plain(domain["name"])}: preference pairs from real text
 
-{domain["description"]}
+{plain(domain["description"])}
 
 {_contents(summary, release)}
 
@@ -124,18 +126,18 @@ def dataset_card(summary: Mapping[str, Any], release: Release) -> str:
 {_table(_funnel(summary))}
 
 {summary["set_aside"]} rows were set aside before the first stage, because they could not be read or used. Thresholds of the filters:
-{summary["thresholds"]}.
+{plain(summary["thresholds"])}.
 
 | role | model |
 |---|---|
-{_table((role, f"`{name}`{_adapter(summary, role)}") for role, name in summary["models"].items())}
+{_table((plain(role), f"{as_code(name)}{_adapter(summary, role)}") for role, name in summary["models"].items())}
 
 {summary["calls"]} model calls, {summary["prompt_tokens"]} prompt tokens and {summary["completion_tokens"]} completion tokens;
 cost in US dollars: {show_usd(summary["cost"])}.{"" if release.chosen else _wrote(summary)}{_margins(summary, release)}
 
 | category | {_GUIDELINE[direction_of(summary)]} |
 |---|---|
-{_table((name, f"`{digest}`") for name, digest in domain["guidelines"].items())}
+{_table((plain(name), f"`{digest}`") for name, digest in domain["guidelines"].items())}
 
 ## Intended use
 
@@ -143,19 +145,19 @@ Preference tuning (DPO and its kin) and reward modelling in this domain.
 
 ## Misuse
 
-{domain["misuse"]}
+{plain(domain["misuse"])}
 
 ## Known limits
 
 {_of_prompts(summary, release)}
-- What counts as acceptable is the domain's guideline, applied by a model; thresholds: {summary["thresholds"]}.
+- What counts as acceptable is the domain's guideline, applied by a model; thresholds: {plain(summary["thresholds"])}.
 - The two sides come from different writers, so style and length may tell them apart; `safer-instruct audit` says how far, before a reward model finds out.
 - The source texts may name people or things; they stand as they were found, where no filter of the run removed them.
 {_notes(summary)}
 
 ## Licence
 
-This set: {summary["license"] or "not decided; without a licence nobody else may use it"}. Source texts:
+This set: {plain(summary["license"]) or "not decided; without a licence nobody else may use it"}. Source texts:
 {_source_licenses(summary, release)}.
 """
 
@@ -209,11 +211,11 @@ def _adapter(summary: Mapping[str, Any], role: str) -> str:
 
 def _source_licenses(summary: Mapping[str, Any], release: Release) -> str:
     """The licence that the config states; where texts have licences of their own, how many of the run's pairs each covers."""
-    stated = summary["source_license"] or "not stated in the config; they keep the licence of their source"
+    stated = plain(summary["source_license"]) or "not stated in the config; they keep the licence of their source"
     own = summary.get("source_licenses", {})
     if not own:
-        return str(stated)
-    told = ", ".join(" ".join(name.split()) + ("" if release.chosen else f" ({count} pairs)") for name, count in own.items())
+        return stated
+    told = ", ".join(plain(name) + ("" if release.chosen else f" ({many(count, 'pair')})") for name, count in own.items())
     rest = summary["pairs"] - sum(own.values())
     others = "all others" if release.chosen else f"the other {rest}"
     return f"{told}; the licence of each stands in its row (export with provenance)" + (f"; of {others}: {stated}" if rest else "")
@@ -225,7 +227,7 @@ def _read(release: Release) -> str:
 
 
 def _notes(summary: Mapping[str, Any]) -> str:
-    return "".join(f"- {note}\n" for note in summary.get("notes", ()))
+    return "".join(f"- {plain(note)}\n" for note in summary.get("notes", ()))
 
 
 def _header(summary: Mapping[str, Any], release: Release) -> dict[str, Any]:
@@ -240,7 +242,7 @@ def _header(summary: Mapping[str, Any], release: Release) -> dict[str, Any]:
     }
     if release.gated:
         header["extra_gated_heading"] = "Agree to the terms of use"
-        header["extra_gated_prompt"] = summary["domain"]["misuse"]
+        header["extra_gated_prompt"] = visible(summary["domain"]["misuse"])
         header["extra_gated_fields"] = {"I will not train a model to produce the rejected responses": "checkbox"}
     return header
 
@@ -298,9 +300,10 @@ def _sides(summary: Mapping[str, Any], release: Release) -> Iterable[str]:
 
 def _funnel(summary: Mapping[str, Any]) -> Iterable[tuple[object, ...]]:
     for name, stage in summary["stages"].items():
-        reasons = ", ".join(f"{reason} {n}" for reason, n in stage["dropped"].items()) or "none"
+        reasons = ", ".join(f"{plain(reason)} {n}" for reason, n in stage["dropped"].items()) or "none"
         yield name, stage["in"], reasons, stage["out"]
 
 
 def _table(rows: Iterable[Iterable[object]]) -> str:
-    return "\n".join(f"| {' | '.join(str(cell).replace('|', '&#124;') for cell in row)} |" for row in rows)
+    """Rows whose texts have been made plain."""
+    return "\n".join(f"| {' | '.join(map(str, row))} |" for row in rows)

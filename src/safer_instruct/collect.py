@@ -41,7 +41,7 @@ async def _examples(
     """Examples from the source, or from `rows` of it only; rows that cannot become one are set aside."""
     only = next(iter(domain.categories)) if len(domain.categories) == 1 else None
     with closing(UniqueIds()) as ids:
-        for number, row in enumerate(read_source(config.source, config.base)):
+        for number, row in enumerate(read_source(config.source, config.base, state.changed.__setitem__)):
             if rows is not None and number not in rows:
                 continue
             state.rows += 1

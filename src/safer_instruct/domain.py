@@ -17,6 +17,7 @@ from safer_instruct.errors import ConfigError
 from safer_instruct.nearest import did_you_mean
 from safer_instruct.settings.review import ReviewConfig
 from safer_instruct.settings.route import Keyword
+from safer_instruct.visible import hides, visible
 from safer_instruct.yamlfile import Strict
 
 Text = Annotated[str, Field(min_length=1)]
@@ -39,6 +40,12 @@ class ExamplePair(Strict):
     prompt: Text
     chosen: Text
     rejected: Text
+
+    @model_validator(mode="after")
+    def _shows_a_difference(self) -> ExamplePair:
+        if self.chosen.split() == self.rejected.split():
+            raise ValueError("'chosen' and 'rejected' say the same, so the example shows nothing; let them differ, or leave it out")
+        return self
 
 
 class Opposites(Strict):
@@ -160,6 +167,14 @@ class Category(Strict):
     examples: tuple[ExamplePair, ...] = ()
     keywords: Annotated[tuple[Keyword, ...], Field(exclude=True)] = ()
 
+    @field_validator("criteria")
+    @classmethod
+    def _each_once(cls, criteria: tuple[str, ...]) -> tuple[str, ...]:
+        asked = [" ".join(question.split()).casefold() for question in criteria]
+        if twice := next((question for number, question in enumerate(criteria) if asked[number] in asked[:number]), None):
+            raise ValueError(f"'{visible(twice)}' stands twice, and a judge would be asked it twice; keep one")
+        return criteria
+
 
 class Domain(Strict):
     """A domain file.
@@ -210,6 +225,9 @@ class Domain(Strict):
     @classmethod
     def _verifiable(cls, categories: dict[str, Category], info: Any) -> dict[str, Category]:
         for name, category in categories.items():
+            if any(hides(c) or c in "\n\t" for c in name):
+                shown = visible(" ".join(name.split()))
+                raise ValueError(f"'{shown}' cannot name a category; use letters, digits, blanks, '-' and '_', and no control characters")
             if not (category.criteria or category.scales or category.contrast or category.verifiers or info.data.get("verifiers")):
                 lacks = "give 'criteria' (for a judge) or 'contrast' (for a model that scores), or both, or 'verifiers' (programs)"
                 raise ValueError(f"category '{name}': {lacks}")

@@ -50,7 +50,7 @@ from safer_instruct.stages.rejected import RejectedSide, rejected_template
 from safer_instruct.stages.verify import Verifier
 from safer_instruct.state import REJECTED, STAGES, TWINS, Both, Dropped, Figures, Paced, Row, RowMeter, RunState, own_s, row_of, row_of_twin
 from safer_instruct.stopping import before_a_stop
-from safer_instruct.tally import side_notes, unread_note
+from safer_instruct.tally import changed_notes, side_notes, unread_note
 from safer_instruct.target import Pursuit, described
 from safer_instruct.templates import load_template
 from safer_instruct.twins.opening import open_twins
@@ -223,6 +223,7 @@ async def write_out(equipment: Equipment, out: Path, flow: Callable[[Callable[[B
     idle = "the budget caps calls to remote models, and this run has none" if capped and all(m.in_process for m in config.models.by_role.values()) else ""
     told = (
         lost,
+        *changed_notes(state.changed),
         twice,
         idle,
         equipment.asked.note if equipment.asked else "",

@@ -80,6 +80,7 @@ class RunState:
     Attributes:
         total: Rows in the source; None where it is too large to count first.
         renumbered: Rows whose own id an earlier row has too, so that a number stands behind it.
+        changed: Files of the source that changed while they were read, and whether each only grew.
         reasons: How many examples each verdict has dropped, by stage and verdict.
         writers: What each of those who write has used of stage `respond`, by role, and drafts and pairs of theirs.
         target: How the wanted number of pairs stands to those there are, at the end; None where none is wanted.
@@ -102,6 +103,7 @@ class RunState:
     rows: int = 0
     set_aside: int = 0
     renumbered: int = 0
+    changed: dict[str, bool] = field(default_factory=dict)
     pairs: int = 0
     reasons: Counter[tuple[str, str]] = field(default_factory=Counter)
     licenses: Counter[str] = field(default_factory=Counter)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean, median
 from typing import Any
@@ -141,6 +141,23 @@ def unread_note(unread: Mapping[str, Any]) -> str:
         f"{unread_said(unread)}. However many rows are lost with it, such an end counts as one row set aside; "
         "rejected_rows.jsonl says why: replace the file, and give the 'run' command again"
     )
+
+
+def changed_notes(changed: Mapping[str, bool]) -> list[str]:
+    """Which files were written to while they were read, and what to do, for terminal and card; `changed` says of each whether it only grew."""
+    mixed = "rows of two versions may stand in this run"
+    missing = f"rows added since may be missing, and where it was written anew, {mixed}"
+    notes = []
+    for grew, verb, result in ((False, "changed", mixed), (True, "grew", missing)):
+        if names := [name for name, only_grew in changed.items() if only_grew == grew]:
+            read = f"{verb} while {'it was' if len(names) == 1 else 'they were'} read"
+            notes.append(f"{_some(names)} {read}: {result}; give the same command again once nothing writes there, finished calls are not made twice")
+    return notes
+
+
+def _some(names: Sequence[str]) -> str:
+    rest = len(names) - _PLACES
+    return ", ".join(names[:_PLACES]) + (f" and {rest:,} more" if rest > 0 else "")
 
 
 def side_notes(summary: Mapping[str, Any]) -> list[str]:

@@ -28,6 +28,7 @@ from safer_instruct.seeds import derive_seed
 from safer_instruct.settings.answers import Target
 from safer_instruct.sources import BadRow
 from safer_instruct.state import TWINS, RowMeter, RunState, stage_of
+from safer_instruct.yamlfile import named_at
 
 Examples = AsyncGenerator[Example, None]
 Entry = tuple[int, Example]
@@ -82,7 +83,8 @@ def check_target(config: RunConfig, domain: Domain, state: RunState) -> None:
     if config.target is None:
         return
     for name in config.target if isinstance(config.target, dict) else ():
-        domain.category(name)
+        with named_at(("target", name), config.file):
+            domain.category(name)
     unpriced = [name for name, stage in state.stages.items() if not stage.priced]
     if config.ceiling.cost is not None and unpriced:
         raise ConfigError(f"ceiling.cost needs the price of every model, and that of stage '{unpriced[0]}' is not known; set its price_per_million")

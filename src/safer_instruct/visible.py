@@ -1,12 +1,14 @@
-"""Characters that hide, reorder or command, turned into marks that a person sees."""
+"""Characters that hide, reorder or command, turned into marks that a person sees, and what Markdown would read made plain."""
 
 from __future__ import annotations
 
+import re
 import unicodedata
 
 _KEPT = {"\n", "\t", "\N{ZERO WIDTH JOINER}", "\N{ZERO WIDTH NON-JOINER}"}  # joiners spell emoji and Persian words
 _HIDDEN = {"\N{COMBINING GRAPHEME JOINER}", "\N{HANGUL FILLER}", "\N{HANGUL CHOSEONG FILLER}", "\N{HANGUL JUNGSEONG FILLER}", "\N{HALFWIDTH HANGUL FILLER}"}
 _SEPARATORS = {"\N{LINE SEPARATOR}", "\N{PARAGRAPH SEPARATOR}"}
+_SPECIAL = re.compile(r"([\\`*_{}\[\]|~$@]|:(?=\S)|(?<=www)\.|^[-+#=])")  # no address becomes a link, no first character a heading or a list
 _OPEN, _CLOSE = "\N{MATHEMATICAL LEFT ANGLE BRACKET}", "\N{MATHEMATICAL RIGHT ANGLE BRACKET}"
 
 
@@ -31,6 +33,17 @@ def hides(character: str) -> bool:
 def shorten(text: str, most: int) -> str:
     """At most so many characters of it, with an ellipsis where it was longer."""
     return text if len(text) <= most else text[: most - 1].rstrip() + "\N{HORIZONTAL ELLIPSIS}"
+
+
+def plain(text: str) -> str:
+    """For Markdown, on one line, with every character that Markdown or HTML reads made plain."""
+    clean = visible(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return _SPECIAL.sub(r"\\\1", " ".join(clean.split()))
+
+
+def as_code(text: str) -> str:
+    """For Markdown, on one line, as code: nothing in it is read, and it ends where it should, in a table too."""
+    return f"`{' '.join(visible(text).split()).replace('`', chr(39)).replace('|', chr(92) + '|')}`"
 
 
 def _mark(character: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import date
 from pathlib import Path
@@ -72,9 +72,11 @@ def parse(text: str, section: type[Section], *, name: str) -> Section:
     """
     data, lines = _mapping(text, name)
     try:
-        return section.model_validate(data, strict=False)
+        found = section.model_validate(data, strict=False)
     except ValidationError as exc:
         raise _mistaken(data, section, name) or _problems(exc, data, section, lines, name) from exc
+    _refuse_truth(data, found, lambda: lines, name)
+    return found
 
 
 def read(path: Path, *, name: str | None = None) -> dict[str, Any]:
@@ -154,11 +156,43 @@ def parse_part(data: Any, section: type[Section], *, at: Path_, file: Path | Non
     Raises:
         ConfigError: It says something that `section` does not allow.
     """
+    label = name or str(file or "config")
     try:
-        return section.model_validate(data, strict=False, context=context)
+        found = section.model_validate(data, strict=False, context=context)
     except ValidationError as exc:
-        label = name or str(file or "config")
         raise (None if at else _mistaken(data, section, label)) or _problems(exc, data, section, _lines_of(file), label, at) from exc
+    _refuse_truth(data, found, lambda: _lines_of(file), label, at)
+    return found
+
+
+def _refuse_truth(data: Any, found: Section, lines: Callable[[], dict[Path_, int]], name: str, at: Path_ = ()) -> None:
+    """What is not strict, so that a list may stand for a tuple, takes true and false for the numbers 1 and 0: nobody means that.
+
+    Raises:
+        ConfigError: One of them stands where a number is meant.
+    """
+    if misread := list(_taken_for_numbers(data, found)):
+        where = ((_located((*at, *keys), lines(), name), ".".join(map(str, (*at, *keys))), str(value).lower()) for keys, value in misread)
+        raise ConfigError("\n".join(f"{place}: '{key}': expected a number, found {value}; write the number itself" for place, key, value in where))
+
+
+def _taken_for_numbers(given: Any, found: Any) -> Iterator[tuple[Path_, bool]]:
+    """The keys to each true or false of `given` that became a number in what was `found` there."""
+    if isinstance(given, bool):
+        if isinstance(found, int | float) and not isinstance(found, bool):
+            yield (), given
+        return
+    for key, value in given.items() if isinstance(given, dict) else enumerate(given) if isinstance(given, list) else ():
+        yield from (((key, *keys), truth) for keys, truth in _taken_for_numbers(value, _at(found, key)))
+
+
+def _at(found: Any, key: Any) -> Any:
+    """What was read under `key`; None where it was not taken over as it was given."""
+    if isinstance(found, BaseModel):
+        return getattr(found, key, None)
+    if isinstance(found, dict):
+        return found.get(key)
+    return found[key] if isinstance(found, list | tuple) and isinstance(key, int) and key < len(found) else None
 
 
 def _mistaken(data: Any, section: type[BaseModel], name: str) -> ConfigError | None:

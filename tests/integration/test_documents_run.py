@@ -55,7 +55,7 @@ def test_the_licence_of_each_text_reaches_its_row_and_the_card(tmp_path: Path) -
     run(load_config(config(tmp_path, {"path": "t.jsonl", "license_column": "terms", "license": "mit"})), tmp_path / "out")
     rows = pq.read_table(export_pairs(tmp_path / "out", "parquet", options=Options(provenance=True)).path).to_pylist()
     assert [row["source_license"] for row in rows] == ["cc-by-4.0", "mit"]
-    assert "cc-by-4.0 (1 pairs)" in (tmp_path / "out" / "README.md").read_text("utf-8")
+    assert "cc-by-4.0 (1 pair)" in (tmp_path / "out" / "README.md").read_text("utf-8")
 
 
 def test_an_audit_of_a_run_is_strict_where_asked_and_writes_markdown_and_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,8 @@ from safer_instruct.errors import ModelError, SourceError
 from safer_instruct.export import export_pairs
 from safer_instruct.models import calls
 from safer_instruct.pipeline import RunState, run
+from safer_instruct.sources import read_source
+from safer_instruct.visible import plain
 
 DATA_FILES = ("examples.parquet", "pairs.parquet", "pairs.jsonl", "rejected_rows.jsonl")
 FILES = {*DATA_FILES, "ledger.sqlite", "run.yaml", "summary.json", "progress.json", "README.md", ".lock"}
@@ -435,11 +438,30 @@ class TestAccounting:
         assert summary["unread"] == {"files": 1, "places": [f"texts.jsonl.gz:{aside[0]['line']}"]}
         said = f"1 file was not read to the end; nothing was read from texts.jsonl.gz:{aside[0]['line']} on. "
         assert summary["notes"][0].startswith(said) and f"note: {said.strip()}" in " ".join(capsys.readouterr().out.split())
-        assert f"- {said}" in (project.out / "README.md").read_text("utf-8")
+        assert f"- {plain(said)} " in (project.out / "README.md").read_text("utf-8")
         check_accounts(project.out, summary)
         project.config["source"] |= {"path": "texts.jsonl"}
         whole = project.run(mode="continue")
         assert "unread" not in whole and whole["pairs"] == 60 and [row["unread"] for row in json_lines(project.out / "rejected_rows.jsonl")] == [False]
+
+    def test_a_source_that_is_cut_while_it_is_read_is_told_loudly_and_the_same_command_reads_it_anew(
+        self, project: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        def written_to(*args: Any) -> Iterator[Any]:
+            for number, row in enumerate(read_source(*args)):
+                if number == 2:
+                    project.texts(good_rows(30))
+                yield row
+
+        project.texts(good_rows(60))
+        with monkeypatch.context() as during:
+            during.setattr("safer_instruct.collect.read_source", written_to)
+            assert project.cli() == 0
+        (note,) = json.loads((project.out / "summary.json").read_text("utf-8"))["notes"]
+        assert note.startswith("texts.jsonl changed while it was read: rows of two versions may stand in this run; give the same command again")
+        assert f"note: {note}" in " ".join(capsys.readouterr().out.split()) and f"- {plain(note)}" in (project.out / "README.md").read_text("utf-8")
+        summary = project.run()
+        assert "notes" not in summary and summary["rows"] == 30 and summary["timing"]["calls_from_ledger"] == summary["calls"]
 
     def test_only_bad_rows_end_the_run(self, project: Project, capsys: pytest.CaptureFixture[str]) -> None:
         project.texts(['{"text": ""}', "{broken", "also broken"])

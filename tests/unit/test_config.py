@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from safer_instruct.config import ModelConfig, RunConfig, TuneConfig, load_config, load_tune_config
 from safer_instruct.errors import ConfigError
-from safer_instruct.models import _limits
+from safer_instruct.models import _limits, open_model
 
 pytestmark = pytest.mark.filterwarnings("error")
 ROOT = Path(__file__).parents[2]
@@ -88,6 +88,10 @@ def test_questions_need_a_judge(tmp_path: Path) -> None:
         "verify: {rounds: 0}",
         "verify: {form: vote}",
         "seed: x",
+        "seed: true",
+        "induce: {candidates: true}",
+        "target: {support: true}",
+        "budget: {max_cost: false}",
     ],
 )
 def test_values_out_of_bounds_are_refused(tmp_path: Path, section: str) -> None:
@@ -193,3 +197,13 @@ def test_an_address_or_a_key_beside_a_model_that_needs_none_is_refused(tmp_path:
     assert f"run.yaml:3: 'models.expert': {said}" in str(caught.value)
     served = ModelConfig(model="reward:rm", base_url="http://h", api_key_env="KEY")
     assert not served.in_process, "a reward model may be served elsewhere"
+
+
+@pytest.mark.parametrize("provider", ["openai", "anthropic", "gemini", "mistral", "litellm", "served", "embedded", "reward"])
+def test_a_model_without_a_name_is_refused_with_its_key(tmp_path: Path, provider: str) -> None:
+    for expert, key in ((f"'{provider}:'", "models.expert"), (f"{{model: '{provider}: '}}", "models.expert.model")):
+        with pytest.raises(ConfigError, match=rf"run\.yaml:3: '{key}': '{provider}: ?' names no model; write its name behind the colon: {provider}:NAME$"):
+            loaded(tmp_path, MINIMAL.replace("expert: 'scripted:'", f"expert: {expert}"))
+    with pytest.raises(ConfigError, match=f"model '{provider}': names no model; write {provider}:NAME"):
+        open_model(ModelConfig(model=provider), tmp_path)
+    assert loaded(tmp_path, MINIMAL).models.expert == ModelConfig(model="scripted:")

@@ -65,6 +65,12 @@ def test_a_domain_of_ones_own_needs_four_keys_and_gets_the_rest(tmp_path: Path) 
     assert domain.category("main") == Category(definition="d", guideline="g", criteria=("q",))
 
 
+def test_a_file_is_read_by_its_path_whatever_its_name_and_the_bare_name_of_a_shipped_domain_is_the_shipped_one(tmp_path: Path) -> None:
+    (tmp_path / "civility-domain.yaml").write_text(MINIMAL.replace("name: x", "name: civility"))
+    (tmp_path / "civility").write_text(MINIMAL)
+    assert load_domain("civility-domain.yaml", tmp_path).description != load_domain("civility").description == load_domain("civility", tmp_path).description
+
+
 def test_categories_keep_the_order_of_the_file(tmp_path: Path) -> None:
     more = "".join(f"  {name}: {{definition: d, guideline: g, criteria: [q]}}\n" for name in ("zebra", "apple"))
     assert list(written(tmp_path, MINIMAL + more).categories) == ["main", "zebra", "apple"]
@@ -82,6 +88,14 @@ def test_categories_keep_the_order_of_the_file(tmp_path: Path) -> None:
         ("criteria: [q]", "contrast: {good: a}", "'categories.main.contrast.bad' is missing"),
         ("criteria: [q]", "criteria: ['']", "'categories.main.criteria.0'"),
         ("criteria: [q]", "criteria: [q], guidelines: g", "did you mean 'guideline'?"),
+        ("criteria: [q]", "criteria: ['Is it kind?', r, 'is it  kind?']", "'categories.main.criteria': 'is it  kind?' stands twice"),
+        (
+            "criteria: [q]",
+            "criteria: [q], examples: [{prompt: p, chosen: same, rejected: 'same '}]",
+            "'categories.main.examples.0': 'chosen' and 'rejected' say",
+        ),
+        ("  main:", '  "a b/../c\\e[31m":', "'a b/../c\u27e8U+001B\u27e9[31m' cannot name a category; use letters, digits, blanks"),
+        ("  main:", '  "a\\nb":', "'a b' cannot name a category"),
     ],
 )
 def test_an_incomplete_domain_is_refused_with_what_it_lacks(tmp_path: Path, old: str, new: str, said: str) -> None:

@@ -321,10 +321,26 @@ def test_provenance_gives_the_rejected_side_place_and_licence_of_each_row(tmp_pa
     ]
 
 
+def test_what_corpus_config_and_domain_say_is_words_in_the_card_and_nothing_that_is_read() -> None:
+    evil = "<script>x</script> | \x1b[31m MIT\n# H"
+    link, name = "[a](javascript:alert(1))", "a b/../c\x1b[31m|`"
+    domain = {**SUMMARY["domain"], "name": "my_domain", "description": evil, "misuse": link, "guidelines": {name: "ab12"}}
+    summary = {**SUMMARY, "domain": domain, "pairs": 3, "source_licenses": {evil: 1, link: 1}, "license": evil, "source_license": link}
+    summary |= {"notes": [evil], "thresholds": evil, "models": {"expert": f"openai:{evil}`"}}
+    card = dataset_card(summary, Release({"train": "pairs.parquet"}, {"train": 3}, gated=True))
+    header, body = yaml.safe_load(card.split("---\n")[1]), card.split("---\n", 2)[2]
+    assert "\x1b" not in card and header["extra_gated_prompt"] == link
+    assert "<script>" not in body.replace("`openai:<script>x</script> ", "") and "\n# H" not in body and "[a](" not in body
+    told = "&lt;script&gt;x&lt;/script&gt; \\| \u27e8U+001B\u27e9\\[31m MIT # H"
+    assert body.count(told) == 6 and f"{told} (1 pair), \\[a\\](javascript\\:alert(1)) (1 pair);" in body
+    assert "| a b/../c\u27e8U+001B\u27e9\\[31m\\|\\` | `ab12` |" in body and "# my\\_domain: preference pairs" in body
+    assert "| expert | `openai:<script>x</script> \\| \u27e8U+001B\u27e9[31m MIT # H'` |" in body
+
+
 def test_the_card_counts_pairs_by_licence_and_names_adapters() -> None:
     summary = {**SUMMARY, "pairs": 10, "source_licenses": {"cc-by-4.0": 6, "mit": 1}, "adapters": {"inducer": "ab" * 32}}
     card = dataset_card(summary, Release({"train": "pairs.parquet"}, {"train": 10}))
-    assert "cc-by-4.0 (6 pairs), mit (1 pairs); the licence of each stands in its row (export with provenance); of the other 3: cc0-1.0." in card
+    assert "cc-by-4.0 (6 pairs), mit (1 pair); the licence of each stands in its row (export with provenance); of the other 3: cc0-1.0." in card
     assert "(adapter sha256 `abababababababab`)" in card
 
 

@@ -238,9 +238,9 @@ def test_an_id_column_that_a_row_lacks_refuses_the_row(tmp_path: Path) -> None:
     assert refused(rows_in(tmp_path, "x.jsonl", b'{"text": "one"}', id="key")) == [(1, "id column 'key' is missing; this row has text")]
 
 
-def test_the_category_column_wins_and_the_constant_does_not_fill_its_gaps(tmp_path: Path) -> None:
+def test_a_category_is_that_of_its_column_or_the_constant_and_never_both(tmp_path: Path) -> None:
     raw = b'{"text": "one", "kind": " mild "}\n{"text": "two"}\n{"text": "three", "kind": ""}\n{"text": "four", "kind": 4}\n'
-    rows = rows_in(tmp_path, "x.jsonl", raw, category="rude", category_column="kind")
+    rows = rows_in(tmp_path, "x.jsonl", raw, category_column="kind")
     assert rows[0] == SourceText("one", "x.jsonl", 1, None, "mild")
     assert refused(rows) == [
         (2, "category column 'kind' is missing; this row has text"),
@@ -248,6 +248,42 @@ def test_the_category_column_wins_and_the_constant_does_not_fill_its_gaps(tmp_pa
         (4, "category is a number, not a string"),
     ]
     assert [row.category for row in rows_in(tmp_path, "x.jsonl", raw, category="rude") if isinstance(row, SourceText)] == ["rude"] * 4
+    with pytest.raises(ValueError, match="both 'category', one for all rows, and 'category_column'"):
+        SourceConfig(path="x.jsonl", category="rude", category_column="kind")
+
+
+def written_as(name: str, rows: list[dict[str, str]]) -> bytes:
+    """Rows in the format that the ending of `name` tells."""
+    if name.endswith(".parquet"):
+        out = io.BytesIO()
+        pq.write_table(pa.Table.from_pylist(rows), out)
+        return out.getvalue()
+    lines = {"csv": ["text", *(row["text"] for row in rows)], "txt": [f"{row['text']}\n" for row in rows]}
+    raw = "\n".join(lines.get(name.split(".")[1]) or map(json.dumps, rows)).encode()
+    return PACK[name[name.rindex(".") :] if name.endswith((".gz", ".zst")) else ""](raw)
+
+
+@pytest.mark.parametrize("name", ["x.jsonl", "x.csv", "x.parquet", "x.txt", "x.jsonl.gz", "x.csv.zst"])
+@pytest.mark.parametrize("how", ["rewritten", "grown", "replaced", "left", "gone"])
+def test_a_file_that_is_written_to_while_it_is_read_is_told(tmp_path: Path, name: str, how: str) -> None:
+    file, rows, told = tmp_path / name, [{"text": f"text {number}"} for number in range(200)], dict[str, bool]()
+    file.write_bytes(written_as(name, rows))
+    found = read_source(SourceConfig(path=name), tmp_path, told.__setitem__)
+    next(found)
+    match how:
+        case "rewritten":
+            file.write_bytes(written_as(name, rows[:100]))
+        case "grown":
+            with file.open("ab") as more:
+                more.write(b"\n")
+        case "replaced":
+            (tmp_path / "new").write_bytes(file.read_bytes())
+            (tmp_path / "new").replace(file)
+        case "gone":
+            file.unlink()
+    for _ in found:
+        pass
+    assert told == {"rewritten": {name: False}, "grown": {name: True}, "replaced": {name: False}}.get(how, {})
 
 
 def test_an_excerpt_shows_what_cannot_be_seen(tmp_path: Path) -> None:

@@ -76,7 +76,7 @@ class Says:
 
     completions: tuple[Completion, ...] = ()
     logprobs: dict[tuple[str, str], float] | None = None
-    name: str = "says:"
+    name: str = "says:it"
     fingerprint: str = "says"
     concurrency: int = 1
     priced: bool = True

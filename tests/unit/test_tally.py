@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from safer_instruct.example import Example, Verdict
 from safer_instruct.sources import BadRow
-from safer_instruct.tally import Gaps, SideTally, TwinTally, UnreadTally, side_notes, unread_note
+from safer_instruct.tally import Gaps, SideTally, TwinTally, UnreadTally, changed_notes, side_notes, unread_note
 
 PAIR = Example("p", "two words", "a", "f", 1, prompt="ask", chosen="five words are in it", margin=0.5)
 TWIN = replace(PAIR, id="t", rejected="I cannot help", twin_of="p")
@@ -27,6 +27,18 @@ def test_files_that_were_not_read_to_their_end_are_named_and_the_other_bad_rows_
     assert unread_note(tally.record()).startswith(
         "7 files were not read to the end; nothing was read from b.csv.gz:5, 0.parquet:7, 1.parquet:7, 2.parquet:7, 3.parquet:7 and 2 more on. "
     )
+
+
+def test_files_that_changed_while_they_were_read_are_named_with_what_to_do() -> None:
+    again = "; give the same command again once nothing writes there, finished calls are not made twice"
+    mixed = "rows of two versions may stand in this run"
+    assert changed_notes({}) == []
+    assert changed_notes({"a.jsonl": False, "b.csv": True}) == [
+        f"a.jsonl changed while it was read: {mixed}{again}",
+        f"b.csv grew while it was read: rows added since may be missing, and where it was written anew, {mixed}{again}",
+    ]
+    (many,) = changed_notes({f"{number}.txt": False for number in range(7)})
+    assert many.startswith("0.txt, 1.txt, 2.txt, 3.txt, 4.txt and 2 more changed while they were read: ")
 
 
 def test_gaps_are_words_of_the_chosen_less_those_of_the_rejected_response() -> None:

@@ -7,11 +7,12 @@ import hashlib
 from collections import Counter, deque
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from safer_instruct.config import RunConfig
+from safer_instruct.config import RunConfig, load_config
 from safer_instruct.domain import load_domain
 from safer_instruct.errors import BudgetError, ConfigError
 from safer_instruct.example import Candidate, Draft, Example, Verdict
@@ -187,6 +188,14 @@ def test_near_its_end_it_asks_for_few_examples_under_way() -> None:
     Pursuit(config(3000), state, lambda row: None)
     assert state.room == 2000
     assert pursue(config(30), texts(120)).state.room == 8
+
+
+def test_a_category_that_the_domain_lacks_is_told_with_file_line_and_key(tmp_path: Path) -> None:
+    file = tmp_path / "my.yaml"
+    file.write_text("domain: civility\nsource: {path: x}\nmodels: {inducer: 'scripted:', expert: 'scripted:'}\ntarget:\n  support: 2\n  vegs: 4\n")
+    with pytest.raises(ConfigError) as caught:
+        check_target(load_config(file), load_domain("civility"), RunState())
+    assert str(caught.value) == f"{file}:6: 'target.vegs': domain 'civility' has no category 'vegs'; it has: support"
 
 
 def test_a_category_that_the_domain_lacks_and_a_ceiling_without_a_price_are_config_errors() -> None:

@@ -15,10 +15,9 @@ from safer_instruct.audit.finding import Finding, Level
 from safer_instruct.audit.reading import PairSet
 from safer_instruct.oneline import many
 from safer_instruct.remote.arguments import shown
-from safer_instruct.report.markdown import plain
 from safer_instruct.sources import BadRow
 from safer_instruct.terminal import safe
-from safer_instruct.visible import shorten
+from safer_instruct.visible import plain, shorten
 
 _STYLES: dict[Level, str] = {"ok": "green", "look": "yellow", "bad": "bold red", "none": "dim"}
 _WORDS: dict[Level, str] = {"ok": "ok", "look": "look", "bad": "BAD", "none": "not asked"}

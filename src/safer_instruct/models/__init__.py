@@ -46,6 +46,8 @@ def open_model(
     """
     base, batches = Path(base), None if batches is None else Path(batches)
     provider, _, name = config.model.partition(":")
+    if provider in PROVIDERS and not name and provider != "scripted":
+        raise ConfigError(f"model '{config.model}': names no model; write {provider}:NAME")
     if config.adapter and provider not in ("embedded", "served"):
         raise ConfigError(f"model '{config.model}': 'adapter' is for embedded models and served ones; give the served model's own name for it")
     if config.batch:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 
 from safer_instruct.report.document import Cell, Document, Figure, Sample, Section, Table
-from safer_instruct.visible import shorten, visible
+from safer_instruct.visible import plain, shorten
 
 _ROWS, _SAMPLES = 40, 10
-_SPECIAL = re.compile(r"([\\`*_{}\[\]|~$@]|:(?=\S)|(?<=www)\.|^[-+#=])")  # no address becomes a link, no first character a heading or a list
 
 
 def as_markdown(document: Document) -> str:
@@ -67,9 +65,3 @@ def show(cell: Cell) -> str:
 
 def _cell(cell: Cell) -> str:
     return plain(cell) if isinstance(cell, str) else show(cell)
-
-
-def plain(text: str) -> str:
-    """On one line, with every character that Markdown or HTML reads made plain."""
-    clean = visible(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return _SPECIAL.sub(r"\\\1", " ".join(clean.split()))

@@ -23,6 +23,7 @@ class Counts:
         rows: Rows of the source.
         set_aside: Those of them that became no example.
         renumbered: Those of them whose id an earlier one has too.
+        changed: Files of the source that changed while they were read, and whether each only grew.
         stages: Figures by stage, of those that have any.
         writers: What each of those who write has used.
     """
@@ -30,6 +31,7 @@ class Counts:
     rows: int = 0
     set_aside: int = 0
     renumbered: int = 0
+    changed: dict[str, bool] = field(default_factory=dict)
     stages: dict[str, StageState] = field(default_factory=dict)
     writers: dict[str, Meter] = field(default_factory=dict)
 
@@ -59,10 +61,11 @@ class Slate:
         for name, (given, refused) in self._before.items():
             stage = self.state.stages[name]
             stage.answered, stage.refused = stage.answered - given, stage.refused - refused
-        counts = Counts(self.state.rows, self.state.set_aside, self.state.renumbered)
+        counts = Counts(self.state.rows, self.state.set_aside, self.state.renumbered, dict(self.state.changed))
         counts.stages = {name: taken for name, stage in self.state.stages.items() if (taken := _taken(stage))}
         counts.writers = {name: meter for name, writer in self.state.writers.items() if (meter := _taken_meter(writer.meter)).calls}
         self.state.rows = self.state.set_aside = self.state.renumbered = 0
+        self.state.changed.clear()
         return counts
 
 
@@ -71,6 +74,7 @@ def add(counts: Counts, state: RunState) -> None:
     state.rows += counts.rows
     state.set_aside += counts.set_aside
     state.renumbered += counts.renumbered
+    state.changed |= counts.changed
     for name, part in counts.stages.items():
         stage = state.stages[name]
         for number in _NUMBERS:

@@ -130,6 +130,14 @@ class ModelConfig(Strict):
     def _from_string(cls, value: object) -> object:
         return {"model": value} if isinstance(value, str) else value
 
+    @field_validator("model")
+    @classmethod
+    def _has_a_name(cls, model: str) -> str:
+        provider, colon, name = model.partition(":")
+        if colon and not name.strip() and provider != "scripted":  # which needs no script
+            raise ValueError(f"'{model}' names no model; write its name behind the colon: {provider}:NAME")
+        return model
+
     @model_validator(mode="after")
     def _serve_needs_served(self) -> ModelConfig:
         if self.serve and not self.model.startswith("served:"):

@@ -28,7 +28,7 @@ class SourceConfig(Strict):
         id: Column with the user's own id, with a number behind it where an earlier row has it too (`ID-2`); without it the id is a
             digest of the text. A row whose id is empty is set aside.
         category: The domain's category that all rows belong to; needed when the domain has several and no column tells.
-        category_column: Column with the category.
+        category_column: Column with the category, in place of `category`.
         route: Instead of both: by what a text is given its category.
         unit: For plain text: one document per `file`, or one per `paragraph` (blocks between empty lines).
         max_chars: Longer texts are set aside.
@@ -60,6 +60,8 @@ class SourceConfig(Strict):
             raise ValueError("has both 'text' and 'messages'; a conversation's text is the assistant's turn, so leave out 'text'")
         if self.messages is None and self.turns != "last":
             raise ValueError("'turns' is for conversations; name their column with 'messages'")
+        if self.category and self.category_column:
+            raise ValueError("has both 'category', one for all rows, and 'category_column', one for each; leave one of them out")
         if self.route is not None and (self.category or self.category_column):
             raise ValueError("'route' finds the category, so leave out 'category' and 'category_column'")
         return self

@@ -8,7 +8,7 @@ be used comes out as a `BadRow` beside the good ones; only what makes the whole 
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from itertools import islice
 from pathlib import Path, PurePath
@@ -17,7 +17,7 @@ from safer_instruct.config import SourceConfig
 from safer_instruct.errors import MissingExtraError, SourceError
 from safer_instruct.sources.arrays import is_array, read_array
 from safer_instruct.sources.documents import read_document
-from safer_instruct.sources.files import DOCUMENTS, OLD, OLD_IS_NOT_READ, File, describe, find
+from safer_instruct.sources.files import DOCUMENTS, OLD, OLD_IS_NOT_READ, File, describe, find, only_grew, version_of
 from safer_instruct.sources.jsonl import read_jsonl
 from safer_instruct.sources.parquet import read_parquet
 from safer_instruct.sources.records import BadRow, SourceRow, SourceText, excerpt
@@ -34,12 +34,14 @@ _ONLY_OTHERS = "; or, if that file is not meant, name the others with a glob, su
 _LOOKED_AT = 1_000  # files, before anything else is done
 
 
-def read_source(config: SourceConfig, base: Path) -> Iterator[SourceText | BadRow]:
+def read_source(config: SourceConfig, base: Path, changed: Callable[[str, bool], None] | None = None) -> Iterator[SourceText | BadRow]:
     """Read every text that `config.path` leads to, in a fixed order. Files are looked for now, opened when reached.
 
     Args:
         config: Where the texts are, and which column is which.
         base: The folder that relative paths start from.
+        changed: Told the name of each file on this machine that is another one behind its last row than before its first, and whether it only
+            grew.
 
     Returns:
         One result per row or document, in order; of a conversation one per turn that is asked for. Blank lines of JSONL and
@@ -50,7 +52,7 @@ def read_source(config: SourceConfig, base: Path) -> Iterator[SourceText | BadRo
             broken from its start, or lacks a column.
     """
     files = [describe(path, config, base) for path in find(config, base)]
-    return (row for file in files for row in _texts(file, config))
+    return (row for file in files for row in _texts(file, config, changed))
 
 
 def check_columns(config: SourceConfig, base: Path) -> None:
@@ -82,13 +84,18 @@ def read_rows(config: SourceConfig, base: Path) -> Iterator[SourceRow | BadRow]:
     return (row for file in tables for row in (read_array(file, reading) if is_array(file) else _rows(file, reading)))
 
 
-def _texts(file: File, config: SourceConfig) -> Generator[SourceText | BadRow]:
+def _texts(file: File, config: SourceConfig, changed: Callable[[str, bool], None] | None = None) -> Generator[SourceText | BadRow]:
+    before = version_of(file)
     try:
         yield from _texts_of(file, config)
     except MissingExtraError as exc:
         alone = PurePath(config.path).name == PurePath(file.name).name
         others = "" if alone else _ONLY_OTHERS.format("FOLDER" if "*" in config.path else config.path.rstrip("/"))
         raise MissingExtraError(exc.package, exc.extra, f"{file.name}: {exc.purpose}", others) from None
+    finally:
+        after = version_of(file)
+        if changed and before and after and before != after:
+            changed(file.name, only_grew(before, after))
 
 
 def _texts_of(file: File, config: SourceConfig) -> Generator[SourceText | BadRow]:

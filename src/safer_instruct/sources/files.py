@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
+import stat
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING
@@ -137,6 +138,22 @@ def describe(path: Path | RemoteFile, config: SourceConfig, base: Path) -> File:
             raise SourceError(f"{name}: spreadsheets are not read; save it as CSV in UTF-8 (in Excel: 'CSV UTF-8') and name that file")
         raise SourceError(f"{name}: the ending tells no format; rename the file to one of {_known_endings('auto')}, or set 'format' in a config")
     return File(path, name, format, packing)
+
+
+def version_of(file: File) -> tuple[int, ...] | None:
+    """Device, inode, size and time of the last change of a file on this machine; None of an object in a bucket, of a pipe, and of what is gone."""
+    if not isinstance(file.path, Path):
+        return None
+    try:
+        said = file.path.stat()
+    except OSError:
+        return None
+    return (said.st_dev, said.st_ino, said.st_size, said.st_mtime_ns) if stat.S_ISREG(said.st_mode) else None
+
+
+def only_grew(before: tuple[int, ...], after: tuple[int, ...]) -> bool:
+    """Whether of two versions of a file the later one is the same file, and larger."""
+    return before[:2] == after[:2] and before[2] < after[2]
 
 
 def _name_below(path: Path, base: Path) -> str:
