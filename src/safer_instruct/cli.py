@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Callable
@@ -77,6 +78,8 @@ def main(arguments: list[str] | None = None) -> None:
             raise
         if is_of_display(exc):
             complain(f"standard output cannot be written ({exc.strerror}); only what is shown is lost: send it elsewhere. {_KEPT}", 2)
+        if exc.errno == errno.ENAMETOOLONG and exc.filename:
+            complain(f"a name in this path is longer than the file system takes, most often 255 bytes: {exc.filename}; choose a shorter one", 2)
         complain(f"{exc.strerror or exc}{f': {exc.filename}' if exc.filename else ''}", 2)
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import metadata
 
-from safer_instruct.errors import SaferInstructError
+from safer_instruct.errors import ModelError, SaferInstructError
 from safer_instruct.models import store
 from safer_instruct.models.protocol import Generation, Sampling, Scoring
 from safer_instruct.models.serving.spec import llama_program, vllm_program
@@ -59,7 +59,7 @@ def diagnose() -> Iterator[Finding]:
         missing_local = bool(missing) if extra == "local" else missing_local
     yield _vllm()
     yield _llama()
-    yield Finding(True, f"model cache: {store.cache_dir()} ({len(store.pulled())} models)")
+    yield _cache()
     if missing_local:
         yield Finding(False, "embedded model: cannot run without the extra local; remote models can", optional=True)
     else:
@@ -75,6 +75,15 @@ def _llama() -> Finding:
     wheel = "the wheel xllamacpp" if importlib.util.find_spec("xllamacpp") else ""
     program = llama_program() or wheel
     return Finding(bool(program), f"served: GGUF files: {program or 'neither llama-server on the PATH nor the extra serve'}", optional=True)
+
+
+def _cache() -> Finding:
+    try:
+        found = f"{store.cache_dir()} ({len(store.pulled())} models)"
+    except ModelError as exc:
+        return Finding(False, f"model cache: {exc}", optional=True)
+    why = store.why_closed()
+    return Finding(not why, f"model cache: {found}{why and f'; {why}'}", optional=True)
 
 
 def _embedded() -> Finding:

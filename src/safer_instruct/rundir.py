@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -17,7 +18,7 @@ from safer_instruct.holding import hold, holder, of_others
 from safer_instruct.ledger import bears_mark, fold_log, read_totals, was_recovered
 from safer_instruct.moving import MOVING, move_aside
 from safer_instruct.nearest import did_you_mean
-from safer_instruct.oneline import many
+from safer_instruct.oneline import many, one_line
 from safer_instruct.spent import read_spent
 from safer_instruct.storage.attached import home_of
 from safer_instruct.wholefile import write_whole
@@ -143,6 +144,13 @@ def read_summary(path: Path) -> dict[str, Any]:
         return _summed_up(file)
     except ValueError as exc:
         raise RunDirectoryError(f"{file} is damaged ({exc}); run again to write it anew") from exc
+
+
+def unreadable(file: Path, exc: Exception) -> RunDirectoryError:
+    """The error for a file of a finished run that cannot be read: a run whose `run.yaml` is gone or broken goes on with --continue alone."""
+    said = f"cannot be read ({one_line(str(exc))})" if os.path.lexists(file) else "is missing"
+    again = "give the 'run' command again, with --continue," if file.name == RUN else "give the 'run' command again"
+    return RunDirectoryError(f"{file} {said}; {again} to write it anew, from the ledger")
 
 
 def _summed_up(file: Path) -> dict[str, Any]:

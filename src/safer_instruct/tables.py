@@ -12,7 +12,7 @@ from typing import IO, Any
 from safer_instruct.conversation import as_messages, as_texts, conversational
 from safer_instruct.errors import RunDirectoryError
 from safer_instruct.example import Example
-from safer_instruct.rundir import BAD_ROWS, EXAMPLES, PAIRS, PAIRS_JSONL, SELECTED, SUMMARY, read_summary
+from safer_instruct.rundir import BAD_ROWS, EXAMPLES, PAIRS, PAIRS_JSONL, SELECTED, SUMMARY, read_summary, unreadable
 from safer_instruct.sources import BadRow
 from safer_instruct.tally import UnreadTally
 from safer_instruct.wholefile import room_for, whole
@@ -182,7 +182,7 @@ def opened(path: Path, name: str) -> Iterator[Any]:
             check_rows(file, parquet.metadata.num_rows, told)
             yield parquet
     except (OSError, pa.ArrowException) as exc:
-        raise RunDirectoryError(f"{file} cannot be read ({exc}); give the 'run' command again to write it anew, from the ledger") from exc
+        raise unreadable(file, exc) from exc
 
 
 def check_rows(file: Path, rows: int, told: int) -> None:

@@ -111,6 +111,8 @@ def _mapping(text: str, name: str) -> tuple[dict[str, Any], dict[Path_, int]]:
     try:
         data, lines = yaml.load(text, Loader=_Loader), _lines(text)  # noqa: S506 - a safe one
     except (yaml.YAMLError, ValueError) as exc:  # ValueError: a date or number that cannot be
+        if _is_json_lines(text):
+            raise ConfigError(f"{name} looks like JSON lines, which hold data and no settings; give the YAML file that names it") from exc
         mark = getattr(exc, "problem_mark", None)
         where = f"{name}:{mark.line + 1}" if mark else name
         raise ConfigError(f"{where}: not valid YAML: {getattr(exc, 'problem', None) or exc}{_remedy(exc)}") from exc
@@ -120,6 +122,11 @@ def _mapping(text: str, name: str) -> tuple[dict[str, Any], dict[Path_, int]]:
         found = {"NoneType": "nothing", "str": "text", "list": "a list"}.get(type(data).__name__, type(data).__name__)
         raise ConfigError(f"{name}: expected keys and values at the top, such as 'key: value', found {found}; is it the right file?")
     return data, lines
+
+
+def _is_json_lines(text: str) -> bool:
+    first = text.removeprefix("\ufeff").split("\n", 2)[:2]
+    return len(first) == 2 and all(line.startswith("{") and line.rstrip().endswith("}") for line in first)
 
 
 class _Loader(yaml.SafeLoader):

@@ -334,7 +334,29 @@ def test_of_a_ledger_that_is_junk_the_run_tells_how_many_calls_are_lost(cli: Cli
         Path("out/summary.json").unlink()
     Path("out/ledger.sqlite").write_bytes(b"junk" * 20_000)
     said = cli("ledger", "out", "--recover")
-    assert said.code == 0 and said.out.startswith(f"0 calls saved, of {calls} that the run speaks of: the others could not be read and will be made again;")
+    assert said.code == 0 and said.out.startswith(f"0 calls saved, of {calls} that the run speaks of: the others could not be read, and the next run makes")
+    assert f"makes, and pays for, the {calls} that are lost again; the damaged file is kept as" in said.out
+
+
+@pytest.mark.parametrize("broken", [None, "a: [", "\udcff"], ids=["missing", "no YAML", "no UTF-8"])
+def test_without_its_config_a_run_is_told_a_command_that_brings_it_back(cli: Cli, broken: str | None) -> None:
+    cli("run", "my.yaml", "--out", "out")
+    run, again = Path("out/run.yaml"), "; give the 'run' command again, with --continue, to write it anew, from the ledger"
+    run.unlink() if broken is None else run.write_text(broken, encoding="utf-8", errors="surrogateescape")
+    for arguments in (("report", "out"), ("export", "out", "--format", "jsonl", "--provenance")):
+        said = cli(*arguments)
+        assert said.code == 2 and said.err.rstrip().endswith(again) and "Errno" not in said.err
+        assert said.err.startswith("error: out/run.yaml is missing;" if broken is None else "error: out/run.yaml cannot be read (")
+    assert cli("run", "my.yaml", "--out", "out").code == 2
+    assert cli("run", "my.yaml", "--out", "out", "--continue").code == 0 and cli("report", "out").code == 0
+
+
+def test_a_file_that_a_finished_run_lacks_is_told_as_missing(cli: Cli) -> None:
+    cli("run", "my.yaml", "--out", "out")
+    for name, arguments in (("pairs", ("export", "out", "--format", "kto")), ("examples", ("report", "out"))):
+        Path(f"out/{name}.parquet").unlink()
+        said = cli(*arguments)
+        assert said.err == f"error: out/{name}.parquet is missing; give the 'run' command again to write it anew, from the ledger\n" and said.code == 2
 
 
 def test_a_ledger_in_use_is_not_recovered(cli: Cli) -> None:
@@ -448,6 +470,17 @@ def test_doctor_is_healthy_without_extras_and_names_their_pip_commands(cli: Cli)
     assert said.code == 0 and said.err == "" and all(line.startswith(("ok  ", "no  ")) for line in said.out.splitlines())
     assert "pip install 'safer-instruct[local]'" in said.out and "pip install 'safer-instruct[train]'" in said.out
     assert "cache (0 models)" in said.out and "cannot run without the extra local" in said.out
+
+
+def test_a_cache_that_can_hold_no_model_is_told(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    remedy = "point the environment variable SAFER_INSTRUCT_CACHE at a folder that you may write to"
+    monkeypatch.setenv("SAFER_INSTRUCT_CACHE", "/dev/null/models")
+    said = cli("models", "list")
+    assert (said.code, said.err) == (2, f"error: the model cache cannot be /dev/null/models: /dev/null is no folder; {remedy}\n")
+    assert f"no   model cache: the model cache cannot be /dev/null/models: /dev/null is no folder; {remedy}\n" in cli("doctor").out
+    monkeypatch.setenv("SAFER_INSTRUCT_CACHE", "/proc/none/models")
+    doctor = cli("doctor").out
+    assert "no   model cache: /proc/none/models (0 models); nothing can be brought into it, for /proc cannot be written (" in doctor
 
 
 def test_doctor_speaks_of_every_extra_that_there_is(cli: Cli) -> None:

@@ -396,6 +396,15 @@ class TestFaults:
             with pytest.raises(ModelError, match="the connection failed: Connection refused"):
                 run(model, model.generate(Generation(RAW, Sampling())))
 
+    def test_an_endpoint_that_speaks_no_tls_is_told_at_once(self) -> None:
+        with serve() as server:
+            model = OpenAIModel("m", base_url=server.base_url.replace("http://", "https://"), limits=Limits(retries=6))
+            started = time.monotonic()
+            said = r"the connection failed: what answers there speaks no TLS \(InvalidContentType\); does it speak http:// and not https://\?$"
+            with pytest.raises(AccessError, match=said):
+                run(model, model.generate(Generation(RAW, Sampling())))
+        assert time.monotonic() - started < 5
+
     def test_retry_after_is_honoured(self) -> None:
         with serve(rate_limit=1.0, retry_after="0.4", per_body=1) as server:
             started = time.monotonic()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import os
 import shlex
 import sys
 from pathlib import Path
@@ -61,6 +62,9 @@ FILES: dict[str, str | bytes] = {
     "latin.csv": 'id;reply\n1;"Schöne Grüße, das ist nicht unser Problem."\n'.encode("latin-1"),
     "utf16.csv": 'id,reply\n1,"It depends."\n'.encode("utf-16"),
     "packed.csv": gzip.compress(REPLIES.encode()),
+    "paper.csv": b"%PDF-1.4\n%\xe2\xe3\xcf\xd3\n1 0 obj\n",
+    "lines.csv": '{"id": "e1", "reply": "It depends on many things."}\n{"id": "e2", "reply": "Nobody reads it."}\n',
+    "array.csv": '[\n  {"id": "e1", "reply": "It depends on many things."}\n]\n',
     "replies.txt": REPLIES,
     "empty.csv": "",
     "replies.xlsx": b"PK\x03\x04",
@@ -91,6 +95,11 @@ FILES: dict[str, str | bytes] = {
     "words.yaml": changed(RUN, "language: null", "language: null, length: {min_words: 40, max_words: 4}"),
     "column.yaml": changed(RUN, "text: reply", "text: replay"),
     "path.yaml": changed(RUN, "path: replies.csv", "path: replys.csv"),
+    "pipe.yaml": changed(RUN, "path: replies.csv", "path: pipe.csv"),
+    "loop.yaml": changed(RUN, "path: replies.csv", "path: loop.csv"),
+    "dangling.yaml": changed(RUN, "path: replies.csv", "path: dangling.csv"),
+    "port.yaml": changed(RUN, 'expert: "scripted:script.yaml"', 'expert: {model: "openai:x", base_url: "http://127.0.0.1:99999/v1"}'),
+    "price.yaml": changed(RUN, 'expert: "scripted:script.yaml"', 'expert: {model: "openai:x", price_per_million: [1]}'),
     "key.yaml": changed(RUN, "filter:", "filtr:"),
     "type.yaml": RUN + "respond: {drafts: two}\n",
     "switch.yaml": changed(RUN, "language: null", "langage: null"),
@@ -112,6 +121,8 @@ FILES: dict[str, str | bytes] = {
     "words.csv": "id,label\ne1,perhaps\n",
     "none.csv": "id,label\ne1,\n",
     "strange.csv": "id;label\ne9;good\n",
+    "labels16.csv": "id,label\ne1,good\n".encode("utf-16"),
+    "scored.csv": "id,label,score\ne1,good,verify.nothing\n",
     # training
     "loss.yaml": DPO + "loss: sigmod\n",
     "project.yaml": changed(DPO, "out: runs/dpo", "out: project") + "holdout: {count: 1}\n",
@@ -170,6 +181,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, content in FILES.items():
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+    os.mkfifo(folder / "pipe.csv")
+    (folder / "loop.csv").symlink_to("loop.csv")
+    (folder / "dangling.csv").symlink_to("gone.csv")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         assert typed("safer-instruct run evasive.yaml") == 0
@@ -217,6 +231,9 @@ STEPS = [
     ("init evasive2 --source latin.csv --text reply", ("latin.csv:2: invalid UTF-8", "save as 'CSV UTF-8'")),
     ("init evasive2 --source utf16.csv --text reply", ("utf16.csv", "UTF-16", "save as 'CSV UTF-8'")),
     ("init evasive2 --source packed.csv --text reply", ("packed.csv:1: the header cannot be read", "it is compressed", "rename it to packed.csv.gz")),
+    ("init evasive2 --source paper.csv --text reply", ("paper.csv:1: the header cannot be read", "it looks like a PDF", "rename it so that it ends in .pdf")),
+    ("init evasive2 --source lines.csv --text reply", ("it looks like JSON lines, whatever its name; rename it so that it ends in .jsonl",)),
+    ("init evasive2 --source array.csv --text reply", ("it looks like a JSON array, whatever its name; rename it so that it ends in .json",)),
     ("init evasive2 --source replies.txt --text reply", ("replies.txt: there are no columns in it", "rename it so that it ends in .csv")),
     ("init evasive2 --source empty.csv --text reply", ("empty.csv: none of its first rows can be used: it holds none",)),
     ("init evasive --source replies.csv --text reply", ("evasive.yaml exists already; give another --dir, or move it away",)),
@@ -224,11 +241,31 @@ STEPS = [
     ("run nowhere.yaml", ("nowhere.yaml: no such file (looked in",)),
     ("run evasive-domain.yaml", ("evasive-domain.yaml is a domain file; give a config that names it under 'domain'",)),
     ("run replies.csv", ("replies.csv: expected keys and values at the top, such as 'key: value', found text; is it the right file?",)),
+    ("run prompts.jsonl", ("prompts.jsonl looks like JSON lines, which hold data and no settings; give the YAML file that names it",)),
     ("run several", ("several is a folder; give the YAML file itself",)),
     ("run several.yaml", ("several/b.csv: no column 'reply'; columns: nr, answer",)),
     ("run words.yaml", ("words.yaml:", "min_words 40 is more than max_words 4: every text would be dropped")),
     ("run column.yaml", ("no column 'replay' (nearest: 'reply'); columns: id, reply",)),
     ("run path.yaml", ("source 'replys.csv'", "did you mean 'replies.csv'?")),
+    ("run pipe.yaml", ("source 'pipe.csv' is a pipe and no file: write what comes from it to a file, and name that",)),
+    ("init evasive2 --source pipe.csv --text reply", ("source 'pipe.csv' is a pipe and no file",)),
+    (
+        "run loop.yaml",
+        ("source 'loop.csv', looked for in ", ": it is a link to loop.csv, which leads back to itself; link it to a file, or name the file itself"),
+    ),
+    ("run dangling.yaml", ("source 'dangling.csv'", ": it is a link to gone.csv, which leads nowhere; link it to a file, or name the file itself")),
+    (
+        "run port.yaml",
+        (
+            "port.yaml:3: 'models.expert.base_url': 'http://127.0.0.1:99999/v1' is no address such as ",
+            "; give it a port from 1 to 65535",
+        ),
+    ),
+    (
+        "run price.yaml",
+        ("price.yaml:3: 'models.expert.price_per_million': needs two prices in US dollars: of a million tokens read, and of a million written",),
+    ),
+    (f"run evasive.yaml --out runs/{'x' * 300}", ("a name in this path is longer than the file system takes", "choose a shorter one")),
     ("run key.yaml", ("key.yaml:4: unknown key 'filtr'; did you mean 'filter'?",)),
     ("run type.yaml", ("type.yaml:5: 'respond.drafts': Input should be a valid integer",)),
     ("run switch.yaml", ("switch.yaml:4: there is no filter 'langage' to switch off; did you mean 'language'?",)),
@@ -295,6 +332,16 @@ STEPS = [
     ("audit runs", ("runs is no data set; runs in it: evasive; give one of them, such as runs/evasive",)),
     ("value runs", ("runs is no data set; runs in it: evasive; give one of them, such as runs/evasive",)),
     ("audit runs/evasive --prompt question --chosen nosuch", ("runs/evasive: the columns of a run are known; leave out --prompt and --chosen",)),
+    (
+        "audit evasive.yaml",
+        ("evasive.yaml: the ending tells no format; give a file of rows, whose name ends in one of .jsonl .ndjson .json .csv .tsv .parquet (or",),
+    ),
+    ("audit /dev/null", ("source '/dev/null' is a device and no file",)),
+    ("report runs/evasive evasive.yaml", ("evasive.yaml: the ending tells no format; give a file of rows",)),
+    (
+        "report runs/evasive mine.jsonl",
+        ("mine.jsonl is missing; what is to stand beside the run is the folder of another, or a dataset: JSONL, CSV or Parquet",),
+    ),
     ("audit mine.jsonl", ("source 'mine.jsonl'", "no file, folder or glob match; a relative path begins in that folder")),
     ("audit replies.csv --prompt id --chosen reply --rejected replay", ("no column 'replay' for the rejected response; columns: id, reply",)),
     ("audit runs/evasive --show repeat", ("there is no check 'repeat'; choose one of rows, empty",)),
@@ -302,6 +349,11 @@ STEPS = [
     ("calibrate runs/evasive --labels labels.csv", ("labels.csv: the column 'label' is missing among id, good",)),
     ("calibrate runs/evasive --labels words.csv", ("words.csv:2: label 'perhaps' is neither 1, good, true, yes nor 0, bad, false, no",)),
     ("calibrate runs/evasive --labels labls.csv", ("labls.csv: no such file (looked in ",)),
+    (
+        "calibrate runs/evasive --labels labels16.csv",
+        ("labels16.csv: cannot be read as a CSV file in UTF-8: ", "the file looks like UTF-16, convert it to UTF-8", "save as 'CSV UTF-8'"),
+    ),
+    ("calibrate runs/evasive --labels scored.csv", ("scored.csv: the run has no score 'verify.nothing', which a label names; there are: consistency,",)),
     ("calibrate runs/evasive --labels none.csv", ("none.csv: 0 good and 0 bad of 1 rows carry a label", "label more examples of the run")),
     ("calibrate runs/evasive --labels none.csv --config evasve.yaml", ("evasve.yaml: no such file (looked in ",)),
     ("calibrate runs/evasive --labels labels.csv --precision 0", ("Invalid value for '--precision'", "0.001")),
@@ -379,6 +431,10 @@ STEPS = [
     ),
     ("value runs/evasive --max-cost 1", ("--max-cost: model 'embedded:smollm2-135m-instruct' works in this process",)),
     ("value runs/evasive --model served:w --base-url http://localhost:1/v1", ("--base-url: 'base_url' is for remote models, not for 'served:w'",)),
+    (
+        "value runs/evasive --model openai:m --base-url http://127.0.0.1:9/v1",
+        ("openai:m cannot score after a chat", "leave models.scorer (for 'value' --model) at its default, or name an embedded model there"),
+    ),
     ("value runs/evasive --model openai:m --base-url https://me:hunter2@host/v1", ("--base-url: 'base_url': holds a secret",)),
     ("value runs/evasive --layout raw --system Hello", ("--system is for --layout chat",)),
     ("evaluate system.yaml --alpha 0.05", ("--alpha is for --power",)),

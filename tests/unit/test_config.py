@@ -156,7 +156,8 @@ def test_an_address_that_is_none_is_told_with_its_line_and_key(tmp_path: Path, u
     with pytest.raises(ConfigError) as caught:
         loaded(tmp_path, text)
     assert re.search(rf"\.yaml:{line}: 'models\.expert\.base_url': {re.escape(shown)} such as", str(caught.value))
-    assert "begin it with http:// or https://" in str(caught.value)
+    remedy = "give it a port from 1 to 65535, for the one that it names can be none" if ":99999/" in url else "begin it with http:// or https://"
+    assert str(caught.value).endswith(f"; {remedy}")
 
 
 def test_a_version_in_an_address_is_no_secret(tmp_path: Path) -> None:

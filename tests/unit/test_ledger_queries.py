@@ -254,9 +254,10 @@ def test_a_recovery_is_described_in_a_line() -> None:
     moved = Path("out/ledger.damaged-1.sqlite")
     assert describe(Recovery(1000, 0, None)) == "nothing is damaged: all 1,000 calls are intact"
     assert describe(Recovery(1000, 0, moved)) == "1,000 calls saved, none is known to be lost; the damaged file is kept as out/ledger.damaged-1.sqlite"
-    assert describe(Recovery(1, 2, moved)).startswith("1 calls saved, 2 could not be read and will be made again; the damaged")
+    assert describe(Recovery(1, 2, moved)).startswith("1 calls saved, 2 could not be read, and the next run makes, and pays for, them again; the damaged")
     assert describe(Recovery(1, 2, moved), told=3) == describe(Recovery(1, 2, moved))
     assert describe(Recovery(0, 0, moved), told=293).startswith(
-        "0 calls saved, of 293 that the run speaks of: the others could not be read and will be made again; the damaged"
+        "0 calls saved, of 293 that the run speaks of: the others could not be read, and the next run makes, and pays for, the 293 that are lost again"
     )
-    assert describe(Recovery(0, 0, moved)).startswith("0 calls saved, for nothing in the file can be read: whatever it held will be made again; the damaged")
+    nothing = describe(Recovery(0, 0, moved))
+    assert nothing.startswith("0 calls saved, for nothing in the file can be read: the next run makes, and pays for, whatever it held again; the damaged")

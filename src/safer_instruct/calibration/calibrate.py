@@ -6,7 +6,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -120,7 +120,8 @@ def calibrate(path: Path, labels: Path, aim: Aim, *, method: Method = "auto", na
     keys = _keys(form)
     scores = tuple(_calibrated(name, keys.get(name, ""), rows, aim, method) for name, rows in sorted(found.items()))
     if not any(score.fit for score in scores):
-        raise ConfigError(_too_few(labels, said, len(given) - len(said)))
+        there = {name for example in examples for name in example.scores}
+        raise ConfigError(_too_few(labels, said, len(given) - len(said), there))
     possible = {score.name: score for score in scores if score.cut and score.key}
     if unknown := [name for name in names if name not in possible]:
         raise ConfigError(f"'{unknown[0]}' gets no bound: {_why_not(unknown[0], scores, aim)}")
@@ -219,8 +220,8 @@ def _resolved(path: Path) -> dict[str, Any]:
     try:
         resolved: dict[str, Any] = yaml.safe_load((path / rundir.RUN).read_text(encoding="utf-8"))
         str(resolved["config"]["verify"]["form"])
-    except (OSError, yaml.YAMLError, KeyError, TypeError) as exc:
-        raise RunDirectoryError(f"{path / rundir.RUN} cannot be read ({exc}); give the 'run' command again to write it anew") from exc
+    except (OSError, ValueError, yaml.YAMLError, KeyError, TypeError) as exc:
+        raise rundir.unreadable(path / rundir.RUN, exc) from exc
     return resolved
 
 
@@ -249,7 +250,9 @@ def _margin(scores: Sequence[Calibrated], form: str, models: Mapping[str, str]) 
     return MarginMap.model_validate({"score": BY_ITSELF, "form": form, "model": models[role], "labels": found.count}), ""
 
 
-def _too_few(file: Path, labels: Sequence[Label], replaced: int) -> str:
+def _too_few(file: Path, labels: Sequence[Label], replaced: int, scores: Collection[str]) -> str:
+    if unknown := sorted({label.score for label in labels} - {"", *scores}):
+        return f"{file}: the run has no score '{unknown[0]}', which a label names; there are: {', '.join(sorted(scores))}"
     good = sum(label.good for label in labels)
     gone = f"; {replaced} more labels are left out: the run has replaced the texts that were read since" if replaced else ""
     carried = f"{good} good and {len(labels) - good} bad of {count_rows(file)} rows carry a label, and no score has {LEAST_OF_EACH} good and"

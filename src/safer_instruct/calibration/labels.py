@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import io
 import random
 from bisect import bisect_left, insort
 from collections import Counter, defaultdict
@@ -19,8 +20,10 @@ from safer_instruct.errors import ConfigError
 from safer_instruct.example import Example
 from safer_instruct.oneline import no_formula
 from safer_instruct.seeds import derive_seed
+from safer_instruct.sources.records import advice
 from safer_instruct.sources.tables import FilledRows
 from safer_instruct.texts import direction_of, judged_texts
+from safer_instruct.utf8 import not_utf8
 from safer_instruct.visible import visible
 
 TEXT_COLUMNS = ("prompt", "chosen", "rejected")
@@ -84,14 +87,17 @@ def read_labels(path: Path) -> list[Label]:
         ConfigError: The file is missing, lacks a column, or says something that is no label.
     """
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
+        with io.StringIO(path.read_bytes().decode().removeprefix("\ufeff"), newline="") as file:
             reader = FilledRows(file)
             if missing := [name for name in ("id", "label") if name not in (reader.fieldnames or ())]:
                 raise ConfigError(f"{path}: the column '{missing[0]}' is missing{_there_are(reader)}; a file of labels has id,label and, if wanted, score")
             return [label for row in reader if (label := _label(row, f"{path}:{reader.first_line}"))]
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such file (looked in {path.absolute().parent})") from None
-    except (OSError, UnicodeDecodeError, csv.Error) as exc:
+    except UnicodeDecodeError as exc:
+        said = not_utf8(exc, 0, "file")
+        raise ConfigError(f"{path}: cannot be read as a CSV file in UTF-8: {said}{advice(said)}") from exc
+    except (OSError, csv.Error) as exc:
         raise ConfigError(f"{path}: cannot be read as a CSV file in UTF-8: {exc}") from exc
 
 

@@ -230,7 +230,7 @@ def _constant(path: Path, summary: dict[str, Any]) -> dict[str, Any]:
         }
         templates = resolved["templates"]
     except (OSError, ValueError, TypeError, KeyError, yaml.YAMLError) as exc:
-        raise RunDirectoryError(f"{file} cannot be read ({exc}), so where the pairs come from is not known; give the 'run' command again") from exc
+        raise rundir.unreadable(file, exc) from exc
     columns = {"source_license": summary["source_license"], "margin_kind": kind_said(summary), "models": json.dumps(models), "templates": json.dumps(templates)}
     return {"columns": columns, "guidelines": summary["domain"]["guidelines"]}
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
@@ -36,7 +37,7 @@ _REQUEST_REFUSED = (400, 413, 422)  # for what is in the request; any other refu
 _MAY_BE_FILTERED = (400, 403, 422, 451)
 _PAYMENT_REQUIRED = 402
 _NO_CREDIT = ("insufficient_quota", "billing_error", "billing_hard_limit_reached", "billing_not_active", "account_deactivated", "credit balance is too low")
-USE_EMBEDDED = "the embedded scorer can: leave models.scorer at its default, or name an embedded model there"
+USE_EMBEDDED = "the embedded scorer can: leave models.scorer (for 'value' --model) at its default, or name an embedded model there"
 UNKNOWN = {"top_k": "set induce.top_k and respond.top_k to 0", "repetition_penalty": "set respond.repetition_penalty to 1"}
 """What to do where an endpoint does not know a parameter of the draw."""
 TOP_UP = "the account has no credit left: top it up, then give the same command again"
@@ -126,6 +127,8 @@ class Remote:
                 except NoReply as exc:
                     if not exc.sent:
                         reservation.settle(0.0, 0)
+                    if exc.plain and self.flows[number].gate.endpoint.succeeded_at == -math.inf:  # the same would come of every further attempt
+                        raise AccessError(f"{self.name} at {address.shown}: the connection failed: {exc}") from exc
                     said = f"no answer within {self.limits.timeout_s:g} s" if exc.timed_out else f"the connection failed: {address.cleaned(str(exc))}"
                     raise AttemptError(said) from exc
                 if not 200 <= reply.status < 300:

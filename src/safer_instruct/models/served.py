@@ -75,7 +75,7 @@ class ServedModel:
         if self._spec.engine == "llama.cpp":
             raise AccessError(
                 f"{self.name}: llama.cpp's server gives no log-probabilities of a prompt, so it cannot score; "
-                "leave models.scorer at its default, the embedded model, or serve a model folder with vLLM"
+                "leave models.scorer (for 'value' --model) at its default, the embedded model, or serve a model folder with vLLM"
             )
         return await self._answered(methodcaller("score", request))
 

@@ -32,6 +32,7 @@ from safer_instruct.wholefile import FULL, is_full
 EMBEDDED = "smollm2-135m-instruct"
 
 
+_OTHER_CACHE = "point the environment variable SAFER_INSTRUCT_CACHE at a folder that you may write to"
 _GGUF = b"GGUF"  # what such a file begins with
 
 
@@ -87,12 +88,30 @@ def cache_dir() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").expanduser() / "safer-instruct"
 
 
+def why_closed() -> str:
+    """Why nothing can be brought into the cache, and what to do; empty where it can."""
+    there = _nearest_of_cache()
+    try:
+        with tempfile.TemporaryFile(dir=there):
+            return ""
+    except OSError as exc:
+        return f"nothing can be brought into it, for {there} cannot be written ({exc.strerror}); {_OTHER_CACHE}"
+
+
+def _nearest_of_cache() -> Path:
+    """The cache folder, or as much of the way to it as there is."""
+    folder = cache_dir().absolute()
+    return next(place for place in (folder, *folder.parents) if os.path.exists(place))
+
+
 def pulled() -> list[StoredModel]:
     """The models in the cache, by name.
 
     Raises:
-        ModelError: The record of one is damaged.
+        ModelError: The record of one is damaged, or the cache can be no folder.
     """
+    if not (there := _nearest_of_cache()).is_dir():
+        raise ModelError(f"the model cache cannot be {cache_dir()}: {there} is no folder; {_OTHER_CACHE}")
     return [_record(p) for p in sorted((cache_dir() / "models").glob("[!.]*/model.json"))]
 
 

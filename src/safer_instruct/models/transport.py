@@ -34,6 +34,7 @@ MAX_REPLY_BYTES = 64 << 20
 _READ_AHEAD_BYTES = 1 << 20  # a reply of this size is handed over at once; what is longer comes in pieces
 _IDLE_S = 30  # shorter than most servers keep a connection, so that it is seldom the server who closes it
 _SETTLE_S = 0.01  # for asyncio's own loop: the library's thread gets the interpreter lock that it may still wait for
+_NO_TLS = "InvalidContentType"  # rustls, of a first record that is none
 _CA_VARIABLES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE")
 
 
@@ -43,11 +44,12 @@ class NoReply(Exception):
     Attributes:
         timed_out: The time was up.
         sent: The request may have reached the server, which may have worked on it and may charge for it.
+        plain: Whoever is there answers, and not in TLS as an https:// address must.
     """
 
-    def __init__(self, reason: str, *, timed_out: bool = False, sent: bool = True) -> None:
+    def __init__(self, reason: str, *, timed_out: bool = False, sent: bool = True, plain: bool = False) -> None:
         super().__init__(reason)
-        self.timed_out, self.sent = timed_out, sent
+        self.timed_out, self.sent, self.plain = timed_out, sent, plain
 
 
 class Reply(NamedTuple):
@@ -225,7 +227,9 @@ def _no_reply(exc: DetailedPyreqwestError) -> NoReply:
     sent = "client error (Connect)" not in _causes(exc)  # nothing of a request is sent before it is connected, TLS and tunnel included
     if isinstance(exc, TimeoutError):
         return NoReply("the time was up" if sent else "the time to connect was up", timed_out=True, sent=sent)
-    return NoReply(_innermost(exc), sent=sent)
+    if _NO_TLS in (reason := _innermost(exc)):
+        return NoReply(f"what answers there speaks no TLS ({_NO_TLS}); does it speak http:// and not https://?", sent=sent, plain=True)
+    return NoReply(reason, sent=sent)
 
 
 def _innermost(exc: DetailedPyreqwestError) -> str:

@@ -21,7 +21,6 @@ from safer_instruct.domain import Direction
 from safer_instruct.errors import RunDirectoryError
 from safer_instruct.example import Example
 from safer_instruct.ledger import Total, read_totals
-from safer_instruct.oneline import one_line
 from safer_instruct.report.document import Sample
 from safer_instruct.seeds import derive_seed
 from safer_instruct.texts import direction_of, judged_texts
@@ -211,6 +210,6 @@ def _config(path: Path) -> dict[str, Any]:
     try:
         data = yaml.safe_load((path / rundir.RUN).read_text(encoding="utf-8"))
         config = data["config"]
-    except (OSError, yaml.YAMLError, KeyError, TypeError) as exc:
-        raise RunDirectoryError(f"{path / rundir.RUN} cannot be read ({one_line(str(exc))}); give the 'run' command again to write it anew") from exc
+    except (OSError, ValueError, yaml.YAMLError, KeyError, TypeError) as exc:
+        raise rundir.unreadable(path / rundir.RUN, exc) from exc
     return config if isinstance(config, dict) else {}

@@ -17,7 +17,6 @@ from typing import Any
 from safer_instruct import rundir, stored, tables
 from safer_instruct.conversation import as_messages, texts_digest
 from safer_instruct.domain import Direction
-from safer_instruct.errors import RunDirectoryError
 from safer_instruct.example import Example
 from safer_instruct.texts import direction_of, judged_texts
 from safer_instruct.wholefile import room_for, whole
@@ -83,7 +82,7 @@ def _source(examples: Path) -> tuple[int, int, int]:
     try:
         stat = examples.stat()
     except OSError as exc:
-        raise RunDirectoryError(f"{examples} cannot be read ({exc}); give the 'run' command again to write it anew, from the ledger") from exc
+        raise rundir.unreadable(examples, exc) from exc
     return _VERSION, stat.st_size, stat.st_mtime_ns
 
 

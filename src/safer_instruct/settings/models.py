@@ -22,6 +22,7 @@ _SERVE_FLAGS = {
 }
 ALWAYS_IN_PROCESS = ("embedded", "scripted")
 _LIKE_A_KEY = re.compile(r"(?=.*[a-z])(?=.*[0-9]).{20,}")
+_SCHEMES = ("http", "https")
 _SECRET_WORDS = ("key", "token", "secret", "sig", "password")
 
 
@@ -138,6 +139,13 @@ class ModelConfig(Strict):
             raise ValueError(f"'{model}' names no model; write its name behind the colon: {provider}:NAME")
         return model
 
+    @field_validator("price_per_million", mode="before")
+    @classmethod
+    def _two_prices(cls, prices: object) -> object:
+        if isinstance(prices, int | float) or (isinstance(prices, list | tuple) and len(prices) != 2):
+            raise ValueError("needs two prices in US dollars: of a million tokens read, and of a million written, such as [0.15, 0.6]")
+        return prices
+
     @model_validator(mode="after")
     def _serve_needs_served(self) -> ModelConfig:
         if self.serve and not self.model.startswith("served:"):
@@ -180,9 +188,9 @@ class ModelConfig(Strict):
             if "@" in parts.netloc or named:
                 raise ValueError("holds a secret, and configs are copied into run directories; name an environment variable in 'api_key_env' instead")
             if not is_http(url):
-                raise ValueError(
-                    f"{_quoted(url)} is no address such as https://api.openai.com/v1 or http://127.0.0.1:8000/v1; begin it with http:// or https://"
-                )
+                no_port = parts.scheme in _SCHEMES and parts.hostname and not _has_possible_port(parts)
+                remedy = "give it a port from 1 to 65535, for the one that it names can be none" if no_port else "begin it with http:// or https://"
+                raise ValueError(f"{_quoted(url)} is no address such as https://api.openai.com/v1 or http://127.0.0.1:8000/v1; {remedy}")
         return base_url
 
 
@@ -272,7 +280,15 @@ def is_http(url: str) -> bool:
     """Whether `url` is the address of something that is reached over HTTP."""
     try:
         parts = urlsplit(url)
-        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        return parts.scheme in _SCHEMES and bool(parts.hostname) and _has_possible_port(parts)
+    except ValueError:
+        return False
+
+
+def _has_possible_port(parts: SplitResult) -> bool:
+    """Whether the port, if one is named, is one that there can be."""
+    try:
+        return parts.port != 0
     except ValueError:
         return False
 

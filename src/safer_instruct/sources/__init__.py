@@ -74,7 +74,7 @@ def read_rows(config: SourceConfig, base: Path) -> Iterator[SourceRow | BadRow]:
     Raises:
         SourceError: As for `read_source`, or a file is plain text.
     """
-    files = [describe(path, config, base) for path in find(config, base)]
+    files = [describe(path, config, base, rows=True) for path in find(config, base)]
     tables = [file for file in files if file.format not in DOCUMENTS]
     for file in tables or files:
         if file.format in ("text", *DOCUMENTS):

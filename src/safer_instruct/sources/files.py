@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import glob
 import os
 import stat
@@ -39,8 +40,10 @@ _ENDINGS = {
     ".warc": "warc",
     ".wet": "warc",
 }
+TABLES = ("jsonl", "csv", "tsv", "parquet")
 DOCUMENTS = ("html", "pdf", "docx", "warc", OLD)
 _PACKINGS = (".gz", ".zst")
+_AIM = "link it to a file, or name the file itself"
 _SHEETS = (".xlsx", ".xls", ".ods", ".numbers")
 
 
@@ -71,7 +74,12 @@ def find(config: SourceConfig, base: Path) -> list[Path] | list[RemoteFile]:
         elif target.exists():
             if config.format == "auto" and _split_ending(target)[0] == OLD:
                 raise SourceError(f"{_name_below(target, base)}: {OLD_IS_NOT_READ}")
+            if not target.is_file():  # one waits for ever at a pipe to which nobody writes, and what came through it cannot be read again
+                raise SourceError(f"source '{visible(config.path)}' is {_kind(target)} and no file: write what comes from it to a file, and name that")
             return [target]
+        elif target.is_symlink():
+            missing = f"it is a link to {visible(str(target.readlink()))}, which leads {'back to itself' if _is_loop(target) else 'nowhere'}; {_AIM}"
+            found = []
         else:
             matches = sorted(glob.glob(config.path, root_dir=base, recursive=True))
             found = [base / match for match in matches if (base / match).is_file()]
@@ -82,6 +90,21 @@ def find(config: SourceConfig, base: Path) -> list[Path] | list[RemoteFile]:
     if not found:
         raise SourceError(f"source '{visible(config.path)}', looked for in {base.absolute()}: {missing}")
     return found
+
+
+def _kind(path: Path) -> str:
+    """What stands at `path` that is neither a file nor a folder."""
+    if path.is_fifo():
+        return "a pipe"
+    return "a socket" if path.is_socket() else "a device"
+
+
+def _is_loop(link: Path) -> bool:
+    try:
+        link.stat()
+    except OSError as exc:
+        return exc.errno == errno.ELOOP
+    return False
 
 
 def _begins(base: Path) -> str:
@@ -113,8 +136,8 @@ def _raise(error: OSError) -> None:
     raise error
 
 
-def _known_endings(format: str) -> str:
-    return " ".join(ending for ending, known in _ENDINGS.items() if known != OLD and format in ("auto", known)) + " (or these with .gz or .zst)"
+def _known_endings(*formats: str) -> str:
+    return " ".join(ending for ending, known in _ENDINGS.items() if known != OLD and ("auto" in formats or known in formats)) + " (or these with .gz or .zst)"
 
 
 def _split_ending(path: PurePath | RemoteFile) -> tuple[str, str]:
@@ -124,8 +147,14 @@ def _split_ending(path: PurePath | RemoteFile) -> tuple[str, str]:
     return _ENDINGS.get(endings[-1], "") if endings else "", packing
 
 
-def describe(path: Path | RemoteFile, config: SourceConfig, base: Path) -> File:
+def describe(path: Path | RemoteFile, config: SourceConfig, base: Path, *, rows: bool = False) -> File:
     """What is known of `path` before it is opened.
+
+    Args:
+        path: One that `find` gave.
+        config: Where it was found.
+        base: The folder that its shown name starts from.
+        rows: Whether it is to hold rows with columns; then nobody can set 'format' unless `config` has it set.
 
     Raises:
         SourceError: The ending tells no format, and the config sets none.
@@ -136,6 +165,8 @@ def describe(path: Path | RemoteFile, config: SourceConfig, base: Path) -> File:
     if not format:
         if (path.suffixes or [""])[-1].lower() in _SHEETS:
             raise SourceError(f"{name}: spreadsheets are not read; save it as CSV in UTF-8 (in Excel: 'CSV UTF-8') and name that file")
+        if rows and "format" not in config.model_fields_set:
+            raise SourceError(f"{name}: the ending tells no format; give a file of rows, whose name ends in one of {_known_endings(*TABLES)}")
         raise SourceError(f"{name}: the ending tells no format; rename the file to one of {_known_endings('auto')}, or set 'format' in a config")
     return File(path, name, format, packing)
 

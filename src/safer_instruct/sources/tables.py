@@ -18,6 +18,11 @@ from safer_instruct.utf8 import not_utf8
 
 _WORKBOOKS = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")  # .xlsx and .ods, .xls
 _PACKED = {b"\x1f\x8b": ".gz", b"\x28\xb5\x2f\xfd": ".zst"}
+_OTHERS = (  # how the first line begins, what it is then, and the ending of such a file
+    (re.compile(rb"%PDF-"), "a PDF", ".pdf"),
+    (re.compile(rb'\s*\{\s*("|$)'), "JSON lines", ".jsonl"),
+    (re.compile(rb'\s*\[\s*(\{\s*("|$)|$)'), "a JSON array", ".json"),
+)
 _Record = tuple[int, bytes, list[str], RowRefused | None]  # the line that it begins on, its head as written, its cells, its flaw
 _CSV_ERRORS = {
     "unexpected end": "a quoted field is never closed",
@@ -36,6 +41,8 @@ def read_csv(file: File, reading: Reading[Made], delimiter: str | None = None) -
             skipped = "it is an Excel workbook or another archive, whatever its name; save it as CSV from the program that wrote it"
         elif packing := next((ending for magic, ending in _PACKED.items() if head.startswith(magic)), ""):
             skipped = f"it is compressed, whatever its name; rename it to {file.name.rpartition('/')[2]}{packing}"
+        elif other := next((f"{what}, whatever its name; rename it so that it ends in {ending}" for begins, what, ending in _OTHERS if begins.match(head)), ""):
+            skipped = f"it looks like {other}"
         elif b"\0" in head:
             skipped = "NUL characters; is the file UTF-16?"
         if skipped:

@@ -98,12 +98,12 @@ def describe(recovery: Recovery, told: int = 0) -> str:
 
 
 def _lost(recovery: Recovery, told: int) -> str:
-    again = "could not be read and will be made again"
+    again = "the next run makes, and pays for,"
     if told > recovery.saved + recovery.lost:
-        return f"of {told:,} that the run speaks of: the others {again}"
+        return f"of {told:,} that the run speaks of: the others could not be read, and {again} the {told - recovery.saved:,} that are lost again"
     if recovery.lost:
-        return f"{recovery.lost:,} {again}"
-    return "none is known to be lost" if recovery.saved else "for nothing in the file can be read: whatever it held will be made again"
+        return f"{recovery.lost:,} could not be read, and {again} them again"
+    return "none is known to be lost" if recovery.saved else f"for nothing in the file can be read: {again} whatever it held again"
 
 
 def _usd(cost: float | None) -> str:

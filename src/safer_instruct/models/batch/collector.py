@@ -22,6 +22,7 @@ from safer_instruct.models.batch.carrier import Carrier, Passage, new_token, rea
 from safer_instruct.models.batch.jobs import Jobs, Row
 from safer_instruct.models.batch.provider import Fate, Provider, Result
 from safer_instruct.models.protocol import Generated, Generation, Scored, Scoring, Usage
+from safer_instruct.models.remote import USE_EMBEDDED
 from safer_instruct.models.spending import Spending, Tokens
 from safer_instruct.prices import Price
 
@@ -103,7 +104,7 @@ class BatchedModel:
 
     async def score(self, request: Scoring) -> Scored:
         """See `Model.score`; no batch API scores given texts."""
-        raise AccessError(f"{self.name} cannot score in batches; leave models.scorer at its default, or name an embedded model there")
+        raise AccessError(f"{self.name} cannot score in batches; {USE_EMBEDDED}")
 
     async def cancel(self) -> int:
         """Ask the provider to stop what is under way, in a sitting of its own; gives the number of batches.
