@@ -280,7 +280,7 @@ async def _sample(config: RunConfig, out: Path, rows: int, mode: rundir.Mode, wa
     if not taken:
         raise SourceError(_no_row(config))
     if len(bad) == len(taken):
-        raise SourceError(_none_usable(f"{len(taken)} sampled rows", config, bad[0]))
+        raise SourceError(bad[0].of_all(len(taken), f"sampled rows of {config.source.path}"))
     beside = [name for name in state.stages if name not in STAGES]
     by_model = [(which, model.concurrency, {stage: meter for (by, stage), meter in asked.items() if by == id(model)}) for (which, _), model in models]
     paced = tuple(found for which, _, stages in by_model if (found := Paced.of(which, stages)))
@@ -444,18 +444,14 @@ async def _check_source(equipment: Equipment, out: Path) -> None:
     kept = f"; the results that {out} holds stay as they are"
     if not bad:
         raise SourceError(f"{_no_row(config)}{kept}")
-    raise SourceError(f"{_none_usable(f'{state.rows} rows', config, bad[0])}{kept}")
+    raise SourceError(f"{bad[0].of_all(state.rows, f'rows of {config.source.path}')}{kept}")
 
 
 def _no_usable_row(config: RunConfig, out: Path, state: RunState) -> str:
     if not state.rows:
         return _no_row(config)
     reasons = out / rundir.BAD_ROWS
-    return f"{_none_usable(f'{state.rows} rows', config, _first(reasons))}; all reasons stand in {reasons}"
-
-
-def _none_usable(rows: str, config: RunConfig, first: BadRow) -> str:
-    return f"none of the {rows} of {config.source.path} is usable; the first: {first.told}"
+    return f"{_first(reasons).of_all(state.rows, f'rows of {config.source.path}')}; all reasons stand in {reasons}"
 
 
 def _no_row(config: RunConfig) -> str:

@@ -169,7 +169,7 @@ def test_overlap_tells_how() -> None:
     [
         ([], "holds no row"),
         ([{"prompt": "", "response": ""}], r"none of the 1 tuning pairs passes cleaning; the first, d\.jsonl:1: its instruction is empty"),
-        ([[1]], r"none of the 1 rows of tuning data is usable; the first, d\.jsonl:1: the element is a number, not an object"),
+        ([[1]], r"the only one of the rows of tuning data is not usable: d\.jsonl:1: the element is a number, not an object"),
         (ROWS[:1], "the split leaves 0 pairs to train on and 1 held out"),
     ],
 )

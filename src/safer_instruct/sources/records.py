@@ -75,6 +75,12 @@ class BadRow:
     excerpt: str
     unread: bool = False
 
+    def of_all(self, count: int, rows: str) -> str:
+        """That none of so many such rows is usable, of which this is the first: `none of the 3 rows of texts.csv is usable; the first: ...`."""
+        if count == 1:
+            return f"the only one of the {rows} is not usable: {self.told}"
+        return f"none of the {count:,} {rows} is usable; the first: {self.told}"
+
     @property
     def told(self) -> str:
         """Place, reason and what to do, for errors that name one row for all."""

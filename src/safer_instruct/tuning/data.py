@@ -143,5 +143,5 @@ def _nothing_left(pairs: int, cleaned: list[tuple[Pair, Verdict]], bad: list[Bad
         pair, verdict = cleaned[0]
         return f"none of the {pairs} tuning pairs passes cleaning; the first, {pair.file}:{pair.line}: {verdict.reason} ({verdict.name}; see 'clean')"
     if bad:
-        return f"none of the {len(bad)} rows of tuning data is usable; the first, {bad[0].told}"
+        return bad[0].of_all(len(bad), "rows of tuning data")
     return "the tuning data holds no row; see 'data'"
