@@ -29,7 +29,7 @@ from safer_instruct.report.reviewed import share_of
 from safer_instruct.review.figures import progress
 from safer_instruct.review.index import ensure_index
 from safer_instruct.review.labels import write_labels
-from safer_instruct.review.queue import find_item
+from safer_instruct.review.queue import Filters, find_item, select
 from safer_instruct.review.store import Store
 from safer_instruct.texts import judged_texts
 from safer_instruct.views import review as view
@@ -263,6 +263,36 @@ def test_the_report_tells_replaced_texts_of_all_that_was_decided(run: Path, exam
     assert gone == "of 1 example the run has replaced the texts that were read, so what was decided of these counts no more"
     assert [row[:3] for row in readers.rows] == [("ada", 9, 0), ("ben", 4, 0)], "it is not among those that are counted"
     assert parts(describe(run), "reviewed") == [readers], "nor are its answers and tags"
+
+
+def test_a_label_that_rests_is_there_again_with_its_texts_whatever_was_said_of_others_meanwhile(run: Path, examples: list[Example]) -> None:
+    before = [e for e in examples if e.alive][:3]
+    changed = [replace(e, prompt="Another one?") for e in before]
+    say(run, "ada", before, decision="accept", edit={"chosen": "Better."})
+    write_run(run, [next((other for other in changed if other.id == e.id), e) for e in examples])
+    say(run, "ada", changed[:1], decision="skip")
+    say(run, "ada", changed[1:2], decision="reject")
+    store = Store(run)
+    try:
+        assert store.undo(store.join("ada"), key="taken back") == before[1].id, "what was said of the new texts alone"
+    finally:
+        store.close()
+    with pytest.raises(RunDirectoryError):
+        exported(run)
+    write_run(run, examples)
+    assert [(row["id"], row["chosen"]) for row in exported(run)] == [(e.id, "Better.") for e in before]
+
+
+def test_an_example_that_another_reader_decided_with_other_texts_comes_up(run: Path, examples: list[Example]) -> None:
+    say(run, "ben", examples[:5], decision="accept")
+    write_run(run, [replace(e, prompt="Another one?") if at < 2 else e for at, e in enumerate(examples)])
+    store = Store(run)
+    try:
+        store.attach(ensure_index(run))
+        shown = {item.id for item in select(store, store.join("ada"), Filters(outcome=""), 0.0, limit=1000)}
+    finally:
+        store.close()
+    assert {e.id for e in examples} - shown == {e.id for e in examples[2:5]}
 
 
 def test_readers_agree_on_the_texts_as_they_stand_only(run: Path, examples: list[Example]) -> None:

@@ -44,8 +44,9 @@ def _of_run(number: int, view: RunView, every: Sequence[tuple[str, str, Said]], 
         agreed, stands = agreement(store), set(standing(store))
     finally:
         store.close()
-    rest = len({id_ for name, id_, label in every if label.decision and (name, id_) not in stands})
-    said = [(name, label) for name, id_, label in every if (name, id_) in stands]
+    awake = {(name, id_) for name, id_, _ in stands}
+    rest = len({id_ for name, id_, label in every if label.decision and (name, id_) not in awake})
+    said = [(name, label) for name, id_, label in every if (name, id_, label.digest) in stands]
     told = f"{agreed['shared']:,} pairs were decided by two readers" if agreed["shared"] else ""
     told += f" (alpha {agreed['alpha']:.2f})" if told and agreed["alpha"] is not None else ""
     gone = f"of {many(rest, 'example')} the run has replaced the texts that were read, so what was decided of these counts no more" if rest else ""

@@ -154,8 +154,7 @@ class Desk:
     def _shown(self, annotator: int, item: Item) -> dict[str, Any]:
         example = self._example(item)
         prompt, texts = self._texts(example)
-        label = self.store.label(annotator, item.id)
-        label = label if label and label.digest == item.digest else Label(item.digest)
+        label = self.store.label(annotator, item.id, item.digest)
         first, second = self._sides(annotator, item.id)
         shown = {
             "id": item.id,
@@ -174,8 +173,7 @@ class Desk:
         return {**shown, "outcome": item.outcome, "source": f"{example.file}:{example.line}", "margin": example.margin, "verdicts": verdicts}
 
     def _excerpt(self, annotator: int, item: Item) -> dict[str, Any]:
-        label = self.store.label(annotator, item.id)
-        decision = self._said(annotator, item.id, label)["decision"] if label and label.digest == item.digest else None
+        decision = self._said(annotator, item.id, self.store.label(annotator, item.id, item.digest))["decision"]
         told = {"id": item.id, "category": item.category, "prompt": item.excerpt, "decision": decision}
         return told if self.plan.blind else {**told, "outcome": item.outcome}
 

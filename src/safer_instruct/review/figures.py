@@ -15,7 +15,7 @@ from safer_instruct.review.store import Store
 _PAUSE_S = 300.0  # a gap longer than this is a break, and no reading time
 _PACE_OVER = 50  # decisions that the pace is taken from
 _DISAGREEMENTS_SHOWN = 100
-_STANDING = "label JOIN idx.item AS item ON item.id = label.id AND item.digest = json_extract(said, '$.digest')"
+_STANDING = "label JOIN idx.item AS item ON item.id = label.id AND item.digest = label.digest"
 _CURRENT = f"{_STANDING} WHERE annotator = ?"
 
 
@@ -56,9 +56,9 @@ def progress(store: Store, annotator: int) -> Progress:
     return Progress(counts.get("accept", 0), counts.get("reject", 0), counts.get("skip", 0), edited[0][0], _pace(store, annotator), _today(store, annotator))
 
 
-def standing(store: Store) -> list[tuple[str, str]]:
-    """Annotator and example of all that was said of the texts as they stand; what was said of others, which the run has replaced since, rests."""
-    return store.query(f"SELECT name, label.id FROM {_STANDING} JOIN annotator ON number = annotator ORDER BY label.id, number")  # noqa: S608 - part of ours
+def standing(store: Store) -> list[tuple[str, str, str]]:
+    """Annotator, example and digest of all that was said of the texts as they stand; what was said of others, which the run has replaced since, rests."""
+    return store.query(f"SELECT name, label.id, label.digest FROM {_STANDING} JOIN annotator ON number = annotator ORDER BY label.id, number")  # noqa: S608 - part of ours
 
 
 def agreement(store: Store) -> dict[str, Any]:

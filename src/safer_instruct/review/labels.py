@@ -162,7 +162,8 @@ def current_labels(path: Path, examples: Iterable[Scored]) -> Current:
     current = sorted((said for said in decided if (said.id, said.digest) in place), key=lambda said: place[said.id, said.digest])
     plain = [(said, said.good) for said in current if said.good is not None and not (said.good and said.edit)]
     ties = sum(said.good is None for said in current)
-    return Current(tuple(plain), ties, len(current) - len(plain) - ties, len(decided) - len(current))
+    replaced = {said.id for said in decided} - {said.id for said in current}
+    return Current(tuple(plain), ties, len(current) - len(plain) - ties, len(replaced))
 
 
 def write_labels(path: Path, file: Path) -> Current:

@@ -104,7 +104,7 @@ def _parts(annotator: int, filters: Filters, overlap: float) -> tuple[str, list[
         where.append("word MATCH ?")
         parameters.append(_match(filters))
     elif filters.state in ("accept", "reject", "skip", "done"):  # what one has decided is little beside what there is
-        source = "label AS mine CROSS JOIN idx.item AS item ON item.id = mine.id"
+        source = "label CROSS JOIN idx.item AS item ON item.id = label.id"
     if filters.category:
         where.append("item.category = ?")
         parameters.append(filters.category)
@@ -122,7 +122,7 @@ def _by_state(annotator: int, filters: Filters, overlap: float, where: list[str]
     if filters.state == "any":
         return
     decided = "IS NOT NULL" if filters.state in ("open", "done") else "= ?"
-    mine = f"annotator = ? AND decision {decided} AND json_extract(said, '$.digest') = item.digest"
+    mine = f"annotator = ? AND decision {decided} AND label.digest = item.digest"
     if filters.state == "open":
         where.append(f"NOT EXISTS (SELECT 1 FROM label WHERE label.id = item.id AND {mine})")  # noqa: S608 - parts of ours
     elif filters.search:
@@ -134,7 +134,8 @@ def _by_state(annotator: int, filters: Filters, overlap: float, where: list[str]
         parameters.append(filters.state)
     if filters.state == "open":
         where.append(
-            "(SELECT count(*) FROM (SELECT annotator FROM label WHERE label.id = item.id AND annotator <> ? AND decision IN ('accept', 'reject')"
+            "(SELECT count(*) FROM (SELECT annotator FROM label WHERE label.id = item.id AND label.digest = item.digest AND annotator <> ?"
+            " AND decision IN ('accept', 'reject')"
             " UNION SELECT annotator FROM claim WHERE claim.id = item.id AND annotator <> ? AND until > ?)) < CASE WHEN item.draw < ? THEN 2 ELSE 1 END"
         )
         parameters += [annotator, annotator, time.time(), round(overlap * 10_000)]

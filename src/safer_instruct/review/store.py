@@ -2,7 +2,9 @@
 
 Every change is an event with the label as it was before and as it is since; the table of labels is what the events come
 to. Undoing takes the last event back by writing what was before, so nothing that was ever said is lost. An event carries a
-key that the page makes up: a click that was sent again after a lost answer counts once.
+key that the page makes up: a click that was sent again after a lost answer counts once. A label is of texts, and not of an
+example's id: what was said of texts that a run has replaced since stays beside what is said of the new ones, and counts again
+where they come back.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from safer_instruct.scratch import kept_open
 
 Decision = Literal["accept", "reject", "skip"]
 SESSION_S = 7 * 86_400.0  # how long a browser is known
-_VERSION = 1
+_VERSION = 2
 _SCHEMA = """
     CREATE TABLE IF NOT EXISTS annotator (number INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, joined REAL NOT NULL);
     CREATE TABLE IF NOT EXISTS session (digest TEXT PRIMARY KEY, annotator INTEGER NOT NULL, begun REAL NOT NULL);
@@ -43,12 +45,13 @@ _SCHEMA = """
     CREATE TABLE IF NOT EXISTS label (
         annotator INTEGER NOT NULL,
         id TEXT NOT NULL,
+        digest TEXT NOT NULL,       -- of the texts that were read
         decision TEXT,              -- NULL: only tagged, commented or edited so far
         said TEXT NOT NULL,         -- the whole label, as JSON
         at REAL NOT NULL,
-        PRIMARY KEY (annotator, id)
+        PRIMARY KEY (annotator, id, digest)
     ) WITHOUT ROWID;
-    CREATE INDEX IF NOT EXISTS label_of ON label (id);
+    CREATE INDEX IF NOT EXISTS label_of ON label (id, digest);
     CREATE INDEX IF NOT EXISTS label_by ON label (annotator, decision);
     CREATE TABLE IF NOT EXISTS claim (id TEXT NOT NULL, annotator INTEGER NOT NULL, until REAL NOT NULL, PRIMARY KEY (id, annotator)) WITHOUT ROWID;
 """
@@ -134,10 +137,10 @@ class Store:
             connection.execute("INSERT OR IGNORE INTO annotator (name, joined) VALUES (?, ?)", (name, time.time()))
             return int(connection.execute("SELECT number FROM annotator WHERE name = ?", (name,)).fetchone()[0])
 
-    def label(self, annotator: int, id_: str) -> Label | None:
-        """What that annotator says of that example; None where it says nothing."""
-        rows = self.query("SELECT said FROM label WHERE annotator = ? AND id = ?", (annotator, id_))
-        return _from_json(rows[0][0]) if rows else None
+    def label(self, annotator: int, id_: str, digest: str) -> Label:
+        """What that annotator says of those texts of that example; an empty one where it says nothing."""
+        with self._lock:
+            return _in(self._connection, annotator, id_, digest) or Label(digest)
 
     def change(self, annotator: int, id_: str, digest: str, changes: dict[str, Any], *, key: str, seconds: float) -> Label:
         """Set some fields of a label; returns once that is on the disk.
@@ -145,17 +148,16 @@ class Store:
         Args:
             annotator: Whose label.
             id_: Of which example.
-            digest: Of the texts that were read; what was said of other texts under this id is begun anew.
+            digest: Of the texts that were read; what was said of other texts under this id stays as it is.
             changes: New values of fields of `Label`.
             key: Of the click; a second call with it changes nothing.
             seconds: How long the example had been on the screen.
         """
         with self.writing() as connection:
-            before = _in(connection, annotator, id_)
+            before = _in(connection, annotator, id_, digest)
             if connection.execute("SELECT 1 FROM event WHERE key = ?", (key,)).fetchone():
                 return before or Label(digest)
-            base = before if before and before.digest == digest else Label(digest)
-            after = replace(base, **changes)
+            after = replace(before or Label(digest), **changes)
             _put(connection, annotator, id_, after)
             _log(connection, key, annotator, id_, None, _as_json(before), _as_json(after), seconds)
             return after
@@ -171,7 +173,7 @@ class Store:
             if last is None:
                 return None
             number, id_, before, after = last
-            _put(connection, annotator, id_, _from_json(before))
+            _put(connection, annotator, id_, _from_json(before) or Label((_from_json(after) or Label("")).digest))
             connection.execute("UPDATE event SET undone = 1 WHERE number = ?", (number,))
             _log(connection, key, annotator, id_, number, after, before, 0.0)
             return str(id_)
@@ -197,6 +199,8 @@ class Store:
 def read_labels(path: Path) -> Iterator[tuple[str, str, Label]]:
     """Annotator, example id and label of everything that was said in a run directory, by id; nothing where nobody reviewed it.
 
+    Of an example whose texts the run has replaced since there may be several, each of other texts.
+
     Raises:
         RunDirectoryError: The database is damaged.
     """
@@ -204,24 +208,24 @@ def read_labels(path: Path) -> Iterator[tuple[str, str, Label]]:
         return
     store = Store(path)
     try:
-        for name, id_, said in store.query("SELECT name, id, said FROM label JOIN annotator ON number = annotator ORDER BY id, number"):
+        for name, id_, said in store.query("SELECT name, id, said FROM label JOIN annotator ON number = annotator ORDER BY id, number, at"):
             yield name, id_, _from_json(said) or Label("")
     finally:
         store.close()
 
 
-def _in(connection: sqlite3.Connection, annotator: int, id_: str) -> Label | None:
-    row = connection.execute("SELECT said FROM label WHERE annotator = ? AND id = ?", (annotator, id_)).fetchone()
+def _in(connection: sqlite3.Connection, annotator: int, id_: str, digest: str) -> Label | None:
+    row = connection.execute("SELECT said FROM label WHERE annotator = ? AND id = ? AND digest = ?", (annotator, id_, digest)).fetchone()
     return _from_json(row[0]) if row else None
 
 
-def _put(connection: sqlite3.Connection, annotator: int, id_: str, label: Label | None) -> None:
+def _put(connection: sqlite3.Connection, annotator: int, id_: str, label: Label) -> None:
     """Write the label, or forget it where it says nothing."""
-    if label is None or label.empty:
-        connection.execute("DELETE FROM label WHERE annotator = ? AND id = ?", (annotator, id_))
+    if label.empty:
+        connection.execute("DELETE FROM label WHERE annotator = ? AND id = ? AND digest = ?", (annotator, id_, label.digest))
     else:
-        values = (annotator, id_, label.decision, _as_json(label), time.time())
-        connection.execute("INSERT OR REPLACE INTO label VALUES (?, ?, ?, ?, ?)", values)
+        values = (annotator, id_, label.digest, label.decision, _as_json(label), time.time())
+        connection.execute("INSERT OR REPLACE INTO label VALUES (?, ?, ?, ?, ?, ?)", values)
 
 
 def _log(connection: sqlite3.Connection, key: str, annotator: int, id_: str, undoes: int | None, before: str, after: str, seconds: float) -> None:
