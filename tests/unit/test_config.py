@@ -208,3 +208,11 @@ def test_a_model_without_a_name_is_refused_with_its_key(tmp_path: Path, provider
     with pytest.raises(ConfigError, match=f"model '{provider}': names no model; write {provider}:NAME"):
         open_model(ModelConfig(model=provider), tmp_path)
     assert loaded(tmp_path, MINIMAL).models.expert == ModelConfig(model="scripted:")
+
+
+def test_a_folder_in_the_place_of_a_models_name_is_told_how_it_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SAFER_INSTRUCT_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "emb").mkdir()
+    (tmp_path / "emb" / "model.bin").touch()
+    with pytest.raises(ConfigError, match=r"model 'embedded:emb': .* of a model in the cache; for the folder emb write embedded:\./emb$"):
+        open_model(ModelConfig(model="embedded:emb"), tmp_path)

@@ -64,7 +64,7 @@ def run(
     config: Annotated[Path, typer.Argument(parser=local_path, help="A YAML config; 'safer-instruct init' writes one.")],
     out: Annotated[Optional[Path], typer.Option(parser=out_directory, help="The run directory, or s3://BUCKET/RUN; by default runs/NAME-OF-CONFIG.")] = None,
     continue_: Annotated[bool, typer.Option("--continue", help="Go on in a directory that was begun with another config.")] = False,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Move what the directory holds into previous-N/ and start anew.")] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Move what a run has written there into previous-N/ (not calibration.yaml); start anew.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Run on a sample of rows and tell what all of them will take.")] = False,
     rows: Annotated[int, typer.Option("--sample", min=1, help="With --dry-run: how many rows; its calls are real, and are not paid for again.")] = 30,
     work: Annotated[Optional[Path], typer.Option(parser=local_path, help="With --out s3://...: the local folder to work in.")] = None,

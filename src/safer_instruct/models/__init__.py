@@ -57,7 +57,7 @@ def open_model(
     if provider == "embedded":
         from safer_instruct.models.embedded import EmbeddedModel
 
-        return EmbeddedModel(str((base / name).resolve()) if "/" in name else name, adapter_path(config.adapter, base) if config.adapter else None)
+        return EmbeddedModel(_in_cache_or_folder(name, base), adapter_path(config.adapter, base) if config.adapter else None)
     if provider == "scripted":
         from safer_instruct.models.scripted import ScriptedModel
 
@@ -69,6 +69,16 @@ def open_model(
     if provider in PROVIDERS:
         return _open_remote(config, base, want_logprobs and config.logprobs, _spending(config, prices, budget))
     raise ConfigError(f"model '{config.model}': unknown provider '{provider}'; write one of {', '.join(f'{p}:NAME' for p in PROVIDERS)}")
+
+
+def _in_cache_or_folder(name: str, base: Path) -> str:
+    if "/" in name:
+        return str((base / name).resolve())
+    from safer_instruct.models import store
+
+    if (base / name / "model.bin").is_file() and not (store.cache_dir() / "models" / name).exists():
+        raise ConfigError(f"model 'embedded:{name}': a name without a slash is that of a model in the cache; for the folder {name} write embedded:./{name}")
+    return name
 
 
 def _open_remote(config: ModelConfig, base: Path, want_logprobs: bool, spending: Spending) -> Model:
