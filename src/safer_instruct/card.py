@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -21,6 +22,7 @@ from safer_instruct.prices import show_usd
 from safer_instruct.tables import pairs_and_twins
 from safer_instruct.texts import direction_of
 from safer_instruct.visible import as_code, plain, visible
+from safer_instruct.wholefile import sha256_of
 
 _HUB_LICENSE = re.compile(r"[a-z0-9][a-z0-9.-]*")
 _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"), (10_000_000, "1M<n<10M"))
@@ -66,6 +68,8 @@ class Release:
         reviewed: Whether it holds only pairs that people accepted, as they corrected them.
         selected: Whether it holds only pairs that `select` chose.
         corrected: In how many pairs a person corrected a text.
+        digests: Of the data files (`digests_of`): `datasets` takes one set for another of the same folder name, cached before, unless their
+            cards differ in them.
     """
 
     files: Mapping[str, str]
@@ -76,11 +80,17 @@ class Release:
     reviewed: bool = False
     selected: bool = False
     corrected: int = 0
+    digests: str = ""
 
     @property
     def chosen(self) -> bool:
         """Whether it may be less than the run's pairs, or other than they: what the run counted of its pairs is then not said of it."""
         return self.reviewed or self.selected
+
+
+def digests_of(folder: Path, files: Mapping[str, str]) -> str:
+    """SHA-256 of data files, given by split and relative to a folder, as `Release` has it."""
+    return ", ".join(f"{split} {sha256_of(folder / file).hex()}" for split, file in files.items())
 
 
 def describe(config: RunConfig, domain: Domain) -> dict[str, Any]:
@@ -232,13 +242,14 @@ def _notes(summary: Mapping[str, Any]) -> str:
 
 def _header(summary: Mapping[str, Any], release: Release) -> dict[str, Any]:
     name, total = summary["domain"]["name"], sum(release.counts.values())
+    told = {"description": f"SHA-256 of the data: {release.digests}"} if release.digests else {}
     header: dict[str, Any] = {
         "pretty_name": f"{name}: preference pairs",
         **_license(summary["license"]),
         "task_categories": ["text-generation"],
         "tags": ["preference", "dpo", "safer-instruct", name],
         "size_categories": [next((label for most, label in _SIZES if total < most), "n>10M")],
-        "configs": [{"config_name": "default", "data_files": [{"split": split, "path": file} for split, file in release.files.items()]}],
+        "configs": [{"config_name": "default", **told, "data_files": [{"split": split, "path": file} for split, file in release.files.items()]}],
     }
     if release.gated:
         header["extra_gated_heading"] = "Agree to the terms of use"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import shutil
 import stat
@@ -73,6 +74,12 @@ def whole(path: Path, *, sole: bool = False) -> Iterator[Path]:
             part.replace(path)
         finally:
             part.unlink(missing_ok=True)
+
+
+def sha256_of(path: Path) -> bytes:
+    """The digest of what stands in a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").digest()
 
 
 def write_whole(path: Path, text: str) -> None:

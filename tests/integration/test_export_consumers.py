@@ -96,6 +96,13 @@ def test_datasets_reads_the_folder_by_its_card(run: Path, tmp_path: Path) -> Non
     assert [{name: row[name] for name in tables.PAIR_COLUMNS} for row in rows] == PAIRS
 
 
+def test_datasets_reads_what_is_there_and_not_another_set_of_that_name_from_its_cache(run: Path, tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    for options, begins in ((Options(), PAIRS[0]["rejected"]), (Options(redact=True), "[withheld: ")):
+        folder = export_pairs(run, "datasets", tmp_path / "set", options).path
+        assert datasets.load_dataset(str(folder), split="train", cache_dir=str(tmp_path / "cache"))[0]["rejected"].startswith(begins)
+
+
 def test_the_hub_reads_the_header_of_the_card(run: Path, tmp_path: Path) -> None:
     hub = pytest.importorskip("huggingface_hub")
     folder = export_pairs(run, "datasets", tmp_path / "set", Options(gated="auto")).path

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import csv
 import gzip
+import hashlib
 import json
 import os
 import random
@@ -265,6 +266,8 @@ class TestRunDirectory:
         _, header, body = (project.out / "README.md").read_text(encoding="utf-8").split("---\n", 2)
         meta = yaml.safe_load(header)
         assert meta["license"] == "cc-by-4.0" and meta["configs"][0]["data_files"] == [{"split": "train", "path": "pairs.parquet"}]
+        digest = hashlib.sha256((project.out / "pairs.parquet").read_bytes()).hexdigest()
+        assert meta["configs"][0]["description"] == f"SHA-256 of the data: train {digest}", "or datasets gives what it cached of an earlier run"
         assert "| inducer | `scripted:inducer.yaml` |" in body and "3 pairs" in body and DOMAIN["description"] in body
         resolved = yaml.safe_load((project.out / "run.yaml").read_text(encoding="utf-8"))
         assert resolved["config"]["induce"]["candidates"] == 4  # a default that the config does not name

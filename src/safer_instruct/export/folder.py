@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from safer_instruct.card import Release, dataset_card
+from safer_instruct.card import Release, dataset_card, digests_of
 from safer_instruct.export.croissant import write_croissant
 from safer_instruct.export.rows import Finished
 from safer_instruct.export.tables import write_parquet
@@ -24,5 +24,5 @@ def write_dataset(finished: Finished, folder: Path) -> None:
     """The data, and `README.md` with a header that names the splits."""
     files, options = write_data(finished, folder), finished.options
     shown = tuple(finished.provenance), options.redact, options.gated is not None
-    release = Release(files, finished.counts, *shown, options.reviewed, options.selected, finished.corrected)
+    release = Release(files, finished.counts, *shown, options.reviewed, options.selected, finished.corrected, digests_of(folder, files))
     (folder / "README.md").write_text(dataset_card(finished.described(), release), encoding="utf-8")
