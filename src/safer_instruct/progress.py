@@ -44,13 +44,17 @@ def published(path: Path, state: RunState) -> Iterator[None]:
 
 
 def read_progress(path: Path) -> dict[str, Any] | None:
-    """What a run in `path` last said of itself; `phase` is `lost` where it fell silent. None where none ever did, or the file is no such record."""
+    """What a run in `path` last said of itself; `phase` is `lost` where it fell silent, `usable` as in `RunState`.
+
+    None where none ever did, or the file is no such record.
+    """
     try:
         said = json.loads((path / rundir.PROGRESS).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
     if not _is_record(said):
         return None
+    said["usable"] = None if said["total"] is None else said["total"] - said["set_aside"]
     said["age_s"] = max(0.0, time.time() - said["written"])
     if said["phase"] == "running" and said["age_s"] > _STALE_S:
         said["phase"] = "lost"

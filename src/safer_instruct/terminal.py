@@ -184,14 +184,14 @@ def show_tuned(console: Console, result: TuneResult) -> None:
     )
 
 
-def show_rehearsal(console: Console, found: Rehearsal, epochs: int) -> None:
-    """What tuning will take."""
+def show_rehearsal(console: Console, found: Rehearsal, epochs: int, on_top: str = "set-up comes") -> None:
+    """What tuning will take, and what comes on top of that time."""
     tokens = found.prompt_tokens + found.completion_tokens
     measured = f"measured on {found.measured} steps, after one to warm up"
     lines = (
         f"{tokens:,} tokens an epoch, {found.completion_tokens:,} of them learned; {epochs} epochs, {found.steps:,} steps",
         f"peak memory {found.memory_gb:.1f} GB with {found.micro_batch} sequences at a time (measured on the longest pairs; {found.device})",
-        f"about {span(found.seconds)} at {found.tokens_per_s:,.0f} tokens/s ({measured}), less if it stops early",
+        f"steps and evaluations: about {span(found.seconds)} at {found.tokens_per_s:,.0f} tokens/s ({measured}), less if it stops early; {on_top} on top",
     )
     for line in lines:
         console.print(line, highlight=False)

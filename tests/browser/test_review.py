@@ -12,10 +12,12 @@ from browsing import serious_findings
 from reviewing import Server, write_run
 
 from safer_instruct.export import Options, export_pairs
+from safer_instruct.progress import published
 from safer_instruct.review.index import ensure_index
 from safer_instruct.review.labels import read_reviewed
 from safer_instruct.review.queue import find_item
 from safer_instruct.review.store import Store, read_labels
+from safer_instruct.state import RunState, StageState
 
 TEXTS = [(f"Where is parcel {n}?", f"Sorry about parcel {n}. I will look for it today.", f"Parcel {n} is where you left it.") for n in range(24)]
 
@@ -106,6 +108,47 @@ def test_two_annotators_share_only_the_overlap(run: Path, serve: Any, new_page: 
             press(page, "a")
     said = list(read_reviewed(run))
     assert len(said) == 10 and all(len(one.accepted) == 1 for one in said)
+
+
+def test_where_the_filters_hide_all_examples_the_list_says_so_and_shows_them(tmp_path: Path, serve: Any, new_page: Any) -> None:
+    run = write_run(tmp_path / "run", TEXTS[:4], dropped=1)
+    page = new_page()
+    page.goto(serve(run, "ada").addresses["ada"])
+    for _ in range(2):
+        press(page, "a")
+    page.keyboard.press("a")
+    page.wait_for_selector("text=All read.")
+    page.click("nav >> text=All")
+    page.wait_for_selector("text='Show' stands at 'to read', which hides all that the other filters let through: 3.")
+    assert page.inner_text("main > p[role=status]") == "0 examples" and serious_findings(page) == []
+    page.click("text=Show all (3)")
+    page.wait_for_function("() => document.querySelectorAll('.row').length === 3")
+    assert page.input_value("select[name=state]") == "any" and page.query_selector(".empty") is None
+    page.fill("input[type=search]", "nowhere")
+    page.click("text=Show all (4)")
+    page.wait_for_function("() => document.querySelectorAll('.row').length === 4")
+    assert page.input_value("select[name=outcome]") == page.input_value("input[type=search]") == ""
+
+
+def test_the_page_of_a_run_counts_as_its_terminal_does_and_shows_what_was_set_aside(run: Path, serve: Any, new_page: Any) -> None:
+    took = {"calls": 0, "prompt_tokens": 0, "completion_tokens": 0, "cost": 0}
+    stages = {"collect": {"in": 24, "dropped": {"dedup.text": 2}, "out": 22, **took}, "filter": {"in": 22, "dropped": {}, "out": 22, **took}}
+    summary = json.loads((run / "summary.json").read_text("utf-8"))
+    (run / "summary.json").write_text(json.dumps(summary | {"rows": 26, "set_aside": 2, "stages": stages}), "utf-8")
+    page = new_page()
+    page.goto(serve(run, "ada").addresses["ada"])
+    shown(page)
+    page.click("nav >> text=Run")
+    cells = "() => [...document.querySelectorAll('.stages tbody tr')].map((row) => [...row.children].slice(0, 4).map((cell) => cell.textContent).join(' '))"
+    page.wait_for_selector(".stages")
+    assert page.evaluate(cells) == ["read 26 set aside: 2 24", "collect 24 2 22", "filter 22 0 22"]
+    assert page.inner_text(".note").startswith("2 of the rows were set aside") and serious_findings(page) == []
+    state = RunState(total=26, set_aside=2)
+    state.stages["collect"] = StageState(done=24, dropped=2)
+    with published(run, state):
+        page.reload()
+        page.wait_for_selector("progress")
+        assert page.evaluate(cells)[0] == "collect 24 of 24  2" and page.get_attribute("progress", "max") == "24"
 
 
 HOSTILE = [

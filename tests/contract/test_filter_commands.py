@@ -227,7 +227,7 @@ def test_why_tells_the_story_of_a_pair(ran: Cli) -> None:
     order = ["Source text (the rejected response)", "Instructions: 2, likeliest first", "Responses: 2", "End"]
     assert [line for line in story if line in order] == order
     assert "taken" in story[story.index("2. Which end of the plug is meant?") + 1] and any("accepted" in line for line in story)
-    assert "a pair, margin +0.000" in story
+    assert "a pair, margin +0.000, raw: nats per token" in story
     assert any(line.strip().startswith("flag  pair.brief") for line in story)
 
 
@@ -241,6 +241,16 @@ def story(example: Example) -> list[str]:
     console = Console(file=io.StringIO(), width=200)
     tell(console, example)
     return console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+
+
+def test_why_names_the_unit_of_margins_and_that_drafts_keep_the_verifiers_own(ran: Cli) -> None:
+    assert "a pair, margin +0.000, raw: nats per token" in ran("why", "out", "plug").out
+    assert "(raw)" not in ran("why", "out", "plug").out, "all margins of this run have one unit"
+    summary = json.loads(Path("out/summary.json").read_text("utf-8"))
+    said = {"kind": "calibrated", "score": "verify.acceptable", "method": "logistic", "labels": 58}
+    Path("out/summary.json").write_text(json.dumps(summary | {"margin": said}), "utf-8")
+    told = ran("why", "out", "plug").out
+    assert "margin +0.000 (raw), accepted" in told and "a pair, margin +0.000, calibrated: p(chosen) - p(rejected), logistic on 58 labels" in told
 
 
 def test_why_tells_what_was_written_for_the_rejected_side_apart_and_that_the_source_text_was_kept() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from rich.console import Console
 from safer_instruct import rundir
 from safer_instruct.errors import RunDirectoryError
 from safer_instruct.progress import published, read_progress
-from safer_instruct.state import RunState
+from safer_instruct.state import RunState, StageState
 from safer_instruct.views.follow import follow_run
 
 
@@ -26,6 +27,19 @@ def test_a_run_is_running_then_finished_and_follow_ends_with_it(tmp_path: Path, 
         assert phase(tmp_path) == "running"
     follow_run(Console(), tmp_path)
     assert "pairs 2" in (said := capsys.readouterr().out) and "finished" in said
+
+
+def test_rows_that_are_set_aside_go_from_the_total_as_on_the_terminal_of_the_run(tmp_path: Path) -> None:
+    state = RunState(total=67, set_aside=2)
+    state.stages |= {"collect": StageState(done=65, dropped=3), "twins": StageState(done=4, total=9)}
+    with published(tmp_path, state):
+        pass
+    sent = io.StringIO()
+    follow_run(Console(file=sent, width=200), tmp_path)
+    assert "verify 0/65  twins 4/9  pairs 0, 2 set aside," in sent.getvalue()
+    table = io.StringIO()
+    follow_run(Console(file=table, width=200, force_terminal=True, color_system=None), tmp_path)
+    assert "65/65" in table.getvalue() and "4/9" in table.getvalue()
 
 
 def test_a_run_that_failed_is_stopped(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ from safer_instruct.report import write_report
 from safer_instruct.report.bins import histogram, round_edges
 from safer_instruct.report.build import describe
 from safer_instruct.report.document import Document, Figure, Problem, Table
-from safer_instruct.report.flow import cost
+from safer_instruct.report.flow import cost, funnel
 from safer_instruct.report.gather import Scores, read_run
 from safer_instruct.report.page import as_script_data
 from safer_instruct.report.scores import _curve, precision_recall, scores
@@ -66,6 +66,16 @@ def test_the_funnel_loses_nothing_on_the_way(document: Document, examples: list[
     assert all(into[name] == out[name] for name in out if name != "source")
     by = Counter(e.dropped_by.name for e in examples if e.dropped_by)
     assert {row[1]: row[2] for row in part(document, "funnel-0").table.rows if row[0]} == by
+
+
+def test_checks_that_dropped_as_many_are_all_named(run: Path) -> None:
+    dropped = {"collect": {"dedup.text": 3}, "filter": {"prompt.copying": 3, "likelihood": 1}}
+    view = read_run(run)
+    view.summary["stages"] = {name: {**view.summary["stages"]["filter"], "dropped": said} for name, said in dropped.items()}
+    most = "The checks that dropped the most are dedup.text, in the stage collect; and prompt.copying, in the stage filter: 3 each."
+    assert most in part(Document("", "", (), (funnel([view]),)), "funnel-0").says
+    view.summary["stages"]["filter"]["dropped"]["likelihood"] = 4
+    assert "The check that dropped the most is likelihood, in the stage filter: 4." in part(Document("", "", (), (funnel([view]),)), "funnel-0").says
 
 
 def test_categories_and_lengths_are_those_of_the_examples(document: Document, examples: list[Example]) -> None:

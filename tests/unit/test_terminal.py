@@ -23,9 +23,12 @@ from safer_instruct.ledger import Total
 from safer_instruct.models.protocol import Usage
 from safer_instruct.pipeline import RunResult, RunState, run
 from safer_instruct.progress import published, read_progress
+from safer_instruct.settings.preference import DpoConfig
 from safer_instruct.terminal import safe, show_rehearsal, show_summary, show_totals, time_left, watch_run, watch_tuning
+from safer_instruct.training.data import Divided
 from safer_instruct.tuning.rehearse import Rehearsal
 from safer_instruct.tuning.train import Evaluation, Progress
+from safer_instruct.views.train import show_dry_run
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -266,4 +269,8 @@ def test_tuning_shows_steps_and_every_held_out_loss() -> None:
 @pytest.mark.parametrize(("seconds", "told"), [(26.0, "about 26 s at 76 tokens/s"), (900.0, "about 15 min at"), (20_000.0, "about 5 h 33 min at")])
 def test_what_a_training_will_take_is_told_in_the_unit_that_fits(seconds: float, told: str) -> None:
     found = Rehearsal(900, 300, 12, 4, 1.5, 76.0, 2, seconds, "CPU, 2 threads")
-    assert told in shown(lambda console: show_rehearsal(console, found, 3))
+    said = shown(lambda console: show_rehearsal(console, found, 3))
+    assert told in said and "less if it stops early; set-up comes on top" in said
+    config = DpoConfig.model_construct(epochs=1)
+    dpo = shown(lambda console: show_dry_run(console, config, Divided((), (), 0, 0), found))
+    assert f"steps and evaluations: {told}" in dpo and "less if it stops early; set-up and reference come on top" in dpo

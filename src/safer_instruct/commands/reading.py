@@ -53,14 +53,15 @@ def why(
     """Tell an example's whole story: its source, every instruction and response, what each check said, and how it ended."""
     from rich.console import Console
 
-    from safer_instruct import stored
+    from safer_instruct import rundir, stored
+    from safer_instruct.margins import kind_said
     from safer_instruct.views import story
 
     example = stored.find_example(path, id_)
     if as_json:
         print_json(story.as_record(example))
     else:
-        story.tell(Console(), example)
+        story.tell(Console(), example, kind_said(rundir.read_summary(path)))
 
 
 def judges(path: Annotated[Path, typer.Argument(metavar="DIR", parser=run_directory(), help="A finished run directory.")]) -> None:

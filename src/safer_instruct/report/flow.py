@@ -101,13 +101,22 @@ def _flow(number: int, view: RunView) -> Figure:
     rows.append(("", "pairs", summary["pairs"]))
     share = summary["pairs"] / summary["rows"] if summary["rows"] else 0
     says = f"{summary['pairs']:,} of {summary['rows']:,} source rows became pairs ({share:.1%})."
-    largest = max((row for row in rows[:-1] if row[0] != "read"), key=lambda row: int(row[2]), default=None)
-    if largest:
-        says += f" The check that dropped the most is {largest[1]}, in the stage {largest[0]}: {largest[2]:,}."
+    says += _most_dropped([(stage, check, count) for stage, counts in summary["stages"].items() for check, count in counts["dropped"].items()])
     data = {"nodes": nodes, "links": [link for link in links if link["value"] > 0]}
     return Figure(
         f"funnel-{number}", f"Funnel of {view.name}", says, "sankey", data, Table("", ("stage", "what became of them", "texts"), tuple(rows)), wide=True
     )
+
+
+def _most_dropped(drops: Sequence[tuple[str, str, int]]) -> str:
+    """Which check dropped the most, of (stage, check, texts); all of them where several dropped as many."""
+    most = max((count for *_, count in drops), default=0)
+    first = [f"{check}, in the stage {stage}" for stage, check, count in drops if count == most]
+    if not most:
+        return ""
+    if len(first) == 1:
+        return f" The check that dropped the most is {first[0]}: {most:,}."
+    return f" The checks that dropped the most are {'; '.join(first[:-1])}; and {first[-1]}: {most:,} each."
 
 
 def _twins(view: RunView, views: Sequence[RunView]) -> Table:

@@ -63,8 +63,7 @@ def _table(said: dict[str, Any]) -> RenderableType:
         table.add_column(heading, justify="left" if heading == "stage" else "right")
     elapsed = max(1e-9, said["elapsed_s"])
     for name, stage in said["stages"].items():
-        total = stage.get("total", said["total"]) if name == TWINS else said["total"]
-        done = f"{stage['done']}/{total}" if total else str(stage["done"])
+        done = _done(name, stage, said)
         rate = f"{stage['fresh_tokens'] / elapsed:.0f}" if stage["fresh_tokens"] else ""
         table.add_row(
             safe(name), done, str(stage["dropped"]), str(stage["refused"]), str(stage["calls"]), rate, show_usd(stage["cost"]) if stage["calls"] else ""
@@ -73,9 +72,16 @@ def _table(said: dict[str, Any]) -> RenderableType:
     return Group(table, *below)
 
 
+def _done(name: str, stage: dict[str, Any], said: dict[str, Any]) -> str:
+    """As the terminal of the run itself shows it: rows that are set aside go from the total."""
+    total = stage.get("total", said["usable"]) if name == TWINS else said["usable"]
+    return f"{stage['done']}/{total}" if total else str(stage["done"])
+
+
 def _line(said: dict[str, Any]) -> str:
     phase = _ENDS.get(said["phase"], "running")
-    stages = "  ".join(f"{name} {stage['done']}" for name, stage in said["stages"].items())
+    stages = "  ".join(f"{name} {_done(name, stage, said)}" for name, stage in said["stages"].items())
+    aside = f", {said['set_aside']} set aside" if said["set_aside"] else ""
     tokens = sum(stage["fresh_tokens"] for stage in said["stages"].values())
     left = time_left(said.get("left_s")) if said["phase"] == "running" else ""
-    return f"[{said['elapsed_s']:.0f} s] {stages}  pairs {said['pairs']}, {tokens:,} tokens, spent {safe(said['spent']).plain}{left}; {phase}"
+    return f"[{said['elapsed_s']:.0f} s] {stages}  pairs {said['pairs']}{aside}, {tokens:,} tokens, spent {safe(said['spent']).plain}{left}; {phase}"

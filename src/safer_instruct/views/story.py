@@ -30,8 +30,8 @@ def as_record(example: Example) -> dict[str, Any]:
     return {**record, "ended": ended}
 
 
-def tell(console: Console, example: Example) -> None:
-    """Print it in the order in which it happened."""
+def tell(console: Console, example: Example, kind: str = "") -> None:
+    """Print it in the order in which it happened; `kind`, from `margins.kind_said`, says what the pair's margin is."""
     _print(console, safe(example.id, None), "bold")
     _print(console, safe(f"{example.file}:{example.line}{f' ({example.place})' if example.place else ''}  category {example.category}"), "dim")
     if example.twin_of:
@@ -44,11 +44,11 @@ def tell(console: Console, example: Example) -> None:
     _print(console, safe(example.text))
     _verdicts(console, _own(example, before=True))
     _instructions(console, example)
-    _responses(console, example)
+    _responses(console, example, kind)
     beside = ("pair.",) if _replacing(example) else ("pair.", _REJECTED)
     _verdicts(console, [v for v in example.verdicts if v.name.startswith(beside)])
     _heading(console, "End")
-    _end(console, example)
+    _end(console, example, kind)
 
 
 def _source(example: Example) -> str:
@@ -71,8 +71,9 @@ def _instructions(console: Console, example: Example) -> None:
     _verdicts(console, said)
 
 
-def _responses(console: Console, example: Example) -> None:
-    """Those for either side of the pair, each below its own heading."""
+def _responses(console: Console, example: Example, kind: str) -> None:
+    """Those for either side of the pair, each below its own heading; their margins stay the verifier's own where the pair's is calibrated."""
+    unit = " (raw)" if kind.startswith("calibrated") else ""
     replacing = _replacing(example)
     others = [draft for draft in example.drafts if not any(draft is one for one in replacing)]
     for heading, drafts in (("Responses", others), ("Written for the rejected side", replacing)):
@@ -80,7 +81,7 @@ def _responses(console: Console, example: Example) -> None:
             _heading(console, f"{heading}: {len(drafts)}")
         for number, draft in enumerate(drafts):
             as_rejected = draft.text == example.rejected and not example.source_is_chosen
-            _draft(console, number, draft, accepted=draft is example.accepted, as_rejected=as_rejected)
+            _draft(console, number, draft, unit, accepted=draft is example.accepted, as_rejected=as_rejected)
 
 
 def _replacing(example: Example) -> list[Draft]:
@@ -102,7 +103,7 @@ def _candidate(console: Console, number: int, candidate: Candidate, taken: int |
     _verdicts(console, candidate.verdicts)
 
 
-def _draft(console: Console, number: int, draft: Draft, *, accepted: bool, as_rejected: bool) -> None:
+def _draft(console: Console, number: int, draft: Draft, unit: str, *, accepted: bool, as_rejected: bool) -> None:
     if as_rejected:
         fate, style = "taken as the rejected response", "green"
     elif accepted:
@@ -115,19 +116,19 @@ def _draft(console: Console, number: int, draft: Draft, *, accepted: bool, as_re
         fate, style = "passed, but another one was better", "dim"
     numbers = [f"round {draft.attempt + 1}", *([f"mended {draft.revision} times"] if draft.revision else []), *([f"by {draft.expert}"] if draft.expert else [])]
     numbers += [] if draft.logprob is None else [f"log p per token {draft.logprob:+.3f}"]
-    numbers += [] if draft.margin is None else [f"margin {draft.margin:+.3f}"]
+    numbers += [] if draft.margin is None else [f"margin {draft.margin:+.3f}{unit}"]
     _print(console, Text(f"{number + 1}. ").append(safe(draft.text)))
     _print(console, Text(f"   {', '.join(numbers)}, ").append(safe(fate).plain, style))
     _verdicts(console, draft.verdicts)
 
 
-def _end(console: Console, example: Example) -> None:
+def _end(console: Console, example: Example, kind: str) -> None:
     dropped = example.dropped_by
     if dropped:
         _print(console, Text("dropped", style="bold red").append(safe(f" at stage '{stage_of(dropped)}' by {dropped.name}: {example.drop_reason}")))
         return
-    margin = "" if example.margin is None else f", margin {example.margin:+.3f}"
-    _print(console, Text("a pair", style="bold green").append(margin))
+    margin = "" if example.margin is None else f", margin {example.margin:+.3f}{f', {kind}' if kind else ''}"
+    _print(console, Text("a pair", style="bold green").append(safe(margin)))
     _print(console, Text("prompt: ", style="bold").append(safe(example.prompt)))
     _print(console, Text("chosen: ", style="bold").append(safe(example.chosen)))
     if example.rejected:

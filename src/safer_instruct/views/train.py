@@ -70,8 +70,10 @@ def show_trained(console: Console, result: TrainResult) -> None:
 
 def show_dry_run(console: Console, config: PreferenceConfig, divided: Divided, found: Rehearsal) -> None:
     """What a training will take."""
+    from safer_instruct.settings.preference import DpoConfig
+
     show_divided(console, divided)
-    show_rehearsal(console, found, config.epochs)
+    show_rehearsal(console, found, config.epochs, "set-up and reference come" if isinstance(config, DpoConfig) else "set-up comes")
 
 
 def show_parts(console: Console, sources: Sequence[PreferenceSource], base: Path) -> None:

@@ -13,7 +13,7 @@ export class Refused extends Error {
 }
 
 export async function ask(path, parameters = {}) {
-  const query = new URLSearchParams(Object.entries(parameters).filter(([, value]) => value !== null && value !== ""));
+  const query = new URLSearchParams(Object.entries(parameters).filter(([, value]) => value !== null)); // an empty one says something: of which outcome, all
   return answer(await fetch(`/api/${path}?${query}`));
 }
 

@@ -2,6 +2,12 @@
 
 import { el, select } from "./dom.js";
 
+const states = (about) => about.blind
+  ? [["open", "to read"], ["done", "read by me"], ["skip", "skipped by me"], ["any", "all"]]
+  : [["open", "to read"], ["accept", "accepted by me"], ["reject", "rejected by me"], ["skip", "skipped by me"], ["done", "read or skipped by me"], ["any", "all"]];
+
+export const stateName = (about, state) => states(about).find(([value]) => value === state)?.[1] ?? state;
+
 export function filterBar(page, changed) {
   const { about, filters } = page;
   const set = (name) => (value) => {
@@ -18,9 +24,6 @@ export function filterBar(page, changed) {
     ...droppers.map((o) => [o, `dropped by ${o} (${count((f) => f.outcome === o)})`]),
     ["", `everything (${count(() => true)})`],
   ];
-  const states = about.blind
-    ? [["open", "to read"], ["done", "read by me"], ["skip", "skipped by me"], ["any", "all"]]
-    : [["open", "to read"], ["accept", "accepted by me"], ["reject", "rejected by me"], ["skip", "skipped by me"], ["done", "read or skipped by me"], ["any", "all"]];
   let timer = 0;
   const search = el("input", {
     type: "search", name: "search", value: filters.search, placeholder: "words", autocomplete: "off", spellcheck: "false", "aria-keyshortcuts": "/",
@@ -31,7 +34,7 @@ export function filterBar(page, changed) {
     },
   });
   return el("form", { class: "filters", role: "search", "aria-label": "Which pairs are shown", onsubmit: (event) => event.preventDefault() },
-    select("Show", "state", states, filters.state, set("state")),
+    select("Show", "state", states(about), filters.state, set("state")),
     select("of", "outcome", outcomes, filters.outcome, set("outcome")),
     categories.length > 1 ? select("in", "category", [["", "all categories"], ...categories.map((c) => [c, c])], filters.category, set("category")) : null,
     el("label", { class: "field grow" }, el("span", {}, "with"), search));

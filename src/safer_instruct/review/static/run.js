@@ -28,7 +28,7 @@ function live(progress) {
     el("p", { class: "lead" }, el("span", { class: `badge ${progress.phase}` }, PHASES[progress.phase] ?? progress.phase),
       ` ${number(Math.round(progress.elapsed_s))} s, ${number(progress.pairs)} pairs, ${number(progress.set_aside)} rows set aside, spent ${progress.spent}`),
     stages(Object.entries(progress.stages).map(([name, s]) => ({
-      name, done: s.done, of: progress.total, dropped: s.dropped, calls: s.calls, refused: s.refused,
+      name, done: s.done, of: name === "twins" ? s.total : progress.usable, dropped: s.dropped, calls: s.calls, refused: s.refused,
       rate: s.fresh_tokens ? `${number(Math.round(s.fresh_tokens / seconds))} a second` : "", cost: s.calls ? money(s.cost) : "",
     }))),
     ...progress.waits.map((wait) => el("p", { class: "note" }, "waiting: ", visible(wait))),
@@ -38,15 +38,29 @@ function live(progress) {
 
 function funnel(summary) {
   const dropped = Object.entries(summary.stages).flatMap(([stage, s]) => Object.entries(s.dropped).map(([by, count]) => ({ stage, by, count })));
-  const sum = (s) => Object.values(s.dropped).reduce((all, n) => all + n, 0);
+  const aside = summary.set_aside;
   return [
     el("p", { class: "lead" }, el("span", { class: "badge finished" }, "finished"), ` ${number(summary.pairs)} pairs from ${number(summary.rows)} rows`),
-    stages(Object.entries(summary.stages).map(([name, s]) => ({
-      name, done: s.out, of: summary.rows, dropped: sum(s), calls: s.calls, refused: null, rate: s.calls ? number(s.prompt_tokens + s.completion_tokens) : "",
-      cost: s.calls ? money(s.cost) : "",
-    }))),
+    ...(aside ? [el("p", { class: "note" }, `${number(aside)} of the rows ${aside === 1 ? "was" : "were"} set aside, not read or not usable: rejected_rows.jsonl has the reasons.`)] : []),
+    came(summary),
     reasons(dropped.sort((a, b) => b.count - a.count)),
   ];
+}
+
+// The same numbers as the funnel that a finished run prints on its terminal.
+function came(summary) {
+  const beside = [["rejected", "rejected (part of verify)"], ["twins", "twins (counted apart)"]].filter(([name]) => summary[name]);
+  const rows = [...Object.entries(summary.stages), ...beside.map(([name, title]) => [title, summary[name]])];
+  const sum = (s) => Object.values(s.dropped).reduce((all, n) => all + n, 0);
+  const cells = (...values) => values.map((value) => el("td", { class: "number" }, value));
+  const aside = summary.set_aside;
+  return el("div", { class: "scroll" }, el("table", { class: "stages" },
+    el("caption", {}, "Funnel"),
+    el("thead", {}, el("tr", {}, ["stage", "in", "dropped", "out", "calls", "tokens", "cost"].map((h) => el("th", { scope: "col" }, h)))),
+    el("tbody", {},
+      el("tr", {}, el("th", { scope: "row" }, "read"), cells(number(summary.rows), aside ? `set aside: ${number(aside)}` : "", number(summary.rows - aside), "", "", "")),
+      rows.map(([name, s]) => el("tr", {}, el("th", { scope: "row" }, name),
+        cells(number(s.in), number(sum(s)), number(s.out), number(s.calls), s.calls ? number(s.prompt_tokens + s.completion_tokens) : "", s.calls ? money(s.cost) : ""))))));
 }
 
 function stages(rows) {
@@ -58,7 +72,7 @@ function stages(rows) {
       el("td", { class: "number" }, r.of ? `${number(r.done)} of ${number(r.of)}` : number(r.done)),
       el("td", { class: "bar" }, r.of ? el("progress", { max: r.of, value: r.done, "aria-label": `${r.name}: ${r.done} of ${r.of}` }) : ""),
       el("td", { class: "number" }, number(r.dropped)), el("td", { class: "number" }, number(r.calls)),
-      el("td", { class: "number" }, r.refused === null ? "" : number(r.refused)), el("td", { class: "number" }, r.rate), el("td", { class: "number" }, r.cost))))));
+      el("td", { class: "number" }, number(r.refused)), el("td", { class: "number" }, r.rate), el("td", { class: "number" }, r.cost))))));
 }
 
 function reasons(rows) {
