@@ -173,7 +173,7 @@ def test_the_rows_that_a_share_counts_are_shown_where_the_verdict_is_ok_too(tmp_
     made[60]["chosen"] = made[61]["chosen"][:-1] + " indeed."
     pairs = as_set(tmp_path, made)
     found = ask("refusals", pairs)
-    refuses = "response refuses (read as: but i cannot help with that.)"
+    refuses = "response reads like a refusal, most of all in: but i cannot help with that."
     assert found.level == "ok" and list(found.rows) == [11, 2, 7, 9], "what widens the gap stands first"
     assert found.notes[2] == f"the rejected {refuses}" and found.notes[7] == f"the chosen {refuses}; the rejected {refuses}"
     console = Console(record=True, width=300)

@@ -150,4 +150,4 @@ def refusals(pairs: PairSet) -> Finding:
 
 
 def _refuses(name: str, span: str) -> str:
-    return f"the {name} response refuses" + (f" (read as: {shortened(one_line(span), 80)})" if span else "")
+    return f"the {name} response reads like a refusal" + (f", most of all in: {shortened(one_line(span), 80)}" if span else "")
