@@ -36,7 +36,7 @@ from safer_instruct.target import check_target
 from safer_instruct.templates import load_template
 from safer_instruct.tuning.pairs import whole_pairs
 from safer_instruct.twins.opening import twin_templates
-from safer_instruct.yamlfile import located
+from safer_instruct.yamlfile import located, named_at
 
 _COUNT_BELOW_BYTES = 256 << 20  # larger sources are not read twice just to know how many rows they hold
 
@@ -80,7 +80,7 @@ async def equip(config: RunConfig, out: Path, budget: Budget, state: RunState) -
     """
     domain = load_domain(config.domain, config.base)
     _check_placeholders(config, domain)
-    _check_categories(config.source, domain)
+    _check_categories(config, domain)
     if config.filter.semantic:
         load_embedder(config.filter.semantic.embedder)  # a missing one is known before anything is paid for
     filters = open_filters(config.filter.in_languages(domain.languages), config.base, config.file)
@@ -137,9 +137,11 @@ def _check_placeholders(config: RunConfig, domain: Domain) -> None:
         raise ConfigError("\n".join(missing))
 
 
-def _check_categories(source: SourceConfig, domain: Domain) -> None:
+def _check_categories(config: RunConfig, domain: Domain) -> None:
+    source = config.source
     if source.category:
-        domain.category(source.category)
+        with named_at(("source", "category"), config.file):
+            domain.category(source.category)
     elif not (source.category_column or source.route) and len(domain.categories) > 1:
         raise ConfigError(
             f"domain '{domain.name}' has several categories ({', '.join(domain.categories)}); set source.category, source.category_column or source.route"

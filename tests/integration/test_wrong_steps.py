@@ -270,7 +270,7 @@ STEPS = [
     ("run type.yaml", ("type.yaml:5: 'respond.drafts': Input should be a valid integer",)),
     ("run switch.yaml", ("switch.yaml:4: there is no filter 'langage' to switch off; did you mean 'language'?",)),
     ("run domain.yaml", ("domain 'civilty'", "did you mean 'civility'?")),
-    ("run category.yaml", ("domain 'civility' has no category 'rude'; it has: support",)),
+    ("run category.yaml", ("error: category.yaml:", ": 'source.category': domain 'civility' has no category 'rude'; it has: support")),
     ("run expert.yaml", ("models.expert is needed",)),
     ("run judge.yaml", ("judge.yaml: verify.form 'question' needs models.judge",)),
     ("run provider.yaml", ("model 'opnai:script.yaml': unknown provider 'opnai'; write one of embedded:NAME, openai:NAME",)),
