@@ -117,7 +117,10 @@ LAYERS: tuple[tuple[str, tuple[Room, ...]], ...] = (
             Room("detect", ("detect/",), "what a text holds, without a model"),
             Room(
                 "errors",
-                ("changes", "errors", "extras", "holding", "moving", "nearest", "oneline", "partfile", "scratch", "seeds", "stopping", "utf8", "visible", "wholefile"),
+                (
+                    *("changes", "errors", "extras", "holding", "moving", "nearest", "oneline", "partfile", "scratch", "seeds", "stopping"),
+                    *("utf8", "visible", "wholefile"),
+                ),
                 "one tree of errors; files that appear whole, folders that are held",
             ),
             Room("records", ("example",), "Example: all that moves between rooms"),
