@@ -15,6 +15,7 @@ from safer_instruct.stopping import endings_heard
 
 T = TypeVar("T")
 
+_START_S = 5.0  # more than a thread takes to start, where an interrupt came before it had
 _OBJECTS_PER_COLLECTION = 20_000  # hundreds of calls in flight are thousands of objects, which would be looked at after every 700 new ones
 
 
@@ -66,24 +67,31 @@ def _run_apart(work: Coroutine[Any, Any, T]) -> T:
     """Run in a thread with a loop of its own; an interrupt here cancels it there, and waits until it has closed its files."""
     result: Future[T] = Future()
     begun: list[Callable[[], object]] = []
+    started, interrupted = threading.Event(), threading.Event()
 
     async def cancellable() -> T:
         loop, task = asyncio.get_running_loop(), asyncio.current_task()
         begun.append(lambda: loop.call_soon_threadsafe(task.cancel) if task else None)
+        if interrupted.is_set():
+            work.close()
+            raise asyncio.CancelledError
         return await _stoppable(work)
 
     def in_thread() -> None:
+        started.set()
         try:
             result.set_result(_run(cancellable()))
         except BaseException as exc:  # noqa: BLE001 - not swallowed: `result` raises it
             result.set_exception(exc)
 
     thread = threading.Thread(target=in_thread, name="run")
-    thread.start()
     try:
+        thread.start()  # an interrupt here finds it running already
         return result.result()
     finally:
+        interrupted.set()
         for cancel in begun if not result.done() else ():
             with suppress(RuntimeError):  # its loop has closed just now
                 cancel()
-        thread.join()
+        if started.wait(_START_S):
+            thread.join()

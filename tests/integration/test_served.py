@@ -463,7 +463,7 @@ def test_llama_says_when_the_file_is_damaged(gguf: str, tmp_path: Path) -> None:
 
 def test_llama_cannot_score_and_says_so_without_a_start(gguf: str) -> None:
     model = llama(gguf)
-    with pytest.raises(AccessError, match=r"cannot score; leave models\.scorer at its default"):
+    with pytest.raises(AccessError, match=r"cannot score; leave models\.scorer \(for 'value' --model\) at its default"):
         run(lambda: model.score(Scoring("a", "b")), model)
     assert not logs()
 

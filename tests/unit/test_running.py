@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
 
@@ -156,3 +157,20 @@ except KeyboardInterrupt:
         with closing(loop), pytest.raises(KeyboardInterrupt):
             loop.run_until_complete(notebook())
         assert happened == ["ended"]
+
+    def test_one_that_comes_while_the_thread_starts_leaves_nothing_running(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        class Interrupted(threading.Thread):
+            def start(self) -> None:
+                super().start()
+                raise KeyboardInterrupt
+
+        async def work() -> None:
+            await asyncio.Event().wait()
+
+        async def notebook() -> None:
+            with pytest.raises(KeyboardInterrupt):
+                run_to_end(work())
+
+        monkeypatch.setattr(threading, "Thread", Interrupted)
+        asyncio.run(notebook())
+        assert not [thread for thread in threading.enumerate() if thread.name == "run"]
