@@ -5,9 +5,8 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import metadata
-from pathlib import Path
 from typing import Any
 
 import yaml
@@ -22,7 +21,6 @@ from safer_instruct.prices import show_usd
 from safer_instruct.tables import pairs_and_twins
 from safer_instruct.texts import direction_of
 from safer_instruct.visible import as_code, plain, visible
-from safer_instruct.wholefile import sha256_of
 
 _HUB_LICENSE = re.compile(r"[a-z0-9][a-z0-9.-]*")
 _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"), (10_000_000, "1M<n<10M"))
@@ -68,7 +66,7 @@ class Release:
         reviewed: Whether it holds only pairs that people accepted, as they corrected them.
         selected: Whether it holds only pairs that `select` chose.
         corrected: In how many pairs a person corrected a text.
-        digests: Of the data files (`digests_of`): `datasets` takes one set for another of the same folder name, cached before, unless their
+        digests: SHA-256 of the data file by split: `datasets` takes one set for another of the same folder name, cached before, unless their
             cards differ in them.
     """
 
@@ -80,17 +78,12 @@ class Release:
     reviewed: bool = False
     selected: bool = False
     corrected: int = 0
-    digests: str = ""
+    digests: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def chosen(self) -> bool:
         """Whether it may be less than the run's pairs, or other than they: what the run counted of its pairs is then not said of it."""
         return self.reviewed or self.selected
-
-
-def digests_of(folder: Path, files: Mapping[str, str]) -> str:
-    """SHA-256 of data files, given by split and relative to a folder, as `Release` has it."""
-    return ", ".join(f"{split} {sha256_of(folder / file).hex()}" for split, file in files.items())
 
 
 def describe(config: RunConfig, domain: Domain) -> dict[str, Any]:
@@ -242,7 +235,8 @@ def _notes(summary: Mapping[str, Any]) -> str:
 
 def _header(summary: Mapping[str, Any], release: Release) -> dict[str, Any]:
     name, total = summary["domain"]["name"], sum(release.counts.values())
-    told = {"description": f"SHA-256 of the data: {release.digests}"} if release.digests else {}
+    digests = ", ".join(f"{split} {digest}" for split, digest in release.digests.items())
+    told = {"description": f"SHA-256 of the data: {digests}"} if digests else {}
     header: dict[str, Any] = {
         "pretty_name": f"{name}: preference pairs",
         **_license(summary["license"]),

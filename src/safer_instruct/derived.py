@@ -75,7 +75,7 @@ def stale_exports(path: Path) -> tuple[str, ...]:
     """The exports in a run directory that were made of other pairs than it holds now, as far as runs have noted."""
     noted = _noted(path)
     made = {name: noted[name].get(PAIRS_JSONL) for name, at in _exports(path).items() if name in noted and noted[name].get("changed") == at}
-    pairs = sha256_of(path / PAIRS_JSONL).hex() if made else ""
+    pairs = sha256_of(path / PAIRS_JSONL) if made else ""
     return tuple(name for name, of in made.items() if of != pairs)
 
 
@@ -86,7 +86,7 @@ def _note_exports(path: Path) -> None:
         return
     known = {name: noted[name] for name, at in exports.items() if name in noted and noted[name].get("changed") == at}
     if len(known) < len(exports):
-        pairs = sha256_of(path / PAIRS_JSONL).hex()
+        pairs = sha256_of(path / PAIRS_JSONL)
         known |= {name: {"changed": at, PAIRS_JSONL: pairs} for name, at in exports.items() if name not in known}
     if known != noted:
         write_whole(path / EXPORTED, json.dumps(known, indent=1) + "\n")
@@ -111,7 +111,7 @@ def _digest(path: Path) -> str:
     found = hashlib.sha256()
     for name in (EXAMPLES, PAIRS_JSONL, BAD_ROWS):
         if (path / name).is_file():
-            found.update(sha256_of(path / name))
+            found.update(bytes.fromhex(sha256_of(path / name)))
     try:
         summary = json.loads((path / SUMMARY).read_text(encoding="utf-8"))
         summary["timing"] = None

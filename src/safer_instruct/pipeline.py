@@ -18,7 +18,7 @@ from safer_instruct import derived, rundir, tables
 from safer_instruct.accounts import check_accounts, remote_spent, summarize
 from safer_instruct.barrier import at_once
 from safer_instruct.budget import Budget
-from safer_instruct.card import Release, dataset_card, describe, digests_of
+from safer_instruct.card import Release, dataset_card, describe
 from safer_instruct.choosing import Pair, choose_pairs
 from safer_instruct.collect import entering, first_usable
 from safer_instruct.config import RunConfig
@@ -56,7 +56,7 @@ from safer_instruct.templates import load_template
 from safer_instruct.twins.opening import open_twins
 from safer_instruct.twins.stream import Twins
 from safer_instruct.variety import Unique, Variety
-from safer_instruct.wholefile import write_whole
+from safer_instruct.wholefile import sha256_of, write_whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,8 +236,8 @@ async def write_out(equipment: Equipment, out: Path, flow: Callable[[Callable[[B
     check_accounts(out, state)
     summary["timing"]["ledger"] = read_mark(out / rundir.LEDGER)
     write_whole(out / rundir.SUMMARY, json.dumps(summary, indent=1) + "\n")
-    data = {"train": rundir.PAIRS}
-    write_whole(out / rundir.CARD, dataset_card(summary, Release(data, {"train": tables.pairs_and_twins(summary)}, digests=digests_of(out, data))))
+    release = Release({"train": rundir.PAIRS}, {"train": tables.pairs_and_twins(summary)}, digests={"train": sha256_of(out / rundir.PAIRS)})
+    write_whole(out / rundir.CARD, dataset_card(summary, release))
     return RunResult(out, summary, derived.bring_back(out, made), derived.stale_exports(out))
 
 

@@ -76,10 +76,10 @@ def whole(path: Path, *, sole: bool = False) -> Iterator[Path]:
             part.unlink(missing_ok=True)
 
 
-def sha256_of(path: Path) -> bytes:
-    """The digest of what stands in a file."""
+def sha256_of(path: Path) -> str:
+    """SHA-256 of what stands in a file, in hexadecimal digits."""
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").digest()
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_whole(path: Path, text: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -29,8 +28,8 @@ _CONTEXT: dict[str, Any] = {
 }
 
 
-def write_croissant(finished: Finished, folder: Path, files: Mapping[str, str]) -> None:
-    """Write `croissant.json` beside the Parquet `files`, given by split and relative to the folder."""
+def write_croissant(finished: Finished, folder: Path, files: Mapping[str, str], digests: Mapping[str, str]) -> None:
+    """Write `croissant.json` beside the Parquet `files`, given by split and relative to the folder, and so their SHA-256."""
     summary = finished.described()
     metadata = {
         "@context": _CONTEXT,
@@ -42,15 +41,13 @@ def write_croissant(finished: Finished, folder: Path, files: Mapping[str, str]) 
         "version": "1.0.0",
         "datePublished": finished.finished_on,
         "keywords": ["preference data", "DPO", "safer-instruct"],
-        "distribution": [_file_object(folder, file) for file in files.values()],
+        "distribution": [_file_object(folder, file, digests[split]) for split, file in files.items()],
         "recordSet": [_record_set(split, file, as_written(finished.columns)) for split, file in files.items()],
     }
     (folder / "croissant.json").write_text(json.dumps(metadata, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def _file_object(folder: Path, file: str) -> dict[str, Any]:
-    with (folder / file).open("rb") as stream:
-        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+def _file_object(folder: Path, file: str, digest: str) -> dict[str, Any]:
     return {
         "@type": "cr:FileObject",
         "@id": file,

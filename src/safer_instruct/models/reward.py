@@ -31,6 +31,7 @@ from safer_instruct.models.parsing import MalformedError, shaped
 from safer_instruct.models.protocol import Generated, Generation, Scored, Scoring, Turn, Usage
 from safer_instruct.models.remote import Remote, access_hints
 from safer_instruct.models.spending import Spending, Tokens, reported
+from safer_instruct.wholefile import sha256_of
 
 _WEIGHTS = ("*.safetensors", "*.bin", "config.json", "tokenizer*.json", "chat_template.jinja")
 
@@ -219,6 +220,5 @@ def _digest(folder: Path) -> str:
     digest = hashlib.sha256()
     for path in sorted({file for pattern in _WEIGHTS for file in folder.glob(pattern)}):
         digest.update(path.name.encode())
-        with path.open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
+        digest.update(bytes.fromhex(sha256_of(path)))
     return digest.hexdigest()[:32]

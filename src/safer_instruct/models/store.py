@@ -27,7 +27,7 @@ from pathlib import Path
 from safer_instruct.errors import ModelError
 from safer_instruct.models.arithmetic import arithmetic
 from safer_instruct.nearest import did_you_mean
-from safer_instruct.wholefile import FULL, is_full
+from safer_instruct.wholefile import FULL, is_full, sha256_of
 
 EMBEDDED = "smollm2-135m-instruct"
 
@@ -155,8 +155,8 @@ def pull(what: str, *, name: str | None = None) -> StoredModel:
         have: StoredModel | None = stored(name)
     except ModelError:
         have = None
-    if have and _digest(gguf_path(name)) == have.sha256:  # whole; what is not is fetched again
-        same = _digest(Path(what)) == have.sha256 if Path(what).is_file() and not known else have.source == (known.model.source if known else what)
+    if have and sha256_of(gguf_path(name)) == have.sha256:  # whole; what is not is fetched again
+        same = sha256_of(Path(what)) == have.sha256 if Path(what).is_file() and not known else have.source == (known.model.source if known else what)
         if not same:
             raise ModelError(f"the name '{name}' is taken by {have.source}; choose another with --name")
         return have
@@ -166,7 +166,7 @@ def pull(what: str, *, name: str | None = None) -> StoredModel:
         with got.open("rb") as file:
             if file.read(len(_GGUF)) != _GGUF:
                 raise ModelError(f"{what} is no GGUF file; weights in safetensors are brought into that form by llama.cpp's convert_hf_to_gguf.py")
-        sha256 = _digest(got)
+        sha256 = sha256_of(got)
         if known and sha256 != known.model.sha256:
             raise ModelError(f"{what}: the file fetched from {known.model.source} has SHA-256 {sha256}, expected {known.model.sha256}; it was not kept")
         record = replace(known.model, name=name) if known else StoredModel(name, what, sha256, got.stat().st_size)
@@ -210,7 +210,7 @@ def _exported(folder: Path, adapter: Path | None) -> tuple[Path, str]:
     for path in files:
         if not path.is_file():
             raise ModelError(f"{path} does not exist; expected a folder that 'safer-instruct models export --to embedded' wrote")
-    return folder, hashlib.sha256("".join(_digest(path) for path in files).encode()).hexdigest()[:32]
+    return folder, hashlib.sha256("".join(sha256_of(path) for path in files).encode()).hexdigest()[:32]
 
 
 def adapter_digest(folder: Path) -> str:
@@ -270,11 +270,6 @@ def _checked_name(name: str) -> str:
     if not re.fullmatch(r"[a-z0-9][a-z0-9._-]*", name):
         raise ModelError(f"'{name}' cannot name a model; use small letters, digits, '.', '_' and '-' (--name)")
     return name
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _fetch(what: str, folder: Path) -> Path:

@@ -19,12 +19,13 @@ from pathlib import Path
 from safer_instruct import rundir
 from safer_instruct.errors import RunDirectoryError, StorageError
 from safer_instruct.remote.folders import copy_folder
-from safer_instruct.remote.publish import Entry, Manifest, add_files, digest_of, read_manifest
+from safer_instruct.remote.publish import Entry, Manifest, add_files, read_manifest
 from safer_instruct.remote.restore import read_ledger
 from safer_instruct.storage.address import STORES, Address
 from safer_instruct.storage.claim import read_owner
 from safer_instruct.storage.client import Bucket, ExistsError, GoneError
 from safer_instruct.storage.files import find_files
+from safer_instruct.wholefile import sha256_of
 
 _TRIES, _PAUSE_S = 8, 0.5
 _KEPT_S = 24 * 3600.0  # older copies are removed: nobody reads them any more
@@ -163,13 +164,13 @@ def _fetch(bucket: Bucket, address: Address, name: str, entry: Entry, target: Pa
     target.parent.mkdir(parents=True, exist_ok=True)
     for folder in earlier:
         same = folder / name
-        if same.is_file() and same.stat().st_size == entry.size and digest_of(same) == entry.sha256:
+        if same.is_file() and same.stat().st_size == entry.size and sha256_of(same) == entry.sha256:
             shutil.copy2(same, part)
             part.replace(target)
             return
     try:
         bucket.download(address.below(name).key, part)
-        if part.stat().st_size != entry.size or digest_of(part) != entry.sha256:
+        if part.stat().st_size != entry.size or sha256_of(part) != entry.sha256:
             raise ExistsError(f"{address.below(name)}: it is not the file that the manifest names")
         part.replace(target)
     finally:

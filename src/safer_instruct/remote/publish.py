@@ -6,7 +6,6 @@ it sees one run, whole, or none.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import time
 from collections.abc import Iterable
@@ -18,6 +17,7 @@ from safer_instruct.errors import StorageError
 from safer_instruct.remote.mark import Mark
 from safer_instruct.storage.address import Address
 from safer_instruct.storage.client import Bucket, GoneError
+from safer_instruct.wholefile import sha256_of
 
 MANIFEST = "manifest.json"
 _LAST = (rundir.RUN, rundir.CARD, rundir.SUMMARY)  # in this order, behind the data
@@ -104,12 +104,6 @@ def add_files(bucket: Bucket, address: Address, files: dict[str, Path]) -> None:
         bucket.replace(address.below(MANIFEST).key, Manifest(manifest.files | sent).encode(), manifest.etag)
 
 
-def digest_of(path: Path) -> str:
-    """SHA-256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _in_order(names: Iterable[str]) -> list[str]:
     wanted = [name for name in names if not name.startswith(".") and not name.endswith(("-wal", "-shm")) and name not in _LOCAL]
     return sorted(wanted, key=lambda name: (_LAST.index(name) + 1 if name in _LAST else 0, name))
@@ -117,7 +111,7 @@ def _in_order(names: Iterable[str]) -> list[str]:
 
 def _send(bucket: Bucket, address: Address, path: Path, earlier: Entry | None, name: str = "") -> Entry:
     """Upload a file unless the store has it."""
-    key, sha256, size = address.below(name or path.name).key, digest_of(path), path.stat().st_size
+    key, sha256, size = address.below(name or path.name).key, sha256_of(path), path.stat().st_size
     if earlier and earlier.sha256 == sha256 and (head := bucket.head(key)) and head.etag == earlier.etag:
         return earlier
     return Entry(size, sha256, bucket.upload(key, path))

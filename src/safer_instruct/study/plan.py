@@ -17,12 +17,12 @@ from safer_instruct.settings.pairs import Holdout
 from safer_instruct.settings.preference import PreferenceConfig, PreferenceSource
 from safer_instruct.study.division import PROMPTS, content_of, divide, file_prompts, key_of, made_sets, sets_of
 from safer_instruct.study.pairs import HELD, SIDE, read_pairs
-from safer_instruct.study.runs import sha_of
 from safer_instruct.study.setsteps import PAIRS, SETS, file_digests, set_name, set_step
 from safer_instruct.study.settings import BASE, ArmConfig, StudyConfig, digest_of
 from safer_instruct.study.steps import CONTENT, Inner, Result, Step
 from safer_instruct.training.run import train_preferences
 from safer_instruct.tuning.progress import Progress
+from safer_instruct.wholefile import sha256_of
 
 EXPERIMENTS, MODELS = "experiments", "models"
 Needed = Mapping[str, Result]
@@ -118,7 +118,7 @@ def _split(config: StudyConfig, name: str, out: Path, needed: Needed, digest: st
     sets = {s: read_pairs(out / SETS / s / PAIRS, "category")[0] for s in sets_of(config, name)}
     found = divide(config, name, sets, out / EXPERIMENTS / name)
     pools = {s: {"pairs": len(pool.pairs), "overlapping": pool.overlapping} for s, pool in found.pools.items()}
-    files = {key: sha_of(file) for key, file in found.files.items()}
+    files = {key: sha256_of(file) for key, file in found.files.items()}
     told = {"prompts": len(found.prompts), "pools": pools, "pairs": found.count, "held_out": found.held_out, "scarcest": found.scarcest, "files": files}
     return {**told, CONTENT: content_of(found)}
 
@@ -155,7 +155,7 @@ def _trained(config: PreferenceConfig, base: Path, out: Path, inner: Inner) -> R
     told = {"train": counts["train"], "held_out": counts["held_out"], "steps": result.steps, "kept": result.best.step}
     figures = {"before": {"loss": result.before.loss, **result.before.figures}, "best": {"loss": result.best.loss, **result.best.figures}}
     whole = config.training.method == "full"
-    return {"folder": str(result.out.relative_to(out.resolve())), "whole": whole, **told, **figures, CONTENT: sha_of(weights)}
+    return {"folder": str(result.out.relative_to(out.resolve())), "whole": whole, **told, **figures, CONTENT: sha256_of(weights)}
 
 
 def _evaluation_content(config: StudyConfig, name: str, needed: Needed) -> object:

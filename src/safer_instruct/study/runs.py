@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +13,7 @@ from safer_instruct.domain import load_domain
 from safer_instruct.errors import ConfigError, SourceError
 from safer_instruct.pipeline import run
 from safer_instruct.state import RunState
-from safer_instruct.wholefile import whole
+from safer_instruct.wholefile import sha256_of, whole
 
 _NEVER = -1e9  # below every log-probability: a bound that nothing fails
 Watch = Callable[[RunState], None]
@@ -87,7 +86,7 @@ def content_of(config: RunConfig) -> list[Any]:
     files = [*matched(config.base, config.source.path), *matched(config.base, config.respond.template), *matched(config.base, config.induce.template)]
     scripts = [m.model.partition(":")[2] for m in models_of(config) if m.model.startswith("scripted:")]
     files += [file for script in scripts for file in matched(config.base, script)]
-    return [config.model_dump(mode="json"), domain.model_dump(mode="json"), [sha_of(file) for file in files]]
+    return [config.model_dump(mode="json"), domain.model_dump(mode="json"), [sha256_of(file) for file in files]]
 
 
 def models_of(config: RunConfig) -> list[ModelConfig]:
@@ -113,9 +112,3 @@ def matched(base: Path, name: str) -> list[Path]:
     place = base / name
     found = [place] if place.is_file() else place.rglob("*") if place.is_dir() else () if Path(name).is_absolute() else base.glob(name)
     return sorted(file for file in found if file.is_file())
-
-
-def sha_of(file: Path) -> str:
-    """SHA-256 of a file."""
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

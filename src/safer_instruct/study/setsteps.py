@@ -15,9 +15,10 @@ from safer_instruct.rundir import LEDGER, SUMMARY
 from safer_instruct.state import RunState
 from safer_instruct.study.invented import Recipe, invent_pairs
 from safer_instruct.study.pairs import read_pairs, write_pairs
-from safer_instruct.study.runs import content_of, make_run, matched, models_of, placed, run_config, sha_of, tokens_of, unfiltered
+from safer_instruct.study.runs import content_of, make_run, matched, models_of, placed, run_config, tokens_of, unfiltered
 from safer_instruct.study.settings import SetConfig, StudyConfig
 from safer_instruct.study.steps import CONTENT, Inner, Result, Step
+from safer_instruct.wholefile import sha256_of
 
 SETS, PAIRS = "sets", "pairs.jsonl"
 _SPARE = 4  # of a quick run's pairs: some overlap with evaluation prompts
@@ -65,7 +66,7 @@ def _taken(config: StudyConfig, name: str, folder: Path, needed: Needed, digest:
     summary = json.loads((path / SUMMARY).read_text(encoding="utf-8")) if (path / SUMMARY).is_file() else None
     models = sorted({builder.model for builder in builders_of_run(path, name)})
     tokens = tokens_of(summary) if summary else None
-    return {"pairs": len(pairs), "set_aside": bad, "tokens": tokens, "models": models, CONTENT: sha_of(folder / PAIRS)}
+    return {"pairs": len(pairs), "set_aside": bad, "tokens": tokens, "models": models, CONTENT: sha256_of(folder / PAIRS)}
 
 
 def _run(run: RunConfig, ledger: Path | None, name: str, folder: Path, needed: Needed, digest: str, inner: Inner) -> Result:
@@ -76,7 +77,7 @@ def _run(run: RunConfig, ledger: Path | None, name: str, folder: Path, needed: N
     pairs, bad = read_pairs(folder / "run")
     write_pairs(folder / PAIRS, pairs)
     models = sorted({model.model for model in models_of(run)})
-    return {"pairs": len(pairs), "set_aside": bad, "tokens": tokens_of(summary), "texts": summary["rows"], "models": models, CONTENT: sha_of(folder / PAIRS)}
+    return {"pairs": len(pairs), "set_aside": bad, "tokens": tokens_of(summary), "texts": summary["rows"], "models": models, CONTENT: sha256_of(folder / PAIRS)}
 
 
 def _recipe(config: StudyConfig, given: SetConfig, run: RunConfig, needed: Needed) -> Recipe:
@@ -100,10 +101,10 @@ def _invented(recipe: Callable[[Needed], Recipe], name: str, folder: Path, neede
         raise SourceError(f"set '{name}': {found.prompts} prompts were invented with {found.tokens} tokens, and no pair came of them; raise 'tokens'")
     write_pairs(folder / PAIRS, found.pairs)
     models = sorted({model.model for model in (made.inventor, *made.writers, made.run.models.scorer)})
-    return {"pairs": len(found.pairs), "set_aside": 0, "tokens": found.tokens, "prompts": found.prompts, "models": models, CONTENT: sha_of(folder / PAIRS)}
+    return {"pairs": len(found.pairs), "set_aside": 0, "tokens": found.tokens, "prompts": found.prompts, "models": models, CONTENT: sha256_of(folder / PAIRS)}
 
 
 def file_digests(base: Path, name: str) -> list[str]:
     """SHA-256 of each file that a path, a folder or a glob leads to; of a run directory that of its pairs."""
     pairs = base / name / PAIRS
-    return [sha_of(file) for file in ([pairs] if pairs.is_file() else matched(base, name))]
+    return [sha256_of(file) for file in ([pairs] if pairs.is_file() else matched(base, name))]

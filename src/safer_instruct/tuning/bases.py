@@ -16,6 +16,7 @@ from safer_instruct.models import store
 from safer_instruct.models.codec import Codec, Message
 from safer_instruct.models.convert import dequantise, unpermute
 from safer_instruct.nearest import did_you_mean
+from safer_instruct.wholefile import sha256_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,8 +148,7 @@ def _of_transformers(where: str, name: str, attention: str | None) -> Base:
 def _folder_digest(folder: Path) -> str:
     digest = hashlib.sha256()
     for path in sorted([*folder.glob("*.safetensors"), folder / "config.json"]):
-        with path.open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
+        digest.update(bytes.fromhex(sha256_of(path)))
     return digest.hexdigest()
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from safer_instruct.errors import ModelError
 from safer_instruct.models import store
+from safer_instruct.wholefile import sha256_of
 
 _SHARD = re.compile(r"-\d{5}-of-(\d{5})\.gguf$")
 _WEIGHTS = ("*.safetensors", "*.bin", "*.pt", "*.gguf")
@@ -91,8 +92,7 @@ def _file_digest(path: Path) -> str:
             return sha256
     except (FileNotFoundError, ValueError, TypeError):  # not there, or damaged: it is written anew
         pass
-    with real.open("rb") as file:
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    sha256 = sha256_of(real)
     record.parent.mkdir(parents=True, exist_ok=True)
     part = record.with_name(f"{record.name}.{os.getpid()}.part")
     part.write_text(json.dumps([*seen, sha256]), encoding="utf-8")
