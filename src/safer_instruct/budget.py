@@ -15,7 +15,8 @@ not wait for another one.
 Where a sum cannot be recorded, or `check` says that answers cannot be kept, nothing more is let in, and those who ask are
 told so once what is under way has ended: its answers are saved as far as they can be, and count as what they took.
 
-Where a run is stopped, nothing more is let in either, and what is under way is waited for a while (`stop`).
+Where a run is stopped, nothing more is let in either, and what is under way is waited for a while (`stop`); the same where
+a run has what it needs (`finish_under_way`, until `go_on`).
 
 Tokens are those of the calls that reserve; calls to models in this process need not.
 
@@ -257,12 +258,25 @@ class Budget:
             tell: Is told what is waited for, if anything is.
             patience_s: How long at most, in seconds.
         """
-        self._stopped = asyncio.get_running_loop().create_future()
         if soon := self._open - self._lasting:
             calls = f"{many(soon, 'call')} under way, which may be billed"
             tell(f"stopping: waiting up to {patience_s:.0f} s for {calls}; a second signal ends it at once")
+        await self.finish_under_way(patience_s)
+
+    async def finish_under_way(self, patience_s: float = STOP_S) -> None:
+        """Let nothing more in until `go_on`, and wait until what is under way has come back, but not for ever.
+
+        Whoever asks meanwhile waits.
+        """
+        self._stopped = asyncio.get_running_loop().create_future()
+        if self._open > self._lasting:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._stopped, patience_s)
+
+    def go_on(self) -> None:
+        """Let in again whoever asks, after `finish_under_way`."""
+        self._stopped = None
+        self._serve()
 
     def close(self) -> None:
         """Record the exact sum; what is still reserved counts as spent."""

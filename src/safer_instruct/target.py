@@ -141,6 +141,7 @@ class Pursuit:
                 if not any(self._again(example) and self._wanted.wants(example.category) for _, example in spools[-1]):
                     stopped = "sources"
                     break
+            self._state.budget.go_on()
             self._close(stopped, len(spools))
             for example in _last_words(spools):
                 yield example
@@ -151,6 +152,7 @@ class Pursuit:
             async with aclosing(entries):
                 async for number, example in entries:
                     if stopped := self._count(number, example, spool):
+                        await self._state.budget.finish_under_way()  # paid for, and found by a run that wants more
                         return stopped
         except BudgetError as exc:
             missing = ", ".join(f"{name} {count}" for name, count in self._wanted.missing().items())

@@ -55,8 +55,10 @@ class Project:
         }
         (folder / "config.yaml").write_text(yaml.safe_dump(config))
 
-    def start(self, out: Path | None = None, *, entry: tuple[str, ...] = ("-m", "safer_instruct.cli"), **environment: str) -> subprocess.Popen[str]:
-        command = [sys.executable, *entry, "run", str(self.folder / "config.yaml"), "--out", str(out or self.out)]
+    def start(
+        self, out: Path | None = None, *, entry: tuple[str, ...] = ("-m", "safer_instruct.cli"), options: tuple[str, ...] = (), **environment: str
+    ) -> subprocess.Popen[str]:
+        command = [sys.executable, *entry, "run", str(self.folder / "config.yaml"), "--out", str(out or self.out), *options]
         return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, **environment})
 
     def run(self, out: Path | None = None, **options: Any) -> tuple[int, str, str]:
@@ -154,6 +156,19 @@ class TestInterrupt:
             saved = project.saved()
             assert project.finish()["timing"]["calls_from_ledger"] >= saved
         assert project.asked_twice() == 0
+
+
+class TestTarget:
+    def test_calls_that_are_under_way_when_it_is_reached_are_kept_for_a_run_that_wants_more(self, tmp_path: Path) -> None:
+        with serve(latency_s=0.3) as server:
+            project = Project(tmp_path, server)
+            config = yaml.safe_load((tmp_path / "config.yaml").read_text())
+            for target in (4, 30):
+                (tmp_path / "config.yaml").write_text(yaml.safe_dump({**config, "target": target}))
+                assert project.run(options=("--continue",))[::2] == (0, "")
+                summary = json.loads((project.out / "summary.json").read_text())
+                assert summary["pairs"] == target and project.saved() == server.answered
+            assert summary["timing"]["calls_from_ledger"] > 0 and project.asked_twice() == 0
 
 
 CLOCK = r"""

@@ -615,6 +615,27 @@ def test_a_run_that_is_stopped_lets_nothing_more_in_and_waits_for_what_is_under_
     within(work(patient=False))
 
 
+def test_a_run_that_has_what_it_needs_lets_what_is_under_way_finish_and_may_go_on() -> None:
+    async def work() -> None:
+        budget = Budget(max_cost=1.0)
+        budget.begin(Spent(), lambda _: None)
+        await budget.finish_under_way()
+        budget.go_on()
+        first, batch = await budget.reserve(0.01, 1), await budget.reserve(0.01, 1, lasting=True)
+        finishing = asyncio.create_task(budget.finish_under_way())
+        late = asyncio.create_task(budget.reserve(0.01, 1))
+        await turns(3)
+        assert not finishing.done() and not late.done()
+        first.settle(0.01, 1)
+        await finishing
+        assert not late.done()
+        budget.go_on()
+        (await late).settle(0.0, 0)
+        batch.settle(0.0, 0)
+
+    within(work())
+
+
 def test_a_run_that_is_stopped_with_nothing_but_a_batch_under_way_waits_for_nothing_and_says_nothing() -> None:
     async def work() -> None:
         told: list[str] = []
