@@ -47,6 +47,7 @@ from safer_instruct.stages.filter import choose
 from safer_instruct.stages.finish import Finisher
 from safer_instruct.stages.induce import induce
 from safer_instruct.stages.rejected import RejectedSide, rejected_template
+from safer_instruct.stages.respond import expert_template
 from safer_instruct.stages.verify import Verifier
 from safer_instruct.state import REJECTED, STAGES, TWINS, Both, Dropped, Figures, Paced, Row, RowMeter, RunState, own_s, row_of, row_of_twin
 from safer_instruct.stopping import before_a_stop
@@ -377,8 +378,9 @@ def _rejected_side(opened: Opened, verifier: Verifier, recorded: Callable[[Model
     config = opened.config
     if config.rejected.writer is None:
         return None
-    use = "matched" if config.rejected.form == "matched" else "respond"
-    model, template = opened.roles.by_stage()[REJECTED], load_template(rejected_template(config), config.base, use=use)
+    named, matched = rejected_template(config), config.rejected.form == "matched"
+    template = load_template(named, config.base, use="matched") if matched else expert_template(named, config.base)
+    model = opened.roles.by_stage()[REJECTED]
     side = RejectedSide(recorded(model, REJECTED), template, opened.domain, verifier, config.rejected, config.verify, config.respond, config.seed)
 
     async def replaced(example: Example) -> Example:

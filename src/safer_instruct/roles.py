@@ -21,6 +21,7 @@ from safer_instruct.stages.experts import Expert, Experts, expert_of
 from safer_instruct.stages.panel import PanelVerifier
 from safer_instruct.stages.programs import ProgramVerifier
 from safer_instruct.stages.question import QuestionVerifier
+from safer_instruct.stages.respond import expert_template
 from safer_instruct.stages.revise import Critic, Reviser
 from safer_instruct.stages.reward import RewardVerifier
 from safer_instruct.stages.verify import ContrastVerifier, Verifier
@@ -104,7 +105,7 @@ class Roles:
         found = {}
         for name, model in self.writers.items():
             which = (several or {}).get(name.removeprefix(EXPERTS))
-            template = load_template((which and which.template) or respond.template, config.base, use="respond")
+            template = expert_template((which and which.template) or respond.template, config.base)
             writer = recorded(model, "respond", name)
             found[name] = expert_of(name.removeprefix(EXPERTS), writer, which, template, respond) if which else Expert(name, writer, template, respond)
         return Experts({expert.name: expert for expert in found.values()}, domain, respond)

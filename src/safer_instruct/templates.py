@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Collection, Iterator, Mapping
 from functools import cached_property, lru_cache
 from importlib import resources
 from pathlib import Path
@@ -11,6 +12,7 @@ from jinja2 import StrictUndefined, TemplateError, meta, nodes
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from safer_instruct.errors import ConfigError
+from safer_instruct.nearest import did_you_mean
 from safer_instruct.utf8 import not_utf8
 
 _GIVEN = {
@@ -48,7 +50,7 @@ class Template:
     @cached_property
     def names(self) -> frozenset[str]:
         """Names of the values that it asks for."""
-        return frozenset(meta.find_undeclared_variables(_environment().parse(self.source)))
+        return frozenset(meta.find_undeclared_variables(self._tree))
 
     def check(self, use: str) -> None:
         """That it asks for no value that it is not given in its use, before anything is paid for; what it tests with `is defined` may be missing.
@@ -59,13 +61,35 @@ class Template:
         Raises:
             ConfigError: It asks for another one.
         """
-        tree, given = _environment().parse(self.source), _GIVEN[use]
-        tested = {test.node.name for test in tree.find_all(nodes.Test) if test.name in ("defined", "undefined") and isinstance(test.node, nodes.Name)}
-        tested |= {f.node.name for f in tree.find_all(nodes.Filter) if f.name in ("default", "d") and isinstance(f.node, nodes.Name)}
-        unknown = self.names - tested - set(given)
-        if asked := sorted((name.lineno, name.name) for name in tree.find_all(nodes.Name) if name.name in unknown and name.ctx == "load"):
+        given, unknown = _GIVEN[use], self.names - {node.name for node in self._asked_after() if isinstance(node, nodes.Name)} - set(_GIVEN[use])
+        if asked := sorted((name.lineno, name.name) for name in self._tree.find_all(nodes.Name) if name.name in unknown and name.ctx == "load"):
             line, name = asked[0]
             raise ConfigError(f"{self.name}:{line}: '{name}' is no value that this template is given ({use}); there are: {', '.join(given)}")
+
+    def check_parts(self, parts: Mapping[str, Collection[str]]) -> None:
+        """The same for the parts of its values.
+
+        Args:
+            parts: Name of a value -> what may be asked of it.
+
+        Raises:
+            ConfigError: It asks for another one.
+        """
+        asked_after = list(self._asked_after())
+        for asked in self._tree.find_all(nodes.Getattr):
+            value = asked.node.name if isinstance(asked.node, nodes.Name) else ""
+            if value in parts and asked.attr not in parts[value] and asked not in asked_after:
+                nearest = did_you_mean(asked.attr, parts[value], otherwise=f"there are: {', '.join(parts[value])}")
+                raise ConfigError(f"{self.name}:{asked.lineno}: {value} has no '{asked.attr}'; {nearest}")
+
+    @cached_property
+    def _tree(self) -> nodes.Template:
+        return _environment().parse(self.source)
+
+    def _asked_after(self) -> Iterator[nodes.Node]:
+        """What it tests with `is defined`, or gives a default: that may be missing."""
+        yield from (test.node for test in self._tree.find_all(nodes.Test) if test.name in ("defined", "undefined"))
+        yield from (f.node for f in self._tree.find_all(nodes.Filter) if f.name in ("default", "d") and f.node)
 
     def render(self, **values: object) -> str:
         """Fill the template.

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from safer_instruct.domain import load_domain
 from safer_instruct.domaincheck import render_prompts
 from safer_instruct.errors import ConfigError
+from safer_instruct.stages.respond import expert_template
 from safer_instruct.templates import Template, load_template, shipped_templates
 
 pytestmark = pytest.mark.filterwarnings("error")
@@ -193,8 +194,23 @@ def test_a_value_that_a_template_is_not_given_is_told_with_its_line_and_those_th
 
 
 @pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ("x\n{{ category.guidelines }}", r"mine\.j2:2: category has no 'guidelines'; did you mean 'guideline'\?$"),
+        ("{{ domain.zzz }}", r"mine\.j2:1: domain has no 'zzz'; there are: name, extends, .*, category, programs$"),
+        ("{{ domain.zzz | upper }}{{ domain.xxx is defined }}", "mine.j2:1: domain has no 'zzz'"),
+    ],
+)
+def test_a_part_that_a_value_does_not_have_is_told_before_anything_is_rendered(tmp_path: Path, source: str, said: str) -> None:
+    (tmp_path / "mine.j2").write_text(source, encoding="utf-8")
+    with pytest.raises(ConfigError, match=said):
+        expert_template("mine.j2", tmp_path)
+
+
+@pytest.mark.parametrize(
     "source",
     [
+        "{{ category.definition.upper() }}{{ category.tone | default('none') }}{% if domain.tone is defined %}x{% endif %}",
         "{% for question in category.criteria %}{{ loop.index }}. {{ question }}{% endfor %}",
         "{% set tone = domain.direction %}{{ tone }}{% for i in range(3) %}{{ i }}{% endfor %}",
         "{% macro said(x) %}{{ x }}{% endmacro %}{{ said(category.guideline) }}",
@@ -204,7 +220,7 @@ def test_a_value_that_a_template_is_not_given_is_told_with_its_line_and_those_th
 )
 def test_names_of_its_own_and_those_that_it_asks_after_are_left_to_a_template(tmp_path: Path, source: str) -> None:
     (tmp_path / "mine.j2").write_text(source, encoding="utf-8")
-    load_template("mine.j2", tmp_path, use="respond").render(domain=DOMAIN, category=DOMAIN.category("support"))
+    expert_template("mine.j2", tmp_path).render(domain=DOMAIN, category=DOMAIN.category("support"))
 
 
 @pytest.mark.parametrize(

@@ -2,13 +2,30 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from safer_instruct.config import RespondConfig
-from safer_instruct.domain import Domain
+from safer_instruct.domain import Category, Domain
 from safer_instruct.example import Draft, Example
 from safer_instruct.models.protocol import Generation, Model, Sampling, Turn
 from safer_instruct.seeds import derive_seed
 from safer_instruct.stages.withheld import content_filter
-from safer_instruct.templates import Template
+from safer_instruct.templates import Template, load_template
+
+
+def expert_template(name: str, base: Path) -> Template:
+    """A template of the expert's system prompt, which is given the domain and the category.
+
+    Args:
+        name: A shipped one, or a path.
+        base: What paths are relative to.
+
+    Raises:
+        ConfigError: There is no such template, or it asks for what it is not given.
+    """
+    template = load_template(name, base, use="respond")
+    template.check_parts({"domain": (*Domain.model_fields, "category", "programs"), "category": tuple(Category.model_fields)})
+    return template
 
 
 async def respond(
@@ -19,7 +36,7 @@ async def respond(
     Args:
         example: An example with a prompt.
         model: An instruction-following model; in a domain of direction `chosen` the student.
-        template: Renders the system prompt from `domain` and `category`; where it renders nothing there is none.
+        template: From `expert_template`; where it renders nothing there is none.
         domain: Holds the guideline.
         config: How many drafts, and how they are drawn.
         seed: The run's seed.

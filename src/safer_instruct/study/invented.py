@@ -20,6 +20,7 @@ from safer_instruct.evaluation.sitting import OpenModels, gathered, held_ledger
 from safer_instruct.models.protocol import Generation, Model, Prompt, Sampling, Turn, Usage
 from safer_instruct.running import run_to_end
 from safer_instruct.seeds import derive_seed
+from safer_instruct.stages.respond import expert_template
 from safer_instruct.stages.verify import ContrastVerifier
 from safer_instruct.state import note_calls_of
 from safer_instruct.study.pairs import StudyPair
@@ -106,7 +107,7 @@ async def _invent(recipe: Recipe, out: Path, tick: Callable[[int, int], None]) -
             tuple(models.open(which, "answer") for which in recipe.writers),
             ContrastVerifier(models.open(run.models.scorer, "score"), load_template("contrast"), domain, verify),
             load_template("invent"),
-            load_template(run.respond.template, run.base, use="respond"),
+            expert_template(run.respond.template, run.base),
         )
         return await _until_used_up(hands, models, tick)
 

@@ -11,7 +11,7 @@ from safer_instruct.models.protocol import Model
 from safer_instruct.roles import EXPERTS, TWIN_EXPERT, Roles
 from safer_instruct.settings.sides import TwinsConfig
 from safer_instruct.stages.asking import Asker
-from safer_instruct.stages.respond import respond
+from safer_instruct.stages.respond import expert_template, respond
 from safer_instruct.stages.verify import Write
 from safer_instruct.templates import Template, load_template
 from safer_instruct.twins.gates import Benign, Gates, JudgedBenign, LookUp, ScoredBenign
@@ -60,7 +60,7 @@ def _expert(config: RunConfig, domain: Domain, roles: Roles, models: dict[str, M
     if config.models.experts:
         experts = roles.experts(config, domain, lambda _model, _stage, name: models[f"{TWIN_EXPERT}.{name.removeprefix(EXPERTS)}"])
         return lambda example, attempt: experts.write(example, attempt, seed=config.seed)
-    system = load_template(config.respond.template, config.base, use="respond")
+    system = expert_template(config.respond.template, config.base)
     return lambda example, attempt: respond(example, models[TWIN_EXPERT], system, domain, config.respond, seed=config.seed, attempt=attempt)
 
 
