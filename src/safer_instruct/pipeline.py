@@ -42,7 +42,7 @@ from safer_instruct.settings.answers import BoilerplateConfig
 from safer_instruct.sources import BadRow, read_source
 from safer_instruct.spent import earlier_spent, write_spent
 from safer_instruct.stages.direction import facing
-from safer_instruct.stages.experts import choice_note
+from safer_instruct.stages.experts import choice_note, one_writes
 from safer_instruct.stages.filter import choose
 from safer_instruct.stages.finish import Finisher
 from safer_instruct.stages.induce import induce
@@ -381,7 +381,8 @@ def _rejected_side(opened: Opened, verifier: Verifier, recorded: Callable[[Model
     named, matched = rejected_template(config), config.rejected.form == "matched"
     template = load_template(named, config.base, use="matched") if matched else expert_template(named, config.base)
     model = opened.roles.by_stage()[REJECTED]
-    side = RejectedSide(recorded(model, REJECTED), template, opened.domain, verifier, config.rejected, config.verify, config.respond, config.seed)
+    bounds = config.rejected, config.verify, config.respond
+    side = RejectedSide(recorded(model, REJECTED), template, opened.domain, verifier, *bounds, config.seed, one_writes(config))
 
     async def replaced(example: Example) -> Example:
         done = await side.replaced(example)

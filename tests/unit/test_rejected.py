@@ -155,6 +155,23 @@ def test_where_none_passes_the_source_text_stays_or_the_example_goes(model: Writ
     assert dropped is not None and dropped.name == verdict
 
 
+class Answers(Writes):
+    """Gives several at once."""
+
+    async def generate(self, request: Generation) -> Generated:
+        return Generated((Completion(REWRITE), Completion(REWRITE.replace("leaflet", "booklet"))))
+
+
+@pytest.mark.parametrize("alike", [True, False])
+def test_where_all_that_pass_have_the_same_margin_the_first_of_them_is_taken_and_the_rest_not_judged(alike: bool) -> None:
+    config = RejectedConfig(form="matched", drafts=2)
+    side = RejectedSide(Answers(), load_template("matched"), DOMAIN, Compares(), config, VerifyConfig(), RespondConfig(), 0, alike)
+    found = asyncio.run(side.replaced(PAIR))
+    assert found.rejected == found.drafts[1].text
+    judged = [any(v.name == "rejected.worse" for v in draft.verdicts) for draft in found.drafts[1:]]
+    assert judged == ([True, False] if alike else [True, True])
+
+
 def test_where_programs_alone_decide_what_fails_one_is_worse() -> None:
     assert replaced(Writes(REWRITE), Programs("poles")).rejected == REWRITE
 

@@ -59,6 +59,7 @@ class RejectedSide:
         verify: Bounds of the verifier.
         respond: How answers are drawn, for the student.
         seed: The run's seed.
+        alike: Whether all that pass have the same margin, as for `stages.verify.answer`.
     """
 
     model: Model
@@ -69,6 +70,7 @@ class RejectedSide:
     verify: VerifyConfig
     respond: RespondConfig
     seed: int
+    alike: bool = False
 
     async def replaced(self, example: Example) -> Example:
         """A finished pair with another rejected response.
@@ -84,7 +86,8 @@ class RejectedSide:
         judge = _Worse(self.verifier, self.config.ratio if matched else None, example)
         bounds = self.verify.model_copy(update={"rounds": self.config.rounds})
         try:
-            tried = await answer(replace(example, drafts=(), verdicts=()), self._match if matched else self._answer, judge, bounds)
+            write = self._match if matched else self._answer
+            tried = await answer(replace(example, drafts=(), verdicts=()), write, judge, bounds, alike=self.alike)
         except RequestError as exc:
             tried = replace(example, drafts=(), verdicts=(Verdict("rejected.refused", False, None, str(exc)),))
         verdicts = tuple(map(_renamed, tried.verdicts))
