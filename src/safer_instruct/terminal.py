@@ -211,7 +211,7 @@ _WRITTEN = {
 
 def _stages(state: RunState) -> RenderableType:
     table = Table(box=None, pad_edge=False)
-    for heading in ("stage", "done", "dropped", "calls", "tokens/s", "USD"):
+    for heading in ("stage", "done", "dropped by then", "calls", "tokens/s", "USD"):
         table.add_column(heading, justify="left" if heading == "stage" else "right")
     elapsed = max(1e-9, time.monotonic() - state.started)
     for name, stage in state.stages.items():

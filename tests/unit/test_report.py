@@ -28,9 +28,11 @@ from safer_instruct.report.build import describe
 from safer_instruct.report.document import Document, Figure, Problem, Table
 from safer_instruct.report.flow import cost, funnel
 from safer_instruct.report.gather import Scores, read_run
+from safer_instruct.report.markdown import as_markdown
 from safer_instruct.report.page import as_script_data
 from safer_instruct.report.scores import _curve, precision_recall, scores
 from safer_instruct.thresholds import load_calibration
+from safer_instruct.visible import plain
 
 
 @pytest.fixture(scope="module")
@@ -302,6 +304,16 @@ def test_the_same_run_gives_the_same_bytes_in_folders_that_were_not_there(run: P
 def test_a_payload_cannot_end_the_data(payload: str) -> None:
     written = as_script_data({"a": payload, payload: [payload]})
     assert not set("<>&\u2028\u2029\x00\x1b\u202e") & set(written) and json.loads(written)["a"] is not None
+
+
+def test_the_markdown_shows_what_was_kept_and_one_of_what_each_check_dropped_with_its_reason(tmp_path: Path) -> None:
+    document = describe(write_run(tmp_path / "run", list(made_up(60))))
+    (samples,) = (section.samples for section in document.sections if section.samples)
+    dropped_by = {sample.by for sample in samples if sample.outcome == "dropped"}
+    assert len(dropped_by) > 1
+    page = as_markdown(document)
+    headings = re.findall(r"^### .* \(\w+\), dropped by (.*)\n\n?\*why\*: .+$", page, re.M)
+    assert sorted(headings) == sorted(map(plain, dropped_by)) and "*chosen*: \n" not in page
 
 
 def test_text_is_escaped_in_both_files(tmp_path: Path) -> None:

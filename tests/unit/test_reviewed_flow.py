@@ -18,6 +18,7 @@ from rich.console import Console
 from runs import RESOLVED
 
 from safer_instruct import rundir
+from safer_instruct.calibration.calibrate import CALIBRATION, Aim, calibrate, write_calibration
 from safer_instruct.cli import main
 from safer_instruct.conversation import texts_digest
 from safer_instruct.errors import ConfigError, RunDirectoryError
@@ -25,6 +26,7 @@ from safer_instruct.example import Draft, Example, Verdict
 from safer_instruct.export import Options, export_pairs
 from safer_instruct.report.build import describe
 from safer_instruct.report.document import Document, Figure, Table
+from safer_instruct.report.markdown import as_markdown
 from safer_instruct.report.reviewed import share_of
 from safer_instruct.review.figures import progress
 from safer_instruct.review.index import ensure_index
@@ -250,6 +252,19 @@ def test_labels_of_a_review_rest_where_the_run_holds_other_texts_since(run: Path
     assert f"Labels: 17 of labels.csv; {left_out}" in section.intro
     said = [part.says for part in section.parts if isinstance(part, Figure) and part.id.startswith("curve")]
     assert max(int(sentence.split()[0]) for sentence in said) == 17
+
+
+def test_the_report_says_where_the_labels_are_not_those_that_the_calibration_rests_on(run: Path, examples: list[Example]) -> None:
+    scored = [e for e in examples if e.verdicts]
+    say(run, "ada", scored[:40:2], decision="accept")
+    say(run, "ada", scored[1:40:2], decision="reject")
+    write_labels(run, run / rundir.REVIEW_LABELS)
+    write_calibration(calibrate(run, run / rundir.REVIEW_LABELS, Aim(0.1), names=("consistency",)), Aim(0.1), run / CALIBRATION)
+    others = "The calibration rests on others: the 40 that were there when it was made."
+    assert others not in as_markdown(describe(run))
+    say(run, "ada", scored[40:42], decision="accept")
+    write_labels(run, run / rundir.REVIEW_LABELS)
+    assert f"Labels: 42 of {rundir.REVIEW_LABELS}. {others}" in as_markdown(describe(run)).replace("\\", "")
 
 
 def test_the_report_tells_replaced_texts_of_all_that_was_decided(run: Path, examples: list[Example]) -> None:

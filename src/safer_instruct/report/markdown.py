@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from safer_instruct.report.document import Cell, Document, Figure, Sample, Section, Table
 from safer_instruct.visible import plain, shorten
@@ -32,8 +32,15 @@ def _section(section: Section) -> Iterator[str]:
             yield from (f"### {plain(part.title)}", "", plain(part.says), "", *_table(part.table), "")
         else:
             yield from (f"### {plain(part.caption)}", "", *_table(part), "")
-    for sample in [s for s in section.samples or () if s.outcome == "kept"][:_SAMPLES]:
+    for sample in shown_here(section.samples or ()):
         yield from _sample(sample)
+
+
+def shown_here(samples: Sequence[Sample]) -> list[Sample]:
+    """Some that were kept, and the first of each other outcome by each check: all of them would be long to scroll through."""
+    kept = [sample for sample in samples if sample.outcome == "kept"][:_SAMPLES]
+    others = {(sample.outcome, sample.by): sample for sample in reversed(samples) if sample.outcome != "kept"}
+    return [*kept, *reversed(others.values())]
 
 
 def _table(table: Table) -> Iterator[str]:
@@ -46,10 +53,15 @@ def _table(table: Table) -> Iterator[str]:
 
 
 def _sample(sample: Sample) -> Iterator[str]:
-    yield f"### {plain(sample.id)} ({plain(sample.category)})"
+    ended = "" if sample.outcome == "kept" else f", {sample.outcome}{f' by {plain(sample.by)}' if sample.by else ''}"
+    yield f"### {plain(sample.id)} ({plain(sample.category)}){ended}"
+    reasons = [reason for name, passed, _, reason in sample.verdicts if name == sample.by and not passed and reason]
+    yield from (f"\n*why*: {plain(shorten(reason, 300))}" for reason in reasons[-1:])
     for role, text in sample.history:
         yield f"\n*{plain(role)}, before*: {plain(shorten(text, 300))}"
     for name, text in (("prompt", sample.prompt), ("chosen", sample.chosen), ("rejected", sample.rejected)):
+        if not text:
+            continue
         yield f"\n*{name}*: {plain(shorten(text, 600))}"
     yield ""
 

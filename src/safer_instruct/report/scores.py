@@ -47,6 +47,8 @@ def scores(views: Sequence[RunView], labels: Path | None = None) -> Section:
         rest = len(given) - len(said)
         replaced = f"; {rest:,} more were left out, as the run has replaced the texts that were read, so what is left is no fair sample of it."
         intro += f" Labels: {len(said):,} of {source.name}" + (replaced if rest else ".")
+        if calibration and not (file and _rests_on(calibration, file)):
+            intro += f" The calibration rests on others: the {calibration.labels['used']} that were there when it was made."
     else:
         intro += " Without labels nobody knows whether a bound lies well: read a sample ('safer-instruct review DIR') and make the report anew."
     return Section("scores", "Scores", "Scores and thresholds", intro, tuple(parts), legend=legend)
@@ -153,9 +155,13 @@ def _value(found: Any) -> str | float | None:
 def _labels_beside(path: Path, calibration: Calibration | None) -> Path | None:
     """The file that the calibration rests on, where it lies as it was; or one of its name, or `labels.csv`, in the run directory."""
     named = str(calibration.labels.get("file", "")) if calibration else ""
-    if calibration and named and (path / named).is_file() and digest(path / named) == calibration.labels.get("sha256"):
+    if calibration and named and (path / named).is_file() and _rests_on(calibration, path / named):
         return path / named
     return next((path / name for name in (Path(named).name, "labels.csv") if name and (path / name).is_file()), None)
+
+
+def _rests_on(calibration: Calibration, labels: Path) -> bool:
+    return digest(labels) == calibration.labels.get("sha256")
 
 
 def _curves(examples: Sequence[Scored], view: RunView, labels: Sequence[Label], source: Path) -> list[Figure]:

@@ -59,7 +59,7 @@ def _said(path: Path) -> dict[str, Any]:
 
 def _table(said: dict[str, Any]) -> RenderableType:
     table = Table(box=None, pad_edge=False)
-    for heading in ("stage", "done", "dropped", "refused", "calls", "tokens/s", "USD"):
+    for heading in ("stage", "done", "dropped by then", "refused", "calls", "tokens/s", "USD"):
         table.add_column(heading, justify="left" if heading == "stage" else "right")
     elapsed = max(1e-9, said["elapsed_s"])
     for name, stage in said["stages"].items():

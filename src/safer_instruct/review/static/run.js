@@ -66,7 +66,7 @@ function came(summary) {
 function stages(rows) {
   return el("div", { class: "scroll" }, el("table", { class: "stages" },
     el("caption", {}, "Stages"),
-    el("thead", {}, el("tr", {}, ["stage", "examples", "", "dropped", "calls", "refused", "tokens", "cost"].map((h) => el(h ? "th" : "td", h ? { scope: "col" } : {}, h)))),
+    el("thead", {}, el("tr", {}, ["stage", "examples", "", "dropped by then", "calls", "refused", "tokens", "cost"].map((h) => el(h ? "th" : "td", h ? { scope: "col" } : {}, h)))),
     el("tbody", {}, rows.map((r) => el("tr", {},
       el("th", { scope: "row" }, r.name),
       el("td", { class: "number" }, r.of ? `${number(r.done)} of ${number(r.of)}` : number(r.done)),
