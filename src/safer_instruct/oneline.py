@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 
 def one_line(text: str) -> str:
     """`text` without line breaks and control codes, and with single blanks."""
@@ -16,6 +18,11 @@ def shortened(text: str, most: int) -> str:
 def no_formula(text: str) -> str:
     """A cell's text that a spreadsheet does not take for a formula."""
     return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
+
+
+def listed(names: Sequence[str], most: int = 5) -> str:
+    """`a, b, c`, and how many there are beyond the first `most`."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most:,} more" if len(names) > most else "")
 
 
 def many(count: int, noun: str) -> str:

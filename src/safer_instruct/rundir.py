@@ -18,7 +18,7 @@ from safer_instruct.holding import hold, holder, of_others
 from safer_instruct.ledger import bears_mark, fold_log, read_totals, was_recovered
 from safer_instruct.moving import MOVING, move_aside
 from safer_instruct.nearest import did_you_mean
-from safer_instruct.oneline import many, one_line
+from safer_instruct.oneline import listed, many, one_line
 from safer_instruct.spent import read_spent
 from safer_instruct.storage.attached import home_of
 from safer_instruct.wholefile import write_whole
@@ -181,7 +181,11 @@ def _remedy(path: Path) -> str:
         return f"give the run directory, such as runs/{path.stem}"
     if path.resolve() == Path.cwd():
         return "give the run directory, such as runs/NAME, which 'safer-instruct run NAME.yaml' makes"
-    return f"run: safer-instruct run CONFIG --out {Path('runs', path.stem) if path.is_file() else path}"
+    if path.is_file():
+        return f"give the folder of a run; for a data set there is: safer-instruct audit {path}"
+    if runs := _runs_in(path):
+        return f"give one of them, such as {path / runs[0]}"
+    return f"run: safer-instruct run CONFIG --out {path}"
 
 
 def _no_run(path: Path) -> str:
@@ -189,17 +193,21 @@ def _no_run(path: Path) -> str:
     if (path / MOVING).is_dir():
         return "one was being moved aside, by --fresh, and that was not ended: give the command again"
     if path.is_dir():
-        begun = (path / LEDGER).is_file()
-        below = sorted(file.parent.name for file in path.glob(f"*/{SUMMARY}"))
-        also = f"; runs in it: {', '.join(below[:5])}" if below and not begun else ""
         if _is_training(path):
             return "it is the folder of a training, which its command, given again, goes on with or tells of"
-        return f"{SUMMARY} is missing{': it was begun and not ended, so give its command again' if begun else also}"
+        if (path / LEDGER).is_file():
+            return f"{SUMMARY} is missing: it was begun and not ended, so give its command again"
+        return f"runs in it: {listed(runs)}" if (runs := _runs_in(path)) else f"{SUMMARY} is missing"
     if path.exists():
         return "it is a file"
     runs = [file.parent.name for file in path.parent.glob(f"*/{SUMMARY}")] if path.name else []
     hint = did_you_mean(path.name, runs)
     return f"there is no such folder{'; ' if hint else ''}{hint}"
+
+
+def _runs_in(path: Path) -> list[str]:
+    """The finished runs of a folder that is none itself."""
+    return [] if (path / LEDGER).is_file() else sorted(file.parent.name for file in path.glob(f"*/{SUMMARY}"))
 
 
 def _is_training(path: Path) -> bool:

@@ -97,7 +97,9 @@ def text_of(path: Path, *, name: str | None = None) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise ConfigError(f"{name or path}: no such file (looked in {path.absolute().parent})") from None
+        there = sorted(file.name for ending in ("*.yaml", "*.yml") for file in path.absolute().parent.glob(ending))
+        hint = did_you_mean(f"{path.stem}.yaml", there, cutoff=0.8)  # the ending is no likeness
+        raise ConfigError(f"{name or path}: no such file (looked in {path.absolute().parent}){'; ' if hint else ''}{hint}") from None
     except IsADirectoryError:
         raise ConfigError(f"{name or path} is a folder; give the YAML file itself") from None
     except UnicodeDecodeError as exc:

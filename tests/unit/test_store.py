@@ -11,10 +11,12 @@ import sys
 import tempfile
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from safer_instruct.errors import ModelError
-from safer_instruct.models import convert, store
+from safer_instruct.models import adapter_path, convert, store
 from safer_instruct.models.store import StoredModel
 
 pytestmark = pytest.mark.filterwarnings("error")
@@ -224,7 +226,7 @@ def conversions(monkeypatch: pytest.MonkeyPatch) -> list[tuple[bytes, Path | Non
 def adapter(folder: Path, weights: bytes = b"lora") -> Path:
     folder.mkdir()
     (folder / "adapter_config.json").write_text("{}")
-    (folder / "adapter_model.safetensors").write_bytes(weights)
+    save_file({"lora": np.frombuffer(weights, np.uint8)}, folder / "adapter_model.safetensors")
     return folder
 
 
@@ -267,3 +269,18 @@ def test_an_incomplete_adapter_is_refused_with_the_file_it_lacks(tmp_path: Path,
     (folder / gone).unlink()
     with pytest.raises(ModelError, match=rf"{gone} does not exist"):
         store.adapter_digest(folder)
+
+
+def test_an_adapter_that_was_cut_off_as_it_was_copied_is_named_with_its_file(tmp_path: Path) -> None:
+    folder = tmp_path / "adapter"
+    shutil.copytree(adapter_path("civility-inducer", Path()), folder)
+    digest = store.adapter_digest(folder)
+    weights = folder / "adapter_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1])
+    with pytest.raises(ModelError, match=rf"adapter file {weights} is damaged, or was cut off as it was copied \(.*\); copy it again, or train again"):
+        store.adapter_digest(folder)
+    weights.write_bytes(b"")
+    with pytest.raises(ModelError, match="is damaged, or was cut off"):
+        store.check_adapter(folder)
+    shutil.copy(adapter_path("civility-inducer", Path()) / weights.name, weights)
+    assert store.adapter_digest(folder) == digest

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from safer_instruct.errors import SourceError
 from safer_instruct.example import Turn
+from safer_instruct.oneline import listed
 from safer_instruct.sources.conversations import is_transcript, read_turns
 from safer_instruct.sources.records import RowRefused, visible
 
@@ -132,4 +133,4 @@ def _conversation(value: object, name: str) -> list[Turn]:
 
 
 def _listed(names: Sequence[str]) -> str:
-    return ", ".join(visible(name) for name in names[:30]) + (f" and {len(names) - 30} more" if len(names) > 30 else "")
+    return listed([visible(name) for name in names], 30)

@@ -104,7 +104,7 @@ def read_set(path: Path | str, columns: Columns | None = None, *, split: str | N
 
     Raises:
         SourceError: Nothing is there, a file cannot be read, no row is a pair, no column holds a side, there is no such split, columns are named of a
-            run, or it is a folder of runs.
+            run, it is a folder of runs, or a file of a run that holds something other than its pairs.
         RunDirectoryError: The run is not finished, or damaged.
     """
     path = Path(path)
@@ -114,6 +114,8 @@ def read_set(path: Path | str, columns: Columns | None = None, *, split: str | N
     if is_run:
         _refuse_columns(path, columns or Columns())
         return _read_run(path, limit)
+    if rundir.is_of_run(path) and path.name not in (rundir.PAIRS, rundir.PAIRS_JSONL):
+        raise SourceError(f"{path} is a file of a run, and not the one of its pairs; give the folder: {path.parent}")
     pairs, known, extra = PairSet(path, split=split), columns or Columns(), None
     source = RowSource(path=str(path)) if split is None else RowSource(path=str(path), split=split)
     for row in islice(open_rows(source, Path(), all_files=split is None), limit):

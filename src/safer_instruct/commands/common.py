@@ -20,7 +20,7 @@ from safer_instruct.remote.arguments import shown
 from safer_instruct.stopping import stop_told_to
 
 CALLS_SAVED = "finished model calls are saved: give the same command again to go on"
-FROM_CHECKPOINT = "give the same command again to go on from the last checkpoint"
+FROM_CHECKPOINT = "give the same command again: it goes on from the last checkpoint, or begins anew where there is none yet"
 
 
 @contextmanager

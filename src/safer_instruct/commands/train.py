@@ -23,7 +23,7 @@ class _Verbs(TyperGroup):
         """The command that the first of `args` names."""
         if args and args[0] not in self.commands and not args[0].startswith("-"):
             config = args[0] if args[0].endswith((".yaml", ".yml")) else "CONFIG"
-            raise typer.BadParameter(f"'{args[0]}' is none of {', '.join(self.commands)}; write: safer-instruct train {list(self.commands)[-1]} {config}")
+            raise typer.BadParameter(f"'{args[0]}' is none of {', '.join(self.commands)}; write: safer-instruct train {'|'.join(self.commands)} {config}")
         return super().resolve_command(ctx, args)
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from safer_instruct.errors import ModelError
+from safer_instruct.models.store import check_adapter
 
 if TYPE_CHECKING:
     import gguf
@@ -50,14 +51,12 @@ class Lora:
         """Read `adapter_config.json` and `adapter_model.safetensors` from `folder`.
 
         Raises:
-            ModelError: A file is missing, or the adapter is of a kind that cannot be merged here.
+            ModelError: A file is missing or damaged, or the adapter is of a kind that cannot be merged here.
         """
         from safetensors.numpy import load_file
 
+        check_adapter(folder)
         config_path, weights_path = folder / "adapter_config.json", folder / "adapter_model.safetensors"
-        for path in (config_path, weights_path):
-            if not path.is_file():
-                raise ModelError(f"adapter file {path} does not exist; expected a PEFT adapter folder")
         config = json.loads(config_path.read_text(encoding="utf-8"))
         if config.get("peft_type") != "LORA" or config.get("use_dora"):
             raise ModelError(f"{config_path}: only plain LoRA adapters can be merged, not {config.get('peft_type')}")

@@ -55,9 +55,10 @@ def describe(path: Path, compare: Path | None = None, labels: Path | None = None
     """Read one or two finished runs into a document; arguments and errors are those of `write_report`."""
     if compare is not None and not compare.exists():
         raise RunDirectoryError(f"{compare} is missing; what is to stand beside the run is the folder of another, or a dataset: JSONL, CSV or Parquet")
-    views = _named([read_dataset(each) if each.is_file() else read_run(each) for each in (path, compare) if each is not None])
-    if not views[0].summary:
-        raise RunDirectoryError(f"{path} is a file; the first to report on is a run directory, and what stands beside it may be a dataset")
+    views = [read_run(path)]
+    if compare is not None:
+        views.append(read_dataset(compare) if compare.is_file() else read_run(compare))
+    views = _named(views)
     runs = [view for view in views if view.summary]
     embedded = embed_prompts(views)
     sections = (

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from safer_instruct.analysis.style import length_gap_of
 from safer_instruct.calibration.calibrate import CALIBRATION
 from safer_instruct.detect.words import words
+from safer_instruct.oneline import listed
 from safer_instruct.report.document import Problem
 from safer_instruct.report.gather import RunView
 from safer_instruct.report.scores import calibration_of, uses
@@ -81,7 +82,7 @@ def _balance(view: RunView) -> Iterator[Problem]:
         )
     small = [category for category in sorted(view.rows) if view.kept[category] < _SMALL_CATEGORY]
     if small and len(small) < len(view.rows):
-        named = ", ".join(f"'{category}'" for category in small[:5]) + (f" and {len(small) - 5} more" if len(small) > 5 else "")
+        named = listed([f"'{category}'" for category in small])
         yield Problem(
             "look",
             f"{len(small)} categories have fewer than {_SMALL_CATEGORY} pairs: {named}.",

@@ -9,6 +9,7 @@ from typing import Protocol, TypeVar
 
 from safer_instruct.config import SourceConfig
 from safer_instruct.errors import ColumnError, SourceError
+from safer_instruct.oneline import listed
 from safer_instruct.sources.conversations import Answer, answers, read_conversation
 from safer_instruct.sources.files import File
 from safer_instruct.sources.records import BadRow, RowRefused, SourceRow, SourceText, excerpt, keys_of, visible
@@ -216,12 +217,12 @@ def require_columns(file: File, names: list[str], wanted: list[str], remedy: str
         ColumnError: A column is missing; `remedy` says what to do.
         SourceError: The name of a column stands twice.
     """
-    listed = ", ".join(visible(name) for name in names[:50]) + (f" and {len(names) - 50} more" if len(names) > 50 else "")
+    there = listed([visible(name) for name in names], 50)
     for column in wanted:
         if names.count(column) > 1:
-            raise SourceError(f"{file.name}: two columns are named '{visible(column)}'; rename one of them in the file; columns: {listed}")
+            raise SourceError(f"{file.name}: two columns are named '{visible(column)}'; rename one of them in the file; columns: {there}")
         if column not in names:
-            raise ColumnError(f"{file.name}: no column '{visible(column)}'{_nearest(column, names)}; columns: {listed}", remedy)
+            raise ColumnError(f"{file.name}: no column '{visible(column)}'{_nearest(column, names)}; columns: {there}", remedy)
     return wanted
 
 

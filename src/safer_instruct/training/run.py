@@ -11,6 +11,7 @@ from pathlib import Path
 from safer_instruct.errors import ConfigError
 from safer_instruct.holding import hold
 from safer_instruct.models import adapter_path
+from safer_instruct.models.store import check_adapter
 from safer_instruct.reverse import read_record
 from safer_instruct.settings.preference import DpoConfig, PreferenceConfig
 from safer_instruct.training import curves
@@ -147,6 +148,7 @@ def _prepare(config: PreferenceConfig, base: Path) -> _Ready:
     start = adapter_path(config.start, base) if config.start else None
     if start:
         _check_base(start, model)
+        check_adapter(start)
     return _Ready(_with_room_for_a_baseline(config, train), model, divided, train, held_out, start)
 
 

@@ -51,6 +51,8 @@ def export_model(adapter: Path, form: Form, out: Path, *, base: str | None = Non
         raise ConfigError(
             f"{adapter} holds no adapter and no model (adapter_config.json, config.json); give the folder that 'train' or 'tune' wrote, its 'out'"
         )
+    if lora:
+        store.check_adapter(adapter)
     start = open_base(*_base_of(adapter, base)) if lora else open_base(str(adapter.resolve()), Path())
     out.parent.mkdir(parents=True, exist_ok=True)
     if form == "gguf-lora":

@@ -12,6 +12,7 @@ from safer_instruct.config import SourceConfig
 from safer_instruct.errors import SourceError
 from safer_instruct.extras import require
 from safer_instruct.holding import finished_runs
+from safer_instruct.oneline import listed
 from safer_instruct.settings.pairs import RowSource
 from safer_instruct.sources import BadRow, SourceRow, read_rows
 from safer_instruct.storage.address import is_remote
@@ -72,8 +73,7 @@ def other_splits(source: RowSource, base: Path) -> list[str]:
 def _of_folder(source: RowSource, folder: Path, base: Path, *, all_files: bool) -> Iterator[SourceRow | BadRow]:
     """Rows of a folder of tables: a dataset's holds a card and metadata beside them. A run's tables hold what was dropped, too, and each pair twice."""
     if runs := finished_runs(folder):
-        several = ", ".join(runs[:5]) + (f" and {len(runs) - 5} more" if len(runs) > 5 else "")
-        raise SourceError(f"{folder} is no data set; runs in it: {several}; give one of them, such as {folder / runs[0]}, or a table itself")
+        raise SourceError(f"{folder} is no data set; runs in it: {listed(runs)}; give one of them, such as {folder / runs[0]}, or a table itself")
     table, files = _tables_in(folder)
     if not files:
         raise SourceError(f"{folder}: this folder holds neither a run, nor a saved dataset, nor a table (JSONL, JSON, CSV, TSV, Parquet)")

@@ -139,6 +139,8 @@ def _prepare(config: TuneConfig, base: Path) -> _Ready:
     data = prepare(config.data, config.clean, config.holdout, base)
     encode = encoder(model.codec, prompting, config.max_tokens)
     start = adapter_path(config.start, base) if config.start else None
+    if start:
+        store.check_adapter(start)
     return _Ready(model, prompting, data, [encode(p) for p in data.train], [encode(p) for p in data.held_out], start)
 
 
