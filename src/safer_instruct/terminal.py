@@ -79,7 +79,8 @@ def show_summary(console: Console, path: Path, summary: dict[str, Any], *, sampl
     for pair in _some_pairs(path, tables.pairs_and_twins(summary), samples):
         console.print(_pair_panel(pair, min(100, console.width)))
     timing = summary["timing"]
-    calls = f"{many(summary['calls'], 'model call')} ({timing['calls_from_ledger']:,} of them from the ledger)"
+    repeated = f", {n:,} answered by an equal one of this run" if (n := timing.get("calls_repeated")) else ""
+    calls = f"{many(summary['calls'], 'model call')} ({timing['calls_from_ledger']:,} of them from the ledger{repeated})"
     tokens = f"{summary['prompt_tokens']:,} + {summary['completion_tokens']:,} tokens"
     cost = cost_words(summary["cost"], summary.get("calls_without_usage", 0))
     console.print(f"{many(summary['pairs'], 'pair')} from {many(summary['rows'], 'row')} in {timing['wall_s']:.0f} s; {calls}, {tokens}, {cost}")
