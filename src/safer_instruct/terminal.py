@@ -29,6 +29,7 @@ from safer_instruct.remote.arguments import is_elsewhere, shown
 from safer_instruct.state import TWINS, RunState, StageState
 from safer_instruct.tuning.progress import Progress
 from safer_instruct.tuning.rehearse import Rehearsal
+from safer_instruct.tally import no_pair
 from safer_instruct.tuning.tune import TuneResult
 
 _PLAIN_EVERY_S = 10.0
@@ -90,7 +91,7 @@ def show_summary(console: Console, path: Path, summary: dict[str, Any], *, sampl
     for note in summary.get("notes", []):
         console.print(safe(f"note: {note}"))
     if not summary["pairs"] and summary["rows"]:
-        console.print(safe(shown(rundir.no_pair(path))), soft_wrap=True)
+        console.print(safe(shown(no_pair(path, summary))), soft_wrap=True)
     for name, what in _WRITTEN.items():
         if is_elsewhere(path) or (path / name).exists():  # a copy lacks what its command did not ask for
             console.print(Text(f"  {shown(path / name)}").append(f"  {what}", style="dim"), soft_wrap=True)
