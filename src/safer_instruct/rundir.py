@@ -168,11 +168,6 @@ def is_of_run(file: Path) -> bool:
     return file.name in _FILES and any((file.parent / name).exists() for name in (RUN, LEDGER))
 
 
-def no_pair(path: Path) -> str:
-    """What to say where a finished run has no pair."""
-    return f"{path} holds no pair: every example was dropped; what dropped them: safer-instruct filters {path}"
-
-
 def _remedy(path: Path) -> str:
     """What to do where `path` holds no run."""
     if path.is_file() and (path.parent / RUN).is_file():

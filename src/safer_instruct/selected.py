@@ -17,6 +17,7 @@ from safer_instruct.holding import hold
 from safer_instruct.oneline import many
 from safer_instruct.selectconfig import SelectConfig
 from safer_instruct.stored import read_examples
+from safer_instruct.tally import no_pair
 from safer_instruct.wholefile import whole, write_whole
 
 _COLUMNS = (
@@ -44,11 +45,12 @@ def select_from_run(path: Path, config: SelectConfig) -> dict[str, Any]:
         ConfigError: A quota names a category that no pair has.
         MissingExtraError: The embedder is not installed.
     """
-    twins = "twins" in rundir.read_summary(path)
+    summary = rundir.read_summary(path)
+    twins = "twins" in summary
     with hold(path):
         examples = [example for example in read_examples(path, _COLUMNS) if example.alive]
         if not examples:
-            raise RunDirectoryError(rundir.no_pair(path))
+            raise RunDirectoryError(no_pair(path, summary))
         pairs = [Pair.of(example) for example in examples]
         choice = choose_pairs(pairs, config)
         conversations = tables.holds_conversations(path)

@@ -263,9 +263,9 @@ class RowMeter(Meter):
     stage: str = ""
     by_row: dict[str, list[Usage]] = field(default_factory=dict)
 
-    def add(self, usage: Usage, *, replayed: bool, unreported: bool = False) -> None:
+    def add(self, usage: Usage, *, replayed: bool, repeated: bool = False, unreported: bool = False) -> None:
         """Count one call of the row that `note_calls_of` named."""
-        Meter.add(self, usage, replayed=replayed, unreported=unreported)
+        Meter.add(self, usage, replayed=replayed, repeated=repeated, unreported=unreported)
         self.by_row.setdefault(_row_id.get(), []).append(usage)
 
 
@@ -276,10 +276,10 @@ class Both(Meter):
     part: Meter = field(default_factory=Meter)
     whole: Meter = field(default_factory=Meter)
 
-    def add(self, usage: Usage, *, replayed: bool, unreported: bool = False) -> None:
+    def add(self, usage: Usage, *, replayed: bool, repeated: bool = False, unreported: bool = False) -> None:
         """Count one call twice."""
-        self.part.add(usage, replayed=replayed, unreported=unreported)
-        self.whole.add(usage, replayed=replayed, unreported=unreported)
+        self.part.add(usage, replayed=replayed, repeated=repeated, unreported=unreported)
+        self.whole.add(usage, replayed=replayed, repeated=repeated, unreported=unreported)
 
 
 _row_id: ContextVar[str] = ContextVar("row_id", default="")

@@ -1,4 +1,4 @@
-"""What a run counts of its two sides as pairs come through: how long they are, where the rejected one comes from, and the twins apart."""
+"""What a run counts of its two sides as pairs come through: how long they are, where the rejected one comes from, the twins apart; and what is said of it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from array import array
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from statistics import fmean, median
 from typing import Any
 
@@ -15,6 +16,11 @@ from safer_instruct.oneline import many
 from safer_instruct.sources import BadRow
 
 _PLACES = 5
+_AGAINST_CUTS = {
+    "induce.unfinished": "raise induce.max_tokens, or turn the model's reasoning off",
+    "verify.unfinished": "raise max_tokens, of 'respond' or of the expert, turn the model's reasoning off, or ask for shorter answers in the guideline",
+    "rejected.unfinished": "raise rejected.max_tokens, or turn the model's reasoning off",
+}
 
 
 @dataclass(slots=True)
@@ -158,6 +164,31 @@ def changed_notes(changed: Mapping[str, bool]) -> list[str]:
 def _some(names: Sequence[str]) -> str:
     rest = len(names) - _PLACES
     return ", ".join(names[:_PLACES]) + (f" and {rest:,} more" if rest > 0 else "")
+
+
+def no_pair(path: Path, summary: Mapping[str, Any]) -> str:
+    """What to say of the finished run at `path` where it has no pair, with what dropped the most and what to do."""
+    check, count = most_dropped(summary)
+    if not count:
+        return f"{path} holds no pair: every example was dropped; what dropped them: safer-instruct filters {path}"
+    empty = f"all answers, as they came: safer-instruct ledger {path} --export calls.jsonl" if check.endswith(".empty") else ""
+    steps = (
+        against_cuts(check) or empty,
+        f"some of those, with the reason: safer-instruct filters {path} --dropped-by {check}",
+        f"what dropped the others: safer-instruct filters {path}" if count < summary["dropped"] else "",
+    )
+    return f"{path} holds no pair: every example was dropped, {count:,} of {summary['dropped']:,} by {check}; {'; '.join(filter(None, steps))}"
+
+
+def most_dropped(summary: Mapping[str, Any]) -> tuple[str, int]:
+    """The check that dropped the most examples, of equal ones the first in the order of the flow, and how many; 0 where nothing was dropped."""
+    dropped = (each for stage in summary["stages"].values() for each in stage["dropped"].items())
+    return max(dropped, key=lambda each: each[1], default=("", 0))
+
+
+def against_cuts(check: str) -> str:
+    """What to do where `check` drops completions that did not end; empty for any other check."""
+    return _AGAINST_CUTS.get(check, "")
 
 
 def side_notes(summary: Mapping[str, Any]) -> list[str]:

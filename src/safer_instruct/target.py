@@ -280,6 +280,7 @@ class _Books:
             if number < self._own:
                 surplus = [surplus[0] + part.meter.calls - settled.calls, surplus[1] + part.meter.usage.cost - settled.usage.cost]
             settled.replayed = min(part.meter.replayed, settled.calls)
+            settled.repeated = min(part.meter.repeated, settled.replayed)
             part.meter = settled
         self._state.surplus_calls, self._state.surplus_cost = int(surplus[0]), surplus[1]
 

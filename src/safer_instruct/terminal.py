@@ -6,8 +6,9 @@ import math
 import threading
 import time
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +23,13 @@ from safer_instruct.bars import Told, watched
 from safer_instruct.card import repeats_said
 from safer_instruct.ledger import Total, cost_of
 from safer_instruct.models.arithmetic import arithmetic
+from safer_instruct.models.batch.jobs import UnderWay
 from safer_instruct.models.calls import span
 from safer_instruct.oneline import many
 from safer_instruct.prices import cost_words, show_usd
 from safer_instruct.remote.arguments import is_elsewhere, shown
 from safer_instruct.state import TWINS, RunState, StageState
+from safer_instruct.tally import no_pair
 from safer_instruct.tuning.progress import Progress
 from safer_instruct.tuning.rehearse import Rehearsal
 from safer_instruct.tuning.tune import TuneResult
@@ -79,7 +82,8 @@ def show_summary(console: Console, path: Path, summary: dict[str, Any], *, sampl
     for pair in _some_pairs(path, tables.pairs_and_twins(summary), samples):
         console.print(_pair_panel(pair, min(100, console.width)))
     timing = summary["timing"]
-    calls = f"{many(summary['calls'], 'model call')} ({timing['calls_from_ledger']:,} of them from the ledger)"
+    repeated = f", {n:,} answered by an equal one of this run" if (n := timing.get("calls_repeated")) else ""
+    calls = f"{many(summary['calls'], 'model call')} ({timing['calls_from_ledger']:,} of them from the ledger{repeated})"
     tokens = f"{summary['prompt_tokens']:,} + {summary['completion_tokens']:,} tokens"
     cost = cost_words(summary["cost"], summary.get("calls_without_usage", 0))
     console.print(f"{many(summary['pairs'], 'pair')} from {many(summary['rows'], 'row')} in {timing['wall_s']:.0f} s; {calls}, {tokens}, {cost}")
@@ -89,13 +93,15 @@ def show_summary(console: Console, path: Path, summary: dict[str, Any], *, sampl
     for note in summary.get("notes", []):
         console.print(safe(f"note: {note}"))
     if not summary["pairs"] and summary["rows"]:
-        console.print(safe(shown(rundir.no_pair(path))), soft_wrap=True)
+        console.print(safe(shown(no_pair(path, summary))), soft_wrap=True)
     for name, what in _WRITTEN.items():
         if is_elsewhere(path) or (path / name).exists():  # a copy lacks what its command did not ask for
             console.print(Text(f"  {shown(path / name)}").append(f"  {what}", style="dim"), soft_wrap=True)
 
 
-def show_totals(console: Console, path: Path, totals: list[Total], said: dict[str, Any] | None = None, holder: str | None = None) -> None:
+def show_totals(
+    console: Console, path: Path, totals: list[Total], said: dict[str, Any] | None = None, holder: str | None = None, under_way: Sequence[UnderWay] = ()
+) -> None:
     """How far a run is that has not finished.
 
     Args:
@@ -104,6 +110,7 @@ def show_totals(console: Console, path: Path, totals: list[Total], said: dict[st
         totals: From its ledger.
         said: From `read_progress`.
         holder: The process that is at work in it, if any.
+        under_way: From its file of batches.
     """
     where = safe(f"{shown(path)}: {'in progress' if holder else 'not finished'}; finished calls so far")
     table = Table(title=where, title_justify="left")
@@ -115,7 +122,18 @@ def show_totals(console: Console, path: Path, totals: list[Total], said: dict[st
     console.print(table)
     if said:
         console.print(how_far(said if holder else said | {"left_s": None}), highlight=False, soft_wrap=True)
-    console.print(_what_next(path, holder), markup=False, highlight=False, soft_wrap=True)
+    show_batches(console, under_way)
+    console.print(_what_next(path, holder, waits=bool(under_way)), markup=False, highlight=False, soft_wrap=True)
+
+
+def show_batches(console: Console, under_way: Sequence[UnderWay]) -> None:
+    """What a run has under way in batches and since when, by model."""
+    for each in under_way:
+        batches = f"{each.batches:,} batch{'' if each.batches == 1 else 'es'}"
+        unsure = f" (of {each.creating:,} it is not known whether it came there)" if each.creating else ""
+        since = f"since {datetime.fromtimestamp(each.since, UTC):%Y-%m-%d %H:%M} UTC ({span(max(0.0, time.time() - each.since))})"
+        said = f"at the provider of {each.model}, as far as the run has heard: {many(each.size, 'request')} in {batches}{unsure}, {since}"
+        console.print(safe(said), soft_wrap=True)
 
 
 def in_ledger(totals: list[Total], path: Path) -> str:
@@ -125,7 +143,9 @@ def in_ledger(totals: list[Total], path: Path) -> str:
     return f"of these, {calls:,} calls ({tokens:,} tokens, {cost} USD) are in {shown(path / rundir.LEDGER)}: what of them still applies is not made again"
 
 
-def _what_next(path: Path, holder: str | None) -> str:
+def _what_next(path: Path, holder: str | None, *, waits: bool) -> str:
+    if holder is None and waits:
+        return f"to go on: safer-instruct run CONFIG --out {shown(safe(str(path)))}; it waits for what is at the provider, and makes no call twice"
     if holder is None:
         return "give the 'run' command again to go on: these calls will not be made twice"
     watch = ", on the machine where it was begun" if is_elsewhere(path) else f"; to watch it: safer-instruct status {safe(str(path))} --follow"

@@ -25,6 +25,7 @@ from safer_instruct.config import load_config
 from safer_instruct.domain import shipped_domains
 from safer_instruct.errors import ConfigError
 from safer_instruct.holding import hold
+from safer_instruct.ledger import read_totals
 from safer_instruct.pipeline import run as run_pipeline
 from safer_instruct.settings.preference import load_dpo_config, load_sft_config
 
@@ -105,6 +106,40 @@ def test_run_again_makes_no_call_and_the_same_pairs(cli: Cli) -> None:
     again = cli("run", "my.yaml", "--out", "out")
     calls = json.loads(Path("out/summary.json").read_text("utf-8"))["calls"]
     assert calls > 0 and f"{calls} model calls ({calls} of them from the ledger)" in again.out and Path("out/pairs.jsonl").read_bytes() == before
+
+
+def test_of_equal_calls_of_one_run_none_is_said_to_come_from_the_ledger_until_it_is_run_again(cli: Cli) -> None:
+    Path("script.yaml").write_text(SCRIPT.replace("look into {words}", "look into it"), encoding="utf-8")  # the same draft each time, scored each time
+    Path("my.yaml").write_text(f"{CONFIG}respond: {{drafts: 3}}\nverify: {{min_contrast: 1000.0}}\n", encoding="utf-8")
+    said = cli("run", "my.yaml", "--out", "out")
+    summary = json.loads(Path("out/summary.json").read_text("utf-8"))
+    made = sum(total.calls for total in read_totals(Path("out/ledger.sqlite")))
+    repeated = summary["calls"] - made
+    assert repeated > 0 and f"{summary['calls']} model calls (0 of them from the ledger, {repeated} answered by an equal one of this run)" in said.out
+    assert f"{summary['calls']} model calls ({summary['calls']} of them from the ledger)" in cli("run", "my.yaml", "--out", "out").out
+
+
+# --- a run without a pair
+
+
+@pytest.mark.parametrize(
+    ("changed", "check", "next_"),
+    [
+        (("Could you tell me about {words}, please?", ""), "induce.empty", "all answers, as they came: safer-instruct ledger out --export calls.jsonl; "),
+        (("I am sorry about that, and I will look into {words}.", ""), "verify.length", ""),
+    ],
+)
+def test_a_run_without_a_pair_says_what_dropped_the_most_and_what_to_do(cli: Cli, changed: tuple[str, str], check: str, next_: str) -> None:
+    Path("script.yaml").write_text(SCRIPT.replace(*changed), encoding="utf-8")
+    said = cli("run", "my.yaml", "--out", "out")
+    look = f"safer-instruct filters out --dropped-by {check}"
+    others = "; what dropped the others: safer-instruct filters out"
+    line = f"out holds no pair: every example was dropped, 3 of 4 by {check}; {next_}some of those, with the reason: {look}{others}\n"
+    assert said.code == 0 and line in said.out and said.out.count("holds no pair") == 1
+    assert cli("status", "out").out.count(line) == 1 and line in cli("export", "out", "--format", "jsonl").out
+    assert f"3 of 3 dropped by {check}" in cli(*look.split()[1:]).out
+    for arguments in (("select", "out", "--n", "2"), ("audit", "out")):
+        assert cli(*arguments).err == f"error: {line}"
 
 
 def test_run_without_out_writes_to_runs_and_the_name_of_the_config(cli: Cli) -> None:

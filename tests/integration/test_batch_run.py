@@ -47,6 +47,31 @@ def start(folder: Path) -> subprocess.Popen[str]:
     return subprocess.Popen(command, env={**os.environ, KEY_ENV: KEY}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
+@pytest.mark.parametrize(("held", "unsure"), [("create", " (of 1 it is not known whether it came there)"), ("poll", "")])
+def test_status_tells_what_a_killed_run_left_in_batches_and_asks_nobody(held: str, unsure: str, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with serve_batches(faults={held: ["hold"]}) as server:
+        write_config(tmp_path, server)
+        process = start(tmp_path)
+        assert server.reached[held].wait(60), process.communicate(timeout=5)
+        assert "1 batch" in (said := status(out)) and "in progress by process" in said and "to go on" not in said
+        process.kill()
+        process.communicate(timeout=30)
+        asked = server.asked.copy()
+        said = status(out)
+        where = f"at the provider of openai:m@{server.url('openai')}+logprobs, as far as the run has heard"
+        assert f"\n{where}: {2 * ROWS} requests in 1 batch{unsure}, since 20" in said and said.count("provider of") == 1 and server.asked == asked
+        assert f"\nto go on: safer-instruct run CONFIG --out {out}; it waits for what is at the provider, and makes no call twice\n" in said
+        process = start(tmp_path)
+        process.communicate(timeout=120)
+        assert process.returncode == 0 and server.paid_twice == 0 and "provider" not in status(out)
+
+
+def status(out: Path) -> str:
+    command = [sys.executable, "-m", "safer_instruct.cli", "status", str(out)]
+    return subprocess.run(command, env={**os.environ, "COLUMNS": "200"}, capture_output=True, text=True, check=True, timeout=60).stdout
+
+
 @pytest.mark.parametrize("held", ["create", "poll", "results"])
 def test_a_batched_run_that_was_killed_ends_as_if_it_had_not_been(held: str, tmp_path: Path) -> None:
     folders = [tmp_path / name for name in ("plain", "killed")]

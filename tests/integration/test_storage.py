@@ -10,7 +10,7 @@ import os
 import random
 import threading
 import time
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from safer_instruct.config import SourceConfig
 from safer_instruct.errors import RunDirectoryError, SourceError, StorageError
 from safer_instruct.ledger.content import Call
 from safer_instruct.ledger.rows import zstd
+from safer_instruct.models.batch.jobs import Jobs, Row
 from safer_instruct.models.protocol import Usage
 from safer_instruct.remote import copies
 from safer_instruct.remote.publish import MANIFEST
@@ -305,7 +306,13 @@ def test_a_dry_run_leaves_its_calls_and_no_results(bucket: Bucket, cli: Cli) -> 
     out = place(bucket, "run")
     assert cli("run", "my.yaml", "--out", out, "--dry-run", "--sample", "1", "--work", "here").code == 0
     assert bucket.head("run/manifest.json") is None and list_segments(bucket, parse(out))
-    assert "calls so far" in cli("status", out).out
+    assert "calls so far" in (said := cli("status", out).out) and "give the 'run' command again" in said
+    with closing(Jobs(Path("batches.sqlite"))) as jobs:
+        jobs.advance(jobs.plan("openai:m@there", "token", "/path", [Row(b"key", 0, None, 9)]), "open", remote="b")
+    bucket.upload("run/batches.sqlite", Path("batches.sqlite"))
+    said = cli("status", out).out
+    assert "provider of openai:m@there" in said and f"to go on: safer-instruct run CONFIG --out {out}; it waits for what is at the provider" in said
+    bucket.delete(["run/batches.sqlite"])
     assert cli("run", "my.yaml", "--out", out, "--work", "elsewhere").code == 0
     assert json.loads(Path("elsewhere/summary.json").read_text())["timing"]["calls_from_ledger"] > 0
 

@@ -189,7 +189,9 @@ def test_calls_are_added_up_over_stages_and_by_model() -> None:
     }  # fmt: skip
     assert found["cache_hit_rate"] == round(40 / 210, 4) and "cached_tokens" not in found["stages"]["induce"]
     assert {name: (took["calls"], took["cost"]) for name, took in found["by_model"].items()} == {"local:i": (1, 0.0), "api:e": (2, 0.375)}
-    assert found["timing"]["calls_from_ledger"] == 1
+    assert found["timing"]["calls_from_ledger"] == 1 and found["timing"]["calls_repeated"] == 0
+    state.stages["verify"].meter.add(Usage(100, 1, 0.125, 0.5), replayed=True, repeated=True)
+    assert summary(state)["timing"]["calls_from_ledger"] == summary(state)["timing"]["calls_repeated"] == 1
 
 
 def test_what_a_part_of_cannot_be_priced_has_no_cost() -> None:

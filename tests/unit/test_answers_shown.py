@@ -52,6 +52,22 @@ def problems(told: dict[str, Any]) -> list[str]:
     return [problem.what for problem in find_problems(view) if problem.level == "serious"]
 
 
+@pytest.mark.parametrize(
+    ("check", "do"),
+    [
+        ("verify.unfinished", "raise max_tokens, of 'respond' or of the expert, turn the model's reasoning off, or ask for shorter answers in the guideline"),
+        ("induce.unfinished", "raise induce.max_tokens, or turn the model's reasoning off"),
+    ],
+)
+def test_where_answers_without_an_end_left_no_pair_terminal_and_report_say_what_to_raise(check: str, do: str, tmp_path: Path) -> None:
+    stages = {"collect": {"in": 11, "dropped": {"dedup.text": 2}, "out": 9, **TOOK}, "verify": {"in": 9, "dropped": {check: 9}, "out": 0, **TOOK}}
+    told = summary(stages=stages, dropped=11)
+    told["timing"]["model_s"]["verify"] = 0.0
+    assert f"holds no pair: every example was dropped, 9 of 11 by {check}; {do}; some of those" in on_terminal(told, tmp_path)
+    view = RunView("run", Path("none"), told, {}, [], SetFigures(0, 0, ()), rows=Counter(), kept=Counter())
+    assert f"{do[0].upper()}{do[1:]}." in [problem.do for problem in find_problems(view)]
+
+
 def test_the_terminal_shows_who_wrote_and_how_many_responses_are_unique(tmp_path: Path) -> None:
     shown = on_terminal(summary(writers=WRITERS, unique_chosen=UNIQUE), tmp_path)
     assert "Who wrote" in shown and "brief[/]" in shown and "openai:large" in shown

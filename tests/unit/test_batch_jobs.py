@@ -20,7 +20,7 @@ from safer_instruct.models.batch.anthropic import AnthropicBatches
 from safer_instruct.models.batch.api import compact, form
 from safer_instruct.models.batch.carrier import is_final, read
 from safer_instruct.models.batch.gemini import GeminiBatches
-from safer_instruct.models.batch.jobs import Batch, Jobs, Row
+from safer_instruct.models.batch.jobs import Batch, Jobs, Row, read_under_way
 from safer_instruct.models.batch.mistral import MistralBatches
 from safer_instruct.models.batch.openai import OpenAIBatches
 from safer_instruct.models.batch.provider import Fate, custom_id, row_of
@@ -53,6 +53,28 @@ def test_a_batch_goes_through_its_states_and_leaves_its_answers(jobs: Jobs) -> N
     jobs.finish(batch, [(ROWS[0], b"one"), (ROWS[1], b"two"), (ROWS[2], b"three")])
     assert jobs.unfinished("m") == [] and jobs.batch_of(ROWS[0].key) is None
     assert jobs.answers(ROWS[0].key) == {0: b"one", 1: b"two"} and jobs.answers(ROWS[2].key) == {0: b"three"} and jobs.answers(ROWS[4].key) == {}
+
+
+def test_what_is_under_way_is_read_by_model_while_the_file_is_in_use(jobs: Jobs, tmp_path: Path) -> None:
+    assert read_under_way(jobs.path) == read_under_way(tmp_path / "none.sqlite") == []
+    first, second, third, other = (jobs.plan(model, f"t{i}", "/path", ROWS[: i + 1]) for i, model in enumerate(("m", "m", "m", "other")))
+    assert read_under_way(jobs.path) == [], "nothing of a planned batch has been sent"
+    since = jobs.advance(first, "open", remote="a").changed_at
+    jobs.advance(second, "creating")
+    jobs.advance(other, "open", remote="b")
+    jobs.finish(jobs.advance(third, "open", remote="c"), [(ROWS[0], b"answer")])
+    assert [(u.model, u.batches, u.size, u.creating) for u in read_under_way(jobs.path)] == [("m", 2, 3, 1), ("other", 1, 4, 0)]
+    assert read_under_way(jobs.path)[0].since == since
+
+
+@pytest.mark.parametrize(("content", "says"), [(b"", None), (b"no database" * 500, "cannot be read: file is not a database; to give up")])
+def test_a_file_of_batches_that_is_only_begun_has_nothing_and_a_broken_one_is_named(content: bytes, says: str | None, tmp_path: Path) -> None:
+    (tmp_path / "b.sqlite").write_bytes(content)
+    if says is None:
+        assert read_under_way(tmp_path / "b.sqlite") == []
+    else:
+        with pytest.raises(RunDirectoryError, match=f"b.sqlite: the file of batches {says}"):
+            read_under_way(tmp_path / "b.sqlite")
 
 
 def test_the_first_answer_to_a_call_stays(jobs: Jobs) -> None:

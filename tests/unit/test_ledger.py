@@ -104,14 +104,14 @@ def test_a_finished_call_comes_back_from_a_ledger_opened_anew(path: Path) -> Non
     first = call(path, model, REQUEST, SCORING)
     assert first == [ANSWER, SCORE] and model.asked == 2
     meter = Meter()
-    assert call(path, model, REQUEST, SCORING, meter=meter) == first and model.asked == 2
-    assert (meter.calls, meter.replayed) == (2, 2)
+    assert call(path, model, REQUEST, SCORING, REQUEST, meter=meter) == [*first, ANSWER] and model.asked == 2
+    assert (meter.calls, meter.replayed, meter.repeated) == (3, 3, 0), "all of it was there before this opening"
 
 
 def test_the_meter_counts_all_usage_and_apart_what_was_paid_for_now(path: Path) -> None:
     meter = Meter()
     call(path, Fixed(), REQUEST, REQUEST, SCORING, meter=meter)
-    assert (meter.calls, meter.replayed) == (3, 1)
+    assert (meter.calls, meter.replayed, meter.repeated) == (3, 1, 1)
     assert meter.usage == ANSWER.usage + ANSWER.usage + SCORE.usage and meter.fresh == ANSWER.usage + SCORE.usage
 
 

@@ -70,13 +70,13 @@ def test_what_parts_counted_adds_up_to_what_one_would_have_counted() -> None:
         slate.state.stages["respond"].done += 5
         slate.state.rows += 7
         slate.state.changed |= {"a.jsonl": False} if chunk == 1 else {}
-        meter.add(Usage(10, 1, 0.5), replayed=chunk == 0)
+        meter.add(Usage(10, 1, 0.5), replayed=chunk == 0, repeated=chunk == 0)
         add(slate.take(), whole)
     respond = whole.stages["respond"]
     assert (respond.answered, respond.refused, respond.done, whole.rows) == (3, 6, 15, 21)
     assert whole.changed == {"a.jsonl": False} and not slate.state.changed
     total = whole.writers["expert"].meter
-    assert (total.calls, total.replayed, total.usage) == (3, 1, Usage(30, 3, 1.5))
+    assert (total.calls, total.replayed, total.repeated, total.usage) == (3, 1, 1, Usage(30, 3, 1.5))
     assert slate.state.writers["expert"].meter is meter, "whoever counts in it goes on counting"
 
 

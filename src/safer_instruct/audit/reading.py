@@ -16,6 +16,7 @@ from safer_instruct.errors import SourceError
 from safer_instruct.settings.pairs import RowSource
 from safer_instruct.sources import BadRow, excerpt
 from safer_instruct.sources.records import RowRefused, advice
+from safer_instruct.tally import no_pair
 from safer_instruct.tuning.open import open_rows
 
 SCORES = (("score_chosen", "score_rejected"), ("chosen_score", "rejected_score"), ("chosen_rating", "rejected_rating"), ("chosen-rating", "rejected-rating"))
@@ -153,7 +154,7 @@ def _read_run(path: Path, limit: int | None) -> PairSet:
         row = tables.pair_row(example)
         pairs.add(Texts(row["prompt"], row["chosen"], row["rejected"]), example.file, example.line, example.margin)
     if not len(pairs):
-        raise SourceError(rundir.no_pair(path))
+        raise SourceError(no_pair(path, rundir.read_summary(path)))
     return pairs
 
 

@@ -87,7 +87,8 @@ def export(
     from safer_instruct.errors import ConfigError
     from safer_instruct.export import FORMATS, Options, export_pairs, parse_splits
     from safer_instruct.export.push import check_repository, push_folder
-    from safer_instruct.rundir import no_pair
+    from safer_instruct.rundir import read_summary
+    from safer_instruct.tally import no_pair
 
     if format_ is None:
         raise ConfigError("give --format, such as jsonl or messages; '--format list' names them all")
@@ -107,7 +108,7 @@ def export(
     parts = ", ".join(f"{name} {count}" for name, count in exported.splits.items())
     typer.echo(f"{many(exported.pairs, 'pair')}{f' ({parts})' if split else ''}: {shown(exported.path)}")
     if not exported.pairs:
-        typer.echo(shown(no_pair(path)))
+        typer.echo(shown(no_pair(path, read_summary(path))))
     if exported.corrected:
         typer.echo(f"{exported.corrected} of them with texts that a person corrected")
     if exported.missing:

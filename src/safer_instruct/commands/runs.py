@@ -133,14 +133,15 @@ def status(
     path: Annotated[Path, typer.Argument(metavar="DIR", parser=run_directory(results=False), help="A run directory.")],
     follow: Annotated[bool, typer.Option("--follow", help="Show a run that is going on, until it ends.")] = False,
 ) -> None:
-    """Show the funnel and some pairs of a finished run, or how far an unfinished one is."""
+    """Show the funnel and some pairs of a finished run, or how far an unfinished one is, and what waits in batches at a provider."""
     from rich.console import Console
 
     from safer_instruct import rundir
     from safer_instruct.holding import holder
     from safer_instruct.ledger import read_totals
+    from safer_instruct.models.batch.jobs import read_under_way
     from safer_instruct.progress import read_progress
-    from safer_instruct.terminal import show_summary, show_totals
+    from safer_instruct.terminal import show_batches, show_summary, show_totals
 
     console = Console()
     if follow:
@@ -150,10 +151,11 @@ def status(
         follow_run(console, path)
     if (path / rundir.SUMMARY).is_file():
         show_summary(console, path, rundir.read_summary(path))
+        show_batches(console, read_under_way(path / rundir.BATCHES))
     elif (path / rundir.LEDGER).is_file():
         said, held_by = read_progress(path), holder(path)
         if is_elsewhere(path) and said and said["phase"] == "running":
             held_by = str(said["pid"])
-        show_totals(console, path, read_totals(path / rundir.LEDGER), said, held_by)
+        show_totals(console, path, read_totals(path / rundir.LEDGER), said, held_by, read_under_way(path / rundir.BATCHES))
     else:
         rundir.read_summary(path)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from operator import attrgetter
 from typing import Any
 
@@ -25,6 +25,7 @@ class Call:
         request: JSON `[kind, fields]`, sorted; it holds no line break.
         answer: See `encode_answer`.
         finished_at: Unix time.
+        earlier: Whether it was there before the ledger was opened that gave it, or before the run on a cluster that made it.
     """
 
     key: bytes
@@ -34,6 +35,7 @@ class Call:
     answer: bytes
     usage: Usage
     finished_at: float
+    earlier: bool = field(default=True, compare=False)
 
 
 def encode_answer(answer: Generated | Scored) -> bytes:

@@ -18,13 +18,17 @@ Answer = TypeVar("Answer", Generated, Scored)
 
 @dataclass(slots=True)
 class Meter:
-    """What one stage has used so far: `fresh` in this process, and what calls of the ledger once took; of `unreported` calls nobody told it."""
+    """What one stage has used so far: `fresh` in this process, and what calls of the ledger once took; of `unreported` calls nobody told it.
+
+    Of the `replayed` calls, which the ledger answered, `repeated` ones are equal to one that this sitting itself had put there.
+    """
 
     calls: int = 0
     replayed: int = 0
     fresh: Usage = field(default_factory=Usage)
     earlier: Usage = field(default_factory=Usage)
     unreported: int = 0
+    repeated: int = 0
 
     @property
     def usage(self) -> Usage:
@@ -35,10 +39,11 @@ class Meter:
         """US dollars that the calls cost, None where that is not known, be it the price or what they took."""
         return self.usage.cost if not self.calls or (priced and not self.unreported) else None
 
-    def add(self, usage: Usage, *, replayed: bool, unreported: bool = False) -> None:
+    def add(self, usage: Usage, *, replayed: bool, repeated: bool = False, unreported: bool = False) -> None:
         """Count one call; `unreported` where the endpoint told no usage, so that what it cost is not known."""
         self.calls += 1
         self.unreported += unreported
+        self.repeated += repeated
         if replayed:
             self.replayed += 1
             self.earlier += usage
@@ -91,12 +96,12 @@ class Recorded:
         while key in self._in_flight:  # the same request is on its way: wait for it, then read it
             await self._ledger.end_of(key)
         if stored := self._ledger.get(key):
-            return self._counted(decode(stored.answer, stored.usage), replayed=True)
+            return self._counted(decode(stored.answer, stored.usage), replayed=True, repeated=not stored.earlier)
         self._in_flight[key] = None
         try:
             if stored := await self._ledger.claim(key, self._stage):
                 self._ledger.release(key)
-                return self._counted(decode(stored.answer, stored.usage), replayed=True)
+                return self._counted(decode(stored.answer, stored.usage), replayed=True, repeated=not stored.earlier)
             answer = await send(request)
             call = Call(key, self._stage, self.name, asked, encode_answer(answer), answer.usage, time.time())
         except BaseException as exc:
@@ -107,10 +112,10 @@ class Recorded:
         await self._ledger.put(call)
         return self._counted(answer, replayed=False)
 
-    def _counted(self, answer: Answer, *, replayed: bool) -> Answer:
+    def _counted(self, answer: Answer, *, replayed: bool, repeated: bool = False) -> Answer:
         """What the answer says, once it is counted."""
         told = answer.usage.prompt_tokens or answer.usage.completion_tokens
-        self._meter.add(answer.usage, replayed=replayed, unreported=self._billed and not told and _came(answer))
+        self._meter.add(answer.usage, replayed=replayed, repeated=repeated, unreported=self._billed and not told and _came(answer))
         return self._read(answer) if isinstance(answer, Generated) else answer
 
     def _key(self, asked: bytes) -> bytes:

@@ -14,6 +14,7 @@ import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
@@ -123,7 +124,7 @@ class Shard(Commits):
         """
         for _, _, calls in _blocks(self.path.with_name(place.shard), place.at):
             if found := next((call for call in calls if call.key == key), None):
-                return found
+                return replace(found, earlier=False)
             break
         raise RunDirectoryError(f"{self.path.with_name(place.shard)}: a finished call is not where it was written; does every node see the same folder?")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from contextlib import ExitStack, closing
+from dataclasses import replace
 from pathlib import Path
 
 from safer_instruct.ledger import schema
@@ -14,7 +15,7 @@ from safer_instruct.ledger.recovery import finish_recovery
 from safer_instruct.ledger.rows import COLUMNS, Appender, DamagedRowError, Unpacker
 from safer_instruct.storage.attached import home_of
 
-_SELECT = f"SELECT {COLUMNS} FROM calls WHERE key = ?"  # noqa: S608 - a constant
+_SELECT = f"SELECT {COLUMNS}, number FROM calls WHERE key = ?"  # noqa: S608 - a constant
 
 
 class Ledger(Commits):
@@ -43,6 +44,7 @@ class Ledger(Commits):
                 self._reader = opened.enter_context(closing(schema.connect(path, cache_mb=4)))
                 self._unpacker = Unpacker.load(self._reader)
                 self._known = KnownKeys(key for (key,) in self._reader.execute("SELECT key FROM calls"))
+                (self._last,) = self._reader.execute("SELECT coalesce(max(number), 0) FROM calls").fetchone()  # of those that were there before
             except (sqlite3.Error, OSError, DamagedRowError, schema.DamagedFileError) as exc:
                 raise schema.explain(path, exc, "the ledger cannot be opened") from exc
             opened.pop_all()
@@ -63,7 +65,8 @@ class Ledger(Commits):
                 return None
             if not self._unpacker.knows(row):
                 self._unpacker = Unpacker.load(self._reader)
-            return self._unpacker.unpack(row)
+            call = self._unpacker.unpack(row[:-1])
+            return call if row[-1] <= self._last else replace(call, earlier=False)
         except (sqlite3.Error, DamagedRowError) as exc:
             raise schema.explain(self.path, exc, "the ledger cannot be read") from exc
 

@@ -182,7 +182,7 @@ def _fetch_unfinished(bucket: Bucket, address: Address, home: Path) -> Path:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     known = False
-    for name in _BESIDE:
+    for name in (*_BESIDE, rundir.BATCHES):
         with suppress(GoneError):
             bucket.download(address.below(name).key, folder / name)
             known = True

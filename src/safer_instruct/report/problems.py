@@ -12,7 +12,7 @@ from safer_instruct.oneline import listed
 from safer_instruct.report.document import Problem
 from safer_instruct.report.gather import RunView
 from safer_instruct.report.scores import calibration_of, uses
-from safer_instruct.tally import unread_said
+from safer_instruct.tally import against_cuts, unread_said
 from safer_instruct.thresholds import is_calibrated
 
 _FEW_PAIRS = 200
@@ -46,9 +46,10 @@ def _one_check(view: RunView) -> Iterator[Problem]:
         for check, count in stage["dropped"].items():
             if count <= _ONE_CHECK * rows:
                 continue
-            cut = check.endswith(".unfinished")
-            why = "The responses did not end within the tokens that they may take." if cut else "Its bound may not fit this data."
-            do = "Raise max_tokens, of 'respond' or of the expert, or ask for shorter answers in the guideline." if cut else _READ_DROPPED
+            cut = against_cuts(check)
+            texts = "instructions" if check.startswith("induce.") else "responses"
+            why = f"The {texts} did not end within the tokens that they may take." if cut else "Its bound may not fit this data."
+            do = f"{cut[0].upper()}{cut[1:]}." if cut else _READ_DROPPED
             yield Problem("look", f"{check} alone dropped {count / rows:.0%} of all rows.", why, do)
 
 

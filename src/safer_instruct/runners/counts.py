@@ -91,8 +91,8 @@ def _taken(stage: StageState) -> StageState | None:
 
 
 def _taken_meter(meter: Meter) -> Meter:
-    taken = Meter(meter.calls, meter.replayed, meter.fresh, meter.earlier, meter.unreported)
-    meter.calls = meter.replayed = meter.unreported = 0
+    taken = Meter(meter.calls, meter.replayed, meter.fresh, meter.earlier, meter.unreported, meter.repeated)
+    meter.calls = meter.replayed = meter.unreported = meter.repeated = 0
     meter.fresh = meter.earlier = Usage()
     return taken
 
@@ -103,3 +103,4 @@ def _add_meter(meter: Meter, part: Meter) -> None:
     meter.fresh += part.fresh
     meter.earlier += part.earlier
     meter.unreported += part.unreported
+    meter.repeated += part.repeated

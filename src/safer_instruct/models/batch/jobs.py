@@ -19,12 +19,13 @@ import threading
 import time
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from safer_instruct.errors import RunDirectoryError
+from safer_instruct.ledger.schema import open_file_to_read
 from safer_instruct.scratch import kept_open
 from safer_instruct.storage.attached import home_of
 
@@ -86,6 +87,54 @@ class Batch:
     changed_at: float = 0.0
 
 
+@dataclass(frozen=True, slots=True)
+class UnderWay:
+    """What one model has under way at its provider.
+
+    Attributes:
+        model: Its fingerprint.
+        batches: How many.
+        size: Rows in them.
+        since: When the oldest of them came into its state, as Unix time.
+        creating: Those of them that may not be there: the call that creates them was on its way.
+    """
+
+    model: str
+    batches: int
+    size: int
+    since: float
+    creating: int
+
+
+def read_under_way(path: Path) -> list[UnderWay]:
+    """What is under way by the file of batches, model by model; none where there is no file. It may be in use, and nobody is asked.
+
+    Raises:
+        RunDirectoryError: It cannot be read.
+    """
+    if not path.is_file():
+        return []
+    query = """SELECT model, count(*), sum(size), min(changed_at), sum(state = 'creating') FROM batches
+               WHERE state IN ('creating', 'open') GROUP BY model ORDER BY min(id)"""
+    try:
+        with closing(open_file_to_read(path)) as connection:
+            return [UnderWay(*fields) for fields in connection.execute(query)] if _read_version(path, connection) else []
+    except sqlite3.Error as exc:
+        raise RunDirectoryError(f"{path}: the file of batches cannot be read: {exc}; to give up what is under way and pay for it again, delete it") from exc
+
+
+def _read_version(path: Path, connection: sqlite3.Connection) -> int:
+    """The schema version of the file, 0 for one that a run is only beginning.
+
+    Raises:
+        RunDirectoryError: It is newer than this program.
+    """
+    version: int = connection.execute("PRAGMA user_version").fetchone()[0]
+    if version > _SCHEMA_VERSION:
+        raise RunDirectoryError(f"{path} was written by a newer version of safer-instruct (schema {version}); upgrade to read it")
+    return version
+
+
 class Jobs:
     """The file of batches: one process writes it."""
 
@@ -98,9 +147,7 @@ class Jobs:
         self.path = path
         self._lock = threading.Lock()
         with self._saying("cannot be opened"), kept_open(self._connect()) as self._reader, kept_open(self._connect()) as self._writer:
-            version = self._reader.execute("PRAGMA user_version").fetchone()[0]
-            if version > _SCHEMA_VERSION:
-                raise RunDirectoryError(f"{path} was written by a newer version of safer-instruct (schema {version}); upgrade to read it")
+            _read_version(path, self._reader)
             self._writer.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = {_SCHEMA_VERSION}; COMMIT")
 
     def unfinished(self, model: str) -> list[Batch]:
