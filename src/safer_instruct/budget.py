@@ -42,16 +42,15 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from safer_instruct.errors import BudgetError, RunDirectoryError
-from safer_instruct.oneline import many
 from safer_instruct.prices import show_usd
 from safer_instruct.spent import Spent
+from safer_instruct.stopping import STOP_S, waiting_for
 
 _NANO = 10**9  # money is counted in whole billionths of a dollar: sums of floats drift
 _CALLS_PER_RECORD = (16, 1024)  # at least and at most
 _RECORDS_APART_S = 0.5
 _CALM_S = 1.0  # without a call that begins or ends
 PATIENCE_S = 10.0  # that calls under way are waited for once an endpoint has failed
-STOP_S = 20.0  # that they are waited for once somebody stops the run: schedulers kill after 30, as a rule
 _LAST_ANSWERS_S = 150.0  # that what is under way is waited for once nothing more can be sent; a batch takes longer, and is found again
 _NOTHING = Spent()
 _Need = tuple[int, int]  # billionths of a dollar, tokens
@@ -259,8 +258,7 @@ class Budget:
             patience_s: How long at most, in seconds.
         """
         if soon := self._open - self._lasting:
-            calls = f"{many(soon, 'call')} under way, which may be billed"
-            tell(f"stopping: waiting up to {patience_s:.0f} s for {calls}; a second signal ends it at once")
+            tell(waiting_for(soon, patience_s))
         await self.finish_under_way(patience_s)
 
     async def finish_under_way(self, patience_s: float = STOP_S) -> None:

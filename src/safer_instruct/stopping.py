@@ -6,8 +6,11 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
+from safer_instruct.oneline import many
+
 Tell = Callable[[str], None]
 Ending = Callable[[Tell], Awaitable[None]]
+STOP_S = 20.0  # that calls under way are waited for once somebody stops the run: schedulers kill after 30, as a rule
 
 _endings: ContextVar[list[Ending] | None] = ContextVar("endings", default=None)
 _tell: ContextVar[Tell] = ContextVar("tell", default=lambda _: None)
@@ -18,6 +21,12 @@ def before_a_stop(ending: Ending) -> None:
     endings = _endings.get()
     if endings is not None:
         endings.append(ending)
+
+
+def waiting_for(calls: int, patience_s: float) -> str:
+    """What `tell` is told where there is something to wait for."""
+    under_way = f"{many(calls, 'call')} under way, which may be billed"
+    return f"stopping: waiting up to {patience_s:.0f} s for {under_way}; a second signal ends it at once"
 
 
 @contextmanager

@@ -6,6 +6,7 @@ import importlib.util
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -30,6 +31,7 @@ from safer_instruct.remote.copies import fetch_run
 from safer_instruct.remote.publish import read_manifest
 from safer_instruct.runners.ray import Cluster, run_on_ray
 from safer_instruct.spent import read_spent
+from safer_instruct.stopping import stop_told_to
 from safer_instruct.storage.address import parse
 from safer_instruct.storage.client import Bucket
 
@@ -221,6 +223,59 @@ def test_a_driver_that_is_killed_goes_on_with_either_runner_and_only_calls_in_fl
     for path in (out, other):
         check_equal(path, tmp_path / "undisturbed")
         assert not (path / "ledger-shards").exists()
+
+
+@pytest.mark.usefixtures("judged")
+def test_a_run_that_is_stopped_waits_for_calls_under_way_wherever_they_are_and_nothing_is_asked_twice(tmp_path: Path, cluster: Any) -> None:
+    stops = [
+        (signal.SIGINT, ["--workers", "1"], 0.2),
+        (signal.SIGTERM, ["--workers", "2", "--address", cluster.address], 0.4),
+        (signal.SIGHUP, ["--workers", "1"], 0.6),
+    ]
+    with serve(latency_s=0.3) as server:
+        config, out = write_config(tmp_path, **over_http(server)), tmp_path / "ray"
+        for number, workers, part in stops:
+            command = [sys.executable, "-m", "safer_instruct.cli", "run", str(config), "--out", str(out), "--runner", "ray", *workers]
+            with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
+                wait_for(lambda part=part: server.answered > part * 2 * ROWS and server.in_flight, process)  # type: ignore[misc]
+                if number == signal.SIGHUP:  # of a terminal that closes, which all that stand in front hear
+                    os.killpg(process.pid, number)
+                else:
+                    process.send_signal(number)
+                _, err = process.communicate(timeout=PATIENCE_S)
+            waits, said = [line for line in err.splitlines() if not line.startswith("[")]  # what Ray logs
+            assert (process.returncode, said) == (128 + number, "error: stopped; finished model calls are saved: give the same command again to go on")
+            assert re.fullmatch(r"stopping: waiting up to 20 s for [0-9]+ calls under way, which may be billed; a second signal ends it at once", waits)
+            assert not server.in_flight and not server.status["gone"]
+        on_ray(config, out)
+        assert server.asked_twice == 0
+        locally(config, tmp_path / "local")
+    check_equal(out, tmp_path / "local")
+
+
+@pytest.mark.usefixtures("cluster", "judged")
+def test_a_second_signal_waits_for_nothing_also_where_the_caller_goes_on_with_ray(tmp_path: Path) -> None:
+    told: list[float] = []
+
+    def stop(_: str = "") -> None:
+        told.append(time.monotonic())
+        os.kill(os.getpid(), signal.SIGINT)
+
+    def stop_in_the_middle() -> None:
+        wait_for(lambda: server.answered > 20)
+        server.may_answer.clear()
+        wait_for(lambda: server.in_flight > 0)
+        stop()
+
+    with serve() as server:
+        config, out = write_config(tmp_path, **over_http(server)), tmp_path / "ray"
+        with stop_told_to(stop), _in_thread(stop_in_the_middle), pytest.raises(KeyboardInterrupt):
+            on_ray(config, out)
+        assert len(told) == 2 and time.monotonic() - told[1] < 15
+        server.may_answer.set()
+        on_ray(config, out)
+        locally(config, tmp_path / "local")
+    check_equal(out, tmp_path / "local")
 
 
 @pytest.mark.usefixtures("cluster", "judged")

@@ -121,6 +121,20 @@ def test_nobody_sees_an_answer_before_it_is_synced(folder: Path, monkeypatch: py
     asyncio.run(work())
 
 
+def test_what_a_shard_was_given_is_waited_for(folder: Path) -> None:
+    async def work() -> None:
+        shard = Shard(folder, "a", folder.parent / "ledger.sqlite")
+        await shard.saved()
+        calls = some_calls(20)
+        for call in calls:
+            shard.put(call)
+        await shard.saved()
+        assert [shard.get(call.key) for call in calls] == calls
+        shard.close()
+
+    asyncio.run(work())
+
+
 def test_a_commit_that_fails_is_an_error_for_who_waits_and_leaves_the_file_whole(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def work() -> None:
         shard = Shard(folder, "mine", folder.parent / "ledger.sqlite")

@@ -176,6 +176,41 @@ def test_what_a_lost_worker_had_taken_counts_as_spent_and_its_claims_are_free(tm
     asyncio.run(work())
 
 
+def test_a_stop_reaches_every_worker_lets_nothing_more_in_and_waits_for_those_that_are_there(tmp_path: Path) -> None:
+    async def work() -> None:
+        coordinator, [(teller, busy), (_, lost), _] = await workers(tmp_path, 3, max_cost=10.0)
+        first, second = await busy.reserve(0.01, 100), await busy.reserve(0.01, 100)
+        heard = asyncio.create_task(coordinator.stopping())
+        stop = asyncio.create_task(coordinator.stop())
+        await heard
+        assert (busy.halt(), lost.halt()) == (2, 0)
+        late = asyncio.create_task(busy.reserve(0.01, 100))
+        await coordinator.under_way("w0", 2)
+        await coordinator.under_way("w1", 5)
+        await asyncio.sleep(0.01)
+        assert not stop.done(), "the third has not told"
+        await coordinator.under_way("w2", 0)
+        assert await stop == 7
+        stopped, ended = asyncio.create_task(coordinator.stopped()), asyncio.create_task(busy.ended())
+        coordinator._bury("w1")  # whose calls never end
+        first.settle(0.005, 10)
+        await asyncio.sleep(0.01)
+        assert not ended.done() and not stopped.done()
+        second.settle(0.005, 10)
+        await ended
+        await teller.tell(busy)
+        assert (await coordinator.figures())["spent"].cost == pytest.approx(0.01)
+        await coordinator.under_way("w0", 0)
+        await stopped
+        assert not late.done()
+        late.cancel()
+        over = asyncio.create_task(coordinator.over())
+        await coordinator.close()
+        await over
+
+    asyncio.run(asyncio.wait_for(work(), 30))
+
+
 def test_spending_is_recorded_before_it_can_happen(tmp_path: Path) -> None:
     async def work() -> None:
         _, [(_, allowance)] = await workers(tmp_path, 1)

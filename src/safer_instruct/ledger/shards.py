@@ -10,6 +10,7 @@ A shard is a segment (`segments.py`) of one block for each commit, which is sync
 
 from __future__ import annotations
 
+import asyncio
 import os
 import sqlite3
 from collections.abc import Iterator
@@ -66,6 +67,7 @@ class Shard(Commits):
         self._claims, self._claimed = claims, frozenset(claimed)
         self._mine: set[bytes] = set()  # claimed, and not yet on disk
         self._read_to: dict[str, int] = {}
+        self._saving: set[asyncio.Future[None]] = set()
         self._torn = False
         with ExitStack() as opened:
             self._places = opened.enter_context(closing(Places()))
@@ -96,6 +98,18 @@ class Shard(Commits):
             return self.read(key, place)
         self._mine.add(key)
         return None
+
+    def put(self, call: Call) -> asyncio.Future[None]:
+        """See `Commits.put`."""
+        saving = super().put(call)
+        self._saving.add(saving)
+        saving.add_done_callback(self._saving.discard)
+        return saving
+
+    async def saved(self) -> None:
+        """Wait until all that has been put is on disk, or could not be written."""
+        if self._saving:
+            await asyncio.wait(self._saving)
 
     def release(self, key: bytes) -> None:
         """See `Commits.release`; whoever waits for the same call in another worker is told, too."""

@@ -40,18 +40,21 @@ class Allowance(Budget):
         self._piece: tuple[int, Budget] | None = None
         self._ending: list[tuple[int, Budget]] = []  # too small for the next call, with calls under way
         self._turn = asyncio.Lock()
+        self._halted = False
 
     def reserve_at_once(self, cost: float | None, tokens: int, *, lasting: bool = False) -> Reservation | None:
         """See `Budget.reserve_at_once`."""
         if cost is None and self.max_cost is not None:
             raise ValueError("a cap in money needs a bound in money: see Prices.require")
-        return self._piece[1].reserve_at_once(cost or 0.0, tokens, lasting=lasting) if self._piece else None
+        return self._piece[1].reserve_at_once(cost or 0.0, tokens, lasting=lasting) if self._piece and not self._halted else None
 
     async def reserve(self, cost: float | None, tokens: int, *, lasting: bool = False) -> Reservation:
         """See `Budget.reserve`."""
         async with self._turn:
             while (granted := self.reserve_at_once(cost, tokens, lasting=lasting)) is None:
                 self.end_piece()
+                if self._halted:
+                    await asyncio.Event().wait()
                 number, room = await self._bank.grant(cost or 0.0, tokens)
                 self._piece = number, Budget(room.cost, room.tokens)
             return granted
@@ -61,6 +64,16 @@ class Allowance(Budget):
         if self._piece:
             self._ending.append(self._piece)
             self._piece = None
+
+    def halt(self) -> int:
+        """Let nothing more in, as `Budget.stop` does; gives how many calls are under way."""
+        self._halted = True
+        self.end_piece()
+        return sum(piece.in_flight for _, piece in self._ending)
+
+    async def ended(self) -> None:
+        """After `halt`: wait until what is under way has come back, but not for ever."""
+        await asyncio.gather(*(piece.stop(lambda _: None) for _, piece in self._ending))
 
     def settled(self) -> list[Settled]:
         """Pieces that nothing is taken from any more, to be given back now; each is told once."""

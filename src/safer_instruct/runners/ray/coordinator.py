@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,7 @@ class _Worker:
     grants: dict[int, Reservation] = field(default_factory=dict)
     claimed: set[bytes] = field(default_factory=set)
     status: list[str] = field(default_factory=list)
+    under_way: int | None = None  # calls, once it has heard that the run is stopped
 
 
 class Coordinator:
@@ -56,6 +58,7 @@ class Coordinator:
         self._grants = 0
         self._failure: Failure | None = None
         self._watch: asyncio.Task[None] | None = None
+        self._stopping, self._told, self._over = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
     async def join(self, name: str, actor: str, node: str, shard: str) -> list[str]:
         """A worker begins; it is told the shards of those who are gone."""
@@ -138,6 +141,30 @@ class Coordinator:
         """A worker has met an error that ends the run; the first counts."""
         self._failure = self._failure or failure
 
+    async def stop(self) -> int:
+        """Have workers let nothing more in; gives how many calls they have under way, once all have told."""
+        self._stopping.set()
+        await self._until(lambda calls: calls is not None)
+        return sum(worker.under_way or 0 for worker in self._workers.values())
+
+    async def stopped(self) -> None:
+        """Wait until no worker has a call under way any more, and their answers are on disk."""
+        await self._until(lambda calls: calls == 0)
+
+    async def stopping(self) -> None:
+        """For a worker: wait until somebody stops the run."""
+        await self._stopping.wait()
+
+    async def under_way(self, name: str, calls: int) -> None:
+        """A worker lets nothing more in, and has so many calls under way."""
+        if worker := self._heard(name):
+            worker.under_way = calls
+            self._told.set()
+
+    async def over(self) -> None:
+        """For a worker: wait until the run has ended."""
+        await self._over.wait()
+
     async def figures(self) -> dict[str, Any]:
         """For the driver: what is spent, what workers wait for, and what has ended the run."""
         budget = self._budget
@@ -148,10 +175,16 @@ class Coordinator:
         """All workers have ended, or will be ended: what they have not given back is forfeited, and the exact sum recorded."""
         if self._watch:
             self._watch.cancel()
+        self._over.set()
         for name in list(self._workers):
             self._bury(name)
         self._budget.close()
         self._made.close()
+
+    async def _until(self, told: Callable[[int | None], bool]) -> None:
+        while not all(told(worker.under_way) for worker in self._workers.values()):
+            self._told.clear()
+            await self._told.wait()
 
     def _many(self, cost: float, tokens: int) -> tuple[float, int] | None:
         """A piece for many calls, as far as there is room for one at every worker; None near the end of the budget."""
@@ -180,6 +213,7 @@ class Coordinator:
     def _bury(self, name: str, *, replaced: bool = False) -> None:
         worker = self._workers.pop(name)
         self._shares.forget(name)
+        self._told.set()
         if worker.shard not in self._lost:
             self._lost.append(worker.shard)
         for reservation in worker.grants.values():

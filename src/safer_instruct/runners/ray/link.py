@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
 from itertools import count
 from typing import Any
@@ -92,6 +92,20 @@ class Link:
             for flow, lot in zip(flows, lots, strict=True):
                 flow.heed(lot)
             await asyncio.sleep(again_s)
+
+    async def heed_stop(self, allowance: Allowance, saved: Callable[[], Awaitable[None]]) -> None:
+        """Once somebody stops the run, let nothing more in, and tell how many calls are under way, and when none is and all answers are `saved`."""
+        await self._coordinator.stopping.remote()
+        if calls := allowance.halt():
+            await self._coordinator.under_way.remote(self.name, calls)
+        await allowance.ended()
+        await self.settle(allowance)
+        await saved()
+        await self._coordinator.under_way.remote(self.name, 0)
+
+    async def over(self) -> None:
+        """Wait until the run has ended, however it has."""
+        await self._coordinator.over.remote()
 
     async def flushed(self) -> None:
         """Wait until all that was said has been heard."""

@@ -6,7 +6,10 @@ import asyncio
 import contextlib
 import logging
 import os
+import signal
+import threading
 from collections.abc import AsyncGenerator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -33,11 +36,13 @@ from safer_instruct.running import run_to_end
 from safer_instruct.sources import BadRow
 from safer_instruct.spent import Spent, earlier_spent
 from safer_instruct.state import RunState
+from safer_instruct.stopping import STOP_S, Tell, before_a_stop, waiting_for
 from safer_instruct.storage.address import is_remote
 
 _CPUS = 0.2  # of a worker, for placing it: it waits most of the time, and what a lost node held must find room elsewhere
 _CPUS_IN_ORDER = 0.01
 _LOOK_EVERY_S = 1.0
+_ENDS_WITHIN_S = 5.0  # what Ray Data does, once workers do no more
 _UNDER_WAY_MB = 32  # of chunks, and as much again for each worker, or the source runs ahead by the whole of itself; much less, and Ray Data lets it again
 
 
@@ -80,6 +85,7 @@ async def _run(config: RunConfig, out: Path, cluster: Cluster, mode: rundir.Mode
             merge_shards(out / rundir.SHARDS, out / rundir.LEDGER)
             Ledger(out / rundir.LEDGER).close()  # it is there, sound and up to date before anybody reads it
             flow = _Flow(ray, _plan(config, out, cluster, state, ray), cluster, state, budget)
+            before_a_stop(flow.stop)
             if watch:
                 watch(state)
             return await write_out(equipment, out, lambda add_bad: finished(flow.through(add_bad), equipment))
@@ -90,6 +96,7 @@ class _Flow:
 
     def __init__(self, ray: Any, plan: Plan, cluster: Cluster, state: RunState, budget: _Seen) -> None:
         self._ray, self._plan, self._cluster, self._state, self._budget = ray, plan, cluster, state, budget
+        self._reader, self._rows = ThreadPoolExecutor(1), None
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
         self._node = ray.get_runtime_context().get_node_id()
@@ -116,11 +123,19 @@ class _Flow:
             await self._close()
         await asyncio.to_thread(merge_shards, self._plan.out / rundir.SHARDS, self._plan.out / rundir.LEDGER)
 
+    async def stop(self, tell: Tell) -> None:
+        """Have workers let nothing more in, for somebody stops the run, and wait as `Budget.stop` does until what is under way is saved."""
+        with contextlib.suppress(self._ray.exceptions.RayError, TimeoutError):
+            async with asyncio.timeout(STOP_S):
+                if calls := await self._coordinator.stop.remote():
+                    tell(waiting_for(calls, STOP_S))
+                    await self._coordinator.stopped.remote()
+
     async def _chunks(self) -> AsyncGenerator[Chunk, None]:
         ray, expected = self._ray, 0
-        rows = iter(self._dataset().iter_batches(batch_size=1, batch_format="pyarrow", prefetch_batches=1))
+        rows = self._rows = iter(self._dataset().iter_batches(batch_size=1, batch_format="pyarrow", prefetch_batches=1))
         try:
-            while (table := await asyncio.to_thread(next, rows, None)) is not None:
+            while (table := await asyncio.get_running_loop().run_in_executor(self._reader, next, rows, None)) is not None:
                 chunk = decode(table[COLUMN][0].as_py())
                 if chunk.number != expected:
                     raise RunnerError(f"chunk {chunk.number} came where {expected} was due; this is a bug in safer-instruct: please report it")
@@ -170,10 +185,15 @@ class _Flow:
         return dataset
 
     async def _close(self) -> None:
-        """Have the exact sum recorded, as far as workers have told it; what they have not counts as spent."""
+        """Have the exact sum recorded, as far as workers have told it; what they have not counts as spent. Ray Data ends before Ray does."""
         with contextlib.suppress(self._ray.exceptions.RayError):
             await self._coordinator.close.remote()
             await self._look()
+        if self._rows:
+            logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # why the run has ended is told by us
+            await asyncio.wait([asyncio.get_running_loop().run_in_executor(self._reader, self._rows.close)], timeout=_ENDS_WITHIN_S)
+            logging.getLogger("ray.data").setLevel(logging.ERROR)
+        self._reader.shutdown(wait=False)
 
     async def _watch(self) -> None:
         """Show what is spent, and what workers wait for."""
@@ -264,7 +284,8 @@ def _connected(ray: Any, cluster: Cluster) -> Iterator[None]:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     given: dict[str, Any] = {"address": cluster.address} if cluster.address else {"address": "local", "num_cpus": cluster.cpus, "include_dashboard": False}
     try:
-        ray.init(**given, log_to_driver=False, logging_level="ERROR")
+        with _signals_kept():
+            ray.init(**given, log_to_driver=False, logging_level="ERROR")
     except Exception as exc:
         if cluster.address:
             raise RunnerError(f"no Ray cluster can be reached at '{cluster.address}': {exc}; start one with: ray start --head") from exc
@@ -273,3 +294,19 @@ def _connected(ray: Any, cluster: Cluster) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def _signals_kept() -> Iterator[None]:
+    """Ray, which starts within the block, takes SIGTERM for itself, and what it starts would end with the terminal: then a stop could wait for nothing."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    on_sigterm = signal.getsignal(signal.SIGTERM)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})  # which processes inherit; one that comes meanwhile is heard afterwards
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        if callable(on_sigterm):
+            signal.signal(signal.SIGTERM, on_sigterm)

@@ -108,7 +108,8 @@ class Worker:
         """
         self._plan, self._part, self._coordinator = plan, part, coordinator
         self._order = _Order() if part == VARIED else None
-        self._in_hand = 0
+        self._in_hand: set[asyncio.Task[Any]] = set()
+        self._over = False
         self._answered: dict[str, tuple[int, int]] = {}
         self._benches: queue.SimpleQueue[tuple[Slate, Work]] = queue.SimpleQueue()
         self._stack = AsyncExitStack()
@@ -152,17 +153,21 @@ class Worker:
             slate = Slate(state)
             self._benches.put((slate, Work(equipment.recording(self._shard, slate.state))))
         self._beat = asyncio.create_task(self._link.beat(self._allowance, equipment.roles.waits))
+        self._heeding = asyncio.create_task(self._link.heed_stop(self._allowance, self._shard.saved))
+        self._ending = asyncio.create_task(self._end_with_run())
         self._sharing = asyncio.create_task(self._link.share(flows_of(equipment.roles.by_role().values())))
 
     async def _work(self, chunk: Chunk, slate: Slate, work: Work) -> None:
         for shard in await self._link.begin(self._part, chunk.number):
             self._look_into(shard)
-        self._in_hand += 1
+        if self._over or not (task := asyncio.current_task()):
+            raise asyncio.CancelledError
+        self._in_hand.add(task)
         slate.begin(self._answered)
         try:
             chunk.examples = [example async for example in self._through(work, _stream(chunk.examples))]
         finally:
-            self._in_hand -= 1
+            self._in_hand.discard(task)
             counts = slate.take()
         for name, stage in counts.stages.items():
             given, refused = self._answered.get(name, (0, 0))
@@ -172,6 +177,13 @@ class Worker:
         if not self._in_hand:  # the last one, as far as is known here
             self._allowance.end_piece()
             await self._link.settle(self._allowance)
+
+    async def _end_with_run(self) -> None:
+        """Nobody wants any more what is in hand when the run has ended, and some of it may wait for ever: for room in a budget that lets nothing in."""
+        await self._link.over()
+        self._over = True
+        for task in self._in_hand:
+            task.cancel()
 
     def _through(self, work: Work, examples: AsyncGenerator[Example, None]) -> AsyncGenerator[Example, None]:
         seed = self._plan.config.seed
