@@ -15,7 +15,7 @@ from safer_instruct.config import ModelConfig, RunConfig
 from safer_instruct.domain import Domain
 from safer_instruct.margins import kind_said
 from safer_instruct.models import adapter_path
-from safer_instruct.models.store import adapter_digest
+from safer_instruct.models.adapterfiles import adapter_digest
 from safer_instruct.oneline import many
 from safer_instruct.prices import show_usd
 from safer_instruct.tables import pairs_and_twins

@@ -13,6 +13,7 @@ pytest.importorskip("peft", reason="the extra train is not installed")
 from safer_instruct.config import Holdout, PairSource, TuneConfig, load_tune_config
 from safer_instruct.errors import ConfigError
 from safer_instruct.models import adapter_path, open_model, store
+from safer_instruct.models.adapterfiles import adapter_digest
 from safer_instruct.models.codec import Codec
 from safer_instruct.models.convert import convert
 from safer_instruct.models.embedded import EmbeddedModel
@@ -86,7 +87,7 @@ def test_tuning_writes_an_adapter_that_the_engine_opens(tmp_path: Path, embedded
     more = json.loads((again.adapter / "tuning.json").read_text(encoding="utf-8"))
     assert again.before == pytest.approx(result.before, abs=1e-4), "the base model's"
     assert more["evaluations"][1]["loss"] == pytest.approx(result.after, abs=0.01), "it goes on where the first adapter was, half precision aside"
-    assert again.after < result.after and more["start_sha256"] == store.adapter_digest(result.adapter)
+    assert again.after < result.after and more["start_sha256"] == adapter_digest(result.adapter)
     assert "Started from: adapter `adapter`" in (again.adapter / "README.md").read_text(encoding="utf-8")
 
 

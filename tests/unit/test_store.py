@@ -17,6 +17,7 @@ from safetensors.numpy import save_file
 
 from safer_instruct.errors import ModelError
 from safer_instruct.models import adapter_path, convert, store
+from safer_instruct.models.adapterfiles import adapter_digest, check_adapter
 from safer_instruct.models.store import StoredModel
 
 pytestmark = pytest.mark.filterwarnings("error")
@@ -268,19 +269,19 @@ def test_an_incomplete_adapter_is_refused_with_the_file_it_lacks(tmp_path: Path,
     folder = adapter(tmp_path / "one")
     (folder / gone).unlink()
     with pytest.raises(ModelError, match=rf"{gone} does not exist"):
-        store.adapter_digest(folder)
+        adapter_digest(folder)
 
 
 def test_an_adapter_that_was_cut_off_as_it_was_copied_is_named_with_its_file(tmp_path: Path) -> None:
     folder = tmp_path / "adapter"
     shutil.copytree(adapter_path("civility-inducer", Path()), folder)
-    digest = store.adapter_digest(folder)
+    digest = adapter_digest(folder)
     weights = folder / "adapter_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1])
     with pytest.raises(ModelError, match=rf"adapter file {weights} is damaged, or was cut off as it was copied \(.*\); copy it again, or train again"):
-        store.adapter_digest(folder)
+        adapter_digest(folder)
     weights.write_bytes(b"")
     with pytest.raises(ModelError, match="is damaged, or was cut off"):
-        store.check_adapter(folder)
+        check_adapter(folder)
     shutil.copy(adapter_path("civility-inducer", Path()) / weights.name, weights)
-    assert store.adapter_digest(folder) == digest
+    assert adapter_digest(folder) == digest

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from safer_instruct.errors import ModelError
-from safer_instruct.models.store import check_adapter
+from safer_instruct.models.adapterfiles import check_adapter
 
 if TYPE_CHECKING:
     import gguf

@@ -25,6 +25,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from safer_instruct.errors import ModelError
+from safer_instruct.models.adapterfiles import adapter_digest
 from safer_instruct.models.arithmetic import arithmetic
 from safer_instruct.nearest import did_you_mean
 from safer_instruct.wholefile import FULL, is_full, sha256_of
@@ -33,7 +34,6 @@ EMBEDDED = "smollm2-135m-instruct"
 
 
 _OTHER_CACHE = "point the environment variable SAFER_INSTRUCT_CACHE at a folder that you may write to"
-_ADAPTER = "adapter_config.json", "adapter_model.safetensors"
 _GGUF = b"GGUF"  # what such a file begins with
 
 
@@ -212,38 +212,6 @@ def _exported(folder: Path, adapter: Path | None) -> tuple[Path, str]:
         if not path.is_file():
             raise ModelError(f"{path} does not exist; expected a folder that 'safer-instruct models export --to embedded' wrote")
     return folder, hashlib.sha256("".join(sha256_of(path) for path in files).encode()).hexdigest()[:32]
-
-
-def adapter_digest(folder: Path) -> str:
-    """SHA-256 over an adapter's config and weights.
-
-    Raises:
-        ModelError: A file is missing, or was cut off.
-    """
-    check_adapter(folder)
-    digest = hashlib.sha256()
-    for name in _ADAPTER:
-        digest.update((folder / name).read_bytes())
-    return digest.hexdigest()
-
-
-def check_adapter(folder: Path) -> None:
-    """That an adapter's files are there and whole: of its weights the header tells how long they are.
-
-    Raises:
-        ModelError: A file is missing, or was cut off.
-    """
-    from safetensors import SafetensorError, safe_open
-
-    for name in _ADAPTER:
-        if not (folder / name).is_file():
-            raise ModelError(f"adapter file {folder / name} does not exist; expected a folder that PEFT or 'safer-instruct tune' wrote")
-    weights = folder / _ADAPTER[-1]
-    try:
-        with safe_open(weights, "numpy"):
-            pass
-    except SafetensorError as exc:
-        raise ModelError(f"adapter file {weights} is damaged, or was cut off as it was copied ({exc}); copy it again, or train again") from exc
 
 
 def _record(path: Path) -> StoredModel:

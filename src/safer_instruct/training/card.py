@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from safer_instruct.models import store
+from safer_instruct.models.adapterfiles import adapter_digest
 from safer_instruct.oneline import many, one_line
 from safer_instruct.reverse import RECORD
 from safer_instruct.settings.preference import REFERENCE_FREE, DpoConfig, PreferenceConfig
@@ -56,7 +56,7 @@ def deciding(config: PreferenceConfig, model: Base, start: Path | None, divided:
     return {
         "task": "dpo" if isinstance(config, DpoConfig) else "sft",
         "base_sha256": model.digest,
-        "start_sha256": store.adapter_digest(start) if start else None,
+        "start_sha256": adapter_digest(start) if start else None,
         "data_sha256": divided.sha256,
     }
 

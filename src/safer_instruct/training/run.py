@@ -11,7 +11,7 @@ from pathlib import Path
 from safer_instruct.errors import ConfigError
 from safer_instruct.holding import hold
 from safer_instruct.models import adapter_path
-from safer_instruct.models.store import check_adapter
+from safer_instruct.models.adapterfiles import check_adapter
 from safer_instruct.reverse import read_record
 from safer_instruct.settings.preference import DpoConfig, PreferenceConfig
 from safer_instruct.training import curves

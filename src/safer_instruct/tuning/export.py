@@ -11,6 +11,7 @@ from typing import Any, Literal, get_args
 from safer_instruct.errors import ConfigError, ModelError
 from safer_instruct.extras import require
 from safer_instruct.models import store
+from safer_instruct.models.adapterfiles import check_adapter
 from safer_instruct.models.convert import convert
 from safer_instruct.reverse import read_record
 from safer_instruct.tuning.bases import Base, PretrainedCodec, open_base, quiet_about_renames
@@ -52,7 +53,7 @@ def export_model(adapter: Path, form: Form, out: Path, *, base: str | None = Non
             f"{adapter} holds no adapter and no model (adapter_config.json, config.json); give the folder that 'train' or 'tune' wrote, its 'out'"
         )
     if lora:
-        store.check_adapter(adapter)
+        check_adapter(adapter)
     start = open_base(*_base_of(adapter, base)) if lora else open_base(str(adapter.resolve()), Path())
     out.parent.mkdir(parents=True, exist_ok=True)
     if form == "gguf-lora":

@@ -13,7 +13,7 @@ from typing import Any
 
 from safer_instruct.errors import ConfigError, ModelError
 from safer_instruct.extras import require
-from safer_instruct.models import store
+from safer_instruct.models.adapterfiles import adapter_digest
 from safer_instruct.oneline import one_line, shortened
 from safer_instruct.settings.training import TrainerConfig
 from safer_instruct.tuning.bases import Base, quiet_about_renames
@@ -164,7 +164,7 @@ def _prepared(base: Base, objective: Objective, config: TrainerConfig, start: Pa
         loaded.to(require("accelerate", extra="train", purpose="tuning").PartialState(cpu=device() == "cpu").device)
     evaluations = [] if objective.has_reference else [measure(objective, loaded, 0)]
     model = loaded if method == "full" else _adapted(loaded, config, start)
-    objective.begin(model, f"{base.digest} {store.adapter_digest(start) if start else ''} {compute_dtype(config)} {method == 'qlora'}")
+    objective.begin(model, f"{base.digest} {adapter_digest(start) if start else ''} {compute_dtype(config)} {method == 'qlora'}")
     if start or not evaluations:
         evaluations.append(measure(objective, model, 0))
     return model, evaluations
@@ -287,5 +287,5 @@ def _readable(path: Path) -> bool:
 def _run_digest(base: Base, objective: Objective, config: TrainerConfig, start: Path | None) -> str:
     """Names a run by all that its result depends on, so that no other run's checkpoints are taken up."""
     settings = config.model_dump(mode="json", exclude={"out"})
-    what = [base.digest, store.adapter_digest(start) if start else None, settings, compute_dtype(config), objective.content()]
+    what = [base.digest, adapter_digest(start) if start else None, settings, compute_dtype(config), objective.content()]
     return hashlib.sha256(json.dumps(what).encode()).hexdigest()[:16]

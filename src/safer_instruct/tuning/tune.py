@@ -12,7 +12,8 @@ from typing import Any
 
 from safer_instruct.config import TuneConfig
 from safer_instruct.holding import hold
-from safer_instruct.models import adapter_path, store
+from safer_instruct.models import adapter_path
+from safer_instruct.models.adapterfiles import adapter_digest, check_adapter
 from safer_instruct.models.arithmetic import arithmetic
 from safer_instruct.models.codec import Codec
 from safer_instruct.models.embedded import EmbeddedModel
@@ -140,7 +141,7 @@ def _prepare(config: TuneConfig, base: Path) -> _Ready:
     encode = encoder(model.codec, prompting, config.max_tokens)
     start = adapter_path(config.start, base) if config.start else None
     if start:
-        store.check_adapter(start)
+        check_adapter(start)
     return _Ready(model, prompting, data, [encode(p) for p in data.train], [encode(p) for p in data.held_out], start)
 
 
@@ -184,7 +185,7 @@ def _deciding(config: TuneConfig, ready: _Ready) -> dict[str, Any]:
     return {
         "task": config.task,
         "base_sha256": ready.model.digest,
-        "start_sha256": store.adapter_digest(ready.start) if ready.start else None,
+        "start_sha256": adapter_digest(ready.start) if ready.start else None,
         "data_sha256": ready.data.sha256,
         **ready.prompting.record(),
     }
