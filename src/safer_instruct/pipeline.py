@@ -32,6 +32,7 @@ from safer_instruct.ledger import Ledger, Meter, Recorded, merge_shards, read_ma
 from safer_instruct.margins import Margins
 from safer_instruct.models.protocol import Model
 from safer_instruct.models.said import said
+from safer_instruct.notes import changed_notes, side_notes, unread_note
 from safer_instruct.oneline import many
 from safer_instruct.ordered import Examples, Refusals, Step, applied, in_order
 from safer_instruct.progress import published
@@ -51,7 +52,6 @@ from safer_instruct.stages.respond import expert_template
 from safer_instruct.stages.verify import Verifier
 from safer_instruct.state import REJECTED, STAGES, TWINS, Both, Dropped, Figures, Paced, Row, RowMeter, RunState, own_s, row_of, row_of_twin
 from safer_instruct.stopping import before_a_stop
-from safer_instruct.tally import changed_notes, side_notes, unread_note
 from safer_instruct.target import Pursuit, described
 from safer_instruct.templates import load_template
 from safer_instruct.twins.opening import open_twins

@@ -14,10 +14,10 @@ from safer_instruct.conversation import conversational
 from safer_instruct.errors import RunDirectoryError
 from safer_instruct.example import Example, Verdict
 from safer_instruct.holding import hold
+from safer_instruct.notes import no_pair
 from safer_instruct.oneline import many
 from safer_instruct.selectconfig import SelectConfig
 from safer_instruct.stored import read_examples
-from safer_instruct.tally import no_pair
 from safer_instruct.wholefile import whole, write_whole
 
 _COLUMNS = (

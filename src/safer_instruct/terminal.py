@@ -25,11 +25,11 @@ from safer_instruct.ledger import Total, cost_of
 from safer_instruct.models.arithmetic import arithmetic
 from safer_instruct.models.batch.jobs import UnderWay
 from safer_instruct.models.calls import span
+from safer_instruct.notes import no_pair
 from safer_instruct.oneline import many
 from safer_instruct.prices import cost_words, show_usd
 from safer_instruct.remote.arguments import is_elsewhere, shown
 from safer_instruct.state import TWINS, RunState, StageState
-from safer_instruct.tally import no_pair
 from safer_instruct.tuning.progress import Progress
 from safer_instruct.tuning.rehearse import Rehearsal
 from safer_instruct.tuning.tune import TuneResult

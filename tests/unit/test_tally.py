@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from safer_instruct.example import Example, Verdict
+from safer_instruct.notes import changed_notes, side_notes, unread_note
 from safer_instruct.sources import BadRow
-from safer_instruct.tally import Gaps, SideTally, TwinTally, UnreadTally, changed_notes, side_notes, unread_note
+from safer_instruct.tally import Gaps, SideTally, TwinTally, UnreadTally
 
 PAIR = Example("p", "two words", "a", "f", 1, prompt="ask", chosen="five words are in it", margin=0.5)
 TWIN = replace(PAIR, id="t", rejected="I cannot help", twin_of="p")

@@ -75,7 +75,7 @@ LAYERS: tuple[tuple[str, tuple[Room, ...]], ...] = (
                 "run directory",
                 (
                     *("rundir", "tables", "state", "roles", "running", "accounts", "stored"),
-                    *("barrier", "card", "derived", "margins", "progress", "replacing", "tally", "target", "texts", "uniqueids", "variety"),
+                    *("barrier", "card", "derived", "margins", "notes", "progress", "replacing", "tally", "target", "texts", "uniqueids", "variety"),
                 ),
                 "who may write, what is counted, which model does what",
             ),

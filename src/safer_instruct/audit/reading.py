@@ -13,10 +13,10 @@ from typing import Any
 from safer_instruct import rundir, stored, tables
 from safer_instruct.audit.columns import Columns, Texts
 from safer_instruct.errors import SourceError
+from safer_instruct.notes import no_pair
 from safer_instruct.settings.pairs import RowSource
 from safer_instruct.sources import BadRow, excerpt
 from safer_instruct.sources.records import RowRefused, advice
-from safer_instruct.tally import no_pair
 from safer_instruct.tuning.open import open_rows
 
 SCORES = (("score_chosen", "score_rejected"), ("chosen_score", "rejected_score"), ("chosen_rating", "rejected_rating"), ("chosen-rating", "rejected-rating"))

@@ -87,8 +87,8 @@ def export(
     from safer_instruct.errors import ConfigError
     from safer_instruct.export import FORMATS, Options, export_pairs, parse_splits
     from safer_instruct.export.push import check_repository, push_folder
+    from safer_instruct.notes import no_pair
     from safer_instruct.rundir import read_summary
-    from safer_instruct.tally import no_pair
 
     if format_ is None:
         raise ConfigError("give --format, such as jsonl or messages; '--format list' names them all")

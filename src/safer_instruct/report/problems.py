@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterator
 from safer_instruct.analysis.style import length_gap_of
 from safer_instruct.calibration.calibrate import CALIBRATION
 from safer_instruct.detect.words import words
+from safer_instruct.notes import against_cuts, unread_said
 from safer_instruct.oneline import listed
 from safer_instruct.report.document import Problem
 from safer_instruct.report.gather import RunView
 from safer_instruct.report.scores import calibration_of, uses
-from safer_instruct.tally import against_cuts, unread_said
 from safer_instruct.thresholds import is_calibrated
 
 _FEW_PAIRS = 200
