@@ -24,6 +24,8 @@ _GIVEN = {
     "refuse": ("prompt", "manner", "mark"),
 }
 """What a template may be used for that a config can name -> the values that it is given then."""
+_SHOWN = {"reverse": "response", "revise": "response", "matched": "response", "twin": "instruction", "refuse": "prompt"}
+"""The one that it must show: what it asks about. A system prompt may be the same for all."""
 
 
 class Template:
@@ -53,18 +55,22 @@ class Template:
         return frozenset(meta.find_undeclared_variables(self._tree))
 
     def check(self, use: str) -> None:
-        """That it asks for no value that it is not given in its use, before anything is paid for; what it tests with `is defined` may be missing.
+        """That it shows what it asks about, and asks for no value that it is not given in its use; what it tests with `is defined` may be missing.
 
         Args:
             use: A key of the values that templates are given: the name of the shipped one that is used so.
 
         Raises:
-            ConfigError: It asks for another one.
+            ConfigError: It does not, or asks for another one.
         """
         given, unknown = _GIVEN[use], self.names - {node.name for node in self._asked_after() if isinstance(node, nodes.Name)} - set(_GIVEN[use])
         if asked := sorted((name.lineno, name.name) for name in self._tree.find_all(nodes.Name) if name.name in unknown and name.ctx == "load"):
             line, name = asked[0]
             raise ConfigError(f"{self.name}:{line}: '{name}' is no value that this template is given ({use}); there are: {', '.join(given)}")
+
+        if (shown := _SHOWN.get(use)) and shown not in self.names:
+            place = f"write {{{{ {shown} }}}} where it is to stand"
+            raise ConfigError(f"{self.name}: never shows '{shown}' ({use}), so that nothing of it would be asked about; {place}")
 
     def check_parts(self, parts: Mapping[str, Collection[str]]) -> None:
         """The same for the parts of its values.

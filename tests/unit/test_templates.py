@@ -193,6 +193,14 @@ def test_a_value_that_a_template_is_not_given_is_told_with_its_line_and_those_th
     assert load_template("mine.j2", tmp_path).names == {"category", "topic"}, "without a use nothing is known of it"
 
 
+@pytest.mark.parametrize("source", ["", "Write the instruction of: {response}", "{% if examples %}{{ examples[0] }}{% endif %}"])
+def test_a_template_that_never_shows_what_it_asks_about_is_refused(tmp_path: Path, source: str) -> None:
+    (tmp_path / "mine.j2").write_text(source, encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"mine\.j2: never shows 'response' \(reverse\), so .*; write \{\{ response \}\} where it is to stand$"):
+        load_template("mine.j2", tmp_path, use="reverse")
+    load_template("mine.j2", tmp_path)
+
+
 @pytest.mark.parametrize(
     ("source", "said"),
     [
