@@ -243,6 +243,17 @@ def test_a_config_takes_the_thresholds_over_and_keeps_its_comments(run_dir: Path
     assert "calibration" not in what and how["calibration"] == "runs/calibration.yaml", "where it lies says nothing of the result"
 
 
+def test_a_label_of_a_row_that_the_run_needs_no_more_is_left_out_and_an_id_of_ones_own_that_it_never_had_is_refused(labels: Path, tmp_path: Path) -> None:
+    run = finished(tmp_path / "run", [example for example, _ in examples(300)][:-20])
+    rows = labels.read_text("utf-8").splitlines()
+    told = tmp_path / "told.csv"
+    told.write_text("\n".join(["id,label,texts", *(f"{row},{'' if i < 280 else '0123456789abcdef'}" for i, row in enumerate(rows[1:]))]), encoding="utf-8")
+    found = calibrate(run, told, Aim())
+    assert (found.labels["used"], found.labels["of_replaced_texts"]) == (280, 20)
+    with pytest.raises(ConfigError, match="the run has no scored example with id"):
+        calibrate(run, labels, Aim())
+
+
 def test_a_calibration_that_the_run_was_made_with_is_kept_beside_a_new_one(labels: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = finished(tmp_path / "run", [example for example, _ in examples(300)])
     assert write_calibration(calibrate(run, labels, Aim()), Aim(), run / CALIBRATION) is None

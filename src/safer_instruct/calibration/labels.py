@@ -65,6 +65,11 @@ class Label:
     read: Mapping[str, str] = field(default_factory=dict)
     digest: str = ""
 
+    @property
+    def shows_texts(self) -> bool:
+        """Whether the file tells what was read, as sheets and labels of a review do: then the id is one that a run had."""
+        return bool(self.digest or self.read)
+
     def is_of(self, example: Scored) -> bool:
         """Whether the example still holds what was read, as far as the file tells."""
         return self.digest in ("", example.digest) and all(_as_read(_cell(example, name)) == cell for name, cell in self.read.items())
@@ -112,9 +117,9 @@ def _there_are(reader: FilledRows) -> str:
 
 
 def of_texts(examples: Sequence[Scored], labels: Sequence[Label]) -> list[Label]:
-    """The labels, without those whose file shows that something else was read than the example holds now: the run has replaced it since."""
+    """The labels, without those whose file shows that something was read which the run does not hold now, having replaced it since or needed fewer rows."""
     known = {example.id: example for example in examples}
-    return [label for label in labels if label.id not in known or label.is_of(known[label.id])]
+    return [label for label in labels if (label.is_of(known[label.id]) if label.id in known else not label.shows_texts)]
 
 
 def joined(examples: Sequence[Scored], labels: Sequence[Label], source: Path) -> dict[str, list[tuple[str, float, bool]]]:
