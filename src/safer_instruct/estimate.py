@@ -166,7 +166,8 @@ class _Predictor:
         self._left, self._level = left, level
         self._draws = [(draw.choices(range(rows), k=rows), draw.gauss(0, 1)) for _ in range(resamples)] if rows > 1 and left else []
 
-    def __call__(self, values: Sequence[float]) -> Range:
+    def __call__(self, values: Sequence[float], most: float = math.inf) -> Range:
+        """The sum over all rows, of which none gives more than `most`."""
         known, rows = sum(values), len(values)
         expected = known + self._left * known / rows
         if not self._left:
@@ -178,7 +179,7 @@ class _Predictor:
         seen = sorted(self._left * (known + widen * (sum(map(values.__getitem__, rows_)) - known)) / rows + noise * own_spread for rows_, noise in self._draws)
         tail = round((1 - self._level) / 2 * (len(seen) - 1))
         low, high = (known + max(0.0, seen[i]) for i in (tail, -1 - tail))
-        return Range(expected, min(low, expected), max(high, expected))
+        return Range(expected, min(low, expected), min(max(high, expected), known + self._left * most))
 
 
 def _pace(rows: Sequence[Figures], slots: int, least_s: Sequence[float]) -> _Pace:
@@ -189,14 +190,14 @@ def _pace(rows: Sequence[Figures], slots: int, least_s: Sequence[float]) -> _Pac
     return lambda row: row.calls * least / calls
 
 
-def _stage(name: str, rows: Sequence[Figures | None], pace: _Pace, predict: Callable[[Sequence[float]], Range]) -> StageEstimate:
+def _stage(name: str, rows: Sequence[Figures | None], pace: _Pace, predict: _Predictor) -> StageEstimate:
     absent = Figures(passed=False)
     seen = [row or absent for row in rows]
     return StageEstimate(
         name,
         sum(row is not None for row in rows),
-        rows_in=predict([float(row is not None) for row in rows]),
-        rows_out=predict([float(row.passed) for row in seen]),
+        rows_in=predict([float(row is not None) for row in rows], 1.0),
+        rows_out=predict([float(row.passed) for row in seen], 1.0),
         calls=predict([row.calls for row in seen]),
         prompt_tokens=predict([row.prompt_tokens for row in seen]),
         completion_tokens=predict([row.completion_tokens for row in seen]),

@@ -83,6 +83,7 @@ class RunState:
         changed: Files of the source that changed while they were read, and whether each only grew.
         reasons: How many examples each verdict has dropped, by stage and verdict.
         writers: What each of those who write has used of stage `respond`, by role, and drafts and pairs of theirs.
+        wanted: How many pairs there are to be; None where every row is gone through.
         target: How the wanted number of pairs stands to those there are, at the end; None where none is wanted.
         room: How many examples are worth having under way at a stage; a target that is near needs few.
         surplus_calls: Calls made for examples beyond the target, whose windows were open when it was reached.
@@ -109,6 +110,7 @@ class RunState:
     licenses: Counter[str] = field(default_factory=Counter)
     started: float = field(default_factory=time.monotonic)
     writers: dict[str, WriterState] = field(default_factory=dict)
+    wanted: int | None = None
     target: dict[str, Any] | None = None
     room: int = 1 << 30
     surplus_calls: int = 0
@@ -130,6 +132,8 @@ class RunState:
     def left_s(self) -> float | None:
         """Seconds that the rest takes at the pace of rows that took new calls, since the first one came to be answered; rather too many at first.
 
+        Where so many pairs are wanted, the rest is the rows that these take at the yield so far.
+
         None where nobody can know: before a tenth of such rows is through, or a hundred of them, and while an endpoint does not answer.
         """
         begun = self.stages["filter"].since or self.started
@@ -137,7 +141,10 @@ class RunState:
         rows, through = (self.usable or 0) - before, self.stages["verify"].done - before
         if not 0 < through < rows or through < min(rows / 10, _ENOUGH) or not all(message.endswith(KEEPING_TO_RATE) for message in self.waits()):
             return None
-        return (time.monotonic() - since) * (rows - through) / through
+        left: float = rows - through
+        if self.wanted is not None and self.pairs:
+            left = min(left, max(0, self.wanted - self.pairs) * self.stages["verify"].done / self.pairs)
+        return (time.monotonic() - since) * left / through
 
     @property
     def _answering(self) -> bool:

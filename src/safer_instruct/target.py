@@ -104,6 +104,7 @@ class Pursuit:
         assert config.target is not None  # noqa: S101 - the caller asked
         self._config, self._state, self._set_aside = config, state, set_aside
         self._wanted, self._books = Wanted(config.target), _Books(state)
+        state.wanted = sum(self._wanted.missing().values())
         self._read: deque[BadRow | None] = deque()  # rows in reading order, None for one that became an example, until it is known that they count
         self._held: list[BadRow] = []  # those before the next example that counts
         self._rows = self._aside = self._drawn = 0

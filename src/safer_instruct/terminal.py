@@ -140,7 +140,7 @@ def in_ledger(totals: list[Total], path: Path) -> str:
     """What of an estimate is there already."""
     calls, tokens = sum(t.calls for t in totals), sum(t.usage.prompt_tokens + t.usage.completion_tokens for t in totals)
     cost = show_usd(cost_of(totals))
-    return f"of these, {calls:,} calls ({tokens:,} tokens, {cost} USD) are in {shown(path / rundir.LEDGER)}: what of them still applies is not made again"
+    return f"{shown(path / rundir.LEDGER)} holds {many(calls, 'call')} ({tokens:,} tokens, {cost} USD): what of them still applies is not made again"
 
 
 def _what_next(path: Path, holder: str | None, *, waits: bool) -> str:
@@ -237,7 +237,8 @@ def _stages(state: RunState) -> RenderableType:
     for name, stage in state.stages.items():
         table.add_row(name, *_stage_cells(stage, None if name == TWINS else state.usable, elapsed))
     aside = f", {state.set_aside} set aside" if state.set_aside else ""
-    below = [Text(f"{many(state.pairs, 'pair')}{aside}, {span(elapsed)}{_spent(state)}{time_left(state.left_s)}", style="dim")]
+    pairs = many(state.pairs, "pair") if state.wanted is None else f"{state.pairs:,} of {many(state.wanted, 'pair')}"
+    below = [Text(f"{pairs}{aside}, {span(elapsed)}{_spent(state)}{time_left(state.left_s)}", style="dim")]
     below += [safe(f"waiting: {message}") for message in state.waits()]
     return Group(table, *below)
 
@@ -278,7 +279,8 @@ def show_budget(console: Console, budget: dict[str, Any]) -> None:
 def _print_now_and_then(console: Console, state: RunState, stop: threading.Event) -> None:
     while not stop.wait(_PLAIN_EVERY_S):
         parts = [f"{name} {_stage_cells(s, None if name == TWINS else state.usable, 1.0)[0]}" for name, s in state.stages.items()]
-        said = f"[{time.monotonic() - state.started:.0f} s] {'  '.join(parts)}  pairs {state.pairs}{_spent(state)}{time_left(state.left_s)}"
+        pairs = f"pairs {state.pairs}" if state.wanted is None else f"pairs {state.pairs}/{state.wanted}"
+        said = f"[{time.monotonic() - state.started:.0f} s] {'  '.join(parts)}  {pairs}{_spent(state)}{time_left(state.left_s)}"
         _print_if_it_can(console, "\n".join([said, *(f"waiting: {safe(message)}" for message in state.waits())]))
 
 

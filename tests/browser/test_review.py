@@ -52,6 +52,17 @@ def press(page: Any, key: str) -> None:
     page.wait_for_function("before => document.querySelector('.pair .head .id')?.textContent !== before", arg=before)
 
 
+def test_words_count_for_more_than_blanks_in_what_two_sides_have_in_common(run: Path, serve: Any, new_page: Any) -> None:
+    page = new_page()
+    page.goto(serve(run, "ada").addresses["ada"])
+    shown(page)
+    source = page.evaluate("[...document.scripts].map(s => s.src).find(src => src)").rpartition("/")[0]
+    compare = f"async ([a, b]) => (await import('{source}/text.js')).compare(a, b).likeness"
+    assert page.evaluate(compare, ["the test asks you", "you ask ! ? ! ? the test"]) == pytest.approx(2 * 2 / 8)
+    assert page.evaluate(compare, ["a b c d e", "e ! ! ! ! a"]) == pytest.approx(2 / 7)
+    assert page.evaluate(compare, ["Same words", "same words"]) == 1
+
+
 def test_twenty_pairs_are_read_by_keyboard_with_undo_correction_and_reload(run: Path, serve: Any, new_page: Any) -> None:
     page = new_page()
     page.goto(serve(run, "ada").addresses["ada"])

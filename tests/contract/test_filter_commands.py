@@ -253,6 +253,17 @@ def test_why_names_the_unit_of_margins_and_that_drafts_keep_the_verifiers_own(ra
     assert "margin +0.000 (raw), accepted" in told and "a pair, margin +0.000, calibrated: p(chosen) - p(rejected), logistic on 58 labels" in told
 
 
+def test_why_tells_the_passes_of_a_run_with_a_target_apart() -> None:
+    passed, failed = Verdict("consistency", True, 1.0), Verdict("consistency", False, 0.0, "too little")
+    drawn = ("One?", -3.0, passed), ("Two?", -9.0, failed), ("Three?", -4.0, passed)
+    candidates = tuple(Candidate(text, logprob, verdicts=(verdict,)) for text, logprob, verdict in drawn)
+    again = Verdict("target.pass_2", True, None, "the pass before ended with verify.better: worse")
+    told = story(Example("r1", "text", "support", "t.jsonl", 1, candidates, prompt="Three?", verdicts=(again, passed)))
+    assert "Instructions: 3 of 2 passes, likeliest first in each" in told
+    assert told[told.index("1. One?") + 1].strip() == "log p -3.000, passed, and was taken in a pass before"
+    assert "not taken: consistency" in told[told.index("2. Two?") + 1] and told[told.index("3. Three?") + 1].endswith("taken")
+
+
 def test_why_tells_what_was_written_for_the_rejected_side_apart_and_that_the_source_text_was_kept() -> None:
     good, bad = Verdict("verify.better", True), Verdict("rejected.form", False, None, "has list")
     drafts = (

@@ -50,6 +50,13 @@ def test_a_range_lies_around_what_is_expected_and_is_wider_for_what_differs_more
     assert 120 < respond.low < 180 < 220 < respond.high < 280  # 200, give or take 1.6 standard errors of 29 rows
 
 
+def test_no_more_rows_come_through_than_go_in() -> None:
+    found = estimate([WHOLE] * 19 + [DROPPED], 24, STAGES)
+    for stage in (*found.stages, found.all):
+        assert stage.rows_in.high <= 24 and stage.rows_out.high <= 19 + 4 + (stage.name in ("collect",))
+    assert found.stages[2].calls.high > found.stages[2].rows_in.high
+
+
 def test_a_sample_of_all_rows_leaves_nothing_open() -> None:
     found = estimate([WHOLE, WHOLE, DROPPED], 3, STAGES)
     assert found.all.cost == Range(pytest.approx(0.21), pytest.approx(0.21), pytest.approx(0.21))

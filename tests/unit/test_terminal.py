@@ -183,6 +183,16 @@ def test_the_time_left_goes_by_what_is_through_and_is_not_told_where_nobody_know
         assert unknown.left_s is None and time_left(unknown.left_s) == ""
 
 
+def test_where_so_many_pairs_are_wanted_the_time_left_is_that_of_the_rows_that_they_take() -> None:
+    state = RunState(total=100, started=time.monotonic() - 40, wanted=15, pairs=10)
+    state.stages["verify"].done = 20
+    assert state.left_s == pytest.approx(20, abs=1), "five more pairs take ten rows at two seconds"
+    state.pairs = 0
+    assert state.left_s == pytest.approx(160, abs=1)
+    state.pairs, state.wanted = 1, 90
+    assert state.left_s == pytest.approx(160, abs=1), "no more than there are rows"
+
+
 def test_rows_that_take_no_new_call_say_nothing_of_the_time_left() -> None:
     state = RunState(total=1000, started=time.monotonic() - 60)
     row = Example("1", "text", "reply", "texts.jsonl", 1, verdicts=(Verdict("verify.acceptable", False),))

@@ -65,7 +65,9 @@ def _source(example: Example) -> str:
 def _instructions(console: Console, example: Example) -> None:
     said, taken, count = _own(example, before=False), _taken(example), len(example.candidates)
     if count or said:
-        _heading(console, f"Instructions: {count}, likeliest first" if count else "Instructions: none")
+        passes = 1 + sum(v.name.startswith("target.pass_") for v in example.verdicts)
+        several = f" of {passes} passes, likeliest first in each" if passes > 1 else ", likeliest first"
+        _heading(console, f"Instructions: {count}{several}" if count else "Instructions: none")
     for number, candidate in enumerate(example.candidates):
         _candidate(console, number, candidate, taken)
     _verdicts(console, said)
@@ -93,8 +95,10 @@ def _replacing(example: Example) -> list[Draft]:
 def _candidate(console: Console, number: int, candidate: Candidate, taken: int | None) -> None:
     if number == taken:
         fate, style = "taken", "green"
+    elif failed := _named(v for v in candidate.verdicts if v.drops):
+        fate, style = f"not taken: {failed}", "red"
     elif candidate.verdicts:
-        fate, style = f"not taken: {_named(v for v in candidate.verdicts if v.drops)}", "red"
+        fate, style = "passed, and was taken in a pass before", "dim"
     else:
         fate, style = "not looked at, since a likelier one was taken", "dim"
     numbers = "" if candidate.logprob is None else f"log p {candidate.logprob:+.3f}, "

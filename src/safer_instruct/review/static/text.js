@@ -23,19 +23,22 @@ export function visible(text) {
 
 export const countHidden = (text) => [...text.matchAll(HIDDEN)].length;
 
+const WORD = /[\p{L}\p{N}]/u;
 const MOST_WORDS = 1500; // the table below has the product of both sides' words
 
-// Which words of each side the other lacks, by longest common subsequence; null where the texts are too long for it.
+// Which words of each side the other lacks, by the common subsequence with the most words, and of those the one with the most blanks and signs;
+// null where the texts are too long for it.
 export function compare(left, right) {
   const a = left.match(/\s+|[\p{L}\p{N}']+|[^\s]/gu) ?? [];
   const b = right.match(/\s+|[\p{L}\p{N}']+|[^\s]/gu) ?? [];
   if (a.length > MOST_WORDS || b.length > MOST_WORDS) return null;
   const width = b.length + 1;
-  const table = new Uint16Array((a.length + 1) * width);
+  const table = new Uint32Array((a.length + 1) * width);
+  const worth = a.map((word) => (WORD.test(word) ? MOST_WORDS : 1));
   const same = (i, j) => a[i].toLowerCase() === b[j].toLowerCase();
   for (let i = a.length - 1; i >= 0; i--) {
     for (let j = b.length - 1; j >= 0; j--) {
-      table[i * width + j] = same(i, j) ? table[(i + 1) * width + j + 1] + 1 : Math.max(table[(i + 1) * width + j], table[i * width + j + 1]);
+      table[i * width + j] = same(i, j) ? table[(i + 1) * width + j + 1] + worth[i] : Math.max(table[(i + 1) * width + j], table[i * width + j + 1]);
     }
   }
   const sides = [a.map((word) => [word, true]), b.map((word) => [word, true])];
@@ -48,7 +51,7 @@ export function compare(left, right) {
     } else if (table[(i + 1) * width + j] >= table[i * width + j + 1]) i++;
     else j++;
   }
-  const words = (side) => side.filter(([word]) => /[\p{L}\p{N}]/u.test(word));
+  const words = (side) => side.filter(([word]) => WORD.test(word));
   const shared = words(sides[0]).filter(([, own]) => !own).length;
   return { left: sides[0], right: sides[1], likeness: (2 * shared) / Math.max(1, words(sides[0]).length + words(sides[1]).length) };
 }
