@@ -200,6 +200,8 @@ def test_a_killed_run_ends_as_an_undisturbed_one(folder: Path) -> None:
                 process.send_signal(signal.SIGKILL)
                 break
     assert process.returncode == -signal.SIGKILL and not (folder / "killed" / "tuning.json").exists()
+    with pytest.raises(RunDirectoryError, match="killed holds checkpoints of a training that has not ended, and of another config, other data"):
+        tuned(folder, "killed", **more, seed=1)
     resumed, rest = tuned(folder, "killed", **more)
     first = min(losses(rest))
     assert 4 < first <= 10, "it went on, and did not begin anew"

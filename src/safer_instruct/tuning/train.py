@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safer_instruct.errors import ConfigError, ModelError
+from safer_instruct.errors import ConfigError, ModelError, RunDirectoryError
 from safer_instruct.extras import require
 from safer_instruct.models.adapterfiles import adapter_digest
 from safer_instruct.oneline import one_line, shortened
@@ -77,11 +77,13 @@ def train(
     Raises:
         ConfigError: The batch does not divide, or the method does not run here.
         MissingExtraError: torch, peft, trl or accelerate is not installed.
+        RunDirectoryError: `checkpoints` holds some of another run alone, which would be given up without a word.
     """
     started = time.monotonic()
+    folder = checkpoints / _run_digest(base, objective, config, start)
+    _refuse_others(checkpoints, folder)
     model, evaluations = _prepared(base, objective, config, start)
     first = evaluations[-1]
-    folder = checkpoints / _run_digest(base, objective, config, start)
     trainer = _trainer(model, base, objective, config, folder, callbacks)
     origin = trained_weights(model) if config.training.method != "full" else None
     main = bool(trainer.is_world_process_zero())
@@ -269,6 +271,14 @@ def _padding(arguments: Any, *, packed: bool, on_gpu: bool) -> dict[str, Any]:
     if packed:
         return {"padding_free": True}
     return {"pad_to_multiple_of": _PADDED_TO} if not on_gpu and "pad_to_multiple_of" in arguments.__dataclass_fields__ else {}
+
+
+def _refuse_others(checkpoints: Path, folder: Path) -> None:
+    if _last_whole(folder) is None and any(_last_whole(other) for other in checkpoints.glob("*")):
+        raise RunDirectoryError(
+            f"{checkpoints.parent} holds checkpoints of a training that has not ended, and of another config, other data or another kind of processor. "
+            "Add --fresh to move it aside and train anew, or give the command with what it was begun with"
+        )
 
 
 def _last_whole(folder: Path) -> str | None:
