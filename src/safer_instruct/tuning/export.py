@@ -50,7 +50,8 @@ def export_model(adapter: Path, form: Form, out: Path, *, base: str | None = Non
     lora = (adapter / "adapter_config.json").is_file()
     if not lora and not (adapter / "config.json").is_file():
         raise ConfigError(
-            f"{adapter} holds no adapter and no model (adapter_config.json, config.json); give the folder that 'train' or 'tune' wrote, its 'out'"
+            f"{adapter} holds no adapter and no model (adapter_config.json, config.json); give the folder that 'train' or 'tune' wrote, its 'out'; "
+            "if its training was stopped, give that command again"
         )
     if lora:
         check_adapter(adapter)
