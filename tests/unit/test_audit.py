@@ -7,6 +7,7 @@ import json
 import random
 import unicodedata
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -269,6 +270,26 @@ def test_order_flips_of_a_judge_are_counted_over_all_drafts_of_a_run(tmp_path: P
     assert found.figures == {"judge": 0.25} and found.level == "look"
     own = ask("self-preference", pairs)
     assert own.level == "look" and own.found == "the judge openai:large also wrote the responses, and nobody else judged them"
+
+
+@pytest.mark.parametrize(("drafts", "level"), [(12, "look"), (20, "ok")])
+def test_few_drafts_do_not_say_that_a_judge_follows_the_order(tmp_path: Path, drafts: int, level: str) -> None:
+    found = ask("order-flips", read_set(write_run(tmp_path / "run", [judged(at, 2) for at in range(drafts)])))
+    assert found.level == level and found.figures == {"judge": 0.0} and "follows the order" not in found.do
+    assert found.found.startswith(f"answers that turned with the order: judge 0% of {drafts} drafts")
+    assert ("fewer than 20 drafts of a judge are too few to tell" in found.found) == (level == "look") == bool(found.do)
+
+
+def test_a_judge_with_enough_drafts_decides_before_one_with_few(tmp_path: Path) -> None:
+    def voted(at: int, **flips: float) -> Example:
+        votes = tuple(Verdict(f"vote.{judge}.judge.flips", True, rate) for judge, rate in flips.items())
+        return replace(judged(at, 2), drafts=(replace(judged(at, 2).drafts[0], verdicts=votes),))
+
+    examples = [voted(at, strict=0.2, **({"other": 1.0} if at < 3 else {})) for at in range(24)]
+    found = ask("order-flips", read_set(write_run(tmp_path / "run", examples)))
+    assert (
+        found.level == "look" and found.do.startswith("'strict' follows the order") and found.found.endswith("strict 20% of 24 drafts, other 100% of 3 drafts")
+    )
 
 
 def test_a_run_of_ours_is_read_with_margins_and_its_missing_licence_is_told(tmp_path: Path) -> None:
