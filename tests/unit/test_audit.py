@@ -383,6 +383,27 @@ def test_columns_can_be_named_and_a_missing_one_is_told_with_those_there(tmp_pat
         as_set(tmp_path, [{"prompt": "x", "completion": "y", "label": True}])
 
 
+@pytest.mark.parametrize("columns", [None, Columns(chosen="chosen"), Columns(prompt="prompt", rejected="rejected")])
+@pytest.mark.parametrize("side", ["prompt", "chosen", "rejected"])
+def test_a_first_row_that_lacks_a_column_is_one_row_that_gives_no_pair(tmp_path: Path, side: str, columns: Columns | None) -> None:
+    made = rows(12, margin=lambda at, _: 1.0)  # type: ignore[arg-type,return-value]
+    del made[0][side], made[0]["margin"]
+    (tmp_path / "miss.jsonl").write_text("{\n" + "".join(json.dumps(row) + "\n" for row in made), encoding="utf-8")
+    pairs = read_set(tmp_path / "miss.jsonl", columns)
+    assert (len(pairs), pairs.set_aside, [row.line for row in pairs.bad]) == (11, 2, [1, 2])
+    assert pairs.bad[1].reason == f"no column '{side}'" and list(pairs.margins) == [1.0] * 11
+    assert read_set(tmp_path / "miss.jsonl", columns, limit=5).set_aside == 2
+
+
+def test_columns_are_looked_for_in_a_hundred_rows_and_no_more(tmp_path: Path) -> None:
+    made = rows(102)
+    for row in made[:100]:
+        del row["chosen"]
+    with pytest.raises(SourceError, match="no column for the chosen response; columns: prompt, rejected"):
+        as_set(tmp_path, made)
+    assert len(as_set(tmp_path, made[1:])) == 2
+
+
 def test_parquet_a_dataset_folder_with_a_card_and_a_saved_dataset_are_read(tmp_path: Path) -> None:
     datasets = pytest.importorskip("datasets")
     made = rows(30)
