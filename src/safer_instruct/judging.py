@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from safer_instruct.stages.panel import VOTE
 from safer_instruct.terminal import safe
 
 _FLIPS = "judge.flips"
+_IN_ORDERS = re.compile(r"in (\d) of 2 orders$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +29,8 @@ class Judging:
     """What the drafts of a run tell of its judges.
 
     Attributes:
-        flips: Judge -> share of its questions that it answered otherwise when only the order changed, and over how many drafts.
+        flips: Judge -> share of its questions that it answered otherwise when only the order changed, and over how many drafts. A single judge
+            that writes is asked one of them in both orders: which response is better.
         votes: Point (a verdict's name) -> for each draft what each judge said, 1 or 0, None where it was not asked.
         judges: In the order of the votes.
     """
@@ -45,7 +48,11 @@ def read_judging(path: Path) -> Judging:
     """
     flips: dict[str, list[float]] = defaultdict(list)
     said: list[dict[str, dict[str, float]]] = []  # for each draft: point -> judge -> vote
-    for scores in _scores_of_drafts(path):
+    for verdicts in _verdicts_of_drafts(path):
+        if (won := _orders_won(verdicts)) is not None:
+            flips["judge"].append(float(won == 1))
+        if not (scores := {v["name"]: v["score"] for v in verdicts if v["score"] is not None}):
+            continue
         points: dict[str, dict[str, float]] = defaultdict(dict)
         for name, score in scores.items():
             judge, _, point = name.removeprefix(VOTE).partition(".") if name.startswith(VOTE) else ("judge", "", name)
@@ -65,7 +72,7 @@ def show_judging(console: Console, found: Judging) -> None:
     for judge, (share, drafts) in found.flips.items():
         console.print(safe(f"{judge}: {share:.1%} of its answers turned when only the order changed ({drafts} drafts)"), highlight=False)
     if not found.flips:
-        console.print("no judge was asked in both orders and by probability (verify: {form: question, answers: weighted})", markup=False, highlight=False)
+        console.print("no judge was asked in both orders (verify: {form: question})", markup=False, highlight=False)
     if len(found.judges) < 2:
         return
     table = Table(title="Agreement of the judges", title_justify="left")
@@ -82,16 +89,21 @@ def show_judging(console: Console, found: Judging) -> None:
     console.print(table)
 
 
-def _scores_of_drafts(run: Path) -> Iterator[dict[str, float]]:
-    """The scores of each draft that a judge was asked about, by the names of their verdicts."""
+def _verdicts_of_drafts(run: Path) -> Iterator[list[dict[str, Any]]]:
+    """The verdicts of each draft."""
     with tables.opened(run, rundir.EXAMPLES) as parquet:
         for batch in parquet.iter_batches(500, columns=["drafts"]):
             for row in batch.to_pylist():
-                yield from (scores for draft in row["drafts"] if (scores := _scores(draft["verdicts"])))
+                yield from (draft["verdicts"] for draft in row["drafts"])
 
 
-def _scores(verdicts: list[dict[str, Any]]) -> dict[str, float]:
-    return {v["name"]: v["score"] for v in verdicts if v["score"] is not None}
+def _orders_won(verdicts: list[dict[str, Any]]) -> int | None:
+    """In how many of two orders a single judge that writes preferred the draft; None where none was asked so."""
+    better = next((v for v in verdicts if v["name"] == "verify.better"), None)
+    if better is None or better["score"] is not None or any(v["name"].startswith(VOTE) for v in verdicts):
+        return None
+    told = _IN_ORDERS.search(better["reason"])
+    return int(told[1]) if told else 2 if better["passed"] else None
 
 
 def _shown(value: float | None) -> str:

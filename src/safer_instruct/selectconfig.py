@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -50,15 +50,25 @@ def read_quotas(given: Sequence[str]) -> dict[str, float]:
     """Quotas as the command line gives them, `CATEGORY=SHARE`.
 
     Raises:
-        ConfigError: One is not of that form.
+        ConfigError: One is not of that form, or a category stands twice.
     """
-    quotas = {}
+    quotas: dict[str, float] = {}
     for one in given:
         name, _, share = one.rpartition("=")
-        try:
-            quotas[name] = float(share)
-        except ValueError:
-            quotas[name] = math.nan
-        if not name or not 0 <= quotas[name] < math.inf:
-            raise ConfigError(f"'{one}' is no quota; write CATEGORY=SHARE, for example --quota hate=1 --quota illegal=2")
+        if wrong := _wrong(name, share, quotas):
+            raise ConfigError(f"'{one}' is no quota: {wrong}; write CATEGORY=SHARE, for example --quota hate=1 --quota illegal=2")
+        quotas[name] = float(share)
     return quotas
+
+
+def _wrong(name: str, share: str, quotas: Mapping[str, float]) -> str:
+    """What is wrong with a quota beside those before it; empty where nothing is."""
+    if not name:
+        return "it names no category, or no share"
+    if name in quotas:
+        return f"'{name}' is given twice"
+    try:
+        value = float(share)
+    except ValueError:
+        return f"'{share}' is no number"
+    return "" if 0 <= value < math.inf else "a share is 0 or more" if value < 0 else "a share is a finite number"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -12,11 +13,12 @@ from pathlib import Path
 from safer_instruct.domain import Domain, load_domain, shipped_domains
 from safer_instruct.domainfile import NewDomain, as_text
 from safer_instruct.errors import ColumnError, ConfigError, SourceError
+from safer_instruct.oneline import many, shortened
 from safer_instruct.placeholders import MODEL
 from safer_instruct.settings.sources import SourceConfig
-from safer_instruct.sources import BadRow, read_source
+from safer_instruct.sources import BadRow, SourceText, read_source
 from safer_instruct.sources.files import DOCUMENTS, describe, find
-from safer_instruct.sources.records import advice
+from safer_instruct.sources.records import advice, visible
 from safer_instruct.wholefile import write_whole
 
 _CONFIG = """\
@@ -134,6 +136,9 @@ _LOOKED_AT = 20
 """Rows that `init` reads: one of them at least must be good."""
 _NAME_COLUMNS = "name the column with the text by --text, and that with your own id by --id"
 
+_LIST = re.compile(r"""\[\s*["'].*["']\s*\]""", re.DOTALL)  # of texts, as Python, NumPy and JSON write it
+_SHOWN_CHARS = 60
+
 _NO_TEXTS = ("y", "n", "yes", "no", "on", "off", "true", "false", "null")  # what YAML takes for something else
 
 _TEXT, _CATEGORY = "text", "category"
@@ -169,7 +174,9 @@ class StarterSource:
     category: bool = True
 
 
-def write_starter(domain: str, folder: Path, source: StarterSource | None = None, *, embedded: bool = False) -> list[Path]:
+def write_starter(
+    domain: str, folder: Path, source: StarterSource | None = None, *, embedded: bool = False, told: Callable[[str], None] = lambda _: None
+) -> list[Path]:
     """Write `DOMAIN.yaml`, and for a domain that is not shipped `DOMAIN-domain.yaml`, if it is not there yet; existing files are never touched.
 
     Args:
@@ -177,6 +184,7 @@ def write_starter(domain: str, folder: Path, source: StarterSource | None = None
         folder: Where to write.
         source: The texts, which are looked at; None leaves a place to fill in.
         embedded: The embedded model in every role, to see it go without any other.
+        told: Is given a line on texts that can be read and are hardly meant so.
 
     Returns:
         The files written.
@@ -195,7 +203,7 @@ def write_starter(domain: str, folder: Path, source: StarterSource | None = None
             "or for the shipped one give another --dir"
         )
     there = domain not in shipped_domains() and own.exists()
-    placed = _placed(source, folder)
+    placed = _placed(source, folder, told)
     files = {folder / f"{domain}.yaml": _config(domain, _of_own(own) if there else None, placed, embedded=embedded)}
     if domain not in shipped_domains() and not there:
         files[own] = as_text(NewDomain(domain))
@@ -211,7 +219,7 @@ def write_starter(domain: str, folder: Path, source: StarterSource | None = None
     return list(files)
 
 
-def _placed(source: StarterSource | None, folder: Path) -> StarterSource:
+def _placed(source: StarterSource | None, folder: Path, told: Callable[[str], None]) -> StarterSource:
     """With its path as the config will say it; its first rows are read, so that a wrong path, column or encoding is told now."""
     if source is None:
         return StarterSource("texts.jsonl")
@@ -225,8 +233,23 @@ def _placed(source: StarterSource | None, folder: Path) -> StarterSource:
         said = f"{first[0].file}:{first[0].line}: {first[0].reason}" if first and isinstance(first[0], BadRow) else "it holds none"
         remedy = advice(said) or (f"; {_NAME_COLUMNS}" if "column '" in said else "")
         raise SourceError(f"{source.path}: none of its first rows can be used: {said}{remedy}")
+    if note := _note_on_lists([row for row in first if isinstance(row, SourceText)], source.text or _TEXT):
+        told(note)
     path = source.path if Path(source.path).is_absolute() else os.path.relpath(source.path, folder)
     return StarterSource(path, source.text, source.id, _has_category(source))
+
+
+def _note_on_lists(texts: Sequence[SourceText], column: str) -> str:
+    """What to say of texts that are the representation of a list, as a table holds them that was written from a frame; empty where none is."""
+    lists = [text for text in texts if _LIST.fullmatch(text.text)]
+    if not lists:
+        return ""
+    shown = shortened(visible(lists[0].text), _SHOWN_CHARS)
+    return (
+        f"{len(lists)} of the first {many(len(texts), 'text')} {'looks like a list' if len(lists) == 1 else 'look like lists'} written as text, "
+        f"such as {lists[0].file}:{lists[0].line}: {shown}; a pair would hold that as it stands: "
+        f"write one text a row (in pandas, before the file is written: frame.explode('{visible(column)}'))"
+    )
 
 
 def _refuse_without_columns(path: str) -> None:

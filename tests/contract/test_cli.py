@@ -448,6 +448,12 @@ def test_init_writes_files_names_them_and_will_not_write_twice(cli: Cli, domain:
     assert cli("init", domain, "--dir", "start").code == 2 and sorted(str(path) for path in Path("start").iterdir()) == written
 
 
+def test_init_says_of_lists_that_were_written_as_text_what_to_write_instead(cli: Cli) -> None:
+    Path("lists.csv").write_text("reply\n\"['No.', 'Ask the lamp.']\"\n", encoding="utf-8")
+    said = cli("init", "brand-new", "--source", "lists.csv", "--text", "reply")
+    assert said.code == 0 and "\n1 of the first 1 text looks like a list written as text, such as lists.csv:2: ['No.', 'Ask the lamp.'];" in said.out
+
+
 def test_a_domain_that_nobody_filled_in_is_told_by_init_and_check_and_refused_by_run(cli: Cli) -> None:
     keys = "not filled in yet: description, categories.main.definition, categories.main.guideline; write what holds for your texts"
     filled = "fill in brand-new-domain.yaml, then: safer-instruct domain check brand-new-domain.yaml, then: "

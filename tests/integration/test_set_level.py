@@ -154,6 +154,15 @@ def test_what_cannot_be_selected_from_is_said(tmp_path: Path, monkeypatch: pytes
 
 def test_quotas_are_read_from_the_command_line() -> None:
     assert read_quotas(["hate=1", "a=b=2.5"]) == {"hate": 1.0, "a=b": 2.5}
-    for wrong in ("hate", "=1", "hate=many", "hate=-1", "hate=inf", "hate=nan"):
-        with pytest.raises(ConfigError, match="is no quota"):
-            read_quotas([wrong])
+    for given, wrong in {
+        "hate": "it names no category, or no share",
+        "=1": "it names no category, or no share",
+        "hate=many": "'many' is no number",
+        "hate=-1": "a share is 0 or more",
+        "hate=inf": "a share is a finite number",
+        "hate=nan": "a share is a finite number",
+    }.items():
+        with pytest.raises(ConfigError, match=f"'{given}' is no quota: {wrong}; write CATEGORY=SHARE"):
+            read_quotas([given])
+    with pytest.raises(ConfigError, match="'hate=2' is no quota: 'hate' is given twice"):
+        read_quotas(["hate=1", "hate=2"])

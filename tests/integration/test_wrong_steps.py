@@ -331,7 +331,7 @@ STEPS = [
     ("export runs/evasive --format mesages", ("unknown format 'mesages'; did you mean 'messages'? choose one of jsonl, messages",)),
     ("export runs/evasive", ("give --format, such as jsonl or messages; '--format list' names them all",)),
     ("export runs/evasive --format jsonl --reviewed", ("runs/evasive has no review yet; begin one: safer-instruct review runs/evasive",)),
-    ("export runs/evasive --format jsonl --split test", ("split 'test': write NAME=SHARE", "such as test=0.1")),
+    ("export runs/evasive --format jsonl --split test", ("split 'test': it gives no share; write NAME=SHARE", "such as test=0.1")),
     ("export runs/evasive --format jsonl --split test=0.1", ("the split 'test' would be empty: 0.1 of 3 pairs is less than one; give a larger share",)),
     ("export runs/evasive --format jsonl --out runs", ("runs is a folder; give the name of a file, such as runs/NAME",)),
     ("export runs/evasive --format datasets --out replies.csv", ("replies.csv is no folder; choose another --out",)),

@@ -7,6 +7,7 @@ import json
 import random
 import unicodedata
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -271,6 +272,26 @@ def test_order_flips_of_a_judge_are_counted_over_all_drafts_of_a_run(tmp_path: P
     assert own.level == "look" and own.found == "the judge openai:large also wrote the responses, and nobody else judged them"
 
 
+@pytest.mark.parametrize(("drafts", "level"), [(12, "look"), (20, "ok")])
+def test_few_drafts_do_not_say_that_a_judge_follows_the_order(tmp_path: Path, drafts: int, level: str) -> None:
+    found = ask("order-flips", read_set(write_run(tmp_path / "run", [judged(at, 2) for at in range(drafts)])))
+    assert found.level == level and found.figures == {"judge": 0.0} and "follows the order" not in found.do
+    assert found.found.startswith(f"answers that turned with the order: judge 0% of {drafts} drafts")
+    assert ("fewer than 20 drafts of a judge are too few to tell" in found.found) == (level == "look") == bool(found.do)
+
+
+def test_a_judge_with_enough_drafts_decides_before_one_with_few(tmp_path: Path) -> None:
+    def voted(at: int, **flips: float) -> Example:
+        votes = tuple(Verdict(f"vote.{judge}.judge.flips", True, rate) for judge, rate in flips.items())
+        return replace(judged(at, 2), drafts=(replace(judged(at, 2).drafts[0], verdicts=votes),))
+
+    examples = [voted(at, strict=0.2, **({"other": 1.0} if at < 3 else {})) for at in range(24)]
+    found = ask("order-flips", read_set(write_run(tmp_path / "run", examples)))
+    assert (
+        found.level == "look" and found.do.startswith("'strict' follows the order") and found.found.endswith("strict 20% of 24 drafts, other 100% of 3 drafts")
+    )
+
+
 def test_a_run_of_ours_is_read_with_margins_and_its_missing_licence_is_told(tmp_path: Path) -> None:
     pairs = read_set(write_run(tmp_path / "run", list(made_up(150))))
     assert pairs.run and all(margin > 0 for margin in pairs.margins)
@@ -360,6 +381,27 @@ def test_columns_can_be_named_and_a_missing_one_is_told_with_those_there(tmp_pat
         as_set(tmp_path, made)
     with pytest.raises(SourceError, match="unpaired data"):
         as_set(tmp_path, [{"prompt": "x", "completion": "y", "label": True}])
+
+
+@pytest.mark.parametrize("columns", [None, Columns(chosen="chosen"), Columns(prompt="prompt", rejected="rejected")])
+@pytest.mark.parametrize("side", ["prompt", "chosen", "rejected"])
+def test_a_first_row_that_lacks_a_column_is_one_row_that_gives_no_pair(tmp_path: Path, side: str, columns: Columns | None) -> None:
+    made = rows(12, margin=lambda at, _: 1.0)  # type: ignore[arg-type,return-value]
+    del made[0][side], made[0]["margin"]
+    (tmp_path / "miss.jsonl").write_text("{\n" + "".join(json.dumps(row) + "\n" for row in made), encoding="utf-8")
+    pairs = read_set(tmp_path / "miss.jsonl", columns)
+    assert (len(pairs), pairs.set_aside, [row.line for row in pairs.bad]) == (11, 2, [1, 2])
+    assert pairs.bad[1].reason == f"no column '{side}'" and list(pairs.margins) == [1.0] * 11
+    assert read_set(tmp_path / "miss.jsonl", columns, limit=5).set_aside == 2
+
+
+def test_columns_are_looked_for_in_a_hundred_rows_and_no_more(tmp_path: Path) -> None:
+    made = rows(102)
+    for row in made[:100]:
+        del row["chosen"]
+    with pytest.raises(SourceError, match="no column for the chosen response; columns: prompt, rejected"):
+        as_set(tmp_path, made)
+    assert len(as_set(tmp_path, made[1:])) == 2
 
 
 def test_parquet_a_dataset_folder_with_a_card_and_a_saved_dataset_are_read(tmp_path: Path) -> None:

@@ -31,10 +31,26 @@ def test_shares_are_read_by_name() -> None:
     assert parse_splits([]) == {}
 
 
-@pytest.mark.parametrize("given_", [["test"], ["test=1"], ["test=0"], ["test=nan"], ["train=0.5"], ["Test=0.1"], ["a/b=0.1"], ["test=0.1", "test=0.2"]])
-def test_what_is_no_split_is_told_how_to_write_one(given_: list[str]) -> None:
-    with pytest.raises(ConfigError, match="write NAME=SHARE"):
+@pytest.mark.parametrize(
+    ("given_", "wrong"),
+    [
+        (["test"], "split 'test': it gives no share"),
+        (["test="], "split 'test=': it gives no share"),
+        (["test=a"], "split 'test=a': 'a' is no number"),
+        (["test=1"], "split 'test=1': its share is 1"),
+        (["test=0"], "its share is 0"),
+        (["test=nan"], "its share is nan"),
+        (["train=0.5"], "'train' is what is left"),
+        (["Test=0.1"], "'Test' cannot name a split: small letters, digits and '_', a letter first"),
+        (["a/b=0.1"], "split 'a/b=0.1': 'a/b' cannot name a split"),
+        (["=0.1"], "'' cannot name a split"),
+        (["test=0.1", "test=0.2"], "split 'test=0.2': 'test' is given twice"),
+    ],
+)
+def test_what_is_no_split_is_told_with_what_is_wrong_and_how_to_write_one(given_: list[str], wrong: str) -> None:
+    with pytest.raises(ConfigError) as caught:
         parse_splits(given_)
+    assert wrong in str(caught.value) and "; write NAME=SHARE with a share between 0 and 1, such as test=0.1; 'train' gets" in str(caught.value)
 
 
 def test_something_must_be_left_to_train_on() -> None:

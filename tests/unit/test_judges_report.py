@@ -54,3 +54,11 @@ def test_the_command_shows_both(tmp_path: Path, capsys: pytest.CaptureFixture[st
 def test_a_single_judge_s_flips_are_its_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = run_of(tmp_path / "run", Draft("A reply.", 0, verdicts=(Verdict("judge.flips", True, 0.5), Verdict("verify.better", True, 0.7))))
     assert read_judging(path).flips == {"judge": (0.5, 1)} and read_judging(path).judges == ()
+
+
+def test_a_judge_that_writes_was_asked_in_both_orders_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    better = [Verdict("verify.better", won == 2, None, "" if won == 2 else f"the judge preferred it in {won} of 2 orders") for won in (2, 1, 0, 2)]
+    path = run_of(tmp_path / "run", *(Draft("A reply.", 0, verdicts=(one,)) for one in better))
+    with pytest.raises(SystemExit):
+        main(["judges", str(path)])
+    assert capsys.readouterr().out == "judge: 25.0% of its answers turned when only the order changed (4 drafts)\n"

@@ -109,6 +109,13 @@ def test_columns_that_fit_no_format_stop_with_what_to_do(tmp_path: Path) -> None
         read(tmp_path, [{"ask": "Who?", "say": "Ann."}])
 
 
+def test_a_first_row_that_fits_no_format_is_one_row_set_aside(tmp_path: Path) -> None:
+    good = {"instruction": "Name a tea.", "output": "Oolong."}
+    bad, *found = read(tmp_path, [{"instruction": "Who?"}, good, good])
+    assert isinstance(bad, BadRow) and (bad.line, bad.reason) == (1, "no column 'output'; this row has instruction")
+    assert exchanged(found) == [("Name a tea.", "Oolong.")] * 2
+
+
 def test_the_format_is_told(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text(json.dumps(SHAREGPT) + "\n", encoding="utf-8")
     told: list[str] = []

@@ -276,6 +276,10 @@ def test_a_file_that_is_gone_by_now_costs_only_the_line(tmp_path: Path) -> None:
 # --- at work
 
 
+RETURNED = "raised TypeError: x.py:8: Short.check returned"
+RETURN = "return Finding(passed, score, reason): True or False, a number or None, and why it did not pass"
+
+
 def raising(folder: Path, body: str, options: str = "") -> Verdict:
     source = SHORT[: SHORT.index("        count")] + f"        {body}\n"
     return found(written(folder, f"  text: {{x: {{path: x.py{options}}}}}\n", x=source)).text[0].verdict(EXAMPLE)
@@ -287,22 +291,34 @@ def raising(folder: Path, body: str, options: str = "") -> Verdict:
         ("raise ValueError('no\\x1b[31m such\\nword')", "raised ValueError: no [31m such word"),
         ("raise KeyError", "raised KeyError:"),
         ("return 1 / 0", "raised ZeroDivisionError: division by zero"),
-        ("return None", "raised TypeError: cannot unpack non-iterable NoneType object"),
-        ("return True", "raised TypeError: cannot unpack non-iterable bool object"),
-        ("return Finding(False, 'much', 'x')", "raised ValueError: could not convert string to float: 'much'"),
+        ("return None", f"{RETURNED} None; {RETURN}"),
+        ("return True", f"{RETURNED} True; {RETURN}"),
+        ("return (False, 'holds an address')", f"{RETURNED} (False, 'holds an address'); {RETURN}"),
+        ("return 'x' * 10_000", f"{RETURNED} '{'x' * 56}...; {RETURN}"),
+        (
+            "return Finding(False, 'much', 'x')",
+            f"{RETURNED} Finding(passed=False, score='much', reason='x'), whose 'score' is neither a number nor None; {RETURN}",
+        ),
         ("return Finding(False, None, 'with\\udc80 \\x00odd\\u202e letters')", "with odd letters"),
         ("return Finding(False, None, 'x' * 10_000)", "x" * 297 + "..."),
-        ("return Finding(False, None, 3)", "raised TypeError:"),
+        ("return Finding(False, None, 3)", f"{RETURNED} Finding(passed=False, score=None, reason=3), whose 'reason' is no text; {RETURN}"),
         ("assert False", "raised AssertionError:"),
         ("raise SystemExit(3)", "raised SystemExit: 3"),
-        ("return Finding('no', None, 'x')", "raised TypeError: 'passed' is 'no', and neither True nor False"),
-        ("return Finding(float('nan'))", "raised TypeError: 'passed' is nan, and neither True nor False"),
+        ("return Finding('no', None, 'x')", f"{RETURNED} Finding(passed='no', score=None, reason='x'), whose 'passed' is neither True nor False; {RETURN}"),
+        ("return Finding(float('nan'))", f"{RETURNED} Finding(passed=nan, score=None, reason=''), whose 'passed' is neither True nor False; {RETURN}"),
     ],
 )
 def test_what_a_filter_raises_or_says_is_the_verdict_of_that_example(tmp_path: Path, body: str, reason: str) -> None:
     verdict = raising(tmp_path, body)
     assert verdict.drops and verdict.score is None and verdict.reason.startswith(reason)
     assert not raising(tmp_path, body, ", mode: flag").drops, "a flag that fails to look drops nothing"
+
+
+def test_a_mask_that_returns_no_finding_is_told_so_and_lets_nothing_through(tmp_path: Path) -> None:
+    source = SHORT[: SHORT.index("        count")] + "        return True\n\n    def mend(self, example):\n        return ''\n"
+    (check,) = found(written(tmp_path, "  text: {x: {path: x.py, mode: mask}}\n", x=source)).text
+    left = check.mended(EXAMPLE)
+    assert left.text == "" and left.verdicts[-1].drops and left.verdicts[-1].reason == f"{RETURNED} True; {RETURN}"
 
 
 def test_a_filter_that_raises_an_error_from_the_first_text_on_stops_the_run(tmp_path: Path) -> None:

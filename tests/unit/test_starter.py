@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from pathlib import Path
 
 import pytest
@@ -146,6 +147,26 @@ def test_a_json_array_of_texts_will_do(tmp_path: Path, monkeypatch: pytest.Monke
     (tmp_path / "texts.json").write_text('[{"text": "No."}, {"text": "Ask the lamp."}]', encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     assert write_starter("civility", tmp_path, StarterSource("texts.json"))[0].is_file()
+
+
+@pytest.mark.parametrize("written", ["['You ask \u2026', 'and another line']", '["No."]', "[\"You don't ask.\"\n 'I do.']", "[ 'a','b' ]"])
+def test_lists_that_were_written_as_text_are_told_and_left_as_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, written: str) -> None:
+    with (tmp_path / "lists.csv").open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([("nr", "reply"), (1, "[sic] 'No.'"), (2, written), (3, "['a'] is a list.")])
+    monkeypatch.chdir(tmp_path)
+    told: list[str] = []
+    assert write_starter("mine", tmp_path, StarterSource("lists.csv", "reply"), told=told.append)[0].is_file()
+    (note,) = told
+    assert note.startswith("1 of the first 3 texts looks like a list written as text, such as lists.csv:3: [") and "\n" not in note
+    assert note.endswith("write one text a row (in pandas, before the file is written: frame.explode('reply'))")
+
+
+def test_texts_that_are_no_lists_are_not_spoken_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "texts.txt").write_text("[laughs] 'No.'\n\n'a', 'b'\n\n[1] See there.\n", encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    told: list[str] = []
+    write_starter("mine", tmp_path, StarterSource("texts.txt"), told=told.append)
+    assert not told
 
 
 @pytest.mark.parametrize("name", ["mine", "civility", "answers"])

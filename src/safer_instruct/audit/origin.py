@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 
-from safer_instruct import rundir, stored
+from safer_instruct import rundir
 from safer_instruct.audit.finding import Finding, Level, graded, share
 from safer_instruct.audit.reading import JUDGES, ORIGINS, PairSet
 from safer_instruct.detect.contamination import BenchmarkIndex, read_prompts
-from safer_instruct.example import Draft
 from safer_instruct.judging import Judging, read_judging
-from safer_instruct.stages.panel import VOTE
 
-_ASKED = tuple(f"drafts.list.element.verdicts.list.element.{name}" for name in ("name", "passed", "score", "reason"))
-_IN_ORDERS = re.compile(r"in (\d) of 2 orders$")
 _LEAST = 20
 
 
@@ -70,26 +65,21 @@ def order_flips(pairs: PairSet) -> Finding:
     """How often a judge's preference turned with the order of the responses."""
     if not pairs.run:
         return Finding("order-flips", "none", "needs the verdicts of a run directory")
-    flips = {judge: (rate, drafts) for judge, (rate, drafts) in read_judging(pairs.path).flips.items()}
-    orders = [won for example in stored.read_examples(pairs.path, _ASKED) for draft in example.drafts if (won := _orders_won(draft)) is not None]
-    if orders:
-        flips["judge"] = (orders.count(1) / len(orders), len(orders))
+    flips = read_judging(pairs.path).flips
     if not flips:
         return Finding("order-flips", "none", "no judge was asked in both orders (verify.form: question)")
-    judge, (worst, drafts) = max(flips.items(), key=lambda item: item[1])
-    level = graded(worst, 0.1, 0.3) if drafts >= _LEAST else "look"
-    told = ", ".join(f"{name} {rate:.0%} of {many:,} drafts" for name, (rate, many) in flips.items())
-    do = "" if level == "ok" else f"'{judge}' follows the order: take a stronger judge or a panel; what flips is dropped, but what does not may be luck."
-    return Finding("order-flips", level, f"answers that turned with the order: {told}", do, figures={name: rate for name, (rate, _) in flips.items()})
-
-
-def _orders_won(draft: Draft) -> int | None:
-    """In how many of two orders a single judge that writes preferred the draft; None where none was asked so."""
-    better = next((v for v in draft.verdicts if v.name == "verify.better"), None)
-    if better is None or better.score is not None or any(v.name.startswith(VOTE) for v in draft.verdicts):
-        return None
-    told = _IN_ORDERS.search(better.reason)
-    return int(told[1]) if told else 2 if better.passed else None
+    told = "answers that turned with the order: " + ", ".join(f"{name} {rate:.0%} of {drafts:,} drafts" for name, (rate, drafts) in flips.items())
+    figures = {name: rate for name, (rate, _) in flips.items()}
+    enough = {name: rate for name, (rate, drafts) in flips.items() if drafts >= _LEAST}
+    worst = max(enough, key=lambda name: enough[name], default="")
+    level = graded(enough[worst], 0.1, 0.3) if enough else "ok"
+    if level != "ok":
+        do = f"'{worst}' follows the order: take a stronger judge or a panel; what flips is dropped, but what does not may be luck."
+        return Finding("order-flips", level, told, do, figures=figures)
+    if len(enough) < len(flips):
+        do = f"Run on more texts before you rely on that share; from {_LEAST} drafts on it decides the verdict."
+        return Finding("order-flips", "look", f"{told}; fewer than {_LEAST} drafts of a judge are too few to tell", do, figures=figures)
+    return Finding("order-flips", "ok", told, figures=figures)
 
 
 def self_preference(pairs: PairSet) -> Finding:

@@ -6,7 +6,7 @@ import math
 from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,9 @@ from safer_instruct.audit.columns import Columns, Texts
 from safer_instruct.errors import SourceError
 from safer_instruct.notes import no_pair
 from safer_instruct.settings.pairs import RowSource
-from safer_instruct.sources import BadRow, excerpt
+from safer_instruct.sources import BadRow, SourceRow, excerpt
 from safer_instruct.sources.records import RowRefused, advice
-from safer_instruct.tuning.open import open_rows
+from safer_instruct.tuning.open import first_rows, open_rows
 
 SCORES = (("score_chosen", "score_rejected"), ("chosen_score", "rejected_score"), ("chosen_rating", "rejected_rating"), ("chosen-rating", "rejected-rating"))
 MARGINS = ("margin", "score_margin")
@@ -99,7 +99,7 @@ def read_set(path: Path | str, columns: Columns | None = None, *, split: str | N
 
     Args:
         path: A finished run directory; a file, folder or glob of JSONL, JSON, CSV, TSV or Parquet; or a folder that `datasets` saved.
-        columns: Which column is which; by default their names tell.
+        columns: Which column is which; by default their names tell, those of the first hundred rows together.
         split: Of a folder: of a saved `DatasetDict`, by default `train`; or the files that are named after it, by default all.
         limit: Read only so many rows.
 
@@ -117,14 +117,18 @@ def read_set(path: Path | str, columns: Columns | None = None, *, split: str | N
         return _read_run(path, limit)
     if rundir.is_of_run(path) and path.name not in (rundir.PAIRS, rundir.PAIRS_JSONL):
         raise SourceError(f"{path} is a file of a run, and not the one of its pairs; give the folder: {path.parent}")
-    pairs, known, extra = PairSet(path, split=split), columns or Columns(), None
+    pairs, known = PairSet(path, split=split), columns or Columns()
     source = RowSource(path=str(path)) if split is None else RowSource(path=str(path), split=split)
-    for row in islice(open_rows(source, Path(), all_files=split is None), limit):
+    rows = islice(open_rows(source, Path(), all_files=split is None), limit)
+    first = first_rows(rows, pairs.set_aside_row)
+    names = list(dict.fromkeys(name for row in first if isinstance(row, SourceRow) for name in row.fields))
+    if first:
+        known = known.found(names, first[0].file)
+    extra = _Extra.of(names)
+    for row in chain(first, rows):
         if isinstance(row, BadRow):
             pairs.set_aside_row(row)
             continue
-        if extra is None:
-            known, extra = known.found(list(row.fields), row.file), _Extra.of(list(row.fields))
         try:
             texts = _sound(known.read(row.fields))
         except RowRefused as exc:
@@ -135,9 +139,9 @@ def read_set(path: Path | str, columns: Columns | None = None, *, split: str | N
     if not len(pairs) and not pairs.set_aside:
         raise SourceError(f"{path}: holds no row")
     if not len(pairs):
-        first = f"; the first: {pairs.bad[0].file}:{pairs.bad[0].line}: {pairs.bad[0].reason}" if pairs.bad else ""
-        remedy = advice(first) if extra is None else "; say which columns hold them: --prompt, --chosen, --rejected"
-        raise SourceError(f"{path}: none of {pairs.set_aside} rows is a pair{first}{remedy}")
+        told = f"; the first: {pairs.bad[0].file}:{pairs.bad[0].line}: {pairs.bad[0].reason}" if pairs.bad else ""
+        remedy = advice(told) if not first else "; say which columns hold them: --prompt, --chosen, --rejected"
+        raise SourceError(f"{path}: none of {pairs.set_aside} rows is a pair{told}{remedy}")
     return pairs
 
 

@@ -44,8 +44,11 @@ def init(
     from safer_instruct.starter import StarterSource, write_starter
 
     only_with(context, ("source",), "text", "id_")
-    for path in write_starter(domain, folder, StarterSource(source, text, id_) if source else None, embedded=embedded):
+    notes: list[str] = []
+    for path in write_starter(domain, folder, StarterSource(source, text, id_) if source else None, embedded=embedded, told=notes.append):
         typer.echo(f"wrote {path}")
+    for note in notes:
+        typer.echo(note)
     if domain not in shipped_domains() and (hint := did_you_mean(domain, shipped_domains(), cutoff=0.8)):
         typer.echo(f"'{domain}' is a new domain; {hint}")
     own = folder / f"{domain}-domain.yaml"

@@ -50,16 +50,29 @@ def parse_splits(given: Sequence[str]) -> dict[str, float]:
     shares: dict[str, float] = {}
     for text in given:
         name, _, share = text.partition("=")
-        try:
-            value = float(share)
-        except ValueError:
-            value = -1.0
-        if not _NAME.fullmatch(name) or name == WHOLE or name in shares or not 0 < value < 1:
-            raise ConfigError(f"split '{text}': write NAME=SHARE with a share between 0 and 1, such as test=0.1; '{WHOLE}' gets what the others leave")
-        shares[name] = value
+        if wrong := _wrong(name, share, shares):
+            remedy = f"write NAME=SHARE with a share between 0 and 1, such as test=0.1; '{WHOLE}' gets what the others leave"
+            raise ConfigError(f"split '{text}': {wrong}; {remedy}")
+        shares[name] = float(share)
     if sum(shares.values()) >= 1:
         raise ConfigError(f"the splits {', '.join(given)} leave nothing for '{WHOLE}'; give smaller shares")
     return shares
+
+
+def _wrong(name: str, share: str, shares: Mapping[str, float]) -> str:
+    """What is wrong with a split beside those before it; empty where nothing is."""
+    if not _NAME.fullmatch(name):
+        return f"'{name}' cannot name a split: small letters, digits and '_', a letter first"
+    if name == WHOLE:
+        return f"'{WHOLE}' is what is left"
+    if name in shares:
+        return f"'{name}' is given twice"
+    if not share:
+        return "it gives no share"
+    try:
+        return "" if 0 < float(share) < 1 else f"its share is {share}"
+    except ValueError:
+        return f"'{share}' is no number"
 
 
 def assign(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import PurePath
 
 from safer_instruct.errors import ConfigError, SaferInstructError
 from safer_instruct.example import Example, Turn, Verdict
@@ -13,6 +14,8 @@ from safer_instruct.oneline import one_line, shortened
 RAISED = "raised "
 """What the reason of a filter begins with that raised an error instead of a finding."""
 _REASON_CHARS = 300
+_SAID_CHARS = 60
+_RETURN = "return Finding(passed, score, reason): True or False, a number or None, and why it did not pass"
 _HOPELESS = 20  # errors in a row from the first text on
 
 
@@ -45,7 +48,7 @@ class Check:
         Raises:
             ConfigError: It has raised one each of the first times that it was asked.
         """
-        return self._told(lambda: self.filter.check(example), self.filter.mode != "drop")
+        return self._told(lambda: self._ask(example), self.filter.mode != "drop")
 
     def mended(self, example: Example) -> Example:
         """`example` with the text that the filter makes of its own, and the verdict; likewise what was said before it.
@@ -56,7 +59,7 @@ class Check:
 
         def look() -> Finding:
             nonlocal left
-            found = self.filter.check(replace(example, history=(*example.history, *(Turn("user", c.text) for c in example.candidates))))
+            found = self._ask(replace(example, history=(*example.history, *(Turn("user", c.text) for c in example.candidates))))
             left = example if found.passed else self._masked(example)
             return found._replace(reason=f"masked: {found.reason}")
 
@@ -69,17 +72,24 @@ class Check:
 
         def mended(text: str) -> str:
             alone = replace(example, text=text, history=())
-            return text if self.filter.check(alone).passed else self.filter.mend(alone)
+            return text if self._ask(alone).passed else self.filter.mend(alone)
 
         history = tuple(replace(turn, content=mended(turn.content)) for turn in example.history)
         candidates = tuple(replace(candidate, text=mended(candidate.text)) for candidate in example.candidates)
         return replace(example, text=mended(example.text), history=history, candidates=candidates)
 
+    def _ask(self, example: Example) -> Finding:
+        said: object = self.filter.check(example)
+        if (wrong := _no_finding(said)) is not None:
+            code = getattr(type(self.filter).check, "__code__", None)
+            where = f"{PurePath(code.co_filename).name}:{code.co_firstlineno}: " if code else ""
+            shown = shortened(one_line(repr(said)), _SAID_CHARS)
+            raise TypeError(f"{where}{type(self.filter).__name__}.check returned {shown}{wrong}; {_RETURN}")
+        return Finding(*said)  # type: ignore[misc]
+
     def _told(self, look: Callable[[], Finding], flag: bool) -> Verdict:
         try:
             passed, score, reason = look()
-            if passed not in (True, False):
-                raise TypeError(f"'passed' is {passed!r}, and neither True nor False")
             self.tally.raised = None
             if passed:
                 return Verdict(self.name, True, None if score is None else float(score), flag=flag)
@@ -99,6 +109,20 @@ class Check:
         self.tally.raised += 1
         if self.tally.raised == _HOPELESS:
             raise ConfigError(f"the filter '{self.name}' {reason}, and so the first {_HOPELESS} times that it was asked; mend it, or leave it out")
+
+
+def _no_finding(said: object) -> str | None:
+    """Why what a filter returned is no finding: which of its parts is wrong, or '' for all of it; None where it is one."""
+    if not isinstance(said, tuple) or len(said) != len(Finding._fields):
+        return ""
+    passed, score, reason = said
+    if passed not in (True, False):
+        return ", whose 'passed' is neither True nor False"
+    try:
+        score is None or float(score)
+    except (TypeError, ValueError):
+        return ", whose 'score' is neither a number nor None"
+    return None if passed or isinstance(reason, str) else ", whose 'reason' is no text"
 
 
 def sifted(checks: Sequence[Check], example: Example) -> Example:

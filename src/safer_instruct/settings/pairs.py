@@ -55,7 +55,7 @@ class PairSource(RowSource):
     Without `group`, rows with one instruction and the turns of one conversation stay together.
 
     Attributes:
-        format: `auto` goes by the columns of the first row. `alpaca`: instruction, input, output. `dolly`: instruction, context,
+        format: `auto` goes by the columns of the first row that fits one, among a hundred. `alpaca`: instruction, input, output. `dolly`: instruction, context,
             response. `sharegpt`: conversations of {from, value}. `messages`: messages of {role, content}. `pairs`: the columns below.
         prompt: For `pairs`: column with the instruction, by default `prompt`.
         input: For `pairs`: column with what the instruction is about, put below it.

@@ -28,14 +28,25 @@ Reader = Callable[[Fields], list[Exchange]]
 _CONVERSATIONS = ("conversations", "conversation", "items")
 
 
-def detect(fields: Fields, source: PairSource, where: str) -> PairFormat:
-    """The format that the columns of a row tell.
+def detect(rows: Sequence[Fields], source: PairSource, where: str) -> PairFormat:
+    """The format that the columns of the first rows tell: of those that fit one the first decides.
 
     Raises:
-        SourceError: They fit none.
+        SourceError: None fits one.
     """
     if source.prompt or source.response or source.input:
         return "pairs"
+    if form := next((form for fields in rows if (form := _form(fields))), None):
+        return form
+    listed = ", ".join(visible(str(name)) for name in list(rows[0])[:30])
+    raise SourceError(
+        f"{where}: columns {listed} fit no format (alpaca, dolly, sharegpt, messages, or prompt and response); "
+        "say which column is which with 'prompt' and 'response' of this source"
+    )
+
+
+def _form(fields: Fields) -> PairFormat | None:
+    """The format that the columns of one row tell."""
     if isinstance(fields.get("messages"), list):
         return "messages"
     if any(isinstance(fields.get(name), list) for name in _CONVERSATIONS):
@@ -45,14 +56,7 @@ def detect(fields: Fields, source: PairSource, where: str) -> PairFormat:
         ("dolly", {"instruction", "response"}),
         ("pairs", {"prompt", "response"}),
     )
-    for form, columns in found:
-        if columns <= fields.keys():
-            return form
-    listed = ", ".join(visible(str(name)) for name in list(fields)[:30])
-    raise SourceError(
-        f"{where}: columns {listed} fit no format (alpaca, dolly, sharegpt, messages, or prompt and response); "
-        "say which column is which with 'prompt' and 'response' of this source"
-    )
+    return next((form for form, columns in found if columns <= fields.keys()), None)
 
 
 def reader(form: PairFormat, source: PairSource) -> Reader:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,6 +18,8 @@ from safer_instruct.settings.pairs import RowSource
 from safer_instruct.sources import BadRow, SourceRow, read_rows
 from safer_instruct.storage.address import is_remote
 
+LOOKED_AT = 100
+"""Rows that tell which columns there are."""
 _STATE, _SPLITS = "state.json", "dataset_dict.json"
 _OTHER_SPLITS = ("test", "validation", "valid", "val", "dev", "eval")
 _Table = Literal["parquet", "jsonl", "csv", "tsv"]
@@ -56,6 +59,15 @@ def open_rows(source: RowSource, base: Path, *, all_files: bool = False) -> Iter
     if folder.is_dir():
         return _of_folder(source, folder, base, all_files=all_files)
     return read_rows(SourceConfig(path=source.path), base)
+
+
+def first_rows(rows: Iterator[SourceRow | BadRow], bad: Callable[[BadRow], None]) -> list[SourceRow | BadRow]:
+    """Take from `rows` those from the first good one on, a hundred at most: one row may lack a column that the others have. `bad` is given those before."""
+    for row in rows:
+        if isinstance(row, SourceRow):
+            return [row, *islice(rows, LOOKED_AT - 1)]
+        bad(row)
+    return []
 
 
 def other_splits(source: RowSource, base: Path) -> list[str]:

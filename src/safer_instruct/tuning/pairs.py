@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 from safer_instruct.errors import SourceError
@@ -13,7 +14,7 @@ from safer_instruct.settings.pairs import PairSource
 from safer_instruct.sources import BadRow, SourceRow, excerpt
 from safer_instruct.sources.records import RowRefused
 from safer_instruct.tuning.formats import Reader, detect, reader
-from safer_instruct.tuning.open import open_rows
+from safer_instruct.tuning.open import first_rows, open_rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,16 +53,21 @@ def read_pairs(sources: tuple[PairSource, ...], base: Path, told: Callable[[str]
     """
     for source in sources:
         _refuse_runs(source, base)
-        read: Reader | None = None
-        for row in open_rows(source, base):
+        rows, early = open_rows(source, base), list[BadRow]()
+        first = first_rows(rows, early.append)
+        yield from early
+        if not first:
+            continue
+        form = source.format
+        if form == "auto":
+            form = detect([row.fields for row in first if isinstance(row, SourceRow)], source, first[0].file)
+        told(f"{source.path}: format {form}" + (", told by its columns" if source.format == "auto" and form != "pairs" else ""))
+        read = reader(form, source)
+        for row in chain(first, rows):
             if isinstance(row, BadRow):
                 yield row
-                continue
-            if read is None:
-                form = detect(row.fields, source, row.file) if source.format == "auto" else source.format
-                told(f"{source.path}: format {form}" + (", told by its columns" if source.format == "auto" and form != "pairs" else ""))
-                read = reader(form, source)
-            yield from _pairs(row, read, source)
+            else:
+                yield from _pairs(row, read, source)
 
 
 def _refuse_runs(source: PairSource, base: Path) -> None:
