@@ -110,6 +110,26 @@ def test_two_annotators_share_only_the_overlap(run: Path, serve: Any, new_page: 
     assert len(said) == 10 and all(len(one.accepted) == 1 for one in said)
 
 
+def test_a_page_goes_on_for_nobody_but_the_annotator_whom_it_names(run: Path, serve: Any, new_page: Any) -> None:
+    server = serve(run, "ada", "ben")
+    page = new_page()
+    page.goto(server.addresses["ada"])
+    press(page, "a")
+    other = page.context.new_page()
+    other.goto(server.addresses["ben"])
+    shown(other)
+    page.keyboard.press("a")
+    page.wait_for_selector("#alert >> text=this browser reads as ben now, and this page was opened for ada")
+    page.click("nav >> text=All")
+    page.wait_for_selector("h1 >> text=All examples")
+    press(other, "r")
+    assert [(name, label.decision) for name, _, label in read_labels(run)] == [("ada", "accept"), ("ben", "reject")]
+    page.reload()
+    page.wait_for_selector(".pace >> text=ben")
+    assert page.inner_text("#alert") == ""
+    new_page.complaints[:] = [c for c in new_page.complaints if "409" not in c]
+
+
 def test_where_the_filters_hide_all_examples_the_list_says_so_and_shows_them(tmp_path: Path, serve: Any, new_page: Any) -> None:
     run = write_run(tmp_path / "run", TEXTS[:4], dropped=1)
     page = new_page()

@@ -6,6 +6,7 @@ import http.client
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 from reviewing import Server, write_run
@@ -32,8 +33,8 @@ def ask(server: Server, path: str, *, method: str = "GET", body: str | None = No
         connection.close()
 
 
-def enter(server: Server) -> str:
-    return ask(server, "/enter?" + server.addresses["ada"].partition("?")[2])[2]
+def enter(server: Server, name: str = "ada") -> str:
+    return ask(server, "/enter?" + server.addresses[name].partition("?")[2])[2]
 
 
 @pytest.mark.parametrize("path", ["/", "/api/about", "/api/step", "/api/list", "/api/live", "/api/agreement", "/static/main.js"])
@@ -70,3 +71,24 @@ def test_only_this_origin_may_change_anything(server: Server, tmp_path: Path) ->
     assert list(read_labels(tmp_path / "run")) == []
     assert say(content_type="application/json", origin=here) == 200
     assert [label.decision for _, _, label in read_labels(tmp_path / "run")] == ["accept"]
+
+
+def test_a_page_that_was_opened_for_another_annotator_is_refused_and_stores_nothing(tmp_path: Path) -> None:
+    server = Server(write_run(tmp_path / "run", [("Where is it?", "I will look.", "Look yourself.")]), "ada", "zo\u00eb")
+    try:
+        cookie, here = enter(server, "zo\u00eb"), f"http://127.0.0.1:{server.port}"
+        item = json.loads(ask(server, "/api/step", cookie=cookie)[1])["item"]
+        body = json.dumps({"key": "k" * 16, "digest": item["digest"], "decision": "accept"})
+
+        def say(reader: str) -> tuple[int, str]:
+            headers = {"content_type": "application/json", "origin": here, "cookie": cookie, "reads_as": quote(reader)}
+            return ask(server, f"/api/label?id={item['id']}", method="POST", body=body, **headers)[:2]
+
+        status, said = say("ada")
+        assert status == 409 and said.startswith("this browser reads as zo\u00eb now, and this page was opened for ada, so nothing is stored from it")
+        assert ask(server, "/api/step", cookie=cookie, reads_as="ada")[0] == 409
+        assert list(read_labels(tmp_path / "run")) == []
+        assert say("zo\u00eb")[0] == 200
+        assert [name for name, _, _ in read_labels(tmp_path / "run")] == ["zo\u00eb"]
+    finally:
+        server.kill()

@@ -1,6 +1,6 @@
 // One pair at a time: what it says, what is said of it, and the keys for that.
 
-import { ask, click, Refused } from "./api.js";
+import { ask, click, passRefused } from "./api.js";
 import { button, el, say } from "./dom.js";
 import { editor } from "./edit.js";
 import { filterBar } from "./filters.js";
@@ -18,9 +18,7 @@ export function readView(page, main, id) {
 
   // One thing at a time, in the order in which the keys were pressed.
   function queue(work) {
-    view.busy = view.busy.then(work).catch((error) => {
-      if (!(error instanceof Refused)) throw error;
-    });
+    view.busy = view.busy.then(work).catch(passRefused);
     return view.busy;
   }
 
@@ -264,7 +262,7 @@ export function readView(page, main, id) {
   });
 
   return {
-    shown: queue(async () => (id ? show(await ask("item", { id }).catch(() => null)) : go(null, false))),
+    shown: queue(async () => (id ? show(await ask("item", { id }).catch(unknown)) : go(null, false))),
     key(event, typing) {
       if (view.editing) {
         view.editing.dispatchEvent(new CustomEvent("key", { detail: event }));
@@ -285,6 +283,11 @@ export function readView(page, main, id) {
       act();
     },
   };
+}
+
+function unknown(error) {
+  if (error.status !== 404) throw error;
+  return null;
 }
 
 function finished(page) {
