@@ -12,6 +12,7 @@ from browsing import serious_findings
 from reviewing import Server, write_run
 
 from safer_instruct.export import Options, export_pairs
+from safer_instruct.holding import hold
 from safer_instruct.progress import published
 from safer_instruct.review.index import ensure_index
 from safer_instruct.review.labels import read_reviewed
@@ -127,6 +128,34 @@ def test_a_page_goes_on_for_nobody_but_the_annotator_whom_it_names(run: Path, se
     page.reload()
     page.wait_for_selector(".pace >> text=ben")
     assert page.inner_text("#alert") == ""
+    new_page.complaints[:] = [c for c in new_page.complaints if "409" not in c]
+
+
+def test_a_run_that_is_made_again_under_an_open_review_is_read_anew(run: Path, serve: Any, new_page: Any) -> None:
+    page = new_page()
+    page.goto(serve(run, "ada").addresses["ada"])
+    press(page, "a")
+    (run / "summary.json").rename(run / "aside.json")
+    with hold(run):
+        page.keyboard.press("a")
+        page.wait_for_selector("#alert >> text=nothing can be read or decided here for now")
+        assert f"{run} holds no finished run (it is in progress by process" in page.inner_text("#alert")
+        page.reload()
+        page.wait_for_selector("text=No run has begun here.")
+    (run / "aside.json").rename(run / "summary.json")
+    page.wait_for_selector("text=The run is finished: reload this page to read its pairs.")
+    page.goto(page.url.partition("#")[0])
+    page.reload()
+    before = shown(page)
+    write_run(run, [(prompt, f"{chosen} Good day.", rejected) for prompt, chosen, rejected in TEXTS])
+    page.keyboard.press("a")
+    page.wait_for_selector("#alert >> text=the run was made again since this page was opened: reload it")
+    assert shown(page) == before and len(list(read_labels(run))) == 1
+    page.reload()
+    page.wait_for_selector(".pace >> text=nothing read yet")
+    assert page.inner_text("[data-side=chosen]").endswith("Good day.")
+    press(page, "a")
+    assert page.inner_text(".pace").split("\n")[1] == "1 accepted, 0 rejected"
     new_page.complaints[:] = [c for c in new_page.complaints if "409" not in c]
 
 

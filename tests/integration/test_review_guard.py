@@ -92,3 +92,22 @@ def test_a_page_that_was_opened_for_another_annotator_is_refused_and_stores_noth
         assert [name for name, _, _ in read_labels(tmp_path / "run")] == ["zo\u00eb"]
     finally:
         server.kill()
+
+
+def test_a_run_that_was_made_again_is_read_anew_and_a_page_of_the_earlier_one_is_refused(server: Server, tmp_path: Path) -> None:
+    cookie, here, run = enter(server), f"http://127.0.0.1:{server.port}", tmp_path / "run"
+    about, item = (json.loads(ask(server, f"/api/{of}", cookie=cookie)[1]) for of in ("about", "step"))
+    write_run(run, [("Where is it?", "I will look at once.", "Look yourself."), ("When?", "Today.", "Whenever.")])
+    assert json.loads(ask(server, "/api/list", cookie=cookie)[1])["total"] == 2
+    body = json.dumps({"key": "k" * 16, "digest": item["item"]["digest"], "decision": "accept"})
+    headers = {"content_type": "application/json", "origin": here, "cookie": cookie}
+    again = (409, '{"error":"the run was made again since this page was opened: reload it"}')
+    assert ask(server, "/api/label?id=x000", method="POST", body=body, **headers)[:2] == again
+    assert ask(server, "/api/step", cookie=cookie, of_run=about["made"])[:2] == again
+    now = json.loads(ask(server, "/api/about", cookie=cookie)[1])
+    assert now["made"] != about["made"] and [facet["count"] for facet in now["facets"]] == [2]
+    (run / "summary.json").unlink()
+    status, said, _ = ask(server, "/api/step", cookie=cookie)
+    assert status == 409 and "nothing can be read or decided here for now" in said and "holds no finished run" in said
+    assert json.loads(ask(server, "/api/about", cookie=cookie)[1]) == {"annotator": "ada", "unfinished": True}
+    assert list(read_labels(run)) == []

@@ -69,14 +69,15 @@ class Change(Strict):
 
 
 class Stale(Exception):
-    """The texts that a click speaks of are not those of the run any more; raised and answered within the app."""
+    """What a page shows is not of the run as it stands any more; raised and answered within the app."""
 
 
 class Desk:
-    """A finished run with its index and what people say of it."""
+    """A finished run with its index and what people say of it; `made` tells it from another run that takes its place."""
 
     def __init__(self, path: Path, plan: Plan, store: Store) -> None:
         self.path, self.plan, self.store = path, plan, store
+        self.made = made_mark(path)  # first: where the run is made again from here on, it is another one's
         self._direction = direction_of(rundir.read_summary(path))
         store.attach(ensure_index(path))
         self._files = ExitStack()
@@ -93,6 +94,7 @@ class Desk:
         return {
             "annotator": name,
             "run": self.path.absolute().name,
+            "made": self.made,
             "questions": [q.model_dump() for q in config.questions if not self.plan.blind or q.of == "prompt"],
             "tags": list(config.tags),
             "veil": list(config.veil),
@@ -208,6 +210,20 @@ class Desk:
             return said
         side = ("left", "right")[self._sides(annotator, id_).index(preferred)] if preferred else None
         return {**said, "decision": side or label.decision, "edit": {}}
+
+
+def made_mark(path: Path) -> str:
+    """What tells a finished run from one that was made in its place: when its summary and examples were written, and their sizes.
+
+    Raises:
+        RunDirectoryError: The run is not finished, or one of the two cannot be read.
+    """
+    try:
+        written = [(path / name).stat() for name in (rundir.SUMMARY, rundir.EXAMPLES)]
+    except OSError as exc:
+        rundir.read_summary(path)
+        raise rundir.unreadable(path / rundir.EXAMPLES, exc) from exc
+    return "-".join(f"{of.st_mtime_ns:x}.{of.st_size:x}" for of in written)
 
 
 _EMPTY: dict[str, Any] = {"tags": (), "comment": "", "answers": {}, "edit": {}}

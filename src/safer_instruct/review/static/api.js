@@ -18,10 +18,11 @@ export async function ask(path, parameters = {}) {
   return answer(await fetch(`/api/${path}?${query}`, { headers }));
 }
 
-// Whose page this is goes with every request from now on: another annotator's address, opened in this browser, takes the session over.
-export function setReader(name) {
-  reader = name;
-  headers = { "reads-as": encodeURIComponent(name) };
+// Whose page this is, and of which run, goes with every request from now on: another annotator's address, opened in this browser, takes
+// the session over, and the run may be made again.
+export function setPage({ annotator, made }) {
+  reader = annotator;
+  headers = { "reads-as": encodeURIComponent(annotator), ...(made && { "of-run": made }) };
 }
 
 export async function click(path, parameters, body) {
