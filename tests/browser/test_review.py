@@ -159,6 +159,21 @@ def test_a_run_that_is_made_again_under_an_open_review_is_read_anew(run: Path, s
     new_page.complaints[:] = [c for c in new_page.complaints if "409" not in c]
 
 
+def test_a_correction_of_blanks_only_stays_on_the_page_until_it_is_a_text(run: Path, serve: Any, new_page: Any) -> None:
+    page = new_page()
+    page.goto(serve(run, "ada").addresses["ada"])
+    shown(page)
+    page.keyboard.press("e")
+    page.fill("#edit-chosen", "  \n ")
+    page.keyboard.press("Control+Enter")
+    page.wait_for_selector("#fault-chosen >> text=There is nothing to read in this text: write one, or reject the pair.")
+    assert page.evaluate("() => document.activeElement.id") == "edit-chosen" and list(read_labels(run)) == [] and serious_findings(page) == []
+    page.fill("#edit-chosen", "I will look at once.")
+    page.keyboard.press("Control+Enter")
+    page.wait_for_selector("text=corrected")
+    assert [label.edit for _, _, label in read_labels(run)] == [{"chosen": "I will look at once."}]
+
+
 def test_where_the_filters_hide_all_examples_the_list_says_so_and_shows_them(tmp_path: Path, serve: Any, new_page: Any) -> None:
     run = write_run(tmp_path / "run", TEXTS[:4], dropped=1)
     page = new_page()

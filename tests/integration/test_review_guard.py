@@ -111,3 +111,19 @@ def test_a_run_that_was_made_again_is_read_anew_and_a_page_of_the_earlier_one_is
     assert status == 409 and "nothing can be read or decided here for now" in said and "holds no finished run" in said
     assert json.loads(ask(server, "/api/about", cookie=cookie)[1]) == {"annotator": "ada", "unfinished": True}
     assert list(read_labels(run)) == []
+
+
+@pytest.mark.parametrize("blank", ["", "   ", "\n\t", "\u200b \u00a0"])
+@pytest.mark.parametrize("side", ["prompt", "chosen", "rejected"])
+def test_a_correction_that_leaves_nothing_to_read_is_refused(server: Server, tmp_path: Path, side: str, blank: str) -> None:
+    cookie, here = enter(server), f"http://127.0.0.1:{server.port}"
+    item = json.loads(ask(server, "/api/step", cookie=cookie)[1])["item"]
+    texts = {"prompt": "Where is it?", "chosen": "I will look at once.", "rejected": "Look yourself."}
+    body = {"digest": item["digest"], "decision": "accept", "edit": texts | {side: blank}}
+    headers = {"content_type": "application/json", "origin": here, "cookie": cookie}
+    status, said, _ = ask(server, f"/api/label?id={item['id']}", method="POST", body=json.dumps({"key": "blank click", **body}), **headers)
+    refused = f"the corrected {side} text has nothing to read in it, so nothing is stored: write one, or reject the pair"
+    assert (status, json.loads(said)) == (422, {"error": refused}) and list(read_labels(tmp_path / "run")) == []
+    body["edit"] = texts
+    assert ask(server, f"/api/label?id={item['id']}", method="POST", body=json.dumps({"key": "other click", **body}), **headers)[0] == 200
+    assert [label.edit for _, _, label in read_labels(tmp_path / "run")] == [{"chosen": "I will look at once."}]

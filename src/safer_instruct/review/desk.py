@@ -72,6 +72,10 @@ class Stale(Exception):
     """What a page shows is not of the run as it stands any more; raised and answered within the app."""
 
 
+class BlankCorrection(Exception):
+    """A correction leaves nothing to read of a text; raised and answered within the app."""
+
+
 class Desk:
     """A finished run with its index and what people say of it; `made` tells it from another run that takes its place."""
 
@@ -130,6 +134,7 @@ class Desk:
 
         Raises:
             Stale: The run has other texts under that id than those that were read.
+            BlankCorrection: Of a corrected text nothing is left to read; nothing is written down.
         """
         found = queue.find_item(self.store, id_)
         if found is None:
@@ -190,7 +195,10 @@ class Desk:
     def _corrections(self, item: Item, edit: dict[str, str]) -> dict[str, str]:
         """What of an edit differs from the original."""
         prompt, texts = self._texts(self._example(item))
-        return {name: text for name, text in edit.items() if text != {"prompt": prompt, **texts}[name]}
+        changed = {name: text for name, text in edit.items() if text != {"prompt": prompt, **texts}[name]}
+        if blank := [name for name, text in changed.items() if not any(c.isprintable() and c != " " for c in text)]:
+            raise BlankCorrection(f"the corrected {blank[0]} text has nothing to read in it, so nothing is stored: write one, or reject the pair")
+        return changed
 
     def _sides(self, annotator: int, id_: str) -> tuple[Literal["chosen", "rejected"], Literal["chosen", "rejected"]]:
         """Which side stands left and which right; by chance where sides are blind, the same again for the same reader."""

@@ -23,6 +23,9 @@ export function visible(text) {
 
 export const countHidden = (text) => [...text.matchAll(HIDDEN)].length;
 
+// Whether nothing of it can be read: blanks, breaks and characters that are not shown.
+export const isBlank = (text) => !/[^\p{C}\p{Z}]/u.test(text);
+
 const MOST_WORDS = 1500; // the table below has the product of both sides' words
 
 // Which words of each side the other lacks, by longest common subsequence; null where the texts are too long for it.
