@@ -174,6 +174,43 @@ def test_a_correction_of_blanks_only_stays_on_the_page_until_it_is_a_text(run: P
     assert [label.edit for _, _, label in read_labels(run)] == [{"chosen": "I will look at once."}]
 
 
+def test_what_was_typed_and_not_saved_is_kept_within_the_page_and_asked_for_at_its_end(run: Path, serve: Any, new_page: Any) -> None:
+    page = new_page()
+    page.goto(serve(run, "ada").addresses["ada"])
+    here = shown(page)
+    page.keyboard.press("e")
+    page.wait_for_selector("#edit-chosen")
+    page.click("nav >> text=All")
+    page.wait_for_selector("h1 >> text=All examples")
+    page.click(f"a.row[href$='{here}']")
+    assert shown(page) == here, "nothing was changed, so the pair is shown as it is"
+    page.keyboard.press("e")
+    page.fill("#edit-chosen", "I will look at")
+    page.click("nav >> text=All")
+    page.wait_for_selector("h1 >> text=All examples")
+    with page.expect_event("dialog") as asked:
+        page.close(run_before_unload=True)
+    assert asked.value.type == "beforeunload"
+    page.click(f"a.row[href$='{here}']")
+    page.wait_for_selector("text=This correction was begun before, and is not saved yet.")
+    assert page.input_value("#edit-chosen") == "I will look at" and serious_findings(page) == []
+    page.keyboard.press("Escape")
+    assert shown(page) == here
+    page.keyboard.press("c")
+    page.keyboard.type("Too sh")
+    with page.expect_event("dialog") as asked:
+        page.close(run_before_unload=True)
+    assert asked.value.type == "beforeunload" and list(read_labels(run)) == []
+    page.keyboard.type("ort.")
+    page.click(".actions .accept", delay=200)
+    page.wait_for_function("before => document.querySelector('.pair .head .id')?.textContent !== before", arg=here)
+    assert [(label.decision, label.comment, label.edit) for _, _, label in read_labels(run)] == [("accept", "Too short.", {})]
+    page.reload()
+    shown(page)
+    assert [c for c in new_page.complaints if not c.startswith("dialog: ")] == [] and len(new_page.complaints) == 2, "no more was asked"
+    new_page.complaints.clear()
+
+
 def test_where_the_filters_hide_all_examples_the_list_says_so_and_shows_them(tmp_path: Path, serve: Any, new_page: Any) -> None:
     run = write_run(tmp_path / "run", TEXTS[:4], dropped=1)
     page = new_page()
