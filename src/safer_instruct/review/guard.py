@@ -3,9 +3,9 @@
 The server listens on the loopback only, which keeps other machines out but neither other users of this machine nor web
 pages open in the same browser. So every request must name this server as its host (against DNS rebinding), must not come
 from another origin, and must carry the session that was exchanged for a one-time token. A browser holds one session: the
-page says as whom it reads, and is refused where the browser's session has become another annotator's since. What a text from a corpus could
-do if it ever became markup, the content security policy forbids: no inline script, no request elsewhere, and no writing
-of markup from a script at all (Trusted Types).
+page says as whom it reads, and is refused where the browser's session has become another annotator's since. What a text
+from a corpus could do if it ever became markup, the content security policy forbids: no inline script, no request
+elsewhere, and no writing of markup from a script at all (Trusted Types).
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _HEADERS = {
     "x-frame-options": "DENY",
     "cache-control": "no-store",
 }
-READER = "reads-as"  # the header in which the page says whose it is, percent-encoded: names may be of any script
+_READER = "reads-as"  # the header in which the page says whose it is, percent-encoded: names may be of any script
 _OPEN = ("/enter",)  # needs the token instead of a session
 
 
@@ -109,9 +109,9 @@ class Guard:
         annotator = self._doors.annotator(_cookie(headers, self.cookie))
         if annotator is None:
             return PlainTextResponse("no session: open the address that 'safer-instruct review' printed; each opens once, a new start prints a new one", 401)
-        name, reader = annotator[1], unquote(headers.get(READER, ""))
+        name, reader = annotator[1], unquote(headers.get(_READER, ""))
         if reader and reader != name:
-            instead = f"reload it to read as {name}, or open the address of {reader} in another browser or profile"
+            instead = f"reload it to read as {name}; for {reader}, start the review again and open the new address in another browser or profile"
             return PlainTextResponse(f"this browser reads as {name} now, and this page was opened for {reader}, so nothing is stored from it: {instead}", 409)
         scope["annotator"] = annotator
         return None
