@@ -16,8 +16,9 @@ from safer_instruct.example import Example, Verdict
 
 
 def write_run(path: Path, texts: Sequence[tuple[str, str, str]], *, dropped: int = 0) -> Path:
-    """A finished run of (prompt, chosen, rejected), the last `dropped` of which a check dropped."""
-    path.mkdir(parents=True)
+    """A finished run of (prompt, chosen, rejected), the last `dropped` of which a check dropped; in the place of another one if `path` holds one."""
+    path.mkdir(parents=True, exist_ok=True)
+    (path / rundir.SUMMARY).unlink(missing_ok=True)
     with tables.outputs(path) as out:
         for number, (prompt, chosen, rejected) in enumerate(texts):
             example = Example(f"x{number:03}", rejected, "support", "texts.jsonl", number + 1, prompt=prompt, chosen=chosen, margin=0.5)

@@ -12,6 +12,7 @@ from browsing import serious_findings
 from reviewing import Server, write_run
 
 from safer_instruct.export import Options, export_pairs
+from safer_instruct.holding import hold
 from safer_instruct.progress import published
 from safer_instruct.review.index import ensure_index
 from safer_instruct.review.labels import read_reviewed
@@ -119,6 +120,106 @@ def test_two_annotators_share_only_the_overlap(run: Path, serve: Any, new_page: 
             press(page, "a")
     said = list(read_reviewed(run))
     assert len(said) == 10 and all(len(one.accepted) == 1 for one in said)
+
+
+def test_a_page_goes_on_for_nobody_but_the_annotator_whom_it_names(run: Path, serve: Any, new_page: Any) -> None:
+    server = serve(run, "ada", "ben")
+    page = new_page()
+    page.goto(server.addresses["ada"])
+    press(page, "a")
+    other = page.context.new_page()
+    other.goto(server.addresses["ben"])
+    shown(other)
+    page.keyboard.press("a")
+    page.wait_for_selector("#alert >> text=this browser reads as ben now, and this page was opened for ada")
+    page.click("nav >> text=All")
+    page.wait_for_selector("h1 >> text=All examples")
+    press(other, "r")
+    assert [(name, label.decision) for name, _, label in read_labels(run)] == [("ada", "accept"), ("ben", "reject")]
+    page.reload()
+    page.wait_for_selector(".pace >> text=ben")
+    assert page.inner_text("#alert") == ""
+    new_page.complaints[:] = [c for c in new_page.complaints if "409" not in c]
+
+
+def test_a_run_that_is_made_again_under_an_open_review_is_read_anew(run: Path, serve: Any, new_page: Any) -> None:
+    page = new_page()
+    page.goto(serve(run, "ada").addresses["ada"])
+    press(page, "a")
+    (run / "summary.json").rename(run / "aside.json")
+    with hold(run):
+        page.keyboard.press("a")
+        page.wait_for_selector("#alert >> text=nothing can be read or decided here for now")
+        assert f"{run} holds no finished run (it is in progress by process" in page.inner_text("#alert")
+        page.reload()
+        page.wait_for_selector("text=No run has begun here.")
+    (run / "aside.json").rename(run / "summary.json")
+    page.wait_for_selector("text=The run is finished: reload this page to read its pairs.")
+    page.goto(page.url.partition("#")[0])
+    page.reload()
+    before = shown(page)
+    write_run(run, [(prompt, f"{chosen} Good day.", rejected) for prompt, chosen, rejected in TEXTS])
+    page.keyboard.press("a")
+    page.wait_for_selector("#alert >> text=the run was made again since this page was opened: reload it")
+    assert shown(page) == before and len(list(read_labels(run))) == 1
+    page.reload()
+    page.wait_for_selector(".pace >> text=nothing read yet")
+    assert page.inner_text("[data-side=chosen]").endswith("Good day.")
+    press(page, "a")
+    assert page.inner_text(".pace").split("\n")[1] == "1 accepted, 0 rejected"
+    new_page.complaints[:] = [c for c in new_page.complaints if "409" not in c]
+
+
+def test_a_correction_of_blanks_only_stays_on_the_page_until_it_is_a_text(run: Path, serve: Any, new_page: Any) -> None:
+    page = new_page()
+    page.goto(serve(run, "ada").addresses["ada"])
+    shown(page)
+    page.keyboard.press("e")
+    page.fill("#edit-chosen", "  \n ")
+    page.keyboard.press("Control+Enter")
+    page.wait_for_selector("#fault-chosen >> text=There is nothing to read in this text: write one, or reject the pair.")
+    assert page.evaluate("() => document.activeElement.id") == "edit-chosen" and list(read_labels(run)) == [] and serious_findings(page) == []
+    page.fill("#edit-chosen", "I will look at once.")
+    page.keyboard.press("Control+Enter")
+    page.wait_for_selector("text=corrected")
+    assert [label.edit for _, _, label in read_labels(run)] == [{"chosen": "I will look at once."}]
+
+
+def test_what_was_typed_and_not_saved_is_kept_within_the_page_and_asked_for_at_its_end(run: Path, serve: Any, new_page: Any) -> None:
+    page = new_page()
+    page.goto(serve(run, "ada").addresses["ada"])
+    here = shown(page)
+    page.keyboard.press("e")
+    page.wait_for_selector("#edit-chosen")
+    page.click("nav >> text=All")
+    page.wait_for_selector("h1 >> text=All examples")
+    page.click(f"a.row[href$='{here}']")
+    assert shown(page) == here, "nothing was changed, so the pair is shown as it is"
+    page.keyboard.press("e")
+    page.fill("#edit-chosen", "I will look at")
+    page.click("nav >> text=All")
+    page.wait_for_selector("h1 >> text=All examples")
+    with page.expect_event("dialog") as asked:
+        page.close(run_before_unload=True)
+    assert asked.value.type == "beforeunload"
+    page.click(f"a.row[href$='{here}']")
+    page.wait_for_selector("text=This correction was begun before, and is not saved yet.")
+    assert page.input_value("#edit-chosen") == "I will look at" and serious_findings(page) == []
+    page.keyboard.press("Escape")
+    assert shown(page) == here
+    page.keyboard.press("c")
+    page.keyboard.type("Too sh")
+    with page.expect_event("dialog") as asked:
+        page.close(run_before_unload=True)
+    assert asked.value.type == "beforeunload" and list(read_labels(run)) == []
+    page.keyboard.type("ort.")
+    page.click(".actions .accept", delay=200)
+    page.wait_for_function("before => document.querySelector('.pair .head .id')?.textContent !== before", arg=here)
+    assert [(label.decision, label.comment, label.edit) for _, _, label in read_labels(run)] == [("accept", "Too short.", {})]
+    page.reload()
+    shown(page)
+    assert [c for c in new_page.complaints if not c.startswith("dialog: ")] == [] and len(new_page.complaints) == 2, "no more was asked"
+    new_page.complaints.clear()
 
 
 def test_where_the_filters_hide_all_examples_the_list_says_so_and_shows_them(tmp_path: Path, serve: Any, new_page: Any) -> None:

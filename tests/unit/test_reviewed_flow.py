@@ -220,6 +220,23 @@ def test_a_run_that_nobody_reviewed_or_accepted_anything_of_says_what_to_do(run:
         export_pairs(run, "jsonl", options=Options(reviewed=True))
 
 
+def test_where_all_that_was_decided_rests_an_export_says_how_much(run: Path, examples: list[Example]) -> None:
+    alive = [e for e in examples if e.alive]
+    say(run, "ada", [replace(e, chosen="Of an earlier run.") for e in alive[:5]], decision="accept")
+    say(run, "ben", [replace(e, chosen="Of an earlier run.") for e in alive[4:6]], decision="reject")
+    say(run, "ada", [e for e in examples if not e.alive and e.chosen][:1], decision="accept")
+    told = (
+        f"nobody has accepted a pair of {run} as it stands now (left out: 6 of texts that the run has replaced since); read some: safer-instruct review {run}"
+    )
+    with pytest.raises(RunDirectoryError) as refused:
+        exported(run)
+    assert str(refused.value) == told
+    say(run, "ada", alive[6:7], decision="accept")
+    say(run, "ben", alive[6:7], decision="reject")
+    with pytest.raises(RunDirectoryError, match="left out: 6 of texts that the run has replaced since, 1 a tie"):
+        exported(run)
+
+
 def parts(document: Document, section: str) -> list[Figure | Table]:
     return [part for s in document.sections if s.id == section for part in s.parts]
 

@@ -114,9 +114,10 @@ class Finished:
         self._accepted = Accepted(path) if options.reviewed else None
         self._selected = tables.selected_ids(path) if options.selected else None
         self._count, self.corrected = self._counted() if options.reviewed or options.selected else (tables.pairs_and_twins(self.summary), 0)
-        if options.reviewed and not self._count:
+        if self._accepted and not self._count:
             of = f"the selection of {path}" if options.selected else str(path)
-            raise RunDirectoryError(f"nobody has accepted a pair of {of} as it stands now; read some: safer-instruct review {path}")
+            left_out = f" (left out: {said})" if (said := self._accepted.left_out) else ""
+            raise RunDirectoryError(f"nobody has accepted a pair of {of} as it stands now{left_out}; read some: safer-instruct review {path}")
         if not self._count and self._selected is not None:
             raise RunDirectoryError(f"the selection of {path} holds none of its pairs; make it anew: safer-instruct select {path}")
         self._assignment: Assignment | None = self._divided() if options.splits else None

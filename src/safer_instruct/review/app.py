@@ -16,23 +16,26 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from safer_instruct import progress, rundir
+from safer_instruct.errors import RunDirectoryError
 from safer_instruct.review import figures
-from safer_instruct.review.desk import Change, Desk, Stale
+from safer_instruct.review.desk import BlankCorrection, Change, Desk, Stale
+from safer_instruct.review.desks import Desks
 from safer_instruct.review.guard import Doors, Guard, cookie_name
 from safer_instruct.review.queue import Filters
 from safer_instruct.review.store import SESSION_S
 
 _STATIC = Path(str(resources.files("safer_instruct.review") / "static"))
 _STATES = ("open", "accept", "reject", "skip", "done", "any")
+_MADE = "of-run"  # the header in which the page says of which run it is
 Handler = Callable[[Request], Awaitable[Response]]
 
 
-def make_app(path: Path, desk: Desk | None, doors: Doors, port: int) -> Guard:
+def make_app(path: Path, desks: Desks, doors: Doors, port: int) -> Guard:
     """The app for the run in `path`, guarded.
 
     Args:
         path: The run directory.
-        desk: None while the run is not finished: then only the page about the run has something to show.
+        desks: Of its run; while that is not finished, only the page about the run has something to show.
         doors: Who may come in.
         port: That it will listen on, for the host check.
     """
@@ -42,38 +45,42 @@ def make_app(path: Path, desk: Desk | None, doors: Doors, port: int) -> Guard:
         Route("/favicon.ico", _icon),  # browsers ask for it before they have read the page that names another
         Mount("/static", StaticFiles(directory=_STATIC)),
         Route("/api/live", _live(path)),
+        *_desk_routes(desks),
     ]
-    if desk:
-        routes += _desk_routes(desk)
-    else:
-        routes.append(Route("/api/about", _unfinished))
-    return Guard(Starlette(routes=routes, exception_handlers={ValidationError: _invalid, Stale: _stale}), doors, port)
+    answers: dict[Any, Any] = {ValidationError: _invalid, BlankCorrection: _blank, Stale: _stale, RunDirectoryError: _unreadable}
+    return Guard(Starlette(routes=routes, exception_handlers=answers), doors, port)
 
 
-def _desk_routes(desk: Desk) -> list[Route]:
+def _desk_routes(desks: Desks) -> list[Route]:
     async def about(request: Request) -> Response:
-        return await _answer(desk.about, *request.scope["annotator"])
+        try:
+            return await _answer(desks, request, lambda desk: desk.about(*request.scope["annotator"]))
+        except RunDirectoryError:
+            if (desks.path / rundir.SUMMARY).is_file():
+                raise
+            return JSONResponse({"annotator": request.scope["annotator"][1], "unfinished": True})
 
     async def step(request: Request) -> Response:
         query = request.query_params
-        return await _answer(lambda: desk.step(_number(request), _filters(request), query.get("after"), back=query.get("back") == "1"))
+        after, back = query.get("after"), query.get("back") == "1"
+        return await _answer(desks, request, lambda desk: desk.step(_number(request), _filters(request), after, back=back))
 
     async def listed(request: Request) -> Response:
-        return await _answer(desk.listed, _number(request), _filters(request), request.query_params.get("after"))
+        return await _answer(desks, request, lambda desk: desk.listed(_number(request), _filters(request), request.query_params.get("after")))
 
     async def item(request: Request) -> Response:
-        return await _answer(desk.item, _number(request), request.query_params.get("id", ""))
+        return await _answer(desks, request, lambda desk: desk.item(_number(request), request.query_params.get("id", "")))
 
     async def say(request: Request) -> Response:
         change = Change.model_validate_json(await request.body())
-        return await _answer(desk.say, _number(request), request.query_params.get("id", ""), change)
+        return await _answer(desks, request, lambda desk: desk.say(_number(request), request.query_params.get("id", ""), change))
 
     async def undo(request: Request) -> Response:
         change = Change.model_validate_json(await request.body())
-        return await _answer(desk.undo, _number(request), change.key)
+        return await _answer(desks, request, lambda desk: desk.undo(_number(request), change.key))
 
     async def agreement(request: Request) -> Response:
-        return await _answer(figures.agreement, desk.store)
+        return await _answer(desks, request, lambda desk: figures.agreement(desk.store))
 
     return [
         Route("/api/about", about),
@@ -86,9 +93,16 @@ def _desk_routes(desk: Desk) -> list[Route]:
     ]
 
 
-async def _answer(work: Callable[..., Any], *arguments: Any) -> Response:
-    """What `work` gives, made in a thread: it reads files and waits for the disk."""
-    found = await run_in_threadpool(work, *arguments)
+async def _answer(desks: Desks, request: Request, work: Callable[[Desk], Any]) -> Response:
+    """What `work` gives at the desk of the run as it stands, made in a thread: it reads files and waits for the disk."""
+
+    def at_desk() -> Any:
+        desk = desks.now()
+        if request.headers.get(_MADE, desk.made) != desk.made:
+            raise Stale
+        return work(desk)
+
+    found = await run_in_threadpool(at_desk)
     return JSONResponse({"error": "the run has no such example"}, 404) if found is None else JSONResponse(found)
 
 
@@ -122,18 +136,22 @@ def _live(path: Path) -> Handler:
     return live
 
 
-async def _unfinished(request: Request) -> Response:
-    return JSONResponse({"annotator": request.scope["annotator"][1], "unfinished": True})
-
-
 async def _invalid(request: Request, exc: Exception) -> Response:
     errors = exc.errors(include_input=False, include_url=False) if isinstance(exc, ValidationError) else []
     said = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in errors[:3])
     return JSONResponse({"error": said}, 422)
 
 
+async def _blank(request: Request, exc: Exception) -> Response:
+    return JSONResponse({"error": str(exc)}, 422)
+
+
 async def _stale(request: Request, exc: Exception) -> Response:
     return JSONResponse({"error": "the run was made again since this page was opened: reload it"}, 409)
+
+
+async def _unreadable(request: Request, exc: Exception) -> Response:
+    return JSONResponse({"error": f"nothing can be read or decided here for now: {exc}"}, 409)
 
 
 def _number(request: Request) -> int:

@@ -69,14 +69,19 @@ class Change(Strict):
 
 
 class Stale(Exception):
-    """The texts that a click speaks of are not those of the run any more; raised and answered within the app."""
+    """What a page shows is not of the run as it stands any more; raised and answered within the app."""
+
+
+class BlankCorrection(Exception):
+    """A correction leaves nothing to read of a text; raised and answered within the app."""
 
 
 class Desk:
-    """A finished run with its index and what people say of it."""
+    """A finished run with its index and what people say of it; `made` tells it from another run that takes its place."""
 
     def __init__(self, path: Path, plan: Plan, store: Store) -> None:
         self.path, self.plan, self.store = path, plan, store
+        self.made = made_mark(path)  # first: where the run is made again from here on, it is another one's
         self._direction = direction_of(rundir.read_summary(path))
         store.attach(ensure_index(path))
         self._files = ExitStack()
@@ -93,6 +98,7 @@ class Desk:
         return {
             "annotator": name,
             "run": self.path.absolute().name,
+            "made": self.made,
             "questions": [q.model_dump() for q in config.questions if not self.plan.blind or q.of == "prompt"],
             "tags": list(config.tags),
             "veil": list(config.veil),
@@ -128,6 +134,7 @@ class Desk:
 
         Raises:
             Stale: The run has other texts under that id than those that were read.
+            BlankCorrection: Of a corrected text nothing is left to read; nothing is written down.
         """
         found = queue.find_item(self.store, id_)
         if found is None:
@@ -188,7 +195,10 @@ class Desk:
     def _corrections(self, item: Item, edit: dict[str, str]) -> dict[str, str]:
         """What of an edit differs from the original."""
         prompt, texts = self._texts(self._example(item))
-        return {name: text for name, text in edit.items() if text != {"prompt": prompt, **texts}[name]}
+        changed = {name: text for name, text in edit.items() if text != {"prompt": prompt, **texts}[name]}
+        if blank := [name for name, text in changed.items() if not any(c.isprintable() and c != " " for c in text)]:
+            raise BlankCorrection(f"the corrected {blank[0]} text has nothing to read in it, so nothing is stored: write one, or reject the pair")
+        return changed
 
     def _sides(self, annotator: int, id_: str) -> tuple[Literal["chosen", "rejected"], Literal["chosen", "rejected"]]:
         """Which side stands left and which right; by chance where sides are blind, the same again for the same reader."""
@@ -208,6 +218,20 @@ class Desk:
             return said
         side = ("left", "right")[self._sides(annotator, id_).index(preferred)] if preferred else None
         return {**said, "decision": side or label.decision, "edit": {}}
+
+
+def made_mark(path: Path) -> str:
+    """What tells a finished run from one that was made in its place: when its summary and examples were written, and their sizes.
+
+    Raises:
+        RunDirectoryError: The run is not finished, or one of the two cannot be read.
+    """
+    try:
+        written = [(path / name).stat() for name in (rundir.SUMMARY, rundir.EXAMPLES)]
+    except OSError as exc:
+        rundir.read_summary(path)
+        raise rundir.unreadable(path / rundir.EXAMPLES, exc) from exc
+    return "-".join(f"{of.st_mtime_ns:x}.{of.st_size:x}" for of in written)
 
 
 _EMPTY: dict[str, Any] = {"tags": (), "comment": "", "answers": {}, "edit": {}}

@@ -2,9 +2,10 @@
 
 The server listens on the loopback only, which keeps other machines out but neither other users of this machine nor web
 pages open in the same browser. So every request must name this server as its host (against DNS rebinding), must not come
-from another origin, and must carry the session that was exchanged for a one-time token. What a text from a corpus could
-do if it ever became markup, the content security policy forbids: no inline script, no request elsewhere, and no writing
-of markup from a script at all (Trusted Types).
+from another origin, and must carry the session that was exchanged for a one-time token. A browser holds one session: the
+page says as whom it reads, and is refused where the browser's session has become another annotator's since. What a text
+from a corpus could do if it ever became markup, the content security policy forbids: no inline script, no request
+elsewhere, and no writing of markup from a script at all (Trusted Types).
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import secrets
+from urllib.parse import unquote
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import PlainTextResponse
@@ -34,6 +36,7 @@ _HEADERS = {
     "x-frame-options": "DENY",
     "cache-control": "no-store",
 }
+_READER = "reads-as"  # the header in which the page says whose it is, percent-encoded: names may be of any script
 _OPEN = ("/enter",)  # needs the token instead of a session
 
 
@@ -106,6 +109,10 @@ class Guard:
         annotator = self._doors.annotator(_cookie(headers, self.cookie))
         if annotator is None:
             return PlainTextResponse("no session: open the address that 'safer-instruct review' printed; each opens once, a new start prints a new one", 401)
+        name, reader = annotator[1], unquote(headers.get(_READER, ""))
+        if reader and reader != name:
+            instead = f"reload it to read as {name}; for {reader}, start the review again and open the new address in another browser or profile"
+            return PlainTextResponse(f"this browser reads as {name} now, and this page was opened for {reader}, so nothing is stored from it: {instead}", 409)
         scope["annotator"] = annotator
         return None
 

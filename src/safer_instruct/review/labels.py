@@ -11,11 +11,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from safer_instruct import rundir, tables
+from safer_instruct import rundir, stored, tables
 from safer_instruct.calibration.labels import Scored, read_examples
-from safer_instruct.conversation import texts_digest
+from safer_instruct.conversation import as_messages, texts_digest
 from safer_instruct.errors import ConfigError, RunDirectoryError
 from safer_instruct.review.store import Label, read_labels
+from safer_instruct.texts import direction_of, judged_texts
 from safer_instruct.wholefile import whole
 
 LABEL_COLUMNS = ("id", "label", "annotators", "accepted", "rejected", "texts")
@@ -92,7 +93,7 @@ class Accepted:
         decided = list(reviewed_of(path))
         self._path = path
         self._edits = {(said.id, said.digest): said.edit for said in decided if said.good}
-        self._decided = {(said.id, said.digest) for said in decided}
+        self._decided = {(said.id, said.digest): said for said in decided}
         self._met: set[str] = set()
 
     @cached_property
@@ -100,6 +101,14 @@ class Accepted:
         """Accepted ones that no pair given to `take` was, once it was given all of them: what became of each."""
         ids = {id_ for id_, _ in self._edits} - self._met
         return _what_became(self._path, ids) if ids else Missing()
+
+    @property
+    def left_out(self) -> str:
+        """What was decided and is neither acceptance nor rejection of an example as it stands now, in the words of `Current`; empty where nothing was."""
+        standing = _standing(self._path)
+        current = [said for key, said in self._decided.items() if key in standing]
+        replaced = {id_ for id_, _ in self._decided} - {said.id for said in current}
+        return Current((), sum(said.good is None for said in current), 0, len(replaced)).left_out
 
     def take(self, pair: dict[str, Any]) -> dict[str, Any] | None:
         """The pair with the corrections in place; None where it was not accepted.
@@ -119,6 +128,12 @@ def _what_became(path: Path, ids: set[str]) -> Missing:
         for batch in parquet.iter_batches(columns=["id", "dropped_by"]):
             found.update(row["dropped_by"] or "" for row in batch.to_pylist() if row["id"] in ids)
     return Missing(found[""], {name: count for name, count in sorted(found.items()) if name}, len(ids) - found.total())
+
+
+def _standing(path: Path) -> set[tuple[str, str]]:
+    """Id and digest of every example as it stands."""
+    direction = direction_of(rundir.read_summary(path))
+    return {(e.id, texts_digest(*judged_texts(e, direction), as_messages(e.history))) for e in stored.read_examples(path)}
 
 
 def reviewed_of(path: Path) -> Iterator[Reviewed]:

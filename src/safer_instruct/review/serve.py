@@ -13,7 +13,8 @@ from safer_instruct import rundir
 from safer_instruct.domain import Domain, load_domain, shipped_domains
 from safer_instruct.errors import ConfigError, RunDirectoryError
 from safer_instruct.extras import require
-from safer_instruct.review.desk import Desk, Plan
+from safer_instruct.review.desk import Plan
+from safer_instruct.review.desks import Desks
 from safer_instruct.review.index import ensure_index
 from safer_instruct.review.store import Store
 from safer_instruct.settings.review import ReviewConfig
@@ -66,10 +67,12 @@ def serve_review(
     listener = _listen(port)
     bound = int(listener.getsockname()[1])
     store = Store(path)
-    desk = Desk(path, plan, store) if finished else None
+    desks = Desks(path, plan)
     try:
+        if finished:
+            desks.now()
         doors = Doors(store)
-        app = make_app(path, desk, doors, bound)
+        app = make_app(path, desks, doors, bound)
         addresses = [(name, f"http://127.0.0.1:{bound}/enter?token={doors.token_for(name)}") for name in names]
         for name, address in addresses:
             opened(name, address)
@@ -78,8 +81,7 @@ def serve_review(
         settings = uvicorn.Config(app, log_level="warning", access_log=False, server_header=False, lifespan="off", timeout_graceful_shutdown=3)
         uvicorn.Server(settings).run(sockets=[listener])
     finally:
-        if desk:
-            desk.close()
+        desks.close()
         store.close()
 
 

@@ -4,6 +4,7 @@ import { byId, el } from "./dom.js";
 
 const KEPT = "unsent-clicks";
 let reader = "";
+let headers = {};
 
 export class Refused extends Error {
   constructor(status, message) {
@@ -14,11 +15,14 @@ export class Refused extends Error {
 
 export async function ask(path, parameters = {}) {
   const query = new URLSearchParams(Object.entries(parameters).filter(([, value]) => value !== null)); // an empty one says something: of which outcome, all
-  return answer(await fetch(`/api/${path}?${query}`));
+  return answer(await fetch(`/api/${path}?${query}`, { headers }));
 }
 
-export function setReader(name) {
-  reader = name;
+// Whose page this is, and of which run, goes with every request from now on: another annotator's address, opened in this browser, takes
+// the session over, and the run may be made again.
+export function setPage({ annotator, made }) {
+  reader = annotator;
+  headers = { "reads-as": encodeURIComponent(annotator), ...(made && { "of-run": made }) };
 }
 
 export async function click(path, parameters, body) {
@@ -32,6 +36,11 @@ export async function deliverKept() {
   for (const sent of kept().filter((one) => one.reader === reader)) await deliver(sent).catch(() => null);
 }
 
+// A refusal has been shown by then; anything else is a fault.
+export function passRefused(error) {
+  if (!(error instanceof Refused)) throw error;
+}
+
 export function complain(message) {
   byId("alert").replaceChildren(...(message ? [el("p", {}, message)] : []));
 }
@@ -39,7 +48,7 @@ export function complain(message) {
 async function deliver(sent) {
   for (let pause_ms = 250; ; pause_ms = Math.min(4000, 2 * pause_ms)) {
     try {
-      const response = await fetch(sent.path, { method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify(sent.body) });
+      const response = await fetch(sent.path, { method: "POST", headers: { ...headers, "content-type": "application/json" }, body: JSON.stringify(sent.body) });
       if (response.status !== 401) keep(kept().filter((one) => one.body.key !== sent.body.key));
       const said = await answer(response);
       complain("");

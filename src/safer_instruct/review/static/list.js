@@ -1,6 +1,6 @@
 // All pairs that the filters let through, in a few words each.
 
-import { ask } from "./api.js";
+import { ask, passRefused } from "./api.js";
 import { el } from "./dom.js";
 import { filterBar, stateName } from "./filters.js";
 import { visible } from "./text.js";
@@ -14,7 +14,9 @@ export function listView(page, main) {
   let last = null;
   let asked = 0;
 
-  async function load(anew) {
+  const load = (anew) => fill(anew).catch(passRefused);
+
+  async function fill(anew) {
     const mine = ++asked;
     const found = await ask("list", { ...page.filters, after: anew ? null : last });
     const none = found.total ? null : await behind(page);

@@ -1,6 +1,6 @@
 // The page: which view is shown, the header, and the keys.
 
-import { ask, complain, deliverKept, Refused, setReader } from "./api.js";
+import { ask, complain, deliverKept, passRefused, Refused, setPage } from "./api.js";
 import { byId, el } from "./dom.js";
 import { helpContent } from "./help.js";
 import { agreementView } from "./agreement.js";
@@ -19,7 +19,7 @@ async function start() {
     return;
   }
   const { about } = page;
-  setReader(about.annotator);
+  setPage(about);
   byId("run").textContent = about.run ?? "A run that is not finished";
   if (about.unfinished) {
     for (const link of document.querySelectorAll("nav a")) link.hidden = !link.hash.endsWith("run");
@@ -42,7 +42,7 @@ async function route() {
   }
   page.view?.leave?.();
   page.view = view(page, byId("main"), rest.map(decodeURIComponent).join("/"));
-  await page.view.shown;
+  await page.view.shown.catch(passRefused);
 }
 
 function showProgress(progress) {

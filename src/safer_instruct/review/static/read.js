@@ -1,7 +1,8 @@
 // One pair at a time: what it says, what is said of it, and the keys for that.
 
-import { ask, click, Refused } from "./api.js";
+import { ask, click, passRefused } from "./api.js";
 import { button, el, say } from "./dom.js";
+import { draftOf, keepDraft } from "./drafts.js";
 import { editor } from "./edit.js";
 import { filterBar } from "./filters.js";
 import { compare, marked, visible } from "./text.js";
@@ -18,9 +19,7 @@ export function readView(page, main, id) {
 
   // One thing at a time, in the order in which the keys were pressed.
   function queue(work) {
-    view.busy = view.busy.then(work).catch((error) => {
-      if (!(error instanceof Refused)) throw error;
-    });
+    view.busy = view.busy.then(work).catch(passRefused);
     return view.busy;
   }
 
@@ -39,6 +38,7 @@ export function readView(page, main, id) {
     view.editing = null;
     history.replaceState(null, "", item ? `#/read/${encodeURIComponent(item.id)}` : "#/read");
     render();
+    if (item && draftOf(item, "edit")) edit();
     if (!place.contains(document.activeElement) && !main.contains(document.activeElement)) main.focus({ preventScroll: true });
     scrollTo({ top: 0 });
   }
@@ -76,6 +76,12 @@ export function readView(page, main, id) {
     if (!view.item) return;
     await tell(change);
     render();
+  });
+
+  const remark = (item, comment) => queue(async () => {
+    if (view.item !== item || item.label.comment === comment) return;
+    await tell({ comment }); // and nothing is drawn anew: the mouse may be down on a button
+    if (draftOf(item, "comment") === comment) keepDraft(item, "comment", null);
   });
 
   function render() {
@@ -169,11 +175,10 @@ export function readView(page, main, id) {
         event.preventDefault();
         if (!view.item.label.tags.includes(tag)) flip(tag);
       } });
-    const comment = el("textarea", { rows: "2", maxlength: "10000", "aria-label": "Comment", id: "comment", "data-keep": "comment", placeholder: "a comment", value: label.comment, dir: "auto",
-      onchange: (event) => {
-        const { value } = event.target;
-        if (value !== view.item.label.comment) amend({ comment: value });
-      } });
+    const { item } = view;
+    const comment = el("textarea", { rows: "2", maxlength: "10000", "aria-label": "Comment", id: "comment", "data-keep": "comment", placeholder: "a comment", value: draftOf(item, "comment") ?? label.comment, dir: "auto",
+      oninput: ({ target }) => keepDraft(item, "comment", target.value === item.label.comment ? null : target.value),
+      onblur: ({ target }) => remark(item, target.value) });
     return el("section", { class: "card notes", "aria-label": "Notes" }, el("h2", {}, "Tags", el("kbd", { "aria-hidden": "true" }, "t")),
       el("p", { class: "tags" }, tags.map((tag) => el("button", { type: "button", class: "tag", "aria-pressed": String(label.tags.includes(tag)), "data-keep": `tag-${tag}`, onclick: () => flip(tag) }, visible(tag))), other),
       el("datalist", { id: "tags" }, tags.map((tag) => el("option", { value: tag }))),
@@ -214,15 +219,19 @@ export function readView(page, main, id) {
   function edit() {
     if (!view.item) return;
     const { item } = view;
-    view.editing = editor(item, {
+    const kept = (texts) => keepDraft(item, "edit", texts);
+    view.editing = editor(item, draftOf(item, "edit"), {
+      kept,
       save: (texts) => queue(async () => {
         await tell({ edit: texts });
+        kept(null);
         view.editing = null;
         render();
         main.focus({ preventScroll: true });
         say("Corrected; accept it with A.");
       }),
       cancel: () => {
+        kept(null);
         view.editing = null;
         render();
         main.focus({ preventScroll: true });
@@ -264,7 +273,7 @@ export function readView(page, main, id) {
   });
 
   return {
-    shown: queue(async () => (id ? show(await ask("item", { id }).catch(() => null)) : go(null, false))),
+    shown: queue(async () => (id ? show(await ask("item", { id }).catch(unknown)) : go(null, false))),
     key(event, typing) {
       if (view.editing) {
         view.editing.dispatchEvent(new CustomEvent("key", { detail: event }));
@@ -285,6 +294,11 @@ export function readView(page, main, id) {
       act();
     },
   };
+}
+
+function unknown(error) {
+  if (error.status !== 404) throw error;
+  return null;
 }
 
 function finished(page) {

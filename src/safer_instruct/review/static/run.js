@@ -16,7 +16,7 @@ export function runView(page, main) {
     const going = said.progress?.phase === "running";
     const shown = said.progress && (going || !said.summary) ? live(said.progress) : said.summary ? funnel(said.summary) : [el("p", { class: "empty" }, "No run has begun here.")];
     const over = page.about.unfinished && said.summary;
-    main.replaceChildren(el("h1", {}, "Run"), ...(over ? [el("p", { class: "note" }, "The run is finished: start the review again to read its pairs.")] : []), ...shown);
+    main.replaceChildren(el("h1", {}, "Run"), ...(over ? [el("p", { class: "note" }, "The run is finished: reload this page to read its pairs.")] : []), ...shown);
     if (!said.summary || going) timer = setTimeout(() => load().catch(() => null), EVERY_MS);
   }
   return { shown: load(), leave: () => clearTimeout(timer) };

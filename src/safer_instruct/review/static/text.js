@@ -23,6 +23,9 @@ export function visible(text) {
 
 export const countHidden = (text) => [...text.matchAll(HIDDEN)].length;
 
+// Whether nothing of it can be read: blanks, breaks and characters that are not shown.
+export const isBlank = (text) => !/[^\p{C}\p{Z}]/u.test(text);
+
 const WORD = /[\p{L}\p{N}]/u;
 const MOST_WORDS = 1500; // the table below has the product of both sides' words
 
