@@ -124,6 +124,9 @@ def test_a_correction_that_leaves_nothing_to_read_is_refused(server: Server, tmp
     status, said, _ = ask(server, f"/api/label?id={item['id']}", method="POST", body=json.dumps({"key": "blank click", **body}), **headers)
     refused = f"the corrected {side} text has nothing to read in it, so nothing is stored: write one, or reject the pair"
     assert (status, json.loads(said)) == (422, {"error": refused}) and list(read_labels(tmp_path / "run")) == []
+    body["edit"] = texts | {"rejected": f"{texts['chosen']} "}
+    status, said, _ = ask(server, f"/api/label?id={item['id']}", method="POST", body=json.dumps({"key": "same click", **body}), **headers)
+    assert status == 422 and "both sides are the same text" in json.loads(said)["error"] and list(read_labels(tmp_path / "run")) == []
     body["edit"] = texts
     assert ask(server, f"/api/label?id={item['id']}", method="POST", body=json.dumps({"key": "other click", **body}), **headers)[0] == 200
     assert [label.edit for _, _, label in read_labels(tmp_path / "run")] == [{"chosen": "I will look at once."}]

@@ -18,7 +18,7 @@ from starlette.staticfiles import StaticFiles
 from safer_instruct import progress, rundir
 from safer_instruct.errors import RunDirectoryError
 from safer_instruct.review import figures
-from safer_instruct.review.desk import BlankCorrection, Change, Desk, Stale
+from safer_instruct.review.desk import Change, Desk, Stale, UnusableCorrection
 from safer_instruct.review.desks import Desks
 from safer_instruct.review.guard import Doors, Guard, cookie_name
 from safer_instruct.review.queue import Filters
@@ -47,7 +47,7 @@ def make_app(path: Path, desks: Desks, doors: Doors, port: int) -> Guard:
         Route("/api/live", _live(path)),
         *_desk_routes(desks),
     ]
-    answers: dict[Any, Any] = {ValidationError: _invalid, BlankCorrection: _blank, Stale: _stale, RunDirectoryError: _unreadable}
+    answers: dict[Any, Any] = {ValidationError: _invalid, UnusableCorrection: _unusable, Stale: _stale, RunDirectoryError: _unreadable}
     return Guard(Starlette(routes=routes, exception_handlers=answers), doors, port)
 
 
@@ -142,7 +142,7 @@ async def _invalid(request: Request, exc: Exception) -> Response:
     return JSONResponse({"error": said}, 422)
 
 
-async def _blank(request: Request, exc: Exception) -> Response:
+async def _unusable(request: Request, exc: Exception) -> Response:
     return JSONResponse({"error": str(exc)}, 422)
 
 

@@ -72,8 +72,8 @@ class Stale(Exception):
     """What a page shows is not of the run as it stands any more; raised and answered within the app."""
 
 
-class BlankCorrection(Exception):
-    """A correction leaves nothing to read of a text; raised and answered within the app."""
+class UnusableCorrection(Exception):
+    """A correction leaves nothing to read of a text, or two sides that are the same; raised and answered within the app."""
 
 
 class Desk:
@@ -134,7 +134,7 @@ class Desk:
 
         Raises:
             Stale: The run has other texts under that id than those that were read.
-            BlankCorrection: Of a corrected text nothing is left to read; nothing is written down.
+            UnusableCorrection: Of a corrected text nothing is left to read, or both sides would be the same; nothing is written down.
         """
         found = queue.find_item(self.store, id_)
         if found is None:
@@ -197,7 +197,10 @@ class Desk:
         prompt, texts = self._texts(self._example(item))
         changed = {name: text for name, text in edit.items() if text != {"prompt": prompt, **texts}[name]}
         if blank := [name for name, text in changed.items() if not any(c.isprintable() and c != " " for c in text)]:
-            raise BlankCorrection(f"the corrected {blank[0]} text has nothing to read in it, so nothing is stored: write one, or reject the pair")
+            raise UnusableCorrection(f"the corrected {blank[0]} text has nothing to read in it, so nothing is stored: write one, or reject the pair")
+        sides = texts | changed
+        if changed and sides["chosen"].strip() == sides["rejected"].strip():
+            raise UnusableCorrection("as corrected both sides are the same text, so nothing is stored: change one of them, or reject the pair")
         return changed
 
     def _sides(self, annotator: int, id_: str) -> tuple[Literal["chosen", "rejected"], Literal["chosen", "rejected"]]:
