@@ -430,7 +430,7 @@ def test_labels_of_texts_that_the_run_has_replaced_are_left_out_and_told(tmp_pat
     assert f"100 rows to label, {100 - len(replaced & new.keys())} of them with the label that {sheet} has" in told
     other = finished(tmp_path / "other", [replace(e, chosen="written anew") for e in which])
     assert typed("calibrate", other, "--labels", sheet) == 2
-    assert "all of its 300 labels are of texts that the run has replaced since; label them anew: --sheet NEW.csv" in capsys.readouterr().err
+    assert "all of its 300 labels are of texts that the run no longer holds; label them anew: --sheet NEW.csv" in capsys.readouterr().err
     assert not (other / CALIBRATION).exists()
 
 

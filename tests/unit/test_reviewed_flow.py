@@ -109,7 +109,7 @@ def test_what_was_accepted_as_corrected_only_is_no_label_of_what_was_scored(run:
     say(run, "ada", [replace(alive[6], chosen="another run wrote this")], decision="accept")
     written = write_labels(run, run / "said.csv")
     assert [(said.id, good) for said, good in written.labels] == [(e.id, e not in alive[4:6]) for e in (alive[0], *alive[2:6])]
-    assert written.left_out == "1 accepted only as corrected, 1 of texts that the run has replaced since"
+    assert written.left_out == "1 accepted only as corrected, 1 of texts that the run no longer holds"
     view.write_labels(run, run / "said.csv")
     assert "5 labels: " in (told := " ".join(capsys.readouterr().out.split())) and told.endswith(f"(left out: {written.left_out})")
 
@@ -225,15 +225,13 @@ def test_where_all_that_was_decided_rests_an_export_says_how_much(run: Path, exa
     say(run, "ada", [replace(e, chosen="Of an earlier run.") for e in alive[:5]], decision="accept")
     say(run, "ben", [replace(e, chosen="Of an earlier run.") for e in alive[4:6]], decision="reject")
     say(run, "ada", [e for e in examples if not e.alive and e.chosen][:1], decision="accept")
-    told = (
-        f"nobody has accepted a pair of {run} as it stands now (left out: 6 of texts that the run has replaced since); read some: safer-instruct review {run}"
-    )
+    told = f"nobody has accepted a pair of {run} as it stands now (left out: 6 of texts that the run no longer holds); read some: safer-instruct review {run}"
     with pytest.raises(RunDirectoryError) as refused:
         exported(run)
     assert str(refused.value) == told
     say(run, "ada", alive[6:7], decision="accept")
     say(run, "ben", alive[6:7], decision="reject")
-    with pytest.raises(RunDirectoryError, match="left out: 6 of texts that the run has replaced since, 1 a tie"):
+    with pytest.raises(RunDirectoryError, match="left out: 6 of texts that the run no longer holds, 1 a tie"):
         exported(run)
 
 
@@ -265,7 +263,7 @@ def test_labels_of_a_review_rest_where_the_run_holds_other_texts_since(run: Path
     lines[1:4] = [f"{line.rpartition(',')[0]},0123456789abcdef" for line in lines[1:4]]
     (run / "labels.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
     (section,) = (section for section in describe(run).sections if section.id == "scores")
-    left_out = "3 more were left out, as the run has replaced the texts that were read, so what is left is no fair sample of it."
+    left_out = "3 more were left out, as the run no longer holds the texts that were read, so what is left is no fair sample of it."
     assert f"Labels: 17 of labels.csv; {left_out}" in section.intro
     said = [part.says for part in section.parts if isinstance(part, Figure) and part.id.startswith("curve")]
     assert max(int(sentence.split()[0]) for sentence in said) == 17
@@ -292,7 +290,7 @@ def test_the_report_tells_replaced_texts_of_all_that_was_decided(run: Path, exam
     (readers,) = (part for part in parts(describe(run), "reviewed") if isinstance(part, Table) and part.caption.startswith("Decisions"))
     told, gone = readers.caption.split("; ")[1:]
     assert told.startswith("2 pairs were decided by two readers")
-    assert gone == "of 1 example the run has replaced the texts that were read, so what was decided of these counts no more"
+    assert gone == "of 1 example the run no longer holds the texts that were read, so what was decided of these counts no more"
     assert [row[:3] for row in readers.rows] == [("ada", 9, 0), ("ben", 4, 0)], "it is not among those that are counted"
     assert parts(describe(run), "reviewed") == [readers], "nor are its answers and tags"
 
@@ -335,7 +333,7 @@ def test_readers_agree_on_the_texts_as_they_stand_only(run: Path, examples: list
     write_run(run, [replace(e, prompt="Another one?") if e.id in changed else e for e in examples])
     (readers,) = parts(describe(run), "reviewed")
     assert isinstance(readers, Table) and [row[:3] for row in readers.rows] == [("ada", 6, 0), ("ben", 0, 6)]
-    assert "; 6 pairs were decided by two readers (alpha -" in readers.caption and "; of 4 examples the run has replaced" in readers.caption
+    assert "; 6 pairs were decided by two readers (alpha -" in readers.caption and "; of 4 examples the run no longer holds" in readers.caption
 
 
 def test_the_readers_progress_counts_what_was_said_of_the_texts_as_they_stand(run: Path, examples: list[Example]) -> None:

@@ -113,7 +113,7 @@ def calibrate(path: Path, labels: Path, aim: Aim, *, method: Method = "auto", na
     examples, given = read_examples(path), read_labels(labels)
     said = of_texts(examples, given)
     if given and not said:
-        raise ConfigError(f"{labels}: all of its {len(given)} labels are of texts that the run has replaced since; label them anew: --sheet NEW.csv")
+        raise ConfigError(f"{labels}: all of its {len(given)} labels are of texts that the run no longer holds; label them anew: --sheet NEW.csv")
     found = joined(examples, said, labels)
     resolved = _resolved(path)
     form = resolved["config"]["verify"]["form"]
@@ -254,7 +254,7 @@ def _too_few(file: Path, labels: Sequence[Label], replaced: int, scores: Collect
     if unknown := sorted({label.score for label in labels} - {"", *scores}):
         return f"{file}: the run has no score '{unknown[0]}', which a label names; there are: {', '.join(sorted(scores))}"
     good = sum(label.good for label in labels)
-    gone = f"; {replaced} more labels are left out: the run has replaced the texts that were read since" if replaced else ""
+    gone = f"; {replaced} more labels are left out: the run no longer holds the texts that were read" if replaced else ""
     carried = f"{good} good and {len(labels) - good} bad of {count_rows(file)} rows carry a label, and no score has {LEAST_OF_EACH} good and"
     least = f"{carried} {LEAST_OF_EACH} bad, the least that there must be; 100 labels tell something"
     return f"{file}: {least}; label more examples of the run (--sheet writes some to label){gone}"

@@ -35,7 +35,7 @@ def show_calibrations(console: Console, found: Calibrations, aim: Aim) -> None:
     console.print(table)
     if gone := found.labels["of_replaced_texts"]:
         anew = "a sheet that has the others, to label them anew: --sheet NEW.csv --labels OLD.csv"
-        console.print(safe(f"{gone} labels are left out: the run has replaced the texts that were read since; {anew}"))
+        console.print(safe(f"{gone} labels are left out: the run no longer holds the texts that were read; {anew}"))
         if found.after_another:
             biased = "the bounds of an earlier calibration had such texts written anew, so the labels that are left are no fair sample of them"
             console.print(safe(biased), style="yellow", soft_wrap=True)

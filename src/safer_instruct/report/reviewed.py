@@ -37,7 +37,7 @@ def reviewed(views: Sequence[RunView]) -> tuple[Section, ...]:
 
 
 def _of_run(number: int, view: RunView, every: Sequence[tuple[str, str, Said]], of: str) -> list[Figure | Table]:
-    """What was said of the examples as they stand; what was said of texts that the run has replaced since is only told of."""
+    """What was said of the examples as they stand; what was said of texts that the run no longer holds is only told of."""
     store = Store(view.path)
     try:
         store.attach(ensure_index(view.path))
@@ -49,7 +49,7 @@ def _of_run(number: int, view: RunView, every: Sequence[tuple[str, str, Said]], 
     said = [(name, label) for name, id_, label in every if (name, id_, label.digest) in stands]
     told = f"{agreed['shared']:,} pairs were decided by two readers" if agreed["shared"] else ""
     told += f" (alpha {agreed['alpha']:.2f})" if told and agreed["alpha"] is not None else ""
-    gone = f"of {many(rest, 'example')} the run has replaced the texts that were read, so what was decided of these counts no more" if rest else ""
+    gone = f"of {many(rest, 'example')} the run no longer holds the texts that were read, so what was decided of these counts no more" if rest else ""
     parts: list[Figure | Table] = [_readers(sorted({name for name, *_ in every}), said, "; ".join(filter(None, (f"Decisions{of}", told, gone))))]
     asked = {question.id: question.ask for question in plan_review(view.path).config.questions}
     answers = _answers(said)

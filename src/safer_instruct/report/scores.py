@@ -45,7 +45,7 @@ def scores(views: Sequence[RunView], labels: Path | None = None) -> Section:
     intro = "Each example counts once, with the candidate and the draft that it ended with; under Checks all of them count."
     if given:
         rest = len(given) - len(said)
-        replaced = f"; {rest:,} more were left out, as the run has replaced the texts that were read, so what is left is no fair sample of it."
+        replaced = f"; {rest:,} more were left out, as the run no longer holds the texts that were read, so what is left is no fair sample of it."
         intro += f" Labels: {len(said):,} of {source.name}" + (replaced if rest else ".")
         if calibration and not (file and _rests_on(calibration, file)):
             intro += f" The calibration rests on others: the {calibration.labels['used']} that were there when it was made."

@@ -49,7 +49,7 @@ class PairAgreement:
 
 
 def progress(store: Store, annotator: int) -> Progress:
-    """Progress and pace of one reader; what was said of texts that the run has replaced since rests, and is not counted."""
+    """Progress and pace of one reader; what was said of texts that the run no longer holds rests, and is not counted."""
     counts = dict(store.query(f"SELECT decision, count(*) FROM {_CURRENT} GROUP BY decision", (annotator,)))  # noqa: S608 - parts of ours
     accepted = f"SELECT count(*) FROM {_CURRENT} AND decision = 'accept'"  # noqa: S608 - parts of ours
     edited = store.query(f"{accepted} AND json_extract(said, '$.edit') <> '{{}}'", (annotator,))
@@ -64,7 +64,7 @@ def standing(store: Store) -> list[tuple[str, str, str]]:
 def agreement(store: Store) -> dict[str, Any]:
     """Agreement on accept and reject: each two annotators, all together, each question, and where they differ.
 
-    Examples that fewer than two decided, those skipped, and what was said of texts that the run has replaced since do not count.
+    Examples that fewer than two decided, those skipped, and what was said of texts that the run no longer holds do not count.
     """
     units = _shared(store)
     names = sorted({name for said in units.values() for name in said})

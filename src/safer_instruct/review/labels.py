@@ -113,7 +113,7 @@ class Accepted:
     def take(self, pair: dict[str, Any]) -> dict[str, Any] | None:
         """The pair with the corrections in place; None where it was not accepted.
 
-        Pairs in a tie are left out, and so is what was said of texts that the run has replaced since.
+        Pairs in a tie are left out, and so is what was said of texts that the run no longer holds.
         """
         key = pair["id"], texts_digest(pair["prompt"], pair["chosen"], pair["rejected"], pair.get("history"))
         if key in self._decided:
@@ -155,7 +155,7 @@ class Current:
         labels: Each with what the majority says.
         ties: Left out: as many accepted as rejected.
         corrected: Left out: accepted with corrections, so that what was scored is not what was accepted.
-        replaced: Left out: of texts that the run has replaced since.
+        replaced: Left out: of texts that the run no longer holds.
     """
 
     labels: tuple[tuple[Reviewed, bool], ...]
@@ -166,7 +166,7 @@ class Current:
     @property
     def left_out(self) -> str:
         """In words; empty where nothing was."""
-        counts = ((self.corrected, "accepted only as corrected"), (self.replaced, "of texts that the run has replaced since"), (self.ties, "a tie"))
+        counts = ((self.corrected, "accepted only as corrected"), (self.replaced, "of texts that the run no longer holds"), (self.ties, "a tie"))
         return ", ".join(f"{count} {what}" for count, what in counts if count)
 
 

@@ -11,7 +11,6 @@ from pathlib import Path
 from safer_instruct.errors import ConfigError
 from safer_instruct.holding import hold
 from safer_instruct.models import adapter_path
-from safer_instruct.models.adapterfiles import check_adapter
 from safer_instruct.reverse import read_record
 from safer_instruct.settings.preference import DpoConfig, PreferenceConfig
 from safer_instruct.training import curves
@@ -28,7 +27,7 @@ from safer_instruct.tuning.loss import Evaluation
 from safer_instruct.tuning.objective import Objective
 from safer_instruct.tuning.progress import Progress
 from safer_instruct.tuning.rehearse import Load, Rehearsal, completions_load, rehearse
-from safer_instruct.tuning.train import micro_batch, train
+from safer_instruct.tuning.train import check_start, micro_batch, train
 from safer_instruct.tuning.trainer import Completions
 from safer_instruct.tuning.tune import save_weights
 from safer_instruct.wholefile import write_whole
@@ -148,7 +147,7 @@ def _prepare(config: PreferenceConfig, base: Path) -> _Ready:
     start = adapter_path(config.start, base) if config.start else None
     if start:
         _check_base(start, model)
-        check_adapter(start)
+        check_start(config, start)
     return _Ready(_with_room_for_a_baseline(config, train), model, divided, train, held_out, start)
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from safer_instruct.errors import ConfigError, ModelError, RunDirectoryError
 from safer_instruct.extras import require
-from safer_instruct.models.adapterfiles import adapter_digest
+from safer_instruct.models.adapterfiles import adapter_digest, check_adapter
 from safer_instruct.oneline import one_line, shortened
 from safer_instruct.settings.training import TrainerConfig
 from safer_instruct.tuning.bases import Base, quiet_about_renames
@@ -97,6 +97,20 @@ def train(
     return Trained(trainer.model, state if main else None, tuple(evaluations), first, best, time.monotonic() - started, main)
 
 
+def check_start(config: TrainerConfig, start: Path) -> None:
+    """That a training can go on from the adapter `start`.
+
+    Raises:
+        ConfigError: It trains no adapter.
+        ModelError: A file of the adapter is missing, or was cut off.
+    """
+    if config.training.method == "full":
+        raise ConfigError(
+            "'start' names an adapter, and 'training.method: full' trains none; remove one of them, or merge it first (models export --to merged)"
+        )
+    check_adapter(start)
+
+
 def _silent(progress: Progress) -> None:
     """Only the first of several processes reports."""
 
@@ -157,10 +171,6 @@ def _prepared(base: Base, objective: Objective, config: TrainerConfig, start: Pa
     torch = require("torch", extra="train", purpose="tuning")
     torch.manual_seed(config.seed)
     method = config.training.method
-    if method == "full" and start:
-        raise ConfigError(
-            "'start' names an adapter, and 'training.method: full' trains none; remove one of them, or merge it first (models export --to merged)"
-        )
     loaded = base.load("float32" if method == "full" else compute_dtype(config), _four_bits(config) if method == "qlora" else None)
     if method != "qlora":
         loaded.to(require("accelerate", extra="train", purpose="tuning").PartialState(cpu=device() == "cpu").device)

@@ -13,7 +13,7 @@ from typing import Any
 from safer_instruct.config import TuneConfig
 from safer_instruct.holding import hold
 from safer_instruct.models import adapter_path
-from safer_instruct.models.adapterfiles import adapter_digest, check_adapter
+from safer_instruct.models.adapterfiles import adapter_digest
 from safer_instruct.models.arithmetic import arithmetic
 from safer_instruct.models.codec import Codec
 from safer_instruct.models.embedded import EmbeddedModel
@@ -27,7 +27,7 @@ from safer_instruct.tuning.pairs import Pair
 from safer_instruct.tuning.progress import Progress
 from safer_instruct.tuning.prompting import Prompting, load_prompting
 from safer_instruct.tuning.rehearse import Rehearsal, completions_load, rehearse
-from safer_instruct.tuning.train import Trained, compute_dtype, train
+from safer_instruct.tuning.train import Trained, check_start, compute_dtype, train
 from safer_instruct.tuning.trainer import Completions
 from safer_instruct.wholefile import write_whole
 
@@ -141,7 +141,7 @@ def _prepare(config: TuneConfig, base: Path) -> _Ready:
     encode = encoder(model.codec, prompting, config.max_tokens)
     start = adapter_path(config.start, base) if config.start else None
     if start:
-        check_adapter(start)
+        check_start(config, start)
     return _Ready(model, prompting, data, [encode(p) for p in data.train], [encode(p) for p in data.held_out], start)
 
 
