@@ -114,6 +114,14 @@ def test_what_was_accepted_as_corrected_only_is_no_label_of_what_was_scored(run:
     assert "5 labels: " in (told := " ".join(capsys.readouterr().out.split())) and told.endswith(f"(left out: {written.left_out})")
 
 
+def test_a_decision_on_an_example_without_a_score_is_left_out_as_such(tmp_path: Path) -> None:
+    *examples, last = made_up(60, seed=5)
+    bare = replace(last, candidates=(), prompt="", chosen="", drafts=(), margin=None, verdicts=(Verdict("dedup.text", False, None, "seen"),))
+    run = write_run(tmp_path / "made", [*examples, bare])
+    say(run, "ada", [*[e for e in examples if e.alive][:3], bare], decision="reject")
+    assert write_labels(run, run / "said.csv").left_out == "1 of an example without a score"
+
+
 def test_an_export_says_how_many_accepted_ones_the_run_has_no_more(run: Path, examples: list[Example], capsys: pytest.CaptureFixture[str]) -> None:
     alive = [e for e in examples if e.alive]
     say(run, "ada", alive[:3], decision="accept")

@@ -156,17 +156,24 @@ class Current:
         ties: Left out: as many accepted as rejected.
         corrected: Left out: accepted with corrections, so that what was scored is not what was accepted.
         replaced: Left out: of texts that the run no longer holds.
+        unscored: Left out: of examples without any score.
     """
 
     labels: tuple[tuple[Reviewed, bool], ...]
     ties: int
     corrected: int
     replaced: int
+    unscored: int = 0
 
     @property
     def left_out(self) -> str:
         """In words; empty where nothing was."""
-        counts = ((self.corrected, "accepted only as corrected"), (self.replaced, "of texts that the run no longer holds"), (self.ties, "a tie"))
+        counts = (
+            (self.corrected, "accepted only as corrected"),
+            (self.replaced, "of texts that the run no longer holds"),
+            (self.unscored, "of an example without a score"),
+            (self.ties, "a tie"),
+        )
         return ", ".join(f"{count} {what}" for count, what in counts if count)
 
 
@@ -175,10 +182,12 @@ def current_labels(path: Path, examples: Iterable[Scored]) -> Current:
     decided = list(read_reviewed(path))
     place = {(example.id, example.digest): number for number, example in enumerate(examples if decided else ())}
     current = sorted((said for said in decided if (said.id, said.digest) in place), key=lambda said: place[said.id, said.digest])
+    standing = _standing(path) if len(current) < len(decided) else set()
+    unscored = {said.id for said in decided if (said.id, said.digest) in standing and (said.id, said.digest) not in place}
     plain = [(said, said.good) for said in current if said.good is not None and not (said.good and said.edit)]
     ties = sum(said.good is None for said in current)
-    replaced = {said.id for said in decided} - {said.id for said in current}
-    return Current(tuple(plain), ties, len(current) - len(plain) - ties, len(replaced))
+    replaced = {said.id for said in decided} - {said.id for said in current} - unscored
+    return Current(tuple(plain), ties, len(current) - len(plain) - ties, len(replaced), len(unscored))
 
 
 def write_labels(path: Path, file: Path) -> Current:
