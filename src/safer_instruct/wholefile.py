@@ -7,7 +7,7 @@ import hashlib
 import os
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
@@ -90,6 +90,28 @@ def write_whole(path: Path, text: str) -> None:
     """
     with whole(path) as part:
         part.write_text(text, encoding="utf-8")
+
+
+@contextmanager
+def brought_back(path: Path) -> Iterator[Callable[[], None]]:
+    """What `path` holds stands there again after the block, whatever was written meanwhile, unless the function that is given was called in it.
+
+    Where nothing stood there, what was written stays.
+
+    Raises:
+        RunDirectoryError: As for `whole`.
+    """
+    before, wanted = path.read_bytes() if path.is_file() else None, [False]
+
+    def want() -> None:
+        wanted[0] = True
+
+    try:
+        yield want
+    finally:
+        if before is not None and not wanted[0] and (not path.is_file() or path.read_bytes() != before):
+            with whole(path) as part:
+                part.write_bytes(before)
 
 
 @contextmanager

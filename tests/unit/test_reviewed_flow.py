@@ -369,6 +369,22 @@ def test_calibration_takes_the_decisions_of_the_review(run: Path, examples: list
     assert (run / "calibration.yaml").is_file() and (run / rundir.REVIEW_LABELS).is_file()
 
 
+def test_a_calibration_that_comes_to_nothing_leaves_the_labels_of_the_one_before(run: Path, examples: list[Example]) -> None:
+    scored = [e for e in examples if e.verdicts]
+    say(run, "ada", scored[:60:2], decision="accept")
+    say(run, "ada", scored[1:60:2], decision="reject")
+    main_ended(["calibrate", str(run), "--reviewed", "--precision", "0.3", "--score", "consistency"])
+    labels, calibration = ((run / name).read_bytes() for name in (rundir.REVIEW_LABELS, CALIBRATION))
+    say(run, "ada", scored[60:70], decision="accept")
+    for more, code in ((["--precision", "1", "--score", "consistency"], 2), (["--precision", "0.999"], 1)):
+        with pytest.raises(SystemExit) as ended:
+            main(["calibrate", str(run), "--reviewed", *more])
+        assert ended.value.code == code
+        assert (labels, calibration) == tuple((run / name).read_bytes() for name in (rundir.REVIEW_LABELS, CALIBRATION))
+    main_ended(["calibrate", str(run), "--reviewed", "--precision", "0.3", "--score", "consistency"])
+    assert (run / rundir.REVIEW_LABELS).read_bytes() != labels
+
+
 @pytest.mark.parametrize("arguments", [["calibrate", "RUN", "--reviewed"], ["review", "RUN", "--labels", "RUN/said.csv"]])
 def test_a_review_without_a_decision_gives_no_labels(run: Path, examples: list[Example], capsys: pytest.CaptureFixture[str], arguments: list[str]) -> None:
     say(run, "ada", examples[:1], decision="skip")

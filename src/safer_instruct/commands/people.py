@@ -67,6 +67,7 @@ def calibrate(
     from safer_instruct.calibration.labels import read_examples, read_labels, write_sheet
     from safer_instruct.rundir import REVIEW_LABELS
     from safer_instruct.views import review as view
+    from safer_instruct.wholefile import brought_back
 
     for source in ("labels", "sheet"):
         exclusive(context, source, "reviewed")
@@ -79,27 +80,29 @@ def calibrate(
         raise typer.BadParameter("give --labels FILE, --reviewed, or --sheet FILE to write one to label")
     if config is not None:
         check_config(config)
-    if reviewed:
-        labels = path / REVIEW_LABELS
-        view.write_labels(path, labels)
-    if sheet is not None:
-        rows, filled_in = write_sheet(read_examples(path), sheet, count, labels=read_labels(labels) if labels else ())
-        carried = f", {filled_in} of them with the label that {labels} has" if labels else ""
-        typer.echo(f"{many(rows, 'row')} to label{carried}: {shown(sheet)} (write good or bad, 1 or 0, into 'label')")
-    elif labels is not None:
-        aim = Aim(precision, max_bad, confidence)
-        found = fit_scores(path, labels, aim, method=read_method(method), names=score or ())
-        show.show_calibrations(Console(), found, aim)
-        if found.chosen:
-            if before := write_calibration(found, aim, path / CALIBRATION):
-                typer.echo(f"kept: {shown(before)}, which this run was made with")
-                for line in show.no_longer_bounded(before, found):
-                    typer.echo(line)
-            typer.echo(f"thresholds: {shown(path / CALIBRATION)}; a config takes them over with its line 'calibration:'")
-        elif kept := [str(shown(file)) for file in (path / CALIBRATION, config) if file and file.is_file()]:
-            typer.echo(f"nothing was written; as before: {', '.join(kept)}")
-        if found.chosen and config is not None:
-            point_config_at(config, path / CALIBRATION)
-            typer.echo(f"{config} uses them now: run it again with --continue; finished calls are not made twice")
-        if not found.chosen:
-            raise typer.Exit(1)
+    with brought_back(path / REVIEW_LABELS) as labels_are_used:  # those that the calibration rests on are not lost to one that comes to nothing
+        if reviewed:
+            labels = path / REVIEW_LABELS
+            view.write_labels(path, labels)
+        if sheet is not None:
+            rows, filled_in = write_sheet(read_examples(path), sheet, count, labels=read_labels(labels) if labels else ())
+            carried = f", {filled_in} of them with the label that {labels} has" if labels else ""
+            typer.echo(f"{many(rows, 'row')} to label{carried}: {shown(sheet)} (write good or bad, 1 or 0, into 'label')")
+        elif labels is not None:
+            aim = Aim(precision, max_bad, confidence)
+            found = fit_scores(path, labels, aim, method=read_method(method), names=score or ())
+            show.show_calibrations(Console(), found, aim)
+            if found.chosen:
+                labels_are_used()
+                if before := write_calibration(found, aim, path / CALIBRATION):
+                    typer.echo(f"kept: {shown(before)}, which this run was made with")
+                    for line in show.no_longer_bounded(before, found):
+                        typer.echo(line)
+                typer.echo(f"thresholds: {shown(path / CALIBRATION)}; a config takes them over with its line 'calibration:'")
+            elif kept := [str(shown(file)) for file in (path / CALIBRATION, config) if file and file.is_file()]:
+                typer.echo(f"nothing was written; as before: {', '.join(kept)}")
+            if found.chosen and config is not None:
+                point_config_at(config, path / CALIBRATION)
+                typer.echo(f"{config} uses them now: run it again with --continue; finished calls are not made twice")
+            if not found.chosen:
+                raise typer.Exit(1)
