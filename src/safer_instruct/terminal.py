@@ -180,7 +180,7 @@ def tell_training(console: Console, told: Told, progress: Progress, doing: str, 
     if progress.resumed:
         console.print(f"goes on from its checkpoint of step {progress.step} of {progress.steps}", highlight=False)
     if progress.evaluating:
-        told.tell(0, None, doing=f"held-out evaluation after step {progress.step} of {progress.steps}", news=news)
+        told.tell(0, None, doing=f"held-out evaluation after step {progress.step} of {progress.steps}")  # the news are of training
     else:
         told.tell(progress.step, progress.steps, doing=doing, news=news)
 

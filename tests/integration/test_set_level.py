@@ -12,6 +12,7 @@ import yaml
 from civil_script import SCRIPT
 
 from safer_instruct import derived, rundir
+from safer_instruct.audit.reading import read_set
 from safer_instruct.cli import main
 from safer_instruct.config import load_config
 from safer_instruct.errors import ConfigError, MissingExtraError, RunDirectoryError
@@ -90,6 +91,7 @@ def test_select_writes_the_chosen_beside_a_finished_run_and_leaves_the_run_alone
         main(["select", str(out), "--n", "3"])
     assert ended.value.code == 0 and capsys.readouterr().out.startswith(f"3 of 4 pairs: {out / 'selected.jsonl'}\ndropped: select: 1\n")
     chosen = [json.loads(line) for line in (out / "selected.jsonl").read_text("utf-8").splitlines()]
+    assert [len(read_set(out / f"selected.{ending}")) for ending in ("jsonl", "parquet")] == [3, 3], "audit takes it as it is"
     assert pq.read_table(out / "selected.parquet").to_pylist() == chosen and all(row in before for row in chosen) and len(chosen) == 3
     assert list(read_pairs(out)) == before
     report = json.loads((out / "selection.json").read_text("utf-8"))

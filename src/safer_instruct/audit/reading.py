@@ -105,7 +105,7 @@ def read_set(path: Path | str, columns: Columns | None = None, *, split: str | N
 
     Raises:
         SourceError: Nothing is there, a file cannot be read, no row is a pair, no column holds a side, there is no such split, columns are named of a
-            run, it is a folder of runs, or a file of a run that holds something other than its pairs.
+            run, it is a folder of runs, or the table of a run's examples.
         RunDirectoryError: The run is not finished, or damaged.
     """
     path = Path(path)
@@ -115,7 +115,7 @@ def read_set(path: Path | str, columns: Columns | None = None, *, split: str | N
     if is_run:
         _refuse_columns(path, columns or Columns())
         return _read_run(path, limit)
-    if rundir.is_of_run(path) and path.name not in (rundir.PAIRS, rundir.PAIRS_JSONL):
+    if path.name == rundir.EXAMPLES and rundir.is_of_run(path):
         raise SourceError(f"{path} is a file of a run, and not the one of its pairs; give the folder: {path.parent}")
     pairs, known = PairSet(path, split=split), columns or Columns()
     source = RowSource(path=str(path)) if split is None else RowSource(path=str(path), split=split)
