@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -31,7 +32,7 @@ from safer_instruct.report.reviewed import share_of
 from safer_instruct.review.figures import progress
 from safer_instruct.review.index import ensure_index
 from safer_instruct.review.labels import write_labels
-from safer_instruct.review.queue import Filters, find_item, select
+from safer_instruct.review.queue import CLAIM_S, Filters, find_item, select
 from safer_instruct.review.store import Store
 from safer_instruct.texts import judged_texts
 from safer_instruct.views import review as view
@@ -319,6 +320,23 @@ def test_a_label_that_rests_is_there_again_with_its_texts_whatever_was_said_of_o
         exported(run)
     write_run(run, examples)
     assert [(row["id"], row["chosen"]) for row in exported(run)] == [(e.id, "Better.") for e in before]
+
+
+def test_who_has_decided_keeps_an_example_from_nobody_once_its_texts_are_others(run: Path, examples: list[Example]) -> None:
+    """Ben had them on the screen less than half an hour ago, decided all but one, and the run was made again since."""
+    store = Store(run)
+    try:
+        ada, ben = store.join("ada"), store.join("ben")
+        for at, example in enumerate(examples[:4]):
+            store.claim(ben, example.id, time.time() + CLAIM_S)
+            if at:
+                store.change(ben, example.id, digest_of(example), {"decision": ("accept", "reject", "skip")[at - 1]}, key=f"{at}", seconds=1.0)
+        write_run(run, [replace(e, prompt="Another one?") if at < 2 else e for at, e in enumerate(examples)])
+        store.attach(ensure_index(run))
+        shown = {item.id for item in select(store, ada, Filters(outcome=""), 0.0, limit=1000)}
+    finally:
+        store.close()
+    assert {e.id for e in examples} - shown == {examples[0].id, examples[2].id}, "the first is on ben's screen, the third is rejected as it stands"
 
 
 def test_an_example_that_another_reader_decided_with_other_texts_comes_up(run: Path, examples: list[Example]) -> None:

@@ -51,7 +51,7 @@ class Counter:
 
         def tick() -> None:
             self._done += 1
-            self._report(Progress(self._done, self._total, doing))
+            self._report(Progress(self._done, self._total, f"{doing}; in all"))
 
         return tick
 

@@ -159,6 +159,8 @@ class Store:
                 return before or Label(digest)
             after = replace(before or Label(digest), **changes)
             _put(connection, annotator, id_, after)
+            if after.decision:  # which counts for itself, as long as the texts are those that were read
+                connection.execute("DELETE FROM claim WHERE id = ? AND annotator = ?", (id_, annotator))
             _log(connection, key, annotator, id_, None, _as_json(before), _as_json(after), seconds)
             return after
 

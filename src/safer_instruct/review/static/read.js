@@ -305,7 +305,7 @@ function finished(page) {
   const { filters } = page;
   const all = filters.state === "open" && !filters.search;
   return el("div", { class: "empty" }, el("h2", {}, all ? "All read." : "Nothing fits these filters."),
-    el("p", {}, all ? "Every pair that these filters let through has been decided, by you or by others, or skipped by you ('Show': 'skipped by me' brings those back). The labels: safer-instruct review DIR --labels labels.csv" : "Change what is shown above."));
+    el("p", {}, all ? "Every pair that these filters let through has been decided, by you or by others, is on another reader's screen, or was skipped by you ('Show': 'skipped by me' brings those back). The labels: safer-instruct review DIR --labels labels.csv" : "Change what is shown above."));
 }
 
 const words = (text) => {
