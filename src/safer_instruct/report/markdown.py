@@ -32,11 +32,11 @@ def _section(section: Section) -> Iterator[str]:
             yield from (f"### {plain(part.title)}", "", plain(part.says), "", *_table(part.table), "")
         else:
             yield from (f"### {plain(part.caption)}", "", *_table(part), "")
-    for sample in shown_here(section.samples or ()):
+    for sample in _shown_here(section.samples or ()):
         yield from _sample(sample)
 
 
-def shown_here(samples: Sequence[Sample]) -> list[Sample]:
+def _shown_here(samples: Sequence[Sample]) -> list[Sample]:
     """Some that were kept, and the first of each other outcome by each check: all of them would be long to scroll through."""
     kept = [sample for sample in samples if sample.outcome == "kept"][:_SAMPLES]
     others = {(sample.outcome, sample.by): sample for sample in reversed(samples) if sample.outcome != "kept"}

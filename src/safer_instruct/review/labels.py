@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import itertools
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -107,8 +107,7 @@ class Accepted:
         """What was decided and is neither acceptance nor rejection of an example as it stands now, in the words of `Current`; empty where nothing was."""
         standing = _standing(self._path)
         current = [said for key, said in self._decided.items() if key in standing]
-        replaced = {id_ for id_, _ in self._decided} - {said.id for said in current}
-        return Current((), sum(said.good is None for said in current), 0, len(replaced)).left_out
+        return Current((), sum(said.good is None for said in current), 0, len(_gone(self._decided, standing))).left_out
 
     def take(self, pair: dict[str, Any]) -> dict[str, Any] | None:
         """The pair with the corrections in place; None where it was not accepted.
@@ -134,6 +133,11 @@ def _standing(path: Path) -> set[tuple[str, str]]:
     """Id and digest of every example as it stands."""
     direction = direction_of(rundir.read_summary(path))
     return {(e.id, texts_digest(*judged_texts(e, direction), as_messages(e.history))) for e in stored.read_examples(path)}
+
+
+def _gone(decided: Collection[tuple[str, str]], standing: Container[tuple[str, str]]) -> set[str]:
+    """Of ids and digests that were decided, the ids of which nothing stands as it was read."""
+    return {id_ for id_, _ in decided} - {key[0] for key in decided if key in standing}
 
 
 def reviewed_of(path: Path) -> Iterator[Reviewed]:
@@ -182,12 +186,12 @@ def current_labels(path: Path, examples: Iterable[Scored]) -> Current:
     decided = list(read_reviewed(path))
     place = {(example.id, example.digest): number for number, example in enumerate(examples if decided else ())}
     current = sorted((said for said in decided if (said.id, said.digest) in place), key=lambda said: place[said.id, said.digest])
-    standing = _standing(path) if len(current) < len(decided) else set()
+    standing: Container[tuple[str, str]] = _standing(path) if len(current) < len(decided) else place
     unscored = {said.id for said in decided if (said.id, said.digest) in standing and (said.id, said.digest) not in place}
     plain = [(said, said.good) for said in current if said.good is not None and not (said.good and said.edit)]
     ties = sum(said.good is None for said in current)
-    replaced = {said.id for said in decided} - {said.id for said in current} - unscored
-    return Current(tuple(plain), ties, len(current) - len(plain) - ties, len(replaced), len(unscored))
+    gone = _gone([(said.id, said.digest) for said in decided], standing)
+    return Current(tuple(plain), ties, len(current) - len(plain) - ties, len(gone), len(unscored))
 
 
 def write_labels(path: Path, file: Path) -> Current:

@@ -98,7 +98,6 @@ async def _invent(recipe: Recipe, out: Path, tick: Callable[[int, int], None]) -
         ledger = stack.enter_context(held_ledger(out))
         named = [recipe.inventor, *recipe.writers, run.models.scorer]
         models = OpenModels(out, ledger, stack, models=named, base=run.base, budget=BudgetConfig(), prices=run.prices)
-        stack.callback(models.budget.close)
         domain, verify = load_domain(run.domain, run.base), VerifyConfig(examples=run.verify.examples)
         hands = _Hands(
             recipe,
