@@ -28,3 +28,15 @@ def listed(names: Sequence[str], most: int = 5) -> str:
 def many(count: int, noun: str) -> str:
     """`1 row`, `1,200 rows`."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def calls_words(calls: int, before: int, repeated: int) -> str:
+    """`3 model calls (1 of them from the ledger)`.
+
+    Args:
+        calls: All of them.
+        before: How many of them the ledger had the answers of before this sitting.
+        repeated: How many of them are equal to another one of this sitting, and took its answer.
+    """
+    equal = f", {repeated:,} answered by an equal one of this sitting" if repeated else ""
+    return f"{many(calls, 'model call')} ({before:,} of them from the ledger{equal})"

@@ -26,7 +26,7 @@ from safer_instruct.models.arithmetic import arithmetic
 from safer_instruct.models.batch.jobs import UnderWay
 from safer_instruct.models.calls import span
 from safer_instruct.notes import no_pair
-from safer_instruct.oneline import many
+from safer_instruct.oneline import calls_words, many
 from safer_instruct.prices import cost_words, show_usd
 from safer_instruct.remote.arguments import is_elsewhere, shown
 from safer_instruct.state import TWINS, RunState, StageState
@@ -82,8 +82,7 @@ def show_summary(console: Console, path: Path, summary: dict[str, Any], *, sampl
     for pair in _some_pairs(path, tables.pairs_and_twins(summary), samples):
         console.print(_pair_panel(pair, min(100, console.width)))
     timing = summary["timing"]
-    repeated = f", {n:,} answered by an equal one of this run" if (n := timing.get("calls_repeated")) else ""
-    calls = f"{many(summary['calls'], 'model call')} ({timing['calls_from_ledger']:,} of them from the ledger{repeated})"
+    calls = calls_words(summary["calls"], timing["calls_from_ledger"], timing.get("calls_repeated", 0))
     tokens = f"{summary['prompt_tokens']:,} + {summary['completion_tokens']:,} tokens"
     cost = cost_words(summary["cost"], summary.get("calls_without_usage", 0))
     console.print(f"{many(summary['pairs'], 'pair')} from {many(summary['rows'], 'row')} in {timing['wall_s']:.0f} s; {calls}, {tokens}, {cost}")

@@ -115,7 +115,7 @@ def test_of_equal_calls_of_one_run_none_is_said_to_come_from_the_ledger_until_it
     summary = json.loads(Path("out/summary.json").read_text("utf-8"))
     made = sum(total.calls for total in read_totals(Path("out/ledger.sqlite")))
     repeated = summary["calls"] - made
-    assert repeated > 0 and f"{summary['calls']} model calls (0 of them from the ledger, {repeated} answered by an equal one of this run)" in said.out
+    assert repeated > 0 and f"{summary['calls']} model calls (0 of them from the ledger, {repeated} answered by an equal one of this sitting)" in said.out
     assert f"{summary['calls']} model calls ({summary['calls']} of them from the ledger)" in cli("run", "my.yaml", "--out", "out").out
 
 

@@ -231,11 +231,20 @@ def test_models_answer_through_the_ledger_and_a_second_evaluation_asks_nothing_a
     ticks: list[Progress] = []
     config = workplace(tmp_path, rows(follow_up="Say it again?"), systems=systems, two_turn={})
     first = evaluate(config, tmp_path / "out", report=ticks.append)
-    assert first.replayed < first.calls and ticks[-1].done == ticks[-1].total == len(ticks)
+    assert (first.replayed, first.repeated) == (0, 0) and ticks[-1].done == ticks[-1].total == len(ticks)
     again = evaluate(config, tmp_path / "out")
-    assert again.replayed == again.calls == first.calls
+    assert (again.replayed, again.repeated) == (first.calls, 0) and again.calls == first.calls
     assert {"answer asked", "judge one"} == {t.stage for t in read_totals(tmp_path / "out" / "ledger.sqlite")}
     assert first.harmlessness and first.harmlessness.comparisons[0].told == 1
+
+
+def test_requests_that_are_equal_are_not_told_as_from_the_ledger(tmp_path: Path) -> None:
+    without = evaluate(workplace(tmp_path, systems={name: {"column": name} for name in ("good", "bad")}), tmp_path / "without")
+    config = workplace(tmp_path, systems={name: {"column": name} for name in ("good", "bad", "twin")})
+    first = evaluate(config, tmp_path / "out")
+    assert first.replayed == 0 and first.calls - first.repeated == without.calls < first.calls, "bad and twin say the same"
+    again = evaluate(config, tmp_path / "out")
+    assert again.replayed == again.calls == first.calls and again.repeated == 0
 
 
 def test_an_evaluation_that_was_stopped_ends_as_if_it_had_not_been(tmp_path: Path) -> None:

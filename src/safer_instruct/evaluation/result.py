@@ -62,7 +62,8 @@ class Evaluation:
         overlap: With the training prompts; None where no training data is named.
         warnings: What makes the figures flatter, in plain words.
         calls: Model calls in all.
-        replayed: How many of them the ledger answered.
+        replayed: How many of them the ledger had the answers of before this sitting.
+        repeated: How many of them are equal to another one of this sitting, and took its answer.
         calls_without_usage: How many of them were answered without a word on what they took, so that their cost is not known.
         cost: US dollars, of calls in this sitting and earlier ones; None where they are not known.
         budget: What all sittings have spent, and what of it this one set aside, as `summary.json` of a run has it.
@@ -85,6 +86,7 @@ class Evaluation:
     warnings: tuple[str, ...]
     calls: int
     replayed: int
+    repeated: int
     calls_without_usage: int
     cost: float | None
     budget: dict[str, Any]
@@ -154,7 +156,8 @@ def result_of(work: Work, out: Path, answers: Sequence[Path], seconds: float) ->
         overlap,
         tuple(warnings),
         used.calls,
-        used.replayed,
+        used.before,
+        used.repeated,
         used.unreported,
         work.models.cost,
         budget_record(work.models.budget),

@@ -121,8 +121,8 @@ class OpenModels:
         """What all calls add up to."""
         meters = [stage.meter for stage in self.stages.values()]
         usage = sum((meter.usage for meter in meters), Usage())
-        calls, replayed, unreported = (sum(getattr(meter, name) for meter in meters) for name in ("calls", "replayed", "unreported"))
-        return Meter(calls, replayed, usage, unreported=unreported)
+        counted = ("calls", "replayed", "unreported", "repeated")
+        return Meter(earlier=usage, **{name: sum(getattr(meter, name) for meter in meters) for name in counted})
 
     @property
     def cost(self) -> float | None:

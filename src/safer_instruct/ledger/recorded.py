@@ -31,6 +31,11 @@ class Meter:
     repeated: int = 0
 
     @property
+    def before(self) -> int:
+        """How many calls the ledger had the answers of before this sitting."""
+        return self.replayed - self.repeated
+
+    @property
     def usage(self) -> Usage:
         """Of all calls, as if nothing had come from the ledger."""
         return self.earlier + self.fresh

@@ -15,7 +15,7 @@ from safer_instruct.estimate import estimate, show_estimate
 from safer_instruct.evaluation.figures import Comparison, p_words
 from safer_instruct.evaluation.report import interval, share, verdicts
 from safer_instruct.evaluation.result import REPORT, Evaluation
-from safer_instruct.oneline import many
+from safer_instruct.oneline import calls_words, many
 from safer_instruct.prices import cost_words
 from safer_instruct.terminal import safe, show_budget
 
@@ -52,7 +52,7 @@ def show(console: Console, result: Evaluation) -> None:
         first = result.set_aside[0]
         console.print(safe(f"{many(len(result.set_aside), 'row')} of prompts set aside; the first, {first.file}:{first.line}: {first.reason}"), soft_wrap=True)
     cost = cost_words(result.cost, result.calls_without_usage)
-    calls = f"{many(result.calls, 'model call')} ({result.replayed:,} of them from the ledger)"
+    calls = calls_words(result.calls, result.replayed, result.repeated)
     console.print(f"{calls}, {cost}, {result.seconds:.0f} s", highlight=False, soft_wrap=True)
     show_budget(console, result.budget)
     console.print(safe(f"report: {result.path / REPORT}"), soft_wrap=True)

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from safer_instruct.bars import watched
-from safer_instruct.oneline import many
+from safer_instruct.oneline import calls_words, many
 from safer_instruct.terminal import safe, show_rehearsal, tell_training, training_news
 
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ def show_value(console: Console, found: Value, file: Path) -> None:
         console.print(f"  {indicator.means}", highlight=False, style="dim")
         if indicator.warning:
             console.print(f"  warning: {indicator.warning}", highlight=False, style="yellow")
-    console.print(safe(f"{found.calls} model calls, {found.replayed} of them from the ledger; {file}"), soft_wrap=True, highlight=False)
+    console.print(safe(f"{calls_words(found.calls, found.replayed, found.repeated)}; {file}"), soft_wrap=True, highlight=False)
 
 
 def _figures(found: Mapping[str, float]) -> str:

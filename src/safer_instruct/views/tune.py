@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from safer_instruct.bars import watched
-from safer_instruct.oneline import many
+from safer_instruct.oneline import calls_words
 from safer_instruct.prices import cost_words
 from safer_instruct.terminal import safe
 
@@ -61,9 +61,8 @@ def show_evaluation(console: Console, plan: Plan, result: Evaluation) -> None:
     for system in plan.systems:
         if system.note:
             console.print(safe(f"note: {system.note}"))
-    from_ledger = f"{result.replayed:,} of them from the ledger"
     cost = cost_words(result.cost, result.calls_without_usage)
-    console.print(f"{many(result.calls, 'model call')} ({from_ledger}), {cost}, {result.seconds:.0f} s", highlight=False)
+    console.print(f"{calls_words(result.calls, result.replayed, result.repeated)}, {cost}, {result.seconds:.0f} s", highlight=False)
     console.print(safe(f"report: {result.path / 'evaluation.md'}"), soft_wrap=True)
     if plan.adapter:
         console.print(safe(f"and in the adapter's card: {plan.adapter / 'README.md'}"), soft_wrap=True)

@@ -142,7 +142,8 @@ class Evaluation:
         differences: Name -> the system less the first one.
         induced: Name -> what it wrote, in the order of the plan's pairs.
         calls: Model calls in all.
-        replayed: How many of them the ledger answered.
+        replayed: How many of them the ledger had the answers of before this sitting.
+        repeated: How many of them are equal to another one of this sitting, and took its answer.
         cost: US dollars, of calls in this sitting and earlier ones; None where they are not known.
         seconds: Wall time of this sitting.
         calls_without_usage: How many of them were answered without a word on what they took, so that their cost is not known.
@@ -154,6 +155,7 @@ class Evaluation:
     induced: dict[str, tuple[str, ...]]
     calls: int
     replayed: int
+    repeated: int
     cost: float | None
     seconds: float
     calls_without_usage: int = 0
