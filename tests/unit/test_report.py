@@ -251,12 +251,14 @@ def test_the_strictest_and_the_loosest_bound_stand_once_in_a_table() -> None:
     assert curve.table.rows[-1] != curve.table.rows[-2] and curve.table.rows[-1][0] == 1.0
 
 
-def test_figures_of_the_ledger_say_that_equal_requests_stand_once(run: Path) -> None:
+def test_figures_of_the_ledger_say_why_they_are_not_those_of_the_run(run: Path) -> None:
     view = read_run(run)
     fewer = replace(view, totals=[Total("induce", "m", view.summary["calls"] - 1, Usage())])
     assert "requests that were made more than once stand once" in cost([fewer]).parts[0].says
+    more = replace(view, totals=[Total("induce", "m", view.summary["calls"] + 1, Usage())])
+    assert f"which holds {view.summary['calls'] + 1:,} calls: also of a dry run" in cost([more]).parts[0].says
     same = replace(view, totals=[Total("induce", "m", view.summary["calls"], Usage())])
-    assert "stand once" not in cost([same]).parts[0].says
+    assert "The stages are those" not in cost([same]).parts[0].says
 
 
 def test_what_calls_cost_that_tell_no_tokens_is_unknown_unless_the_summary_knows_it(run: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from safer_instruct.oneline import many
 from safer_instruct.prices import show_usd
 from safer_instruct.report.document import Figure, Section, Table
 from safer_instruct.report.gather import RunView
@@ -62,8 +63,11 @@ def cost(views: Sequence[RunView]) -> Section:
             f"{view.summary['calls']:,} model calls{replayed}, {view.summary['prompt_tokens'] + view.summary['completion_tokens']:,} tokens, "
             f"{show_usd(view.summary['cost'])} US dollars, {timing.get('wall_s', 0):,.0f} seconds by the clock{sitting}."
         )
-        if view.totals and sum(t.calls for t in view.totals) < view.summary["calls"]:
+        held = sum(t.calls for t in view.totals)
+        if view.totals and held < view.summary["calls"]:
             says += " The stages are those of the ledger, where requests that were made more than once stand once."
+        elif held > view.summary["calls"]:
+            says += f" The stages are those of the ledger, which holds {many(held, 'call')}: also of a dry run, of other settings, or beyond a target."
         if view.unread_ledger:
             says += " The ledger cannot be read, so the figures of the stages are those of the summary, which names no models."
         data = {"labels": labels, "series": [{"name": "model seconds", "values": seconds, "color": "prompt"}], "stacked": False, "unit": "s"}
