@@ -75,7 +75,7 @@ def test_twenty_pairs_are_read_by_keyboard_with_undo_correction_and_reload(run: 
     page.keyboard.press("e")
     page.fill("#edit-prompt", "Where is my parcel?")
     page.keyboard.press("Control+Enter")
-    page.wait_for_selector("text=corrected")
+    page.wait_for_selector("text=Corrected; accept it with A.")
     press(page, "a")
     for _ in range(9):
         press(page, "a")
@@ -183,6 +183,21 @@ def test_a_correction_of_blanks_only_stays_on_the_page_until_it_is_a_text(run: P
     page.keyboard.press("Control+Enter")
     page.wait_for_selector("text=corrected")
     assert [label.edit for _, _, label in read_labels(run)] == [{"chosen": "I will look at once."}]
+
+
+def test_who_corrects_a_pair_that_they_accepted_has_accepted_the_corrected_texts(run: Path, serve: Any, new_page: Any) -> None:
+    page = new_page()
+    page.goto(serve(run, "ada").addresses["ada"])
+    here = shown(page)
+    press(page, "a")
+    page.goto(f"{page.url.split('#')[0]}#/read/{here}")
+    page.wait_for_function("id => document.querySelector('.pair .head .id')?.textContent === id", arg=here)
+    page.keyboard.press("e")
+    page.fill("#edit-chosen", "I will look at once.")
+    page.keyboard.press("Control+Enter")
+    page.wait_for_selector("text=Corrected; your acceptance holds for the corrected texts.")
+    (pair,) = map(json.loads, export_pairs(run, "jsonl", options=Options(reviewed=True)).path.read_text("utf-8").splitlines())
+    assert (pair["id"], pair["chosen"]) == (here, "I will look at once.")
 
 
 def test_what_was_typed_and_not_saved_is_kept_within_the_page_and_asked_for_at_its_end(run: Path, serve: Any, new_page: Any) -> None:

@@ -48,7 +48,7 @@ def _figure(id_: str, title: str, columns: Sequence[Sequence[Any]], views: Seque
 
 def _told(values: Sequence[Any], color: str) -> str:
     low, middle, mean, high = spread(values)
-    said = f"median {middle:,.0f} words, mean {mean:,.1f}, four fifths between {low:,.0f} and {high:,.0f}"
+    said = f"median {middle:,g} words, mean {mean:,.1f}, four fifths between {low:,.0f} and {high:,.0f}"
     if color == "gap" and len(values):
         said += f"; the chosen one is the longer in {sum(1 for v in values if v > 0) / len(values):.0%}"
     return said

@@ -228,7 +228,7 @@ export function readView(page, main, id) {
         view.editing = null;
         render();
         main.focus({ preventScroll: true });
-        say("Corrected; accept it with A.");
+        say(view.item.label.decision === "accept" ? "Corrected; your acceptance holds for the corrected texts." : "Corrected; accept it with A.");
       }),
       cancel: () => {
         kept(null);
