@@ -98,7 +98,9 @@ def test_length_that_gives_the_chosen_response_away_is_warned_of() -> None:
     [long] = lengths([pair("p", "one two three", "one")] * 5, [])
     assert long.number == 1.0 and "whoever takes the longer response is right in 100%" in long.warning
     [even] = lengths([pair("p", "one two", "one"), pair("p", "one", "one two")], [])
-    assert even.number == 0.5 and even.warning == ""
+    assert even.number == 0.5 and even.warning == "" and even.value == "50%; median 1.5 words against 1.5"
+    [uneven] = lengths([pair("p", "one " * n, "one") for n in (1, 2, 9)], [])
+    assert uneven.value.endswith("median 2 words against 1"), "as audit and report count"
 
 
 def test_style_that_gives_the_sides_away_is_warned_of() -> None:

@@ -207,7 +207,7 @@ def lengths(pairs: Sequence[Preference], scored: Sequence[ScoredPair]) -> list[I
     return [
         Indicator(
             "chosen is the longer one",
-            f"{longer:.0%}; {fmean(chosen):.0f} words against {fmean(rejected):.0f}",
+            f"{longer:.0%}; median {gap.chosen:g} words against {gap.rejected:g}",
             longer,
             "Share of pairs whose chosen response has more words, ties counted half: near 50% length teaches nothing.",
             warning,
