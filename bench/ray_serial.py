@@ -178,6 +178,7 @@ def driver(folder: Path, rows: int) -> tuple[float, float, float]:
 
     async def through() -> tuple[float, float, float]:
         async with equip(config, out, Budget(None, None), state) as equipment:
+            Ledger(out / "ledger.sqlite").close()  # the driver looks whose it is
             await write_out(equipment, out, lambda _: finished(flow(), equipment))
             return meter.result()
 
