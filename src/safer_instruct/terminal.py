@@ -208,7 +208,7 @@ def show_rehearsal(console: Console, found: Rehearsal, epochs: int, on_top: str 
     tokens = found.prompt_tokens + found.completion_tokens
     measured = f"measured on {found.measured} steps, after one to warm up"
     lines = (
-        f"{tokens:,} tokens an epoch, {found.completion_tokens:,} of them learned; {epochs} epochs, {found.steps:,} steps",
+        f"{tokens:,} tokens an epoch, {found.completion_tokens:,} of them learned; {many(epochs, 'epoch')}, {many(found.steps, 'step')}",
         f"peak memory {found.memory_gb:.1f} GB with {found.micro_batch} sequences at a time (measured on the longest pairs; {found.device})",
         f"steps and evaluations: about {span(found.seconds)} at {found.tokens_per_s:,.0f} tokens/s ({measured}), less if it stops early; {on_top} on top",
     )

@@ -215,7 +215,7 @@ def test_style_knows_no_words(tmp_path: Path) -> None:
 
 
 def test_style_is_not_asked_of_a_few_pairs(tmp_path: Path) -> None:
-    assert ask("style", as_set(tmp_path, rows(20))).found == "20 pairs are too few for a classifier; 50 are the least"
+    assert ask("style", as_set(tmp_path, rows(20))).found == "too few for a classifier: 20 pairs, and 50 are the least"
 
 
 def test_the_length_gap_counts_pairs_and_words() -> None:

@@ -89,7 +89,7 @@ def test_wet_gives_the_lines_of_a_page_cut_into_passages(tmp_path: Path) -> None
     assert texts(rows)[0] == (1, f"{sentence(1)}\n\nShort line.")
     assert [line for line, _ in texts(rows)] == [1, 2, 2, 2] and all(len(text.split()) <= 120 for _, text in texts(rows))
     assert refused(rows) == [
-        (3, f"byte {_offset(rows[-1])} {record_id(3)}, {DATE}, {uri(3)}, paragraph 1: a passage of 1 words, fewer than 20 (source.documents.min_words)")
+        (3, f"byte {_offset(rows[-1])} {record_id(3)}, {DATE}, {uri(3)}, paragraph 1: a passage of 1 word, fewer than 20 (source.documents.min_words)")
     ]
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import yaml
+from rich.console import Console
 
 from safer_instruct.analysis.signtest import detectable
 from safer_instruct.cli import main
@@ -26,6 +27,7 @@ from safer_instruct.evaluation.sitting import OpenModels, Progress, gathered, he
 from safer_instruct.ledger import read_totals
 from safer_instruct.models.protocol import Usage
 from safer_instruct.state import Paced
+from safer_instruct.views.evaluate import show
 
 THINGS = ["kettle", "lamp", "radio", "clock", "drum", "bell", "chair", "stove", "fence", "wagon", "piano", "mirror"]
 GOOD, BAD = "We are glad to mend the {}, and it costs nothing.", "Mend the {} yourself, and stop asking us."
@@ -236,6 +238,17 @@ def test_models_answer_through_the_ledger_and_a_second_evaluation_asks_nothing_a
     assert (again.replayed, again.repeated) == (first.calls, 0) and again.calls == first.calls
     assert {"answer asked", "judge one"} == {t.stage for t in read_totals(tmp_path / "out" / "ledger.sqlite")}
     assert first.harmlessness and first.harmlessness.comparisons[0].told == 1
+
+
+@pytest.mark.parametrize(("trained", "told"), [("Which train goes to the coast on Sundays in May?", True), (None, False)])
+def test_a_report_says_that_no_prompt_was_trained_on_where_that_was_looked_at(tmp_path: Path, trained: str | None, told: bool) -> None:
+    (tmp_path / "train.jsonl").write_text(json.dumps({"prompt": trained or rows()[0]["prompt"]}) + "\n", encoding="utf-8")
+    found = run(tmp_path, training=["train.jsonl"])
+    console = Console(record=True, width=200)
+    show(console, found)
+    said = "Checked against the training data (1 prompt): none of these prompts stands in it"
+    for shown in ((tmp_path / "out" / "evaluation.md").read_text("utf-8"), console.export_text()):
+        assert (said in shown) == told and ("overlap with the 1 training prompt" in shown) != told
 
 
 def test_requests_that_are_equal_are_not_told_as_from_the_ledger(tmp_path: Path) -> None:

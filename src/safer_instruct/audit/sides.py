@@ -10,6 +10,7 @@ from safer_instruct.audit.finding import Finding, graded, share
 from safer_instruct.audit.reading import PairSet
 from safer_instruct.detect.words import words
 from safer_instruct.errors import MissingExtraError
+from safer_instruct.oneline import many
 
 _OPENING_WORDS = 3
 
@@ -99,7 +100,7 @@ def _openings(side: Sequence[str]) -> list[str]:
 def style_only(pairs: PairSet) -> Finding:
     """A classifier that knows no word, asked which side a text is from."""
     if len(pairs) < LEAST_PAIRS:
-        return Finding("style", "none", f"{len(pairs)} pairs are too few for a classifier; {LEAST_PAIRS} are the least")
+        return Finding("style", "none", f"too few for a classifier: {many(len(pairs), 'pair')}, and {LEAST_PAIRS} are the least")
     try:
         told = separability(pairs.prompts, pairs.chosen, pairs.rejected)
     except MissingExtraError as exc:

@@ -40,6 +40,16 @@ def verdicts(result: Evaluation) -> list[str]:
     return [c.verdict for found in (result.harmlessness, result.helpfulness) if found for c in found.comparisons]
 
 
+def untrained(result: Evaluation) -> str:
+    """That the training data was looked at, and no prompt stands in it; empty where that is not so: then `result.warnings` tell what is."""
+    found = result.overlap
+    return (
+        ""
+        if found is None or found.any
+        else f"Checked against the training data ({many(found.training, 'prompt')}): none of these prompts stands in it, word for word or nearly."
+    )
+
+
 def interval(value: Interval | None, digits: int = 2) -> str:
     """An estimate with its bounds."""
     return _NO if value is None else f"{value.estimate:.{digits}f} ({value.low:.{digits}f} to {value.high:.{digits}f})"
@@ -60,6 +70,8 @@ def _head(config: EvaluateConfig, result: Evaluation) -> Iterator[str]:
     yield f"{result.prompts} prompts of `{escaped(config.prompts.path)}`{aside}; domain {escaped(config.domain)}; baseline {escaped(result.baseline)}."
     if judges:
         yield f"Judges: {escaped(', '.join(judges))}."
+    if apart := untrained(result):
+        yield apart
     yield (
         f"Intervals: {config.level:.0%}; of win rates by the bootstrap over prompts ({config.resamples:,} resamples, seed {config.seed}), of shares Wilson's. "
         "p: exact sign test, two-sided, by Holm's method for all comparisons of a measure."

@@ -14,6 +14,7 @@ from safer_instruct.detect.repetition import repeated_share
 from safer_instruct.detect.words import words_of
 from safer_instruct.example import Example
 from safer_instruct.filters.protocol import Filter, Finding
+from safer_instruct.oneline import many
 
 _REFUSAL = re.compile(
     r"^(?:i(?:'m| am) (?:sorry|afraid)[, ]+(?:but )?i (?:can(?:'t|not)|(?:am|'m) (?:unable|not able))"
@@ -50,7 +51,7 @@ class Length(Filter):
         """Count the words; the score is their number."""
         count = len(self.subject(example).split())
         if count < self.min_words:
-            return Finding(False, count, f"{count} words, fewer than {self.min_words}")
+            return Finding(False, count, f"{many(count, 'word')}, fewer than {self.min_words}")
         return Finding(count <= self.max_words, count, f"{count} words, more than {self.max_words}")
 
 

@@ -71,7 +71,7 @@ def _readers(people: Sequence[str], said: Sequence[tuple[str, Said]], caption: s
         share = share_of(counts["accept"], decided) if decided else ""
         corrected = sum(label.decision == "accept" and bool(label.edit) for label in labels)
         rows.append((reader, counts["accept"], counts["reject"], counts["skip"], corrected, share))
-    return Table(caption, ("reader", "accepted", "rejected", "skipped", "corrected", "share accepted"), tuple(rows))
+    return Table(caption, ("reader", "accepted", "rejected", "skipped", "accepted as corrected", "share accepted"), tuple(rows))
 
 
 def _answers(said: Sequence[tuple[str, Said]]) -> dict[str, Counter[bool]]:

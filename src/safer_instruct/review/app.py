@@ -17,7 +17,6 @@ from starlette.staticfiles import StaticFiles
 
 from safer_instruct import progress, rundir
 from safer_instruct.errors import RunDirectoryError
-from safer_instruct.review import figures
 from safer_instruct.review.desk import Change, Desk, Stale, UnusableCorrection
 from safer_instruct.review.desks import Desks
 from safer_instruct.review.guard import Doors, Guard, cookie_name
@@ -80,7 +79,7 @@ def _desk_routes(desks: Desks) -> list[Route]:
         return await _answer(desks, request, lambda desk: desk.undo(_number(request), change.key))
 
     async def agreement(request: Request) -> Response:
-        return await _answer(desks, request, lambda desk: figures.agreement(desk.store))
+        return await _answer(desks, request, lambda desk: desk.agreement())
 
     return [
         Route("/api/about", about),

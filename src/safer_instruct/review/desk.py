@@ -106,7 +106,7 @@ class Desk:
             "blind": self.plan.blind,
             "overlap": self.plan.overlap,
             "facets": [{"category": c, "outcome": o, "count": n} for c, o, n in queue.facets(self.store)],
-            "progress": asdict(figures.progress(self.store, annotator)),
+            "progress": self._progress(annotator),
         }
 
     def step(self, annotator: int, filters: Filters, after: str | None, *, back: bool) -> dict[str, Any]:
@@ -151,12 +151,25 @@ class Desk:
         if "edit" in fields:
             fields["edit"] = self._corrections(found, fields["edit"])
         label = self.store.change(annotator, id_, found.digest, fields, key=change.key, seconds=change.seconds)
-        return {"label": self._said(annotator, id_, label), "progress": asdict(figures.progress(self.store, annotator))}
+        return {"label": self._said(annotator, id_, label), "progress": self._progress(annotator)}
 
     def undo(self, annotator: int, key: str) -> dict[str, Any]:
         """Take back the reader's last click and show its example; `item` is None where there is none."""
         id_ = self.store.undo(annotator, key=key)
-        return {"item": self.item(annotator, id_) if id_ else None, "progress": asdict(figures.progress(self.store, annotator))}
+        return {"item": self.item(annotator, id_) if id_ else None, "progress": self._progress(annotator)}
+
+    def agreement(self) -> dict[str, Any]:
+        """See `figures.agreement`; where sides are blind without who said what, which would tell which side is the chosen one."""
+        found = figures.agreement(self.store)
+        return found | {"disagreements": [{"id": one["id"], "said": {}} for one in found["disagreements"]]} if self.plan.blind else found
+
+    def _progress(self, annotator: int) -> dict[str, Any]:
+        """See `figures.progress`; where sides are blind how many were read, for which of them were accepted would tell of each click which side it was."""
+        told = asdict(figures.progress(self.store, annotator))
+        if self.plan.blind:
+            told["read"] = told.pop("accepted") + told.pop("rejected")
+            del told["edited"]
+        return told
 
     def _shown(self, annotator: int, item: Item) -> dict[str, Any]:
         example = self._example(item)

@@ -24,7 +24,8 @@ class Progress:
     """What one reader has done.
 
     Attributes:
-        accepted, rejected, skipped, edited: Examples, as they stand now.
+        accepted, rejected, skipped: Examples, as they stand now.
+        edited: How many of the accepted ones were accepted as corrected.
         seconds_each: Median time per decision over the last fifty; None before the third.
         today: Decisions since midnight, local time.
     """

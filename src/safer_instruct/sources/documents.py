@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from safer_instruct.config import SourceConfig
 from safer_instruct.errors import MissingExtraError, SourceError
+from safer_instruct.oneline import many
 from safer_instruct.sources.docx import read_docx
 from safer_instruct.sources.files import File
 from safer_instruct.sources.html import read_html
@@ -67,7 +68,7 @@ def _blocks(file: File, config: SourceConfig) -> list[Block]:
 def _row(file: File, passage: Passage, config: SourceConfig) -> SourceText | BadRow:
     words = len(passage.text.split())
     if words < config.documents.min_words:
-        reason = f"{passage.place}: a passage of {words} words, fewer than {config.documents.min_words} (source.documents.min_words)"
+        reason = f"{passage.place}: a passage of {many(words, 'word')}, fewer than {config.documents.min_words} (source.documents.min_words)"
         return BadRow(file.name, passage.paragraph, reason, excerpt(passage.text))
     made = make_row(file, passage.paragraph, passage.text, lambda: {config.text: passage.text}, Texts(config))
     return replace(made, place=passage.place) if isinstance(made, SourceText) else made

@@ -17,6 +17,7 @@ from typing import IO, Any
 from safer_instruct.config import SourceConfig
 from safer_instruct.errors import SourceError
 from safer_instruct.extras import require
+from safer_instruct.oneline import many
 from safer_instruct.settings.web import WebConfig
 from safer_instruct.sources.files import File
 from safer_instruct.sources.passages import Passage, cut
@@ -93,7 +94,7 @@ def read_warc(file: File, config: SourceConfig) -> Iterator[SourceText | BadRow]
 def _row(file: File, record: Record, page: Page, passage: Passage, config: SourceConfig) -> SourceText | BadRow:
     words = len(passage.text.split())
     if words < config.documents.min_words:
-        reason = f"{record.place}, {passage.place}: a passage of {words} words, fewer than {config.documents.min_words} (source.documents.min_words)"
+        reason = f"{record.place}, {passage.place}: a passage of {many(words, 'word')}, fewer than {config.documents.min_words} (source.documents.min_words)"
         return BadRow(file.name, record.number, reason, excerpt(passage.text))
     made = make_row(file, record.number, passage.text, partial(dict, {config.text: passage.text}), Texts(config))
     return replace(made, place=f"{record.place}, {passage.place}") if isinstance(made, SourceText) else made

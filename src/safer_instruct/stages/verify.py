@@ -16,6 +16,7 @@ from safer_instruct.example import Draft, Example, Verdict
 from safer_instruct.models.protocol import Model, Scoring
 from safer_instruct.models.said import why_unfinished
 from safer_instruct.models.together import together
+from safer_instruct.oneline import many
 from safer_instruct.templates import Template
 
 Write = Callable[[Example, int], Awaitable[list[Draft]]]
@@ -191,7 +192,7 @@ def _form(example: Example, draft: Draft, config: VerifyConfig) -> Verdict | Non
         return Verdict("verify.unfinished", False, None, why_unfinished(draft.text, "respond.max_tokens"))
     count = len(draft.text.split())
     if count < config.min_words:
-        return Verdict("verify.length", False, count, f"{count} words, fewer than {config.min_words}")
+        return Verdict("verify.length", False, count, f"{many(count, 'word')}, fewer than {config.min_words}")
     if draft.text.casefold() in (example.text.casefold(), example.prompt.casefold()):
         return Verdict("verify.copy", False, None, "repeats the prompt or the source text")
     if draft.text.casefold() in (turn.content.casefold() for turn in example.history):

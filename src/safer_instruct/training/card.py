@@ -84,7 +84,7 @@ def card(given: dict[str, Any]) -> str:
 {_started(given)}- Pairs: {data["train"]} trained on, {data["held_out"]} held out by the hash of their prompts; from {sources}; SHA-256 `{given["data_sha256"]}`
 - Left out: {data["set_aside"]} rows that could not be read, {data["duplicates"]} duplicates, {data["straddling"]} too like a held-out pair,
   {data["beyond"]} beyond `max_pairs`
-{_cut(data["cut"])}- Steps: {_steps(given)}, learning rate {config["learning_rate"]:g}, {config["epochs"]} epochs at most
+{_cut(data["cut"])}- Steps: {_steps(given)}, learning rate {config["learning_rate"]:g}, {many(config["epochs"], "epoch")} at most
 - Seed {config["seed"]}, {given["dtype"]}
 - Kept: the state after step {best["step"]}, that with the lowest held-out loss
 

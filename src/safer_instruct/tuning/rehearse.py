@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from safer_instruct.oneline import many
 from safer_instruct.settings.training import TrainerConfig
 from safer_instruct.tuning.bases import Base
 from safer_instruct.tuning.loss import Encoded
@@ -98,7 +99,7 @@ def rehearse(base: Base, load: Load, config: TrainerConfig, start: Path | None) 
         speed,
         len(made) - 1,
         (tokens + evaluations) / speed if speed else 0.0,
-        torch.cuda.get_device_name() if on_gpu else f"CPU, {torch.get_num_threads()} threads",
+        torch.cuda.get_device_name() if on_gpu else f"CPU, {many(torch.get_num_threads(), 'thread')}",
     )
 
 

@@ -13,7 +13,7 @@ from safer_instruct.analysis.signtest import detectable, pairs_needed, sign_test
 from safer_instruct.errors import ConfigError
 from safer_instruct.estimate import estimate, show_estimate
 from safer_instruct.evaluation.figures import Comparison, p_words
-from safer_instruct.evaluation.report import interval, share, verdicts
+from safer_instruct.evaluation.report import interval, share, untrained, verdicts
 from safer_instruct.evaluation.result import REPORT, Evaluation
 from safer_instruct.oneline import calls_words, many
 from safer_instruct.prices import cost_words
@@ -46,6 +46,8 @@ def show(console: Console, result: Evaluation) -> None:
         console.print(_table(f"What people said ({', '.join(result.people.people)})", _SHORT[:3], said))
     for sentence in verdicts(result):
         console.print(safe(sentence), style="bold", soft_wrap=True)
+    if apart := untrained(result):
+        console.print(apart, highlight=False, soft_wrap=True)
     for warning in result.warnings:
         console.print(safe(f"mind: {warning}"), soft_wrap=True)
     if result.set_aside:

@@ -22,6 +22,7 @@ function nothing(page) {
 
 function content(page, found) {
   const questions = Object.fromEntries(page.about.questions.map((q) => [q.id, q.ask]));
+  const told = page.about.blind ? [] : found.annotators;
   return [
     el("div", { class: "tiles" },
       tile("pairs decided by at least two", found.shared), tile("Krippendorff’s alpha, accept or reject", figure(found.alpha)),
@@ -31,8 +32,8 @@ function content(page, found) {
       found.pairs.map((p) => [p.first, p.second, p.shared, `${Math.round(100 * p.observed)}%`, figure(p.kappa)])),
     found.questions.length ? table("Each question", ["question", "both answered", "alpha"],
       found.questions.map((q) => [questions[q.id] ?? q.id, q.shared, figure(q.alpha)])) : null,
-    found.disagreements.length ? table("Where they differ", ["pair", ...found.annotators],
-      found.disagreements.map((d) => [el("a", { href: `#/read/${encodeURIComponent(d.id)}` }, visible(d.id)), ...found.annotators.map((n) => d.said[n] ?? "")])) : null,
+    found.disagreements.length ? table("Where they differ", ["pair", ...told],
+      found.disagreements.map((d) => [el("a", { href: `#/read/${encodeURIComponent(d.id)}` }, visible(d.id)), ...told.map((n) => d.said[n] ?? "")])) : null,
   ].filter(Boolean);
 }
 

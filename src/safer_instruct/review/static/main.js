@@ -46,13 +46,13 @@ async function route() {
 }
 
 function showProgress(progress) {
-  const read = progress.accepted + progress.rejected;
   const pace = progress.seconds_each === null ? "" : `${progress.seconds_each < 10 ? progress.seconds_each.toFixed(1) : Math.round(progress.seconds_each)} s each`;
-  const share = read ? `${progress.accepted} accepted, ${progress.rejected} rejected` : "nothing read yet";
+  const { read = progress.accepted + progress.rejected, edited } = progress;
+  const accepted = `${progress.accepted} accepted${edited ? ` (${edited} as corrected)` : ""}`;
+  const share = !read ? "nothing read yet" : page.about.blind ? `${read} read` : `${accepted}, ${progress.rejected} rejected`;
   byId("pace").replaceChildren(
     el("strong", {}, page.about.annotator), el("span", {}, share),
     ...(progress.skipped ? [el("span", {}, `${progress.skipped} skipped`)] : []),
-    ...(progress.edited ? [el("span", {}, `${progress.edited} corrected`)] : []),
     ...(pace ? [el("span", {}, pace)] : []));
 }
 
