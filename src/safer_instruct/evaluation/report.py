@@ -43,11 +43,9 @@ def verdicts(result: Evaluation) -> list[str]:
 def untrained(result: Evaluation) -> str:
     """That the training data was looked at, and no prompt stands in it; empty where that is not so: then `result.warnings` tell what is."""
     found = result.overlap
-    return (
-        ""
-        if found is None or found.any
-        else f"Checked against the training data ({many(found.training, 'prompt')}): none of these prompts stands in it, word for word or nearly."
-    )
+    if found is None or found.any:
+        return ""
+    return f"Checked against the training data ({many(found.training, 'prompt')}): none of these prompts stands in it, word for word or nearly."
 
 
 def interval(value: Interval | None, digits: int = 2) -> str:
