@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from safer_instruct.errors import ConfigError
-from safer_instruct.holding import hold
 from safer_instruct.models import adapter_path
 from safer_instruct.reverse import read_record
 from safer_instruct.settings.preference import DpoConfig, PreferenceConfig
@@ -21,7 +19,7 @@ from safer_instruct.training.objective import Preferences
 from safer_instruct.training.reference import Note
 from safer_instruct.training.result import TrainResult
 from safer_instruct.tuning.bases import Base, open_base
-from safer_instruct.tuning.finished import CHECKPOINTS, LOG, check_out, finished
+from safer_instruct.tuning.finished import CHECKPOINTS, LOG, finished, held
 from safer_instruct.tuning.launch import is_first
 from safer_instruct.tuning.loss import Evaluation
 from safer_instruct.tuning.objective import Objective
@@ -60,12 +58,7 @@ def train_preferences(
     """
     base = Path(base)
     out = (base / config.out).resolve()
-    if is_first():
-        check_out(out)
-    ready = _prepare(config, base)  # what is missing is told before a folder is made
-    if is_first():
-        out.mkdir(parents=True, exist_ok=True)
-    with hold(out) if is_first() else nullcontext():
+    with held(out, lambda: _prepare(config, base)) as ready:
         return _train(ready, base, out, report, note)
 
 

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
 from safer_instruct.changes import differences, few
 from safer_instruct.errors import RunDirectoryError
-from safer_instruct.holding import of_others
+from safer_instruct.holding import hold, of_others
 from safer_instruct.reverse import RECORD, read_record
 from safer_instruct.settings.training import TrainerConfig
+from safer_instruct.tuning.launch import is_first
+
+Ready = TypeVar("Ready")
 
 CHECKPOINTS, LOG = "checkpoints", "training.jsonl"
 _TRANSFORMERS = ("adapter_config.json", "config.json", "generation_config.json", "*.safetensors", "*.safetensors.index.json")
@@ -39,6 +42,26 @@ def check_out(out: Path) -> None:
         raise RunDirectoryError(f"{out} is no folder; choose another 'out'")
     if there := of_others(out, WRITTEN, (RECORD, CHECKPOINTS, LOG, "tensorboard")):
         raise RunDirectoryError(f"{out} holds {', '.join(there[:4])} and no training, and one would write over that; choose another 'out'")
+
+
+@contextmanager
+def held(out: Path, prepare: Callable[[], Ready]) -> Iterator[Ready]:
+    """The folder of a training, held while it lasts; where several processes train the first holds it for all.
+
+    Args:
+        out: Which need not be there.
+        prepare: Gives what is trained and on what: what is missing is told before a folder is made.
+
+    Raises:
+        RunDirectoryError: As for `check_out`, or another process trains in it.
+    """
+    if is_first():
+        check_out(out)
+    ready = prepare()
+    if is_first():
+        out.mkdir(parents=True, exist_ok=True)
+    with hold(out) if is_first() else nullcontext():
+        yield ready
 
 
 def of_training(folder: Path) -> list[str]:

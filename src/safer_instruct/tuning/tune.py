@@ -5,13 +5,11 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from safer_instruct.config import TuneConfig
-from safer_instruct.holding import hold
 from safer_instruct.models import adapter_path
 from safer_instruct.models.adapterfiles import adapter_digest
 from safer_instruct.models.arithmetic import arithmetic
@@ -20,7 +18,7 @@ from safer_instruct.models.embedded import EmbeddedModel
 from safer_instruct.reverse import RECORD
 from safer_instruct.tuning.bases import Base, load_base, open_base
 from safer_instruct.tuning.data import Prepared, prepare
-from safer_instruct.tuning.finished import CHECKPOINTS, check_out, finished
+from safer_instruct.tuning.finished import CHECKPOINTS, finished, held
 from safer_instruct.tuning.launch import is_first
 from safer_instruct.tuning.loss import Encoded
 from safer_instruct.tuning.pairs import Pair
@@ -80,12 +78,7 @@ def tune(config: TuneConfig, base: Path | str, report: Callable[[Progress], None
     """
     base = Path(base)
     out = (base / config.out).resolve()
-    if is_first():
-        check_out(out)
-    ready = _prepare(config, base)  # what is missing is told before a folder is made
-    if is_first():
-        out.mkdir(parents=True, exist_ok=True)
-    with hold(out) if is_first() else nullcontext():
+    with held(out, lambda: _prepare(config, base)) as ready:
         return _tune(ready, config, base, out, report)
 
 
