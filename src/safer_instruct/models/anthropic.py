@@ -11,17 +11,17 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from safer_instruct.errors import AccessError
-from safer_instruct.models.addresses import HOSTS, Address, fingerprint, read_addresses
-from safer_instruct.models.flow import Flow, Limits
+from safer_instruct.models.addresses import HOSTS, Address, read_addresses
+from safer_instruct.models.flow import Limits
 from safer_instruct.models.messages import headers, message_body, read_message, single
 from safer_instruct.models.parsing import FilteredError
 from safer_instruct.models.protocol import Completion, Generated, Generation, Scored, Scoring, Usage
-from safer_instruct.models.remote import UNKNOWN, USE_EMBEDDED, Remote, access_hints
+from safer_instruct.models.remote import UNKNOWN, USE_EMBEDDED, RemoteModel
 from safer_instruct.models.spending import Spending
 from safer_instruct.models.together import together
 
 
-class AnthropicModel:
+class AnthropicModel(RemoteModel):
     """A model behind one endpoint of the Messages API, or several that serve the same weights."""
 
     def __init__(
@@ -47,24 +47,9 @@ class AnthropicModel:
         Raises:
             ModelError: `base_url` is no HTTP address, or the key is missing.
         """
-        self.name, limits = f"anthropic:{model}", limits or Limits()
-        spending = spending or Spending()
-        addresses = read_addresses(base_url, api_key_env, self.name)
-        self._remote = Remote(self.name, addresses, limits=limits, spending=spending, headers=headers, hints=self._hints)
-        self._model = model
-        self.priced, self.billed = spending.priced, spending.billed
-        self.concurrency = limits.concurrency * len(addresses)
-        self.fingerprint = fingerprint(self.name, addresses, revision)
-
-    @property
-    def status(self) -> str:
-        """See `Model.status`."""
-        return self._remote.status
-
-    @property
-    def flows(self) -> Sequence[Flow]:
-        """The ways to its endpoints, whose limits other processes may share."""
-        return self._remote.flows
+        name = f"anthropic:{model}"
+        addresses = read_addresses(base_url, api_key_env, name)
+        super().__init__(name, model, addresses, limits=limits, spending=spending, headers=headers, revision=revision)
 
     async def generate(self, request: Generation) -> Generated:
         """See `Model.generate`, but for the seed; the completions are asked for at the same time."""
@@ -81,10 +66,6 @@ class AnthropicModel:
         """
         raise AccessError(f"{self.name} cannot score: the Messages API tells no log-probabilities; {USE_EMBEDDED}")
 
-    async def close(self) -> None:
-        """Close the connections; a later call opens new ones."""
-        await self._remote.close()
-
     async def _ask(self, body: Mapping[str, Any], request: Generation) -> tuple[Completion, Usage]:
         """One completion; one that a content filter stopped costs nothing."""
         try:
@@ -93,7 +74,7 @@ class AnthropicModel:
             return Completion(str(exc), withheld="filter"), Usage()
 
     def _hints(self, address: Address, status: int, message: str, body: Mapping[str, Any]) -> list[str]:
-        hints = access_hints(address, status, self._model)
+        hints = super()._hints(address, status, message, body)
         if "top_k" in body and "top_k" in message:
             hints.append(f"this endpoint may not know top_k; {UNKNOWN['top_k']}")
         return hints

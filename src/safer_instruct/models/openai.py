@@ -13,19 +13,19 @@ from itertools import accumulate
 from typing import Any
 
 from safer_instruct.errors import AccessError
-from safer_instruct.models.addresses import HOSTS, Address, fingerprint, read_addresses
+from safer_instruct.models.addresses import HOSTS, Address, read_addresses
 from safer_instruct.models.chat import Logprobs, authorization, completion_body, dialect_of, read_answer, read_completions
-from safer_instruct.models.flow import Flow, Limits
+from safer_instruct.models.flow import Limits
 from safer_instruct.models.parsing import FilteredError
 from safer_instruct.models.protocol import Completion, Generated, Generation, Scored, Scoring, Usage
-from safer_instruct.models.remote import UNKNOWN, USE_EMBEDDED, Remote, access_hints, fill_up
+from safer_instruct.models.remote import UNKNOWN, USE_EMBEDDED, RemoteModel, fill_up
 from safer_instruct.models.spending import Spending
 
 _MOST_CHARS_PER_TOKEN = 8  # of text that is to be scored: what is left out at a token cap need not be sent
 _NAMES_N = re.compile(r"""(['"`])n\1|\b(?:parameter|field|argument):? n\b""", re.I)
 
 
-class OpenAIModel:
+class OpenAIModel(RemoteModel):
     """A model behind one OpenAI-compatible endpoint, or several that serve the same weights."""
 
     def __init__(
@@ -56,25 +56,11 @@ class OpenAIModel:
         Raises:
             ModelError: `base_url` is no HTTP address, or the key is missing.
         """
-        self.name, limits = f"{provider}:{model}", limits or Limits()
-        spending = spending or Spending()
-        addresses = read_addresses(base_url, api_key_env, self.name)
-        self._remote = Remote(self.name, addresses, limits=limits, spending=spending, headers=authorization, hints=self._hints)
-        self._model, self._want_logprobs = model, want_logprobs
-        self.priced, self.billed = spending.priced, spending.billed
-        self._dialect = dialect_of(provider, addresses[0].host)
-        self.concurrency = limits.concurrency * len(addresses)
-        self.fingerprint = fingerprint(self.name, addresses, revision) + ("+logprobs" if want_logprobs else "")
-
-    @property
-    def status(self) -> str:
-        """See `Model.status`."""
-        return self._remote.status
-
-    @property
-    def flows(self) -> Sequence[Flow]:
-        """The ways to its endpoints, whose limits other processes may share."""
-        return self._remote.flows
+        name = f"{provider}:{model}"
+        addresses = read_addresses(base_url, api_key_env, name)
+        super().__init__(name, model, addresses, limits=limits, spending=spending, headers=authorization, revision=revision)
+        self._want_logprobs, self._dialect = want_logprobs, dialect_of(provider, addresses[0].host)
+        self.fingerprint += "+logprobs" if want_logprobs else ""
 
     def generate(self, request: Generation) -> Coroutine[Any, Any, Generated]:
         """See `Model.generate`."""
@@ -94,10 +80,6 @@ class OpenAIModel:
             raise AccessError(f"{self.name} at {self._remote.where} returns no log-probabilities of the prompt, so it cannot score; {USE_EMBEDDED}")
         return Scored(logprobs[: request.max_tokens], usage)
 
-    async def close(self) -> None:
-        """Close the connections; a later call opens new ones."""
-        await self._remote.close()
-
     async def _complete(self, request: Generation) -> tuple[list[Completion], Usage]:
         """The completions of one answer; of one that a content filter stopped, that many withheld ones, which cost nothing."""
         body = completion_body(self._model, request, self._dialect, want_logprobs=self._want_logprobs)
@@ -108,7 +90,7 @@ class OpenAIModel:
             return [Completion(str(exc), withheld="filter")] * request.sampling.n, Usage()
 
     def _hints(self, address: Address, status: int, message: str, body: Mapping[str, Any]) -> list[str]:
-        hints = access_hints(address, status, self._model)
+        hints = super()._hints(address, status, message, body)
         hints += [f"this endpoint may not know {name}; {remedy}" for name, remedy in UNKNOWN.items() if name in body and name in message]
         if body.get("n", 1) > 1 and _NAMES_N.search(message):
             hints.append("this endpoint may not give several answers to one request; set induce.candidates and respond.drafts to 1")

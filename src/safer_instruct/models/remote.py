@@ -19,7 +19,7 @@ from pydantic_core import to_json
 
 from safer_instruct.budget import Reservation
 from safer_instruct.errors import AccessError, ModelError, RequestError
-from safer_instruct.models.addresses import Address, message_of, parsed
+from safer_instruct.models.addresses import Address, fingerprint, message_of, parsed
 from safer_instruct.models.answers import refuses_content
 from safer_instruct.models.flow import AttemptError, Flow, Limits, Slot, can_pass
 from safer_instruct.models.parsing import FilteredError, MalformedError, json_object
@@ -183,6 +183,64 @@ def account(tokens: Tokens | None, seconds: float, spending: Spending, reservati
     return usage
 
 
+class RemoteModel:
+    """What the models behind HTTP endpoints have in common; which requests there are, and how an answer reads, they say themselves."""
+
+    def __init__(
+        self,
+        name: str,
+        model: str,
+        addresses: Sequence[Address],
+        *,
+        limits: Limits | None,
+        spending: Spending | None,
+        headers: Callable[[str], Mapping[str, str]],
+        revision: str | None,
+    ) -> None:
+        """Connect to nothing yet.
+
+        Args:
+            name: Of the provider and the model, for messages and the ledger.
+            model: The name that the endpoint knows the model by.
+            addresses: Where it is served.
+            limits: What is kept to at each of them.
+            spending: Prices the calls, and lets them draw on the run's budget.
+            headers: From the key to the headers that carry it.
+            revision: What is served, in the user's words; then the addresses are no part of the fingerprint.
+        """
+        limits, spending = limits or Limits(), spending or Spending()
+        self.name, self._model = name, model
+        self.fingerprint = fingerprint(name, addresses, revision)
+        self.priced, self.billed = spending.priced, spending.billed
+        self.concurrency = limits.concurrency * len(addresses)
+        self._remote = Remote(name, addresses, limits=limits, spending=spending, headers=headers, hints=self._hints)
+
+    @property
+    def status(self) -> str:
+        """See `Model.status`."""
+        return self._remote.status
+
+    @property
+    def flows(self) -> Sequence[Flow]:
+        """The ways to its endpoints, whose limits other processes may share."""
+        return self._remote.flows
+
+    async def close(self) -> None:
+        """Close the connections; a later call opens new ones."""
+        await self._remote.close()
+
+    def _hints(self, address: Address, status: int, message: str, body: Mapping[str, Any]) -> list[str]:
+        """What to do about a refusal; here what any provider may mean by it."""
+        hints = []
+        if status in (401, 403):
+            hints.append(f"the key is read from the environment variable {address.key_env}" + ("" if address.key else ", which is not set"))
+        if status == 404:
+            hints.append(f"is '{self._model}' the name of a model there, and is base_url {address.shown} right?")
+        if status < 400:
+            hints.append("base_url must be the address that it redirects to")
+        return hints
+
+
 def refusal(where: str, message: str, status: int, headers: Mapping[str, str], *, no_credit: bool, hints: Sequence[str]) -> ModelError:
     """The error that an HTTP status other than success amounts to.
 
@@ -212,18 +270,6 @@ async def fill_up(request: Generation, complete: Callable[[Generation], Awaitabl
         more, cost = await complete(replace(request, seed=request.seed + i, sampling=replace(request.sampling, n=1)))
         completions, usage = completions + more, usage + cost
     return Generated(tuple(completions), usage)
-
-
-def access_hints(address: Address, status: int, model: str) -> list[str]:
-    """What to do about a refusal that any provider may give."""
-    hints = []
-    if status in (401, 403):
-        hints.append(f"the key is read from the environment variable {address.key_env}" + ("" if address.key else ", which is not set"))
-    if status == 404:
-        hints.append(f"is '{model}' the name of a model there, and is base_url {address.shown} right?")
-    if status < 400:
-        hints.append("base_url must be the address that it redirects to")
-    return hints
 
 
 def estimate(request: Generation | Scoring) -> int:

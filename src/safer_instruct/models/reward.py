@@ -23,13 +23,13 @@ from pydantic import BaseModel, FiniteFloat
 
 from safer_instruct.errors import AccessError, ConfigError, ModelError
 from safer_instruct.extras import require
-from safer_instruct.models.addresses import Address, fingerprint, read_addresses
+from safer_instruct.models.addresses import Address, read_addresses
 from safer_instruct.models.chat import authorization, messages
 from safer_instruct.models.codec import control_tokens, defused
-from safer_instruct.models.flow import Flow, Limits
+from safer_instruct.models.flow import Limits
 from safer_instruct.models.parsing import MalformedError, shaped
 from safer_instruct.models.protocol import Generated, Generation, Scored, Scoring, Turn, Usage
-from safer_instruct.models.remote import Remote, access_hints
+from safer_instruct.models.remote import RemoteModel
 from safer_instruct.models.spending import Spending, Tokens, reported
 from safer_instruct.wholefile import sha256_of
 
@@ -113,7 +113,7 @@ class _Classified(BaseModel):
     usage: _Usage | None = None
 
 
-class ServedReward:
+class ServedReward(RemoteModel):
     """A sequence classifier behind one or several addresses that answer `/classify`."""
 
     def __init__(
@@ -140,24 +140,11 @@ class ServedReward:
             ConfigError: What stands behind `#` is no number.
             ModelError: `base_url` is no HTTP address, or the key is missing.
         """
-        self._model, _, self._label = name.partition("#")
+        model, _, self._label = name.partition("#")
         if self._label and not self._label.isdecimal():
             raise ConfigError(f"reward:{name}: a served classifier does not tell its labels in order; write the number of the good one behind '#'")
-        self.name, limits, spending = f"reward:{name}", limits or Limits(), spending or Spending()
-        addresses = read_addresses(base_url, api_key_env, self.name)
-        self._remote = Remote(self.name, addresses, limits=limits, spending=spending, headers=authorization, hints=self._hints)
-        self.priced, self.billed, self.concurrency = spending.priced, spending.billed, limits.concurrency * len(addresses)
-        self.fingerprint = fingerprint(self.name, addresses, revision)
-
-    @property
-    def status(self) -> str:
-        """See `Model.status`."""
-        return self._remote.status
-
-    @property
-    def flows(self) -> Sequence[Flow]:
-        """The ways to its endpoints, whose limits other processes may share."""
-        return self._remote.flows
+        addresses = read_addresses(base_url, api_key_env, f"reward:{name}")
+        super().__init__(f"reward:{name}", model, addresses, limits=limits, spending=spending, headers=authorization, revision=revision)
 
     async def generate(self, request: Generation) -> Generated:
         """A classifier writes nothing."""
@@ -171,12 +158,8 @@ class ServedReward:
         labels = {str(i): i for i in range(len(logits))}
         return Scored((_reward(logits, self._label, labels, self.name),), usage)
 
-    async def close(self) -> None:
-        """Close the connections; a later call opens new ones."""
-        await self._remote.close()
-
     def _hints(self, address: Address, status: int, message: str, body: Mapping[str, Any]) -> list[str]:
-        hints = access_hints(address, status, self._model)
+        hints = super()._hints(address, status, message, body)
         return [*hints, "base_url is what stands before '/classify': for vLLM without '/v1'"] if status == 404 else hints
 
 
