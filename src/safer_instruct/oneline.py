@@ -40,3 +40,8 @@ def calls_words(calls: int, before: int, repeated: int) -> str:
     """
     equal = f", {repeated:,} answered by an equal one of this sitting" if repeated else ""
     return f"{many(calls, 'model call')} ({before:,} of them from the ledger{equal})"
+
+
+def tenths(seconds: float) -> str:
+    """`1,234.5`, of milliseconds: those of a ledger show the same as those of a summary, which has been rounded to them."""
+    return f"{round(seconds, 3):,.1f}"

@@ -26,7 +26,7 @@ from safer_instruct.models.arithmetic import arithmetic
 from safer_instruct.models.batch.jobs import UnderWay
 from safer_instruct.models.calls import span
 from safer_instruct.notes import no_pair
-from safer_instruct.oneline import calls_words, many
+from safer_instruct.oneline import calls_words, many, tenths
 from safer_instruct.prices import cost_words, show_usd
 from safer_instruct.remote.arguments import is_elsewhere, shown
 from safer_instruct.state import TWINS, RunState, StageState
@@ -117,7 +117,7 @@ def show_totals(
         table.add_column(heading, justify="left" if heading in ("stage", "model") else "right", overflow="fold")
     for t in totals:
         tokens = t.usage.prompt_tokens + t.usage.completion_tokens
-        table.add_row(safe(t.stage), safe(t.model), f"{t.calls:,}", f"{tokens:,}", show_usd(t.cost), f"{t.usage.seconds:.1f}")
+        table.add_row(safe(t.stage), safe(t.model), f"{t.calls:,}", f"{tokens:,}", show_usd(t.cost), tenths(t.usage.seconds))
     console.print(table)
     if said:
         console.print(how_far(said if holder else said | {"left_s": None}), highlight=False, soft_wrap=True)
@@ -303,7 +303,7 @@ def _funnel(summary: dict[str, Any]) -> Table:
         tokens = stage["prompt_tokens"] + stage["completion_tokens"]
         seconds = summary["timing"]["model_s"][name]
         hits = [f"{stage['cache_hit_rate']:.0%}" if "cache_hit_rate" in stage else ""] if cached else []
-        cells = [f"{stage['calls']:,}", f"{tokens:,}", *hits, show_usd(stage["cost"]), f"{seconds:.1f}"] if stage["calls"] else [""] * (4 + len(cached))
+        cells = [f"{stage['calls']:,}", f"{tokens:,}", *hits, show_usd(stage["cost"]), tenths(seconds)] if stage["calls"] else [""] * (4 + len(cached))
         table.add_row(safe(title), str(stage["in"]), dropped, str(stage["out"]), *cells)
     return table
 

@@ -17,6 +17,7 @@ from safer_instruct.config import ModelConfig
 from safer_instruct.errors import AccountingError
 from safer_instruct.example import Example, Verdict
 from safer_instruct.models.protocol import Usage
+from safer_instruct.oneline import tenths
 from safer_instruct.sources import BadRow
 from safer_instruct.spent import Spent
 from safer_instruct.state import REJECTED, TWINS, RunState, StageState
@@ -231,3 +232,12 @@ def test_calls_without_usage_leave_the_cost_unknown_and_are_counted() -> None:
     found = summary(state)
     assert found["cost"] is None and (found["calls"], found["calls_without_usage"]) == (1, 1)
     assert "calls_without_usage" not in found["stages"]["verify"] and found["stages"]["verify"]["cost"] == 0.0
+
+
+def test_seconds_of_a_ledger_show_as_those_of_a_summary_do() -> None:
+    exact = 78.6496
+    state = RunState()
+    state.stages["induce"].meter.add(Usage(1, 1, 0.0, exact), replayed=False)
+    told = summary(state)["timing"]["model_s"]["induce"]
+    assert f"{exact:.1f}" != f"{told:.1f}", "rounded twice it is another one"
+    assert tenths(exact) == tenths(told) == "78.7" and tenths(1234.5) == "1,234.5"

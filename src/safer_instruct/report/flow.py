@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from safer_instruct.oneline import many
+from safer_instruct.oneline import many, tenths
 from safer_instruct.prices import show_usd
 from safer_instruct.report.document import Figure, Section, Table
 from safer_instruct.report.gather import RunView
@@ -72,7 +72,7 @@ def cost(views: Sequence[RunView]) -> Section:
             says += " The ledger cannot be read, so the figures of the stages are those of the summary, which names no models."
         data = {"labels": labels, "series": [{"name": "model seconds", "values": seconds, "color": "prompt"}], "stacked": False, "unit": "s"}
         columns = ("stage", "model", "calls", "tokens in", "tokens out", "US dollars", "model seconds")
-        table = Table("", columns, tuple((s, m, c, i, o, d, f"{t:,.1f}") for s, m, c, i, o, d, t in rows))
+        table = Table("", columns, tuple((s, m, c, i, o, d, tenths(t)) for s, m, c, i, o, d, t in rows))
         parts.append(Figure(f"cost-{number}", _titled("Model time by stage", view, views), says, "bars", data, table, wide=len(views) == 1))
     intro = "Model seconds add up over calls that ran at the same time, so they may exceed the clock."
     return Section("cost", "Cost", "Cost and time", intro, tuple(parts))

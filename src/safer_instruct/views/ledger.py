@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from safer_instruct.ledger import Call, Recovery, Total, as_record, cost_of, size_and_log
-from safer_instruct.oneline import many
+from safer_instruct.oneline import many, tenths
 from safer_instruct.remote.arguments import shown
 from safer_instruct.terminal import safe
 
@@ -29,7 +29,7 @@ def show_ledger(console: Console, path: Path, totals: list[Total]) -> None:
         ("tokens in", [f"{t.usage.prompt_tokens:,}" for t in totals], f"{sum(t.usage.prompt_tokens for t in totals):,}"),
         ("tokens out", [f"{t.usage.completion_tokens:,}" for t in totals], f"{sum(t.usage.completion_tokens for t in totals):,}"),
         ("cost", [_usd(t.cost) for t in totals], _usd(cost_of(totals))),
-        ("model seconds", [f"{t.usage.seconds:.1f}" for t in totals], f"{sum(t.usage.seconds for t in totals):.1f}"),
+        ("model seconds", [tenths(t.usage.seconds) for t in totals], tenths(sum(t.usage.seconds for t in totals))),
     ]
     table.add_column("stage", footer="all")
     table.add_column("model", overflow="fold")  # models that differ in their adapter alone differ at the end
