@@ -321,29 +321,45 @@ def test_ticks_are_round_numbers_within_the_range(low: float, high: float, expec
     assert curves.ticks(low, high) == pytest.approx(expected)
 
 
-def carded(config: SftConfig | DpoConfig, dtype: str = "float32", train: int = 17) -> str:
-    """The card of a training that gave nothing but a loss."""
-    loss = {"step": 0, "loss": 0.6895, "by_source": {}, "figures": {}}
+MADE: dict[str, Any] = {"model": "m", "data": (PreferenceSource(path="p"),), "out": "o", "batch_size": 4}
+
+
+def carded(config: SftConfig | DpoConfig, dtype: str = "float32", train: int = 17, margins: tuple[float, float] | None = None) -> str:
+    """The card of a training that gave nothing but a loss, or margins at the start and kept."""
+    loss, best = ({"step": 0, "loss": 0.6895, "by_source": {}, "figures": {"margin": of} if margins else {}} for of in margins or (0.0, 0.0))
     counts = {"train": train, "held_out": 4, "set_aside": 0, "duplicates": 0, "straddling": 0, "beyond": 0, "by_source": {"s": train}, "cut": None}
     given = {"task": "dpo" if isinstance(config, DpoConfig) else "sft", "config": config.model_dump(mode="json"), "dtype": dtype, "steps": 5}
-    return card({**given, "data": counts, "before": loss, "best": loss, "base": "b", "base_sha256": "0", "data_sha256": "0", "start_sha256": None})
+    return card({**given, "data": counts, "before": loss, "best": best, "base": "b", "base_sha256": "0", "data_sha256": "0", "start_sha256": None})
 
 
 def test_the_card_says_what_is_true_of_each_verb_and_dtype() -> None:
-    made: dict[str, Any] = {"model": "m", "data": (PreferenceSource(path="p"),), "out": "o", "batch_size": 4}
-    sft, dpo = SftConfig(**made), DpoConfig(**made)
+    sft, dpo = SftConfig(**MADE), DpoConfig(**MADE)
     assert "- Steps: 5, each of up to 4 pairs, " in carded(sft) and "- Steps: 5, each of 4 pairs, " in carded(sft, train=20)
     assert "apart" not in carded(sft) and "finds the held-out chosen responses of this data set, and nothing about the rejected ones" in carded(sft)
     assert "tells the pairs of this data set apart" in carded(dpo)
     rounded = "accuracy is 0.5, margin and drift are 0 and the loss 0.6931, and what differs from that in the table\nis the rounding of bfloat16 alone."
     assert rounded in carded(dpo, "bfloat16") and "The first steps in `training.jsonl` are as noisy; `dtype: float32` removes it." in carded(dpo, "bfloat16")
-    assert "margin and drift are 0, and what differs" in carded(DpoConfig(**made, loss="ipo"), "bfloat16")
-    others = (carded(dpo), carded(sft, "bfloat16"), carded(DpoConfig(**made, loss="simpo"), "bfloat16"))
+    assert "margin and drift are 0, and what differs" in carded(DpoConfig(**MADE, loss="ipo"), "bfloat16")
+    others = (carded(dpo), carded(sft, "bfloat16"), carded(DpoConfig(**MADE, loss="simpo"), "bfloat16"))
     assert not any("rounding" in text for text in others)
+
+
+@pytest.mark.parametrize(
+    ("start", "kept", "hidden"),
+    [(-0.024, -0.016, True), (0.024, 0.1, True), (0.024, 0.121, False), (-0.0004, 0.001, False), (0.0, -0.3, False)],
+)
+def test_a_margin_that_rounding_may_hide_is_told_and_no_other(start: float, kept: float, hidden: bool) -> None:
+    said = f"the margin at the start is 0 by definition and was measured as {start:+.3f}: that is rounding, and what was learned may be hidden"
+    assert (f"Mind: {said}" in carded(DpoConfig(**MADE), "bfloat16", margins=(start, kept))) == hidden
+    before, best = (Evaluation(step, 0.7, {}, {"margin": margin}) for step, margin in ((0, start), (7, kept)))
+    for config, told in ((DpoConfig(**MADE), hidden), (DpoConfig(**MADE, loss="simpo"), False), (SftConfig(**MADE), False)):
+        console = Console(record=True, width=400)
+        show_trained(console, TrainResult(Path("o"), before, best, Divided((), (), 0, 0), 7, 51.0), config)
+        assert (f"mind: {said}" in console.export_text()) == told
 
 
 def test_the_time_that_is_told_says_what_it_counts() -> None:
     console = Console(record=True, width=200)
     evaluation = Evaluation(0, 1.0, {}, {})
-    show_trained(console, TrainResult(Path("o"), evaluation, evaluation, Divided((), (), 0, 0), 5, 43.2))
+    show_trained(console, TrainResult(Path("o"), evaluation, evaluation, Divided((), (), 0, 0), 5, 43.2), SftConfig(**MADE))
     assert "5 steps, in 43 s with set-up and evaluations; kept: step 0" in console.export_text()

@@ -117,7 +117,7 @@ def _run(
         return
     with stoppable(FROM_CHECKPOINT), several.joined(), view.watch_training(console) as (report, note):
         result = run.train_preferences(loaded, config.parent, report, note)
-    view.show_trained(console, result)
+    view.show_trained(console, result, loaded)
 
 
 def value(

@@ -14,7 +14,7 @@ from safer_instruct.reverse import RECORD
 from safer_instruct.settings.preference import REFERENCE_FREE, DpoConfig, PreferenceConfig
 from safer_instruct.training.data import Cut, Divided, sources_of
 from safer_instruct.training.losses import TIE
-from safer_instruct.training.result import TrainResult
+from safer_instruct.training.result import TrainResult, hidden_by_rounding
 from safer_instruct.tuning.bases import Base
 from safer_instruct.tuning.loss import Evaluation
 from safer_instruct.tuning.train import compute_dtype
@@ -124,9 +124,10 @@ def _rounded(given: dict[str, Any]) -> str:
     """What stands under the table where the start seems to have learned something: its rewards are 0, but for the dtype."""
     if given["task"] == "sft" or given["config"]["loss"] in REFERENCE_FREE or given["dtype"] != "bfloat16":
         return ""
+    hidden = hidden_by_rounding(given["before"]["figures"], given["best"]["figures"])
     loss = " and the loss 0.6931" if given["config"]["loss"] in ("sigmoid", "robust") else ""
     return f"""At the start the model is its own reference: accuracy is 0.5, margin and drift are 0{loss}, and what differs from that in the table
-is the rounding of bfloat16 alone. The first steps in `training.jsonl` are as noisy; `dtype: float32` removes it.
+is the rounding of bfloat16 alone. The first steps in `training.jsonl` are as noisy; `dtype: float32` removes it.{f" Mind: {hidden}." if hidden else ""}
 
 """
 

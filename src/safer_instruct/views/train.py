@@ -48,8 +48,11 @@ def watch_training(console: Console) -> Iterator[tuple[Callable[[Progress], None
         yield report, note
 
 
-def show_trained(console: Console, result: TrainResult) -> None:
-    """The held-out figures before and after, and what was written."""
+def show_trained(console: Console, result: TrainResult, config: PreferenceConfig) -> None:
+    """The held-out figures before and after, whether they can be told from rounding, and what was written."""
+    from safer_instruct.settings.preference import REFERENCE_FREE, DpoConfig
+    from safer_instruct.training.result import hidden_by_rounding
+
     show_divided(console, result.divided)
     took = "" if result.already else f", in {result.seconds:.0f} s with set-up and evaluations"
     console.print(f"{many(result.steps, 'step')}{took}; kept: step {result.best.step}", highlight=False)
@@ -60,6 +63,9 @@ def show_trained(console: Console, result: TrainResult) -> None:
     for name, value in result.best.figures.items():
         table.add_row(name.replace("_", " "), f"{result.before.figures[name]:.4f}", f"{value:.4f}")
     console.print(table)
+    refers = isinstance(config, DpoConfig) and config.loss not in REFERENCE_FREE
+    if refers and (hidden := hidden_by_rounding(result.before.figures, result.best.figures)):
+        console.print(f"mind: {hidden}", style="yellow", highlight=False, soft_wrap=True)
     if result.best.step == result.before.step:
         console.print("no evaluation was better than the start, so nothing was learned that is kept: lower learning_rate, or look at the pairs", style="yellow")
     if result.already:
