@@ -169,7 +169,7 @@ def _of_prompts(summary: Mapping[str, Any], release: Release) -> str:
     """What is to be known of the prompts, and of what models wrote."""
     source = direction_of(summary)
     written = _WRITTEN[source]
-    unread = f"written by models and {_read(release)}; they may state things that are not so."
+    unread = f"written by models, and {_read(release)}; they may state things that are not so."
     before = f"- What was said before a prompt stands as it was found; the assistant spoke there as it does in the {source} text.\n"
     if summary.get("conversations", {}).get("given") == "keep":
         return f"{before}- {written.capitalize()} responses are {unread}"
@@ -226,7 +226,7 @@ def _source_licenses(summary: Mapping[str, Any], release: Release) -> str:
 
 def _read(release: Release) -> str:
     corrected = f", {release.corrected} of the pairs after a correction" if release.corrected else ""
-    return f"were each accepted by a person{corrected}" if release.reviewed else "were not read by a person"
+    return f"each was accepted by a person{corrected}" if release.reviewed else "none was left out or changed for what a person said of it"
 
 
 def _notes(summary: Mapping[str, Any]) -> str:

@@ -196,6 +196,8 @@ def test_length_format_openings_and_style_tell_sides_apart_that_differ_in_nothin
     longer = as_set(tmp_path, rows(chosen=lambda at, draw: text(draw, 60)))
     assert ask("length", longer).level == "bad" and ask("style", longer).figures["auc"] > 0.95
     assert ask("length", longer).found.endswith("chosen is longer in 100%, shorter in 0%: 'take the longer' gets 100% right, ties counted half")
+    near = as_set(tmp_path, [{"prompt": f"p{n}", "chosen": "a b" if n < 24 else "a", "rejected": "a b" if n >= 27 else "a"} for n in range(32)])
+    assert "gets 79.7% right" in ask("length", near).found, "not 80%, from which on it is bad"
     listed = as_set(tmp_path, rows(chosen=lambda at, draw: "- " + text(draw, 12) + "\n- " + text(draw, 13)))
     assert ask("length", listed).level == "ok"
     found = ask("format", listed)

@@ -218,7 +218,7 @@ def test_the_card_says_that_people_read_it(run: Path, examples: list[Example]) -
     (run / rundir.RUN).write_text(yaml.safe_dump({"config": {}, **RESOLVED}), encoding="utf-8")
     assert [row["verdicts"] != "" for row in exported(run, provenance=True)] == [True] * 4
     card = (export_pairs(run, "datasets", options=Options(reviewed=True)).path / "README.md").read_text("utf-8")
-    assert "Only the pairs that people accepted in a review are here: 4 of" in card and "not read by a person" not in card
+    assert "Only the pairs that people accepted in a review are here: 4 of" in card and "left out or changed for what a person said" not in card
 
 
 def test_a_run_that_nobody_reviewed_or_accepted_anything_of_says_what_to_do(run: Path, examples: list[Example]) -> None:

@@ -22,7 +22,7 @@ def length(pairs: PairSet) -> Finding:
     found = (
         f"median {gap.chosen:g} words chosen, {gap.rejected:g} rejected ({gap.ratio:.2f} times as many in all); "
         f"chosen is longer in {gap.longer:.0%}, shorter in {gap.shorter:.0%}: "
-        f"'take the {'longer' if gap.longer >= gap.shorter else 'shorter'}' gets {gap.tells:.0%} right, ties counted half"
+        f"'take the {'longer' if gap.longer >= gap.shorter else 'shorter'}' gets {100 * gap.tells:.3g}% right, ties counted half"
     )
     do = "" if level == "ok" else "Match lengths, or train with a length-normalised loss; evaluate with length control."
     sign = 1 if gap.longer >= gap.shorter else -1
