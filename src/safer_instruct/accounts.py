@@ -68,7 +68,7 @@ def summarize(state: RunState, models: Mapping[str, Model], stage_models: Mappin
         **({"source_licenses": dict(state.licenses.most_common())} if state.licenses else {}),
         "timing": {
             "wall_s": round(time.monotonic() - state.started, 3),
-            "calls_from_ledger": sum(s.meter.before for s in stages),
+            "calls_from_ledger": sum(s.meter.from_ledger for s in stages),
             "calls_repeated": sum(s.meter.repeated for s in stages),
             "model_s": {name: round(s.meter.usage.seconds, 3) for name, s in state.stages.items()},
             "budget": budget_record(state.budget),

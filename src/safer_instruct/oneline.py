@@ -30,16 +30,16 @@ def many(count: int, noun: str) -> str:
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
-def calls_words(calls: int, before: int, repeated: int) -> str:
+def calls_words(calls: int, from_ledger: int, repeated: int) -> str:
     """`3 model calls (1 of them from the ledger)`.
 
     Args:
         calls: All of them.
-        before: How many of them the ledger had the answers of before this sitting.
+        from_ledger: How many of them the ledger had the answers of before this sitting.
         repeated: How many of them are equal to another one of this sitting, and took its answer.
     """
     equal = f", {repeated:,} answered by an equal one of this sitting" if repeated else ""
-    return f"{many(calls, 'model call')} ({before:,} of them from the ledger{equal})"
+    return f"{many(calls, 'model call')} ({from_ledger:,} of them from the ledger{equal})"
 
 
 def tenths(seconds: float) -> str:

@@ -34,4 +34,4 @@ def test_the_shipped_inducer_beats_its_base_on_pairs_that_it_was_not_tuned_on(tm
     assert base.chrf and tuned.chrf and tuned.chrf.estimate > base.chrf.estimate
     assert tuned.gain_rank.estimate < 2
     again = evaluate_inducers(plan, tmp_path / "out")
-    assert again.replayed == again.calls and again.systems == result.systems
+    assert again.from_ledger == again.calls and again.systems == result.systems

@@ -161,7 +161,7 @@ def test_downstream_figures_stand_in_the_evaluation_and_its_calls_in_the_ledger(
     first = evaluate(loaded, tmp_path / "out")
     assert {score.metric for score in first.downstream["a"]} == {"acc"} and first.calls == 1 + 8
     assert "| small\\_choice | acc |" in (tmp_path / "out" / "evaluation.md").read_text(encoding="utf-8")
-    assert evaluate(loaded, tmp_path / "out").replayed == 9
+    assert evaluate(loaded, tmp_path / "out").from_ledger == 9
 
 
 def test_the_scorer_of_the_example_is_the_embedded_one() -> None:

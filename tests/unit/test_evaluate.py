@@ -233,9 +233,9 @@ def test_models_answer_through_the_ledger_and_a_second_evaluation_asks_nothing_a
     ticks: list[Progress] = []
     config = workplace(tmp_path, rows(follow_up="Say it again?"), systems=systems, two_turn={})
     first = evaluate(config, tmp_path / "out", report=ticks.append)
-    assert (first.replayed, first.repeated) == (0, 0) and ticks[-1].done == ticks[-1].total == len(ticks)
+    assert (first.from_ledger, first.repeated) == (0, 0) and ticks[-1].done == ticks[-1].total == len(ticks)
     again = evaluate(config, tmp_path / "out")
-    assert (again.replayed, again.repeated) == (first.calls, 0) and again.calls == first.calls
+    assert (again.from_ledger, again.repeated) == (first.calls, 0) and again.calls == first.calls
     assert {"answer asked", "judge one"} == {t.stage for t in read_totals(tmp_path / "out" / "ledger.sqlite")}
     assert first.harmlessness and first.harmlessness.comparisons[0].told == 1
 
@@ -255,9 +255,9 @@ def test_requests_that_are_equal_are_not_told_as_from_the_ledger(tmp_path: Path)
     without = evaluate(workplace(tmp_path, systems={name: {"column": name} for name in ("good", "bad")}), tmp_path / "without")
     config = workplace(tmp_path, systems={name: {"column": name} for name in ("good", "bad", "twin")})
     first = evaluate(config, tmp_path / "out")
-    assert first.replayed == 0 and first.calls - first.repeated == without.calls < first.calls, "bad and twin say the same"
+    assert first.from_ledger == 0 and first.calls - first.repeated == without.calls < first.calls, "bad and twin say the same"
     again = evaluate(config, tmp_path / "out")
-    assert again.replayed == again.calls == first.calls and again.repeated == 0
+    assert again.from_ledger == again.calls == first.calls and again.repeated == 0
 
 
 def test_an_evaluation_that_was_stopped_ends_as_if_it_had_not_been(tmp_path: Path) -> None:
@@ -274,7 +274,7 @@ def test_an_evaluation_that_was_stopped_ends_as_if_it_had_not_been(tmp_path: Pat
     with pytest.raises(Stopped):
         evaluate(config, tmp_path / "out", report=stop)
     assert not (tmp_path / "out" / "evaluation.json").exists()
-    assert evaluate(config, tmp_path / "out").replayed > 0
+    assert evaluate(config, tmp_path / "out").from_ledger > 0
     for name in ("evaluation.json", "evaluation.md", "outputs/asked.json"):
         assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
@@ -315,7 +315,7 @@ def test_a_reward_model_scores_and_tells_what_is_harmful_only_with_a_bound(tmp_p
     result = run(tmp_path, judges=judges)
     assert result.harmlessness and result.harmlessness.comparisons[0].counts.ties == 12 and result.harmful == {}
     bound = run(tmp_path, judges={"rm": judges["rm"] | {"min_reward": 0.0}})
-    assert bound.harmful["good"].all.count == 12 and bound.replayed == bound.calls
+    assert bound.harmful["good"].all.count == 12 and bound.from_ledger == bound.calls
 
 
 @pytest.mark.parametrize(
@@ -381,7 +381,7 @@ def test_a_rehearsal_tells_what_each_prompt_takes(tmp_path: Path) -> None:
     assert found.total == 12 and len(found.rows) == 4 and set(found.slots) == {"answer asked", "judge one"}
     assert [row["answer asked"].calls for row in found.rows] == [1] * 4
     assert all(row["judge one"].calls == 2 + 2 * 3 * 2 for row in found.rows), "two orders, and three criteria in two wordings for each system"
-    assert evaluate(config, tmp_path / "out").replayed == sum(f.calls for row in found.rows for f in row.values())
+    assert evaluate(config, tmp_path / "out").from_ledger == sum(f.calls for row in found.rows for f in row.values())
     assert found.paced == (), "what works in this process keeps to no rate"
 
 

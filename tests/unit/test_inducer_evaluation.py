@@ -73,7 +73,7 @@ def test_systems_stand_side_by_side_and_a_second_evaluation_asks_nothing_again(t
     assert ticks[-1] == (ticks[-1][1], ticks[-1][1]) and len(ticks) == 6 * 2 * 2 + 3 * (6 * 4 + 6), "every call is counted beforehand"
 
     again = evaluate_inducers(plan, tmp_path / "out")
-    assert again.replayed == again.calls == result.calls and again.systems == result.systems
+    assert again.from_ledger == again.calls == result.calls and again.systems == result.systems
     assert sum(t.calls for t in read_totals(tmp_path / "out" / "ledger.sqlite")) < result.calls, "equal requests are one call"
 
 
@@ -102,7 +102,7 @@ def test_an_evaluation_that_was_stopped_goes_on_and_ends_as_if_it_had_not_been(t
         evaluate_inducers(plan, tmp_path / "out", stop)
     assert not (tmp_path / "out" / "evaluation.json").exists()
     result = evaluate_inducers(plan, tmp_path / "out")
-    assert result.replayed > undisturbed.replayed
+    assert result.from_ledger > undisturbed.from_ledger
     assert (tmp_path / "out" / "evaluation.md").read_bytes() == (tmp_path / "whole" / "evaluation.md").read_bytes()
 
 

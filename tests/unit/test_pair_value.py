@@ -43,9 +43,9 @@ def test_margins_are_those_of_the_models_logprobs_and_no_call_is_made_twice(fold
     found = by_name(first.indicators)
     assert (first.pairs, first.duplicates, len(first.set_aside), first.unscored) == (10, 1, 1, 0)
     assert found["margin, sum"].number == pytest.approx(-2.0) and found["margin per token"].number == pytest.approx(0.0)
-    assert told[-1] == (20, 20) and first.calls == 20 and first.replayed == 0
+    assert told[-1] == (20, 20) and first.calls == 20 and first.from_ledger == 0
     again = valued(folder)
-    assert again.indicators == first.indicators and again.replayed == again.calls == 20
+    assert again.indicators == first.indicators and again.from_ledger == again.calls == 20
     record = json.loads((folder / "value" / "value.json").read_text("utf-8"))
     assert {i["name"]: i["number"] for i in record["indicators"]} == {name: i.number for name, i in found.items()}
 
@@ -55,7 +55,7 @@ def test_a_limit_draws_the_same_pairs_whatever_their_order(folder: Path) -> None
     lines = (folder / "pairs.jsonl").read_text("utf-8").splitlines()
     (folder / "pairs.jsonl").write_text("\n".join(lines[::-1]), encoding="utf-8")
     again = valued(folder, limit=4)
-    assert again.replayed == again.calls == 8, "the calls are the same ones"
+    assert again.from_ledger == again.calls == 8, "the calls are the same ones"
 
 
 def scored(chosen: tuple[float, ...], rejected: tuple[float, ...], n: int = 0) -> ScoredPair:

@@ -32,7 +32,7 @@ def write_result(work: Work, result: Evaluation) -> None:
             for at, p in enumerate(work.prompts)
         ],
     }
-    for fleeting in ("path", "replayed", "repeated", "budget", "seconds"):
+    for fleeting in ("path", "from_ledger", "repeated", "budget", "seconds"):
         del record[fleeting]
     write_whole(result.path / RESULT, json.dumps(record, indent=1, ensure_ascii=True) + "\n")
     write_whole(result.path / REPORT, markdown(work.config, result))

@@ -62,7 +62,7 @@ class Evaluation:
         overlap: With the training prompts; None where no training data is named.
         warnings: What makes the figures flatter, in plain words.
         calls: Model calls in all.
-        replayed: How many of them the ledger had the answers of before this sitting.
+        from_ledger: How many of them the ledger had the answers of before this sitting.
         repeated: How many of them are equal to another one of this sitting, and took its answer.
         calls_without_usage: How many of them were answered without a word on what they took, so that their cost is not known.
         cost: US dollars, of calls in this sitting and earlier ones; None where they are not known.
@@ -85,7 +85,7 @@ class Evaluation:
     overlap: honesty.Overlapping | None
     warnings: tuple[str, ...]
     calls: int
-    replayed: int
+    from_ledger: int
     repeated: int
     calls_without_usage: int
     cost: float | None
@@ -156,7 +156,7 @@ def result_of(work: Work, out: Path, answers: Sequence[Path], seconds: float) ->
         overlap,
         tuple(warnings),
         used.calls,
-        used.before,
+        used.from_ledger,
         used.repeated,
         used.unreported,
         work.models.cost,

@@ -31,7 +31,7 @@ class Meter:
     repeated: int = 0
 
     @property
-    def before(self) -> int:
+    def from_ledger(self) -> int:
         """How many calls the ledger had the answers of before this sitting."""
         return self.replayed - self.repeated
 

@@ -89,7 +89,7 @@ class Value:
         set_aside: Rows that gave no pair.
         duplicates: Pairs that came again.
         calls: Model calls made.
-        replayed: Of these, those that the ledger had the answers of before this sitting.
+        from_ledger: Of these, those that the ledger had the answers of before this sitting.
         repeated: Of these, those that are equal to another one of this sitting, and took its answer.
     """
 
@@ -99,7 +99,7 @@ class Value:
     set_aside: tuple[BadRow, ...]
     duplicates: int
     calls: int
-    replayed: int
+    from_ledger: int
     repeated: int
 
 
@@ -142,7 +142,7 @@ def value_pairs(
     out.mkdir(parents=True, exist_ok=True)
     scored, meter = run_to_end(_score(pairs, base, model, out, layout, system, max_cost, tick))
     found = tuple(indicator for work_out in INDICATORS for indicator in work_out(pairs, scored))
-    result = Value(found, len(pairs), len(pairs) - len(scored), bad, duplicates, meter.calls, meter.before, meter.repeated)
+    result = Value(found, len(pairs), len(pairs) - len(scored), bad, duplicates, meter.calls, meter.from_ledger, meter.repeated)
     record: dict[str, Any] = {"set": named, "model": model.model, "adapter": model.adapter, "layout": layout}
     record |= {"pairs": result.pairs, "unscored": result.unscored}
     record |= {"set_aside": len(bad), "duplicates": duplicates, "indicators": [asdict(i) for i in found]}

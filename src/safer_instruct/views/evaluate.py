@@ -54,7 +54,7 @@ def show(console: Console, result: Evaluation) -> None:
         first = result.set_aside[0]
         console.print(safe(f"{many(len(result.set_aside), 'row')} of prompts set aside; the first, {first.file}:{first.line}: {first.reason}"), soft_wrap=True)
     cost = cost_words(result.cost, result.calls_without_usage)
-    calls = calls_words(result.calls, result.replayed, result.repeated)
+    calls = calls_words(result.calls, result.from_ledger, result.repeated)
     console.print(f"{calls}, {cost}, {result.seconds:.0f} s", highlight=False, soft_wrap=True)
     show_budget(console, result.budget)
     console.print(safe(f"report: {result.path / REPORT}"), soft_wrap=True)

@@ -124,7 +124,7 @@ def show_value(console: Console, found: Value, file: Path) -> None:
         console.print(f"  {indicator.means}", highlight=False, style="dim")
         if indicator.warning:
             console.print(f"  warning: {indicator.warning}", highlight=False, style="yellow")
-    console.print(safe(f"{calls_words(found.calls, found.replayed, found.repeated)}; {file}"), soft_wrap=True, highlight=False)
+    console.print(safe(f"{calls_words(found.calls, found.from_ledger, found.repeated)}; {file}"), soft_wrap=True, highlight=False)
 
 
 def _figures(found: Mapping[str, float]) -> str:

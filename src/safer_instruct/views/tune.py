@@ -62,7 +62,7 @@ def show_evaluation(console: Console, plan: Plan, result: Evaluation) -> None:
         if system.note:
             console.print(safe(f"note: {system.note}"))
     cost = cost_words(result.cost, result.calls_without_usage)
-    console.print(f"{calls_words(result.calls, result.replayed, result.repeated)}, {cost}, {result.seconds:.0f} s", highlight=False)
+    console.print(f"{calls_words(result.calls, result.from_ledger, result.repeated)}, {cost}, {result.seconds:.0f} s", highlight=False)
     console.print(safe(f"report: {result.path / 'evaluation.md'}"), soft_wrap=True)
     if plan.adapter:
         console.print(safe(f"and in the adapter's card: {plan.adapter / 'README.md'}"), soft_wrap=True)

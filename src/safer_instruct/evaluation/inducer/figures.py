@@ -142,7 +142,7 @@ class Evaluation:
         differences: Name -> the system less the first one.
         induced: Name -> what it wrote, in the order of the plan's pairs.
         calls: Model calls in all.
-        replayed: How many of them the ledger had the answers of before this sitting.
+        from_ledger: How many of them the ledger had the answers of before this sitting.
         repeated: How many of them are equal to another one of this sitting, and took its answer.
         cost: US dollars, of calls in this sitting and earlier ones; None where they are not known.
         seconds: Wall time of this sitting.
@@ -154,7 +154,7 @@ class Evaluation:
     differences: dict[str, Difference]
     induced: dict[str, tuple[str, ...]]
     calls: int
-    replayed: int
+    from_ledger: int
     repeated: int
     cost: float | None
     seconds: float

@@ -64,7 +64,7 @@ async def _evaluate(plan: Plan, out: Path, report: Callable[[Progress], None]) -
     induced = {name: tuple(item.text for item in items) for name, items in written.items()}
     used = models.used()
     seconds = time.monotonic() - started
-    result = Evaluation(out, systems, differences, induced, used.calls, used.before, used.repeated, models.cost, seconds, used.unreported)
+    result = Evaluation(out, systems, differences, induced, used.calls, used.from_ledger, used.repeated, models.cost, seconds, used.unreported)
     _write(plan, result)
     return result
 
