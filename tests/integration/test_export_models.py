@@ -25,6 +25,7 @@ from safer_instruct.tuning.export import export_model
 from safer_instruct.tuning.loss import Encoded, completion_nll
 
 PROMPT, INSTRUCTION = "Below is a response. My lamp is broken.\n\n### Instruction:\n", "Where is my parcel? It's 42 na\u00efve \u2603"
+CHAT = [{"role": "user", "content": PROMPT}]
 TOKENS = 12
 
 
@@ -85,6 +86,7 @@ def test_every_form_gives_the_same_instruction_logprobs(family: str, tmp_path: P
         engine = EmbeddedModel(str(out))
         prompt, continuation = codec.prompt(PROMPT), codec.continuation(INSTRUCTION, end=True)
         assert engine._codec.prompt(PROMPT) == prompt and engine._codec.continuation(INSTRUCTION, end=True) == continuation
+        assert engine._codec.prompt(CHAT) == codec.prompt(CHAT)
         if quantization == "float32":
             generator = ctranslate2.Generator(str(out), compute_type="float32")
             values = generator.score_batch([engine._codec.tokens([*prompt, *continuation])])[0].log_probs[len(prompt) - 1 :]

@@ -1,4 +1,4 @@
-"""A quick study with real trainings, killed in the middle: it goes on, and ends as one that nobody disturbed."""
+"""A quick study with real trainings of a tiny model, killed in the middle: it goes on, and ends as one that nobody disturbed."""
 
 from __future__ import annotations
 
@@ -10,13 +10,17 @@ import sys
 from pathlib import Path
 
 import pytest
+import tiny_models
 import yaml
 
 pytest.importorskip("trl", reason="the extra train is not installed")
+pytest.importorskip("ctranslate2", reason="the extra local is not installed")
 
+from safer_instruct.models import store
 from safer_instruct.study import load_study, study
 from safer_instruct.study.report import QUICK
 from safer_instruct.study.steps import News
+from safer_instruct.tuning.export import export_model
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 PROGRAM = """
@@ -27,13 +31,22 @@ study(load_study(sys.argv[1], quick=True), sys.argv[2], report=lambda n: print(n
 
 
 @pytest.fixture
-def config(tmp_path: Path, embedded_name: str) -> Path:
+def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A model of the embedded engine that trains and answers in seconds, in a cache of its own."""
+    monkeypatch.setenv("SAFER_INSTRUCT_CACHE", str(tmp_path / "cache"))
+    tiny_models.save_tiny("llama", tmp_path / "tiny")
+    return store.pull(str(export_model(tmp_path / "tiny", "gguf", tmp_path / "tiny.gguf")), name="tiny").name
+
+
+@pytest.fixture
+def config(tmp_path: Path, tiny: str) -> Path:
     """Eight pairs of the inducer's tuning data, one arm that is tuned and optimised on four of them, three prompts."""
     rows = [json.loads(line) for line in (EXAMPLES / "tune" / "civility.jsonl").read_text("utf-8").splitlines()[::40]][:8]
     pairs = [{"prompt": row["message"], "chosen": row["good"], "rejected": row["rude"]} for row in rows]
     (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(pair) + "\n" for pair in pairs), encoding="utf-8")
-    judges = {"scorer": {"form": "contrast", "model": f"embedded:{embedded_name}", "examples": 0}}
+    judges = {"scorer": {"form": "contrast", "model": f"embedded:{tiny}", "examples": 0}}
     given = {
+        "model": f"embedded:{tiny}",
         "pairs": 4,
         "held_out_pairs": 2,
         "sets": {"ours": "pairs.jsonl"},

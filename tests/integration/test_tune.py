@@ -43,7 +43,7 @@ def test_the_shipped_adapter_gives_the_same_losses_in_torch_and_in_the_embedded_
 
     folder = adapter_path(adapter, Path())
     codec = Codec(store.converted(embedded_name)[0])
-    pairs = held_out(config_name, codec, 8)
+    pairs = held_out(config_name, codec, 4)
     base = load_base(embedded_name)
     untuned = evaluate(base, pairs, step=0).loss
     tuned = evaluate(PeftModel.from_pretrained(base, folder), pairs, step=0).loss

@@ -10,10 +10,11 @@ from typing import Any
 
 from safer_instruct.errors import ModelError
 from safer_instruct.extras import require
+from safer_instruct.models.chattemplate import ChatTemplate
 from safer_instruct.models.protocol import UNFINISHED_USER
-from safer_instruct.templates import Template
 
 Message = Mapping[str, str]
+_SPECIAL = ("bos_token", "eos_token", "unk_token")
 _BREAK = "\N{SYMBOL FOR END OF TRANSMISSION}\N{SYMBOL FOR END OF TEXT}"
 
 
@@ -29,11 +30,13 @@ class Codec:
 
         Raises:
             MissingExtraError: The extra `local` is not installed.
+            ModelError: The chat template is not valid.
         """
         tokenizers = require("tokenizers", extra="local", purpose="the embedded model")
         self._tokenizer = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
-        self._chat = Template((folder / "chat.jinja").read_text(encoding="utf-8"), name="chat template")
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        special = config.get("special_tokens") or {name: config[name] for name in _SPECIAL}  # those of a tokenizer, or of a GGUF file
+        self._chat = ChatTemplate((folder / "chat.jinja").read_text(encoding="utf-8"), special)
         self.eos: str = config["eos_token"]
         self._bos: str | None = config["bos_token"] if config.get("begin_prompts") else None
         self.window: int | None = config.get("window")  # tokens that the engine can score at most
@@ -48,21 +51,22 @@ class Codec:
 
         A raw prompt begins with the token of beginning where the model was trained so (`begin_prompts` in its `config.json`).
         Control tokens that a message spells out are broken up: a text cannot end its own turn.
+
+        Raises:
+            ModelError: The model has no chat template, or it refuses these messages.
         """
         if isinstance(prompt, str):
             begin = [self.token_id(self._bos)] if self._bos else []
             return begin + self.encode(self._defused(prompt))
-        if not self._chat.source:
-            raise ModelError("this model has no chat template; send it a raw prompt")
         messages = [{"role": m["role"], "content": self._defused(m["content"])} for m in prompt]
         if messages[-1]["role"] == UNFINISHED_USER:
             return self.encode(self._up_to_the_end_of(messages))
-        return self.encode(self._chat.render(messages=messages, add_generation_prompt=True))
+        return self.encode(self._chat.render(messages, add_generation_prompt=True))
 
     def _up_to_the_end_of(self, messages: Sequence[Message]) -> str:
         """A chat up to where the user's last message breaks off."""
         *before, last = messages
-        return self._chat.render(messages=[*before, {"role": "user", "content": last["content"] + _BREAK}], add_generation_prompt=False).rpartition(_BREAK)[0]
+        return self._chat.render([*before, {"role": "user", "content": last["content"] + _BREAK}], add_generation_prompt=False).rpartition(_BREAK)[0]
 
     def continuation(self, text: str, *, end: bool) -> list[int]:
         """Token ids of a continuation; with `end` the end token stands last."""

@@ -144,5 +144,6 @@ def _write_engine(base: Base, adapter: Path, lora: bool, out: Path, quantization
         shutil.copy(Path(folder) / "tokenizer.json", out)
     (out / "chat.jinja").write_text(base.tokenizer.chat_template or "", encoding="utf-8")
     config = json.loads((out / "config.json").read_text(encoding="utf-8"))
-    config |= {"eos_token": base.codec.eos, "begin_prompts": _begins(base), "window": window}
+    special = {name: token for name, token in base.tokenizer.special_tokens_map.items() if isinstance(token, str)}
+    config |= {"eos_token": base.codec.eos, "special_tokens": special, "begin_prompts": _begins(base), "window": window}
     (out / "config.json").write_text(json.dumps(config, indent=1), encoding="utf-8")
