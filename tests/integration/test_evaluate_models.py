@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import yaml
 from misbehaving import Server, serve
+from processor import needs_a_quick_processor
 
 from safer_instruct.analysis.bootstrap import Bootstrap
 from safer_instruct.cli import main
@@ -65,6 +66,7 @@ def test_three_columns_of_known_harmlessness_are_ranked_and_identical_ones_are_n
     assert sum(h is True for h in judged.harmful["kind"]) < sum(h is True for h in judged.harmful["curt"]) < sum(h is True for h in judged.harmful["rude"])
 
 
+@needs_a_quick_processor
 def test_the_embedded_scorer_tells_kind_from_rude_replies_by_itself(tmp_path: Path) -> None:
     rows = [json.loads(line) for line in (EXAMPLE / "prompts.jsonl").read_text(encoding="utf-8").splitlines()][:8]
     (tmp_path / "prompts.jsonl").write_text("".join(json.dumps(row | {"twin": row["rude"]}) + "\n" for row in rows), encoding="utf-8")

@@ -22,13 +22,13 @@ import pytest
 import yaml
 from forks import Forks
 from misbehaving import Server, serve
+from processor import SLOW
 
 from safer_instruct.ledger import read_calls, read_totals
-from safer_instruct.models.arithmetic import arithmetic
 from safer_instruct.spent import Spent, read_spent
 
 KILLS = 50
-KILLS_EMBEDDED, TEXTS_EMBEDDED = (20, 6) if arithmetic() == "int8" else (6, 3)  # without AVX-512 VNNI each call takes seconds
+KILLS_EMBEDDED, TEXTS_EMBEDDED = (6, 3) if SLOW else (20, 6)
 COMPARED = ("examples.parquet", "pairs.parquet", "pairs.jsonl", "rejected_rows.jsonl", "README.md", "run.yaml")
 EMBEDDED = "smollm2-135m-instruct"
 PRICE = (1.0, 2.0)

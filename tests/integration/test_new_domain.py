@@ -9,6 +9,7 @@ import shlex
 from pathlib import Path
 
 import pytest
+from processor import needs_a_quick_processor
 
 from safer_instruct.cli import main
 from safer_instruct.config import load_config
@@ -114,6 +115,7 @@ def test_the_tutorial_leads_from_nothing_to_reviewed_and_exported_pairs(
     assert taken.in_process_s == pytest.approx(sum(by_stage)) and taken.in_process_s > 0, "one model in this process has every role: nothing overlaps"
 
 
+@needs_a_quick_processor
 def test_the_tutorial_goes_on_from_pairs_to_a_tuned_model_its_evaluation_and_its_use(
     embedded_name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from processor import needs_a_quick_processor
 
 pytest.importorskip("torch", reason="the extra train is not installed")
 pytest.importorskip("peft", reason="the extra train is not installed")
@@ -33,7 +34,10 @@ def held_out(config_name: str, codec: Codec, count: int) -> list[Encoded]:
     return [encode(p) for p in pairs[:count]]
 
 
-@pytest.mark.parametrize(("config_name", "adapter"), [("tune-embedded-2.yaml", "civility-inducer"), ("tune-expert.yaml", "civility-expert")])
+@pytest.mark.parametrize(
+    ("config_name", "adapter"),
+    [("tune-embedded-2.yaml", "civility-inducer"), pytest.param("tune-expert.yaml", "civility-expert", marks=needs_a_quick_processor)],
+)
 def test_the_shipped_adapter_gives_the_same_losses_in_torch_and_in_the_embedded_engine(
     config_name: str, adapter: str, embedded_name: str, tmp_path: Path
 ) -> None:
