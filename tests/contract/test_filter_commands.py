@@ -224,7 +224,7 @@ def test_why_tells_the_story_of_a_pair(ran: Cli) -> None:
     for part in ("texts.jsonl:2", "category support", TEXTS["plug"], "not taken: prompt.shouting", "of its letters are capitals, more than 40%"):
         assert part in said.out
     story = said.out.splitlines()
-    order = ["Source text (the rejected response)", "Instructions: 2, likeliest first", "Responses: 2", "End"]
+    order = ["Source text (the rejected response)", "Instructions: 2, likeliest first, equal ones once", "Responses: 2", "End"]
     assert [line for line in story if line in order] == order
     assert "taken" in story[story.index("2. Which end of the plug is meant?") + 1] and any("accepted" in line for line in story)
     assert "a pair, margin +0.000, raw: nats per token" in story
@@ -259,7 +259,7 @@ def test_why_tells_the_passes_of_a_run_with_a_target_apart() -> None:
     candidates = tuple(Candidate(text, logprob, verdicts=(verdict,)) for text, logprob, verdict in drawn)
     again = Verdict("target.pass_2", True, None, "the pass before ended with verify.better: worse")
     told = story(Example("r1", "text", "support", "t.jsonl", 1, candidates, prompt="Three?", verdicts=(again, passed)))
-    assert "Instructions: 3 of 2 passes, likeliest first in each" in told
+    assert "Instructions: 3 of 2 passes, likeliest first in each, equal ones once" in told
     assert told[told.index("1. One?") + 1].strip() == "log p -3.000, passed, and was taken in a pass before"
     assert "not taken: consistency" in told[told.index("2. Two?") + 1] and told[told.index("3. Three?") + 1].endswith("taken")
 

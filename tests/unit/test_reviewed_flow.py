@@ -64,6 +64,16 @@ def say(path: Path, reader: str, examples: Sequence[Example], **said: Any) -> No
         store.close()
 
 
+def test_a_run_that_was_read_is_not_told_to_be_read(run: Path, examples: list[Example]) -> None:
+    def advice() -> str:
+        (problem,) = (problem for section in describe(run).sections for problem in section.problems or () if "fitted to no label" in problem.what)
+        return problem.do
+
+    assert advice() == "Read some (safer-instruct review DIR), then: safer-instruct calibrate DIR --reviewed"
+    say(run, "ada", examples[:3], decision="accept")
+    assert advice() == "What was decided in the review can tell: safer-instruct calibrate DIR --reviewed"
+
+
 def exported(path: Path, **options: Any) -> list[dict[str, Any]]:
     out = export_pairs(path, "jsonl", options=Options(reviewed=True, **options)).path
     return [json.loads(line) for line in out.read_text("utf-8").splitlines()]

@@ -39,9 +39,8 @@ def provenance(pairs: PairSet) -> Finding:
         missing = [name for name, text in _licences(pairs.path).items() if not text]
         found = "every pair has its source file and line, models, templates and guideline (export --provenance)"
         if missing:
-            return Finding(
-                "provenance", "look", f"{found}; not stated: {', '.join(missing)}", "State 'source.license' and 'license' in the config, then run again."
-            )
+            do = "State 'source.license' and 'license' in the config, then give the 'run' command again with --continue: no call is made again."
+            return Finding("provenance", "look", f"{found}; not stated: {', '.join(missing)}", do)
         return Finding("provenance", "ok", found)
     full = {name: count for name, count in pairs.origins.items() if count}
     if not full:

@@ -13,6 +13,7 @@ from safer_instruct.oneline import listed
 from safer_instruct.report.document import Problem
 from safer_instruct.report.gather import RunView
 from safer_instruct.report.scores import calibration_of, uses
+from safer_instruct.review.store import read_labels
 from safer_instruct.thresholds import is_calibrated
 
 _FEW_PAIRS = 200
@@ -185,11 +186,12 @@ def _thresholds(view: RunView) -> Iterator[Problem]:
         )
     if found or is_calibrated(view.summary):
         return
+    read = any(label.decision for *_, label in read_labels(view.path))
     yield Problem(
         "look",
         "The thresholds are defaults or the config's own, fitted to no label.",
         "Nobody knows how many good pairs they drop, or bad ones they keep.",
-        "Read some (safer-instruct review DIR), then: safer-instruct calibrate DIR --reviewed",
+        f"{'What was decided in the review can tell' if read else 'Read some (safer-instruct review DIR), then'}: safer-instruct calibrate DIR --reviewed",
     )
 
 

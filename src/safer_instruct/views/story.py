@@ -67,6 +67,7 @@ def _instructions(console: Console, example: Example) -> None:
     if count or said:
         passes = 1 + sum(v.name.startswith("target.pass_") for v in example.verdicts)
         several = f" of {passes} passes, likeliest first in each" if passes > 1 else ", likeliest first"
+        several += ", equal ones once" if count > 1 else ""
         _heading(console, f"Instructions: {count}{several}" if count else "Instructions: none")
     for number, candidate in enumerate(example.candidates):
         _candidate(console, number, candidate, taken)
