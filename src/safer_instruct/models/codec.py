@@ -35,7 +35,7 @@ class Codec:
         tokenizers = require("tokenizers", extra="local", purpose="the embedded model")
         self._tokenizer = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        special = config.get("special_tokens") or {name: config[name] for name in _SPECIAL}  # those of a tokenizer, or of a GGUF file
+        special = config.get("special_tokens") or {name: config[name] for name in _SPECIAL if config.get(name)}  # a tokenizer's, or a GGUF file's
         self._chat = ChatTemplate((folder / "chat.jinja").read_text(encoding="utf-8"), special)
         self.eos: str = config["eos_token"]
         self._bos: str | None = config["bos_token"] if config.get("begin_prompts") else None
