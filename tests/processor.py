@@ -8,5 +8,6 @@ import pytest
 
 from safer_instruct.models.arithmetic import arithmetic
 
-SLOW = arithmetic() != "int8" and not os.environ.get("SAFER_INSTRUCT_ALL_TESTS")
-needs_a_quick_processor = pytest.mark.skipif(SLOW, reason="takes minutes without AVX-512 VNNI; SAFER_INSTRUCT_ALL_TESTS=1 runs it")
+needs_a_quick_processor = pytest.mark.skipif(
+    arithmetic() != "int8" and not os.environ.get("SAFER_INSTRUCT_ALL_TESTS"), reason="takes minutes without AVX-512 VNNI; SAFER_INSTRUCT_ALL_TESTS=1 runs it"
+)

@@ -22,13 +22,12 @@ import pytest
 import yaml
 from forks import Forks
 from misbehaving import Server, serve
-from processor import SLOW
+from processor import needs_a_quick_processor
 
 from safer_instruct.ledger import read_calls, read_totals
 from safer_instruct.spent import Spent, read_spent
 
-KILLS = 50
-KILLS_EMBEDDED, TEXTS_EMBEDDED = (6, 3) if SLOW else (20, 6)
+KILLS, KILLS_EMBEDDED = 50, 20
 COMPARED = ("examples.parquet", "pairs.parquet", "pairs.jsonl", "rejected_rows.jsonl", "README.md", "run.yaml")
 EMBEDDED = "smollm2-135m-instruct"
 PRICE = (1.0, 2.0)
@@ -226,11 +225,12 @@ TEXTS = [
 ]
 
 
+@needs_a_quick_processor
 @pytest.mark.skipif(bool(_embedded_missing()), reason=_embedded_missing())
 class TestEmbedded:
     """The same with a real language model in this machine's own processor, in every role."""
 
-    def test_twenty_kills_or_six_where_the_processor_is_slow(self, tmp_path: Path) -> None:
+    def test_twenty_kills(self, tmp_path: Path) -> None:
         config, out, undisturbed = self.write_config(tmp_path), tmp_path / "killed", tmp_path / "undisturbed"
         with Forks(tmp_path / "said.txt") as forks:
             seconds = forks.finish(config, undisturbed)
@@ -245,18 +245,18 @@ class TestEmbedded:
             last = forks.finish(config, out)
         print(f"undisturbed {seconds:.1f} s for {rows} calls; the last of {KILLS_EMBEDDED + 1} runs {last:.1f} s")
         summary = check_equal(out, undisturbed)
-        assert summary["rows"] == TEXTS_EMBEDDED and summary["pairs"] > 0  # how many is up to the int8 kernels of the processor
+        assert summary["rows"] == len(TEXTS) and summary["pairs"] > 0  # how many is up to the int8 kernels of the processor
         answers = [self.answers(path) for path in (out, undisturbed)]
         assert answers[0] == answers[1]
 
     def write_config(self, folder: Path) -> Path:
-        (folder / "texts.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in TEXTS[:TEXTS_EMBEDDED]))
+        (folder / "texts.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in TEXTS))
         model = f"embedded:{EMBEDDED}"
         config = {
             "domain": "civility",
             "source": {"path": "texts.jsonl"},
             "models": {"inducer": model, "expert": model, "scorer": model},
-            "induce": {"candidates": 2, "max_tokens": 24},
+            "induce": {"candidates": 4, "max_tokens": 24},
             "filter": {"prompt": None, "consistency": {"min_gain": -9.0}, "near_duplicate": None},
             "respond": {"drafts": 2, "max_tokens": 24},
             "verify": {"min_contrast": -9.0, "min_margin": -9.0, "min_words": 1},

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from processor import needs_a_quick_processor
 
 from safer_instruct.config import FilterConfig
 from safer_instruct.detect import refusal
@@ -30,6 +31,7 @@ def reader(embedded_name: str) -> RefusalReader:
     return found
 
 
+@needs_a_quick_processor
 def test_it_is_right_far_more_often_than_words_on_authors_that_neither_learnt_from(reader: RefusalReader) -> None:
     rows = [json.loads(line) for name in ("unseen-varied", "unseen-sensitive") for line in (SETS / f"refusals-{name}.jsonl").read_text("utf-8").splitlines()]
     rows = rows[::3]  # 110

@@ -34,10 +34,8 @@ def held_out(config_name: str, codec: Codec, count: int) -> list[Encoded]:
     return [encode(p) for p in pairs[:count]]
 
 
-@pytest.mark.parametrize(
-    ("config_name", "adapter"),
-    [("tune-embedded-2.yaml", "civility-inducer"), pytest.param("tune-expert.yaml", "civility-expert", marks=needs_a_quick_processor)],
-)
+@needs_a_quick_processor
+@pytest.mark.parametrize(("config_name", "adapter"), [("tune-embedded-2.yaml", "civility-inducer"), ("tune-expert.yaml", "civility-expert")])
 def test_the_shipped_adapter_gives_the_same_losses_in_torch_and_in_the_embedded_engine(
     config_name: str, adapter: str, embedded_name: str, tmp_path: Path
 ) -> None:
@@ -47,7 +45,7 @@ def test_the_shipped_adapter_gives_the_same_losses_in_torch_and_in_the_embedded_
 
     folder = adapter_path(adapter, Path())
     codec = Codec(store.converted(embedded_name)[0])
-    pairs = held_out(config_name, codec, 4)
+    pairs = held_out(config_name, codec, 8)
     base = load_base(embedded_name)
     untuned = evaluate(base, pairs, step=0).loss
     tuned = evaluate(PeftModel.from_pretrained(base, folder), pairs, step=0).loss
@@ -62,6 +60,7 @@ def test_the_shipped_adapter_gives_the_same_losses_in_torch_and_in_the_embedded_
     assert -sum(values) / len(values) == pytest.approx(tuned, abs=0.005)
 
 
+@needs_a_quick_processor
 def test_tuning_writes_an_adapter_that_the_engine_opens(tmp_path: Path, embedded_name: str) -> None:
     rows = [
         {"prompt": f"My {thing} is broken.", "response": f"So your {thing} broke. How sad.", "group": thing}
