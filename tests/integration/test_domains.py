@@ -109,7 +109,7 @@ def test_insecure_code_is_verified_by_compiling_and_by_bandit(tmp_path: Path) ->
     reason="the embedded model is not here: pip install 'safer-instruct[local]' && safer-instruct models pull",
 )
 def test_answers_with_the_embedded_model(tmp_path: Path) -> None:
-    config = copied("answers", tmp_path, induce={"candidates": 2, "max_tokens": 24, "temperature": 0.6}, respond={"drafts": 1, "max_tokens": 96})
+    config = copied("answers", tmp_path, induce={"candidates": 4, "max_tokens": 32, "temperature": 0.6}, respond={"drafts": 1, "max_tokens": 160})
     texts = config.parent / "texts.jsonl"
     texts.write_text("".join(texts.read_text("utf-8").splitlines(keepends=True)[5:8]), encoding="utf-8")
     pairs, examples, _ = pairs_of(config, tmp_path / "out")

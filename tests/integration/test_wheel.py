@@ -76,7 +76,7 @@ def test_what_is_installed_from_the_wheel_makes_the_pairs_of_the_checkout(instal
     for name, where in (("wheel", installed), ("checkout", ROOT / "src")):
         folder = tmp_path / name
         folder.mkdir()
-        (folder / "texts.jsonl").write_text("".join(rows[:1]), encoding="utf-8")
+        (folder / "texts.jsonl").write_text("".join(rows[:2]), encoding="utf-8")
         call = _caller(where, folder)
         assert Path(call("-c", "import safer_instruct; print(safer_instruct.__file__)").strip()).is_relative_to(where)
         cli = ("-m", "safer_instruct.cli")

@@ -70,6 +70,8 @@ def test_a_run_that_was_read_is_not_told_to_be_read(run: Path, examples: list[Ex
         return problem.do
 
     assert advice() == "Read some (safer-instruct review DIR), then: safer-instruct calibrate DIR --reviewed"
+    say(run, "ben", examples[:3], decision="skip")
+    assert advice().startswith("Read some")
     say(run, "ada", examples[:3], decision="accept")
     assert advice() == "What was decided in the review can tell: safer-instruct calibrate DIR --reviewed"
 

@@ -186,7 +186,7 @@ def _thresholds(view: RunView) -> Iterator[Problem]:
         )
     if found or is_calibrated(view.summary):
         return
-    read = any(label.decision for *_, label in read_labels(view.path))
+    read = any(label.decision in ("accept", "reject") for *_, label in read_labels(view.path))
     yield Problem(
         "look",
         "The thresholds are defaults or the config's own, fitted to no label.",
